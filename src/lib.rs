@@ -1,0 +1,9 @@
+//! Forebay: an embedded durable log with a persistent queue per destination.
+
+pub mod clock;
+pub mod disk;
+mod log;
+mod offset;
+mod queue;
+
+pub use offset::{LogId, Sequence, StreamId, base64_digits};

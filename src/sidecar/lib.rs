@@ -1,0 +1,11 @@
+//! The Forebay sidecar: impressions in over HTTP, out to every destination at its own pace.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod delivery;
+pub mod demo;
+pub mod impression;
+pub mod ingest;
+pub mod sinks;

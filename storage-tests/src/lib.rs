@@ -1,0 +1,1 @@
+//! Crashes, faults and models against the real log.
