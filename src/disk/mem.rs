@@ -214,17 +214,19 @@ impl File for MemFile {
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-        in_memory(position.saturating_add(len))?;
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let mut start = in_memory(position)?;
+        let end = in_memory(position.saturating_add(len as u64))?;
+        if len == 0 {
+            return Ok(());
+        }
         let mut bytes = self.bytes_mut();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
         for buf in bufs {
-            let end = start + buf.len();
-            if !buf.is_empty() && bytes.len() < end {
-                bytes.resize(end, 0);
-            }
-            bytes[start..end].copy_from_slice(buf);
-            start = end;
+            bytes[start..start + buf.len()].copy_from_slice(buf);
+            start += buf.len();
         }
         Ok(())
     }
