@@ -30,6 +30,7 @@ mod names;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
