@@ -18,13 +18,12 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file system, as far as we need one. Paths are used as given; nothing is normalised, and `..` is not for every disk.
-/// Errors do not name the path: whoever asked knows it.
+/// A file system, as far as we need one. Paths are used as given; nothing is normalised.
 pub trait Disk: Send + Sync {
-    /// Makes a new, empty file for reading and writing. Its name is durable only after [`Disk::sync_dir`].
+    /// Makes a new, empty file for reading and writing.
     ///
     /// # Errors
-    /// `AlreadyExists` when the name is taken; `NotFound` when its directory is not there.
+    /// `AlreadyExists` when the name is taken.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
     /// Opens an existing file for reading and writing.
@@ -33,8 +32,7 @@ pub trait Disk: Send + Sync {
     /// `NotFound` when there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// The names in a directory that are not directories, in no order. A name that is not UTF-8 is not ours and left
-    /// out; a link is listed, and will not open.
+    /// The names of the files in a directory (not of its directories), in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// Makes a directory and its parents; existing ones are fine. Durable when it returns.
@@ -43,22 +41,16 @@ pub trait Disk: Send + Sync {
     /// Gives a file another name in the same directory; a file that has the name already is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Gives a directory another name in the same directory, whatever is in it: moves aside a store that is not ours
-    /// (sled). Durable only after [`Disk::sync_dir`] of the directory above.
-    ///
-    /// # Errors
-    /// `DirectoryNotEmpty` when `to` is a directory with something in it.
+    /// Moves a directory aside, whatever is in it. For stores that are not ours (sled).
     fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a directory and all in it; a directory that is not there is fine. Durable only after
-    /// [`Disk::sync_dir`] of the directory above.
+    /// Removes a directory and all in it; a directory that is not there is fine.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Removes a name. Open handles stay usable.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes creations, renames and removals in this directory durable. After it has failed nothing is known about
-    /// them, and one that succeeds later proves nothing about them either.
+    /// Makes creations, renames and removals in this directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes the one lock of a data directory, at `path` (a file made for it). Held until the guard is dropped or the
@@ -96,7 +88,7 @@ pub trait File: Send + Sync {
     /// Cuts the file, or grows it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// The file's length in bytes, un-synced ones too.
+    /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
     /// Whether the file holds nothing.

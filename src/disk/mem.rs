@@ -222,7 +222,7 @@ impl File for MemFile {
         }
         let mut bytes = self.bytes_mut();
         if bytes.len() < end {
-            resize(&mut bytes, end);
+            bytes.resize(end, 0);
         }
         for buf in bufs {
             bytes[start..start + buf.len()].copy_from_slice(buf);
@@ -239,14 +239,14 @@ impl File for MemFile {
         let len = in_memory(len)?;
         let mut bytes = self.bytes_mut();
         if bytes.len() < len {
-            resize(&mut bytes, len);
+            bytes.resize(len, 0);
         }
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = in_memory(len)?;
-        resize(&mut self.bytes_mut(), len);
+        self.bytes_mut().resize(len, 0);
         Ok(())
     }
 
@@ -265,17 +265,6 @@ impl Lock for MemLock {}
 impl Drop for MemLock {
     fn drop(&mut self) {
         self.disk.names().locks.remove(&self.path);
-    }
-}
-
-/// `Vec::resize` goes byte by byte in an unoptimised build, where preallocated files would then be most of a test.
-fn resize(bytes: &mut Vec<u8>, len: usize) {
-    const ZEROS: &[u8] = &[0; 4096];
-    bytes.truncate(len);
-    bytes.reserve(len - bytes.len());
-    while bytes.len() < len {
-        let step = ZEROS.len().min(len - bytes.len());
-        bytes.extend_from_slice(&ZEROS[..step]);
     }
 }
 

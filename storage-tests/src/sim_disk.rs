@@ -240,8 +240,7 @@ impl SimDisk {
 
     // Damage
 
-    /// Turns one bit of a file (bit 9 is the second lowest of its second byte), in cache and on the platter. Of bytes
-    /// that are not synced yet only the cache goes bad.
+    /// Turns one bit of a file (bit 9 is the second lowest of its second byte), in cache and on the platter.
     ///
     /// # Panics
     /// When there is no such file or it is shorter.

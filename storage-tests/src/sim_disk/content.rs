@@ -209,8 +209,8 @@ impl What {
     fn apply(&self, image: &mut Vec<u8>) {
         match self {
             Self::Write { at, bytes } => write_to(image, *at, bytes),
-            Self::SetLen(len) => resize(image, *len),
-            Self::AtLeast(len) => resize(image, (*len).max(image.len())),
+            Self::SetLen(len) => image.resize(*len, 0),
+            Self::AtLeast(len) => image.resize(image.len().max(*len), 0),
         }
     }
 }
@@ -266,7 +266,7 @@ impl<'a> Pieces<'a> {
             left[sector] = survives(nth, *versions);
         }
         let mut image = self.durable.to_vec();
-        resize(&mut image, self.high);
+        image.resize(self.high, 0);
         for (start, end, bytes) in &self.ranges {
             let sectors = start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
             for (left, sector) in left[sectors.clone()].iter_mut().zip(sectors) {
@@ -279,7 +279,7 @@ impl<'a> Pieces<'a> {
                 }
             }
         }
-        resize(&mut image, len);
+        image.resize(len, 0);
         image
     }
 
@@ -313,17 +313,7 @@ impl Survives {
 fn write_to(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     let end = at + bytes.len();
     if image.len() < end {
-        resize(image, end);
+        image.resize(end, 0);
     }
     image[at..end].copy_from_slice(bytes);
-}
-
-/// `Vec::resize` goes byte by byte in an unoptimised build, and would be most of a crash test's time.
-fn resize(image: &mut Vec<u8>, len: usize) {
-    const ZEROS: &[u8] = &[0; 4096];
-    image.truncate(len);
-    while image.len() < len {
-        let step = ZEROS.len().min(len - image.len());
-        image.extend_from_slice(&ZEROS[..step]);
-    }
 }
