@@ -181,6 +181,10 @@ impl<'a> Scanner<'a> {
         self.at += usize::from(negative);
         let first_digit = self.at;
         let mut magnitude = 0_u64;
+        if let Some(eight) = self.body.get(self.at..).and_then(<[u8]>::first_chunk::<8>).and_then(eight_digits) {
+            magnitude = eight;
+            self.at += 8;
+        }
         while let Some(digit @ b'0'..=b'9') = self.body.get(self.at) {
             magnitude = magnitude.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
@@ -350,6 +354,23 @@ fn first_special(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The value of eight digits, if all are: times and change numbers have 13.
+#[inline]
+fn eight_digits(digits: &[u8; 8]) -> Option<u64> {
+    let word = u64::from_le_bytes(*digits);
+    // Digits are 0x30..=0x39: the high half is 3, and still is when 6 is added.
+    let high_halves = 0xF0F0_F0F0_F0F0_F0F0;
+    let zeros = 0x3030_3030_3030_3030;
+    if word & high_halves != zeros || word.wrapping_add(0x0606_0606_0606_0606) & high_halves != zeros {
+        return None;
+    }
+    // Neighbours are joined: digits to pairs, pairs to fours, fours to all eight. The first digit is the lowest byte.
+    let digits = word - zeros;
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00FF_00FF_00FF_00FF;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
+    Some((fours * 10_000 + (fours >> 32)) & 0xFFFF_FFFF)
 }
 
 /// Sets the top bit of every byte of `word` that ends plain text; the lowest mark is exact, those above it may be

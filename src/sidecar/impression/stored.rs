@@ -13,32 +13,44 @@ pub use writer::Part;
 pub(crate) use writer::Writer;
 
 use super::text::JsonText;
-use wire::{Fields, Layout};
+use wire::Fields;
 
-/// The field numbers of the proto.
-mod number {
+/// The fields of the proto as they are tagged: number and layout in one byte. `KNOWN` is the greatest number.
+mod field {
     pub(super) mod batch {
-        pub(in super::super) const SDK: u8 = 1;
-        pub(in super::super) const MACHINE_NAME: u8 = 2;
-        pub(in super::super) const MACHINE_IP: u8 = 3;
-        pub(in super::super) const MODE: u8 = 4;
-        pub(in super::super) const RECEIVED_MS: u8 = 5;
-        pub(in super::super) const SDK_KEY_INDEX: u8 = 6;
-        pub(in super::super) const GROUPS: u8 = 7;
+        use crate::impression::stored::wire::{
+            Layout::{Bytes, Varint},
+            tag,
+        };
+        pub(in super::super) const SDK: u8 = tag(1, Bytes);
+        pub(in super::super) const MACHINE_NAME: u8 = tag(2, Bytes);
+        pub(in super::super) const MACHINE_IP: u8 = tag(3, Bytes);
+        pub(in super::super) const MODE: u8 = tag(4, Bytes);
+        pub(in super::super) const RECEIVED_MS: u8 = tag(5, Varint);
+        pub(in super::super) const SDK_KEY_INDEX: u8 = tag(6, Varint);
+        pub(in super::super) const GROUPS: u8 = tag(7, Bytes);
+        pub(in super::super) const KNOWN: u8 = 7;
     }
     pub(super) mod group {
-        pub(in super::super) const FLAG: u8 = 1;
-        pub(in super::super) const IMPRESSIONS: u8 = 2;
+        use crate::impression::stored::wire::{Layout::Bytes, tag};
+        pub(in super::super) const FLAG: u8 = tag(1, Bytes);
+        pub(in super::super) const IMPRESSIONS: u8 = tag(2, Bytes);
+        pub(in super::super) const KNOWN: u8 = 2;
     }
     pub(super) mod impression {
-        pub(in super::super) const KEY: u8 = 1;
-        pub(in super::super) const TREATMENT: u8 = 2;
-        pub(in super::super) const TIME_MS: u8 = 3;
-        pub(in super::super) const CHANGE_NUMBER: u8 = 4;
-        pub(in super::super) const LABEL: u8 = 5;
-        pub(in super::super) const BUCKETING_KEY: u8 = 6;
-        pub(in super::super) const PREVIOUS_TIME_MS: u8 = 7;
-        pub(in super::super) const PROPERTIES: u8 = 8;
+        use crate::impression::stored::wire::{
+            Layout::{Bytes, Fixed64},
+            tag,
+        };
+        pub(in super::super) const KEY: u8 = tag(1, Bytes);
+        pub(in super::super) const TREATMENT: u8 = tag(2, Bytes);
+        pub(in super::super) const TIME_MS: u8 = tag(3, Fixed64);
+        pub(in super::super) const CHANGE_NUMBER: u8 = tag(4, Fixed64);
+        pub(in super::super) const LABEL: u8 = tag(5, Bytes);
+        pub(in super::super) const BUCKETING_KEY: u8 = tag(6, Bytes);
+        pub(in super::super) const PREVIOUS_TIME_MS: u8 = tag(7, Fixed64);
+        pub(in super::super) const PROPERTIES: u8 = tag(8, Bytes);
+        pub(in super::super) const KNOWN: u8 = 8;
     }
 }
 
@@ -97,21 +109,20 @@ impl<'a> StoredBatch<'a> {
     pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut shared = Shared::default();
         let mut fields = Fields::all(payload);
-        while let Some((field, layout)) = fields.tag()? {
-            match (u8::try_from(field).unwrap_or(0), layout) {
-                (number::batch::GROUPS, Layout::Bytes) => _ = fields.bytes()?,
-                (number::batch::SDK, Layout::Bytes) => shared.sdk = text(&mut fields)?,
-                (number::batch::MACHINE_NAME, Layout::Bytes) => shared.machine_name = text(&mut fields)?,
-                (number::batch::MACHINE_IP, Layout::Bytes) => shared.machine_ip = text(&mut fields)?,
-                (number::batch::MODE, Layout::Bytes) => shared.mode = text(&mut fields)?,
-                (number::batch::RECEIVED_MS, Layout::Varint) => shared.received_ms = fields.varint()?,
-                (number::batch::SDK_KEY_INDEX, Layout::Varint) => {
+        while let Some(tag) = fields.tag()? {
+            match byte(tag) {
+                field::batch::GROUPS => _ = fields.bytes()?,
+                field::batch::SDK => shared.sdk = text(&mut fields)?,
+                field::batch::MACHINE_NAME => shared.machine_name = text(&mut fields)?,
+                field::batch::MACHINE_IP => shared.machine_ip = text(&mut fields)?,
+                field::batch::MODE => shared.mode = text(&mut fields)?,
+                field::batch::RECEIVED_MS => shared.received_ms = fields.varint()?,
+                field::batch::SDK_KEY_INDEX => {
                     let at = fields.at();
                     shared.sdk_key_index = u32::try_from(fields.varint()?)
                         .map_err(|_| Malformed { at, why: "an SDK key index of more than 32 bits" })?;
                 }
-                (1..=number::batch::GROUPS, _) => return Err(wrong_layout(&fields)),
-                _ => fields.skip(layout)?,
+                _ => fields.skip(tag, field::batch::KNOWN)?,
             }
         }
         Ok(Self { payload, shared })
@@ -159,25 +170,24 @@ impl<'a> Records<'a> {
     #[inline]
     fn next_fields(&mut self) -> Result<Option<Fields<'a>>, Malformed> {
         loop {
-            while let Some((field, layout)) = self.group.tag()? {
-                match (u8::try_from(field).unwrap_or(0), layout) {
-                    (number::group::IMPRESSIONS, Layout::Bytes) => return Ok(Some(self.group.message()?)),
-                    (number::group::FLAG, Layout::Bytes) => {
+            while let Some(tag) = self.group.tag()? {
+                match byte(tag) {
+                    field::group::IMPRESSIONS => return Ok(Some(self.group.message()?)),
+                    field::group::FLAG => {
                         let at = self.group.at();
                         if text(&mut self.group)? != self.flag {
                             return Err(Malformed { at, why: "a group of two flags" });
                         }
                     }
-                    (1..=number::group::IMPRESSIONS, _) => return Err(wrong_layout(&self.group)),
-                    _ => self.group.skip(layout)?,
+                    _ => self.group.skip(tag, field::group::KNOWN)?,
                 }
             }
-            let Some((field, layout)) = self.batch.tag()? else { return Ok(None) };
-            if (field, layout) == (u64::from(number::batch::GROUPS), Layout::Bytes) {
+            let Some(tag) = self.batch.tag()? else { return Ok(None) };
+            if byte(tag) == field::batch::GROUPS {
                 self.group = self.batch.message()?;
                 self.flag = flag_of(&self.group)?;
             } else {
-                self.batch.skip(layout)?;
+                self.batch.skip_value(tag)?;
             }
         }
     }
@@ -204,11 +214,11 @@ impl<'a> Iterator for Records<'a> {
 /// The flag of a group. Written first, but protobuf allows it anywhere; absent means empty.
 fn flag_of<'a>(group: &Fields<'a>) -> Result<JsonText<'a>, Malformed> {
     let mut fields = group.clone();
-    while let Some((field, layout)) = fields.tag()? {
-        if (field, layout) == (u64::from(number::group::FLAG), Layout::Bytes) {
+    while let Some(tag) = fields.tag()? {
+        if byte(tag) == field::group::FLAG {
             return text(&mut fields);
         }
-        fields.skip(layout)?;
+        fields.skip_value(tag)?;
     }
     Ok(JsonText::default())
 }
@@ -216,18 +226,17 @@ fn flag_of<'a>(group: &Fields<'a>) -> Result<JsonText<'a>, Malformed> {
 #[inline]
 fn impression<'a>(flag: JsonText<'a>, mut fields: Fields<'a>) -> Result<Impression<'a>, Malformed> {
     let mut read = Impression { flag, ..Impression::default() };
-    while let Some((field, layout)) = fields.tag()? {
-        match (u8::try_from(field).unwrap_or(0), layout) {
-            (number::impression::KEY, Layout::Bytes) => read.key = text(&mut fields)?,
-            (number::impression::TREATMENT, Layout::Bytes) => read.treatment = Some(text(&mut fields)?),
-            (number::impression::TIME_MS, Layout::Fixed64) => read.time_ms = Some(fields.fixed64()?),
-            (number::impression::CHANGE_NUMBER, Layout::Fixed64) => read.change_number = Some(fields.fixed64()?),
-            (number::impression::LABEL, Layout::Bytes) => read.label = Some(text(&mut fields)?),
-            (number::impression::BUCKETING_KEY, Layout::Bytes) => read.bucketing_key = Some(text(&mut fields)?),
-            (number::impression::PREVIOUS_TIME_MS, Layout::Fixed64) => read.previous_time_ms = Some(fields.fixed64()?),
-            (number::impression::PROPERTIES, Layout::Bytes) => read.properties = Some(text(&mut fields)?),
-            (1..=number::impression::PROPERTIES, _) => return Err(wrong_layout(&fields)),
-            _ => fields.skip(layout)?,
+    while let Some(tag) = fields.tag()? {
+        match byte(tag) {
+            field::impression::KEY => read.key = text(&mut fields)?,
+            field::impression::TREATMENT => read.treatment = Some(text(&mut fields)?),
+            field::impression::TIME_MS => read.time_ms = Some(fields.fixed64()?),
+            field::impression::CHANGE_NUMBER => read.change_number = Some(fields.fixed64()?),
+            field::impression::LABEL => read.label = Some(text(&mut fields)?),
+            field::impression::BUCKETING_KEY => read.bucketing_key = Some(text(&mut fields)?),
+            field::impression::PREVIOUS_TIME_MS => read.previous_time_ms = Some(fields.fixed64()?),
+            field::impression::PROPERTIES => read.properties = Some(text(&mut fields)?),
+            _ => fields.skip(tag, field::impression::KNOWN)?,
         }
     }
     Ok(read)
@@ -238,9 +247,10 @@ fn text<'a>(fields: &mut Fields<'a>) -> Result<JsonText<'a>, Malformed> {
     Ok(JsonText::checked(fields.bytes()?))
 }
 
-#[cold]
-fn wrong_layout(fields: &Fields<'_>) -> Malformed {
-    Malformed { at: fields.at(), why: "a known field of another type" }
+/// The tag of a field that is known; 0, which no field has, for all those beyond a byte.
+#[inline]
+fn byte(tag: u64) -> u8 {
+    u8::try_from(tag).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ pub(super) enum Layout {
     Varint = 0,
     Fixed64 = 1,
     Bytes = 2,
-    Fixed32 = 5,
 }
 
 /// The tag of a field: its number and layout, as they are written. One byte for numbers up to 15.
@@ -31,20 +30,20 @@ pub(super) const fn tag(field: u8, layout: Layout) -> u8 {
 /// A stretch of a payload and a position in it.
 #[derive(Debug, Clone)]
 pub(super) struct Fields<'a> {
+    /// The payload up to the end of the stretch, so that positions count from the payload's beginning.
     payload: &'a [u8],
     at: usize,
-    end: usize,
 }
 
 impl<'a> Fields<'a> {
     /// All of `payload`.
     pub(super) fn all(payload: &'a [u8]) -> Self {
-        Self { payload, at: 0, end: payload.len() }
+        Self { payload, at: 0 }
     }
 
     /// No fields at all.
     pub(super) fn none() -> Self {
-        Self { payload: &[], at: 0, end: 0 }
+        Self { payload: &[], at: 0 }
     }
 
     /// Bytes of the payload before the position.
@@ -52,35 +51,22 @@ impl<'a> Fields<'a> {
         self.at
     }
 
-    /// Reads a tag; `None` at the end. Its value is to be read or skipped next.
+    /// Reads a tag as [`tag`] makes them; `None` at the end. Its value is to be read, or [`Fields::skip`]ped, next.
     #[inline]
-    pub(super) fn tag(&mut self) -> Result<Option<(u64, Layout)>, Malformed> {
-        if self.at >= self.end {
-            return Ok(None);
-        }
-        let start = self.at;
-        let tag = self.varint()?;
-        let layout = match tag & 7 {
-            0 => Layout::Varint,
-            1 => Layout::Fixed64,
-            2 => Layout::Bytes,
-            5 => Layout::Fixed32,
-            _ => return Err(Malformed { at: start, why: "a layout that proto3 does not have" }),
-        };
-        if tag >> 3 == 0 {
-            return Err(Malformed { at: start, why: "field number 0" });
-        }
-        Ok(Some((tag >> 3, layout)))
+    pub(super) fn tag(&mut self) -> Result<Option<u64>, Malformed> {
+        if self.at >= self.payload.len() { Ok(None) } else { self.varint().map(Some) }
     }
 
     /// Reads a varint of up to ten bytes.
     #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         let byte = self.byte()?;
-        if byte < 0x80 {
-            return Ok(u64::from(byte));
-        }
-        let mut value = u64::from(byte & 0x7F);
+        if byte < 0x80 { Ok(u64::from(byte)) } else { self.long_varint(byte) }
+    }
+
+    /// Reads what follows the `first` byte of a varint.
+    fn long_varint(&mut self, first: u8) -> Result<u64, Malformed> {
+        let mut value = u64::from(first & 0x7F);
         for shift in (7..64).step_by(7) {
             let byte = self.byte()?;
             if shift == 63 && byte > 1 {
@@ -114,17 +100,29 @@ impl<'a> Fields<'a> {
         let length = self.length()?;
         let start = self.at;
         self.take(length)?;
-        Ok(Self { payload: self.payload, at: start, end: self.at })
+        Ok(Self { payload: &self.payload[..self.at], at: start })
     }
 
-    /// Reads past a value that nobody asked for.
+    /// Reads past the value of a field of unknown `tag`. Fields up to number `known` are not unknown: there it must be
+    /// the layout that is wrong.
     #[cold]
-    pub(super) fn skip(&mut self, layout: Layout) -> Result<(), Malformed> {
-        match layout {
-            Layout::Varint => _ = self.varint()?,
-            Layout::Fixed64 => _ = self.take(8)?,
-            Layout::Bytes => _ = self.bytes()?,
-            Layout::Fixed32 => _ = self.take(4)?,
+    pub(super) fn skip(&mut self, tag: u64, known: u8) -> Result<(), Malformed> {
+        let field = tag >> 3;
+        if field <= u64::from(known) {
+            let why = if field == 0 { "field number 0" } else { "a known field of another type" };
+            return Err(Malformed { at: self.at, why });
+        }
+        self.skip_value(tag)
+    }
+
+    /// Reads past the value of any field.
+    pub(super) fn skip_value(&mut self, tag: u64) -> Result<(), Malformed> {
+        match tag & 7 {
+            0 => _ = self.varint()?,
+            1 => _ = self.take(8)?,
+            2 => _ = self.bytes()?,
+            5 => _ = self.take(4)?,
+            _ => return Err(Malformed { at: self.at, why: "a layout that proto3 does not have" }),
         }
         Ok(())
     }
@@ -137,22 +135,22 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn byte(&mut self) -> Result<u8, Malformed> {
-        if self.at >= self.end {
+        let Some(&byte) = self.payload.get(self.at) else {
             return Err(Malformed { at: self.at, why: "it ends in the middle of a number" });
-        }
-        let byte = self.payload[self.at];
+        };
         self.at += 1;
         Ok(byte)
     }
 
     #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        if length > self.end - self.at {
-            return Err(Malformed { at: self.at, why: "a length beyond the end" });
+        match self.payload.get(self.at..).and_then(|rest| rest.get(..length)) {
+            Some(taken) => {
+                self.at += length;
+                Ok(taken)
+            }
+            None => Err(Malformed { at: self.at, why: "a length beyond the end" }),
         }
-        let start = self.at;
-        self.at += length;
-        Ok(&self.payload[start..self.at])
     }
 }
 
@@ -177,8 +175,12 @@ pub(super) fn push_varint(mut value: u64, out: &mut Vec<u8>) {
 /// Appends a field of bytes.
 #[inline]
 pub(super) fn push_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(tag);
-    push_varint(bytes.len() as u64, out);
+    if bytes.len() < 0x80 {
+        out.extend_from_slice(&[tag, bytes.len() as u8]);
+    } else {
+        out.push(tag);
+        push_varint(bytes.len() as u64, out);
+    }
     out.extend_from_slice(bytes);
 }
 

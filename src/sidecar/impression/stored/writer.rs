@@ -4,8 +4,8 @@
 //! between impressions; one that is larger than a payload may be gets a payload of its own. Allocates per payload,
 //! never per impression.
 
-use super::number::{batch, group, impression};
-use super::wire::{Layout, push_bytes, push_fixed64, push_varint, tag, varint_length};
+use super::field::{batch, group, impression};
+use super::wire::{push_bytes, push_fixed64, push_varint, varint_length};
 use super::{Impression, Shared};
 use crate::impression::text::JsonText;
 
@@ -49,14 +49,14 @@ impl Writer {
         ];
         for (field, text) in texts {
             if !text.is_empty() {
-                push_bytes(tag(field, Layout::Bytes), text.as_bytes(), &mut head);
+                push_bytes(field, text.as_bytes(), &mut head);
             }
         }
         for (field, number) in
             [(batch::RECEIVED_MS, shared.received_ms), (batch::SDK_KEY_INDEX, u64::from(shared.sdk_key_index))]
         {
             if number != 0 {
-                head.push(tag(field, Layout::Varint));
+                head.push(field);
                 push_varint(number, &mut head);
             }
         }
@@ -94,17 +94,17 @@ impl Writer {
         }
         let out = &mut self.payload;
         out.reserve(framed);
-        out.push(tag(group::IMPRESSIONS, Layout::Bytes));
+        out.push(group::IMPRESSIONS);
         push_varint(length as u64, out);
         let start = out.len();
-        push_bytes(tag(impression::KEY, Layout::Bytes), record.key.as_bytes(), out);
-        push_text(tag(impression::TREATMENT, Layout::Bytes), record.treatment, out);
-        push_number(tag(impression::TIME_MS, Layout::Fixed64), record.time_ms, out);
-        push_number(tag(impression::CHANGE_NUMBER, Layout::Fixed64), record.change_number, out);
-        push_text(tag(impression::LABEL, Layout::Bytes), record.label, out);
-        push_text(tag(impression::BUCKETING_KEY, Layout::Bytes), record.bucketing_key, out);
-        push_number(tag(impression::PREVIOUS_TIME_MS, Layout::Fixed64), record.previous_time_ms, out);
-        push_text(tag(impression::PROPERTIES, Layout::Bytes), record.properties, out);
+        push_bytes(impression::KEY, record.key.as_bytes(), out);
+        push_text(impression::TREATMENT, record.treatment, out);
+        push_number(impression::TIME_MS, record.time_ms, out);
+        push_number(impression::CHANGE_NUMBER, record.change_number, out);
+        push_text(impression::LABEL, record.label, out);
+        push_text(impression::BUCKETING_KEY, record.bucketing_key, out);
+        push_number(impression::PREVIOUS_TIME_MS, record.previous_time_ms, out);
+        push_text(impression::PROPERTIES, record.properties, out);
         assert!(out.len() - start == length, "an impression is as long as its length says");
         self.records += 1;
     }
@@ -129,10 +129,10 @@ impl Writer {
 
     fn begin_group(&mut self, flag: JsonText<'_>) {
         self.payload.reserve(opening_bytes(flag));
-        self.payload.push(tag(batch::GROUPS, Layout::Bytes));
+        self.payload.push(batch::GROUPS);
         self.payload.extend_from_slice(&[0; LENGTH_BYTES]);
         self.group_start = Some(self.payload.len());
-        push_bytes(tag(group::FLAG, Layout::Bytes), flag.as_bytes(), &mut self.payload);
+        push_bytes(group::FLAG, flag.as_bytes(), &mut self.payload);
     }
 
     fn end_part(&mut self) {
