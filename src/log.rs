@@ -9,6 +9,8 @@ mod damage;
 mod file_name;
 mod files;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod index;
 mod inspect;
 mod keeper;

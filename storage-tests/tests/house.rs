@@ -14,8 +14,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("disk", &[]),
     ("log", &["clock", "disk", "offset"]),
     ("queue", &["clock", "disk", "log", "offset"]),
-    ("fuzzing", &["log", "queue", "offset"]),
-    ("lib", &["clock", "disk", "fuzzing", "log", "offset", "queue"]),
+    ("lib", &["clock", "disk", "log", "offset", "queue"]),
 ];
 
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].
