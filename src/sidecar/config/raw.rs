@@ -48,7 +48,10 @@ impl<'r> Section<'r> {
 
     /// The value of a key, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'r>> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.place.asked(&self.kind, key);
         let (name, value) = self.table?.get_key_value(key)?;
         // A table's own span is its header's; for a value the key's line is where people look.
@@ -86,7 +89,7 @@ impl<'r> Section<'r> {
     pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'r>> {
         let Some(field) = self.get(key) else { return Vec::new() };
         let DeValue::Array(items) = field.value else {
-            field.wrong_type("tables", &format!("write [[{key}]] above each of them"));
+            field.wrong_type("a list of tables", &format!("write [[{key}]] above each of them"));
             return Vec::new();
         };
         let element = |(i, item): (usize, &'r Spanned<DeValue<'r>>)| {

@@ -259,6 +259,27 @@ fn unknown_keys_are_refused_in_every_table() {
 }
 
 #[test]
+fn an_unknown_key_is_answered_with_the_known_ones() {
+    let (_, findings) = check_text(&with("[ingest]\nmemory_bytes_max = \"1MiB\"\nzzz = 1"));
+    let last = findings.last().expect("at least the unknown key");
+    assert_eq!(last.remedy, "remove it; known here: listen, body_bytes_max, memory_bytes_max, queue_bytes_max");
+}
+
+#[test]
+fn a_file_of_thousands_of_tables_or_brackets_is_judged_all_the_same() {
+    let ids: Vec<String> = (0..limits::TABLES_MAX).map(|n| format!("\"e{n}\"")).collect();
+    let tables: String = ids.iter().map(|id| format!("[[environments]]\nid = {id}\nsdk_keys = [{id}]\n")).collect();
+    let text = format!(
+        "data_dir = \"d\"\n{tables}[[destinations]]\nid = \"d\"\ntype = \"file\"\ndirectory = \"o\"\nenvironments = [{}]\n",
+        ids.join(",")
+    );
+    assert_eq!(check_text(&text).0.expect("only warnings").destinations[0].environments.len(), limits::TABLES_MAX);
+    let one_more = text + "[[environments]]\nid = \"more\"\nsdk_keys = [\"env:M\"]\n";
+    assert!(messages(&one_more).iter().any(|told| told.contains("10001 environments are more than")));
+    assert!(check_text(&format!("x = {}", "[".repeat(100_000))).0.is_none());
+}
+
+#[test]
 fn what_is_required_is_missed() {
     assert_only(&with("").replace("data_dir = \"data\"", ""), "`data_dir` is missing");
     assert_only(&with("").replace("directory = \"out\"", ""), "destinations[d]: `directory` is missing");
@@ -273,7 +294,11 @@ fn what_is_required_is_missed() {
 fn a_section_of_the_wrong_type_is_one_finding() {
     assert_only(&with("ingest = 1"), "ingest: a table belongs here, not a number");
     let text = "environments = 3\ndata_dir = \"d\"";
-    assert!(messages(text)[0].contains("environments: tables belongs here, not a number"), "{:?}", messages(text));
+    assert!(
+        messages(text)[0].contains("environments: a list of tables belongs here, not a number"),
+        "{:?}",
+        messages(text)
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reads `[[environments]]`: ids that differ, keys that belong to one of them only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::raw::{Field, Section};
 use super::super::report::Place;
@@ -57,8 +57,9 @@ pub(super) fn read<'r>(root: &Section<'r>, outside: &Outside<'_>) -> Environment
 
 /// Warns of environments that no destination reads.
 pub(super) fn unrouted(environments: &Environments<'_>, destinations: &[(Vec<String>, Option<Destination>)]) {
+    let routed: HashSet<&String> = destinations.iter().flat_map(|(subscribed, _)| subscribed).collect();
     for (place, environment) in &environments.read {
-        if !destinations.iter().any(|(subscribed, _)| subscribed.contains(&environment.id)) {
+        if !routed.contains(&environment.id) {
             let message =
                 "no destination reads this environment: its records are kept for the replay window and go nowhere";
             place.warning(message, format!("name {:?} in the environments of a destination", environment.id));
@@ -148,10 +149,11 @@ pub(super) fn subscribed(section: &Section<'_>, environments: &Environments<'_>)
     if fields.is_empty() {
         list.place.error("this destination reads no environment", remedy);
     }
-    let mut subscribed: Vec<String> = Vec::new();
+    let mut named = HashSet::new();
+    let mut subscribed = Vec::new();
     for field in fields {
         let Some(id) = field.text() else { continue };
-        if subscribed.iter().any(|other| other == id) {
+        if !named.insert(id) {
             field.place.error(format!("{id:?} is named twice"), "remove one of them");
         } else if environments.knows(id) {
             subscribed.push(id.to_owned());
