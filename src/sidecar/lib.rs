@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod demo;
 pub mod impression;
 pub mod ingest;
+pub mod proto;
 pub mod ready;
 pub mod shutdown;
 pub mod sinks;
