@@ -1,0 +1,188 @@
+//! What the API shows, as plain values, and where it comes from.
+//!
+//! The API sits beside ingest and delivery and knows neither: whoever wires the sidecar gives it one closure for each thing to
+//! look at. Every closure is called often, from threads that may block, and only looks: it changes nothing and waits for nothing.
+
+/// Asks for the present value of something.
+pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Everything that the API looks at.
+pub struct Sources {
+    /// Every queue.
+    pub queues: Source<Vec<QueueReading>>,
+    /// What delivers them. A queue that is not among these is kept, but not delivered.
+    pub deliveries: Source<Vec<DeliveryReading>>,
+    /// The way in.
+    pub ingest: Source<IngestReading>,
+    /// The log.
+    pub log: Source<LogReading>,
+    /// Why nothing should be sent here now, in words for an operator. Empty: ready.
+    pub not_ready: Source<Vec<String>>,
+}
+
+impl Sources {
+    /// Sources that have nothing to show and are ready.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            queues: Box::new(Vec::new),
+            deliveries: Box::new(Vec::new),
+            ingest: Box::new(IngestReading::default),
+            log: Box::new(LogReading::default),
+            not_ready: Box::new(Vec::new),
+        }
+    }
+}
+
+/// So many records of so many bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Records.
+    pub records: u64,
+    /// Bytes as stored in the log.
+    pub bytes: u64,
+}
+
+/// Where every record of a queue went: `accepted` is the sum of all others, at every moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Taken from the stream since the queue began.
+    pub accepted: Count,
+    /// Acknowledged by the destination.
+    pub delivered: Count,
+    /// Not settled yet.
+    pub pending: Count,
+    /// Set aside with a reason.
+    pub dead_lettered: Count,
+    /// Left out by the destination's filter.
+    pub filtered: Count,
+    /// Dropped by a policy.
+    pub expired: Count,
+    /// Dropped by hand.
+    pub purged: Count,
+    /// Damaged on disk.
+    pub lost: Count,
+}
+
+/// One queue: how far a destination is behind on a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueReading {
+    /// The destination's id.
+    pub destination: String,
+    /// The stream's name.
+    pub stream: String,
+    /// What is accepted and not settled.
+    pub behind: Count,
+    /// How long the oldest of it has waited; `None` when nothing waits.
+    pub oldest_age_ms: Option<u64>,
+    /// The end of what can be delivered.
+    pub durable_tail: u64,
+    /// Everything below is settled.
+    pub low_mark: u64,
+    /// Records handed out and not answered for.
+    pub records_in_flight: u64,
+    /// Where every record went.
+    pub balance: Balance,
+}
+
+/// What a destination is doing with one of its queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Nothing waits.
+    #[default]
+    Idle,
+    /// Batches are on their way and are being taken.
+    Delivering,
+    /// The destination asked for less.
+    Throttled,
+    /// The last attempt failed and is being repeated.
+    Retrying,
+    /// The destination refuses; it is probed now and then.
+    Refused,
+    /// An operator has paused it.
+    Paused,
+}
+
+/// How delivery fares with one queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryReading {
+    /// The destination's id.
+    pub destination: String,
+    /// The stream's name.
+    pub stream: String,
+    /// What it is doing.
+    pub state: DeliveryState,
+    /// The last failure since the start: when (wall clock) and what. Must hold no secret; is shortened.
+    pub last_error: Option<(u64, String)>,
+    /// When something was last delivered (wall clock).
+    pub last_success_unix_ms: Option<u64>,
+    /// When the next attempt is due, while it waits (wall clock).
+    pub next_attempt_unix_ms: Option<u64>,
+    /// Requests since the start, by what came of them. The names become label values: few, and fixed at compile time.
+    pub requests: Vec<(&'static str, u64)>,
+}
+
+/// What came in since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IngestReading {
+    /// By environment.
+    pub environments: Vec<EnvironmentReading>,
+    /// Requests refused: the environment if it was known, the reason (few, and fixed at compile time), how many.
+    pub refused: Vec<(Option<String>, &'static str, u64)>,
+    /// Posts of other kinds, answered and not kept.
+    pub ignored_requests: u64,
+    /// Memory that request bodies hold now.
+    pub body_bytes_held: u64,
+    /// The most they may hold.
+    pub body_bytes_held_max: u64,
+}
+
+/// What came in for one environment since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvironmentReading {
+    /// The environment's id.
+    pub environment: String,
+    /// Requests that were acknowledged.
+    pub accepted_requests: u64,
+    /// The impressions in them.
+    pub accepted_records: u64,
+    /// Bytes of their bodies, decompressed.
+    pub accepted_bytes: u64,
+    /// Elements of acknowledged requests that are no impressions, kept as raw text with the reason.
+    pub rejected_records: u64,
+}
+
+/// Whether the log takes records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LogState {
+    /// It does.
+    #[default]
+    Serving,
+    /// The disk fails; delivery goes on.
+    ReadOnly,
+    /// The disk budget is used up; delivery goes on and makes room.
+    Full,
+}
+
+/// The log and what is kept beside it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogReading {
+    /// Whether it takes records.
+    pub state: LogState,
+    /// Bytes on disk.
+    pub used_bytes: u64,
+    /// The most it may use.
+    pub limit_bytes: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Syncs of log files since the start.
+    pub syncs: u64,
+    /// Groups committed since the start: appends that shared a sync count once.
+    pub groups: u64,
+    /// Bytes waiting to be written.
+    pub queued_bytes: u64,
+    /// Ticks of the floor that wrote something, since the start.
+    pub floor_writes: u64,
+    /// How often the sled index was set aside and made anew since the start.
+    pub sled_resets: u64,
+}
