@@ -1,1 +1,4 @@
 //! cli
+
+pub mod lag;
+mod units;
