@@ -190,6 +190,7 @@ mod tests {
         let lag = |age: u64| Lag {
             queue: QueueReading { oldest_age_ms: Some(age), ..QueueReading::default() },
             delivery: None,
+            state: None,
             arrived_per_second: None,
             settled_per_second: None,
             delivered_per_second: None,
@@ -198,7 +199,7 @@ mod tests {
         let lags = queues
             .iter()
             .map(|(destination, stream, age)| (((*destination).to_owned(), (*stream).to_owned()), lag(*age)));
-        Reading { at_unix_ms: 1, lags: lags.collect() }
+        Reading { at_unix_ms: 1, lags: lags.collect(), ..Reading::default() }
     }
 
     #[test]

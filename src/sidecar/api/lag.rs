@@ -57,6 +57,8 @@ pub struct Reading {
     pub at_unix_ms: u64,
     /// By destination and stream.
     pub lags: BTreeMap<Key, Lag>,
+    /// What delivers, by destination.
+    pub deliveries: BTreeMap<String, Arc<DeliveryReading>>,
 }
 
 /// One queue: how far it is behind and where that leads.
@@ -64,8 +66,10 @@ pub struct Reading {
 pub struct Lag {
     /// What the queue says.
     pub queue: QueueReading,
-    /// What delivery says; `None` when nothing delivers this queue.
-    pub delivery: Option<DeliveryReading>,
+    /// What delivers it; `None` when nothing does.
+    pub delivery: Option<Arc<DeliveryReading>>,
+    /// What its destination is doing about it; `None` when nothing delivers it.
+    pub state: Option<DeliveryState>,
     /// Records a second.
     pub arrived_per_second: Option<f64>,
     /// Records a second.
@@ -109,24 +113,24 @@ impl LagBoard {
 
 fn read(inner: &Inner, rates: &mut HashMap<Key, Rates>, now: Duration) -> Reading {
     let at_unix_ms = inner.clock.wall_ms();
-    let mut deliveries: HashMap<Key, DeliveryReading> = (inner.deliveries)()
+    let deliveries: BTreeMap<String, Arc<DeliveryReading>> = (inner.deliveries)()
         .into_iter()
-        .map(|delivery| ((delivery.destination.clone(), delivery.stream.clone()), delivery))
+        .map(|delivery| (delivery.destination.clone(), Arc::new(fit_to_show(delivery))))
         .collect();
     let lags: BTreeMap<Key, Lag> = (inner.queues)()
         .into_iter()
         .map(|queue| {
             let key = (queue.destination.clone(), queue.stream.clone());
-            let delivery = deliveries.remove(&key);
+            let delivery = deliveries.get(&key.0).cloned();
             let lag = lag(queue, delivery, rates.entry(key.clone()).or_default(), now);
             (key, lag)
         })
         .collect();
     rates.retain(|key, _| lags.contains_key(key));
-    Reading { at_unix_ms, lags }
+    Reading { at_unix_ms, lags, deliveries }
 }
 
-fn lag(queue: QueueReading, delivery: Option<DeliveryReading>, rates: &mut Rates, now: Duration) -> Lag {
+fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &mut Rates, now: Duration) -> Lag {
     let balance = &queue.balance;
     rates.arrived.sample(now, balance.accepted.records);
     rates.settled.sample(now, balance.accepted.records.saturating_sub(balance.pending.records));
@@ -135,7 +139,8 @@ fn lag(queue: QueueReading, delivery: Option<DeliveryReading>, rates: &mut Rates
     let settled_per_second = rates.settled.per_second();
     Lag {
         forecast: forecast(queue.behind.records, settled_per_second, arrived_per_second),
-        delivery: delivery.map(|delivery| fit_to_show(delivery, &queue)),
+        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.behind.records)),
+        delivery,
         queue,
         arrived_per_second,
         settled_per_second,
@@ -143,19 +148,23 @@ fn lag(queue: QueueReading, delivery: Option<DeliveryReading>, rates: &mut Rates
     }
 }
 
-/// An error's text comes from afar: it is cut, and made safe for a terminal. A state that says "delivering" over an empty
-/// queue is a moment old.
-fn fit_to_show(mut delivery: DeliveryReading, queue: &QueueReading) -> DeliveryReading {
-    if let Some((_, message)) = &mut delivery.last_error {
-        *message = message
+/// A destination may be busy with one stream and have nothing of another.
+fn state(destination: DeliveryState, records_behind: u64) -> DeliveryState {
+    match destination {
+        DeliveryState::Delivering if records_behind == 0 => DeliveryState::Idle,
+        other => other,
+    }
+}
+
+/// An error's text comes from afar: it is cut, and made safe for a terminal.
+fn fit_to_show(mut delivery: DeliveryReading) -> DeliveryReading {
+    delivery.last_error = delivery.last_error.map(|message| {
+        message
             .chars()
             .take(ERROR_CHARS_MAX)
             .map(|character| if character.is_control() { ' ' } else { character })
-            .collect();
-    }
-    if delivery.state == DeliveryState::Delivering && queue.behind.records == 0 {
-        delivery.state = DeliveryState::Idle;
-    }
+            .collect()
+    });
     delivery
 }
 
@@ -250,24 +259,33 @@ mod tests {
         assert!(board.inner.state.lock().unwrap().rates.is_empty());
     }
 
+    fn delivery(state: DeliveryState) -> DeliveryReading {
+        DeliveryReading { destination: "hook".to_owned(), state, ..DeliveryReading::default() }
+    }
+
     #[test]
     fn an_error_is_cut_and_cannot_speak_to_the_terminal() {
-        let clock = ManualClock::at(0);
         let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| {
-            vec![DeliveryReading {
-                destination: "hook".to_owned(),
-                stream: "acme-prod".to_owned(),
-                state: DeliveryState::Retrying,
-                last_error: Some((7, format!("\u{1b}[2J{}", "é".repeat(1_000)))),
-                ..DeliveryReading::default()
-            }]
+            let last_error = Some(format!("\u{1b}[2J{}", "é".repeat(1_000)));
+            vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
         });
-        let queues: Source<Vec<QueueReading>> = Box::new(|| vec![queue("hook", 1, 0), queue("gone", 1, 0)]);
-        let reading = LagBoard::new(Arc::new(clock), queues, deliveries).reading();
-        let delivery = reading.lags[&key("hook")].delivery.clone().unwrap();
-        let (at, message) = delivery.last_error.unwrap();
-        assert_eq!((at, message.chars().count()), (7, ERROR_CHARS_MAX));
+        let queues: Source<Vec<QueueReading>> = Box::new(|| vec![queue("hook", 1, 0)]);
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        let message = reading.deliveries["hook"].last_error.clone().unwrap();
+        assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
         assert!(message.starts_with(" [2J"), "{message}");
-        assert_eq!(reading.lags[&key("gone")].delivery, None, "nothing delivers it");
+    }
+
+    #[test]
+    fn a_busy_destination_is_idle_where_nothing_waits() {
+        let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
+        let queues: Source<Vec<QueueReading>> = Box::new(|| {
+            let other = QueueReading { stream: "other".to_owned(), ..queue("hook", 5, 5) };
+            vec![queue("hook", 1, 0), other, queue("gone", 1, 0)]
+        });
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
+        assert_eq!(reading.lags[&("hook".to_owned(), "other".to_owned())].state, Some(DeliveryState::Idle));
+        assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
     }
 }

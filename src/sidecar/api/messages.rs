@@ -2,13 +2,13 @@
 
 use super::forecast::Forecast;
 use super::lag::{Key, Lag};
-use super::readings::{Balance, Count, DeliveryReading, DeliveryState};
+use super::readings::{Balance, Count, DeliveryState};
 use crate::proto::v1;
 
 /// The whole of a queue's lag.
 pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
     let queue = &lag.queue;
-    let delivery = lag.delivery.as_ref();
+    let delivery = lag.delivery.as_deref();
     v1::Lag {
         destination: destination.clone(),
         stream: stream.clone(),
@@ -18,22 +18,22 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
         durable_tail: queue.durable_tail,
         low_mark: queue.low_mark,
         records_in_flight: queue.records_in_flight,
-        state: state(delivery).into(),
+        state: state(lag.state).into(),
         delivered_per_second: lag.delivered_per_second,
         settled_per_second: lag.settled_per_second,
         arrived_per_second: lag.arrived_per_second,
         forecast: forecast(lag.forecast),
         balance: Some(balance(&queue.balance)),
         last_error: delivery
-            .and_then(|delivery| delivery.last_error.clone())
-            .map(|(at_unix_ms, message)| v1::LastError { at_unix_ms, message }),
+            .and_then(|delivery| Some((delivery.last_error.clone()?, delivery.last_error_unix_ms)))
+            .map(|(message, at_unix_ms)| v1::LastError { message, at_unix_ms }),
         last_success_unix_ms: delivery.and_then(|delivery| delivery.last_success_unix_ms),
         next_attempt_unix_ms: delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
     }
 }
 
-fn state(delivery: Option<&DeliveryReading>) -> v1::DeliveryState {
-    match delivery.map(|delivery| delivery.state) {
+fn state(state: Option<DeliveryState>) -> v1::DeliveryState {
+    match state {
         None => v1::DeliveryState::Unconfigured,
         Some(DeliveryState::Idle) => v1::DeliveryState::Idle,
         Some(DeliveryState::Delivering) => v1::DeliveryState::Delivering,
@@ -41,6 +41,7 @@ fn state(delivery: Option<&DeliveryReading>) -> v1::DeliveryState {
         Some(DeliveryState::Retrying) => v1::DeliveryState::Retrying,
         Some(DeliveryState::Refused) => v1::DeliveryState::Refused,
         Some(DeliveryState::Paused) => v1::DeliveryState::Paused,
+        Some(DeliveryState::Stopping) => v1::DeliveryState::Stopping,
     }
 }
 

@@ -4,10 +4,14 @@
 //! values are ids from the configuration or words from this program, never something a client sent, so that the number of
 //! series is bounded by the configuration. What each metric means for an operator stands in docs/operating.md.
 
+use std::collections::BTreeSet;
+
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{Balance, Count, DeliveryState, EnvironmentReading, IngestReading, LogReading, LogState};
+use super::readings::{
+    Balance, Count, DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, LogState,
+};
 
 /// All metrics.
 pub(super) fn render(reading: &Reading, ingest: &IngestReading, log: &LogReading, ready: bool) -> String {
@@ -113,27 +117,41 @@ fn balances(
 }
 
 fn delivery(page: &mut Exposition, reading: &Reading) {
+    // A destination that has a queue but nobody to deliver it is just the one that must not be missing.
+    let destinations: BTreeSet<&str> = reading
+        .lags
+        .keys()
+        .map(|(destination, _)| destination)
+        .chain(reading.deliveries.keys())
+        .map(String::as_str)
+        .collect();
     let mut states = page.family("forebay_delivery_state", Kind::Gauge, "1 for the state that the destination is in.");
-    for ((destination, stream), lag) in &reading.lags {
-        let state = match lag.delivery.as_ref().map(|delivery| delivery.state) {
-            None => "unconfigured",
-            Some(DeliveryState::Idle) => "idle",
-            Some(DeliveryState::Delivering) => "delivering",
-            Some(DeliveryState::Throttled) => "throttled",
-            Some(DeliveryState::Retrying) => "retrying",
-            Some(DeliveryState::Refused) => "refused",
-            Some(DeliveryState::Paused) => "paused",
-        };
-        states.sample(&[("destination", destination), ("stream", stream), ("state", state)], 1);
+    for destination in destinations {
+        let state = state(reading.deliveries.get(destination).map(|delivery| delivery.state));
+        states.sample(&[("destination", destination), ("state", state)], 1);
     }
     let mut requests = page.family(
         "forebay_delivery_requests_total",
         Kind::Counter,
         "Requests to the destination, by what came of them.",
     );
-    for ((destination, stream), lag) in &reading.lags {
-        for (outcome, count) in lag.delivery.iter().flat_map(|delivery| &delivery.requests) {
-            requests.sample(&[("destination", destination), ("stream", stream), ("outcome", outcome)], *count);
+    for (destination, delivery) in &reading.deliveries {
+        for (outcome, count) in &delivery.requests {
+            requests.sample(&[("destination", destination), ("outcome", outcome)], *count);
+        }
+    }
+    type Of = fn(&DeliveryReading) -> u64;
+    let families: [(&'static str, Kind, &'static str, Of); 3] = [
+        ("forebay_delivery_requests_in_flight", Kind::Gauge, "Requests on their way now.", |of| of.requests_in_flight),
+        ("forebay_delivery_failures_in_a_row", Kind::Gauge, "Failures since the last success.", |of| {
+            of.failures_in_a_row
+        }),
+        ("forebay_delivery_sent_bytes_total", Kind::Counter, "Bytes of bodies, as sent.", |of| of.sent_bytes),
+    ];
+    for (name, kind, help, of) in families {
+        let mut family = page.family(name, kind, help);
+        for (destination, delivery) in &reading.deliveries {
+            family.sample(&[("destination", destination)], of(delivery));
         }
     }
     let mut success = page.family(
@@ -141,19 +159,33 @@ fn delivery(page: &mut Exposition, reading: &Reading) {
         Kind::Gauge,
         "When the destination last took something, since 1970; absent when not since the start.",
     );
-    for ((destination, stream), lag) in &reading.lags {
-        if let Some(at_ms) = lag.delivery.as_ref().and_then(|delivery| delivery.last_success_unix_ms) {
-            success.sample(&[("destination", destination), ("stream", stream)], at_ms as f64 / 1_000.0);
+    for (destination, delivery) in &reading.deliveries {
+        if let Some(at_ms) = delivery.last_success_unix_ms {
+            success.sample(&[("destination", destination)], at_ms as f64 / 1_000.0);
         }
+    }
+}
+
+fn state(state: Option<DeliveryState>) -> &'static str {
+    match state {
+        None => "unconfigured",
+        Some(DeliveryState::Idle) => "idle",
+        Some(DeliveryState::Delivering) => "delivering",
+        Some(DeliveryState::Throttled) => "throttled",
+        Some(DeliveryState::Retrying) => "retrying",
+        Some(DeliveryState::Refused) => "refused",
+        Some(DeliveryState::Paused) => "paused",
+        Some(DeliveryState::Stopping) => "stopping",
     }
 }
 
 fn way_in(page: &mut Exposition, ingest: &IngestReading) {
     type Of = fn(&EnvironmentReading) -> u64;
-    let families: [(&'static str, &'static str, Of); 4] = [
+    let families: [(&'static str, &'static str, Of); 5] = [
         ("forebay_ingest_requests_total", "Requests acknowledged.", |of| of.accepted_requests),
         ("forebay_ingest_records_total", "Impressions in them.", |of| of.accepted_records),
-        ("forebay_ingest_bytes_total", "Bytes of their bodies, decompressed.", |of| of.accepted_bytes),
+        ("forebay_ingest_unrouted_records_total", "Those that no destination takes.", |of| of.unrouted_records),
+        ("forebay_ingest_body_bytes_total", "Bytes of bodies that arrived, decompressed.", |of| of.body_bytes),
         ("forebay_ingest_rejected_records_total", "Elements that are no impressions, kept as raw text.", |of| {
             of.rejected_records
         }),
@@ -162,6 +194,17 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
         let mut family = page.family(name, Kind::Counter, help);
         for environment in &ingest.environments {
             family.sample(&[("environment", &environment.environment)], of(environment));
+        }
+    }
+    let mut unreadable = page.family(
+        "forebay_ingest_unreadable_requests_total",
+        Kind::Counter,
+        "Bodies that could not be read at all, by the place of their SDK key in the configuration, from 0.",
+    );
+    for environment in &ingest.environments {
+        for (key, count) in environment.unreadable_by_key.iter().enumerate() {
+            let key = key.to_string();
+            unreadable.sample(&[("environment", &environment.environment), ("key", &key)], *count);
         }
     }
     let mut refused = page.family(
@@ -176,6 +219,8 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
     }
     page.family("forebay_ingest_ignored_requests_total", Kind::Counter, "Posts of other kinds, answered and not kept.")
         .sample(&[], ingest.ignored_requests);
+    page.family("forebay_ingest_connections", Kind::Gauge, "Connections open now.")
+        .sample(&[], ingest.connections_open);
     page.family("forebay_ingest_body_held_bytes", Kind::Gauge, "Memory that request bodies hold now.")
         .sample(&[], ingest.body_bytes_held);
     page.family("forebay_ingest_body_limit_bytes", Kind::Gauge, "The most that they may hold.")
@@ -211,39 +256,49 @@ fn storage(page: &mut Exposition, log: &LogReading) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::super::lag::Lag;
-    use super::super::readings::{DeliveryReading, QueueReading};
+    use super::super::readings::QueueReading;
     use super::*;
 
     const MANUAL: &str = include_str!("../../../docs/operating.md");
 
     /// One of everything, with a secret in the one text that comes from afar.
     fn full_page() -> String {
-        let delivery = DeliveryReading {
+        let delivery = Arc::new(DeliveryReading {
             destination: "hook".to_owned(),
-            stream: "prod".to_owned(),
-            last_error: Some((1, "canary-4711".to_owned())),
+            last_error: Some("canary-4711".to_owned()),
             last_success_unix_ms: Some(1_700_000_000_500),
-            requests: vec![("delivered", 5), ("throttled", 2)],
+            requests: vec![("delivered", 5), ("429", 2)],
             ..DeliveryReading::default()
-        };
+        });
         let lag = Lag {
             queue: QueueReading { oldest_age_ms: Some(1_500), ..QueueReading::default() },
-            delivery: Some(delivery),
+            delivery: Some(Arc::clone(&delivery)),
+            state: Some(DeliveryState::Idle),
             arrived_per_second: Some(1.0),
             settled_per_second: Some(0.0),
             delivered_per_second: Some(0.0),
             forecast: Forecast::Never,
         };
-        let lags = BTreeMap::from([(("hook".to_owned(), "prod".to_owned()), lag)]);
+        let lags = BTreeMap::from([
+            (("hook".to_owned(), "prod".to_owned()), lag.clone()),
+            (("gone".to_owned(), "prod".to_owned()), Lag { delivery: None, state: None, ..lag }),
+        ]);
+        let environment = EnvironmentReading {
+            environment: "prod".to_owned(),
+            unreadable_by_key: vec![0, 4],
+            ..EnvironmentReading::default()
+        };
         let ingest = IngestReading {
-            environments: vec![EnvironmentReading { environment: "prod".to_owned(), ..EnvironmentReading::default() }],
+            environments: vec![environment],
             refused: vec![(None, "unknown_key", 3), (Some("prod".to_owned()), "busy", 1)],
             ..IngestReading::default()
         };
-        render(&Reading { at_unix_ms: 1, lags }, &ingest, &LogReading::default(), true)
+        let deliveries = BTreeMap::from([("hook".to_owned(), delivery)]);
+        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::default(), true)
     }
 
     /// Splits a sample line as Prometheus does: name, labels, number.
@@ -294,8 +349,17 @@ mod tests {
     fn labels_are_few_and_nothing_from_afar_is_among_the_values() {
         let page = full_page();
         assert!(!page.contains("canary-4711"));
-        let known =
-            BTreeSet::from(["destination", "stream", "environment", "as", "state", "outcome", "reason", "version"]);
+        let known = BTreeSet::from([
+            "destination",
+            "stream",
+            "environment",
+            "as",
+            "state",
+            "outcome",
+            "reason",
+            "key",
+            "version",
+        ]);
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let (_, labels, _) = sample(line);
             assert!(labels.keys().all(|name| known.contains(name)), "{line}");
@@ -315,6 +379,13 @@ mod tests {
         let rendered: BTreeSet<&str> =
             rendered.into_iter().map(|name| name.strip_prefix("forebay_").unwrap()).collect();
         assert_eq!(rendered, documented, "rendered left, docs/operating.md right");
+    }
+
+    #[test]
+    fn a_destination_that_nothing_delivers_has_a_state_too() {
+        let page = full_page();
+        assert!(page.contains("forebay_delivery_state{destination=\"gone\",state=\"unconfigured\"} 1\n"));
+        assert!(page.contains("forebay_delivery_state{destination=\"hook\",state=\"idle\"} 1\n"));
     }
 
     #[test]

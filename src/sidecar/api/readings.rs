@@ -85,7 +85,7 @@ pub struct QueueReading {
     pub balance: Balance,
 }
 
-/// What a destination is doing with one of its queues.
+/// What a destination is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeliveryState {
     /// Nothing waits.
@@ -101,25 +101,34 @@ pub enum DeliveryState {
     Refused,
     /// An operator has paused it.
     Paused,
+    /// The sidecar is stopping: no more batches are started.
+    Stopping,
 }
 
-/// How delivery fares with one queue.
+/// How delivery fares with one destination, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeliveryReading {
     /// The destination's id.
     pub destination: String,
-    /// The stream's name.
-    pub stream: String,
     /// What it is doing.
     pub state: DeliveryState,
-    /// The last failure since the start: when (wall clock) and what. Must hold no secret; is shortened.
-    pub last_error: Option<(u64, String)>,
-    /// When something was last delivered (wall clock).
-    pub last_success_unix_ms: Option<u64>,
     /// When the next attempt is due, while it waits (wall clock).
     pub next_attempt_unix_ms: Option<u64>,
-    /// Requests since the start, by what came of them. The names become label values: few, and fixed at compile time.
+    /// The last failure, in words. Must hold no secret; is shortened.
+    pub last_error: Option<String>,
+    /// When it was, if that is known (wall clock).
+    pub last_error_unix_ms: Option<u64>,
+    /// When something was last delivered (wall clock).
+    pub last_success_unix_ms: Option<u64>,
+    /// Failures since then.
+    pub failures_in_a_row: u64,
+    /// Requests that were answered or given up, by what came of them. The names become label values: few, and fixed at
+    /// compile time.
     pub requests: Vec<(&'static str, u64)>,
+    /// Requests on their way now.
+    pub requests_in_flight: u64,
+    /// Bytes of bodies, as sent.
+    pub sent_bytes: u64,
 }
 
 /// What came in since the start.
@@ -131,6 +140,8 @@ pub struct IngestReading {
     pub refused: Vec<(Option<String>, &'static str, u64)>,
     /// Posts of other kinds, answered and not kept.
     pub ignored_requests: u64,
+    /// Connections open now.
+    pub connections_open: u64,
     /// Memory that request bodies hold now.
     pub body_bytes_held: u64,
     /// The most they may hold.
@@ -146,10 +157,14 @@ pub struct EnvironmentReading {
     pub accepted_requests: u64,
     /// The impressions in them.
     pub accepted_records: u64,
-    /// Bytes of their bodies, decompressed.
-    pub accepted_bytes: u64,
-    /// Elements of acknowledged requests that are no impressions, kept as raw text with the reason.
+    /// Those of them that no destination takes.
+    pub unrouted_records: u64,
+    /// Elements that are no impressions, kept as raw text with the reason.
     pub rejected_records: u64,
+    /// Bytes of bodies that arrived, decompressed, whatever became of them.
+    pub body_bytes: u64,
+    /// Bodies that could not be read at all, by the place of their SDK key in the configuration.
+    pub unreadable_by_key: Vec<u64>,
 }
 
 /// Whether the log takes records.

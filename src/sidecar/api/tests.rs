@@ -99,13 +99,13 @@ fn queue(destination: &str, behind: u64) -> QueueReading {
 fn delivery(destination: &str, state: DeliveryState) -> DeliveryReading {
     DeliveryReading {
         destination: destination.to_owned(),
-        stream: "acme-prod".to_owned(),
         state,
-        last_error: (state == DeliveryState::Throttled)
-            .then(|| (1_700_000_000_000, "429 Too Many Requests".to_owned())),
+        last_error: (state == DeliveryState::Throttled).then(|| "429 Too Many Requests".to_owned()),
+        last_error_unix_ms: Some(1_700_000_000_000),
         last_success_unix_ms: Some(1_600_000_000_000),
         next_attempt_unix_ms: (state == DeliveryState::Throttled).then_some(1_700_000_005_000),
         requests: vec![("delivered", 5)],
+        ..DeliveryReading::default()
     }
 }
 
@@ -122,7 +122,8 @@ async fn get_lag_tells_all_about_one_queue() {
     assert_eq!((lag.records_behind, lag.bytes_behind, lag.oldest_age_ms), (70, 7_000, Some(1_500)));
     assert_eq!((lag.durable_tail, lag.low_mark, lag.records_in_flight), (100, 30, 10));
     assert_eq!(lag.state(), v1::DeliveryState::Throttled);
-    assert_eq!(lag.last_error.unwrap().message, "429 Too Many Requests");
+    let error = lag.last_error.unwrap();
+    assert_eq!((error.message.as_str(), error.at_unix_ms), ("429 Too Many Requests", Some(1_700_000_000_000)));
     assert_eq!(lag.last_success_unix_ms, Some(1_600_000_000_000));
     assert_eq!(lag.next_attempt_unix_ms, Some(1_700_000_005_000));
     assert_eq!(lag.forecast, None, "the rates are not known yet");
@@ -352,11 +353,7 @@ async fn metrics_show_the_lag_as_prometheus_reads_it() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.contains("forebay_lag_records{destination=\"hook\",stream=\"acme-prod\"} 70\n"));
-    assert!(
-        body.contains(
-            "forebay_delivery_state{destination=\"retired\",stream=\"acme-prod\",state=\"unconfigured\"} 1\n"
-        )
-    );
+    assert!(body.contains("forebay_delivery_state{destination=\"retired\",state=\"unconfigured\"} 1\n"));
 }
 
 #[tokio::test]

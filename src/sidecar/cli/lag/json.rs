@@ -82,7 +82,7 @@ mod tests {
             state: DeliveryState::Retrying.into(),
             forecast: Some(Forecast { outcome: Some(Outcome::DrainsInSeconds(1.5)) }),
             balance: Some(Balance { lost: Some(Count { records: 3, bytes: 300 }), ..Balance::default() }),
-            last_error: Some(LastError { at_unix_ms: 7, message: "two\nlines".to_owned() }),
+            last_error: Some(LastError { at_unix_ms: Some(7), message: "two\nlines".to_owned() }),
             ..Lag::default()
         };
         let snapshot = Snapshot { lags: vec![full, Lag::default()], omitted: 1, read_at_unix_ms: 5 };

@@ -67,8 +67,11 @@ pub(super) fn state(lag: &Lag) -> String {
 fn note(text: &mut String, lag: &Lag, now_ms: u64) {
     let troubled = !matches!(lag.state(), DeliveryState::Idle | DeliveryState::Delivering);
     let Some(error) = lag.last_error.as_ref().filter(|_| troubled) else { return };
-    let ago = units::duration(Duration::from_millis(now_ms.saturating_sub(error.at_unix_ms)));
-    let _ = write!(text, "{}/{}: {} ({ago} ago)", lag.destination, lag.stream, error.message);
+    let _ = write!(text, "{}/{}: {}", lag.destination, lag.stream, error.message);
+    if let Some(at_ms) = error.at_unix_ms {
+        let ago = units::duration(Duration::from_millis(now_ms.saturating_sub(at_ms)));
+        let _ = write!(text, " ({ago} ago)");
+    }
     if let Some(next_ms) = lag.next_attempt_unix_ms {
         let wait = units::duration(Duration::from_millis(next_ms.saturating_sub(now_ms)));
         let _ = write!(text, ", next attempt in {wait}");
@@ -117,7 +120,7 @@ mod tests {
             bytes_behind: 123_456_789,
             oldest_age_ms: Some(192_000),
             delivered_per_second: Some(1_520.0),
-            last_error: Some(LastError { at_unix_ms: 88_000, message: "429 Too Many Requests".to_owned() }),
+            last_error: Some(LastError { at_unix_ms: Some(88_000), message: "429 Too Many Requests".to_owned() }),
             next_attempt_unix_ms: Some(105_000),
             ..lag("acme-hook", DeliveryState::Throttled, Some(Outcome::NeverAtThisRate(NeverAtThisRate {})))
         };
@@ -126,7 +129,7 @@ mod tests {
             bytes_behind: 81_920,
             oldest_age_ms: Some(400),
             delivered_per_second: Some(9_000.0),
-            last_error: Some(LastError { at_unix_ms: 1, message: "long over".to_owned() }),
+            last_error: Some(LastError { at_unix_ms: Some(1), message: "long over".to_owned() }),
             ..lag("acme-archive", DeliveryState::Delivering, Some(Outcome::KeepsUp(KeepsUp {})))
         };
         let fresh = lag("new", DeliveryState::Idle, None);
