@@ -7,3 +7,4 @@ mod offset;
 mod queue;
 
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
+pub use queue::{Balance, Count, Cursor, Lag, Settled, SettledRange};
