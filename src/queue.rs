@@ -4,6 +4,7 @@
 mod balance;
 mod codec;
 mod cursor;
+mod floor_file;
 mod lag;
 mod limits;
 mod marks;
@@ -11,4 +12,5 @@ mod window;
 
 pub use balance::{Balance, Count, Settled};
 pub use cursor::{Cursor, SettledRange};
+pub use floor_file::{FloorDamage, FloorError};
 pub use lag::Lag;
