@@ -6,4 +6,6 @@ mod log;
 mod offset;
 mod queue;
 
+pub use log::SyncedMark;
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
+pub use queue::{Balance, Count, Cursor, FloorDamage, FloorError, Lag, Settled, SettledRange};
