@@ -139,7 +139,7 @@ fn snapshot(reading: &Reading, destination: &str, most: usize) -> WatchLagRespon
     let omitted = matching.len().saturating_sub(most);
     if omitted > 0 {
         // Stable: among equals the first by name stay, the same ones in each snapshot.
-        matching.sort_by_key(|(_, lag)| std::cmp::Reverse(lag.queue.oldest_age_ms));
+        matching.sort_by_key(|(_, lag)| std::cmp::Reverse(lag.queue.lag.oldest_age_ms));
         matching.truncate(most);
         matching.sort_by_key(|(key, _)| *key);
     }
@@ -188,7 +188,10 @@ mod tests {
 
     fn reading(queues: &[(&str, &str, u64)]) -> Reading {
         let lag = |age: u64| Lag {
-            queue: QueueReading { oldest_age_ms: Some(age), ..QueueReading::default() },
+            queue: QueueReading {
+                lag: forebay::Lag { oldest_age_ms: Some(age), ..forebay::Lag::default() },
+                ..QueueReading::default()
+            },
             delivery: None,
             state: None,
             arrived_per_second: None,

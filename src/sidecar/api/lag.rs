@@ -138,8 +138,8 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &mut 
     let arrived_per_second = rates.arrived.per_second();
     let settled_per_second = rates.settled.per_second();
     Lag {
-        forecast: forecast(queue.behind.records, settled_per_second, arrived_per_second),
-        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.behind.records)),
+        forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
         delivery,
         queue,
         arrived_per_second,
@@ -173,8 +173,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use forebay::clock::ManualClock;
+    use forebay::{Balance, Count};
 
-    use super::super::readings::{Balance, Count};
     use super::*;
 
     fn count(records: u64) -> Count {
@@ -185,14 +185,13 @@ mod tests {
         QueueReading {
             destination: destination.to_owned(),
             stream: "acme-prod".to_owned(),
-            behind: count(accepted - delivered),
+            lag: forebay::Lag { records: accepted - delivered, ..forebay::Lag::default() },
             balance: Balance {
                 accepted: count(accepted),
                 delivered: count(delivered),
                 pending: count(accepted - delivered),
                 ..Balance::default()
             },
-            ..QueueReading::default()
         }
     }
 

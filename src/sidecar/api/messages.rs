@@ -1,8 +1,10 @@
 //! Turns lags into the messages of `forebay.v1`. One way only: nothing is read from them.
 
+use forebay::{Balance, Count};
+
 use super::forecast::Forecast;
 use super::lag::{Key, Lag};
-use super::readings::{Balance, Count, DeliveryState};
+use super::readings::DeliveryState;
 use crate::proto::v1;
 
 /// The whole of a queue's lag.
@@ -12,12 +14,12 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
     v1::Lag {
         destination: destination.clone(),
         stream: stream.clone(),
-        records_behind: queue.behind.records,
-        bytes_behind: queue.behind.bytes,
-        oldest_age_ms: queue.oldest_age_ms,
-        durable_tail: queue.durable_tail,
-        low_mark: queue.low_mark,
-        records_in_flight: queue.records_in_flight,
+        records_behind: queue.lag.records,
+        bytes_behind: queue.lag.bytes,
+        oldest_age_ms: queue.lag.oldest_age_ms,
+        durable_tail: queue.lag.durable_tail,
+        low_mark: queue.lag.low_mark,
+        records_in_flight: queue.lag.in_flight,
         state: state(lag.state).into(),
         delivered_per_second: lag.delivered_per_second,
         settled_per_second: lag.settled_per_second,

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use forebay::{Balance, Count};
+
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{
-    Balance, Count, DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, LogState,
-};
+use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, LogState};
 
 /// All metrics.
 pub(super) fn render(reading: &Reading, ingest: &IngestReading, log: &LogReading, ready: bool) -> String {
@@ -34,17 +34,22 @@ fn process(page: &mut Exposition, ready: bool) {
 fn lag(page: &mut Exposition, reading: &Reading) {
     let mut records = page.family("forebay_lag_records", Kind::Gauge, "Records accepted and not yet settled.");
     for ((destination, stream), lag) in &reading.lags {
-        records.sample(&[("destination", destination), ("stream", stream)], lag.queue.behind.records);
+        records.sample(&[("destination", destination), ("stream", stream)], lag.queue.lag.records);
     }
     let mut bytes = page.family("forebay_lag_bytes", Kind::Gauge, "Their bytes as stored in the log.");
     for ((destination, stream), lag) in &reading.lags {
-        bytes.sample(&[("destination", destination), ("stream", stream)], lag.queue.behind.bytes);
+        bytes.sample(&[("destination", destination), ("stream", stream)], lag.queue.lag.bytes);
     }
     let mut age =
         page.family("forebay_lag_age_seconds", Kind::Gauge, "How long the oldest has waited; 0 when none waits.");
     for ((destination, stream), lag) in &reading.lags {
-        let seconds = lag.queue.oldest_age_ms.unwrap_or(0) as f64 / 1_000.0;
-        age.sample(&[("destination", destination), ("stream", stream)], seconds);
+        let age_ms = match lag.queue.lag {
+            forebay::Lag { records: 0, .. } => 0,
+            forebay::Lag { oldest_age_ms: Some(age_ms), .. } => age_ms,
+            // The oldest record cannot be read: 0 would say that all is well.
+            forebay::Lag { oldest_age_ms: None, .. } => continue,
+        };
+        age.sample(&[("destination", destination), ("stream", stream)], age_ms as f64 / 1_000.0);
     }
     let mut in_flight = page.family(
         "forebay_in_flight_records",
@@ -52,7 +57,7 @@ fn lag(page: &mut Exposition, reading: &Reading) {
         "Records sent that the destination has not answered for.",
     );
     for ((destination, stream), lag) in &reading.lags {
-        in_flight.sample(&[("destination", destination), ("stream", stream)], lag.queue.records_in_flight);
+        in_flight.sample(&[("destination", destination), ("stream", stream)], lag.queue.lag.in_flight);
     }
     let mut drains = page.family(
         "forebay_lag_drains_in_seconds",
@@ -275,7 +280,10 @@ mod tests {
             ..DeliveryReading::default()
         });
         let lag = Lag {
-            queue: QueueReading { oldest_age_ms: Some(1_500), ..QueueReading::default() },
+            queue: QueueReading {
+                lag: forebay::Lag { records: 7, oldest_age_ms: Some(1_500), ..forebay::Lag::default() },
+                ..QueueReading::default()
+            },
             delivery: Some(Arc::clone(&delivery)),
             state: Some(DeliveryState::Idle),
             arrived_per_second: Some(1.0),

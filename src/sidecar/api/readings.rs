@@ -1,7 +1,7 @@
 //! What the API shows, as plain values, and where it comes from.
 //!
 //! The API sits beside ingest and delivery and knows neither: whoever wires the sidecar gives it one closure for each thing to
-//! look at. Every closure is called often, from threads that may block, and only looks: it changes nothing and waits for nothing.
+//! look at. Every closure is called often and only looks: it changes nothing and waits for nothing but a short lock.
 
 /// Asks for the present value of something.
 pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -34,37 +34,7 @@ impl Sources {
     }
 }
 
-/// So many records of so many bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Records.
-    pub records: u64,
-    /// Bytes as stored in the log.
-    pub bytes: u64,
-}
-
-/// Where every record of a queue went: `accepted` is the sum of all others, at every moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Balance {
-    /// Taken from the stream since the queue began.
-    pub accepted: Count,
-    /// Acknowledged by the destination.
-    pub delivered: Count,
-    /// Not settled yet.
-    pub pending: Count,
-    /// Set aside with a reason.
-    pub dead_lettered: Count,
-    /// Left out by the destination's filter.
-    pub filtered: Count,
-    /// Dropped by a policy.
-    pub expired: Count,
-    /// Dropped by hand.
-    pub purged: Count,
-    /// Damaged on disk.
-    pub lost: Count,
-}
-
-/// One queue: how far a destination is behind on a stream.
+/// One queue: how far a destination is behind on a stream, and where every record went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueReading {
     /// The destination's id.
@@ -72,17 +42,9 @@ pub struct QueueReading {
     /// The stream's name.
     pub stream: String,
     /// What is accepted and not settled.
-    pub behind: Count,
-    /// How long the oldest of it has waited; `None` when nothing waits.
-    pub oldest_age_ms: Option<u64>,
-    /// The end of what can be delivered.
-    pub durable_tail: u64,
-    /// Everything below is settled.
-    pub low_mark: u64,
-    /// Records handed out and not answered for.
-    pub records_in_flight: u64,
-    /// Where every record went.
-    pub balance: Balance,
+    pub lag: forebay::Lag,
+    /// What became of everything.
+    pub balance: forebay::Balance,
 }
 
 /// What a destination is doing.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use forebay::clock::SystemClock;
+use forebay::{Balance, Count};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use super::readings::{Balance, Count, DeliveryReading, DeliveryState, QueueReading};
+use super::readings::{DeliveryReading, DeliveryState, QueueReading};
 use super::*;
 use crate::proto::v1::cursors_client::CursorsClient;
 use crate::proto::v1::forecast::Outcome;
@@ -82,11 +83,14 @@ fn queue(destination: &str, behind: u64) -> QueueReading {
     QueueReading {
         destination: destination.to_owned(),
         stream: "acme-prod".to_owned(),
-        behind: count(behind),
-        oldest_age_ms: (behind > 0).then_some(1_500),
-        durable_tail: 100,
-        low_mark: 100 - behind,
-        records_in_flight: behind.min(10),
+        lag: forebay::Lag {
+            records: behind,
+            bytes: behind * 100,
+            oldest_age_ms: (behind > 0).then_some(1_500),
+            durable_tail: 100,
+            low_mark: 100 - behind,
+            in_flight: behind.min(10),
+        },
         balance: Balance {
             accepted: count(100),
             delivered: count(100 - behind),
@@ -207,15 +211,11 @@ async fn a_watch_with_an_interval_out_of_bounds_is_refused() {
 async fn one_watcher_too_many_is_told_so_and_a_place_comes_free_when_one_hangs_up() {
     let house = House::on("127.0.0.1:0").await;
     let watch = || WatchLagRequest { interval_ms: 60_000, ..WatchLagRequest::default() };
-    let per_connection = usize::try_from(limits::STREAMS_PER_CONNECTION_MAX).unwrap();
-    let mut watching = Vec::new();
-    for _ in 0..limits::WATCHERS_MAX / per_connection {
-        let mut cursors = house.cursors().await;
-        for _ in 0..per_connection {
-            watching.push(cursors.watch_lag(watch()).await.unwrap());
-        }
-    }
     let mut cursors = house.cursors().await;
+    let mut watching = Vec::new();
+    for _ in 0..limits::WATCHERS_MAX {
+        watching.push(cursors.watch_lag(watch()).await.unwrap());
+    }
     assert_eq!(cursors.watch_lag(watch()).await.unwrap_err().code(), Code::ResourceExhausted);
 
     watching.pop();

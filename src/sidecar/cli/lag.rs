@@ -171,7 +171,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::api::readings::{Count, QueueReading, Sources};
+    use crate::api::readings::{QueueReading, Sources};
     use crate::api::{Api, LocalListener, grpc};
 
     fn args(address: &Address) -> LagArgs {
@@ -186,7 +186,7 @@ mod tests {
             .map(|number| QueueReading {
                 destination: format!("hook-{number:05}"),
                 stream: "prod".to_owned(),
-                behind: Count { records: 12, bytes: 1_200 },
+                lag: forebay::Lag { records: 12, bytes: 1_200, ..forebay::Lag::default() },
                 ..QueueReading::default()
             })
             .collect();
@@ -194,6 +194,26 @@ mod tests {
         let (shutdown, requested) = watch::channel(false);
         tokio::spawn(grpc::serve(Api::new(Arc::new(SystemClock::new()), sources), listener, requested));
         (address, shutdown)
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        lag: LagArgs,
+    }
+
+    #[test]
+    fn arguments_have_defaults_and_a_wrong_address_is_explained() {
+        use clap::Parser as _;
+        let plain = Line::try_parse_from(["lag"]).unwrap().lag;
+        assert_eq!((plain.watch, plain.json, plain.destination), (false, false, None));
+        assert_eq!(plain.address.to_string(), "127.0.0.1:9090");
+        let socket = Line::try_parse_from(["lag", "--watch", "--json", "--address", "unix:/run/f.sock"]).unwrap().lag;
+        assert!(socket.watch && socket.json);
+        assert_eq!(socket.address.to_string(), "unix:/run/f.sock");
+        assert!(
+            Line::try_parse_from(["lag", "--address", "somewhere"]).unwrap_err().to_string().contains("127.0.0.1:9090")
+        );
     }
 
     #[tokio::test]
