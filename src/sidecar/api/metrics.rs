@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use forebay::{Balance, Count};
+use forebay::{Balance, Count, LogState};
 
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, LogState};
+use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading};
 
 /// All metrics.
 pub(super) fn render(reading: &Reading, ingest: &IngestReading, log: &LogReading, ready: bool) -> String {
@@ -232,30 +232,36 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
         .sample(&[], ingest.body_bytes_held_max);
 }
 
-fn storage(page: &mut Exposition, log: &LogReading) {
+fn storage(page: &mut Exposition, reading: &LogReading) {
+    let log = &reading.log;
     let state = match log.state {
         LogState::Serving => "serving",
-        LogState::ReadOnly => "read_only",
-        LogState::Full => "full",
+        LogState::ReadOnly { .. } => "read_only",
+        LogState::Full { .. } => "full",
     };
     page.family("forebay_log_state", Kind::Gauge, "1 for the state that the log is in.").sample(&[("state", state)], 1);
-    let families = [
-        ("forebay_log_used_bytes", Kind::Gauge, "Bytes on disk.", log.used_bytes),
-        ("forebay_log_limit_bytes", Kind::Gauge, "The most that the log may use.", log.limit_bytes),
-        ("forebay_log_segments", Kind::Gauge, "Segment files.", log.segments),
-        ("forebay_log_queued_bytes", Kind::Gauge, "Bytes that wait to be written.", log.queued_bytes),
-        ("forebay_log_syncs_total", Kind::Counter, "Syncs of the log's files.", log.syncs),
-        ("forebay_log_groups_total", Kind::Counter, "Groups of appends that shared a sync.", log.groups),
-        ("forebay_floor_writes_total", Kind::Counter, "Ticks of the floor that wrote something.", log.floor_writes),
-        (
-            "forebay_sled_resets_total",
-            Kind::Counter,
-            "How often the sled index was set aside and made anew.",
-            log.sled_resets,
-        ),
+    let gauges = [
+        ("forebay_log_used_bytes", "Bytes of segments, and of room taken ahead.", log.bytes_used),
+        ("forebay_log_limit_bytes", "The disk budget.", log.bytes_limit),
+        ("forebay_log_segments", "Segment files.", log.segments as u64),
+        ("forebay_log_streams", "Streams that ever were.", log.streams as u64),
+        ("forebay_log_queued_bytes", "Bytes that wait to be written.", log.queued_bytes as u64),
+        ("forebay_log_tail_cache_bytes", "Memory that holds what was just appended.", log.tail_cache_bytes as u64),
     ];
-    for (name, kind, help, number) in families {
-        page.family(name, kind, help).sample(&[], number);
+    for (name, help, number) in gauges {
+        page.family(name, Kind::Gauge, help).sample(&[], number);
+    }
+    let counters = [
+        ("forebay_log_appends_total", "Appends that became durable.", log.appends),
+        ("forebay_log_commits_total", "Commits: each is one write and one sync for all that waited.", log.commits),
+        ("forebay_log_segments_reclaimed_total", "Segments taken away.", log.segments_reclaimed),
+        ("forebay_log_damages_total", "Damaged places met.", log.damages),
+        ("forebay_log_housekeeping_errors_total", "Rounds of housekeeping that met an error.", log.housekeeping_errors),
+        ("forebay_floor_writes_total", "Ticks of the floor that wrote something.", reading.floor_writes),
+        ("forebay_sled_resets_total", "How often the sled index was set aside and made anew.", reading.sled_resets),
+    ];
+    for (name, help, number) in counters {
+        page.family(name, Kind::Counter, help).sample(&[], number);
     }
 }
 
@@ -306,7 +312,7 @@ mod tests {
             ..IngestReading::default()
         };
         let deliveries = BTreeMap::from([("hook".to_owned(), delivery)]);
-        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::default(), true)
+        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::empty(), true)
     }
 
     /// Splits a sample line as Prometheus does: name, labels, number.

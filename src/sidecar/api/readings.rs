@@ -3,6 +3,8 @@
 //! The API sits beside ingest and delivery and knows neither: whoever wires the sidecar gives it one closure for each thing to
 //! look at. Every closure is called often and only looks: it changes nothing and waits for nothing but a short lock.
 
+use forebay::{LogState, LogStats};
+
 /// Asks for the present value of something.
 pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 
@@ -28,7 +30,7 @@ impl Sources {
             queues: Box::new(Vec::new),
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
-            log: Box::new(LogReading::default),
+            log: Box::new(LogReading::empty),
             not_ready: Box::new(Vec::new),
         }
     }
@@ -129,37 +131,63 @@ pub struct EnvironmentReading {
     pub unreadable_by_key: Vec<u64>,
 }
 
-/// Whether the log takes records.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum LogState {
-    /// It does.
-    #[default]
-    Serving,
-    /// The disk fails; delivery goes on.
-    ReadOnly,
-    /// The disk budget is used up; delivery goes on and makes room.
-    Full,
-}
-
 /// The log and what is kept beside it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogReading {
-    /// Whether it takes records.
-    pub state: LogState,
-    /// Bytes on disk.
-    pub used_bytes: u64,
-    /// The most it may use.
-    pub limit_bytes: u64,
-    /// Segment files.
-    pub segments: u64,
-    /// Syncs of log files since the start.
-    pub syncs: u64,
-    /// Groups committed since the start: appends that shared a sync count once.
-    pub groups: u64,
-    /// Bytes waiting to be written.
-    pub queued_bytes: u64,
+    /// What the log says.
+    pub log: forebay::LogStats,
     /// Ticks of the floor that wrote something, since the start.
     pub floor_writes: u64,
     /// How often the sled index was set aside and made anew since the start.
     pub sled_resets: u64,
+}
+
+impl LogReading {
+    /// A log that is empty and serves.
+    #[must_use]
+    pub fn empty() -> Self {
+        let log = LogStats {
+            state: LogState::Serving,
+            streams: 0,
+            segments: 0,
+            bytes_used: 0,
+            bytes_limit: 0,
+            tail_cache_bytes: 0,
+            queued_bytes: 0,
+            appends: 0,
+            commits: 0,
+            segments_reclaimed: 0,
+            housekeeping_errors: 0,
+            damages: 0,
+        };
+        Self { log, floor_writes: 0, sled_resets: 0 }
+    }
+}
+
+/// Why a log in this state makes the sidecar not ready; `None` when it does not.
+#[must_use]
+pub fn not_ready_because(state: &LogState) -> Option<String> {
+    match state {
+        LogState::Serving => None,
+        LogState::Full { used, limit } => Some(format!(
+            "the log is full: {used} of {limit} bytes are used; delivery goes on and makes room, or raise the budget"
+        )),
+        LogState::ReadOnly { why, .. } => {
+            Some(format!("the log is read-only: {why}; delivery goes on, and writing resumes when the disk does"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_that_serves_is_ready() {
+        assert_eq!(not_ready_because(&LogState::Serving), None);
+        let full = not_ready_because(&LogState::Full { used: 9, limit: 10 }).unwrap();
+        assert!(full.contains("9 of 10 bytes"), "{full}");
+        let failed = not_ready_because(&LogState::ReadOnly { why: "input/output error".into(), since_ms: 1 }).unwrap();
+        assert!(failed.contains("input/output error") && failed.contains("delivery goes on"), "{failed}");
+    }
 }
