@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use forebay::clock::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use self::lag::{LagBoard, Reading};
 use self::readings::{IngestReading, LogReading, Source, Sources};
+use crate::ready::{Readiness, Status};
 
-pub mod address;
 mod cursors;
 mod exposition;
 pub mod forecast;
@@ -28,11 +28,7 @@ pub mod readings;
 #[cfg(test)]
 mod tests;
 
-pub use address::Address;
-pub use listen::{ListenError, Listener, LocalListener};
-
-/// Turns true when the sidecar is to stop. A sender that is gone means the same.
-pub type Shutdown = watch::Receiver<bool>;
+pub use listen::{BindError, Listener, LocalListener};
 
 /// Everything that both servers show. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +40,7 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
-    not_ready: Source<Vec<String>>,
+    readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
 }
@@ -58,8 +54,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, not_ready } = sources;
-        let parts = Parts { ingest, log, not_ready, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, readiness } = sources;
+        let parts = Parts { ingest, log, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -73,10 +69,15 @@ impl Api {
         Ok(tokio::task::spawn_blocking(move || board.reading()).await?)
     }
 
-    /// Why nothing should be sent here now; empty when ready.
+    /// Why nothing should be sent here now: what the sidecar says, and a log that takes nothing. Empty when ready.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
-        (self.parts.not_ready)()
+        self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// What the sidecar itself says of its readiness.
+    fn readiness(&self) -> &Readiness {
+        &self.parts.readiness
     }
 
     /// Everything as Prometheus reads it.
@@ -85,15 +86,20 @@ impl Api {
         let parts = Arc::clone(&self.parts);
         // With thousands of queues this is megabytes of text: not on a thread that others wait for.
         let rendered = tokio::task::spawn_blocking(move || {
-            let ready = (parts.not_ready)().is_empty();
-            metrics::render(&reading, &(parts.ingest)(), &(parts.log)(), ready)
+            let log = (parts.log)();
+            metrics::render(&reading, &(parts.ingest)(), &log, parts.not_ready(&log).is_empty())
         });
         Ok(rendered.await?)
     }
 }
 
-/// Waits until shutdown is requested.
-async fn requested(mut shutdown: Shutdown) {
-    // The error says that the sender is gone: nobody is left to ask for a stop, so it is one.
-    let _ = shutdown.wait_for(|stop| *stop).await;
+impl Parts {
+    fn not_ready(&self, log: &LogReading) -> Vec<String> {
+        let mut reasons = match self.readiness.status() {
+            Status::Ready => Vec::new(),
+            Status::NotReady(reasons) => reasons,
+        };
+        reasons.extend(readings::not_ready_because(&log.log.state));
+        reasons
+    }
 }

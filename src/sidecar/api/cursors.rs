@@ -13,11 +13,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::lag::{Key, Lag, Reading};
-use super::{Api, Shutdown, limits, messages};
+use super::{Api, limits, messages};
 use crate::proto::v1::cursors_server::Cursors;
 use crate::proto::v1::{
     GetLagRequest, GetLagResponse, ListLagRequest, ListLagResponse, WatchLagRequest, WatchLagResponse,
 };
+use crate::shutdown::Shutdown;
 
 /// The service.
 pub(super) struct CursorsService {
@@ -83,7 +84,7 @@ impl Cursors for CursorsService {
         tokio::spawn(async move {
             tokio::select! {
                 () = watch(&api, &destination, every, most, &sender) => {}
-                () = super::requested(shutdown) => {}
+                () = shutdown.requested() => {}
                 () = sender.closed() => {}
             }
             drop(permit);

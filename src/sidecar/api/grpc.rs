@@ -3,8 +3,6 @@
 //! Decides nothing about lag. What always holds: it answers whatever state the log is in; after shutdown was requested every
 //! watch ends at once, and [`serve`] returns within the grace whatever its clients do.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_stream::StreamExt;
@@ -15,9 +13,10 @@ use tonic_health::server::HealthReporter;
 
 use super::cursors::CursorsService;
 use super::listen::{Connection, LocalListener};
-use super::{Api, Shutdown, limits, requested};
+use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
+use crate::shutdown::Shutdown;
 
 /// The name under which gRPC health checks ask for the server as a whole.
 const WHOLE_SERVER: &str = "";
@@ -62,13 +61,13 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(cursors)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(incoming).map(Ok::<Connection, std::io::Error>),
-            requested(shutdown.clone()),
+            shutdown.requested(),
         );
     tokio::select! {
         served = server => served?,
         () = accept(&listener, &connections) => {}
         () = look_after(&api, &reporter, &shutdown) => {}
-        () = grace_is_over(shutdown.clone()) => tracing::debug!("clients of the gRPC API were cut off at shutdown"),
+        () = grace_is_over(&shutdown) => tracing::debug!("clients of the gRPC API were cut off at shutdown"),
     }
     Ok(())
 }
@@ -84,39 +83,31 @@ async fn accept(listener: &LocalListener, connections: &mpsc::Sender<Connection>
     }
 }
 
-/// Keeps rates and health fresh, for ever.
+/// Keeps rates and health fresh, for ever. A change of readiness is passed on at once, one of the log within a second.
 async fn look_after(api: &Api, reporter: &HealthReporter, shutdown: &Shutdown) {
+    let mut changes = api.readiness().watch();
     let mut ticks = interval(limits::SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
-            () = unless_already(shutdown) => {}
-        }
-        if let Err(error) = api.reading().await {
-            tracing::warn!(%error, "the lag could not be read");
+            _ = ticks.tick() => if let Err(error) = api.reading().await {
+                tracing::warn!(%error, "the lag could not be read");
+            },
+            Some(_) = changes.next() => {}
+            () = shutdown.requested(), if !shutdown.is_requested() => {}
         }
         report(api, reporter, shutdown).await;
     }
 }
 
-/// Wakes once when shutdown is requested, so that health says so at once; never again.
-async fn unless_already(shutdown: &Shutdown) {
-    if *shutdown.borrow() {
-        std::future::pending::<()>().await;
-    }
-    requested(shutdown.clone()).await;
-}
-
 /// The server as a whole is healthy when the sidecar is ready. The service of lags answers in every state, and says so.
 async fn report(api: &Api, reporter: &HealthReporter, shutdown: &Shutdown) {
-    let ready = api.not_ready().is_empty() && !*shutdown.borrow();
+    let ready = api.not_ready().is_empty() && !shutdown.is_requested();
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     reporter.set_service_status(WHOLE_SERVER, status).await;
 }
 
-async fn grace_is_over(shutdown: Shutdown) {
-    requested(shutdown).await;
-    let grace: Duration = limits::SHUTDOWN_GRACE;
-    sleep(grace).await;
+async fn grace_is_over(shutdown: &Shutdown) {
+    shutdown.requested().await;
+    sleep(limits::SHUTDOWN_GRACE).await;
 }

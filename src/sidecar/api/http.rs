@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::listen::{Connection, Listener};
-use super::{Api, Shutdown, limits, requested};
+use super::{Api, limits};
+use crate::shutdown::Shutdown;
 
 /// The version of Prometheus' text format that [`super::exposition`] writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,7 +41,7 @@ pub async fn serve(api: Api, listener: Listener, shutdown: Shutdown) {
         .route("/metrics", get(metrics))
         .with_state(pages);
     let mut connections = JoinSet::new();
-    let mut stop = pin!(requested(shutdown.clone()));
+    let mut stop = pin!(shutdown.requested());
     loop {
         tokio::select! {
             () = &mut stop => break,
@@ -67,7 +68,7 @@ async fn converse(connection: Connection, routes: Router, shutdown: Shutdown) {
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
         () = sleep(limits::HTTP_CONNECTION_TIME_MAX) => None,
-        () = requested(shutdown) => None,
+        () = shutdown.requested() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -89,7 +90,7 @@ async fn live() -> &'static str {
 /// Whether to send here, and if not, why: a line each.
 async fn ready(State(pages): State<Pages>) -> Response {
     let mut reasons = pages.api.not_ready();
-    if *pages.shutdown.borrow() {
+    if pages.shutdown.is_requested() {
         reasons.push("shutting down".to_owned());
     }
     if reasons.is_empty() {

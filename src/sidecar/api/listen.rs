@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
-use super::address::Address;
 use super::limits;
+use crate::config::Listen;
 
 /// Connections that the kernel keeps waiting for us.
 const BACKLOG: u32 = 64;
@@ -28,20 +28,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub enum BindError {
     /// Others could reach it.
     #[error(
         "{address} can be reached from other machines, and the API has no authentication: use a loopback address or unix:/path"
     )]
     NotLocal {
         /// The address.
-        address: Address,
+        address: Listen,
     },
     /// Somebody listens there.
     #[error("another process listens on {address}: stop it, or choose another address")]
     InUse {
         /// The address.
-        address: Address,
+        address: Listen,
     },
     /// The path of the socket is some other file.
     #[error("{path} is there and is no socket: choose another path, or remove it", path = path.display())]
@@ -53,7 +53,7 @@ pub enum ListenError {
     #[error("cannot listen on {address}: does its directory exist, and may we write there?")]
     Failed {
         /// The address.
-        address: Address,
+        address: Listen,
         /// What it said.
         source: io::Error,
     },
@@ -83,10 +83,10 @@ impl LocalListener {
     /// Listens on `address` if it is local. Port 0 takes a free one: see [`Listener::address`].
     ///
     /// # Errors
-    /// See [`ListenError`]; nothing is left open.
-    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+    /// See [`BindError`]; nothing is left open.
+    pub async fn bind(address: &Listen) -> Result<Self, BindError> {
         if !address.is_local() {
-            return Err(ListenError::NotLocal { address: address.clone() });
+            return Err(BindError::NotLocal { address: address.clone() });
         }
         Listener::bind(address).await.map(Self)
     }
@@ -95,7 +95,7 @@ impl LocalListener {
     ///
     /// # Errors
     /// When the system does not tell.
-    pub fn address(&self) -> io::Result<Address> {
+    pub fn address(&self) -> io::Result<Listen> {
         self.0.address()
     }
 
@@ -109,11 +109,11 @@ impl Listener {
     /// Listens on `address`, which others may reach: for what they may see. Port 0 takes a free one: see [`Listener::address`].
     ///
     /// # Errors
-    /// See [`ListenError`]; nothing is left open.
-    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+    /// See [`BindError`]; nothing is left open.
+    pub async fn bind(address: &Listen) -> Result<Self, BindError> {
         let socket = match address {
-            Address::Tcp(tcp) => TcpListener::bind(tcp).await.map(Socket::Tcp),
-            Address::Unix(path) => {
+            Listen::Tcp(tcp) => TcpListener::bind(tcp).await.map(Socket::Tcp),
+            Listen::Unix(path) => {
                 clear_the_way(path, address).await?;
                 listen_unix(path)
             }
@@ -121,9 +121,9 @@ impl Listener {
         match socket {
             Ok(socket) => Ok(Self { socket, permits: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)) }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(ListenError::InUse { address: address.clone() })
+                Err(BindError::InUse { address: address.clone() })
             }
-            Err(source) => Err(ListenError::Failed { address: address.clone(), source }),
+            Err(source) => Err(BindError::Failed { address: address.clone(), source }),
         }
     }
 
@@ -131,10 +131,10 @@ impl Listener {
     ///
     /// # Errors
     /// When the system does not tell.
-    pub fn address(&self) -> io::Result<Address> {
+    pub fn address(&self) -> io::Result<Listen> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix { file, .. } => Ok(Address::Unix(file.path.clone())),
+            Socket::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Socket::Unix { file, .. } => Ok(Listen::Unix(file.path.clone())),
         }
     }
 
@@ -157,14 +157,23 @@ impl Listener {
     }
 }
 
+/// An address as a gRPC client takes it.
+#[must_use]
+pub fn uri(address: &Listen) -> String {
+    match address {
+        Listen::Tcp(address) => format!("http://{address}"),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
 /// Removes a socket that a process which was killed has left behind.
-async fn clear_the_way(path: &Path, address: &Address) -> Result<(), ListenError> {
-    let failed = |source| ListenError::Failed { address: address.clone(), source };
+async fn clear_the_way(path: &Path, address: &Listen) -> Result<(), BindError> {
+    let failed = |source| BindError::Failed { address: address.clone(), source };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(failed(source)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(ListenError::NotASocket { path: path.to_owned() });
+            return Err(BindError::NotASocket { path: path.to_owned() });
         }
         Ok(_) => {}
     }
@@ -172,7 +181,7 @@ async fn clear_the_way(path: &Path, address: &Address) -> Result<(), ListenError
         // The kernel refuses only where no process holds the other end.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove(path).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) | Err(_) => Err(ListenError::InUse { address: address.clone() }),
+        Ok(_) | Err(_) => Err(BindError::InUse { address: address.clone() }),
     }
 }
 
@@ -267,16 +276,16 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
 
-    fn unix(directory: &tempfile::TempDir) -> (PathBuf, Address) {
+    fn unix(directory: &tempfile::TempDir) -> (PathBuf, Listen) {
         let path = directory.path().join("forebay.sock");
-        (path.clone(), Address::Unix(path))
+        (path.clone(), Listen::Unix(path))
     }
 
     #[tokio::test]
     async fn an_address_that_others_can_reach_is_refused() {
         for text in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
             let refused = LocalListener::bind(&text.parse().unwrap()).await;
-            assert!(matches!(refused, Err(ListenError::NotLocal { .. })), "{text}");
+            assert!(matches!(refused, Err(BindError::NotLocal { .. })), "{text}");
         }
     }
 
@@ -284,7 +293,7 @@ mod tests {
     async fn a_port_in_use_is_named() {
         let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let second = Listener::bind(&first.address().unwrap()).await;
-        assert!(matches!(second, Err(ListenError::InUse { .. })));
+        assert!(matches!(second, Err(BindError::InUse { .. })));
     }
 
     #[tokio::test]
@@ -316,7 +325,7 @@ mod tests {
         let (path, address) = unix(&directory);
         let holder = Listener::bind(&address).await.unwrap();
         let second = Listener::bind(&address).await;
-        assert!(matches!(second, Err(ListenError::InUse { .. })));
+        assert!(matches!(second, Err(BindError::InUse { .. })));
         UnixStream::connect(&path).await.unwrap();
         drop(holder);
     }
@@ -327,7 +336,7 @@ mod tests {
         let (path, address) = unix(&directory);
         std::fs::create_dir(&path).unwrap();
         let refused = Listener::bind(&address).await;
-        assert!(matches!(refused, Err(ListenError::NotASocket { .. })));
+        assert!(matches!(refused, Err(BindError::NotASocket { .. })));
         assert!(path.exists());
     }
 
@@ -346,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn connections_beyond_the_limit_wait_for_one_to_end() {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let Address::Tcp(address) = listener.address().unwrap() else { panic!("it is TCP") };
+        let Listen::Tcp(address) = listener.address().unwrap() else { panic!("it is TCP") };
         let mut clients = Vec::new();
         let mut accepted = Vec::new();
         for _ in 0..limits::CONNECTIONS_MAX {

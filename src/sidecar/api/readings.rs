@@ -5,6 +5,8 @@
 
 use forebay::{LogState, LogStats};
 
+use crate::ready::Readiness;
+
 /// Asks for the present value of something.
 pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 
@@ -18,8 +20,8 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
-    /// Why nothing should be sent here now, in words for an operator. Empty: ready.
-    pub not_ready: Source<Vec<String>>,
+    /// Whether to send here. What the log says of itself is added: it needs no block.
+    pub readiness: Readiness,
 }
 
 impl Sources {
@@ -31,7 +33,7 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
-            not_ready: Box::new(Vec::new),
+            readiness: Readiness::new(),
         }
     }
 }

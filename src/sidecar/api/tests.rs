@@ -1,7 +1,6 @@
 //! The API from outside: a real server on a real socket, a real client.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use forebay::clock::SystemClock;
@@ -21,20 +20,23 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
+use super::listen::uri;
 use super::readings::{DeliveryReading, DeliveryState, QueueReading};
 use super::*;
+use crate::config::Listen;
 use crate::proto::v1::cursors_client::CursorsClient;
 use crate::proto::v1::forecast::Outcome;
 use crate::proto::v1::{self, GetLagRequest, ListLagRequest, WatchLagRequest};
+use crate::shutdown::{self, Stop};
 
 /// Far longer than anything here takes, far shorter than a test run.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A server with three queues, of which nothing delivers the last, and whose readiness the test sets.
 struct House {
-    address: Address,
-    shutdown: watch::Sender<bool>,
-    not_ready: Arc<Mutex<Vec<String>>>,
+    address: Listen,
+    stop: Stop,
+    readiness: Readiness,
     server: JoinHandle<Result<(), grpc::ServeError>>,
 }
 
@@ -42,15 +44,15 @@ impl House {
     async fn on(address: &str) -> Self {
         let listener = LocalListener::bind(&address.parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap();
-        let (shutdown, requested) = watch::channel(false);
-        let not_ready = Arc::new(Mutex::new(Vec::new()));
-        let api = Api::new(Arc::new(SystemClock::new()), sources(&not_ready));
-        let server = tokio::spawn(grpc::serve(api, listener, requested));
-        Self { address, shutdown, not_ready, server }
+        let (stop, shutdown) = shutdown::channel();
+        let readiness = Readiness::new();
+        let api = Api::new(Arc::new(SystemClock::new()), sources(&readiness));
+        let server = tokio::spawn(grpc::serve(api, listener, shutdown));
+        Self { address, stop, readiness, server }
     }
 
     async fn channel(&self) -> Channel {
-        Endpoint::from_shared(self.address.uri()).unwrap().connect().await.unwrap()
+        Endpoint::from_shared(uri(&self.address)).unwrap().connect().await.unwrap()
     }
 
     async fn cursors(&self) -> CursorsClient<Channel> {
@@ -60,20 +62,19 @@ impl House {
     /// Asks for shutdown and returns how long it took.
     async fn stop(self) -> Duration {
         let clock = SystemClock::new();
-        self.shutdown.send(true).unwrap();
+        self.stop.stop();
         timeout(SOON, self.server).await.expect("the server ends").unwrap().unwrap();
         clock.monotonic()
     }
 }
 
-fn sources(not_ready: &Arc<Mutex<Vec<String>>>) -> Sources {
-    let not_ready = Arc::clone(not_ready);
+fn sources(readiness: &Readiness) -> Sources {
     Sources {
         queues: Box::new(|| vec![queue("archive", 0), queue("hook", 70), queue("retired", 3)]),
         deliveries: Box::new(|| {
             vec![delivery("archive", DeliveryState::Idle), delivery("hook", DeliveryState::Throttled)]
         }),
-        not_ready: Box::new(move || not_ready.lock().unwrap().clone()),
+        readiness: readiness.clone(),
         ..Sources::empty()
     }
 }
@@ -242,7 +243,7 @@ async fn health_follows_readiness_and_lag_is_served_in_any_state() {
     let mut health = HealthClient::new(house.channel().await);
     assert_eq!(check(&mut health, "").await, ServingStatus::Serving);
 
-    house.not_ready.lock().unwrap().push("the log is read-only".to_owned());
+    house.readiness.block("the disk is odd", "");
     let turned = timeout(SOON, async {
         while check(&mut health, "").await == ServingStatus::Serving {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -297,9 +298,9 @@ async fn an_oversized_request_is_refused() {
 
 /// The HTTP side, with the same queues.
 struct Probes {
-    address: Address,
-    shutdown: watch::Sender<bool>,
-    not_ready: Arc<Mutex<Vec<String>>>,
+    address: Listen,
+    stop: Stop,
+    readiness: Readiness,
     server: JoinHandle<()>,
 }
 
@@ -307,15 +308,15 @@ impl Probes {
     async fn start() -> Self {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap();
-        let (shutdown, requested) = watch::channel(false);
-        let not_ready = Arc::new(Mutex::new(Vec::new()));
-        let api = Api::new(Arc::new(SystemClock::new()), sources(&not_ready));
-        let server = tokio::spawn(http::serve(api, listener, requested));
-        Self { address, shutdown, not_ready, server }
+        let (stop, shutdown) = shutdown::channel();
+        let readiness = Readiness::new();
+        let api = Api::new(Arc::new(SystemClock::new()), sources(&readiness));
+        let server = tokio::spawn(http::serve(api, listener, shutdown));
+        Self { address, stop, readiness, server }
     }
 
     async fn connect(&self) -> TcpStream {
-        let Address::Tcp(address) = self.address else { panic!("it is TCP") };
+        let Listen::Tcp(address) = self.address else { panic!("it is TCP") };
         TcpStream::connect(address).await.unwrap()
     }
 
@@ -338,10 +339,11 @@ async fn readiness_gives_its_reasons_and_liveness_does_not_care() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert_eq!(body, "ready\n");
 
-    *probes.not_ready.lock().unwrap() = vec!["the log is read-only: disk failed".to_owned(), "second".to_owned()];
+    probes.readiness.block("the disk is odd", "it hums");
+    let _latch = probes.readiness.latch("the queues");
     let (head, body) = probes.get("/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
-    assert_eq!(body, "not ready\nthe log is read-only: disk failed\nsecond\n");
+    assert_eq!(body, "not ready\nwaiting for the queues\nthe disk is odd: it hums\n");
     assert!(probes.get("/livez").await.0.starts_with("HTTP/1.1 200"));
     assert!(probes.get("/elsewhere").await.0.starts_with("HTTP/1.1 404"));
 }
@@ -362,6 +364,6 @@ async fn an_idle_connection_does_not_hold_up_the_shutdown_of_the_probes() {
     let mut idle = probes.connect().await;
     idle.write_all(b"GET /livez HT").await.unwrap();
     probes.get("/livez").await;
-    probes.shutdown.send(true).unwrap();
+    probes.stop.stop();
     timeout(limits::SHUTDOWN_GRACE + Duration::from_secs(1), probes.server).await.expect("it ends").unwrap();
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::api::Address;
+use super::args::LagArgs;
+use crate::api::listen::uri;
+use crate::config::Listen;
 use crate::proto::v1::cursors_client::CursorsClient;
 use crate::proto::v1::{Lag, ListLagRequest, WatchLagRequest};
 
@@ -29,26 +31,6 @@ const ROWS_WATCHED_MAX: u32 = 100;
 /// Home, then clear to the end: the table is drawn over the last one.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Arguments of `forebay lag`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct LagArgs {
-    /// Keep it fresh, until interrupted
-    #[arg(long)]
-    pub watch: bool,
-
-    /// One line of JSON for each snapshot, for programs
-    #[arg(long)]
-    pub json: bool,
-
-    /// Only this destination
-    #[arg(long, value_name = "ID")]
-    pub destination: Option<String>,
-
-    /// Where the sidecar's gRPC API listens: 127.0.0.1:9090 or unix:/path/to/socket
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    pub address: Address,
-}
-
 /// Why the lag was not shown.
 #[derive(Debug, thiserror::Error)]
 pub enum LagError {
@@ -58,7 +40,7 @@ pub enum LagError {
     )]
     NothingListens {
         /// Where it was sought.
-        address: Address,
+        address: Listen,
         /// What the connection said.
         source: tonic::transport::Error,
     },
@@ -66,7 +48,7 @@ pub enum LagError {
     #[error("{address} did not tell the lag: {message}")]
     Refused {
         /// Where.
-        address: Address,
+        address: Listen,
         /// What it said.
         message: String,
     },
@@ -123,9 +105,9 @@ async fn show(args: &LagArgs, out: &mut impl Write, terminal: bool) -> Result<()
     Ok(())
 }
 
-async fn connect(address: &Address) -> Result<CursorsClient<Channel>, LagError> {
+async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
     let nothing_listens = |source| LagError::NothingListens { address: address.clone(), source };
-    let endpoint = Endpoint::from_shared(address.uri()).map_err(nothing_listens)?;
+    let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
     let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
     channel.map(CursorsClient::new).map_err(nothing_listens)
 }
@@ -147,7 +129,7 @@ async fn all(cursors: &mut CursorsClient<Channel>, args: &LagArgs) -> Result<Sna
     }
 }
 
-fn refused(address: &Address, status: &tonic::Status) -> LagError {
+fn refused(address: &Listen, status: &tonic::Status) -> LagError {
     let message = match status.code() {
         tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one".to_owned(),
         tonic::Code::Unavailable | tonic::Code::Unknown => format!("the connection broke ({})", status.message()),
@@ -168,18 +150,18 @@ mod tests {
     use std::sync::Arc;
 
     use forebay::clock::SystemClock;
-    use tokio::sync::watch;
 
     use super::*;
     use crate::api::readings::{QueueReading, Sources};
     use crate::api::{Api, LocalListener, grpc};
+    use crate::shutdown::{self, Stop};
 
-    fn args(address: &Address) -> LagArgs {
+    fn args(address: &Listen) -> LagArgs {
         LagArgs { watch: false, json: false, destination: None, address: address.clone() }
     }
 
     /// A sidecar's API with `queues` destinations.
-    async fn serve(queues: usize) -> (Address, watch::Sender<bool>) {
+    async fn serve(queues: usize) -> (Listen, Stop) {
         let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap();
         let readings: Vec<QueueReading> = (0..queues)
@@ -191,34 +173,14 @@ mod tests {
             })
             .collect();
         let sources = Sources { queues: Box::new(move || readings.clone()), ..Sources::empty() };
-        let (shutdown, requested) = watch::channel(false);
-        tokio::spawn(grpc::serve(Api::new(Arc::new(SystemClock::new()), sources), listener, requested));
-        (address, shutdown)
-    }
-
-    #[derive(Debug, clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        lag: LagArgs,
-    }
-
-    #[test]
-    fn arguments_have_defaults_and_a_wrong_address_is_explained() {
-        use clap::Parser as _;
-        let plain = Line::try_parse_from(["lag"]).unwrap().lag;
-        assert_eq!((plain.watch, plain.json, plain.destination), (false, false, None));
-        assert_eq!(plain.address.to_string(), "127.0.0.1:9090");
-        let socket = Line::try_parse_from(["lag", "--watch", "--json", "--address", "unix:/run/f.sock"]).unwrap().lag;
-        assert!(socket.watch && socket.json);
-        assert_eq!(socket.address.to_string(), "unix:/run/f.sock");
-        assert!(
-            Line::try_parse_from(["lag", "--address", "somewhere"]).unwrap_err().to_string().contains("127.0.0.1:9090")
-        );
+        let (stop, shutdown) = shutdown::channel();
+        tokio::spawn(grpc::serve(Api::new(Arc::new(SystemClock::new()), sources), listener, shutdown));
+        (address, stop)
     }
 
     #[tokio::test]
     async fn a_table_has_every_destination_however_many_pages_it_takes() {
-        let (address, _shutdown) = serve(2_500).await;
+        let (address, _stop) = serve(2_500).await;
         let mut out = Vec::new();
         show(&args(&address), &mut out, true).await.unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -228,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn json_is_one_line_a_snapshot() {
-        let (address, _shutdown) = serve(3).await;
+        let (address, _stop) = serve(3).await;
         let mut out = Vec::new();
         let only = LagArgs { json: true, destination: Some("hook-00001".to_owned()), ..args(&address) };
         show(&only, &mut out, true).await.unwrap();
@@ -241,9 +203,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_watch_ends_without_an_error_when_the_sidecar_stops() {
-        let (address, shutdown) = serve(1).await;
+        let (address, stop) = serve(1).await;
         let watching = LagArgs { watch: true, ..args(&address) };
-        let mut out = StopAfterFirst { text: Vec::new(), shutdown };
+        let mut out = StopAfterFirst { text: Vec::new(), stop };
         show(&watching, &mut out, false).await.unwrap();
         let text = String::from_utf8(out.text).unwrap();
         assert!(text.contains("hook-00000"), "{text}");
@@ -253,7 +215,7 @@ mod tests {
     /// Stops the sidecar as soon as a table was shown.
     struct StopAfterFirst {
         text: Vec<u8>,
-        shutdown: watch::Sender<bool>,
+        stop: Stop,
     }
 
     impl Write for StopAfterFirst {
@@ -263,7 +225,7 @@ mod tests {
         }
 
         fn flush(&mut self) -> io::Result<()> {
-            self.shutdown.send_replace(true);
+            self.stop.stop();
             Ok(())
         }
     }
