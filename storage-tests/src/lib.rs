@@ -1,1 +1,3 @@
 //! Crashes, faults and models against the real log.
+
+pub mod conformance;
