@@ -2,7 +2,11 @@
 //!
 //! No sink waits, repeats or settles; that is the loop's part (see [`crate::delivery`]).
 
+pub mod gzip;
 pub mod http;
+pub mod webhook;
 
 #[cfg(test)]
 pub(crate) mod receiver;
+#[cfg(test)]
+pub(crate) mod sample;

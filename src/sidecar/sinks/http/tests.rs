@@ -93,12 +93,23 @@ async fn a_body_that_drips_ends_at_the_deadline_and_the_status_counts() {
 }
 
 #[tokio::test]
-async fn a_giant_body_is_cut_and_its_connection_not_used_again() {
+async fn a_body_without_end_is_cut_at_once() {
+    let addr = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n", |mut stream| async move {
+        while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+    })
+    .await;
+    let began = Instant::now();
+    let answer = post(&http(addr), LATER).await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, ANSWER_BYTES_MAX));
+    assert!(Instant::now() - began < LATER / 2);
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_was_cut_is_not_used_again() {
     let (addr, _) = serve(|n| Response::new(Full::from(vec![b'x'; if n == 0 { 50 << 20 } else { 2 }]))).await;
     let http = http(addr);
-    let answer = post(&http, LATER).await.unwrap();
-    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, ANSWER_BYTES_MAX));
-    assert_eq!(post(&http, LATER).await.unwrap().body.len(), 2);
+    assert_eq!(post(&http, LATER).await.unwrap().body.len(), ANSWER_BYTES_MAX);
+    assert_eq!(post(&http, LATER).await.unwrap().body, b"xx");
 }
 
 #[tokio::test]
