@@ -53,7 +53,8 @@ pub struct Http {
     uri: Uri,
     tls: Arc<Tls>,
     connections_max: usize,
-    client: OnceLock<Client<Connector, Full<Bytes>>>,
+    /// In a box, since most destinations of a large sidecar are idle.
+    client: OnceLock<Box<Client<Connector, Full<Bytes>>>>,
 }
 
 /// A whole answer, or as much of it as came.
@@ -136,7 +137,7 @@ impl Http {
             .pool_max_idle_per_host(self.connections_max)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(self.client.get_or_init(|| client))
+        Ok(self.client.get_or_init(|| Box::new(client)))
     }
 }
 
