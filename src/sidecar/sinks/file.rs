@@ -11,13 +11,14 @@ mod present;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::Clock;
 use forebay::disk::Disk;
-use tokio::time::Instant;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
@@ -57,29 +58,29 @@ impl FileSettings {
 /// A file destination.
 pub struct FileSink {
     inner: Arc<Inner>,
+    /// Made at the first batch: an idle destination reads and holds nothing. Taken before a thread is, so that a disk
+    /// that hangs holds one thread and not one a request.
+    writer: Arc<Mutex<Option<Writer>>>,
 }
 
 struct Inner {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     settings: FileSettings,
-    /// Made at the first batch: an idle destination reads and holds nothing.
-    writer: Mutex<Option<Writer>>,
 }
 
 impl FileSink {
     /// A file destination. Touches the disk when it first sends.
     #[must_use]
     pub fn new(settings: FileSettings, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { disk, clock, settings, writer: Mutex::new(None) }) }
+        Self { inner: Arc::new(Inner { disk, clock, settings }), writer: Arc::default() }
     }
 }
 
 impl Inner {
-    fn append(&self, batch: &Encoded) -> std::io::Result<()> {
-        // After a panic inside, the open file is gone from the writer, and the next batch goes to a new one.
-        let mut place = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = match &mut *place {
+    /// After a panic inside, the open file is gone from the writer, and the next batch goes to a new one.
+    fn append(&self, place: &mut Option<Writer>, batch: &Encoded) -> std::io::Result<()> {
+        let writer = match place {
             Some(writer) => writer,
             None => place.insert(Writer::open(Arc::clone(&self.disk), self.settings.clone())?),
         };
@@ -109,11 +110,15 @@ impl Sink for FileSink {
         Ok(Encoded { origin: job.origin.clone(), body: Bytes::from(lines) })
     }
 
-    /// Does not keep to the deadline: a write that was begun must end before the batch may be written again.
-    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, _deadline: Instant) -> BoxFuture<'a, Outcome> {
-        let (inner, encoded) = (Arc::clone(&self.inner), encoded.clone());
+    /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long: only then may
+    /// the batch be written again.
+    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            match tokio::task::spawn_blocking(move || inner.append(&encoded)).await {
+            let Ok(mut place) = timeout_at(deadline, Arc::clone(&self.writer).lock_owned()).await else {
+                return Outcome::Retry { why: Failure::Timeout };
+            };
+            let (inner, encoded) = (Arc::clone(&self.inner), encoded.clone());
+            match tokio::task::spawn_blocking(move || inner.append(&mut place, &encoded)).await {
                 Ok(Ok(())) => Outcome::Delivered,
                 Ok(Err(error)) => Outcome::Retry { why: Failure::Disk(error.to_string()) },
                 Err(panic) => Outcome::Retry { why: Failure::Local(format!("the file's writer stopped: {panic}")) },

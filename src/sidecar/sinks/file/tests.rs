@@ -15,7 +15,7 @@ fn sink(disk: Arc<dyn Disk>, dir: &Path) -> FileSink {
 
 async fn deliver(sink: &FileSink, offsets: std::ops::Range<u64>) -> Outcome {
     let job = job(offsets);
-    sink.send(&sink.encode(&job).unwrap(), &job.id, Instant::now()).await
+    sink.send(&sink.encode(&job).unwrap(), &job.id, Instant::now() + Duration::from_secs(20)).await
 }
 
 fn lines(disk: &dyn Disk, dir: &Path) -> Vec<serde_json::Value> {
@@ -69,4 +69,14 @@ fn a_payload_that_is_no_stored_batch_is_refused_with_its_place() {
     let mut job = job(0..3);
     job.parts[0].payload = Bytes::from_static(&[0xff; 7]);
     assert!(sink.encode(&job).unwrap_err().to_string().contains("offsets 0..3"));
+}
+
+#[tokio::test]
+async fn who_waits_behind_a_hung_disk_gives_up_at_its_deadline() {
+    let sink = sink(Arc::new(MemDisk::new()), Path::new("out"));
+    let _hung = Arc::clone(&sink.writer).lock_owned().await;
+    let job = job(0..3);
+    let encoded = sink.encode(&job).unwrap();
+    let outcome = sink.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20)).await;
+    assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout });
 }
