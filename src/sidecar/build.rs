@@ -1,3 +1,10 @@
-//! Turns the protos into Rust and a descriptor set, without a protoc on the machine.
+//! Turns the protos into Rust, without a protoc on the machine.
 
-fn main() {}
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=../../proto");
+    let files = protox::compile(["../../proto/forebay/v1/impression.proto"], ["../../proto"])?;
+    tonic_prost_build::configure().compile_fds(files)?;
+    Ok(())
+}

@@ -8,4 +8,5 @@ pub mod delivery;
 pub mod demo;
 pub mod impression;
 pub mod ingest;
+pub mod proto;
 pub mod sinks;
