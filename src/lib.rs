@@ -6,4 +6,9 @@ mod log;
 mod offset;
 mod queue;
 
+pub use log::{
+    AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
+    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,
+    SyncedMark, Tail, inspect,
+};
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
