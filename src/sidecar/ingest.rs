@@ -21,6 +21,8 @@ mod routes;
 mod sender;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
