@@ -5,8 +5,11 @@
 
 pub mod args;
 pub mod check;
+pub mod lag;
+mod units;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -29,6 +32,8 @@ struct Cli {
 enum Command {
     /// Checks a configuration and reports every mistake at once.
     Check(args::ConfigArgs),
+    /// Shows how far each destination is behind, and when it will have caught up
+    Lag(args::LagArgs),
 }
 
 /// Does what the command line says. `args` starts with the program's name.
@@ -40,6 +45,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Check(args) => check::run(&args),
+            Command::Lag(args) => code_of(lag::run(args)),
         },
         Err(error) => {
             // Whoever closed the pipe does not want to hear of it.
@@ -47,6 +53,20 @@ where
             ExitCode::from(code(&error))
         }
     }
+}
+
+/// Tells an error with all its causes, and that it failed.
+fn code_of<E: std::error::Error>(done: Result<(), E>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    let mut text = format!("forebay: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // Standard error may be closed; the exit code still says it.
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::FAILURE
 }
 
 /// Help and version are answers, everything else is a wrong command line.

@@ -17,13 +17,17 @@ pub struct ConfigArgs {
 /// Of `lag`: how far behind each destination is.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LagArgs {
-    /// Go on and show every change
+    /// Keep it fresh, until interrupted
     #[arg(long, short)]
     pub watch: bool,
 
-    /// One line of JSON per destination and environment, for programs
+    /// One line of JSON for each snapshot, for programs
     #[arg(long)]
     pub json: bool,
+
+    /// Only this destination
+    #[arg(long, short, value_name = "ID")]
+    pub destination: Option<String>,
 
     /// Where the sidecar's operators' API listens: [grpc] listen of its configuration
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
@@ -84,7 +88,7 @@ mod tests {
         };
         let default = lag("lag");
         assert_eq!(default.address, crate::config::Config::default().grpc.listen);
-        assert!(!default.watch && !default.json);
+        assert!(!default.watch && !default.json && default.destination.is_none());
         let told = lag("lag --watch --json --address unix:/run/f.sock");
         assert!(told.watch && told.json);
         assert_eq!(told.address, Listen::Unix("/run/f.sock".into()));
