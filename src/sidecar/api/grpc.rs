@@ -32,7 +32,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown`, then for [`limits::SHUTDOWN_GRACE`] at most. Feeds the rates while it runs.
+/// Serves until `shutdown`, then for two seconds at most (`limits::SHUTDOWN_GRACE`). Feeds the rates while it runs.
 ///
 /// # Errors
 /// See [`ServeError`].

@@ -32,7 +32,7 @@ struct Pages {
     scrapes: Arc<Semaphore>,
 }
 
-/// Serves until `shutdown`, then for [`limits::SHUTDOWN_GRACE`] at most.
+/// Serves until `shutdown`, then for two seconds at most (`limits::SHUTDOWN_GRACE`).
 pub async fn serve(api: Api, listener: Listener, shutdown: Shutdown) {
     let pages = Pages { api, shutdown: shutdown.clone(), scrapes: Arc::new(Semaphore::new(limits::SCRAPES_MAX)) };
     let routes = Router::new()

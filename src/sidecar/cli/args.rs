@@ -29,7 +29,7 @@ pub struct LagArgs {
     #[arg(long, short, value_name = "ID")]
     pub destination: Option<String>,
 
-    /// Where the sidecar's operators' API listens: [grpc] listen of its configuration
+    /// Where the sidecar's operators' API listens: `listen` under `[grpc]` in its configuration
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub address: Listen,
 }

@@ -38,6 +38,9 @@ struct Shared {
     account: Mutex<Account>,
 }
 
+/// Lets the next one have a turn when dropped.
+struct NextTurn<'a>(&'a Arc<Shared>);
+
 struct Account {
     used: u64,
     used_by: Vec<u64>,
@@ -74,6 +77,8 @@ impl Pool {
             Ok(held) => return Ok(held),
             Err(turn) => turn,
         };
+        // Dropped after the turn, however this ends: who waited behind one that gave up may fit now.
+        let _next = NextTurn(&self.shared);
         // A turn that nobody awaits any more (a timeout, a client that left) drops the `Held` that it is given, if any.
         match tokio::time::timeout(patience, turn).await {
             Ok(Ok(held)) => Ok(held),
@@ -112,6 +117,12 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.shared.give_back(self.environment, self.units);
+    }
+}
+
+impl Drop for NextTurn<'_> {
+    fn drop(&mut self) {
+        self.0.grant();
     }
 }
 
@@ -260,6 +271,28 @@ mod tests {
         assert!(pool.reserve(0, 1, SHORT).await.is_err(), "would fit, and would keep the large one waiting");
         drop(held);
         assert_eq!(large.await.unwrap().unwrap().units(), 80);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_behind_one_that_gives_up_is_served_at_once() {
+        let pool = Pool::new(100, 1);
+        let _held = pool.reserve(0, 50, LONG).await.unwrap();
+        let spawn = |units, patience| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.reserve(0, units, patience).await.map(|_| ()) })
+        };
+        let large = spawn(80, SHORT);
+        tokio::task::yield_now().await;
+        let small = spawn(10, 2 * SHORT);
+        assert!(large.await.unwrap().is_err());
+        small.await.unwrap().unwrap();
+
+        let leaves = spawn(80, LONG);
+        tokio::task::yield_now().await;
+        let small = spawn(10, SHORT);
+        tokio::task::yield_now().await;
+        leaves.abort();
+        small.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

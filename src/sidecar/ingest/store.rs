@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{AppendError, Appended, Done, Log, OnFull, Payload};
+use forebay::{AppendError, Appended, Done, Log, LogState, OnFull, Payload};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -75,6 +75,10 @@ impl Store {
         let to = &self.environments.all()[environment];
         let mut queued = Queued { accepted, rejected, appends: Vec::with_capacity(2) };
         if !set_aside.is_empty() {
+            // The log would take them from its reserve, which is there to drain a full disk and not for what comes in.
+            if let LogState::Full { used, limit } = self.log.state() {
+                return Err(AppendError::Full { used, limit }.into());
+            }
             let stats = Arc::clone(&self.stats);
             let count = move || stats.rejected(environment, rejected);
             queued.appends.push(self.append(to.rejects_stream(), set_aside, &held, count)?);

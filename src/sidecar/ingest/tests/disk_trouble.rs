@@ -81,6 +81,24 @@ async fn a_broken_disk_is_503_and_heals() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_503_for_what_is_rejected_too_so_that_the_reserve_stays() {
+    let options = LogOptions { budget_bytes: 6 << 20, ..LogOptions::default() };
+    let server = start_on(log_on(&GatedDisk::new(), options), Limits::default()).await;
+    let mut taken = 0;
+    let refused = loop {
+        let reply = server.bulk(impressions(5_000)).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        taken += 5_000;
+        assert!(taken < 1_000_000, "the budget never ends");
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(server.bulk(REJECTED).await.status, 503);
+    assert_eq!((server.prod().accepted, server.records("prod"), server.prod().rejected), (taken, taken, 0));
+}
+
+#[tokio::test]
 async fn a_sender_that_left_while_the_disk_was_slow_is_stored_all_the_same() {
     let disk = GatedDisk::new();
     let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;

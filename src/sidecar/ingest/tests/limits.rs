@@ -105,6 +105,35 @@ async fn a_body_that_drips_gets_408() {
     assert_eq!(server.ingest.memory_used_bytes(), 0);
 }
 
+#[tokio::test]
+async fn what_is_not_proper_http_is_refused_and_stores_nothing() {
+    let server = start().await;
+    let head = format!("POST /api/testImpressions/bulk HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer {KEY}\r\n");
+    let body = impressions(1);
+    for broken in [
+        format!("{head}Content-Length: 5\r\nContent-Length: 6\r\n\r\n{body}"),
+        format!("{head}Content-Length: -1\r\n\r\n{body}"),
+        format!("{head}Content-Length: 99999999999999999999\r\n\r\n{body}"),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"),
+        format!("{head}Transfer-Encoding: gzip\r\n\r\n{body}"),
+        "POST\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1} not even text \r\n\r\n".to_owned(),
+    ] {
+        let mut stream = server.connect().await;
+        let _ = stream.write_all(broken.as_bytes()).await;
+        let reply = read_reply(&mut stream).await;
+        assert!(reply.as_ref().is_none_or(|reply| reply.status == 400), "{broken:?}: {reply:?}");
+    }
+    // A proxy in front may read such a request in the other way: what follows it must not be taken for a request.
+    let smuggled = format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/version");
+    let mut stream = server.connect().await;
+    stream.write_all(smuggled.as_bytes()).await.unwrap();
+    let reply = read_reply(&mut stream).await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+    assert!(read_reply(&mut stream).await.is_none());
+    assert_eq!(server.records("prod"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_that_never_ends_is_given_up() {
     let server = start().await;
