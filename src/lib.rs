@@ -15,3 +15,4 @@ pub use log::{
     SyncedMark, Tail, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
+pub use queue::{Balance, Count, Cursor, FloorDamage, FloorError, Lag, Settled, SettledRange};

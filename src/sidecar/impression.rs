@@ -3,8 +3,8 @@
 //! Pure: reads no clock, no file, no configuration; the same bytes in give the same bytes out. The way of an
 //! impression is [`parse`] (post to [`Part`]s for the log), [`StoredBatch`] (a payload of the log, read in place),
 //! [`write_split_objects`] and [`write_json_lines`] (JSON for destinations). Text is checked once, at the entry, and
-//! copied with its escapes from then on; nothing on the way allocates per impression. See `proto/forebay/v1/impression.proto` for the stored
-//! form.
+//! copied with its escapes from then on; nothing on the way allocates per impression. The stored form is
+//! `proto/forebay/v1/impression.proto`.
 
 mod encode;
 mod parse;

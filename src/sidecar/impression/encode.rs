@@ -55,8 +55,11 @@ pub fn write_split_objects(
 ) -> Result<(), EncodeError> {
     let mut template = Template::new(batch.shared(), environment);
     each(batch, skip, take, |_, record| {
-        out.extend_from_slice(if *first { b"{\"key\":\"" } else { b",{\"key\":\"" });
+        if !*first {
+            out.push(b',');
+        }
         *first = false;
+        out.extend_from_slice(b"{\"key\":\"");
         template.write_split_fields(record, out);
         out.push(b'}');
     })
@@ -122,6 +125,10 @@ struct Template<'a> {
     middle_flag: Option<JsonText<'a>>,
     /// `","environmentId":…,"environmentName":…`.
     environment: Vec<u8>,
+    /// `,"label":…` to `,"sdkVersion":…`, for the label and change number of the record before: within a flag they
+    /// seldom change.
+    tail: Vec<u8>,
+    tail_of: Option<(Option<JsonText<'a>>, Option<i64>)>,
     /// `,"machineName":…,"machineIp":…`, as far as given.
     machine: Vec<u8>,
     /// `,"sdk":…,"sdkVersion":…`, as far as given.
@@ -142,7 +149,8 @@ impl<'a> Template<'a> {
         let (name, version) = sdk_name_and_version(shared.sdk);
         push_shared(b",\"sdk\":\"", name, &mut sdk);
         push_shared(b",\"sdkVersion\":\"", version, &mut sdk);
-        Self { middle: Vec::with_capacity(128), middle_flag: None, environment: environment_fields, machine, sdk }
+        let (middle, tail) = (Vec::with_capacity(128), Vec::with_capacity(192));
+        Self { middle, middle_flag: None, environment: environment_fields, tail, tail_of: None, machine, sdk }
     }
 
     /// Appends the fields of Split's object from the text of `key` on, without the closing brace.
@@ -156,10 +164,10 @@ impl<'a> Template<'a> {
         push_text(b",\"treatment\":\"", record.treatment, out);
         push_number(b",\"time\":", record.time_ms, out);
         push_text(b",\"bucketingKey\":\"", record.bucketing_key, out);
-        push_text(b",\"label\":\"", record.label, out);
-        out.extend_from_slice(&self.machine);
-        push_number(b",\"splitVersionNumber\":", record.change_number, out);
-        out.extend_from_slice(&self.sdk);
+        if self.tail_of != Some((record.label, record.change_number)) {
+            self.set_tail(record.label, record.change_number);
+        }
+        out.extend_from_slice(&self.tail);
         push_text(b",\"properties\":\"", record.properties, out);
     }
 
@@ -169,6 +177,15 @@ impl<'a> Template<'a> {
         self.middle.extend_from_slice(flag.as_bytes());
         self.middle.extend_from_slice(&self.environment);
         self.middle_flag = Some(flag);
+    }
+
+    fn set_tail(&mut self, label: Option<JsonText<'a>>, change_number: Option<i64>) {
+        self.tail.clear();
+        push_text(b",\"label\":\"", label, &mut self.tail);
+        self.tail.extend_from_slice(&self.machine);
+        push_number(b",\"splitVersionNumber\":", change_number, &mut self.tail);
+        self.tail.extend_from_slice(&self.sdk);
+        self.tail_of = Some((label, change_number));
     }
 }
 

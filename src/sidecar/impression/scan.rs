@@ -99,7 +99,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Moves to the next value and says what it is. The value itself is still ahead.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn kind(&mut self) -> Result<Kind, Unreadable> {
         match self.next_byte() {
             Some(b'"') => Ok(Kind::String),
@@ -114,7 +114,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Enters the array or object at the position. Returns whether it has anything in it; if not, it is left at once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(&mut self, close: u8) -> Result<bool, Unreadable> {
         self.at += 1;
         let empty = self.next_byte() == Some(close);
@@ -125,7 +125,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Goes on behind a value in an array or object. Returns whether another follows; if not, it has been left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn more(&mut self, close: u8) -> Result<bool, Unreadable> {
         match self.next_byte() {
             Some(b',') => {
@@ -141,7 +141,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a member's name and the colon behind it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn name(&mut self) -> Result<JsonText<'a>, Unreadable> {
         if self.next_byte() != Some(b'"') {
             return Err(self.not_json("a name in quotes"));
@@ -155,7 +155,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the string whose opening quote is at the position.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn string(&mut self) -> Result<JsonText<'a>, Unreadable> {
         let start = self.at + 1;
         self.at = start;
@@ -174,7 +174,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the number at the position. `None`: a number, but with fraction or exponent or outside 64 bits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(&mut self) -> Result<Option<i64>, Unreadable> {
         let start = self.at;
         let negative = self.body.get(start) == Some(&b'-');
@@ -277,7 +277,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Moves over white space. Returns the byte behind it, which is still ahead.
-    #[inline]
+    #[inline(always)]
     fn next_byte(&mut self) -> Option<u8> {
         loop {
             match self.body.get(self.at) {
@@ -341,7 +341,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The first quote, backslash or control character at or behind `at`, else the end. Eight bytes a step.
-#[inline]
+#[inline(always)]
 fn first_special(text: &[u8], mut at: usize) -> usize {
     while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let marks = special_marks(u64::from_le_bytes(*word));

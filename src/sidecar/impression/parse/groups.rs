@@ -273,7 +273,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Reads a field that must be a string or null.
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, field: Field, wrong: &mut Wrong) -> Result<Option<JsonText<'a>>, Unreadable> {
         wrong.clear(field);
         match self.scanner.kind()? {
@@ -288,7 +288,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Reads a field that must be a whole number or null.
-    #[inline]
+    #[inline(always)]
     fn integer(&mut self, field: Field, wrong: &mut Wrong) -> Result<Option<i64>, Unreadable> {
         wrong.clear(field);
         match self.scanner.kind()? {

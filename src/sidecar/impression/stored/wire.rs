@@ -54,11 +54,25 @@ impl<'a> Fields<'a> {
     /// Reads a tag as [`tag`] makes them; `None` at the end. Its value is to be read, or [`Fields::skip`]ped, next.
     #[inline]
     pub(super) fn tag(&mut self) -> Result<Option<u64>, Malformed> {
-        if self.at >= self.payload.len() { Ok(None) } else { self.varint().map(Some) }
+        if self.is_at_end() { Ok(None) } else { self.varint().map(Some) }
+    }
+
+    /// Whether nothing is left.
+    #[inline]
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at >= self.payload.len()
+    }
+
+    /// Reads a tag if it is `tag`.
+    #[inline]
+    pub(super) fn next_is(&mut self, tag: u8) -> bool {
+        let is = self.payload.get(self.at) == Some(&tag);
+        self.at += usize::from(is);
+        is
     }
 
     /// Reads a varint of up to ten bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         let byte = self.byte()?;
         if byte < 0x80 { Ok(u64::from(byte)) } else { self.long_varint(byte) }
