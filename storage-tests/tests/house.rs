@@ -47,27 +47,32 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("storage-tests/ lies in the repository").to_owned()
 }
 
-/// The Rust files under `dir`, with their paths relative to it. Tests see what they like, so they are left out.
-fn sources(dir: &Path, skip: &[&str]) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(at) = dirs.pop() {
-        for entry in std::fs::read_dir(&at).expect("a directory of sources") {
-            let path = entry.expect("listed").path();
-            let relative = path.strip_prefix(dir).expect("inside").to_str().expect("UTF-8").to_owned();
-            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-            if name == "tests" || name == "tests.rs" || name == "build.rs" || skip.contains(&relative.as_str()) {
-                continue;
-            }
-            if path.is_dir() {
-                dirs.push(path);
-            } else if let Some(module) = relative.strip_suffix(".rs") {
-                let text = std::fs::read_to_string(&path).expect("read");
-                let code = text.split("#[cfg(test)]\nmod ").next().expect("split yields one at least");
-                found.push((module.to_owned(), without_comments(code)));
-            }
+/// Calls `each` with every Rust file under `dir`.
+fn rust_files(dir: &Path, each: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(dir).expect("a directory of sources") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            rust_files(&path, each);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            each(&path);
         }
     }
+}
+
+/// The code under `dir` by its path relative to it, without the extension. Tests see what they like, so they are left out.
+fn sources(dir: &Path, skip: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    rust_files(dir, &mut |path| {
+        let module = path.strip_prefix(dir).expect("inside").with_extension("");
+        let module = module.to_str().expect("UTF-8");
+        let rooms: Vec<&str> = module.split('/').collect();
+        if rooms.iter().any(|room| *room == "tests" || *room == "build" || skip.contains(room)) {
+            return;
+        }
+        let text = std::fs::read_to_string(path).expect("read");
+        let code = text.split("#[cfg(test)]\nmod ").next().expect("split yields one at least");
+        found.push((module.to_owned(), without_comments(code)));
+    });
     found
 }
 
@@ -214,6 +219,25 @@ fn nothing_of_async_or_network_is_among_the_dependencies_of_the_log() {
     assert!(reached.contains("crc32fast") && reached.contains("sled"), "the lock file was understood: {reached:?}");
     let network: Vec<_> = NETWORK.iter().filter(|name| reached.contains(*name)).collect();
     assert!(network.is_empty(), "the log would bring {network:?}");
+}
+
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let docs =
+        std::fs::read_to_string(repository().join("docs/architecture.md")).expect("docs/architecture.md is there");
+    let rows = docs.lines().filter(|line| line.starts_with("| I"));
+    // A claim has several words; shorter names in backticks are functions and types.
+    let is_claim = |name: &&str| {
+        name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named: BTreeSet<&str> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(is_claim).collect();
+    assert!(named.len() > 10, "the table was understood: {named:?}");
+    let mut code = String::new();
+    for dir in ["src", "storage-tests"] {
+        rust_files(&repository().join(dir), &mut |path| code += &std::fs::read_to_string(path).expect("read"));
+    }
+    let missing: Vec<_> = named.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]
