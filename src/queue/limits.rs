@@ -18,10 +18,10 @@ pub(crate) const BATCH_ID_BYTES_MAX: usize = 100;
 pub(crate) const BATCH_RECORDS_MAX: u64 = u32::MAX as u64;
 
 /// One slot of one page of the floor file. Holds a few dozen ordinary entries, or one with every range in use.
-pub(crate) const FLOOR_SLOT_BYTES: usize = 8 * 1024;
+pub(crate) const FLOOR_SLOT_BYTES: usize = 12 * 1024;
 
-/// Pages of a floor file, and with it queues of one set: in the worst case an entry fills a page of its own. At 16 KiB
-/// a page the file stays below 1 GiB even then; 20,000 ordinary entries take 16 MiB.
+/// Pages of a floor file, and with it queues of one set: in the worst case an entry fills a page of its own. At 24 KiB
+/// a page the file stays below 1.5 GiB even then; 20,000 ordinary entries take 16 MiB.
 pub(crate) const FLOOR_PAGES_MAX: usize = 65_536;
 
 /// Synced marks kept in the floor: one per segment that is being written, so a handful. The newest win.
