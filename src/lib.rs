@@ -6,6 +6,13 @@ mod log;
 mod offset;
 mod queue;
 
-pub use log::SyncedMark;
+pub use log::{
+    AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
+    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,
+    SyncedMark, Tail, inspect,
+};
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
-pub use queue::{Balance, Count, Cursor, FloorDamage, FloorError, Lag, Settled, SettledRange};
+pub use queue::{
+    Balance, Count, Cursor, CursorStore, FloorDamage, FloorError, KeyValue, Lag, MemStore, OpenStore, PlanError,
+    Settled, SettledRange, StoreChoice, StoreError,
+};

@@ -1,12 +1,765 @@
-//! The durable log.
+//! The durable log: bytes in, offsets out. It knows no destination.
+//!
+//! Many streams share one sequence of segment files. Appends of all streams wait in one queue; one writer takes all that
+//! wait, writes them, syncs once, and then answers. Readers see what is durable and nothing else. How it is kept on
+//! disk is in docs/format.md, what is promised and why it holds in docs/durability.md.
 
-use crate::Sequence;
+mod catalog;
+mod damage;
+mod file_name;
+mod files;
+mod frame;
+mod index;
+mod inspect;
+mod keeper;
+mod limits;
+mod open;
+mod options;
+mod read_cache;
+mod reader;
+mod recovery;
+mod segment;
+mod stream_table;
+mod tail_cache;
+mod writer;
 
-/// All bytes of segment `sequence` below `position` were synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SyncedMark {
-    /// The segment.
-    pub sequence: Sequence,
-    /// Its first byte that may not be synced.
-    pub position: u32,
+pub use damage::Damage;
+pub use inspect::{DamagedRange, Inspected, SegmentReport, inspect};
+pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
+pub use reader::{Frame, Item, ReadError, Reader};
+pub use segment::Class;
+
+use crate::clock::Clock;
+use crate::disk::{Disk, File, Lock};
+use crate::offset::{LogId, Sequence, StreamId};
+use catalog::Catalog;
+use damage::Damages;
+use files::Files;
+use index::SegmentIndex;
+use keeper::Keeper;
+use limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, INDEX_CACHE_BYTES, READ_CACHE_BYTES, STREAM_NAME_BYTES_MAX};
+use read_cache::{IndexCache, ReadCache};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use writer::{Pending, Writer};
+
+/// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
+pub const PLANS_STREAM: &str = "!plans";
+
+/// The lock of a log's directory.
+const LOCK_FILE: &str = "LOCK";
+
+/// How often housekeeping looks by itself.
+const KEEPER_PERIOD: Duration = Duration::from_secs(1);
+
+/// A durable log. Cheap to clone; all clones are one log. See the crate's documentation for an example.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Threads>>,
 }
+
+#[derive(Default)]
+struct Threads {
+    writer: Option<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// What all parts of the log share.
+pub(crate) struct Shared {
+    clock: Arc<dyn Clock>,
+    options: LogOptions,
+    log_id: LogId,
+    files: Files,
+    catalog: RwLock<Catalog>,
+    writer: Mutex<Writer>,
+    waiting: Mutex<Waiting>,
+    /// Something waits, or the log is closing.
+    arrived: Condvar,
+    /// The queue has room again.
+    roomy: Condvar,
+    keeper: Mutex<Keeper>,
+    keeper_wanted: Mutex<bool>,
+    keeper_wake: Condvar,
+    watchers: RwLock<Vec<Watcher>>,
+    state: RwLock<LogState>,
+    synced: Mutex<[Option<SyncedMark>; 2]>,
+    next_sequence: AtomicU64,
+    closing: AtomicBool,
+    indexes: IndexCache,
+    read_cache: ReadCache,
+    damages: Mutex<Damages>,
+    counters: Counters,
+    _lock: Box<dyn Lock>,
+}
+
+type AppendResult = Result<Appended, AppendError>;
+type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
+
+/// Appends that wait for the writer.
+#[derive(Default)]
+struct Waiting {
+    appends: VecDeque<Pending>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// Whether appends are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogState {
+    /// They are.
+    Serving,
+    /// The disk budget is used up: only what helps to drain it is taken.
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// Most bytes that may be used.
+        limit: u64,
+    },
+    /// The disk refuses writes: nothing is taken, reading goes on.
+    ReadOnly {
+        /// What the disk said.
+        why: Arc<str>,
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
+}
+
+/// Where a stream's durable records end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tail {
+    /// The offset that the next record gets: also the running total of records.
+    pub offset: u64,
+    /// Running total of payload bytes.
+    pub bytes: u64,
+}
+
+/// One stream in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Its number.
+    pub id: StreamId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its durable end.
+    pub tail: Tail,
+    /// Nothing below this offset is kept.
+    pub first_kept: u64,
+}
+
+/// The log in numbers, counted since it was opened unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStats {
+    /// Whether appends are taken.
+    pub state: LogState,
+    /// Streams that ever were.
+    pub streams: usize,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Bytes of segments and of room taken ahead.
+    pub bytes_used: u64,
+    /// The disk budget in bytes.
+    pub bytes_limit: u64,
+    /// Bytes of just appended frames in memory.
+    pub tail_cache_bytes: usize,
+    /// Bytes that wait for the writer.
+    pub queued_bytes: usize,
+    /// Appends that became durable.
+    pub appends: u64,
+    /// Commits: each is one write and one sync.
+    pub commits: u64,
+    /// Segments taken away.
+    pub segments_reclaimed: u64,
+    /// Rounds of housekeeping that met an error.
+    pub housekeeping_errors: u64,
+    /// Damaged places met.
+    pub damages: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    appends: Counter,
+    commits: Counter,
+    segments_reclaimed: Counter,
+    housekeeping_errors: Counter,
+}
+
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+/// Why closing met an error. What was acknowledged is safe all the same; the next open recovers the rest.
+#[derive(Debug, thiserror::Error)]
+#[error("the log could not be sealed: {0}; nothing acknowledged is lost, the next open recovers")]
+pub struct CloseError(#[from] io::Error);
+
+// === impl Log ===
+
+impl Log {
+    /// Opens the log in `dir`, making it where there is none, and recovers what a crash left.
+    ///
+    /// # Errors
+    /// When another process has it, when a later version wrote it, when the disk refuses to read or write. Damage to
+    /// bytes is no error: see [`Log::damages`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: LogOptions,
+    ) -> Result<Self, OpenError> {
+        options.check()?;
+        disk.create_dir(dir).map_err(OpenError::io("make the directory", dir))?;
+        let holder = format!("process {}, forebay {}", std::process::id(), env!("CARGO_PKG_VERSION"));
+        let lock_path = dir.join(LOCK_FILE);
+        let lock = disk.lock(&lock_path, &holder).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned(), holder: e.to_string() },
+            _ => OpenError::Io { what: "lock", path: lock_path.clone(), source: e },
+        })?;
+        let files = Files::new(disk, dir.to_owned(), options.segment_bytes);
+        let opened = open::open(&files, &options)?;
+        let mut damages = Damages::default();
+        opened.damages.into_iter().for_each(|damage| damages.note(damage));
+        let (inline, stale) = (options.inline, opened.table_stale);
+        let shared = Arc::new(Shared {
+            clock,
+            options,
+            log_id: opened.log_id,
+            files,
+            catalog: RwLock::new(opened.catalog),
+            writer: Mutex::new(Writer::new(opened.next_sequence, opened.last, opened.newest_ms)),
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+            roomy: Condvar::new(),
+            keeper: Mutex::new(Keeper { table_generation: opened.table_generation, table_stale: stale }),
+            keeper_wanted: Mutex::new(true),
+            keeper_wake: Condvar::new(),
+            watchers: RwLock::default(),
+            state: RwLock::new(LogState::Serving),
+            synced: Mutex::default(),
+            next_sequence: AtomicU64::new(opened.next_sequence.0),
+            closing: AtomicBool::new(false),
+            indexes: IndexCache::new(INDEX_CACHE_BYTES),
+            read_cache: ReadCache::new(READ_CACHE_BYTES),
+            damages: Mutex::new(damages),
+            counters: Counters::default(),
+            _lock: lock,
+        });
+        let threads = if inline { Threads::default() } else { Threads::start(&shared) };
+        Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
+    }
+
+    /// 128 bits that no other log has.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.shared.log_id
+    }
+
+    /// The stream of this name, if it ever was.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<StreamId> {
+        self.shared.catalog_read().id(name)
+    }
+
+    /// A stream's name.
+    #[must_use]
+    pub fn stream_name(&self, stream: StreamId) -> Option<Arc<str>> {
+        self.shared.catalog_read().stream(stream).map(|stream| Arc::clone(&stream.row.name))
+    }
+
+    /// All streams, in the order of their numbers.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamStats> {
+        let catalog = self.shared.catalog_read();
+        let stats = |(i, stream): (usize, &catalog::Stream)| StreamStats {
+            id: StreamId(i as u32),
+            name: Arc::clone(&stream.row.name),
+            tail: Tail { offset: stream.row.next, bytes: stream.row.bytes },
+            first_kept: stream.row.first_kept,
+        };
+        catalog.streams.iter().enumerate().map(stats).collect()
+    }
+
+    /// Appends one part. The same as [`Log::append_group`] with one part and [`OnFull::Refuse`].
+    ///
+    /// # Errors
+    /// See [`Log::append_group`].
+    pub fn append(&self, stream: &str, bytes: Vec<u8>, records: u32, done: Done) -> Result<(), AppendError> {
+        self.append_group(stream, vec![Payload { bytes, records }], OnFull::Refuse, done)
+    }
+
+    /// Appends records to a stream, which is made by its first append. The parts become one frame each; after a crash
+    /// all of them are there or none. `done` is called when they are durable or have failed, on the writer's thread.
+    ///
+    /// # Errors
+    /// When the append was not even queued; `done` is not called then.
+    pub fn append_group(
+        &self,
+        stream: &str,
+        parts: Vec<Payload>,
+        on_full: OnFull,
+        done: Done,
+    ) -> Result<(), AppendError> {
+        self.shared.check_append(stream, &parts)?;
+        self.shared.enqueue(Pending { stream: stream.into(), parts, done }, on_full)?;
+        if self.shared.options.inline {
+            self.shared.commit_waiting();
+            self.shared.housekeep_if_wanted();
+        }
+        Ok(())
+    }
+
+    /// Appends and blocks until the records are durable.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn append_wait(&self, stream: &str, parts: Vec<Payload>) -> Result<Appended, AppendError> {
+        let answer: Arc<(Mutex<Option<AppendResult>>, Condvar)> = Arc::default();
+        let theirs = Arc::clone(&answer);
+        let done = Box::new(move |result| {
+            *theirs.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            theirs.1.notify_one();
+        });
+        self.append_group(stream, parts, OnFull::Wait, done)?;
+        let mut slot = answer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(result) = slot.take() {
+                return result;
+            }
+            slot = answer.1.wait(slot).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Where a stream's durable records end. Zero for a stream that never was.
+    #[must_use]
+    pub fn durable(&self, stream: StreamId) -> Tail {
+        let catalog = self.shared.catalog_read();
+        catalog
+            .stream(stream)
+            .map_or(Tail::default(), |stream| Tail { offset: stream.row.next, bytes: stream.row.bytes })
+    }
+
+    /// Nothing below this offset is kept.
+    #[must_use]
+    pub fn first_kept(&self, stream: StreamId) -> u64 {
+        self.shared.catalog_read().stream(stream).map_or(0, |stream| stream.row.first_kept)
+    }
+
+    /// A reader that stands at `from`.
+    #[must_use]
+    pub fn reader(&self, stream: StreamId, from: u64) -> Reader {
+        Reader::new(Arc::clone(&self.shared), stream, from)
+    }
+
+    /// The stream's running total of payload bytes before `offset`; see [`Frame::bytes_at`]. Where the frame is lost it
+    /// is that of the next one that is not.
+    ///
+    /// # Errors
+    /// When the disk can't be read.
+    pub fn bytes_at(&self, stream: StreamId, offset: u64) -> Result<u64, ReadError> {
+        let mut reader = self.reader(stream, offset);
+        loop {
+            match reader.next()? {
+                Some(Item::Frame(frame)) => return Ok(frame.bytes_at(offset)),
+                Some(Item::Lost { .. }) => {}
+                None => return Ok(self.durable(stream).bytes),
+            }
+        }
+    }
+
+    /// Says that nobody needs the records of `stream` below `before`, and that this is durably known to whoever says so.
+    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back.
+    pub fn trim(&self, stream: StreamId, before: u64) {
+        if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
+            stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
+        }
+    }
+
+    /// Sees to it that the next record of a stream gets at least this offset: some cursor or plan has seen the ones
+    /// below, so they were given out before and their frames are lost. Makes the stream where it is unknown.
+    pub fn raise_next(&self, stream: &str, offset: u64) {
+        let mut catalog = self.shared.catalog_write();
+        if catalog.id(stream).is_none() && offset == 0 {
+            return;
+        }
+        let id = catalog.id(stream).unwrap_or_else(|| catalog.add_stream(stream.into()));
+        let Some(known) = catalog.stream_mut(id) else { return };
+        if known.row.next < offset {
+            tracing::error!(
+                stream,
+                from = known.row.next,
+                to = offset,
+                "records that were given out are gone: counted as lost"
+            );
+            known.row.next = offset;
+            drop(catalog);
+            self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).table_stale = true;
+        }
+    }
+
+    /// Up to where the segments that are written to are synced: worth keeping for [`LogOptions::synced`].
+    #[must_use]
+    pub fn synced(&self) -> Vec<SyncedMark> {
+        self.shared.synced.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().copied().collect()
+    }
+
+    /// Calls `watcher` with a stream and its durable tail after each commit, once per stream touched (more often where
+    /// streams alternate), on the writer's thread. Must not block.
+    pub fn watch(&self, watcher: Arc<dyn Fn(StreamId, u64) + Send + Sync>) {
+        self.shared.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
+    }
+
+    /// Whether appends are taken.
+    #[must_use]
+    pub fn state(&self) -> LogState {
+        self.shared.state()
+    }
+
+    /// The log in numbers.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        let queued_bytes = self.shared.waiting().bytes;
+        let catalog = self.shared.catalog_read();
+        let counters = &self.shared.counters;
+        LogStats {
+            state: self.shared.state(),
+            streams: catalog.streams.len(),
+            segments: catalog.segments.len(),
+            bytes_used: catalog.segment_bytes() + self.shared.files.spare_bytes(),
+            bytes_limit: self.shared.options.budget_bytes,
+            tail_cache_bytes: catalog.tail.bytes(),
+            queued_bytes,
+            appends: counters.appends.get(),
+            commits: counters.commits.get(),
+            segments_reclaimed: counters.segments_reclaimed.get(),
+            housekeeping_errors: counters.housekeeping_errors.get(),
+            damages: self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).count(),
+        }
+    }
+
+    /// Damaged places met so far, the first thousand by name.
+    #[must_use]
+    pub fn damages(&self) -> Vec<Damage> {
+        self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// One round of housekeeping: seals, reclaims, takes room ahead, comes back from a failure. The log's own thread does
+    /// it when needed; with [`LogOptions::inline`] it is the caller's to call now and then.
+    pub fn housekeep(&self) {
+        self.shared.housekeep();
+    }
+
+    /// Takes no more appends, commits those that wait, seals the segments. Readers go on.
+    ///
+    /// # Errors
+    /// When the disk refuses. Nothing that was acknowledged is lost by that.
+    pub fn close(&self) -> Result<(), CloseError> {
+        self.shared.stop();
+        {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            let Threads { writer, keeper } = &mut *threads;
+            for thread in [writer.take(), keeper.take()].into_iter().flatten() {
+                // A writer that panicked has aborted the process; a keeper that did has logged it.
+                let _ = thread.join();
+            }
+        }
+        self.shared.commit_waiting();
+        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
+        let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.seal(&mut keeper)?;
+        if keeper.table_stale {
+            self.shared.write_table(&mut keeper)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // The last clone is gone without a close: the threads hold the rest and end by themselves (see run_writer).
+        drop(self.writer.take());
+        drop(self.keeper.take());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.threads) == 1 {
+            self.shared.stop();
+        }
+    }
+}
+
+// === impl Threads ===
+
+impl Threads {
+    fn start(shared: &Arc<Shared>) -> Self {
+        let writer = Arc::clone(shared);
+        let keeper = Arc::clone(shared);
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
+        };
+        Self {
+            writer: Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))),
+            keeper: Some(spawn("forebay-keeper", Box::new(move || run_keeper(&keeper)))),
+        }
+    }
+}
+
+fn run_writer(shared: &Shared) {
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        while shared.wait_for_appends() {
+            shared.commit_waiting();
+        }
+        shared.commit_waiting();
+    }));
+    if panicked.is_err() {
+        // Its state may be anything: what is on disk is the truth, and recovery finds it.
+        std::process::abort();
+    }
+}
+
+fn run_keeper(shared: &Shared) {
+    while !shared.closing.load(Ordering::SeqCst) {
+        shared.housekeep();
+        let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn catalog_read(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn catalog_write(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> LogState {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_state(&self, state: LogState) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn check_append(&self, stream: &str, parts: &[Payload]) -> Result<(), AppendError> {
+        if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.chars().any(char::is_control) {
+            return Err(AppendError::BadName { name: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
+        }
+        if parts.is_empty() || parts.iter().any(|part| part.records == 0) {
+            return Err(AppendError::Empty);
+        }
+        let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+        let limit = self.options.append_bytes_max as usize;
+        if bytes > limit {
+            return Err(AppendError::TooLarge { bytes, limit });
+        }
+        match self.state() {
+            LogState::Serving => Ok(()),
+            LogState::Full { .. } if stream.starts_with('!') => Ok(()),
+            LogState::Full { used, limit } => Err(AppendError::Full { used, limit }),
+            LogState::ReadOnly { why, .. } => Err(AppendError::ReadOnly { why }),
+        }
+    }
+
+    fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {
+        let bytes = append.payload_bytes();
+        let limit = self.options.queue_bytes_max;
+        let mut waiting = self.waiting();
+        // One append alone is always taken, however large.
+        while !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
+            match on_full {
+                OnFull::Refuse => return Err(AppendError::Busy { queued: waiting.bytes, limit }),
+                OnFull::Wait => waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        if waiting.closed {
+            return Err(AppendError::Closed);
+        }
+        waiting.bytes += bytes;
+        waiting.appends.push_back(append);
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Blocks until something waits; `false` when the log is closing.
+    fn wait_for_appends(&self) -> bool {
+        let idle = |waiting: &mut Waiting| waiting.appends.is_empty() && !waiting.closed;
+        let waiting = self.arrived.wait_while(self.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
+        !waiting.closed
+    }
+
+    /// Commits what waits now, in as few commits as the limits allow.
+    fn commit_waiting(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let batch = self.take_waiting();
+            if batch.is_empty() {
+                return;
+            }
+            self.counters.appends.add(batch.len() as u64);
+            self.counters.commits.add(1);
+            writer.commit(self, batch);
+        }
+    }
+
+    fn take_waiting(&self) -> Vec<Pending> {
+        let mut waiting = self.waiting();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = waiting.appends.front() {
+            let more = next.payload_bytes();
+            if batch.len() >= COMMIT_APPENDS_MAX || (bytes > 0 && bytes + more > COMMIT_BYTES_MAX) {
+                break;
+            }
+            bytes += more;
+            batch.extend(waiting.appends.pop_front());
+        }
+        waiting.bytes -= bytes;
+        drop(waiting);
+        self.roomy.notify_all();
+        batch
+    }
+
+    fn wake(&self, tails: &[(StreamId, u64)]) {
+        for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (stream, tail) in tails {
+                watcher(*stream, *tail);
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.waiting().closed = true;
+        self.closing.store(true, Ordering::SeqCst);
+        self.arrived.notify_all();
+        self.roomy.notify_all();
+        self.request_housekeeping();
+    }
+
+    fn request_housekeeping(&self) {
+        *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.keeper_wake.notify_one();
+    }
+
+    fn housekeep_if_wanted(&self) {
+        if std::mem::take(&mut *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.housekeep();
+        }
+    }
+
+    fn set_synced(&self, class: Class, sequence: Sequence, position: u32) {
+        let lane = usize::from(class == Class::System);
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)[lane] = Some(SyncedMark { sequence, position });
+    }
+
+    fn next_sequence(&self) -> Sequence {
+        Sequence(self.next_sequence.load(Ordering::SeqCst))
+    }
+
+    fn set_next_sequence(&self, sequence: Sequence) {
+        self.next_sequence.store(sequence.0, Ordering::SeqCst);
+    }
+
+    fn bytes_used(&self) -> u64 {
+        self.catalog_read().segment_bytes() + self.files.spare_bytes()
+    }
+
+    /// Whether a new file of this size fits into the budget.
+    fn has_room(&self, bytes: u64) -> bool {
+        self.bytes_used() + bytes <= self.options.budget_bytes
+    }
+
+    fn full(&self) -> AppendError {
+        AppendError::Full { used: self.bytes_used(), limit: self.options.budget_bytes }
+    }
+
+    /// What a failed write means for appends, now and until housekeeping finds that it is over.
+    fn disk_error(&self, e: &io::Error) -> AppendError {
+        if e.kind() == io::ErrorKind::StorageFull {
+            let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+            tracing::warn!(used, limit, "no room for another segment: only what drains the disk is taken");
+            self.set_state(LogState::Full { used, limit });
+            return AppendError::Full { used, limit };
+        }
+        let why: Arc<str> = e.to_string().into();
+        tracing::error!(error = %e, "the disk refuses writes: read-only until it takes them again");
+        self.set_state(LogState::ReadOnly { why: Arc::clone(&why), since_ms: self.clock.wall_ms() });
+        AppendError::ReadOnly { why }
+    }
+
+    fn segment_file(&self, sequence: Sequence) -> io::Result<Option<Arc<dyn File>>> {
+        let class = self.catalog_read().segments.get(&sequence).map(|segment| segment.class);
+        class.map_or(Ok(None), |class| self.files.segment(sequence, class))
+    }
+
+    /// A sealed segment's index file, if it is good.
+    fn read_index(&self, sequence: Sequence) -> io::Result<Option<SegmentIndex>> {
+        let path = self.files.path(file_name::FileName::Index(sequence));
+        match self.files.disk().open(&path) {
+            Ok(file) => Ok(SegmentIndex::decode(&crate::disk::read_all(&*file)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A sealed segment's index, from its frames: all below `end` were synced.
+    fn rebuild_index(&self, sequence: Sequence, class: Class, end: u32) -> io::Result<Option<SegmentIndex>> {
+        let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
+        tracing::warn!(%sequence, "a segment's index is damaged or missing: made again from its frames");
+        let mut bytes = crate::disk::read_all(&*file)?;
+        bytes.truncate(end as usize);
+        let scan = recovery::scan(&frame::Identity::new(self.log_id, sequence), &bytes, end);
+        for hole in &scan.holes {
+            let header = hole.named.filter(|header| header.kind == frame::Kind::Records);
+            self.note_damage(sequence, hole.positions.start, header.map(|header| (header.stream, header.offsets())));
+        }
+        let mut active = index::ActiveIndex::default();
+        for found in scan.frames.iter().filter(|found| found.header.kind == frame::Kind::Records) {
+            active.add(found.position, &found.header);
+        }
+        let catalog = self.catalog_read();
+        let nameless: Arc<str> = "".into();
+        let name_of =
+            |stream| catalog.stream(stream).map_or_else(|| Arc::clone(&nameless), |known| Arc::clone(&known.row.name));
+        Ok(Some(active.seal(self.log_id, (sequence, class), end, false, name_of)))
+    }
+
+    fn note_damage(&self, segment: Sequence, position: u32, records: Option<(StreamId, Range<u64>)>) {
+        let (stream, offsets) = records.unzip();
+        let stream =
+            stream.and_then(|stream| self.catalog_read().stream(stream).map(|stream| stream.row.name.to_string()));
+        let positions = position..position + limits::FRAME_HEADER_BYTES;
+        let damage = Damage { segment, positions, stream, offsets, what: "a frame's checksum is wrong" };
+        self.damages.lock().unwrap_or_else(PoisonError::into_inner).note(damage);
+    }
+}
+
+// === impl Counter ===
+
+impl Counter {
+    fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

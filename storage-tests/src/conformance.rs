@@ -201,6 +201,8 @@ mod tests {
     use forebay::disk::mem::MemDisk;
     use forebay::disk::real::RealDisk;
 
+    use crate::sim_disk::SimDisk;
+
     #[test]
     fn the_real_disk_conforms() {
         let tmp = tempfile::tempdir().unwrap();
@@ -216,5 +218,11 @@ mod tests {
     #[test]
     fn the_counted_disk_conforms() {
         check(&CountedDisk::new(Arc::new(MemDisk::new())), Path::new("/dir"));
+    }
+
+    #[test]
+    fn the_simulated_disk_conforms() {
+        check(&SimDisk::new(1), Path::new("/dir"));
+        check(&SimDisk::new(1), Path::new("dir"));
     }
 }

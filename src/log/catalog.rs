@@ -1,0 +1,142 @@
+//! What the log knows in memory: its streams, its segments, and what was just appended.
+//!
+//! One lock holds it all. The writer changes it once a commit, *after* the sync, so that whatever readers see here is
+//! durable: nobody reads past the durable tail because nobody can see past it.
+
+use super::frame::FrameHeader;
+use super::index::{ActiveIndex, FrameRef};
+use super::reader::Frame;
+use super::segment::Class;
+use super::stream_table::StreamRow;
+use super::tail_cache::TailCache;
+use crate::offset::{Sequence, StreamId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// See the file's header.
+pub(crate) struct Catalog {
+    pub(crate) streams: Vec<Stream>,
+    by_name: HashMap<Arc<str>, StreamId>,
+    pub(crate) segments: BTreeMap<Sequence, Segment>,
+    pub(crate) tail: TailCache,
+}
+
+/// A stream, as far as it is durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    pub(crate) row: StreamRow,
+    /// Records below are needed by nobody; see [`Log::trim`](super::Log::trim).
+    pub(crate) trimmed: u64,
+    /// Its name is on disk: in a declaration or in the table.
+    pub(crate) declared: bool,
+}
+
+/// A segment that holds frames, or may soon.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) class: Class,
+    /// Where its frames end.
+    pub(crate) end: u32,
+    /// The size of its file.
+    pub(crate) file_bytes: u64,
+    pub(crate) newest_ms: u64,
+    pub(crate) stage: Stage,
+    /// A write or sync on its file has failed.
+    pub(crate) failed: bool,
+    /// A stream that still needs it and up to where it must be trimmed: saves looking at all streams each time.
+    pub(crate) blocker: Option<(StreamId, u64)>,
+}
+
+/// Where a segment is in its life.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Written to.
+    Active(ActiveIndex),
+    /// Full; its index is still to be written.
+    Sealing(Arc<ActiveIndex>),
+    /// Its index is on disk.
+    Sealed,
+}
+
+impl Catalog {
+    pub(crate) fn new(rows: Vec<StreamRow>, tail_cache_bytes: usize) -> Self {
+        let by_name = rows.iter().enumerate().map(|(i, row)| (Arc::clone(&row.name), StreamId(i as u32))).collect();
+        let streams = rows.into_iter().map(|row| Stream { trimmed: row.first_kept, row, declared: true }).collect();
+        Self { streams, by_name, segments: BTreeMap::new(), tail: TailCache::new(tail_cache_bytes) }
+    }
+
+    pub(crate) fn id(&self, name: &str) -> Option<StreamId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn stream(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(id.0 as usize)
+    }
+
+    pub(crate) fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(id.0 as usize)
+    }
+
+    pub(crate) fn add_stream(&mut self, name: Arc<str>) -> StreamId {
+        let id = StreamId(u32::try_from(self.streams.len()).expect("STREAMS_MAX fits"));
+        self.by_name.insert(Arc::clone(&name), id);
+        let row = StreamRow { name, next: 0, bytes: 0, first_kept: 0 };
+        self.streams.push(Stream { row, trimmed: 0, declared: false });
+        id
+    }
+
+    /// Takes in a frame of records that is durable at `position` of the active segment `sequence`.
+    pub(crate) fn publish(&mut self, sequence: Sequence, position: u32, header: &FrameHeader, frame: Arc<Frame>) {
+        let segment = self.segments.get_mut(&sequence).expect("the writer adds a segment before its frames");
+        let Stage::Active(index) = &mut segment.stage else { unreachable!("frames go to active segments") };
+        index.add(position, header);
+        segment.newest_ms = segment.newest_ms.max(header.ingest_ms);
+        let stream = &mut self.streams[header.stream.0 as usize];
+        assert!(stream.row.next <= header.first, "offsets never repeat");
+        stream.row.next = header.offsets().end;
+        stream.row.bytes = header.bytes_before + u64::from(header.payload_len);
+        stream.declared = true;
+        self.tail.push(frame);
+    }
+
+    /// The first segment at or behind `from`, with its frame that holds `offset` of `stream` or something
+    /// behind it where the index is in memory.
+    pub(crate) fn next_segment(&self, from: Sequence, stream: StreamId, offset: u64) -> Option<(Sequence, Place)> {
+        let (sequence, segment) = self.segments.range(from..).next()?;
+        Some((*sequence, segment.place(stream, offset)))
+    }
+
+    /// The last segment before `before`; otherwise like [`Catalog::next_segment`].
+    pub(crate) fn previous_segment(
+        &self,
+        before: Sequence,
+        stream: StreamId,
+        offset: u64,
+    ) -> Option<(Sequence, Place)> {
+        let (sequence, segment) = self.segments.range(..before).next_back()?;
+        Some((*sequence, segment.place(stream, offset)))
+    }
+
+    /// Bytes of all segment files.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.file_bytes).sum()
+    }
+}
+
+/// What the catalog can say about a stream's frames in a segment.
+pub(crate) enum Place {
+    /// The frame that holds the offset or something behind it, if there is one.
+    Known(Option<FrameRef>),
+    /// Look into the index on disk.
+    OnDisk,
+}
+
+impl Segment {
+    fn place(&self, stream: StreamId, offset: u64) -> Place {
+        match &self.stage {
+            Stage::Active(index) => Place::Known(index.locate(stream, offset)),
+            Stage::Sealing(index) => Place::Known(index.locate(stream, offset)),
+            Stage::Sealed => Place::OnDisk,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The log's directory: makes segment files, keeps spare ones, and takes old ones away.
+//!
+//! A spare is room taken ahead. It becomes a segment by a rename, so that its blocks are allocated and, once recycled,
+//! already written: appending then overwrites, which is the cheapest durable write there is. Stale frames in it never
+//! pass for live ones (see frame.rs). The last `reserve` spares are for our own streams only, so that a full disk can
+//! always be drained.
+
+use super::file_name::FileName;
+use super::limits::OPEN_SEGMENTS_MAX;
+use super::segment::Class;
+use crate::disk::latched::Latched;
+use crate::disk::{Disk, File};
+use crate::offset::Sequence;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// See the file's header.
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u32,
+    spares: Mutex<Spares>,
+    open: Mutex<OpenFiles>,
+}
+
+#[derive(Default)]
+struct Spares {
+    names: VecDeque<u64>,
+    next: u64,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    by_sequence: HashMap<Sequence, Arc<dyn File>>,
+    order: VecDeque<Sequence>,
+}
+
+/// Which spares may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Records of applications: all but the reserve.
+    Ingest,
+    /// What is needed to drain a full disk: the reserve too.
+    Drain,
+}
+
+/// A new segment's file: its name is durable, its content is whatever it is.
+pub(crate) struct Fresh {
+    pub(crate) file: Arc<Latched>,
+    pub(crate) bytes: u64,
+}
+
+impl Files {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u32) -> Self {
+        let (spares, open) = (Mutex::default(), Mutex::default());
+        Self { disk, dir, segment_bytes, spares, open }
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn path(&self, name: FileName) -> PathBuf {
+        self.dir.join(name.to_string())
+    }
+
+    pub(crate) fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Bytes of all spares.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.spare_count() as u64 * u64::from(self.segment_bytes)
+    }
+
+    pub(crate) fn spare_count(&self) -> usize {
+        self.spares().names.len()
+    }
+
+    /// A spare found at open. One of another size than today's is no use.
+    pub(crate) fn adopt_spare(&self, n: u64) -> io::Result<()> {
+        let path = self.path(FileName::Spare(n));
+        let fits = self.disk.open(&path)?.len()? == u64::from(self.segment_bytes);
+        let mut spares = self.spares();
+        spares.next = spares.next.max(n + 1);
+        if fits {
+            spares.names.push_back(n);
+            return Ok(());
+        }
+        drop(spares);
+        self.disk.remove(&path)
+    }
+
+    /// Makes one more spare. `prewrite` writes zeros over it, so that its blocks are known to the file system.
+    pub(crate) fn make_spare(&self, prewrite: bool) -> io::Result<()> {
+        let n = {
+            let mut spares = self.spares();
+            spares.next += 1;
+            spares.next - 1
+        };
+        let path = self.path(FileName::Spare(n));
+        let file = self.disk.create(&path)?;
+        let filled = self.fill(&*file, prewrite);
+        if let Err(e) = filled {
+            // Half a spare is no use, and its blocks may be what is missing.
+            let _ = self.disk.remove(&path);
+            return Err(e);
+        }
+        self.spares().names.push_back(n);
+        Ok(())
+    }
+
+    fn fill(&self, file: &dyn File, prewrite: bool) -> io::Result<()> {
+        let len = u64::from(self.segment_bytes);
+        file.allocate(len)?;
+        if prewrite {
+            let zeros = vec![0; 256 << 10];
+            let mut at = 0;
+            while at < len {
+                let n = (len - at).min(zeros.len() as u64);
+                file.write_all_at(&[IoSlice::new(&zeros[..n as usize])], at)?;
+                at += n;
+            }
+        }
+        file.sync_data()
+    }
+
+    /// A segment file of at least `bytes`: a spare where one fits and may be taken, else a new one. `room` says whether
+    /// a new one may be made. When it returns `Ok` the name is durable.
+    ///
+    /// # Errors
+    /// `StorageFull` when no file may be made or the disk has no room.
+    pub(crate) fn make_segment(
+        &self,
+        name: FileName,
+        bytes: u32,
+        reserve: usize,
+        purpose: Purpose,
+        room: bool,
+    ) -> io::Result<Fresh> {
+        let path = self.path(name);
+        let spare = if bytes > self.segment_bytes { None } else { self.take_spare(reserve, purpose) };
+        let made = match spare {
+            Some(n) => self.disk.rename(&self.path(FileName::Spare(n)), &path).and_then(|()| self.disk.open(&path)),
+            None if room => self.disk.create(&path).and_then(|file| {
+                file.allocate(u64::from(bytes.max(self.segment_bytes)))?;
+                Ok(file)
+            }),
+            None => return Err(io::ErrorKind::StorageFull.into()),
+        };
+        let made = made.and_then(|file| {
+            let len = file.len()?;
+            // Before the first frame: a segment whose name is lost takes its acknowledged frames with it.
+            self.sync_dir()?;
+            Ok(Fresh { file: Arc::new(Latched::new(file)), bytes: len })
+        });
+        if made.is_err() {
+            let _ = self.disk.remove(&path);
+        }
+        made
+    }
+
+    fn take_spare(&self, reserve: usize, purpose: Purpose) -> Option<u64> {
+        let mut spares = self.spares();
+        let kept = if purpose == Purpose::Drain { 0 } else { reserve };
+        if spares.names.len() > kept { spares.names.pop_front() } else { None }
+    }
+
+    /// Takes a segment and its index away; its file becomes a spare when `recycle` and its size fit. Not durable until
+    /// [`Files::sync_dir`].
+    pub(crate) fn retire(&self, sequence: Sequence, class: Class, file_bytes: u64, recycle: bool) -> io::Result<()> {
+        self.forget(sequence);
+        remove_if_there(&*self.disk, &self.path(FileName::Index(sequence)))?;
+        let path = self.path(FileName::Segment(sequence, class));
+        if recycle && file_bytes == u64::from(self.segment_bytes) {
+            let mut spares = self.spares();
+            let n = spares.next;
+            self.disk.rename(&path, &self.path(FileName::Spare(n)))?;
+            spares.next += 1;
+            spares.names.push_back(n);
+            return Ok(());
+        }
+        remove_if_there(&*self.disk, &path)
+    }
+
+    /// A segment's file for reading, from a bounded set of open ones. `None` when it is gone.
+    pub(crate) fn segment(&self, sequence: Sequence, class: Class) -> io::Result<Option<Arc<dyn File>>> {
+        if let Some(file) = self.open().by_sequence.get(&sequence) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        let file = match self.disk.open(&self.path(FileName::Segment(sequence, class))) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        self.keep_open(sequence, Arc::clone(&file));
+        Ok(Some(file))
+    }
+
+    /// Keeps a handle for reading.
+    pub(crate) fn keep_open(&self, sequence: Sequence, file: Arc<dyn File>) {
+        let mut open = self.open();
+        if open.by_sequence.insert(sequence, file).is_none() {
+            open.order.push_back(sequence);
+        }
+        while open.order.len() > OPEN_SEGMENTS_MAX {
+            let oldest = open.order.pop_front().expect("longer than the limit");
+            open.by_sequence.remove(&oldest);
+        }
+    }
+
+    fn forget(&self, sequence: Sequence) {
+        let mut open = self.open();
+        open.by_sequence.remove(&sequence);
+        open.order.retain(|kept| *kept != sequence);
+    }
+
+    fn spares(&self) -> std::sync::MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, OpenFiles> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a small file whole and syncs it. Its name is not durable until its directory is synced. May be tried again
+/// after a failure: every byte is written anew, so that nothing hangs on what a failed sync left behind.
+pub(crate) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = match disk.create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => disk.open(path)?,
+        other => other?,
+    };
+    file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_data()
+}
+
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,263 @@
+//! Housekeeping behind the writer: seals full segments, keeps the stream table, takes away what nobody needs, and takes
+//! room ahead.
+//!
+//! The order is what makes it safe. An index is written when its segment's frames have long been synced. The table is
+//! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
+//! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
+
+use super::catalog::{Segment, Stage};
+use super::file_name::FileName;
+use super::files::write_whole;
+use super::index::SegmentIndex;
+use super::stream_table::StreamTable;
+use super::{LogState, Shared};
+use crate::offset::{Sequence, StreamId};
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+/// How badly room is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pressure {
+    /// Settled segments stay for the replay window.
+    None,
+    /// Settled segments go now.
+    NeedsRoom,
+}
+
+/// State of housekeeping. Its lock keeps two rounds from running at once.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// Generation of the newest table on disk.
+    pub(crate) table_generation: u64,
+    /// Something was sealed since the last table.
+    pub(crate) table_stale: bool,
+}
+
+impl Shared {
+    /// One round. Errors are logged and counted; the next round tries again.
+    pub(crate) fn housekeep(&self) {
+        {
+            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            self.attempt("seal a segment", self.seal(&mut keeper));
+            if keeper.table_stale {
+                self.attempt("write the stream table", self.write_table(&mut keeper));
+            }
+            self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
+            self.attempt("take room ahead", self.refill(&mut keeper));
+        }
+        self.come_back();
+    }
+
+    /// Takes away what nobody needs. Called by the writer when it finds no room.
+    pub(crate) fn reclaim(&self, pressure: Pressure) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        self.attempt("seal a segment", self.seal(&mut keeper));
+        self.attempt("reclaim segments", self.reclaim_with(&mut keeper, pressure));
+    }
+
+    fn attempt(&self, what: &str, result: io::Result<()>) {
+        if let Err(e) = result {
+            self.counters.housekeeping_errors.add(1);
+            tracing::warn!(error = %e, "can't {what}; trying again later");
+        }
+    }
+
+    /// Writes the indexes of full segments.
+    pub(crate) fn seal(&self, keeper: &mut Keeper) -> io::Result<()> {
+        loop {
+            let next = self.catalog_read().segments.iter().find_map(|(sequence, segment)| match &segment.stage {
+                Stage::Sealing(index) => {
+                    Some((*sequence, segment.class, segment.end, segment.failed, Arc::clone(index)))
+                }
+                _ => None,
+            });
+            let Some((sequence, class, end, failed, active)) = next else { return Ok(()) };
+            let index = {
+                let catalog = self.catalog_read();
+                let name_of = |stream: StreamId| {
+                    Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name)
+                };
+                active.seal(self.log_id, (sequence, class), end, failed, name_of)
+            };
+            self.write_index(&index)?;
+            keeper.table_stale = true;
+            if let Some(segment) = self.catalog_write().segments.get_mut(&sequence) {
+                segment.stage = Stage::Sealed;
+            }
+        }
+    }
+
+    /// Makes a segment's index durable.
+    pub(crate) fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
+        let path = self.files.path(FileName::Index(index.header.sequence));
+        write_whole(&**self.files.disk(), &path, &index.encode())?;
+        self.files.sync_dir()
+    }
+
+    /// Writes the stream table into the older of its two files.
+    pub(crate) fn write_table(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let table = {
+            let catalog = self.catalog_read();
+            let open = catalog.segments.iter().find(|(_, segment)| !matches!(segment.stage, Stage::Sealed));
+            let next_sequence = self.next_sequence();
+            StreamTable {
+                log: self.log_id,
+                generation: keeper.table_generation + 1,
+                next_sequence,
+                covers: open.map_or(next_sequence, |(sequence, _)| *sequence),
+                rows: catalog.streams.iter().map(|stream| stream.row.clone()).collect(),
+            }
+        };
+        let slot = FileName::Streams((table.generation % 2) as u8);
+        // Both names were made durable at open.
+        write_whole(&**self.files.disk(), &self.files.path(slot), &table.encode())?;
+        keeper.table_generation = table.generation;
+        keeper.table_stale = false;
+        Ok(())
+    }
+
+    fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
+        let going = self.removable(pressure)?;
+        if going.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut catalog = self.catalog_write();
+            for index in &going {
+                for end in index.streams() {
+                    let stream = catalog.stream_mut(end.stream).expect("streams of a segment are known");
+                    stream.row.first_kept = stream.row.first_kept.max(end.next);
+                }
+            }
+        }
+        // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
+        self.write_table(keeper)?;
+        for index in &going {
+            let sequence = index.header.sequence;
+            let Some(segment) = self.catalog_write().segments.remove(&sequence) else { continue };
+            self.indexes.remove(sequence);
+            let recycle = self.files.spare_count() < self.options.reserve_segments + 2;
+            self.files.retire(sequence, segment.class, segment.file_bytes, recycle && !segment.failed)?;
+            self.counters.segments_reclaimed.add(1);
+        }
+        self.files.sync_dir()
+    }
+
+    /// The segments that may go, with their indexes.
+    fn removable(&self, pressure: Pressure) -> io::Result<Vec<Arc<SegmentIndex>>> {
+        let now_ms = self.clock.wall_ms();
+        let window_ms = u64::try_from(self.options.replay_window.as_millis()).unwrap_or(u64::MAX);
+        let mut kept_for_replay = 0;
+        let mut going = Vec::new();
+        let sealed: Vec<Sequence> = self.catalog_read().segments.keys().rev().copied().collect();
+        // From the newest back, so that what is kept for replay is the newest.
+        for sequence in sealed {
+            let Some(index) = self.settled(sequence)? else { continue };
+            let catalog = self.catalog_read();
+            let Some(segment) = catalog.segments.get(&sequence) else { continue };
+            kept_for_replay += segment.file_bytes;
+            let over_share = kept_for_replay > self.options.budget_bytes / 10;
+            let expired = segment.newest_ms.saturating_add(window_ms) <= now_ms;
+            let names_a_failed_end = catalog
+                .segments
+                .range(..sequence)
+                .rev()
+                .find(|(_, before)| before.class == segment.class)
+                .is_some_and(|(_, before)| before.failed);
+            if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_a_failed_end {
+                going.push(index);
+            }
+        }
+        Ok(going)
+    }
+
+    /// The index of a sealed segment all of whose streams are trimmed past it.
+    fn settled(&self, sequence: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
+        {
+            let catalog = self.catalog_read();
+            let Some(segment) = catalog.segments.get(&sequence) else { return Ok(None) };
+            let blocked = |(stream, next)| catalog.stream(stream).is_some_and(|stream| stream.trimmed < next);
+            if !matches!(segment.stage, Stage::Sealed) || segment.blocker.is_some_and(blocked) {
+                return Ok(None);
+            }
+        }
+        let Some(index) = self.index(sequence)? else { return Ok(None) };
+        let mut catalog = self.catalog_write();
+        let blocker = index
+            .streams()
+            .find(|end| catalog.stream(end.stream).is_none_or(|stream| stream.trimmed < end.next))
+            .map(|end| (end.stream, end.next));
+        if let Some(segment) = catalog.segments.get_mut(&sequence) {
+            segment.blocker = blocker;
+        }
+        Ok(blocker.is_none().then_some(index))
+    }
+
+    /// Keeps the reserve and one spare more.
+    fn refill(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let wanted = self.options.reserve_segments + 1;
+        let segment_bytes = u64::from(self.options.segment_bytes);
+        while self.files.spare_count() < wanted {
+            if !self.has_room(segment_bytes) {
+                return self.reclaim_with(keeper, Pressure::NeedsRoom);
+            }
+            match self.files.make_spare(self.options.prewrite) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                    let before = self.files.spare_count();
+                    self.reclaim_with(keeper, Pressure::NeedsRoom)?;
+                    if self.files.spare_count() == before {
+                        return Ok(()); // told by the state: a full disk is no fault of housekeeping
+                    }
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: is the disk back, is there room again?
+    fn come_back(&self) {
+        match self.state() {
+            LogState::Serving => {}
+            LogState::Full { .. } => {
+                let spare = self.files.spare_count() > self.options.reserve_segments;
+                if spare || self.has_room(u64::from(self.options.segment_bytes)) {
+                    tracing::info!("there is room again: appends are taken");
+                    self.set_state(LogState::Serving);
+                }
+            }
+            LogState::ReadOnly { .. } => {
+                let revived = self.writer.lock().unwrap_or_else(PoisonError::into_inner).revive(self);
+                match revived {
+                    Ok(()) => {
+                        tracing::info!("the disk takes writes again: appends are taken");
+                        self.set_state(LogState::Serving);
+                    }
+                    Err(e) => tracing::debug!(error = %e, "the disk still refuses writes"),
+                }
+            }
+        }
+    }
+
+    /// The index of a sealed segment: from memory, from its file, or made again from the segment.
+    pub(crate) fn index(&self, sequence: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
+        if let Some(index) = self.indexes.get(sequence) {
+            return Ok(Some(index));
+        }
+        let (class, end) = match self.catalog_read().segments.get(&sequence) {
+            Some(Segment { class, end, stage: Stage::Sealed, .. }) => (*class, *end),
+            _ => return Ok(None),
+        };
+        let stored = self.read_index(sequence)?.filter(|index| index.header.end == end);
+        let index = match stored {
+            Some(index) => index,
+            None => match self.rebuild_index(sequence, class, end)? {
+                Some(index) => index,
+                None => return Ok(None),
+            },
+        };
+        let index = Arc::new(index);
+        self.indexes.put(&index);
+        Ok(Some(index))
+    }
+}

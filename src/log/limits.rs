@@ -1,0 +1,45 @@
+//! Every limit of the log, with its reason. Those that stand for something on disk may change only with the format's version.
+
+/// Bytes of a frame's header. A multiple of [`FRAME_ALIGN`].
+pub(crate) const FRAME_HEADER_BYTES: u32 = 56;
+
+/// Frames start at multiples of this, so that a search for the next one behind damage tries one position in eight.
+pub(crate) const FRAME_ALIGN: u32 = 8;
+
+/// Bytes of a segment's header. The first frame follows it.
+pub(crate) const SEGMENT_HEADER_BYTES: u32 = 128;
+
+/// A segment is never larger: positions are 32 bits, and a whole unsealed segment is read into memory at open.
+pub(crate) const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+
+/// A segment is never smaller: it must hold its header and a few frames. Tests use small ones.
+pub(crate) const SEGMENT_BYTES_MIN: u32 = 4 << 10;
+
+/// Longest name of a stream in bytes: an environment's id with a prefix of ours fits easily.
+pub(crate) const STREAM_NAME_BYTES_MAX: usize = 120;
+
+/// Most streams of one log: their table is rewritten with every sealed segment and must stay small beside it.
+pub(crate) const STREAMS_MAX: usize = 1 << 20;
+
+/// Most appends taken into one commit: bounds the time until the first of them hears of it.
+pub(crate) const COMMIT_APPENDS_MAX: usize = 4096;
+
+/// Most bytes taken into one commit, save when one append alone is larger.
+pub(crate) const COMMIT_BYTES_MAX: usize = 16 << 20;
+
+/// Open handles kept for reading cold segments.
+pub(crate) const OPEN_SEGMENTS_MAX: usize = 128;
+
+/// Segment indexes kept in memory for cold reading, by their own size.
+pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
+
+/// Cold frames kept so that readers near each other share one read.
+pub(crate) const READ_CACHE_BYTES: usize = 8 << 20;
+
+/// Damages kept by name for the operator; further ones are only counted.
+pub(crate) const DAMAGES_KEPT_MAX: usize = 1024;
+
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN), "the first frame is aligned");
+const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + 4 * FRAME_HEADER_BYTES);
+const _: () = assert!(SEGMENT_BYTES_MAX < u32::MAX / 2, "sums of two positions fit");

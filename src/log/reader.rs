@@ -1,0 +1,278 @@
+//! Reads one stream in order: from memory what is there, from disk the rest, and never past the durable tail.
+//!
+//! A reader touches its own stream's frames only. Damage and gaps are items of their own, so that whoever reads must
+//! decide about them; nothing is skipped in silence.
+
+use super::Shared;
+use super::catalog::Place;
+use super::frame::{FrameHeader, Identity};
+use super::index::FrameRef;
+use crate::disk::read_exact_at;
+use crate::log::limits::FRAME_HEADER_BYTES;
+use crate::offset::{Sequence, StreamId};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Records as they were appended: one part of an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The stream.
+    pub stream: StreamId,
+    /// Offset of the first record.
+    pub first: u64,
+    /// How many records it holds.
+    pub records: u32,
+    /// The stream's running total of payload bytes before this frame.
+    pub bytes_before: u64,
+    /// When it was committed, in milliseconds since 1970.
+    pub ingest_ms: u64,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What a reader meets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Records.
+    Frame(Arc<Frame>),
+    /// Records that were acknowledged and can't be had any more.
+    Lost {
+        /// Which ones.
+        offsets: Range<u64>,
+        /// What happened to them.
+        why: String,
+    },
+}
+
+/// Why a read failed. Trying again may help; nothing was skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk refused to read.
+    #[error("can't read stream {stream} at offset {offset}: {source}")]
+    Io {
+        /// The stream's number.
+        stream: StreamId,
+        /// What was asked for.
+        offset: u64,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// A position in a stream. Cheap to make; holds no file open.
+pub struct Reader {
+    shared: Arc<Shared>,
+    stream: StreamId,
+    next: u64,
+    /// The segment of the last frame read.
+    hint: Option<Sequence>,
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// The bytes that were appended.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The offsets of its records.
+    #[must_use]
+    pub fn offsets(&self) -> Range<u64> {
+        self.first..self.first + u64::from(self.records)
+    }
+
+    /// The stream's running total of payload bytes before `offset`, which lies in this frame or at its end. The log doesn't
+    /// know where one record ends and the next begins, so bytes within a frame are shared out evenly; sums are exact.
+    #[must_use]
+    pub fn bytes_at(&self, offset: u64) -> u64 {
+        let within = offset.clamp(self.first, self.offsets().end) - self.first;
+        let share = self.payload.len() as u128 * u128::from(within) / u128::from(self.records.max(1));
+        self.bytes_before + u64::try_from(share).expect("at most the payload's length")
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        self.payload.len() + size_of::<Self>() + 32
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, stream: StreamId, from: u64) -> Self {
+        Self { shared, stream, next: from, hint: None }
+    }
+
+    /// The offset of the next record.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Goes on at `offset`.
+    pub fn seek(&mut self, offset: u64) {
+        if offset < self.next {
+            self.hint = None;
+        }
+        self.next = offset;
+    }
+
+    /// Whether the next item needs no disk.
+    #[must_use]
+    pub fn in_memory(&self) -> bool {
+        let catalog = self.shared.catalog_read();
+        let durable = catalog.stream(self.stream).map_or(0, |stream| stream.row.next);
+        self.next >= durable || catalog.tail.get(self.stream, self.next).is_some()
+    }
+
+    /// The next item, or `None` at the durable tail. A first frame may start before the position asked for.
+    ///
+    /// # Errors
+    /// When the disk can't be read. The position stays.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the usual name; the result is no iterator's, since the tail moves"
+    )]
+    pub fn next(&mut self) -> Result<Option<Item>, ReadError> {
+        let (durable, first_kept) = {
+            let catalog = self.shared.catalog_read();
+            let Some(stream) = catalog.stream(self.stream) else { return Ok(None) };
+            if self.next >= stream.row.next {
+                return Ok(None);
+            }
+            if let Some(frame) = catalog.tail.get(self.stream, self.next) {
+                self.next = frame.offsets().end;
+                self.hint = None; // whoever was served from memory is near the newest segment
+                return Ok(Some(Item::Frame(frame)));
+            }
+            (stream.row.next, stream.row.first_kept)
+        };
+        if self.next < first_kept {
+            return Ok(Some(self.lost(first_kept, "no longer kept")));
+        }
+        self.next_from_disk(durable)
+    }
+
+    fn next_from_disk(&mut self, durable: u64) -> Result<Option<Item>, ReadError> {
+        let failed = |source| ReadError::Io { stream: self.stream, offset: self.next, source };
+        // A segment may be recycled between finding a frame in it and reading it: look again, then.
+        for _ in 0..3 {
+            let Some((sequence, frame)) = self.find().map_err(failed)? else {
+                return Ok(Some(self.lost(durable, "its frames are missing")));
+            };
+            if frame.first > self.next {
+                return Ok(Some(self.lost(frame.first.min(durable), "its frames are damaged or missing")));
+            }
+            match self.load(sequence, frame).map_err(failed)? {
+                Loaded::Frame(loaded) => {
+                    self.next = loaded.offsets().end;
+                    self.hint = Some(sequence);
+                    return Ok(Some(Item::Frame(loaded)));
+                }
+                Loaded::Damaged => {
+                    let why = format!("damaged on disk: segment {sequence}, position {}", frame.position);
+                    self.shared.note_damage(sequence, frame.position, Some((self.stream, frame.first..frame.next())));
+                    return Ok(Some(self.lost(frame.next(), &why)));
+                }
+                Loaded::Gone => self.hint = None,
+            }
+        }
+        Err(failed(io::Error::other("segments are reclaimed faster than they are read")))
+    }
+
+    fn lost(&mut self, to: u64, why: &str) -> Item {
+        let offsets = self.next..to;
+        self.next = to;
+        Item::Lost { offsets, why: why.to_owned() }
+    }
+
+    /// The frame that holds the next record, or the first one behind it.
+    fn find(&self) -> io::Result<Option<(Sequence, FrameRef)>> {
+        match self.hint {
+            Some(hint) => self.find_forward(hint),
+            None => self.find_backward(),
+        }
+    }
+
+    fn find_forward(&self, from: Sequence) -> io::Result<Option<(Sequence, FrameRef)>> {
+        let mut at = from;
+        loop {
+            let step = self.shared.catalog_read().next_segment(at, self.stream, self.next);
+            let Some((sequence, place)) = step else { return Ok(None) };
+            if let Some(frame) = self.resolve(sequence, place)?.0 {
+                return Ok(Some((sequence, frame)));
+            }
+            at = Sequence(sequence.0 + 1);
+        }
+    }
+
+    /// From the newest segment back: most readers without a hint are near the tail.
+    fn find_backward(&self) -> io::Result<Option<(Sequence, FrameRef)>> {
+        let mut best = None;
+        let mut before = Sequence(u64::MAX);
+        loop {
+            let step = self.shared.catalog_read().previous_segment(before, self.stream, self.next);
+            let Some((sequence, place)) = step else { return Ok(best) };
+            match self.resolve(sequence, place)? {
+                (Some(frame), _) if frame.first <= self.next => return Ok(Some((sequence, frame))),
+                (Some(frame), _) => best = Some((sequence, frame)),
+                // Frames of ours, all before what we look for: earlier segments hold only earlier ones.
+                (None, true) => return Ok(best),
+                (None, false) => {}
+            }
+            before = sequence;
+        }
+    }
+
+    /// The frame, and whether the segment holds frames of this stream at all.
+    fn resolve(&self, sequence: Sequence, place: Place) -> io::Result<(Option<FrameRef>, bool)> {
+        match place {
+            Place::Known(frame) => Ok((frame, frame.is_some())),
+            Place::OnDisk => {
+                let Some(index) = self.shared.index(sequence)? else { return Ok((None, false)) };
+                Ok((index.locate(self.stream, self.next), index.locate(self.stream, 0).is_some()))
+            }
+        }
+    }
+
+    fn load(&self, sequence: Sequence, frame: FrameRef) -> io::Result<Loaded> {
+        if let Some(kept) = self.shared.read_cache.get(self.stream, frame.first) {
+            return Ok(Loaded::Frame(kept));
+        }
+        let Some(file) = self.shared.segment_file(sequence)? else { return Ok(Loaded::Gone) };
+        let mut bytes = vec![0; FRAME_HEADER_BYTES as usize + frame.payload_len as usize];
+        let read = read_exact_at(&*file, &mut bytes, u64::from(frame.position));
+        if !self.shared.catalog_read().segments.contains_key(&sequence) {
+            return Ok(Loaded::Gone);
+        }
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Loaded::Damaged),
+            other => other?,
+        }
+        let identity = Identity::new(self.shared.log_id, sequence);
+        let header = match FrameHeader::decode_whole(&identity, frame.position, &bytes) {
+            Ok((header, _)) if header.stream == self.stream && header.first == frame.first => header,
+            _ => return Ok(Loaded::Damaged),
+        };
+        bytes.drain(..FRAME_HEADER_BYTES as usize);
+        let loaded = Arc::new(Frame::of(&header, bytes));
+        self.shared.read_cache.put(&loaded);
+        Ok(Loaded::Frame(loaded))
+    }
+}
+
+enum Loaded {
+    Frame(Arc<Frame>),
+    Damaged,
+    /// The segment was reclaimed meanwhile.
+    Gone,
+}
+
+impl Frame {
+    pub(crate) fn of(header: &FrameHeader, payload: Vec<u8>) -> Self {
+        let FrameHeader { stream, first, records, bytes_before, ingest_ms, .. } = *header;
+        Self { stream, first, records, bytes_before, ingest_ms, payload }
+    }
+}

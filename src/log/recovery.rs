@@ -1,0 +1,154 @@
+//! Decides, from the bytes of an unsealed segment, what was acknowledged, what is damaged, and where to cut.
+//!
+//! Pure: bytes in, verdict out. The rule (docs/durability.md has the proof by cases): every frame names the position up
+//! to which the segment was synced when it was written. Let S be the greatest of these, of what the floor recorded, and
+//! of what the next segment's header says. Below S everything was acknowledged, so a broken frame there is *damage*:
+//! it is named and what follows is read. At or above S nothing was ever acknowledged behind the first broken frame, and
+//! all of it is cut, valid-looking or not, because in a torn group any sector may have landed.
+
+use super::frame::{FrameHeader, Identity, NotAFrame};
+use super::limits::{FRAME_ALIGN, SEGMENT_HEADER_BYTES};
+use std::ops::Range;
+
+/// What a segment's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// The frames to keep, in the order of their positions.
+    pub(crate) frames: Vec<Found>,
+    /// Where the kept part ends: everything behind is cut.
+    pub(crate) end: u32,
+    /// Everything below was synced before the crash.
+    pub(crate) synced: u32,
+    /// Broken places below `synced`: acknowledged data that is damaged.
+    pub(crate) holes: Vec<Hole>,
+    /// A frame of a version from the future stands here.
+    pub(crate) newer: Option<u8>,
+}
+
+/// A frame and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) position: u32,
+    pub(crate) header: FrameHeader,
+}
+
+/// Damaged bytes of acknowledged frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) positions: Range<u32>,
+    /// The frame's header, when only its payload is damaged: says exactly what is lost.
+    pub(crate) named: Option<FrameHeader>,
+}
+
+/// Reads a segment that was not sealed. `bytes` is the whole file (header included), up to the successor's cut where
+/// there is one; `known_synced` is what other sources say was synced (0 for nothing).
+pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
+    let seen = walk(identity, bytes);
+    let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let named = seen.pieces.iter().filter_map(Piece::header).map(|header| header.synced).max().unwrap_or(0);
+    let synced = named.max(known_synced).max(SEGMENT_HEADER_BYTES).min(file_end.max(SEGMENT_HEADER_BYTES));
+    let mut scan = Scan { frames: Vec::new(), end: synced, synced, holes: Vec::new(), newer: seen.newer };
+    let mut group: Vec<Found> = Vec::new(); // an append above S whose last frame has not been seen yet
+    let mut whole = true; // nothing at or above S was broken so far
+    for piece in seen.pieces {
+        let Range { start, end } = piece.positions();
+        if start < synced {
+            match piece {
+                Piece::Frame(found) => scan.frames.push(found),
+                Piece::Broken { named, .. } => {
+                    scan.holes.push(Hole { positions: start..end.min(synced), named });
+                    whole &= end <= synced;
+                }
+            }
+            continue;
+        }
+        let expected = group.last().map_or(scan.end, |last| last.position + last.header.stored_len());
+        match piece {
+            Piece::Frame(found) if whole && start == expected && found.header.group_first == group.is_empty() => {
+                group.push(found);
+                if found.header.group_last {
+                    scan.end = end;
+                    scan.frames.append(&mut group);
+                }
+            }
+            _ => whole = false,
+        }
+        if !whole {
+            break;
+        }
+    }
+    scan
+}
+
+/// A stretch of a segment: a good frame, or bytes that are none.
+#[derive(Debug)]
+enum Piece {
+    Frame(Found),
+    Broken { positions: Range<u32>, named: Option<FrameHeader> },
+}
+
+struct Walk {
+    pieces: Vec<Piece>,
+    newer: Option<u8>,
+}
+
+/// Everything in the file, frame by frame, with the broken stretches between them.
+fn walk(identity: &Identity, bytes: &[u8]) -> Walk {
+    let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut walk = Walk { pieces: Vec::new(), newer: None };
+    let mut position = SEGMENT_HEADER_BYTES;
+    while position < file_end {
+        match FrameHeader::decode_whole(identity, position, &bytes[position as usize..]) {
+            Ok((header, _)) => {
+                walk.pieces.push(Piece::Frame(Found { position, header }));
+                position = position.saturating_add(header.stored_len());
+            }
+            Err(NotAFrame::Payload(header)) => {
+                let end = position.saturating_add(header.stored_len()).min(file_end);
+                // The length is the header's word, and the header is good: but a frame that starts inside wins, since
+                // a payload can be cut short by what was written over it.
+                let end = next_header(identity, bytes, position + FRAME_ALIGN, end).unwrap_or(end);
+                walk.pieces.push(Piece::Broken { positions: position..end, named: Some(header) });
+                position = end;
+            }
+            Err(NotAFrame::Version(version)) => {
+                walk.newer = Some(version);
+                break;
+            }
+            Err(NotAFrame::Header) => {
+                let end = next_header(identity, bytes, position + FRAME_ALIGN, file_end).unwrap_or(file_end);
+                walk.pieces.push(Piece::Broken { positions: position..end, named: None });
+                position = end;
+            }
+        }
+    }
+    walk
+}
+
+/// The first position in `from..to` at which a good header of this segment stands.
+fn next_header(identity: &Identity, bytes: &[u8], from: u32, to: u32) -> Option<u32> {
+    (from..to)
+        .step_by(FRAME_ALIGN as usize)
+        .find(|&at| !matches!(FrameHeader::decode(identity, at, &bytes[at as usize..]), Err(NotAFrame::Header)))
+}
+
+// === impl Piece ===
+
+impl Piece {
+    fn positions(&self) -> Range<u32> {
+        match self {
+            Self::Frame(found) => found.position..found.position.saturating_add(found.header.stored_len()),
+            Self::Broken { positions, .. } => positions.clone(),
+        }
+    }
+
+    fn header(&self) -> Option<&FrameHeader> {
+        match self {
+            Self::Frame(found) => Some(&found.header),
+            Self::Broken { named, .. } => named.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The header of a segment file: whose it is, which number it has, and where its predecessor ends.
+//!
+//! The predecessor's end is what makes a failed sync harmless: bytes that a dying file lets out late lie behind the
+//! cut that the next segment's header names, and recovery ignores them. Segments of the same class between the
+//! predecessor and this one are void: nothing in them was ever acknowledged.
+
+use super::limits::SEGMENT_HEADER_BYTES;
+use crate::offset::{LogId, Sequence};
+
+const MAGIC: [u8; 8] = *b"forebayS";
+const VERSION: u32 = 1;
+
+/// Which streams a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Streams of applications, and the plans that go with them.
+    Main,
+    /// Streams of our own (`!…`), kept apart so that a dead letter pins no impressions.
+    System,
+}
+
+/// A segment's first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) log: LogId,
+    pub(crate) sequence: Sequence,
+    pub(crate) class: Class,
+    pub(crate) created_ms: u64,
+    pub(crate) predecessor: Option<Predecessor>,
+}
+
+/// Where the last good segment of the class before this one ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    pub(crate) sequence: Sequence,
+    /// Its last successful sync: what lies behind was never acknowledged.
+    pub(crate) end: u32,
+}
+
+/// Why a header was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadHeader {
+    /// Not ours, torn or damaged.
+    Damaged,
+    /// Ours, whole, and of a version that this program doesn't know.
+    Version(u32),
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let mut b = [0; SEGMENT_HEADER_BYTES as usize];
+        b[0..8].copy_from_slice(&MAGIC);
+        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        b[12] = match self.class {
+            Class::Main => 0,
+            Class::System => 1,
+        };
+        b[13] = u8::from(self.predecessor.is_some());
+        b[16..32].copy_from_slice(&self.log.0.to_le_bytes());
+        b[32..40].copy_from_slice(&self.sequence.0.to_le_bytes());
+        b[40..48].copy_from_slice(&self.created_ms.to_le_bytes());
+        if let Some(predecessor) = self.predecessor {
+            b[48..56].copy_from_slice(&predecessor.sequence.0.to_le_bytes());
+            b[56..60].copy_from_slice(&predecessor.end.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&b[..124]);
+        b[124..].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+        let b = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Damaged)?;
+        let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"));
+        if b[..8] != MAGIC || crc32fast::hash(&b[..124]) != u32_at(124) {
+            return Err(BadHeader::Damaged);
+        }
+        // Magic and checksum keep their places in every version, so that a version is told apart from damage.
+        if u32_at(8) != VERSION {
+            return Err(BadHeader::Version(u32_at(8)));
+        }
+        let class = match b[12] {
+            0 => Class::Main,
+            1 => Class::System,
+            _ => return Err(BadHeader::Damaged),
+        };
+        Ok(Self {
+            log: LogId(u128::from_le_bytes(b[16..32].try_into().expect("sixteen bytes"))),
+            sequence: Sequence(u64_at(32)),
+            class,
+            created_ms: u64_at(40),
+            predecessor: (b[13] == 1).then(|| Predecessor { sequence: Sequence(u64_at(48)), end: u32_at(56) }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            log: LogId(0xfeed),
+            sequence: Sequence(9),
+            class: Class::System,
+            created_ms: 77,
+            predecessor: Some(Predecessor { sequence: Sequence(7), end: 4096 }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(SegmentHeader::decode(&header().encode()), Ok(header()));
+        let first = SegmentHeader { predecessor: None, class: Class::Main, ..header() };
+        assert_eq!(SegmentHeader::decode(&first.encode()), Ok(first));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = header().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut broken = bytes;
+            broken[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&broken), Err(BadHeader::Damaged), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named_and_not_taken_for_damage() {
+        let mut bytes = header().encode();
+        bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..124]);
+        bytes[124..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Version(2)));
+    }
+}

@@ -1,0 +1,377 @@
+//! The log through its public door, on a disk in memory. Crashes and faults are in storage-tests/.
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::disk::counted::CountedDisk;
+use crate::disk::mem::MemDisk;
+use std::sync::mpsc::sync_channel;
+
+const DIR: &str = "/log";
+
+struct Bench {
+    disk: Arc<CountedDisk>,
+    clock: ManualClock,
+    options: LogOptions,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let disk = Arc::new(CountedDisk::new(Arc::new(MemDisk::new())));
+        Self { disk, clock: ManualClock::at(1_000_000), options: LogOptions::small() }
+    }
+
+    fn open(&self) -> Log {
+        self.try_open().expect("the log opens")
+    }
+
+    fn try_open(&self) -> Result<Log, OpenError> {
+        let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
+        Log::open(disk, Arc::new(self.clock.clone()), Path::new(DIR), self.options.clone())
+    }
+}
+
+fn part(byte: u8, len: usize, records: u32) -> Payload {
+    Payload { bytes: vec![byte; len], records }
+}
+
+fn append(log: &Log, stream: &str, byte: u8, len: usize, records: u32) -> Range<u64> {
+    log.append_wait(stream, vec![part(byte, len, records)]).expect("appended").offsets
+}
+
+/// All that a stream holds: offsets and first payload byte of each frame, or the range lost.
+fn read(log: &Log, stream: &str, from: u64) -> Vec<(Range<u64>, Option<u8>)> {
+    let mut reader = log.reader(log.stream(stream).expect("the stream exists"), from);
+    let mut items = Vec::new();
+    while let Some(item) = reader.next().expect("the disk reads") {
+        items.push(match item {
+            Item::Frame(frame) => (frame.offsets(), frame.payload().first().copied()),
+            Item::Lost { offsets, .. } => (offsets, None),
+        });
+    }
+    items
+}
+
+#[test]
+fn what_is_appended_is_read_by_stream_in_order_and_after_reopening() {
+    let bench = Bench::new();
+    let log = bench.open();
+    assert_eq!(append(&log, "a", 1, 100, 10), 0..10);
+    assert_eq!(append(&log, "b", 2, 100, 5), 0..5);
+    assert_eq!(append(&log, "a", 3, 100, 10), 10..20);
+    let expected = vec![(0..10, Some(1)), (10..20, Some(3))];
+    assert_eq!(read(&log, "a", 0), expected);
+    assert_eq!(read(&log, "a", 12), [(10..20, Some(3))], "a first frame may start earlier");
+    log.close().expect("closed");
+    drop(log);
+    let log = bench.open();
+    assert_eq!(read(&log, "a", 0), expected);
+    assert_eq!(read(&log, "b", 0), [(0..5, Some(2))]);
+    assert_eq!(append(&log, "a", 4, 100, 1), 20..21);
+    assert_eq!(log.durable(log.stream("a").expect("known")), Tail { offset: 21, bytes: 300 });
+}
+
+#[test]
+fn a_lone_append_costs_one_write_and_one_sync() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "a", 1, 100, 1);
+    let before = bench.disk.counts();
+    append(&log, "a", 1, 100, 1);
+    let cost = bench.disk.counts() - before;
+    assert_eq!((cost.writes, cost.file_syncs, cost.dir_syncs), (1, 1, 0));
+}
+
+#[test]
+fn appends_that_wait_share_one_sync() {
+    let mut bench = Bench::new();
+    bench.options.inline = false;
+    let log = bench.open();
+    append(&log, "warm", 1, 10, 1);
+    // The writer is busy with a callback: everything that comes meanwhile goes with the next commit.
+    let (entered, wait_entered) = sync_channel(1);
+    let (release, wait_release) = sync_channel::<()>(1);
+    log.append(
+        "a",
+        vec![1],
+        1,
+        Box::new(move |_| {
+            entered.send(()).expect("the test listens");
+            wait_release.recv().expect("the test releases");
+        }),
+    )
+    .expect("queued");
+    wait_entered.recv().expect("the callback runs");
+    let before = bench.disk.counts();
+    let (done, wait_done) = sync_channel(100);
+    for i in 0..100u8 {
+        let done = done.clone();
+        log.append(
+            &format!("stream-{}", i % 7),
+            vec![i; 50],
+            1,
+            Box::new(move |result| {
+                done.send(result.is_ok()).expect("the test listens");
+            }),
+        )
+        .expect("queued");
+    }
+    release.send(()).expect("the callback waits");
+    assert!((0..100).all(|_| wait_done.recv().expect("answered")));
+    let cost = bench.disk.counts() - before;
+    assert_eq!(cost.file_syncs, 1, "a hundred waiting appends, one sync");
+}
+
+#[test]
+fn a_full_queue_refuses_or_waits_as_asked() {
+    let mut bench = Bench::new();
+    bench.options.inline = false;
+    bench.options.queue_bytes_max = 100;
+    let log = bench.open();
+    let (entered, wait_entered) = sync_channel(1);
+    let (release, wait_release) = sync_channel::<()>(1);
+    log.append(
+        "a",
+        vec![1; 10],
+        1,
+        Box::new(move |_| {
+            entered.send(()).expect("the test listens");
+            wait_release.recv().expect("the test releases");
+        }),
+    )
+    .expect("queued");
+    wait_entered.recv().expect("the callback runs");
+    log.append("a", vec![2; 90], 1, Box::new(|_| ())).expect("room for it");
+    let refused = log.append("a", vec![3; 11], 1, Box::new(|_| ()));
+    assert!(matches!(refused, Err(AppendError::Busy { queued: 90, limit: 100 })), "{refused:?}");
+    let waiter = std::thread::spawn({
+        let log = log.clone();
+        move || log.append_wait("a", vec![part(4, 50, 1)]).expect("appended").offsets
+    });
+    release.send(()).expect("the callback waits");
+    assert_eq!(waiter.join().expect("no panic"), 2..3);
+}
+
+#[test]
+fn a_panicking_callback_stops_nobody() {
+    let mut bench = Bench::new();
+    bench.options.inline = false;
+    let log = bench.open();
+    log.append("a", vec![1], 1, Box::new(|_| panic!("the owner's bug"))).expect("queued");
+    assert_eq!(append(&log, "a", 2, 1, 1), 1..2);
+}
+
+#[test]
+fn bad_appends_are_refused_with_what_is_wrong() {
+    let bench = Bench::new();
+    let log = bench.open();
+    let refused = |stream: &str, parts| log.append_wait(stream, parts).expect_err("refused");
+    assert!(matches!(refused("", vec![part(0, 1, 1)]), AppendError::BadName { .. }));
+    assert!(matches!(refused("a\nb", vec![part(0, 1, 1)]), AppendError::BadName { .. }));
+    assert!(matches!(refused(&"x".repeat(121), vec![part(0, 1, 1)]), AppendError::BadName { .. }));
+    assert!(matches!(refused("a", vec![]), AppendError::Empty));
+    assert!(matches!(refused("a", vec![part(0, 1, 0)]), AppendError::Empty));
+    let large = refused("a", vec![part(0, 600 << 10, 1), part(0, 600 << 10, 1)]);
+    assert!(matches!(large, AppendError::TooLarge { .. }), "{large}");
+    log.close().expect("closed");
+    assert!(matches!(refused("a", vec![part(0, 1, 1)]), AppendError::Closed));
+}
+
+#[test]
+fn an_append_larger_than_a_segment_gets_a_segment_of_its_own_size() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "a", 1, 100, 1);
+    assert_eq!(append(&log, "a", 2, 300 << 10, 7), 1..8);
+    append(&log, "a", 3, 100, 1);
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..8, Some(2)), (8..9, Some(3))]);
+}
+
+#[test]
+fn reading_what_is_no_longer_in_memory_touches_only_the_streams_own_frames() {
+    let mut bench = Bench::new();
+    bench.options.tail_cache_bytes = 0;
+    bench.options.segment_bytes = 1 << 20;
+    bench.options.budget_bytes = 64 << 20;
+    let log = bench.open();
+    for i in 0..50 {
+        append(&log, "mine", i, 100, 1);
+        append(&log, "other", i, 10_000, 1);
+    }
+    let before = bench.disk.counts();
+    assert_eq!(read(&log, "mine", 0).len(), 50);
+    let cost = bench.disk.counts() - before;
+    assert_eq!(cost.bytes_read, 50 * (100 + u64::from(limits::FRAME_HEADER_BYTES)));
+}
+
+#[test]
+fn a_tail_reader_reads_nothing_from_the_disk() {
+    let bench = Bench::new();
+    let log = bench.open();
+    for i in 0..10 {
+        append(&log, "a", i, 1000, 1);
+    }
+    let before = bench.disk.counts();
+    assert_eq!(read(&log, "a", 0).len(), 10);
+    assert_eq!((bench.disk.counts() - before).reads, 0);
+}
+
+#[test]
+fn a_segment_goes_when_all_its_streams_are_trimmed_and_the_window_is_over() {
+    let mut bench = Bench::new();
+    bench.options.replay_window = Duration::from_secs(60);
+    let log = bench.open();
+    for i in 0..40 {
+        append(&log, "a", i, 4000, 1);
+        append(&log, "b", i, 4000, 1);
+    }
+    log.housekeep();
+    let all = log.stats().segments;
+    assert!(all >= 4, "{all} segments");
+    let (a, b) = (log.stream("a").expect("known"), log.stream("b").expect("known"));
+    log.trim(a, 40);
+    bench.clock.advance(Duration::from_secs(61));
+    log.housekeep();
+    assert_eq!(log.stats().segments, all, "b still needs them");
+    log.trim(b, 40);
+    log.housekeep();
+    assert_eq!(log.stats().segments, 1, "all but the one that is written to");
+    assert!(log.first_kept(a) > 0);
+    let next = append(&log, "a", 99, 10, 1);
+    assert_eq!(next, 40..41);
+}
+
+#[test]
+fn settled_segments_stay_for_the_replay_window() {
+    let mut bench = Bench::new();
+    bench.options.replay_window = Duration::from_secs(60);
+    let log = bench.open();
+    for i in 0..20 {
+        append(&log, "a", i, 4000, 1);
+    }
+    log.trim(log.stream("a").expect("known"), 20);
+    log.housekeep();
+    assert_eq!(read(&log, "a", 0).len(), 20, "still there for replay");
+}
+
+#[test]
+fn a_quiet_stream_goes_on_where_it_was_after_its_frames_are_reclaimed() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "quiet", 1, 100, 7);
+    for i in 0..40 {
+        append(&log, "busy", i, 4000, 1);
+    }
+    log.trim(log.stream("quiet").expect("known"), 7);
+    log.trim(log.stream("busy").expect("known"), 40);
+    log.housekeep();
+    assert_eq!(log.first_kept(log.stream("quiet").expect("known")), 7);
+    drop(log);
+    let log = bench.open();
+    assert_eq!(append(&log, "quiet", 2, 100, 1), 7..8);
+    assert_eq!(log.durable(log.stream("quiet").expect("known")).bytes, 200);
+    assert_eq!(read(&log, "quiet", 7), [(7..8, Some(2))]);
+}
+
+#[test]
+fn recycled_files_show_nothing_of_what_they_held() {
+    let bench = Bench::new();
+    let log = bench.open();
+    for round in 0..6u8 {
+        for _ in 0..30 {
+            append(&log, "a", round, 4000, 1);
+        }
+        log.trim(log.stream("a").expect("known"), u64::MAX);
+        log.housekeep();
+    }
+    assert!(log.stats().segments_reclaimed > 5);
+    drop(log);
+    let log = bench.open();
+    assert_eq!(log.damages(), []);
+    let tail = log.durable(log.stream("a").expect("known"));
+    assert_eq!(tail, Tail { offset: 180, bytes: 180 * 4000 });
+}
+
+#[test]
+fn a_full_budget_refuses_applications_serves_our_own_and_ends_when_there_is_room() {
+    let mut bench = Bench::new();
+    bench.options.budget_bytes = 6 * (64 << 10);
+    let log = bench.open();
+    let mut taken = 0;
+    let refused = loop {
+        match log.append_wait("a", vec![part(1, 4000, 1)]) {
+            Ok(_) => taken += 1,
+            Err(e) => break e,
+        }
+        assert!(taken < 1000, "the budget holds");
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+    assert!(log.stats().bytes_used <= bench.options.budget_bytes);
+    append(&log, PLANS_STREAM, 7, 100, 1);
+    append(&log, "!dead/x", 7, 100, 1);
+    log.housekeep();
+    assert!(log.append_wait("a", vec![part(1, 4000, 1)]).is_err(), "nothing was freed yet");
+    log.trim(log.stream("a").expect("known"), taken);
+    log.housekeep();
+    assert_eq!(append(&log, "a", 2, 4000, 1), taken..taken + 1);
+    assert_eq!(log.state(), LogState::Serving);
+}
+
+#[test]
+fn a_second_log_on_the_directory_is_refused_and_told_by_whom() {
+    let bench = Bench::new();
+    let log = bench.open();
+    let Err(refused) = bench.try_open() else { panic!("opened twice") };
+    let text = refused.to_string();
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    drop(log);
+    bench.open();
+}
+
+#[test]
+fn offsets_seen_by_others_are_never_given_again() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "a", 1, 10, 5);
+    log.raise_next("a", 9);
+    log.raise_next("new", 3);
+    assert_eq!(append(&log, "a", 2, 10, 1), 9..10);
+    assert_eq!(append(&log, "new", 2, 10, 1), 3..4);
+    assert_eq!(read(&log, "a", 0), [(0..5, Some(1)), (5..9, None), (9..10, Some(2))]);
+    drop(log);
+    let log = bench.open();
+    assert_eq!(read(&log, "a", 0), [(0..5, Some(1)), (5..9, None), (9..10, Some(2))]);
+}
+
+#[test]
+fn bytes_within_a_frame_are_shared_out_and_sum_up() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "a", 1, 100, 3);
+    append(&log, "a", 1, 50, 2);
+    let a = log.stream("a").expect("known");
+    let at: Vec<u64> = (0..=5).map(|offset| log.bytes_at(a, offset).expect("readable")).collect();
+    assert_eq!(at, [0, 33, 66, 100, 125, 150]);
+}
+
+#[test]
+fn a_watcher_hears_of_each_stream_after_the_commit() {
+    let bench = Bench::new();
+    let log = bench.open();
+    let heard: Arc<Mutex<Vec<(StreamId, u64)>>> = Arc::default();
+    let sink = Arc::clone(&heard);
+    log.watch(Arc::new(move |stream, tail| sink.lock().expect("no panic").push((stream, tail))));
+    append(&log, "a", 1, 10, 4);
+    append(&log, "b", 1, 10, 2);
+    assert_eq!(*heard.lock().expect("no panic"), [(StreamId(0), 4), (StreamId(1), 2)]);
+}
+
+#[test]
+fn a_stream_known_only_from_a_cursor_keeps_its_name_across_a_crash() {
+    let bench = Bench::new();
+    let log = bench.open();
+    log.raise_next("new", 3);
+    append(&log, "new", 2, 10, 1);
+    drop(log); // no close: the table was never written
+    let log = bench.open();
+    assert_eq!(read(&log, "new", 3), [(3..4, Some(2))]);
+}
