@@ -6,9 +6,14 @@
 
 use super::cursor_store::{CursorStore, KeyValue, StoreError};
 use std::path::Path;
+use std::time::Duration;
 
 /// Bytes of sled's page cache. Ten thousand cursors take about a fifth of it.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// How often, and how far apart, a lock that sled still holds is tried again: two seconds in all.
+const LOCK_TRIES: usize = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Cursor hints in a sled directory of their own.
 pub(crate) struct SledStore {
@@ -19,6 +24,14 @@ impl SledStore {
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         // No flusher of its own: we flush once a tick, and a hint that a power cut takes back is no loss.
         let config = sled::Config::default().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        // sled lets go of its lock some time after its last handle is dropped. Two processes never meet here: the data
+        // directory has a lock of its own.
+        for _ in 0..LOCK_TRIES {
+            match config.open() {
+                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::sleep(LOCK_PAUSE),
+                opened => return Ok(Self { db: opened? }),
+            }
+        }
         Ok(Self { db: config.open()? })
     }
 }

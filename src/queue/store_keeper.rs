@@ -38,6 +38,8 @@ struct State {
     /// Why the store is not used any more.
     given_up: Option<Arc<str>>,
     closing: bool,
+    /// The thread is done with the store. Not so of one that was given up because it hangs.
+    ended: bool,
     batches: u64,
 }
 
@@ -129,7 +131,7 @@ impl StoreKeeper {
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let working = |state: &mut State| state.given_up.is_none();
+        let working = |state: &mut State| !state.ended;
         let state = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, working);
         if state.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             return; // it hangs: leave it behind
@@ -162,7 +164,9 @@ fn run(open: &OpenStore, opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>
     };
     // Dropping a store may panic as well as using it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
-    shared.lock().give_up(why);
+    let mut state = shared.lock();
+    state.give_up(why);
+    state.ended = true;
     shared.changed.notify_all();
 }
 
@@ -221,6 +225,7 @@ mod tests {
     use std::path::Path;
 
     const SOON: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Does what it is told at each batch.
     struct Unruly {
@@ -250,7 +255,7 @@ mod tests {
     }
 
     fn open(open: OpenStore) -> Result<(StoreKeeper, Vec<KeyValue>), OpenFailure> {
-        StoreKeeper::open(open, Arc::new(SystemClock::new()), SOON, false)
+        StoreKeeper::open(open, Arc::new(SystemClock::new()), PATIENCE, false)
     }
 
     fn value(n: u8) -> KeyValue {
@@ -263,7 +268,7 @@ mod tests {
         let (keeper, found) = open(StoreChoice::Memory(store.clone()).opener(Path::new(""))).expect("it opens");
         assert_eq!(found, []);
         (0..60).for_each(|n| keeper.offer([value(n)]));
-        keeper.close(Duration::from_secs(10));
+        keeper.close(PATIENCE);
         let (_, found) = open(StoreChoice::Memory(store).opener(Path::new(""))).expect("it opens");
         assert_eq!(found, [value(57), value(58), value(59)]);
     }
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn offers_made_while_the_store_is_busy_are_one_batch() {
         let (enter, entered) = sync_channel(1);
-        let (leave, left) = sync_channel(1);
+        let (leave, left) = sync_channel::<()>(1);
         let left = Mutex::new(left);
         let store = unruly(&MemStore::default(), false, move || {
             let _ = enter.send(());
@@ -284,7 +289,7 @@ mod tests {
             keeper.offer([value(n as u8)]);
         }
         drop(leave); // lets it go on for good
-        keeper.close(Duration::from_secs(10));
+        keeper.close(PATIENCE);
         assert_eq!(keeper.batches(), 2);
     }
 
@@ -295,7 +300,8 @@ mod tests {
                 std::thread::park()
             }
         });
-        assert!(matches!(open(hangs), Err(OpenFailure::Hung(_))));
+        let opened = StoreKeeper::open(hangs, Arc::new(SystemClock::new()), SOON, false);
+        assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
     }
 
     #[test]
@@ -312,7 +318,7 @@ mod tests {
         ] {
             let (keeper, _) = open(store).expect("it opens");
             keeper.offer([value(1)]);
-            keeper.close(Duration::from_secs(10));
+            keeper.close(PATIENCE);
             assert!(keeper.given_up().is_some_and(|why| why.contains("refused")));
             keeper.offer([value(2)]);
             assert!(keeper.shared.lock().waiting.is_empty());
@@ -329,10 +335,10 @@ mod tests {
             }
         });
         let clock = ManualClock::at(0);
-        let (keeper, _) = StoreKeeper::open(store, Arc::new(clock.clone()), SOON, false).expect("it opens");
+        let (keeper, _) = StoreKeeper::open(store, Arc::new(clock.clone()), PATIENCE, false).expect("it opens");
         keeper.offer([value(1)]);
         entered.recv().expect("the store has the batch");
-        clock.advance(SOON);
+        clock.advance(PATIENCE);
         keeper.offer([value(2)]);
         assert_eq!(keeper.given_up(), None, "still within its time");
         clock.advance(SOON);
