@@ -73,7 +73,7 @@ impl Planner {
     }
 
     /// Sends all that waits as one append, and with inline appends whatever gathers meanwhile.
-    fn send(&self, mut state: MutexGuard<'_, State>, tail: u64) {
+    fn send<'a>(&'a self, mut state: MutexGuard<'a, State>, tail: u64) {
         loop {
             let plans = std::mem::take(&mut state.waiting);
             if plans.is_empty() {
@@ -108,7 +108,7 @@ impl Planner {
     /// Tells everybody, and only then takes the append off its way: in between a plan is known by its queue and here.
     fn finish(&self, waiting: &Mutex<Option<Vec<Planned>>>, appended: Result<Appended, AppendError>) {
         let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let tail = appended.as_ref().map(|appended| appended.offsets.end);
+        let tail = appended.as_ref().ok().map(|appended| appended.offsets.end);
         match appended.map_err(Arc::new) {
             Ok(Appended { offsets, .. }) => {
                 waiting.into_iter().flatten().zip(offsets).for_each(|(planned, offset)| planned(Ok(offset)));
@@ -118,7 +118,7 @@ impl Planner {
             }
         }
         let mut state = self.lock();
-        let tail = tail.ok().or(state.on_its_way).unwrap_or_default();
+        let tail = tail.or(state.on_its_way).unwrap_or_default();
         state.on_its_way = None;
         if !self.shared.inline {
             self.send(state, tail);
