@@ -13,6 +13,7 @@ pub use log::{
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
-    Balance, Count, Cursor, CursorStore, FloorDamage, FloorError, KeyValue, Lag, MemStore, OpenStore, PlanError,
-    Settled, SettledRange, StoreChoice, StoreError,
+    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, FloorDamage, FloorError, KeyValue, Lag,
+    MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError, QueueOptions, Queues, QueuesStats, Settled,
+    SettledRange, Slice, Start, StoreChoice, StoreError,
 };

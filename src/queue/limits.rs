@@ -34,4 +34,11 @@ pub(crate) const PLANS_WAITING_MAX: usize = 65_536;
 /// Bytes of plans in one frame: stays below the log's frame limit, holds about 4,000 plans.
 pub(crate) const PLAN_FRAME_BYTES_MAX: usize = 192 * 1024;
 
+/// Bytes of frames that all queues together keep between two batches: 128 frames of the usual size. A queue beyond it
+/// reads its frame again for the next batch, mostly from the log's caches.
+pub(crate) const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Plans of queues that the floor does not know (it was damaged), kept for when they are made again.
+pub(crate) const ORPHANED_PLANS_MAX: usize = 65_536;
+
 const _: () = assert!(PLANS_WAITING_MAX >= 256 * SETTLED_RANGES_MAX);

@@ -64,7 +64,7 @@ fn floor_of(entries: impl IntoIterator<Item = FloorEntry>) -> MemDisk {
     let disk = fresh_disk();
     let mut floor = new_floor(Arc::new(disk.clone()));
     entries.into_iter().for_each(|entry| assert!(floor.add(entry).is_some()));
-    floor.set_synced(vec![SyncedMark { sequence: Sequence(3), position: 77 }]);
+    floor.add_synced(vec![SyncedMark { sequence: Sequence(3), position: 77 }]);
     floor.commit().expect("the disk is sound");
     disk
 }
