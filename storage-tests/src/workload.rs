@@ -145,10 +145,18 @@ impl Session {
             Err(e) => return Err(format!("the log does not open: {e}")),
         }
         let log = self.log.as_ref().expect("just opened");
-        match self.model.check_reopened(log) {
-            Err(_) if self.disk.crashed() || self.faulty => Ok(false),
+        // On a copy: where a bad disk ends the look at it early, nothing is decided.
+        let mut seen = self.model.clone();
+        match seen.check_reopened(log) {
+            Err(_) if self.disk.crashed() || self.faulty => {
+                self.log = None;
+                Ok(false)
+            }
             Err(e) => Err(e),
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.model = seen;
+                Ok(true)
+            }
         }
     }
 
