@@ -140,6 +140,12 @@ impl Writer {
             }
             Err(e) => {
                 self.abandon(shared, lane);
+                // The numbers of these streams may have reached the disk with their names: nobody else gets them.
+                let mut catalog = shared.catalog_write();
+                for name in prepared.declared {
+                    catalog.add_stream(name);
+                }
+                drop(catalog);
                 let error = shared.disk_error(&e);
                 let refused = prepared.answers.into_iter().map(|(done, _)| done);
                 for done in refused.chain(later.into_iter().map(|append| append.done)) {
@@ -317,7 +323,11 @@ impl Writer {
     fn roll(&mut self, shared: &Shared, lane: usize, needed: u64, purpose: Purpose) -> io::Result<()> {
         let bytes = u32::try_from(needed).map_err(io::Error::other)?.max(shared.options.segment_bytes);
         let class = self.lanes[lane].class;
-        let name = FileName::Segment(self.next_sequence, class);
+        // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
+        let sequence = self.next_sequence;
+        self.next_sequence = Sequence(sequence.0 + 1);
+        shared.set_next_sequence(self.next_sequence);
+        let name = FileName::Segment(sequence, class);
         let make = |room: bool, purpose| {
             shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, room)
         };
@@ -337,7 +347,7 @@ impl Writer {
             other => other?,
         };
         self.retire_active(shared, lane, false);
-        self.adopt(shared, lane, fresh, restricted);
+        self.adopt(shared, lane, sequence, fresh, restricted);
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
         let active = self.lanes[lane].active.as_ref().expect("just adopted");
         let header = self.header_of(shared, lane, active.sequence);
@@ -397,10 +407,7 @@ impl Writer {
         shared.request_housekeeping();
     }
 
-    fn adopt(&mut self, shared: &Shared, lane: usize, fresh: Fresh, restricted: bool) {
-        let sequence = self.next_sequence;
-        self.next_sequence = Sequence(sequence.0 + 1);
-        shared.set_next_sequence(self.next_sequence);
+    fn adopt(&mut self, shared: &Shared, lane: usize, sequence: Sequence, fresh: Fresh, restricted: bool) {
         let class = self.lanes[lane].class;
         shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
         let mut catalog = shared.catalog_write();
