@@ -9,4 +9,7 @@ pub mod demo;
 pub mod impression;
 pub mod ingest;
 pub mod proto;
+pub mod ready;
+pub mod shutdown;
 pub mod sinks;
+pub mod telemetry;
