@@ -1,0 +1,502 @@
+//! The floor: the one place that decides what may be deleted from the log. Holds every queue's cursor and books, and
+//! how far the log was synced.
+//!
+//! A file of fixed-size pages, each with two slots. A commit writes the pages that changed, each into its older slot,
+//! and syncs once; nothing when nothing changed. A torn write leaves the other slot. What always holds:
+//!
+//! - An entry that was committed is in at least one sound slot, and from the end of the commit that put it on its page
+//!   on in both. So a commit that gives an entry a page (it is new, or outgrew its old one) has two rounds: first the
+//!   taking pages, then those again together with the rest. In between the entry may lie on two pages: the one with
+//!   the greater generation holds.
+//! - The number of pages is fixed for the life of the file and stands in every slot: a shorter file is damage, not a
+//!   small floor. A floor that needs more pages is written whole under another name and renamed into place.
+//! - After a failed write or sync nothing is written to that file again: the next commit writes a new one whole.
+//! - A page with both slots bad is damage: some queues are not known any more, so nothing may be deleted (`pinned`)
+//!   before the operator says so. That outlives a restart.
+//!
+//! Does not know which segment may go; see [`Queues::tick`](super::set::Queues::tick).
+
+mod entry;
+mod layout;
+mod page;
+
+pub(crate) use entry::FloorEntry;
+
+use super::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
+use crate::disk::{Disk, File, read_exact_at};
+use crate::{LogId, SyncedMark};
+use layout::Placement;
+use page::{Body, Header, Slot};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The name of the floor in the data directory.
+pub(crate) const FLOOR_NAME: &str = "floor";
+/// A floor that is being written whole.
+const SPARE_NAME: &str = "floor.new";
+/// A copy of the last floor that was found damaged, for whoever looks into it.
+const EVIDENCE_NAME: &str = "floor.bad";
+
+/// The floor, in memory and on disk.
+pub(crate) struct FloorFile {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    log_id: LogId,
+    /// `None`: the next commit writes a new file whole.
+    file: Option<Arc<dyn File>>,
+    /// Generation of the last round.
+    generation: u64,
+    entries: Vec<FloorEntry>,
+    /// The page of each entry; 0 while it has none.
+    page_of: Vec<u32>,
+    /// Entries that have no page yet.
+    homeless: Vec<u32>,
+    placement: Placement,
+    pages: Vec<PageState>,
+    changed: BTreeSet<usize>,
+    /// Pages with an entry that only one of their slots holds.
+    single: BTreeSet<usize>,
+    synced: Vec<SyncedMark>,
+    pinned: bool,
+    keep_evidence: bool,
+}
+
+/// The generations in a page's slots; 0 where there is nothing sound.
+#[derive(Debug, Clone, Copy, Default)]
+struct PageState {
+    slots: [u64; 2],
+}
+
+/// Number of an entry in this floor, for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntryId(u32);
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Committed {
+    /// Slots written.
+    pub(crate) slots: usize,
+    /// Syncs of the file.
+    pub(crate) syncs: usize,
+}
+
+/// Damage found in a floor. Cursors are missing, or could be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FloorDamage {
+    /// There is a log, but no floor.
+    #[error("the floor file is missing beside a log that has records")]
+    Missing,
+    /// The file is shorter than it was made.
+    #[error("the floor file has {bytes} bytes of {expected}")]
+    Truncated {
+        /// The file's length.
+        bytes: u64,
+        /// What it should be.
+        expected: u64,
+    },
+    /// Neither slot of a page is sound.
+    #[error("page {page} of the floor file has no sound slot")]
+    Page {
+        /// The page's number. Page 0 holds no cursors.
+        page: u32,
+    },
+    /// The file has no sound slot at all.
+    #[error("the floor file ({bytes} bytes) has no sound slot")]
+    Whole {
+        /// The file's length.
+        bytes: u64,
+    },
+    /// The floor is that of another log.
+    #[error("the floor file belongs to log {found}, not to this one")]
+    Foreign {
+        /// The log that it belongs to.
+        found: LogId,
+    },
+}
+
+impl FloorDamage {
+    /// Whether cursors may be missing, so that nothing may be deleted.
+    fn pins(&self) -> bool {
+        !matches!(self, Self::Page { page: 0 })
+    }
+}
+
+/// Why a floor cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FloorError {
+    /// The disk refused. What was to be written is not durable.
+    #[error("cannot {what} the floor file {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// Written by a newer program.
+    #[error("the floor file {path} has format version {version}, this program knows up to 1: use the newer program")]
+    NewerFormat {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+    },
+}
+
+impl FloorFile {
+    /// Reads the floor in `dir`, whatever state it is in. Writes nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or a newer program wrote it. Damage is no error.
+    pub(crate) fn load(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Found), FloorError> {
+        let mut floor = Self {
+            disk,
+            dir: dir.to_owned(),
+            log_id: LogId(0),
+            file: None,
+            generation: 0,
+            entries: Vec::new(),
+            page_of: Vec::new(),
+            homeless: Vec::new(),
+            placement: Placement::new(),
+            pages: Vec::new(),
+            changed: BTreeSet::new(),
+            single: BTreeSet::new(),
+            synced: Vec::new(),
+            pinned: false,
+            keep_evidence: false,
+        };
+        let path = dir.join(FLOOR_NAME);
+        let file = match floor.disk.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((floor, Found::Nothing)),
+            opened => opened.map_err(|source| FloorError::Io { what: "open", path: path.clone(), source })?,
+        };
+        let damage = floor.read(&*file, &path)?;
+        floor.pinned |= damage.iter().any(FloorDamage::pins);
+        floor.keep_evidence = !damage.is_empty();
+        floor.file = damage.is_empty().then_some(file);
+        Ok((floor, Found::File(damage)))
+    }
+
+    /// Binds the floor to its log. One that is another log's, or missing beside a log with records, is damage.
+    pub(crate) fn bind(&mut self, log_id: LogId, found: &Found, log_is_empty: bool) -> Option<FloorDamage> {
+        let damage = match found {
+            Found::Nothing => FloorDamage::Missing,
+            Found::File(_) if self.generation > 0 && self.log_id != log_id => {
+                FloorDamage::Foreign { found: self.log_id }
+            }
+            Found::File(_) => {
+                self.log_id = log_id;
+                self.pinned &= !log_is_empty; // there is nothing left to keep
+                return None;
+            }
+        };
+        self.log_id = log_id;
+        self.file = None;
+        self.entries.clear();
+        self.page_of.clear();
+        self.homeless.clear();
+        self.synced.clear();
+        self.keep_evidence = matches!(damage, FloorDamage::Foreign { .. });
+        self.pinned = !log_is_empty;
+        (!log_is_empty || self.keep_evidence).then_some(damage)
+    }
+
+    /// The log's synced positions as of the last commit.
+    pub(crate) fn synced(&self) -> &[SyncedMark] {
+        &self.synced
+    }
+
+    /// Whether entries were lost that nobody can name: nothing may be deleted.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    /// The operator takes the loss: from the next commit on the floor is what its entries say.
+    pub(crate) fn unpin(&mut self) {
+        if std::mem::take(&mut self.pinned) {
+            self.file = None; // the flag stands in every slot
+        }
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (EntryId, &FloorEntry)> {
+        (0..).map(EntryId).zip(&self.entries)
+    }
+
+    /// Adds an entry; durable after the next commit. `None` when the floor has no room for another queue.
+    pub(crate) fn add(&mut self, entry: FloorEntry) -> Option<EntryId> {
+        let id = u32::try_from(self.entries.len()).ok().filter(|id| (*id as usize) < FLOOR_PAGES_MAX - 1)?;
+        self.entries.push(entry);
+        self.page_of.push(0);
+        self.homeless.push(id);
+        Some(EntryId(id))
+    }
+
+    /// Changes an entry; durable after the next commit.
+    pub(crate) fn set(&mut self, id: EntryId, entry: FloorEntry) {
+        let at = id.0 as usize;
+        if self.entries[at] != entry {
+            self.entries[at] = entry;
+            let page = self.page_of[at] as usize;
+            self.changed.extend((page != 0).then_some(page)); // one without a page is written with its first
+        }
+    }
+
+    /// Adds synced marks, or moves those of the same segments; durable after the next commit. Marks of the last run
+    /// stay until newer ones push them out: until its segments are sealed a crash would want them again.
+    pub(crate) fn add_synced(&mut self, marks: Vec<SyncedMark>) {
+        let fresh = marks.into_iter().filter(|mark| !self.synced.contains(mark)).collect::<Vec<_>>();
+        if fresh.is_empty() {
+            return;
+        }
+        self.synced.retain(|old| fresh.iter().all(|mark| mark.sequence != old.sequence));
+        self.synced.extend(fresh);
+        self.synced.sort_by_key(|mark| mark.sequence);
+        self.synced.drain(..self.synced.len().saturating_sub(SYNCED_MARKS_MAX));
+        self.changed.insert(0);
+    }
+
+    /// Makes all that was added and set durable. One sync; none when nothing changed; two when entries got a new page.
+    ///
+    /// # Errors
+    /// Then nothing of it can be relied upon, and the next commit writes a new file.
+    pub(crate) fn commit(&mut self) -> Result<Committed, FloorError> {
+        let Some(file) = self.file.take() else { return self.write_whole() };
+        let Some(givers) = self.settle_in() else { return self.write_whole() };
+        if givers.iter().any(|page| self.single.contains(page)) {
+            // Its sound slot is the only home of an entry that is about to leave it.
+            return self.write_whole();
+        }
+        let mut done = Committed::default();
+        let takers: Vec<usize> = self.single.iter().copied().collect();
+        let all: Vec<usize> = self.changed.union(&self.single).copied().collect();
+        for round in [takers, all] {
+            if !round.is_empty() {
+                self.write_round(&*file, &round)?;
+                done.slots += round.len();
+                done.syncs += 1;
+            }
+        }
+        self.changed.clear();
+        self.single.clear();
+        self.file = Some(file); // only now: after an error it stays away
+        Ok(done)
+    }
+
+    /// Gives a page to every entry that has none or outgrew it. Returns the pages that lost one, or `None` when the
+    /// file is too small.
+    fn settle_in(&mut self) -> Option<Vec<usize>> {
+        let homeless = std::mem::take(&mut self.homeless);
+        let entries = &self.entries;
+        let len_of = |id: u32| entries[id as usize].encoded_len();
+        let changed = self.changed.iter().copied();
+        let moves = layout::rearrange(&mut self.placement, changed, homeless, len_of)?;
+        for &page in &moves.takers {
+            for &id in &self.placement[page] {
+                self.page_of[id as usize] = u32::try_from(page).expect("at most 65,536 pages");
+            }
+        }
+        self.single.extend(moves.takers.iter().copied());
+        self.changed.extend(moves.takers);
+        self.changed.extend(moves.givers.iter().copied());
+        Some(moves.givers)
+    }
+
+    /// Writes these pages into their older slots, and syncs.
+    fn write_round(&mut self, file: &dyn File, pages: &[usize]) -> Result<(), FloorError> {
+        self.generation += 1;
+        for &page in pages {
+            let [first, second] = self.pages[page].slots;
+            let slot = usize::from(second < first);
+            let bytes = self.encode(page, self.generation);
+            let position = ((page * 2 + slot) * FLOOR_SLOT_BYTES) as u64;
+            file.write_all_at(&[IoSlice::new(&bytes)], position).map_err(|source| self.failed("write", source))?;
+            self.pages[page].slots[slot] = self.generation;
+        }
+        file.sync_data().map_err(|source| self.failed("sync", source))
+    }
+
+    /// Writes everything to a new file, and puts it in place of the old one.
+    fn write_whole(&mut self) -> Result<Committed, FloorError> {
+        self.preserve_evidence();
+        self.homeless.clear();
+        self.placement = layout::place_all(self.entries.len(), |id| self.entries[id as usize].encoded_len());
+        for (page, ids) in (0..).zip(&self.placement) {
+            ids.iter().for_each(|id| self.page_of[*id as usize] = page);
+        }
+        // Two generations, so that no two slots of the page are equals.
+        let (first, second) = (self.generation + 1, self.generation + 2);
+        self.generation = second;
+        self.pages = vec![PageState { slots: [first, second] }; self.placement.len()];
+
+        let spare = self.dir.join(SPARE_NAME);
+        match self.disk.remove(&spare) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(self.failed("make room for", error)),
+            _ => {}
+        }
+        let file = self.disk.create(&spare).map_err(|source| self.failed("create", source))?;
+        let len = (self.pages.len() * 2 * FLOOR_SLOT_BYTES) as u64;
+        // Blocks now: a full disk must never keep the floor from rising, for only that frees segments.
+        file.allocate(len).map_err(|source| self.failed("allocate", source))?;
+        for page in 0..self.pages.len() {
+            let slots = [self.encode(page, first), self.encode(page, second)];
+            let position = (page * 2 * FLOOR_SLOT_BYTES) as u64;
+            let slots = slots.each_ref().map(|slot| IoSlice::new(slot));
+            file.write_all_at(&slots, position).map_err(|source| self.failed("write", source))?;
+        }
+        file.sync_data().map_err(|source| self.failed("sync", source))?;
+        // The bytes before the name: a name that points at unsynced bytes would be no floor after a crash.
+        self.disk.rename(&spare, &self.dir.join(FLOOR_NAME)).map_err(|source| self.failed("rename", source))?;
+        self.disk.sync_dir(&self.dir).map_err(|source| self.failed("sync the directory of", source))?;
+        self.file = Some(file);
+        self.changed.clear();
+        self.single.clear();
+        self.keep_evidence = false;
+        Ok(Committed { slots: self.pages.len() * 2, syncs: 1 })
+    }
+
+    fn encode(&self, page: usize, generation: u64) -> Vec<u8> {
+        let number = |n: usize| u32::try_from(n).expect("at most 65,536 pages");
+        let header = Header {
+            page: number(page),
+            pages: number(self.pages.len()),
+            generation,
+            log_id: self.log_id,
+            pinned: self.pinned,
+        };
+        if page == 0 {
+            return page::encode_marks(header, &self.synced);
+        }
+        page::encode(header, self.placement[page].iter().map(|id| &self.entries[*id as usize]))
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> FloorError {
+        FloorError::Io { what, path: self.dir.join(FLOOR_NAME), source }
+    }
+
+    /// Copies a damaged floor aside before it is replaced. Best effort: it is for a person, not for us.
+    fn preserve_evidence(&self) {
+        if !self.keep_evidence {
+            return;
+        }
+        let aside = self.dir.join(EVIDENCE_NAME);
+        let copy = || -> io::Result<()> {
+            let bytes = crate::disk::read_all(&*self.disk.open(&self.dir.join(FLOOR_NAME))?)?;
+            let _ = self.disk.remove(&aside);
+            self.disk.create(&aside)?.write_all_at(&[IoSlice::new(&bytes)], 0)
+        };
+        if let Err(error) = copy() {
+            tracing::warn!(%error, "could not keep a copy of the damaged floor file");
+        }
+    }
+}
+
+/// What was there to load.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No file.
+    Nothing,
+    /// A file, with this damage.
+    File(Vec<FloorDamage>),
+}
+
+impl FloorFile {
+    /// Takes up what the sound slots hold, and names what is not sound.
+    fn read(&mut self, file: &dyn File, path: &Path) -> Result<Vec<FloorDamage>, FloorError> {
+        let bytes = file.len().map_err(|source| FloorError::Io { what: "measure", path: path.to_owned(), source })?;
+        let slots = usize::try_from(bytes / FLOOR_SLOT_BYTES as u64).unwrap_or(usize::MAX).min(FLOOR_PAGES_MAX * 2);
+        let mut found: Vec<[Option<(Header, Body)>; 2]> = Vec::new();
+        for at in 0..slots {
+            let (page, slot) = (at / 2, at % 2);
+            if slot == 0 {
+                found.push([None, None]);
+            }
+            found[page][slot] = match read_slot(file, at) {
+                Slot::Good(header, body) => Some((header, body)),
+                Slot::Bad => None,
+                Slot::Newer(version) => return Err(FloorError::NewerFormat { path: path.to_owned(), version }),
+            };
+        }
+        // The newest slot says what the file is; a slot that says otherwise came from elsewhere.
+        let newest = found.iter().flatten().flatten().map(|(header, _)| *header).max_by_key(|header| header.generation);
+        let Some(newest) = newest else { return Ok(vec![FloorDamage::Whole { bytes }]) };
+        (self.generation, self.log_id, self.pinned) = (newest.generation, newest.log_id, newest.pinned);
+        let kin = |header: &Header| header.log_id == newest.log_id && header.pages == newest.pages;
+
+        let mut damage = Vec::new();
+        let expected = u64::from(newest.pages) * 2 * FLOOR_SLOT_BYTES as u64;
+        if bytes < expected {
+            damage.push(FloorDamage::Truncated { bytes, expected });
+        }
+        self.pages = vec![PageState::default(); newest.pages as usize];
+        self.placement = vec![Vec::new(); newest.pages as usize];
+        let mut homes = HashMap::new();
+        for (number, slots) in (0..newest.pages).zip(found.into_iter().chain(std::iter::repeat_with(|| [None, None]))) {
+            let slots = slots.map(|slot| slot.filter(|(header, _)| kin(header)));
+            let generations = slots.each_ref().map(|slot| slot.as_ref().map_or(0, |(header, _)| header.generation));
+            self.pages[number as usize].slots = generations;
+            if generations.contains(&0) {
+                self.changed.insert(number as usize); // makes the bad slot good again
+            }
+            match slots.into_iter().flatten().max_by_key(|(header, _)| header.generation) {
+                None if u64::from(number) * 2 * (FLOOR_SLOT_BYTES as u64) < bytes => {
+                    damage.push(FloorDamage::Page { page: number });
+                }
+                None => {} // behind the end: named once, as truncated
+                Some((_, Body::Marks(marks))) => self.synced = marks,
+                Some((header, Body::Entries(entries))) => self.take_entries(header, entries, &mut homes),
+            }
+        }
+        Ok(damage)
+    }
+
+    /// Takes up the entries of a page. One that another page has too was moved, and a crash came between the rounds:
+    /// the newer home holds, and is the only slot with it until the next commit.
+    fn take_entries(&mut self, header: Header, entries: Vec<FloorEntry>, homes: &mut HashMap<Key, (u64, u32)>) {
+        for entry in entries {
+            let key = (Arc::clone(&entry.destination), Arc::clone(&entry.stream));
+            let id = match homes.get(&key) {
+                None => {
+                    self.entries.push(entry);
+                    self.page_of.push(header.page);
+                    u32::try_from(self.entries.len() - 1).expect("a page holds a few dozen")
+                }
+                Some(&(generation, id)) => {
+                    let other = self.page_of[id as usize] as usize;
+                    self.changed.extend([other, header.page as usize]);
+                    if header.generation <= generation {
+                        self.single.insert(other);
+                        continue;
+                    }
+                    self.single.insert(header.page as usize);
+                    self.placement[other].retain(|there| *there != id);
+                    self.entries[id as usize] = entry;
+                    self.page_of[id as usize] = header.page;
+                    id
+                }
+            };
+            homes.insert(key, (header.generation, id));
+            self.placement[header.page as usize].push(id);
+        }
+    }
+}
+
+/// Destination and stream.
+type Key = (Arc<str>, Arc<str>);
+
+/// Reads the slot with this number. One that cannot be read is as bad as one that was damaged.
+fn read_slot(file: &dyn File, at: usize) -> Slot {
+    let mut bytes = vec![0; FLOOR_SLOT_BYTES];
+    let page = u32::try_from(at / 2).expect("at most 65,536 pages");
+    match read_exact_at(file, &mut bytes, (at * FLOOR_SLOT_BYTES) as u64) {
+        Ok(()) => page::decode(&bytes, page),
+        Err(_) => Slot::Bad,
+    }
+}
+
+#[cfg(test)]
+mod tests;

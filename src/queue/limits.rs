@@ -1,0 +1,44 @@
+//! Every limit of the queues, each with its reason. They stand together: see the assertions at the end.
+
+/// Settled ranges that a cursor may have above its low mark, and with it the batches that may be open at once: each
+/// open batch can leave one range behind. More would let a stuck batch drag an unbounded cursor through every tick.
+pub(crate) const SETTLED_RANGES_MAX: usize = 256;
+
+/// Bytes of a destination's id. Part of every batch id, which must stay under [`BATCH_ID_BYTES_MAX`].
+pub(crate) const DESTINATION_BYTES_MAX: usize = 40;
+
+/// Bytes of a stream's name as a queue knows it: an environment's id (40) behind the longest prefix (`!rejects/`),
+/// and room to grow.
+pub(crate) const STREAM_BYTES_MAX: usize = 128;
+
+/// A batch id is shorter than this: the least of what receivers keep (`webhook-id` columns, S3 key parts).
+pub(crate) const BATCH_ID_BYTES_MAX: usize = 100;
+
+/// Records of one batch; the count must fit the batch id. S3's largest object of small records is a tenth of it.
+pub(crate) const BATCH_RECORDS_MAX: u64 = u32::MAX as u64;
+
+/// One slot of one page of the floor file. Holds a few dozen ordinary entries, or one with every range in use.
+pub(crate) const FLOOR_SLOT_BYTES: usize = 12 * 1024;
+
+/// Pages of a floor file, and with it queues of one set: in the worst case an entry fills a page of its own. At 24 KiB
+/// a page the file stays below 1.5 GiB even then; 20,000 ordinary entries take 16 MiB.
+pub(crate) const FLOOR_PAGES_MAX: usize = 65_536;
+
+/// Synced marks kept in the floor: one per segment that is being written, so a handful. The newest win.
+pub(crate) const SYNCED_MARKS_MAX: usize = 64;
+
+/// Plans that wait for the append before them. Callers have at most their open batches here; this holds for 256
+/// destinations that fill their windows at once.
+pub(crate) const PLANS_WAITING_MAX: usize = 65_536;
+
+/// Bytes of plans in one frame: stays below the log's frame limit, holds about 4,000 plans.
+pub(crate) const PLAN_FRAME_BYTES_MAX: usize = 192 * 1024;
+
+/// Bytes of frames that all queues together keep between two batches: 128 frames of the usual size. A queue beyond it
+/// reads its frame again for the next batch, mostly from the log's caches.
+pub(crate) const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Plans of queues that the floor does not know (it was damaged), kept for when they are made again.
+pub(crate) const ORPHANED_PLANS_MAX: usize = 65_536;
+
+const _: () = assert!(PLANS_WAITING_MAX >= 256 * SETTLED_RANGES_MAX);

@@ -1,0 +1,367 @@
+//! What of one stream is handed out to one destination, given back, and settled: the books of that are kept here too,
+//! so that cursor and balance move together or not at all.
+//!
+//! Pure: reads nothing, knows no time. Bytes come from the caller as the stream's running total at an offset.
+//!
+//! What always holds:
+//! - An offset is settled once; settling it again changes nothing.
+//! - A batch that was handed out keeps its boundaries until it is settled, whatever is given back in between.
+//! - Settled ranges and open batches together are at most [`SETTLED_RANGES_MAX`]: an open batch can leave one range
+//!   behind, so no settle of a whole batch ever finds the cursor full. While there is no room nothing fresh is handed
+//!   out, and a part of a batch that would make one range too many waits inside its batch for the rest.
+//!
+//! ```text
+//!   settled      open     settled  open       fresh
+//!   ───────────┐┌───────┐┌───────┐┌────────┐
+//!              low                          next                 tail
+//! ```
+
+use super::balance::{Books, Count, Settled};
+use super::cursor::Cursor;
+use super::limits::SETTLED_RANGES_MAX;
+use super::marks::Marks;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What a queue knows of its stream, apart from the records.
+#[derive(Debug)]
+pub(crate) struct Window {
+    cursor: Cursor,
+    books: Books,
+    /// Batches that were handed out and are not settled, by first offset; they never overlap.
+    open: BTreeMap<u64, OpenBatch>,
+    /// Plans that a crash left, not yet handed out again, by first offset. They overlap neither each other nor `open`.
+    left: BTreeMap<u64, Planned>,
+    /// Everything below is settled, open or left: fresh batches start here or above.
+    next: u64,
+}
+
+/// A batch that was handed out.
+#[derive(Debug)]
+struct OpenBatch {
+    end: u64,
+    given_back: bool,
+    plan: Option<Plan>,
+    marks: Marks,
+    /// Settled parts for which the cursor had no room. Not in the cursor nor in the books before the batch is whole.
+    held: Vec<(Range<u64>, Settled)>,
+}
+
+/// Boundaries that are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Planned {
+    end: u64,
+    plan: Plan,
+}
+
+/// Where a batch's plan lies, and the settings it was made under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Its offset in the stream of plans.
+    pub(crate) offset: u64,
+    /// The revision of the destination's settings.
+    pub(crate) revision: u32,
+}
+
+/// What to hand out next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// Exactly these records again: the batch was given back, or planned before a crash.
+    Again { offsets: Range<u64>, plan: Option<Plan> },
+    /// Fresh records: any number from the front of this range.
+    Fresh(Range<u64>),
+    /// Nothing waits.
+    Nothing,
+    /// Records wait, but the window is full: settle a batch first.
+    Full,
+}
+
+impl Window {
+    pub(crate) fn new(cursor: Cursor, books: Books) -> Self {
+        let next = cursor.low;
+        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next }
+    }
+
+    pub(crate) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub(crate) fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Takes over a plan that was open when the last process ended. `false` when there is nothing left of it to send,
+    /// or when it cuts across a plan that came before it: two ids for one record would be a lie.
+    pub(crate) fn adopt(&mut self, offsets: Range<u64>, plan: Plan) -> bool {
+        assert!(self.open.is_empty(), "plans are adopted before anything is handed out");
+        let crosses = self.left.range(..offsets.end).next_back().is_some_and(|(_, left)| left.end > offsets.start);
+        if offsets.is_empty() || crosses || self.cursor.unsettled(offsets.clone()).is_empty() {
+            return false;
+        }
+        self.left.insert(offsets.start, Planned { end: offsets.end, plan });
+        true
+    }
+
+    /// What to hand out next, if the stream ends at `tail`: what was given back or planned first, in order.
+    pub(crate) fn offer(&mut self, tail: u64) -> Offer {
+        self.drop_settled_plans();
+        let again = self.open.iter().find(|(_, batch)| batch.given_back);
+        let planned = self.left.first_key_value().filter(|(_, planned)| planned.end <= tail);
+        match (again, planned) {
+            (Some((&start, batch)), planned) if planned.is_none_or(|(&other, _)| start < other) => {
+                return Offer::Again { offsets: start..batch.end, plan: batch.plan };
+            }
+            (_, Some((&start, planned))) if self.has_room() => {
+                return Offer::Again { offsets: start..planned.end, plan: Some(planned.plan) };
+            }
+            (_, Some(_)) => return Offer::Full,
+            _ => {}
+        }
+        match self.fresh(tail) {
+            None => Offer::Nothing,
+            Some(_) if !self.has_room() => Offer::Full,
+            Some(offsets) => Offer::Fresh(offsets),
+        }
+    }
+
+    /// Hands out `offsets`, which was offered; a fresh one may be a part from the front. `false` when it was settled
+    /// or changed since the offer: ask again.
+    pub(crate) fn claim(&mut self, offsets: Range<u64>, marks: Marks) -> bool {
+        assert!(!offsets.is_empty(), "a batch holds a record");
+        if let Some(batch) = self.open.get_mut(&offsets.start) {
+            let same = batch.end == offsets.end && batch.given_back;
+            if same {
+                batch.given_back = false;
+                batch.marks = marks;
+            }
+            return same;
+        }
+        let left = self.left.get(&offsets.start).filter(|planned| planned.end == offsets.end);
+        let plan = left.map(|planned| planned.plan);
+        if !self.has_room() || (plan.is_none() && self.fresh(offsets.end) != Some(offsets.clone())) {
+            return false;
+        }
+        self.left.remove(&offsets.start);
+        let batch = OpenBatch { end: offsets.end, given_back: false, plan, marks, held: Vec::new() };
+        self.open.insert(offsets.start, batch);
+        true
+    }
+
+    /// The plan of the open batch with these boundaries became durable.
+    pub(crate) fn planned(&mut self, offsets: &Range<u64>, plan: Plan) {
+        if let Some(batch) = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end) {
+            batch.plan.get_or_insert(plan);
+        }
+    }
+
+    /// The plan of the open batch with these boundaries, if it is durable.
+    pub(crate) fn plan_of(&self, offsets: &Range<u64>) -> Option<Plan> {
+        self.open.get(&offsets.start).filter(|batch| batch.end == offsets.end)?.plan
+    }
+
+    /// Takes a batch back: the next offer names the same boundaries. `false` when there is no such open batch.
+    pub(crate) fn release(&mut self, offsets: &Range<u64>) -> bool {
+        let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
+        batch.map(|batch| batch.given_back = true).is_some()
+    }
+
+    /// Gives up the boundaries of a batch or plan that cannot be sent as it stood, because damage took a part of it.
+    /// What is left of it becomes fresh again, under other boundaries and so under other ids.
+    pub(crate) fn dissolve(&mut self, offsets: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) {
+        self.left.remove(&offsets.start);
+        let batch = self.open.remove(&offsets.start);
+        self.next = self.next.min(offsets.start);
+        for (part, as_) in batch.into_iter().flat_map(|batch| batch.held) {
+            self.settle(part, as_, &bytes_at);
+        }
+    }
+
+    /// Settles what of `offsets` is not settled yet, and says how much that was. `bytes_at` gives the running total at
+    /// an offset for which no open batch can; a part for which it has no answer stays as it is. Records outside of
+    /// open batches are settled only while the cursor has room.
+    pub(crate) fn settle(&mut self, offsets: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {
+        let mut settled = Count::default();
+        let mut from = offsets.start;
+        let batch_at = |open: &BTreeMap<u64, OpenBatch>, from: u64| {
+            let before = open.range(..=from).next_back().filter(|(_, batch)| batch.end > from);
+            before.or_else(|| open.range(from..offsets.end).next()).map(|(start, batch)| *start..batch.end)
+        };
+        while from < offsets.end {
+            let Some(batch) = batch_at(&self.open, from) else {
+                settled += self.settle_outside(from..offsets.end, as_, &bytes_at);
+                break;
+            };
+            if from < batch.start {
+                settled += self.settle_outside(from..batch.start, as_, &bytes_at);
+            }
+            let part = from.max(batch.start)..offsets.end.min(batch.end);
+            from = part.end;
+            settled += self.settle_inside(batch.start, part, as_, &bytes_at);
+        }
+        assert!(self.cursor.settled.len() + self.open.len() <= SETTLED_RANGES_MAX, "batches and ranges have one limit");
+        settled
+    }
+
+    /// Records in batches that are handed out now.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let out = self.open.iter().filter(|(_, batch)| !batch.given_back);
+        out.map(|(&start, batch)| {
+            let open = self.cursor.unsettled(start..batch.end).iter().map(|part| part.end - part.start).sum::<u64>();
+            open - batch.held.iter().map(|(part, _)| part.end - part.start).sum::<u64>()
+        })
+        .sum()
+    }
+
+    /// The offset of the oldest plan that is still needed.
+    pub(crate) fn oldest_plan(&self) -> Option<u64> {
+        let open = self.open.values().filter_map(|batch| batch.plan);
+        open.chain(self.left.values().map(|planned| planned.plan)).map(|plan| plan.offset).min()
+    }
+
+    /// When the record at the low mark was taken in, if a batch that is handed out tells.
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
+        let (_, batch) = self.open.range(..=self.cursor.low).next_back()?;
+        batch.marks.ingest_ms(self.cursor.low)
+    }
+
+    /// Whether one more batch may be opened.
+    pub(crate) fn has_room(&self) -> bool {
+        self.cursor.settled.len() + self.open.len() < SETTLED_RANGES_MAX
+    }
+
+    /// The first run of records below `tail` that is neither settled, open nor left. Moves `next` up to it.
+    fn fresh(&mut self, tail: u64) -> Option<Range<u64>> {
+        self.next = self.next.max(self.cursor.low);
+        loop {
+            let next = self.next;
+            let settled = self.cursor.settled.iter().find(|range| range.end > next);
+            let open = self.open.range(..=next).next_back().filter(|(_, batch)| batch.end > next);
+            let left = self.left.range(..=next).next_back().filter(|(_, planned)| planned.end > next);
+            let taken = [
+                settled.filter(|range| range.start <= next).map(|range| range.end),
+                open.map(|(_, batch)| batch.end),
+                left.map(|(_, planned)| planned.end),
+            ];
+            if let Some(end) = taken.into_iter().flatten().max() {
+                self.next = end;
+                continue;
+            }
+            let ends = [
+                Some(tail),
+                settled.map(|range| range.start),
+                self.open.range(next..).next().map(|(start, _)| *start),
+                self.left.range(next..).next().map(|(start, _)| *start),
+            ];
+            let end = ends.into_iter().flatten().min().expect("the tail is one of them");
+            return (next < end).then_some(next..end);
+        }
+    }
+
+    /// Settles a part of the open batch that starts at `start`.
+    fn settle_inside(
+        &mut self,
+        start: u64,
+        part: Range<u64>,
+        as_: Settled,
+        bytes_at: &impl Fn(u64) -> Option<u64>,
+    ) -> Count {
+        let mut batch = self.open.remove(&start).expect("the caller found it");
+        let bytes_at = |offset| batch.marks.bytes_at(offset).or_else(|| bytes_at(offset));
+        let fresh: Vec<Range<u64>> =
+            self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &batch.held)).collect();
+        let Some(count) = fresh.iter().map(|part| self.count(part, bytes_at)).sum::<Option<Count>>() else {
+            self.open.insert(start, batch);
+            return Count::default();
+        };
+        let open = self.cursor.unsettled(start..batch.end).iter().map(|part| part.end - part.start).sum::<u64>();
+        let held = batch.held.iter().map(|(part, _)| part.end - part.start).sum::<u64>();
+        let whole = open == held + count.records;
+        let mut waiting = Vec::new();
+        for (part, as_) in batch.held.drain(..).chain(fresh.into_iter().map(|part| (part, as_))) {
+            // The batch is out of `open` here, so its own place is counted by hand.
+            let room = self.cursor.settled.len() + self.open.len() + 1 < SETTLED_RANGES_MAX;
+            if whole || room || self.cursor.touches(&part) {
+                self.post(part, as_, bytes_at);
+            } else {
+                waiting.push((part, as_));
+            }
+        }
+        if !whole {
+            batch.held = waiting;
+            self.open.insert(start, batch);
+        }
+        count
+    }
+
+    /// Settles records that are in no open batch.
+    fn settle_outside(&mut self, part: Range<u64>, as_: Settled, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
+        let mut settled = Count::default();
+        for part in self.cursor.unsettled(part) {
+            if let Some(count) = self.count(&part, bytes_at)
+                && (self.has_room() || self.cursor.touches(&part))
+            {
+                settled += count;
+                self.post(part, as_, bytes_at);
+            }
+        }
+        settled
+    }
+
+    /// Enters a part into the cursor and the books.
+    fn post(&mut self, part: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) {
+        let bytes = self.totals(&part, bytes_at).expect("asked before: what was known stays known");
+        self.books.post(Count { records: part.end - part.start, bytes: bytes.end - bytes.start }, as_);
+        self.cursor.insert(part, bytes);
+        debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
+    }
+
+    /// Records and bytes of a part.
+    fn count(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
+        let bytes = self.totals(part, bytes_at)?;
+        Some(Count { records: part.end - part.start, bytes: bytes.end - bytes.start })
+    }
+
+    /// The running totals at the ends of a part. What the cursor knows goes before what the log says: inside a frame
+    /// that was damaged meanwhile the log has other answers, and sums must telescope all the same.
+    fn totals(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Range<u64>> {
+        let (below, above) = self.cursor.around(part);
+        let total = |offset| match (below, above) {
+            ((at, bytes), _) | (_, Some((at, bytes))) if at == offset => Some(bytes),
+            ((_, least), above) => Some(bytes_at(offset)?.clamp(least, above.map_or(u64::MAX, |(_, most)| most))),
+        };
+        let (start, end) = (total(part.start)?, total(part.end)?);
+        Some(start..end.max(start))
+    }
+
+    /// Forgets plans that were settled whole before they were handed out.
+    fn drop_settled_plans(&mut self) {
+        while let Some(first) = self.left.first_entry() {
+            let offsets = *first.key()..first.get().end;
+            if !self.cursor.unsettled(offsets).is_empty() {
+                break;
+            }
+            first.remove();
+        }
+    }
+}
+
+/// What of `part` is in none of `held`.
+fn without(part: Range<u64>, held: &[(Range<u64>, Settled)]) -> Vec<Range<u64>> {
+    let mut parts = vec![part];
+    for (hole, _) in held {
+        parts = (parts.into_iter())
+            .flat_map(|part| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end])
+            .filter(|part| part.start < part.end)
+            .collect();
+    }
+    parts
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, count| sum + count)
+    }
+}
+
+#[cfg(test)]
+mod tests;
