@@ -12,16 +12,17 @@ use storage_tests::workload::{End, Session, Step, script, tiny};
 
 #[test]
 fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {
+    let cuts = number("FOREBAY_CUTS", 2);
     let plan = Plan {
         steps: script(),
         options: tiny(),
         seed: number("FOREBAY_SEED", 1),
-        cuts: number("FOREBAY_CUTS", 2),
-        nested_every: 40,
+        cuts,
+        nested_every: 120 / cuts.max(1),
     };
     let count = crash_points::run(&plan, "crash");
     println!("{count:?}");
-    assert!(count.changes > 150 && count.crashes > 400 && count.nested > 500, "{count:?}");
+    assert!(count.changes > 150 && count.crashes > 400 && count.nested > 1000, "{count:?}");
 }
 
 const STREAMS: [&str; 5] = ["a", "b", "quiet", "!plans", "!dead/x"];

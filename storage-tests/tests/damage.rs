@@ -80,7 +80,7 @@ fn records(missing: &Missing) -> u64 {
     missing.told.iter().chain(&missing.untold).map(|(_, offsets)| offsets.end - offsets.start).sum()
 }
 
-/// By default every third bit of the segments, all with `FOREBAY_CUTS` above 2; of the other files always all.
+/// By default every fifth bit of the segments, all with `FOREBAY_CUTS` above 2; of the other files always all.
 #[test]
 fn every_bit_of_every_file_may_flip_and_nothing_altered_is_served() {
     let victim = victim(tiny());
@@ -91,7 +91,7 @@ fn every_bit_of_every_file_may_flip_and_nothing_altered_is_served() {
         // Behind the last frame there is nothing to damage: a sample of it.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let segment = name.ends_with(".seg") || name.ends_with(".sys");
-        let step = if segment && number("FOREBAY_CUTS", 2) <= 2 { 3 } else { 1 };
+        let step = if segment && number("FOREBAY_CUTS", 2) <= 2 { 5 } else { 1 };
         for bit in (0..used as u64 * 8).step_by(step).chain((used as u64 * 8..bytes.len() as u64 * 8).step_by(509)) {
             let case = format!("bit {bit} of {name}");
             let mut session = victim.fork(bit);
@@ -114,7 +114,7 @@ fn every_bit_of_every_file_may_flip_and_nothing_altered_is_served() {
         }
     }
     println!("{bits} bits, {lost} cost records");
-    assert!(bits > 20_000 && lost > 15_000, "{bits} bits, {lost} cost records");
+    assert!(bits > 20_000 && lost > 10_000, "{bits} bits, {lost} cost records");
 }
 
 #[test]
