@@ -147,7 +147,7 @@ impl Files {
         let path = self.path(name);
         let spare = if bytes > self.segment_bytes { None } else { self.take_spare(reserve, purpose) };
         let made = match spare {
-            Some(n) => self.disk.rename(&self.path(FileName::Spare(n)), &path).and_then(|()| self.disk.open(&path)),
+            Some(n) => self.rename_spare(n, &path).and_then(|()| self.disk.open(&path)),
             None if room => self.disk.create(&path).and_then(|file| {
                 file.allocate(u64::from(bytes.max(self.segment_bytes)))?;
                 Ok(file)
@@ -164,6 +164,14 @@ impl Files {
             let _ = self.disk.remove(&path);
         }
         made
+    }
+
+    fn rename_spare(&self, n: u64, path: &Path) -> io::Result<()> {
+        self.disk.rename(&self.path(FileName::Spare(n)), path).inspect_err(|e| {
+            if e.kind() != io::ErrorKind::NotFound {
+                self.spares().names.push_front(n); // still one, and perhaps the last of the reserve
+            }
+        })
     }
 
     fn take_spare(&self, reserve: usize, purpose: Purpose) -> Option<u64> {

@@ -239,9 +239,14 @@ impl Shared {
             LogState::ReadOnly { .. } => {
                 let revived = self.writer.lock().unwrap_or_else(PoisonError::into_inner).revive(self);
                 match revived {
-                    Ok(()) => {
+                    Ok(false) => {
                         tracing::info!("the disk takes writes again: appends are taken");
                         self.set_state(LogState::Serving);
+                    }
+                    Ok(true) => {
+                        tracing::warn!("the disk takes writes again, and is full");
+                        let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+                        self.set_state(LogState::Full { used, limit });
                     }
                     Err(e) => tracing::debug!(error = %e, "the disk still refuses writes"),
                 }

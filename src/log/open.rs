@@ -420,7 +420,8 @@ impl Opening<'_> {
 
     fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {
         let last = [Class::Main, Class::System].map(|class| {
-            let of_class = self.segments.iter().rev().find(|(_, segment)| segment.class == class);
+            let holds = |segment: &Segment| segment.class == class && segment.end > SEGMENT_HEADER_BYTES;
+            let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
             of_class.map(|(sequence, segment)| Predecessor { sequence: *sequence, end: segment.end })
         });
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);

@@ -367,15 +367,17 @@ impl Writer {
         self.roll(shared, lane, needed + u64::from(SEGMENT_HEADER_BYTES), purpose)
     }
 
-    /// Tries to write again after the log turned read-only: a fresh segment, its header synced.
-    pub(crate) fn revive(&mut self, shared: &Shared) -> io::Result<()> {
+    /// Tries to write again after the log turned read-only: a fresh segment, its header synced. Says whether it is one
+    /// of the reserve, so that only our own streams may use it.
+    pub(crate) fn revive(&mut self, shared: &Shared) -> io::Result<bool> {
         self.roll(shared, 0, u64::from(shared.options.segment_bytes), Purpose::Drain)?;
         let active = self.lanes[0].active.as_ref().expect("roll made one");
+        let restricted = active.restricted;
         if let Err(e) = active.file.sync_data() {
             self.abandon(shared, 0);
             return Err(e);
         }
-        Ok(())
+        Ok(restricted)
     }
 
     /// Gives the active segment up after a failure.
@@ -389,11 +391,14 @@ impl Writer {
         let segment = catalog.segments.get_mut(&active.sequence).expect("adopt added it");
         if active.position == SEGMENT_HEADER_BYTES {
             // Nothing was ever acknowledged in it: void, and the next segment's header says so by skipping its number.
-            catalog.segments.remove(&active.sequence);
+            let mut segment = catalog.segments.remove(&active.sequence).expect("just seen");
             drop(catalog);
-            let (class, bytes) = (self.lanes[lane].class, 0);
-            if let Err(e) = shared.files.retire(active.sequence, class, bytes, false) {
-                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; the next start will");
+            if let Err(e) = shared.files.retire(active.sequence, self.lanes[lane].class, 0, false) {
+                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; later");
+                // Until it is gone the next one, whose header says that it is void, must stay.
+                (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
+                shared.catalog_write().segments.insert(active.sequence, segment);
+                shared.request_housekeeping();
             }
             return;
         }

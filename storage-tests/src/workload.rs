@@ -211,6 +211,8 @@ impl Session {
                 if self.log.is_none() {
                     self.revive()?;
                 }
+                // The log finds out by itself, but not before it looks.
+                self.log.iter().for_each(Log::housekeep);
             }
             Step::Capacity(bytes) => {
                 self.faulty = true;

@@ -379,3 +379,37 @@ fn an_unreadable_disk_is_told_at_open_and_harms_nothing() {
         assert_eq!(fork.open(), Ok(true), "{nth}");
     }
 }
+
+/// Before: what stayed of a void segment that could not be removed was void only as long as its successor was kept.
+#[test]
+fn a_void_segment_that_could_not_be_removed_outlives_no_header_that_says_so() {
+    for seed in 0..8 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(100, 5)]);
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
+        refused(&mut session, "!plans", &[(3700, 1)]);
+        session.act(&Step::Heal).expect("healed");
+        acked(&mut session, "a", &[(3700, 1)]);
+        acked(&mut session, "!plans", &[(3600, 1)]);
+        session.trim("a", 0);
+        (0..3).for_each(|_| session.log().housekeep());
+        session.end(ENDS[seed as usize % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+    }
+}
+
+/// Before: a spare that could not be renamed was forgotten, the reserve with it; and a log that came back on the reserve
+/// said that it served, and refused all but our own streams.
+#[test]
+fn a_log_that_comes_back_on_its_reserve_says_that_it_is_full() {
+    let mut session = session(1);
+    session.log().housekeep();
+    session.act(&Step::Capacity(4 << 10)).expect("full");
+    acked(&mut session, "a", &[(3700, 1)]);
+    session.act(&Step::Inject(Fault::nth(OpKind::Rename, 0, Failure::Eio))).expect("armed");
+    refused(&mut session, "!plans", &[(400, 1)]);
+    session.log().housekeep();
+    assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
+    acked(&mut session, "!plans", &[(400, 1)]);
+}
