@@ -54,7 +54,10 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
         let Range { start, end } = piece.positions();
         if start < synced {
             match piece {
-                Piece::Frame(found) => scan.frames.push(found),
+                Piece::Frame(found) => {
+                    scan.frames.push(found);
+                    scan.end = scan.end.max(end); // a whole frame is never cut, whoever says where the sync ended
+                }
                 Piece::Broken { named, .. } => {
                     scan.holes.push(Hole { positions: start..end.min(synced), named });
                     whole &= end <= synced;
