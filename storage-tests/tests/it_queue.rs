@@ -269,6 +269,51 @@ fn no_crash_loses_a_record_a_cursor_or_a_plan() {
     println!("{crashes} crashes, {settled} records settled");
 }
 
+/// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.
+#[test]
+fn a_plan_is_never_gone_before_the_cursor_that_settled_it_whatever_part_of_a_tick_lands() {
+    let clock = ManualClock::at(1_000_000);
+    // Up to where the cursor that settles a planned batch is about to be written.
+    let settled = |disk: &SimDisk| {
+        let queues = open(disk, &clock);
+        for n in 0..100 {
+            queues.queue(&format!("idle-{n}"), "acme", Start::Earliest).expect("it is made"); // fills the first page
+        }
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        let payload = Payload { bytes: vec![7; 100], records: 10 };
+        queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
+        let batch = queue.next_batch(ANY).expect("reads").expect("more");
+        queue.plan(&batch, Box::new(|result| result.expect("the plan is durable")));
+        queues.tick().expect("the disk is sound");
+        queue.settle(&batch, Settled::Delivered);
+        (queues, batch.id)
+    };
+    let disk = SimDisk::new(2);
+    let (queues, _) = settled(&disk);
+    let before = disk.ops();
+    (0..2).for_each(|_| queues.tick().expect("the disk is sound"));
+    let changes = disk.ops() - before;
+    drop(queues);
+    assert!(changes >= 4, "a page and a sync, and again");
+
+    for crash in 0..changes {
+        for cut in [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix] {
+            let disk = SimDisk::new(crash);
+            let (queues, id) = settled(&disk);
+            disk.crash_at(disk.ops() + crash, Performed::Nothing);
+            (0..2).for_each(|_| drop(queues.tick()));
+            drop(queues);
+            disk.power_cut(cut);
+            let queues = open(&disk, &clock);
+            let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
+            if queue.cursor().low == 0 {
+                let again = queue.next_batch(ANY).expect("reads").expect("more");
+                assert!(again.planned && again.id == id, "change {crash}, {cut:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_floor_that_cannot_be_written_withholds_trimming_and_is_written_anew_when_the_disk_heals() {
     let (disk, clock) = (SimDisk::new(3), ManualClock::at(1_000_000));
@@ -368,6 +413,29 @@ fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
     assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
     assert_eq!(seen.len(), 390);
     assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// Without the floor's word damage to the very last frame looks like a write that a crash tore.
+#[test]
+fn the_floor_tells_damage_at_the_very_end_from_a_torn_tail() {
+    let (disk, clock) = (SimDisk::new(7), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+    queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("the log is sound");
+    queues.tick().expect("the disk is sound");
+    drop(queues);
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let segment = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "seg")).expect("one");
+    let bytes = disk.read_live(&segment).expect("it is there");
+    let payload = bytes.windows(100).position(|window| window == [7; 100]).expect("the payload");
+    disk.flip_bit(&segment, payload as u64 * 8);
+
+    let queues = open(&disk, &clock);
+    let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
+    assert!(queue.next_batch(ANY).expect("reads").is_none());
+    let balance = queue.balance();
+    assert!(balance.closes());
+    assert_eq!(balance.lost.records, 10, "named and counted, not cut");
 }
 
 #[test]
