@@ -1,1 +1,105 @@
-//! api
+//! What the sidecar shows of itself: lag over gRPC, health, metrics.
+//!
+//! Two servers over one set of [`readings`]: [`grpc`] for operators and programs, local only; [`http`] for scrapers and
+//! probes. Neither changes anything, and neither can hold up ingest or delivery: both have few connections, short calls, and
+//! one thread that reads the queues for all who ask.
+
+use std::sync::Arc;
+
+use forebay::clock::Clock;
+use tokio::sync::Semaphore;
+
+use self::lag::{LagBoard, Reading};
+use self::readings::{IngestReading, LogReading, Source, Sources};
+use crate::ready::{Readiness, Status};
+
+mod cursors;
+mod exposition;
+pub mod forecast;
+pub mod grpc;
+pub mod http;
+pub mod lag;
+mod limits;
+pub mod listen;
+mod messages;
+mod metrics;
+mod rates;
+pub mod readings;
+#[cfg(test)]
+mod tests;
+
+pub use listen::{BindError, Listener, LocalListener};
+
+/// Everything that both servers show. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    board: LagBoard,
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    ingest: Source<IngestReading>,
+    log: Source<LogReading>,
+    readiness: Readiness,
+    /// One reader at a time: those who wait here wait without a thread.
+    reader: Semaphore,
+}
+
+/// The queues could not be read: one of the sources panicked, which is a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("the queues could not be read: a bug, see the log for its trace")]
+pub struct ReadError(#[from] tokio::task::JoinError);
+
+impl Api {
+    /// Shows these sources. Reads nothing yet.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
+        let Sources { queues, deliveries, ingest, log, readiness } = sources;
+        let parts = Parts { ingest, log, readiness, reader: Semaphore::new(1) };
+        Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
+    }
+
+    /// The lag of every queue, a tenth of a second old at most.
+    ///
+    /// # Errors
+    /// When a source panicked.
+    pub async fn reading(&self) -> Result<Arc<Reading>, ReadError> {
+        let _turn = self.parts.reader.acquire().await.expect("the semaphore is never closed");
+        let board = self.board.clone();
+        Ok(tokio::task::spawn_blocking(move || board.reading()).await?)
+    }
+
+    /// Why nothing should be sent here now: what the sidecar says, and a log that takes nothing. Empty when ready.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// What the sidecar itself says of its readiness.
+    fn readiness(&self) -> &Readiness {
+        &self.parts.readiness
+    }
+
+    /// Everything as Prometheus reads it.
+    async fn metrics(&self) -> Result<String, ReadError> {
+        let reading = self.reading().await?;
+        let parts = Arc::clone(&self.parts);
+        // With thousands of queues this is megabytes of text: not on a thread that others wait for.
+        let rendered = tokio::task::spawn_blocking(move || {
+            let log = (parts.log)();
+            metrics::render(&reading, &(parts.ingest)(), &log, parts.not_ready(&log).is_empty())
+        });
+        Ok(rendered.await?)
+    }
+}
+
+impl Parts {
+    fn not_ready(&self, log: &LogReading) -> Vec<String> {
+        let mut reasons = match self.readiness.status() {
+            Status::Ready => Vec::new(),
+            Status::NotReady(reasons) => reasons,
+        };
+        reasons.extend(readings::not_ready_because(&log.log.state));
+        reasons
+    }
+}

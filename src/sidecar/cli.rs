@@ -1,1 +1,109 @@
-//! cli
+//! The command line: parses it, and hands each command to whoever does the work.
+//!
+//! Exit codes: 0 done, 1 it failed, 64 the command line is wrong, 78 the configuration is wrong (the last two from
+//! sysexits.h, so that a supervisor can tell what a restart won't cure). Does no work of its own.
+
+pub mod args;
+pub mod check;
+pub mod lag;
+mod units;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// The command line is wrong.
+pub const USAGE: u8 = 64;
+/// The configuration is wrong: starting again will not help.
+pub const BAD_CONFIG: u8 = 78;
+
+/// Takes impressions from Split SDKs, keeps them safe, and delivers each at its destination's own pace.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the sidecar until it is told to stop.
+    Run(args::ConfigArgs),
+    /// Checks a configuration and reports every mistake at once.
+    Check(args::ConfigArgs),
+    /// Shows how far each destination is behind, and when it will have caught up
+    Lag(args::LagArgs),
+}
+
+/// Does what the command line says. `args` starts with the program's name.
+pub fn run<I>(args: I) -> ExitCode
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    match Cli::try_parse_from(args) {
+        Ok(cli) => match cli.command {
+            Command::Run(args) => match check::load(&args.config) {
+                Ok(config) => crate::app::run(config),
+                Err(code) => code,
+            },
+            Command::Check(args) => check::run(&args),
+            Command::Lag(args) => code_of(lag::run(args)),
+        },
+        Err(error) => {
+            // Whoever closed the pipe does not want to hear of it.
+            let _ = error.print();
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+/// Tells an error with all its causes, and that it failed.
+fn code_of<E: std::error::Error>(done: Result<(), E>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    let mut text = format!("forebay: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // Standard error may be closed; the exit code still says it.
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::FAILURE
+}
+
+/// Help and version are answers, everything else is a wrong command line.
+fn code(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        _ => USAGE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn refused(args: &[&str]) -> clap::Error {
+        Cli::try_parse_from(std::iter::once("forebay").chain(args.iter().copied())).expect_err("it is no command")
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_exits_with_64_and_help_with_0() {
+        for wrong in [&[][..], &["chekc"], &["check", "--confg", "x"], &["check", "x", "y"]] {
+            assert_eq!(code(&refused(wrong)), USAGE, "{wrong:?}");
+        }
+        for answer in [&["--help"][..], &["check", "--help"], &["--version"], &["help", "check"]] {
+            assert_eq!(code(&refused(answer)), 0, "{answer:?}");
+        }
+    }
+}

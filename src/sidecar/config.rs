@@ -1,1 +1,407 @@
-//! config
+//! What the sidecar is told: one value, checked as a whole before anything starts.
+//!
+//! [`load`] reads a file, [`check`] judges a text; both find every mistake at once and hand them back as data. A
+//! [`Config`] that came from them is consistent: every name resolves, every bound fits the others, every secret is
+//! there. One built by hand (tests, the demo) starts from [`Config::default`], which holds the same defaults that
+//! `forebay.example.toml` documents. Changes nothing and starts nothing.
+
+mod check;
+mod endpoint;
+mod files;
+mod finding;
+mod limits;
+mod listen;
+mod raw;
+mod report;
+mod secret;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+
+pub use check::{Outside, check};
+pub use endpoint::{Endpoint, EndpointError};
+pub use files::FileContent;
+pub use finding::{Finding, Severity, any_error, render, tally};
+pub use listen::{Listen, ListenError};
+pub use secret::Secret;
+
+/// All that the sidecar is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the log, the floor and the index live.
+    pub data_dir: PathBuf,
+    /// Time for what is in flight when the sidecar is told to stop.
+    pub shutdown_grace: Duration,
+    /// The way in.
+    pub ingest: IngestConfig,
+    /// The operators' API.
+    pub grpc: GrpcConfig,
+    /// Metrics and health.
+    pub admin: AdminConfig,
+    /// The log's files and memory.
+    pub log: LogSettings,
+    /// What all destinations share.
+    pub delivery: DeliveryConfig,
+    /// Where impressions come from, by SDK key.
+    pub environments: Vec<Environment>,
+    /// Where they go.
+    pub destinations: Vec<Destination>,
+}
+
+impl Default for Config {
+    /// Everything that has a default, in `./data`, with no environments and no destinations.
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            shutdown_grace: limits::SHUTDOWN_GRACE.default,
+            ingest: IngestConfig::default(),
+            grpc: GrpcConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogSettings::default(),
+            delivery: DeliveryConfig::default(),
+            environments: Vec::new(),
+            destinations: Vec::new(),
+        }
+    }
+}
+
+/// `[ingest]`: where SDKs post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestConfig {
+    /// The address for SDKs.
+    pub listen: SocketAddr,
+    /// The largest body, after decompression.
+    pub body_bytes_max: u64,
+    /// All bodies being read and parsed at once.
+    pub memory_bytes_max: u64,
+    /// What may wait for the log's next sync.
+    pub queue_bytes_max: u64,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8080),
+            body_bytes_max: limits::BODY_BYTES.default,
+            memory_bytes_max: limits::INGEST_MEMORY_BYTES.default,
+            queue_bytes_max: limits::QUEUE_BYTES.default,
+        }
+    }
+}
+
+/// `[grpc]`: the operators' API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcConfig {
+    /// Loopback or a unix socket: it has no authentication yet.
+    pub listen: Listen,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { listen: Listen::Tcp(loopback(9090)) }
+    }
+}
+
+/// `[admin]`: `/metrics`, `/livez`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Any address may be given: these pages hold names and numbers, no impression and no secret, and change nothing.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: loopback(9091) }
+    }
+}
+
+/// `[log]`: the log's files and memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The size of one file of the log.
+    pub segment_bytes: u64,
+    /// What the log may take of the disk (`budget_bytes` in the file).
+    pub budget: Budget,
+    /// How long delivered records are kept to be sent again.
+    pub replay_window: Duration,
+    /// What was just appended, kept in memory for all destinations.
+    pub tail_cache_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: limits::SEGMENT_BYTES.default,
+            budget: Budget::default(),
+            replay_window: limits::REPLAY_WINDOW.default,
+            tail_cache_bytes: limits::TAIL_CACHE_BYTES.default,
+        }
+    }
+}
+
+/// What the log may take of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// Percent of what is free at the first start.
+    FreePercent(u8),
+    /// That many bytes.
+    Bytes(u64),
+}
+
+impl Budget {
+    /// The budget in bytes on a disk with `free` bytes of room.
+    #[must_use]
+    pub fn bytes(self, free: u64) -> u64 {
+        match self {
+            // Divided first: `free` times a hundred may not fit.
+            Self::FreePercent(percent) => free / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::FreePercent(limits::BUDGET_PERCENT.default)
+    }
+}
+
+/// `[delivery]`: what all destinations share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryConfig {
+    /// Batches being encoded and sent, over all destinations.
+    pub batch_memory_bytes: u64,
+    /// Requests in flight over all destinations.
+    pub requests_max: u32,
+}
+
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        Self { batch_memory_bytes: limits::BATCH_MEMORY_BYTES.default, requests_max: limits::REQUESTS.default }
+    }
+}
+
+/// `[[environments]]`: a customer's environment; its id is the name of its stream in the log.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// 1 to 40 of `[A-Za-z0-9_-]`.
+    pub id: String,
+    /// The name that goes out with every impression; the id if none is given.
+    pub name: String,
+    /// The keys whose impressions belong to it. The log stores a key's place in this list, never the key.
+    pub sdk_keys: Vec<Secret<String>>,
+}
+
+/// `[[destinations]]`: one sink with its settings.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// 1 to 40 of `[A-Za-z0-9_-]`.
+    pub id: String,
+    /// The ids of the environments whose impressions it gets: at least one.
+    pub environments: Vec<String>,
+    /// Requests in flight at once.
+    pub concurrency: u32,
+    /// From the first byte of a request to the last of its answer.
+    pub timeout: Duration,
+    /// The most records in one batch.
+    pub batch_records_max: u32,
+    /// The most bytes of records in one batch, before compression.
+    pub batch_bytes_max: u64,
+    /// Where it starts when it was never seen before.
+    pub start: Start,
+    /// What it is.
+    pub sink: SinkConfig,
+}
+
+impl Destination {
+    /// A destination with the defaults of its type.
+    #[must_use]
+    pub fn new(id: impl Into<String>, environments: Vec<String>, sink: SinkConfig) -> Self {
+        let bounds = sink.kind().bounds();
+        Self {
+            id: id.into(),
+            environments,
+            concurrency: bounds.concurrency.default,
+            timeout: limits::TIMEOUT.default,
+            batch_records_max: bounds.records.default,
+            batch_bytes_max: bounds.bytes.default,
+            start: Start::default(),
+            sink,
+        }
+    }
+}
+
+/// Where a destination starts when it was never seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At the oldest record that the log still has: what came in before the destination was written down is sent too.
+    #[default]
+    Earliest,
+    /// At what comes in from now on.
+    Now,
+}
+
+/// What a destination is.
+#[derive(Debug, Clone)]
+pub enum SinkConfig {
+    /// `type = "webhook"`.
+    Webhook(WebhookConfig),
+    /// `type = "file"`.
+    File(FileConfig),
+}
+
+impl SinkConfig {
+    /// The word in the file.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::File(_) => "file",
+        }
+    }
+
+    fn kind(&self) -> SinkKind {
+        match self {
+            Self::Webhook(_) => SinkKind::Webhook,
+            Self::File(_) => SinkKind::File,
+        }
+    }
+}
+
+/// Split's documented JSON array, posted.
+#[derive(Debug, Clone)]
+pub struct WebhookConfig {
+    /// Where to post.
+    pub url: Endpoint,
+    /// How the body is packed.
+    pub compression: Compression,
+    /// What to send along. Values may be secrets, so all are kept as such.
+    pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
+}
+
+impl WebhookConfig {
+    /// A webhook with the defaults.
+    #[must_use]
+    pub fn new(url: Endpoint) -> Self {
+        Self { url, compression: Compression::default(), headers: Vec::new() }
+    }
+}
+
+/// How a request's body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// As Split does.
+    #[default]
+    Gzip,
+    /// As it is.
+    None,
+}
+
+/// JSON lines in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileConfig {
+    /// Where the files go. No other destination writes there.
+    pub directory: PathBuf,
+    /// A file is closed when it has this size.
+    pub rotate_bytes: u64,
+    /// A file is closed when it is this old.
+    pub rotate_age: Duration,
+}
+
+impl FileConfig {
+    /// A file destination with the defaults.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            rotate_bytes: limits::FILE_ROTATE_BYTES.default,
+            rotate_age: limits::FILE_ROTATE_AGE.default,
+        }
+    }
+}
+
+/// The types of destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SinkKind {
+    Webhook,
+    File,
+}
+
+/// What a batch may be, by type of destination.
+struct BatchBounds {
+    concurrency: limits::Bound<u32>,
+    records: limits::Bound<u32>,
+    bytes: limits::Bound<u64>,
+}
+
+impl SinkKind {
+    fn bounds(self) -> BatchBounds {
+        match self {
+            Self::Webhook => BatchBounds {
+                concurrency: limits::CONCURRENCY,
+                records: limits::WEBHOOK_RECORDS,
+                bytes: limits::WEBHOOK_BYTES,
+            },
+            // One file is written at a time: a second batch in flight would wait for the first one's sync.
+            Self::File => BatchBounds {
+                concurrency: limits::Bound { default: 1, ..limits::CONCURRENCY },
+                records: limits::FILE_RECORDS,
+                bytes: limits::FILE_BYTES,
+            },
+        }
+    }
+}
+
+/// Reads and checks a file and the secrets it names.
+///
+/// The configuration is there unless a finding is an error. Relative paths in it are taken from the file's directory.
+#[must_use]
+pub fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err(finding) => return (None, vec![finding]),
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let file = |path: &Path| files::read(path, secret::SECRET_FILE_BYTES_MAX);
+    // In full, so that the log and error messages name places that can be found. Fails only without a working directory.
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = full.parent().unwrap_or(Path::new("/"));
+    check(&text, &Outside { base, env: &env, file: &file })
+}
+
+fn read_text(path: &Path) -> Result<String, Finding> {
+    let refuse = |message: String, remedy: &str| Finding {
+        severity: Severity::Error,
+        line: None,
+        path: String::new(),
+        message,
+        remedy: remedy.to_owned(),
+    };
+    let found = files::read(path, limits::CONFIG_FILE_BYTES_MAX).map_err(|error| {
+        refuse(
+            format!("can't be read: {error}"),
+            "name the file with --config; forebay.example.toml is one to start from",
+        )
+    })?;
+    String::from_utf8(found.bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        refuse(format!("is not UTF-8 at byte {at}"), "save it as UTF-8")
+    })
+}
+
+/// Whether a text can be the id of an environment or a destination.
+fn is_id(text: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=limits::ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(letter)
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -1,1 +1,167 @@
-//! delivery
+//! The way out: one loop per destination, each at the pace that its destination takes.
+//!
+//! Knows batches, outcomes and time, but no vendor's protocol: those are sinks. What always holds: a destination's
+//! troubles stay its own (it shares nothing with others but a budget of which it can hold only its share), and
+//! nothing is given up, whatever is answered for however long. See docs/delivery.md.
+
+pub mod backoff;
+pub mod budget;
+pub mod concurrency;
+pub mod outcome;
+pub mod pace;
+pub mod queued;
+pub mod record_id;
+pub mod retry_after;
+pub mod sink;
+pub mod source;
+pub mod stats;
+
+mod attempt;
+mod sharing;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay::clock::Clock;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use budget::Budget;
+use pace::Pace;
+use sharing::Sharing;
+use sink::Sink;
+use source::{Limits, Source};
+use stats::Snapshot;
+use worker::{Post, Turn, Worker};
+
+/// What all destinations share.
+struct Common {
+    budget: Budget,
+    sharing: Sharing,
+    clock: Arc<dyn Clock>,
+}
+
+/// How a destination is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Requests in flight, at most.
+    pub concurrency_max: u32,
+    /// From the first byte of a request to the last byte of its answer.
+    pub timeout: Duration,
+    /// The size of a batch.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    /// Four requests of 1,000 records or 1 MiB, 30 seconds each.
+    fn default() -> Self {
+        Self {
+            concurrency_max: 4,
+            timeout: Duration::from_secs(30),
+            limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
+        }
+    }
+}
+
+/// All destinations' loops.
+pub struct Delivery {
+    common: Arc<Common>,
+    running: Mutex<BTreeMap<Arc<str>, Running>>,
+}
+
+struct Running {
+    post: Arc<Post>,
+    task: JoinHandle<()>,
+}
+
+/// A destination of this name runs already.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("destination {0} is running already: stop it first")]
+pub struct AlreadyRunning(pub String);
+
+impl Delivery {
+    /// Delivery without destinations.
+    #[must_use]
+    pub fn new(budget: Budget, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            common: Arc::new(Common { budget, sharing: Sharing::default(), clock }),
+            running: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Starts a destination's loop on the current tokio runtime. `sources` are its queues, one per environment; they
+    /// take turns.
+    ///
+    /// # Errors
+    /// When a destination of this id runs already.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        &self,
+        id: &str,
+        sink: Arc<dyn Sink>,
+        sources: Vec<Arc<dyn Source>>,
+        settings: Settings,
+    ) -> Result<(), AlreadyRunning> {
+        let mut running = self.lock();
+        if running.contains_key(id) {
+            return Err(AlreadyRunning(id.to_owned()));
+        }
+        let id: Arc<str> = id.into();
+        let post = Arc::new(Post::default());
+        for source in &sources {
+            let post = Arc::clone(&post);
+            source.on_more(Arc::new(move || post.wake()));
+        }
+        let worker = Worker {
+            id: Arc::clone(&id),
+            common: Arc::clone(&self.common),
+            post: Arc::clone(&post),
+            sink,
+            queues: sources.into_iter().map(|source| Turn { source, dry: false }).collect(),
+            next: 0,
+            settings,
+            pace: Pace::new(settings.concurrency_max),
+            rng: rand::make_rng(),
+            began: Instant::now(),
+        };
+        running.insert(id, Running { post, task: tokio::spawn(worker.run()) });
+        Ok(())
+    }
+
+    /// Every destination's counters, by id.
+    #[must_use]
+    pub fn stats(&self) -> Vec<(Arc<str>, Snapshot)> {
+        self.lock().iter().map(|(id, running)| (Arc::clone(id), running.post.stats.snapshot())).collect()
+    }
+
+    /// One destination's counters.
+    #[must_use]
+    pub fn stats_of(&self, id: &str) -> Option<Snapshot> {
+        self.lock().get(id).map(|running| running.post.stats.snapshot())
+    }
+
+    /// Stops all destinations: nothing new is started, what is in flight may finish until `grace` has passed, the
+    /// rest is cut off and will be sent again under the same ids. Returns the destinations that were cut off.
+    pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<str>> {
+        let running = std::mem::take(&mut *self.lock());
+        running.values().for_each(|running| running.post.stop());
+        let deadline = Instant::now() + grace;
+        let mut cut_off = Vec::new();
+        for (id, mut running) in running {
+            if tokio::time::timeout_at(deadline, &mut running.task).await.is_err() {
+                running.task.abort();
+                cut_off.push(id);
+            }
+        }
+        cut_off
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
+        // A panic under this lock leaves the map whole: nothing in between.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,1 +1,106 @@
-//! ingest
+//! The way in: what SDKs post over HTTP becomes records of an environment's stream, and is answered when it is durable.
+//!
+//! Knows no destination. Refuses only what it cannot read or cannot hold, because whatever is refused may be lost: most
+//! SDKs drop a batch at its first or second refusal.
+//!
+//! A request's way, in the order of the files: `http` accepts, `routes` says what it is, `sender` and `environments`
+//! whose it is, `admission` when there is room, `body` and `gunzip` receive it, `store` parses and appends, `answer`.
+
+mod admission;
+mod answer;
+mod body;
+mod complaints;
+mod environments;
+mod gunzip;
+mod http;
+mod limits;
+mod patience;
+mod rejects;
+mod request;
+mod routes;
+mod sender;
+mod stats;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use forebay::Log;
+use forebay::clock::Clock;
+
+pub use environments::{Environment, Environments, EnvironmentsError, KeyOwner};
+pub use http::{Ended, serve};
+pub use limits::Limits;
+pub use rejects::{StoredReject, decode as decode_rejects};
+pub use stats::{EnvironmentSnapshot, IngestStats, Refusal, Snapshot};
+
+use admission::Pool;
+use complaints::Complaints;
+use store::Store;
+
+/// All that the requests share.
+pub struct Ingest {
+    clock: Arc<dyn Clock>,
+    environments: Arc<Environments>,
+    limits: Limits,
+    /// Bytes of bodies, and of their stored form until it is on disk.
+    memory: Pool,
+    /// Threads that parse large bodies: no more than there are processors.
+    parsers: Pool,
+    stats: Arc<IngestStats>,
+    complaints: Complaints,
+    store: Store,
+}
+
+impl Ingest {
+    /// The way into `log` for these environments. Does nothing until [`serve`] is given it.
+    #[must_use]
+    pub fn new(log: Log, clock: Arc<dyn Clock>, environments: Environments, limits: Limits) -> Self {
+        let environments = Arc::new(environments);
+        let stats = Arc::new(IngestStats::new(&environments));
+        // One more than there are: whoever is not known yet shares an account of its own.
+        let accounts = environments.all().len() + 1;
+        let processors = available_parallelism().map_or(1, usize::from) as u64;
+        Self {
+            clock,
+            memory: Pool::new(limits.memory_bytes_max, accounts),
+            parsers: Pool::new(processors, accounts),
+            complaints: Complaints::new(&environments),
+            store: Store::new(log, Arc::clone(&environments), Arc::clone(&stats)),
+            environments,
+            limits,
+            stats,
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<IngestStats> {
+        &self.stats
+    }
+
+    /// The environments, to say which have destinations.
+    #[must_use]
+    pub fn environments(&self) -> &Arc<Environments> {
+        &self.environments
+    }
+
+    /// Bytes that bodies hold now.
+    #[must_use]
+    pub fn memory_used_bytes(&self) -> u64 {
+        self.memory.used()
+    }
+
+    /// Requests that wait for memory now.
+    #[must_use]
+    pub fn memory_waiting(&self) -> usize {
+        self.memory.waiting()
+    }
+
+    /// The account of senders that are not known yet.
+    fn strangers(&self) -> usize {
+        self.environments.all().len()
+    }
+}

@@ -8,4 +8,8 @@ pub mod delivery;
 pub mod demo;
 pub mod impression;
 pub mod ingest;
+pub mod proto;
+pub mod ready;
+pub mod shutdown;
 pub mod sinks;
+pub mod telemetry;

@@ -1,3 +1,7 @@
-//! The `forebay` binary.
+//! The `forebay` binary: the command line, and nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    forebay_sidecar::cli::run(std::env::args_os())
+}

@@ -1,1 +1,15 @@
-//! sinks
+//! The vendors' protocols: each sink turns batches into one receiver's bytes and judges that receiver's answers.
+//!
+//! No sink waits, repeats or settles; that is the loop's part (see [`crate::delivery`]).
+
+pub mod file;
+pub mod gzip;
+pub mod http;
+pub mod webhook;
+
+#[cfg(test)]
+pub(crate) mod receiver;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! The figures that we promise, each against its baseline in the same run: `cargo bench --bench figures -- [NAME…]`.
+//!
+//! Prints one line of JSON for each figure. Machines are shared and noisy, so a figure is a ratio against a baseline
+//! that ran interleaved with it, and the median of several rounds. Nothing here asserts: `met` says how it stands.
+
+#[path = "figures/ack_latency.rs"]
+mod ack_latency;
+#[path = "figures/append.rs"]
+mod append;
+#[path = "figures/end_to_end.rs"]
+mod end_to_end;
+#[path = "figures/idle.rs"]
+mod idle;
+#[path = "figures/load.rs"]
+mod load;
+#[path = "figures/open_time.rs"]
+mod open_time;
+#[path = "figures/report.rs"]
+mod report;
+#[path = "figures/traced_disk.rs"]
+mod traced_disk;
+
+use report::Figure;
+
+/// A figure's name and how to measure it.
+type Measurement = (&'static str, fn() -> Vec<Figure>);
+
+const MEASUREMENTS: &[Measurement] = &[
+    ("append_throughput", append::throughput),
+    ("append_latency", append::latency),
+    ("end_to_end_cpu", end_to_end::plain),
+    ("end_to_end_cpu_gzip", end_to_end::gzip),
+    ("ack_latency", ack_latency::measure),
+    ("idle_destination", idle::measure),
+    ("open_time", open_time::measure),
+];
+
+fn main() {
+    // Cargo passes flags of its own (`--bench`): only bare words are names.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !MEASUREMENTS.iter().any(|(known, _)| known == name)) {
+        let known: Vec<&str> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
+        eprintln!("no figure is called {unknown:?}; there are: {}", known.join(", "));
+        std::process::exit(64);
+    }
+    for (name, measure) in MEASUREMENTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            for figure in measure() {
+                println!("{}", figure.json());
+            }
+        }
+    }
+}

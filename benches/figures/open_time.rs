@@ -1,0 +1,57 @@
+//! Opening: a log of 10 GB with 10,000 streams.
+
+use crate::report::{Figure, Target, median};
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::real::RealDisk;
+use forebay::{Log, LogOptions, OnFull, Payload};
+use std::sync::Arc;
+
+const LOG_BYTES: usize = 10_000_000_000;
+const STREAMS: usize = 10_000;
+const PAYLOAD_BYTES: usize = 50_000;
+
+/// Writes the log once, kills it (drops it without closing), and opens it three times.
+pub(crate) fn measure() -> Vec<Figure> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
+    let clock = Arc::new(SystemClock::new());
+    let options = LogOptions { budget_bytes: 64 << 30, prewrite: false, ..LogOptions::default() };
+    let disk = Arc::new(RealDisk::default());
+    let open = || Log::open(disk.clone(), clock.clone(), dir.path(), options.clone()).expect("opens");
+    let log = open();
+    for i in 0..LOG_BYTES / PAYLOAD_BYTES {
+        let part = Payload { bytes: vec![i as u8; PAYLOAD_BYTES], records: 500 };
+        let stream = format!("env-{}", i % STREAMS);
+        log.append_group(&stream, vec![part], OnFull::Wait, Box::new(|result| drop(result.expect("durable"))))
+            .expect("queued");
+    }
+    log.append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");
+    drop(log);
+    std::thread::sleep(std::time::Duration::from_secs(2)); // its threads end by themselves
+    let mut times = Vec::new();
+    let mut segments = 0;
+    for _ in 0..3 {
+        let from = clock.monotonic();
+        let log = open();
+        times.push((clock.monotonic() - from).as_secs_f64());
+        let stats = log.stats();
+        segments = stats.segments;
+        assert_eq!((stats.streams, stats.damages), (STREAMS + 1, 0), "it is the log that was written");
+        // The first open recovers what was not sealed; the others follow a close.
+        log.close().expect("closes");
+        drop(log);
+    }
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    vec![Figure {
+        name: "open_time",
+        what: format!(
+            "10 GB, {STREAMS} streams, {segments} segments: after a kill {:.3} s, after a close {:.3} s; the worst counts",
+            times[0],
+            median(times[1..].to_vec())
+        ),
+        value: worst,
+        unit: "s",
+        baseline: None,
+        ratio: None,
+        target: Target::ValueAtMost(1.0),
+    }]
+}

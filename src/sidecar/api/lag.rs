@@ -1,0 +1,290 @@
+//! The lag of every queue, with rates and forecast: one reading, shared by all who ask.
+//!
+//! A reading asks every queue, so it is taken at most ten times a second however many look, and at least as often as someone
+//! calls [`LagBoard::reading`]: the server does so every second, that the rates are known when an operator comes.
+//! Does not wait for anything but the queues' own locks. Never holds a queue that is gone.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay::clock::Clock;
+
+use super::forecast::{Forecast, forecast};
+use super::rates::Rate;
+use super::readings::{DeliveryReading, DeliveryState, QueueReading, Source};
+
+/// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
+const FRESH_FOR: Duration = Duration::from_millis(100);
+
+/// Longer errors are cut: enough for a status, a host and a sentence.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// Reads the queues. Cheap to clone; all clones share the rates.
+#[derive(Clone)]
+pub struct LagBoard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    queues: Source<Vec<QueueReading>>,
+    deliveries: Source<Vec<DeliveryReading>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    latest: Option<(Duration, Arc<Reading>)>,
+    rates: HashMap<Key, Rates>,
+}
+
+/// A destination and a stream: the name of a queue, in the order in which queues are listed.
+pub type Key = (String, String);
+
+#[derive(Default)]
+struct Rates {
+    arrived: Rate,
+    settled: Rate,
+    delivered: Rate,
+}
+
+/// All queues at one moment.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// When, by the wall clock.
+    pub at_unix_ms: u64,
+    /// By destination and stream.
+    pub lags: BTreeMap<Key, Lag>,
+    /// What delivers, by destination.
+    pub deliveries: BTreeMap<String, Arc<DeliveryReading>>,
+}
+
+/// One queue: how far it is behind and where that leads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lag {
+    /// What the queue says.
+    pub queue: QueueReading,
+    /// What delivers it; `None` when nothing does.
+    pub delivery: Option<Arc<DeliveryReading>>,
+    /// What its destination is doing about it; `None` when nothing delivers it.
+    pub state: Option<DeliveryState>,
+    /// Records a second.
+    pub arrived_per_second: Option<f64>,
+    /// Records a second.
+    pub settled_per_second: Option<f64>,
+    /// Records a second.
+    pub delivered_per_second: Option<f64>,
+    /// Where it leads.
+    pub forecast: Forecast,
+}
+
+impl LagBoard {
+    /// A board over these queues and what delivers them. Reads nothing yet.
+    #[must_use]
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        queues: Source<Vec<QueueReading>>,
+        deliveries: Source<Vec<DeliveryReading>>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { clock, queues, deliveries, state: Mutex::default() }) }
+    }
+
+    /// The lag of every queue, a tenth of a second old at most.
+    ///
+    /// May take a while with thousands of queues: async callers give it a thread that may block.
+    #[must_use]
+    pub fn reading(&self) -> Arc<Reading> {
+        let inner = &*self.inner;
+        // A panic in a source leaves rates and reading as they were before it: whole, if old.
+        let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = inner.clock.monotonic();
+        if let Some((at, latest)) = &state.latest
+            && now.saturating_sub(*at) < FRESH_FOR
+        {
+            return Arc::clone(latest);
+        }
+        let reading = Arc::new(read(inner, &mut state.rates, now));
+        state.latest = Some((now, Arc::clone(&reading)));
+        reading
+    }
+}
+
+fn read(inner: &Inner, rates: &mut HashMap<Key, Rates>, now: Duration) -> Reading {
+    let at_unix_ms = inner.clock.wall_ms();
+    let deliveries: BTreeMap<String, Arc<DeliveryReading>> = (inner.deliveries)()
+        .into_iter()
+        .map(|delivery| (delivery.destination.clone(), Arc::new(fit_to_show(delivery))))
+        .collect();
+    let lags: BTreeMap<Key, Lag> = (inner.queues)()
+        .into_iter()
+        .map(|queue| {
+            let key = (queue.destination.clone(), queue.stream.clone());
+            let delivery = deliveries.get(&key.0).cloned();
+            let lag = lag(queue, delivery, rates.entry(key.clone()).or_default(), now);
+            (key, lag)
+        })
+        .collect();
+    rates.retain(|key, _| lags.contains_key(key));
+    Reading { at_unix_ms, lags, deliveries }
+}
+
+fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &mut Rates, now: Duration) -> Lag {
+    let balance = &queue.balance;
+    rates.arrived.sample(now, balance.accepted.records);
+    rates.settled.sample(now, balance.accepted.records.saturating_sub(balance.pending.records));
+    rates.delivered.sample(now, balance.delivered.records);
+    let arrived_per_second = rates.arrived.per_second();
+    let settled_per_second = rates.settled.per_second();
+    Lag {
+        forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
+        delivery,
+        queue,
+        arrived_per_second,
+        settled_per_second,
+        delivered_per_second: rates.delivered.per_second(),
+    }
+}
+
+/// A destination may be busy with one stream and have nothing of another.
+fn state(destination: DeliveryState, records_behind: u64) -> DeliveryState {
+    match destination {
+        DeliveryState::Delivering if records_behind == 0 => DeliveryState::Idle,
+        other => other,
+    }
+}
+
+/// An error's text comes from afar: it is cut, and made safe for a terminal.
+fn fit_to_show(mut delivery: DeliveryReading) -> DeliveryReading {
+    delivery.last_error = delivery.last_error.map(|message| {
+        message
+            .chars()
+            .take(ERROR_CHARS_MAX)
+            .map(|character| if character.is_control() { ' ' } else { character })
+            .collect()
+    });
+    delivery
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use forebay::clock::ManualClock;
+    use forebay::{Balance, Count};
+
+    use super::*;
+
+    fn count(records: u64) -> Count {
+        Count { records, bytes: records * 100 }
+    }
+
+    fn queue(destination: &str, accepted: u64, delivered: u64) -> QueueReading {
+        QueueReading {
+            destination: destination.to_owned(),
+            stream: "acme-prod".to_owned(),
+            lag: forebay::Lag { records: accepted - delivered, ..forebay::Lag::default() },
+            balance: Balance {
+                accepted: count(accepted),
+                delivered: count(delivered),
+                pending: count(accepted - delivered),
+                ..Balance::default()
+            },
+        }
+    }
+
+    fn key(destination: &str) -> Key {
+        (destination.to_owned(), "acme-prod".to_owned())
+    }
+
+    /// A queue to which 100 records a second come and from which 300 go, on top of a backlog of 10,000.
+    fn draining(clock: &ManualClock) -> Source<Vec<QueueReading>> {
+        let clock = clock.clone();
+        Box::new(move || {
+            let seconds = clock.wall_ms() / 1_000;
+            vec![queue("hook", 10_000 + 100 * seconds, 300 * seconds)]
+        })
+    }
+
+    #[test]
+    fn rates_and_forecast_follow_from_readings_a_second_apart() {
+        let clock = ManualClock::at(0);
+        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new));
+        assert_eq!(board.reading().lags[&key("hook")].forecast, Forecast::Unknown);
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(1));
+            let _ = board.reading();
+        }
+        let reading = board.reading();
+        let lag = &reading.lags[&key("hook")];
+        assert_eq!(reading.at_unix_ms, 10_000);
+        assert!((lag.arrived_per_second.unwrap() - 100.0).abs() < 1e-6);
+        assert!((lag.delivered_per_second.unwrap() - 300.0).abs() < 1e-6);
+        let Forecast::DrainsIn(time) = lag.forecast else { panic!("{:?}", lag.forecast) };
+        assert!((time.as_secs_f64() - 40.0).abs() < 1e-3, "8,000 records at 200 a second: {time:?}");
+    }
+
+    #[test]
+    fn many_who_look_at_once_share_one_reading() {
+        let clock = ManualClock::at(0);
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let queues: Source<Vec<QueueReading>> = Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            vec![queue("hook", 1, 0)]
+        });
+        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
+        for _ in 0..1_000 {
+            let _ = board.reading();
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        clock.advance(FRESH_FOR);
+        let _ = board.clone().reading();
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_leaves_nothing_behind() {
+        let clock = ManualClock::at(0);
+        let until_second_one = clock.clone();
+        let queues: Source<Vec<QueueReading>> =
+            Box::new(move || if until_second_one.wall_ms() < 1_000 { vec![queue("hook", 1, 0)] } else { Vec::new() });
+        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
+        assert_eq!(board.reading().lags.len(), 1);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(board.reading().lags.len(), 0);
+        assert!(board.inner.state.lock().unwrap().rates.is_empty());
+    }
+
+    fn delivery(state: DeliveryState) -> DeliveryReading {
+        DeliveryReading { destination: "hook".to_owned(), state, ..DeliveryReading::default() }
+    }
+
+    #[test]
+    fn an_error_is_cut_and_cannot_speak_to_the_terminal() {
+        let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| {
+            let last_error = Some(format!("\u{1b}[2J{}", "é".repeat(1_000)));
+            vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
+        });
+        let queues: Source<Vec<QueueReading>> = Box::new(|| vec![queue("hook", 1, 0)]);
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        let message = reading.deliveries["hook"].last_error.clone().unwrap();
+        assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
+        assert!(message.starts_with(" [2J"), "{message}");
+    }
+
+    #[test]
+    fn a_busy_destination_is_idle_where_nothing_waits() {
+        let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
+        let queues: Source<Vec<QueueReading>> = Box::new(|| {
+            let other = QueueReading { stream: "other".to_owned(), ..queue("hook", 5, 5) };
+            vec![queue("hook", 1, 0), other, queue("gone", 1, 0)]
+        });
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
+        assert_eq!(reading.lags[&("hook".to_owned(), "other".to_owned())].state, Some(DeliveryState::Idle));
+        assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
+    }
+}

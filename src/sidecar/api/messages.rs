@@ -1,0 +1,78 @@
+//! Turns lags into the messages of `forebay.v1`. One way only: nothing is read from them.
+
+use forebay::{Balance, Count};
+
+use super::forecast::Forecast;
+use super::lag::{Key, Lag};
+use super::readings::DeliveryState;
+use crate::proto::v1;
+
+/// The whole of a queue's lag.
+pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
+    let queue = &lag.queue;
+    let delivery = lag.delivery.as_deref();
+    v1::Lag {
+        destination: destination.clone(),
+        stream: stream.clone(),
+        records_behind: queue.lag.records,
+        bytes_behind: queue.lag.bytes,
+        oldest_age_ms: queue.lag.oldest_age_ms,
+        durable_tail: queue.lag.durable_tail,
+        low_mark: queue.lag.low_mark,
+        records_in_flight: queue.lag.in_flight,
+        state: state(lag.state).into(),
+        delivered_per_second: lag.delivered_per_second,
+        settled_per_second: lag.settled_per_second,
+        arrived_per_second: lag.arrived_per_second,
+        forecast: forecast(lag.forecast),
+        balance: Some(balance(&queue.balance)),
+        last_error: delivery
+            .and_then(|delivery| Some((delivery.last_error.clone()?, delivery.last_error_unix_ms)))
+            .map(|(message, at_unix_ms)| v1::LastError { message, at_unix_ms }),
+        last_success_unix_ms: delivery.and_then(|delivery| delivery.last_success_unix_ms),
+        next_attempt_unix_ms: delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
+    }
+}
+
+fn state(state: Option<DeliveryState>) -> v1::DeliveryState {
+    match state {
+        None => v1::DeliveryState::Unconfigured,
+        Some(DeliveryState::Idle) => v1::DeliveryState::Idle,
+        Some(DeliveryState::Delivering) => v1::DeliveryState::Delivering,
+        Some(DeliveryState::Throttled) => v1::DeliveryState::Throttled,
+        Some(DeliveryState::Retrying) => v1::DeliveryState::Retrying,
+        Some(DeliveryState::Refused) => v1::DeliveryState::Refused,
+        Some(DeliveryState::Paused) => v1::DeliveryState::Paused,
+        Some(DeliveryState::Stopping) => v1::DeliveryState::Stopping,
+    }
+}
+
+fn forecast(forecast: Forecast) -> Option<v1::Forecast> {
+    use v1::forecast::Outcome;
+    let outcome = match forecast {
+        Forecast::Unknown => return None,
+        Forecast::DrainsIn(time) => Outcome::DrainsInSeconds(time.as_secs_f64()),
+        Forecast::KeepsUp => Outcome::KeepsUp(v1::KeepsUp {}),
+        Forecast::Never => Outcome::NeverAtThisRate(v1::NeverAtThisRate {}),
+    };
+    Some(v1::Forecast { outcome: Some(outcome) })
+}
+
+fn balance(balance: &Balance) -> v1::Balance {
+    // Taken apart by name, so that a new way to settle cannot be forgotten here.
+    let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost } = *balance;
+    v1::Balance {
+        accepted: count(accepted),
+        delivered: count(delivered),
+        pending: count(pending),
+        dead_lettered: count(dead_lettered),
+        filtered: count(filtered),
+        expired: count(expired),
+        purged: count(purged),
+        lost: count(lost),
+    }
+}
+
+fn count(Count { records, bytes }: Count) -> Option<v1::Count> {
+    Some(v1::Count { records, bytes })
+}

@@ -1,0 +1,195 @@
+//! What the API shows, as plain values, and where it comes from.
+//!
+//! The API sits beside ingest and delivery and knows neither: whoever wires the sidecar gives it one closure for each thing to
+//! look at. Every closure is called often and only looks: it changes nothing and waits for nothing but a short lock.
+
+use forebay::{LogState, LogStats};
+
+use crate::ready::Readiness;
+
+/// Asks for the present value of something.
+pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Everything that the API looks at.
+pub struct Sources {
+    /// Every queue.
+    pub queues: Source<Vec<QueueReading>>,
+    /// What delivers them. A queue that is not among these is kept, but not delivered.
+    pub deliveries: Source<Vec<DeliveryReading>>,
+    /// The way in.
+    pub ingest: Source<IngestReading>,
+    /// The log.
+    pub log: Source<LogReading>,
+    /// Whether to send here. What the log says of itself is added: it needs no block.
+    pub readiness: Readiness,
+}
+
+impl Sources {
+    /// Sources that have nothing to show and are ready.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            queues: Box::new(Vec::new),
+            deliveries: Box::new(Vec::new),
+            ingest: Box::new(IngestReading::default),
+            log: Box::new(LogReading::empty),
+            readiness: Readiness::new(),
+        }
+    }
+}
+
+/// One queue: how far a destination is behind on a stream, and where every record went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueReading {
+    /// The destination's id.
+    pub destination: String,
+    /// The stream's name.
+    pub stream: String,
+    /// What is accepted and not settled.
+    pub lag: forebay::Lag,
+    /// What became of everything.
+    pub balance: forebay::Balance,
+}
+
+/// What a destination is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Nothing waits.
+    #[default]
+    Idle,
+    /// Batches are on their way and are being taken.
+    Delivering,
+    /// The destination asked for less.
+    Throttled,
+    /// The last attempt failed and is being repeated.
+    Retrying,
+    /// The destination refuses; it is probed now and then.
+    Refused,
+    /// An operator has paused it.
+    Paused,
+    /// The sidecar is stopping: no more batches are started.
+    Stopping,
+}
+
+/// How delivery fares with one destination, since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryReading {
+    /// The destination's id.
+    pub destination: String,
+    /// What it is doing.
+    pub state: DeliveryState,
+    /// When the next attempt is due, while it waits (wall clock).
+    pub next_attempt_unix_ms: Option<u64>,
+    /// The last failure, in words. Must hold no secret; is shortened.
+    pub last_error: Option<String>,
+    /// When it was, if that is known (wall clock).
+    pub last_error_unix_ms: Option<u64>,
+    /// When something was last delivered (wall clock).
+    pub last_success_unix_ms: Option<u64>,
+    /// Failures since then.
+    pub failures_in_a_row: u64,
+    /// Requests that were answered or given up, by what came of them. The names become label values: few, and fixed at
+    /// compile time.
+    pub requests: Vec<(&'static str, u64)>,
+    /// Requests on their way now.
+    pub requests_in_flight: u64,
+    /// Bytes of bodies, as sent.
+    pub sent_bytes: u64,
+}
+
+/// What came in since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IngestReading {
+    /// By environment.
+    pub environments: Vec<EnvironmentReading>,
+    /// Requests refused: the environment if it was known, the reason (few, and fixed at compile time), how many.
+    pub refused: Vec<(Option<String>, &'static str, u64)>,
+    /// Posts of other kinds, answered and not kept.
+    pub ignored_requests: u64,
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Memory that request bodies hold now.
+    pub body_bytes_held: u64,
+    /// The most they may hold.
+    pub body_bytes_held_max: u64,
+}
+
+/// What came in for one environment since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvironmentReading {
+    /// The environment's id.
+    pub environment: String,
+    /// Requests that were acknowledged.
+    pub accepted_requests: u64,
+    /// The impressions in them.
+    pub accepted_records: u64,
+    /// Those of them that no destination takes.
+    pub unrouted_records: u64,
+    /// Elements that are no impressions, kept as raw text with the reason.
+    pub rejected_records: u64,
+    /// Bytes of bodies that arrived, decompressed, whatever became of them.
+    pub body_bytes: u64,
+    /// Bodies that could not be read at all, by the place of their SDK key in the configuration.
+    pub unreadable_by_key: Vec<u64>,
+}
+
+/// The log and what is kept beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogReading {
+    /// What the log says.
+    pub log: forebay::LogStats,
+    /// Ticks of the floor that wrote something, since the start.
+    pub floor_writes: u64,
+    /// How often the sled index was set aside and made anew since the start.
+    pub sled_resets: u64,
+}
+
+impl LogReading {
+    /// A log that is empty and serves.
+    #[must_use]
+    pub fn empty() -> Self {
+        let log = LogStats {
+            state: LogState::Serving,
+            streams: 0,
+            segments: 0,
+            bytes_used: 0,
+            bytes_limit: 0,
+            tail_cache_bytes: 0,
+            queued_bytes: 0,
+            appends: 0,
+            commits: 0,
+            segments_reclaimed: 0,
+            housekeeping_errors: 0,
+            damages: 0,
+        };
+        Self { log, floor_writes: 0, sled_resets: 0 }
+    }
+}
+
+/// Why a log in this state makes the sidecar not ready; `None` when it does not.
+#[must_use]
+pub fn not_ready_because(state: &LogState) -> Option<String> {
+    match state {
+        LogState::Serving => None,
+        LogState::Full { used, limit } => Some(format!(
+            "the log is full: {used} of {limit} bytes are used; delivery goes on and makes room, or raise the budget"
+        )),
+        LogState::ReadOnly { why, .. } => {
+            Some(format!("the log is read-only: {why}; delivery goes on, and writing resumes when the disk does"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_that_serves_is_ready() {
+        assert_eq!(not_ready_because(&LogState::Serving), None);
+        let full = not_ready_because(&LogState::Full { used: 9, limit: 10 }).unwrap();
+        assert!(full.contains("9 of 10 bytes"), "{full}");
+        let failed = not_ready_because(&LogState::ReadOnly { why: "input/output error".into(), since_ms: 1 }).unwrap();
+        assert!(failed.contains("input/output error") && failed.contains("delivery goes on"), "{failed}");
+    }
+}

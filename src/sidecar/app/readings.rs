@@ -1,0 +1,106 @@
+//! What ingest and delivery count, as the API shows it.
+//!
+//! The API knows neither of the two, and they do not know it: this is where their words are put into its own. Pure.
+
+use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading};
+use crate::delivery::stats::{CLASSES, Snapshot as DeliverySnapshot, State};
+use crate::ingest::{Refusal, Snapshot as IngestSnapshot};
+
+/// One destination.
+#[must_use]
+pub fn delivery(destination: &str, snapshot: DeliverySnapshot) -> DeliveryReading {
+    let (state, next_attempt_unix_ms) = match snapshot.state {
+        State::Idle => (DeliveryState::Idle, None),
+        State::Sending => (DeliveryState::Delivering, None),
+        State::Backoff { until_ms } => (DeliveryState::Retrying, Some(until_ms)),
+        State::Stopped => (DeliveryState::Stopping, None),
+    };
+    let mut requests = vec![("delivered", snapshot.delivered_batches)];
+    requests.extend(CLASSES.into_iter().zip(snapshot.failures));
+    DeliveryReading {
+        destination: destination.to_owned(),
+        state,
+        next_attempt_unix_ms,
+        last_error: snapshot.last_error,
+        last_error_unix_ms: None,
+        last_success_unix_ms: snapshot.last_success_ms,
+        failures_in_a_row: snapshot.failures_in_a_row,
+        requests,
+        requests_in_flight: snapshot.in_flight,
+        sent_bytes: snapshot.sent_bytes,
+    }
+}
+
+/// The way in. The bodies' memory and its limit are known to whoever made it.
+#[must_use]
+pub fn ingest(snapshot: IngestSnapshot, body_bytes_held: u64, body_bytes_held_max: u64) -> IngestReading {
+    let named =
+        |environment: Option<&str>, (why, count): (Refusal, u64)| (environment.map(str::to_owned), why.label(), count);
+    let mut refused: Vec<_> = snapshot.strangers.into_iter().map(|refusal| named(None, refusal)).collect();
+    let mut environments = Vec::with_capacity(snapshot.environments.len());
+    for environment in snapshot.environments {
+        refused.extend(environment.refusals.iter().map(|refusal| named(Some(&environment.id), *refusal)));
+        environments.push(EnvironmentReading {
+            environment: environment.id.to_string(),
+            accepted_requests: environment.requests,
+            accepted_records: environment.accepted,
+            unrouted_records: environment.unrouted,
+            rejected_records: environment.rejected,
+            body_bytes: environment.body_bytes,
+            unreadable_by_key: environment.unreadable_by_key,
+        });
+    }
+    IngestReading {
+        environments,
+        refused,
+        ignored_requests: snapshot.ignored,
+        connections_open: snapshot.connections_open,
+        body_bytes_held,
+        body_bytes_held_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_that_waits_says_until_when_and_counts_by_what_came_of_it() {
+        let stats = crate::delivery::stats::DeliveryStats::default();
+        let mut snapshot = stats.snapshot();
+        snapshot.state = State::Backoff { until_ms: 77 };
+        snapshot.delivered_batches = 4;
+        snapshot.failures[2] = 3;
+        let reading = delivery("hook", snapshot);
+        assert_eq!((reading.state, reading.next_attempt_unix_ms), (DeliveryState::Retrying, Some(77)));
+        assert!(reading.requests.contains(&("delivered", 4)) && reading.requests.contains(&(CLASSES[2], 3)));
+    }
+
+    #[test]
+    fn refusals_keep_their_environment_and_those_of_strangers_have_none() {
+        let environment = crate::ingest::EnvironmentSnapshot {
+            id: "prod".into(),
+            requests: 1,
+            body_bytes: 2,
+            accepted: 3,
+            rejected: 4,
+            unrouted: 5,
+            refusals: vec![(Refusal::Busy, 6)],
+            unreadable_by_key: vec![7],
+        };
+        let snapshot = IngestSnapshot {
+            environments: vec![environment],
+            strangers: vec![(Refusal::UnknownKey, 8)],
+            ignored: 9,
+            connections: 10,
+            connections_open: 11,
+        };
+        let reading = ingest(snapshot, 12, 13);
+        assert_eq!(reading.refused, [(None, "unknown_key", 8), (Some("prod".to_owned()), "busy", 6)]);
+        let prod = &reading.environments[0];
+        assert_eq!((prod.accepted_requests, prod.body_bytes, prod.accepted_records), (1, 2, 3));
+        assert_eq!((prod.rejected_records, prod.unrouted_records, &prod.unreadable_by_key), (4, 5, &vec![7]));
+        assert_eq!((reading.ignored_requests, reading.connections_open), (9, 11));
+        assert_eq!((reading.body_bytes_held, reading.body_bytes_held_max), (12, 13));
+    }
+}

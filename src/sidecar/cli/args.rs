@@ -1,0 +1,110 @@
+//! The arguments of each command, as clap reads them. What they mean is the command's affair.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::config::Listen;
+
+/// Of `run` and `check`: the file that says everything.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "forebay.toml")]
+    pub config: PathBuf,
+}
+
+/// Of `lag`: how far behind each destination is.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LagArgs {
+    /// Keep it fresh, until interrupted
+    #[arg(long, short)]
+    pub watch: bool,
+
+    /// One line of JSON for each snapshot, for programs
+    #[arg(long)]
+    pub json: bool,
+
+    /// Only this destination
+    #[arg(long, short, value_name = "ID")]
+    pub destination: Option<String>,
+
+    /// Where the sidecar's operators' API listens: `listen` under `[grpc]` in its configuration
+    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub address: Listen,
+}
+
+/// Of `log`: looking at a log without the sidecar, which must not be running on it.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum LogCommand {
+    /// Shows what a data directory holds: segments, streams, offsets, sizes
+    Inspect(LogDir),
+    /// Reads every byte, checks it, and names what is damaged
+    Verify(LogDir),
+    /// Writes the records that can be read to the standard output, as lines of JSON
+    Dump(LogDir),
+}
+
+/// A data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LogDir {
+    /// The data directory: data_dir of the configuration
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    enum Line {
+        Run(ConfigArgs),
+        Lag(LagArgs),
+        #[command(subcommand)]
+        Log(LogCommand),
+    }
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(std::iter::once("forebay").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn run_takes_its_configuration_from_a_file() {
+        let config = |line| match parse(line) {
+            Ok(Line::Run(args)) => args.config,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(config("run"), PathBuf::from("forebay.toml"));
+        assert_eq!(config("run --config /etc/f.toml"), PathBuf::from("/etc/f.toml"));
+    }
+
+    #[test]
+    fn lag_calls_the_default_address_unless_told_otherwise() {
+        let lag = |line| match parse(line) {
+            Ok(Line::Lag(args)) => args,
+            other => panic!("{other:?}"),
+        };
+        let default = lag("lag");
+        assert_eq!(default.address, crate::config::Config::default().grpc.listen);
+        assert!(!default.watch && !default.json && default.destination.is_none());
+        let told = lag("lag --watch --json --address unix:/run/f.sock");
+        assert!(told.watch && told.json);
+        assert_eq!(told.address, Listen::Unix("/run/f.sock".into()));
+        assert!(parse("lag --address localhost:1").is_err());
+    }
+
+    #[test]
+    fn log_needs_a_directory() {
+        let dir = |dir: &str| LogDir { dir: dir.into() };
+        let log = |line| match parse(line) {
+            Ok(Line::Log(command)) => command,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(log("log inspect d"), LogCommand::Inspect(dir("d")));
+        assert_eq!(log("log verify d"), LogCommand::Verify(dir("d")));
+        assert_eq!(log("log dump d"), LogCommand::Dump(dir("d")));
+        assert!(parse("log verify").is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! `forebay check`: every mistake in a configuration, for a person or a pipeline. Starts nothing.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::BAD_CONFIG;
+use super::args::ConfigArgs;
+use crate::config::{self, Config, Finding, render, tally};
+
+/// Writes the findings to the standard output. Warnings alone are success.
+pub fn run(args: &ConfigArgs) -> ExitCode {
+    let (text, code) = judge(&args.config);
+    // Whoever closed the pipe does not want to hear of it; the exit code still says it all.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::from(code)
+}
+
+/// A configuration to start with. What is wrong with it goes to the standard error, warnings too.
+///
+/// # Errors
+/// The code to exit with.
+pub fn load(path: &Path) -> Result<Config, ExitCode> {
+    let (config, findings) = config::load(path);
+    let text = render(&path.display().to_string(), &findings);
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    config.ok_or(ExitCode::from(BAD_CONFIG))
+}
+
+fn judge(path: &Path) -> (String, u8) {
+    let (config, findings) = config::load(path);
+    (report(path, config.as_ref(), &findings), if config.is_some() { 0 } else { BAD_CONFIG })
+}
+
+fn report(path: &Path, config: Option<&Config>, findings: &[Finding]) -> String {
+    let file = path.display().to_string();
+    let mut text = render(&file, findings);
+    let verdict = match config {
+        Some(config) => format!(
+            "good ({}, {})",
+            counted(config.environments.len(), "environment"),
+            counted(config.destinations.len(), "destination")
+        ),
+        None => String::from("can't be used"),
+    };
+    let tally = tally(findings);
+    let with = if tally.is_empty() { tally } else { format!(": {tally}") };
+    text.push_str(&format!("{file}: {verdict}{with}\n"));
+    text
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Severity;
+
+    #[test]
+    fn the_last_line_is_the_verdict() {
+        let path = Path::new("f.toml");
+        let config = Config::default();
+        assert_eq!(report(path, Some(&config), &[]), "f.toml: good (0 environments, 0 destinations)\n");
+        let mut finding = Finding {
+            severity: Severity::Warning,
+            line: Some(3),
+            path: "a.b".into(),
+            message: "is odd".into(),
+            remedy: "change it".into(),
+        };
+        assert_eq!(
+            report(path, Some(&config), std::slice::from_ref(&finding)),
+            "f.toml:3: warning: a.b: is odd\n    change it\nf.toml: good (0 environments, 0 destinations): 1 warning\n"
+        );
+        finding.severity = Severity::Error;
+        assert!(report(path, None, &[finding]).ends_with("f.toml: can't be used: 1 error\n"));
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_used_exits_with_78() {
+        let (text, code) = judge(Path::new("/nonexistent/forebay.toml"));
+        assert_eq!(code, BAD_CONFIG);
+        assert!(text.starts_with("/nonexistent/forebay.toml: error: can't be read: "), "{text}");
+    }
+}

@@ -1,0 +1,101 @@
+//! A snapshot as one line of JSON for programs. Pure.
+//!
+//! The names and units are those of `cursors.proto`; what is not known is `null`. Names are kept once given.
+
+use serde_json::{Value, json};
+
+use super::{Snapshot, table};
+use crate::proto::v1::forecast::Outcome;
+use crate::proto::v1::{Balance, Count, Lag};
+
+/// The line, with its end.
+pub(super) fn line(snapshot: &Snapshot) -> String {
+    let lags: Vec<Value> = snapshot.lags.iter().map(lag).collect();
+    let line = json!({
+        "read_at_unix_ms": snapshot.read_at_unix_ms,
+        "omitted": snapshot.omitted,
+        "lags": lags,
+    });
+    format!("{line}\n")
+}
+
+fn lag(lag: &Lag) -> Value {
+    json!({
+        "destination": lag.destination,
+        "stream": lag.stream,
+        "records_behind": lag.records_behind,
+        "bytes_behind": lag.bytes_behind,
+        "oldest_age_ms": lag.oldest_age_ms,
+        "durable_tail": lag.durable_tail,
+        "low_mark": lag.low_mark,
+        "records_in_flight": lag.records_in_flight,
+        "state": table::state(lag),
+        "delivered_per_second": lag.delivered_per_second,
+        "settled_per_second": lag.settled_per_second,
+        "arrived_per_second": lag.arrived_per_second,
+        "forecast": forecast(lag),
+        "balance": lag.balance.as_ref().map(balance),
+        "last_error": lag.last_error.as_ref().map(|error| json!({
+            "at_unix_ms": error.at_unix_ms,
+            "message": error.message,
+        })),
+        "last_success_unix_ms": lag.last_success_unix_ms,
+        "next_attempt_unix_ms": lag.next_attempt_unix_ms,
+    })
+}
+
+fn forecast(lag: &Lag) -> Value {
+    match lag.forecast.as_ref().and_then(|forecast| forecast.outcome.as_ref()) {
+        None => Value::Null,
+        Some(Outcome::DrainsInSeconds(seconds)) => json!({ "outcome": "drains", "drains_in_seconds": seconds }),
+        Some(Outcome::KeepsUp(_)) => json!({ "outcome": "keeps_up" }),
+        Some(Outcome::NeverAtThisRate(_)) => json!({ "outcome": "never_at_this_rate" }),
+    }
+}
+
+fn balance(balance: &Balance) -> Value {
+    let count = |count: &Option<Count>| {
+        count.as_ref().map(|Count { records, bytes }| json!({ "records": records, "bytes": bytes }))
+    };
+    json!({
+        "accepted": count(&balance.accepted),
+        "delivered": count(&balance.delivered),
+        "pending": count(&balance.pending),
+        "dead_lettered": count(&balance.dead_lettered),
+        "filtered": count(&balance.filtered),
+        "expired": count(&balance.expired),
+        "purged": count(&balance.purged),
+        "lost": count(&balance.lost),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{DeliveryState, Forecast, LastError};
+
+    #[test]
+    fn a_line_holds_everything_and_only_one_line_end() {
+        let full = Lag {
+            destination: "hook".to_owned(),
+            records_behind: u64::MAX,
+            state: DeliveryState::Retrying.into(),
+            forecast: Some(Forecast { outcome: Some(Outcome::DrainsInSeconds(1.5)) }),
+            balance: Some(Balance { lost: Some(Count { records: 3, bytes: 300 }), ..Balance::default() }),
+            last_error: Some(LastError { at_unix_ms: Some(7), message: "two\nlines".to_owned() }),
+            ..Lag::default()
+        };
+        let snapshot = Snapshot { lags: vec![full, Lag::default()], omitted: 1, read_at_unix_ms: 5 };
+        let line = line(&snapshot);
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
+        let read: Value = serde_json::from_str(&line).unwrap();
+        let lag = &read["lags"][0];
+        assert_eq!(lag["records_behind"], u64::MAX);
+        assert_eq!(lag["state"], "retrying");
+        assert_eq!(lag["forecast"], json!({ "outcome": "drains", "drains_in_seconds": 1.5 }));
+        assert_eq!(lag["balance"]["lost"]["records"], 3);
+        assert_eq!(lag["last_error"]["message"], "two\nlines");
+        assert_eq!(read["lags"][1]["forecast"], Value::Null);
+        assert_eq!(read["lags"][1]["oldest_age_ms"], Value::Null);
+    }
+}

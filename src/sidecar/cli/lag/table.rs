@@ -1,0 +1,164 @@
+//! A snapshot as an aligned table for people. Pure.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::super::units::{self, UNKNOWN};
+use super::Snapshot;
+use crate::proto::v1::forecast::Outcome;
+use crate::proto::v1::{DeliveryState, Lag};
+
+const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", "RATE", "DRAINS IN", "STATE"];
+
+/// Words stand to the left, numbers to the right.
+const RIGHT: [bool; 8] = [false, false, true, true, true, true, true, false];
+
+/// The table, and below it what went wrong where something waits.
+pub(super) fn text(snapshot: &Snapshot) -> String {
+    if snapshot.lags.is_empty() {
+        return "no destination has a queue here\n".to_owned();
+    }
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(snapshot.lags.iter().map(row));
+    let mut text = aligned(&rows);
+    if snapshot.omitted > 0 {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "and {} more, which have waited less long", units::count(snapshot.omitted));
+    }
+    for lag in &snapshot.lags {
+        note(&mut text, lag, snapshot.read_at_unix_ms);
+    }
+    text
+}
+
+fn row(lag: &Lag) -> [String; 8] {
+    let known = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.to_owned());
+    [
+        lag.destination.clone(),
+        lag.stream.clone(),
+        units::count(lag.records_behind),
+        units::bytes(lag.bytes_behind),
+        known(lag.oldest_age_ms.map(|age_ms| units::duration(Duration::from_millis(age_ms)))),
+        known(lag.delivered_per_second.map(units::rate)),
+        drains_in(lag),
+        state(lag).replace('_', " "),
+    ]
+}
+
+fn drains_in(lag: &Lag) -> String {
+    match lag.forecast.as_ref().and_then(|forecast| forecast.outcome.as_ref()) {
+        None => UNKNOWN.to_owned(),
+        Some(Outcome::DrainsInSeconds(seconds)) => {
+            // What is no time (negative, infinite) comes from no Forebay; it is not worth a panic.
+            Duration::try_from_secs_f64(*seconds).map_or_else(|_| UNKNOWN.to_owned(), units::duration)
+        }
+        Some(Outcome::KeepsUp(_)) => "keeps up".to_owned(),
+        Some(Outcome::NeverAtThisRate(_)) => "never".to_owned(),
+    }
+}
+
+/// `throttled` for `DELIVERY_STATE_THROTTLED`.
+pub(super) fn state(lag: &Lag) -> String {
+    let name = lag.state().as_str_name();
+    name.strip_prefix("DELIVERY_STATE_").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Why it does not go on, and when it will be tried again.
+fn note(text: &mut String, lag: &Lag, now_ms: u64) {
+    let troubled = !matches!(lag.state(), DeliveryState::Idle | DeliveryState::Delivering);
+    let Some(error) = lag.last_error.as_ref().filter(|_| troubled) else { return };
+    let _ = write!(text, "{}/{}: {}", lag.destination, lag.stream, error.message);
+    if let Some(at_ms) = error.at_unix_ms {
+        let ago = units::duration(Duration::from_millis(now_ms.saturating_sub(at_ms)));
+        let _ = write!(text, " ({ago} ago)");
+    }
+    if let Some(next_ms) = lag.next_attempt_unix_ms {
+        let wait = units::duration(Duration::from_millis(next_ms.saturating_sub(now_ms)));
+        let _ = write!(text, ", next attempt in {wait}");
+    }
+    text.push('\n');
+}
+
+fn aligned(rows: &[[String; 8]]) -> String {
+    let mut widths = [0; 8];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for ((cell, width), right) in row.iter().zip(widths).zip(RIGHT) {
+            let _ = if right { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{Forecast, KeepsUp, LastError, NeverAtThisRate};
+
+    fn lag(destination: &str, state: DeliveryState, outcome: Option<Outcome>) -> Lag {
+        Lag {
+            destination: destination.to_owned(),
+            stream: "acme-prod".to_owned(),
+            state: state.into(),
+            forecast: outcome.map(|outcome| Forecast { outcome: Some(outcome) }),
+            ..Lag::default()
+        }
+    }
+
+    #[test]
+    fn a_table_lines_up_and_says_what_is_wrong_below() {
+        let hook = Lag {
+            records_behind: 1_234_567,
+            bytes_behind: 123_456_789,
+            oldest_age_ms: Some(192_000),
+            delivered_per_second: Some(1_520.0),
+            last_error: Some(LastError { at_unix_ms: Some(88_000), message: "429 Too Many Requests".to_owned() }),
+            next_attempt_unix_ms: Some(105_000),
+            ..lag("acme-hook", DeliveryState::Throttled, Some(Outcome::NeverAtThisRate(NeverAtThisRate {})))
+        };
+        let archive = Lag {
+            records_behind: 800,
+            bytes_behind: 81_920,
+            oldest_age_ms: Some(400),
+            delivered_per_second: Some(9_000.0),
+            last_error: Some(LastError { at_unix_ms: Some(1), message: "long over".to_owned() }),
+            ..lag("acme-archive", DeliveryState::Delivering, Some(Outcome::KeepsUp(KeepsUp {})))
+        };
+        let fresh = lag("new", DeliveryState::Idle, None);
+        let drains = lag("b", DeliveryState::Delivering, Some(Outcome::DrainsInSeconds(754.2)));
+        let snapshot = Snapshot { lags: vec![archive, hook, drains, fresh], omitted: 3, read_at_unix_ms: 100_000 };
+        assert_eq!(
+            text(&snapshot),
+            "\
+DESTINATION   STREAM       RECORDS      BYTES     AGE     RATE  DRAINS IN  STATE
+acme-archive  acme-prod        800   80.0 KiB    0.4s  9,000/s   keeps up  delivering
+acme-hook     acme-prod  1,234,567  117.7 MiB  3m 12s  1,520/s      never  throttled
+b             acme-prod          0        0 B       -        -    12m 34s  delivering
+new           acme-prod          0        0 B       -        -          -  idle
+and 3 more, which have waited less long
+acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
+"
+        );
+    }
+
+    #[test]
+    fn an_empty_snapshot_says_so() {
+        let snapshot = Snapshot { lags: Vec::new(), omitted: 0, read_at_unix_ms: 0 };
+        assert_eq!(text(&snapshot), "no destination has a queue here\n");
+    }
+
+    #[test]
+    fn a_state_of_a_later_version_is_shown_as_unspecified() {
+        let mut odd = lag("a", DeliveryState::Idle, Some(Outcome::DrainsInSeconds(f64::NAN)));
+        odd.state = 99;
+        assert_eq!((state(&odd).as_str(), drains_in(&odd).as_str()), ("unspecified", "-"));
+    }
+}

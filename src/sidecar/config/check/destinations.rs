@@ -1,0 +1,252 @@
+//! Reads `[[destinations]]`: what all have in common, then what their type adds.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::super::raw::{Field, Section};
+use super::super::report::Place;
+use super::super::units::show_bytes;
+use super::super::{
+    Compression, DeliveryConfig, Destination, Endpoint, FileConfig, Secret, SinkConfig, SinkKind, Start, WebhookConfig,
+    limits,
+};
+use super::environments::{self, Environments};
+use super::{Outside, values};
+
+/// The types that are planned: naming one is no slip, and deserves to be told so.
+const LATER_TYPES: [&str; 4] = ["s3", "amplitude", "segment", "upstream"];
+
+/// Headers that Forebay sets itself, or that would break the request.
+const OWN_HEADERS: [&str; 12] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-id",
+    "webhook-timestamp",
+];
+
+/// The destinations, each with the environments it names; those with mistakes of their own are `None`.
+pub(super) fn read(
+    root: &Section<'_>,
+    outside: &Outside<'_>,
+    environments: &Environments<'_>,
+    delivery: &DeliveryConfig,
+    data_dir: Option<&Path>,
+) -> Vec<(Vec<String>, Option<Destination>)> {
+    let sections = root.sections("destinations");
+    environments::too_many(root, "destinations", sections.len());
+    let mut ids = BTreeMap::new();
+    let mut directories = Directories { data_dir: data_dir.map(plain), taken: BTreeMap::new() };
+    let mut destinations = Vec::new();
+    for section in sections.into_iter().take(limits::TABLES_MAX) {
+        let id = values::id(&section);
+        if let Some(id) = &id {
+            environments::unique(section.place(), "a destination", id, &mut ids);
+        }
+        let subscribed = environments::subscribed(&section, environments);
+        let destination = read_one(section, id, subscribed.clone(), outside, delivery, &mut directories);
+        destinations.push((subscribed, destination));
+    }
+    destinations
+}
+
+fn read_one(
+    section: Section<'_>,
+    id: Option<String>,
+    environments: Vec<String>,
+    outside: &Outside<'_>,
+    delivery: &DeliveryConfig,
+    directories: &mut Directories,
+) -> Option<Destination> {
+    // Without its type nobody knows which keys it may have: then there is nothing to say about those.
+    let kind = kind(&section)?;
+    let sink = match kind {
+        SinkKind::Webhook => webhook(&section, outside).map(SinkConfig::Webhook),
+        SinkKind::File => file(&section, outside, directories).map(SinkConfig::File),
+    };
+    let bounds = kind.bounds();
+    let concurrency = section.count("concurrency", &bounds.concurrency);
+    let timeout = section.duration("timeout", &limits::TIMEOUT);
+    let batch_records_max = section.count("batch_records_max", &bounds.records);
+    let batch_bytes_max = section.bytes("batch_bytes_max", &bounds.bytes);
+    let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
+    fits(&section, concurrency, batch_bytes_max, delivery);
+    section.finish();
+    Some(Destination {
+        id: id?,
+        environments,
+        concurrency,
+        timeout,
+        batch_records_max,
+        batch_bytes_max,
+        start,
+        sink: sink?,
+    })
+}
+
+fn kind(section: &Section<'_>) -> Option<SinkKind> {
+    let field = section.require("type", "write type = \"webhook\" or type = \"file\"")?;
+    match field.text()? {
+        "webhook" => Some(SinkKind::Webhook),
+        "file" => Some(SinkKind::File),
+        later if LATER_TYPES.contains(&later) => {
+            let remedy = "take it out until then; \"webhook\" and \"file\" are there";
+            field.place.error(format!("type {later:?} is not in this version"), remedy);
+            None
+        }
+        other => {
+            let other: String = other.chars().take(limits::ID_BYTES_MAX).collect();
+            field.place.error(format!("there is no type {other:?}"), "write \"webhook\" or \"file\"");
+            None
+        }
+    }
+}
+
+/// What one destination takes must fit into what all share.
+fn fits(section: &Section<'_>, concurrency: u32, batch_bytes_max: u64, delivery: &DeliveryConfig) {
+    if batch_bytes_max > delivery.batch_memory_bytes {
+        let shared = show_bytes(delivery.batch_memory_bytes);
+        let message = format!(
+            "a batch of {} does not fit into [delivery] batch_memory_bytes, {shared}",
+            show_bytes(batch_bytes_max)
+        );
+        section.at("batch_bytes_max").error(message, format!("write {shared} or less, or raise batch_memory_bytes"));
+    }
+    if concurrency > delivery.requests_max {
+        let message =
+            format!("{concurrency} requests are more than [delivery] requests_max, {}", delivery.requests_max);
+        section
+            .at("concurrency")
+            .error(message, format!("write {} or less, or raise requests_max", delivery.requests_max));
+    }
+}
+
+fn webhook(section: &Section<'_>, outside: &Outside<'_>) -> Option<WebhookConfig> {
+    let url = section
+        .require("url", "say where to post, such as url = \"https://example.com/impressions\"")
+        .and_then(|field| url(&field, outside));
+    let compression = section.choice("compression", &[("gzip", Compression::Gzip), ("none", Compression::None)]);
+    let headers = section.get("headers").map(|field| headers(&field, outside)).unwrap_or_default();
+    Some(WebhookConfig { url: url?, compression, headers })
+}
+
+/// The address; `env:` and `file:` are taken, for many an address is itself the password.
+fn url(field: &Field<'_>, outside: &Outside<'_>) -> Option<Endpoint> {
+    let resolved = values::secret(field, outside)?;
+    match Endpoint::parse(&resolved.value) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            field.place.error(error.to_string(), error.remedy());
+            None
+        }
+    }
+}
+
+fn headers(field: &Field<'_>, outside: &Outside<'_>) -> Vec<(HeaderName, Secret<HeaderValue>)> {
+    let mut headers: Vec<(HeaderName, Secret<HeaderValue>)> = Vec::new();
+    let entries = field.entries();
+    if entries.len() > limits::HEADERS_MAX {
+        let message = format!("{} headers are more than servers take", entries.len());
+        field.place.error(message, format!("write {} or fewer", limits::HEADERS_MAX));
+    }
+    for (name, value) in entries.into_iter().take(limits::HEADERS_MAX) {
+        let Some(header) = header_name(name, &value.place) else { continue };
+        // Header names have no case: `X-Team` and `x-team` are two keys and one header.
+        if headers.iter().any(|(other, _)| *other == header) {
+            value.place.error("this header stands here twice", "remove one of them");
+            continue;
+        }
+        if let Some(value) = header_value(&header, &value, outside) {
+            headers.push((header, Secret::new(value)));
+        }
+    }
+    headers
+}
+
+fn header_name(name: &str, place: &Place<'_>) -> Option<HeaderName> {
+    let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+        place.error("this can't be a header's name", "write letters, digits and -");
+        return None;
+    };
+    if OWN_HEADERS.contains(&header.as_str()) {
+        place.error("Forebay sets this header itself", "remove it");
+        return None;
+    }
+    Some(header)
+}
+
+fn header_value(header: &HeaderName, field: &Field<'_>, outside: &Outside<'_>) -> Option<HeaderValue> {
+    let resolved = values::secret(field, outside)?;
+    let Ok(mut value) = HeaderValue::from_str(&resolved.value) else {
+        field.place.error("this value can't be sent in a header", "look for a line break or a control character");
+        return None;
+    };
+    value.set_sensitive(true);
+    if resolved.literal && sounds_secret(header.as_str()) {
+        let remedy = "write \"env:NAME\" or \"file:PATH\" and keep the value out of the file";
+        field.place.warning("this looks like a secret, and stands here for everyone who reads this file", remedy);
+    }
+    Some(value)
+}
+
+/// Whether a header of this name usually holds a secret. `x-team = "growth"` deserves no warning.
+fn sounds_secret(name: &str) -> bool {
+    const WORDS: [&str; 9] = ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
+    WORDS.iter().any(|word| name.contains(word))
+}
+
+fn file(section: &Section<'_>, outside: &Outside<'_>, directories: &mut Directories) -> Option<FileConfig> {
+    let directory = section
+        .require("directory", "say where the files go, such as directory = \"./out\"")
+        .and_then(|field| Some((values::path(&field, outside)?, field.place)));
+    let rotate_bytes = section.bytes("rotate_bytes", &limits::FILE_ROTATE_BYTES);
+    let rotate_age = section.duration("rotate_age", &limits::FILE_ROTATE_AGE);
+    let (directory, place) = directory?;
+    directories.take(&directory, &place);
+    Some(FileConfig { directory, rotate_bytes, rotate_age })
+}
+
+/// Which directories are in use: two writers in one would take each other's files.
+struct Directories {
+    data_dir: Option<PathBuf>,
+    /// With the line.
+    taken: BTreeMap<PathBuf, usize>,
+}
+
+impl Directories {
+    fn take(&mut self, directory: &Path, place: &Place<'_>) {
+        let directory = plain(directory);
+        if self.data_dir.as_ref().is_some_and(|data_dir| directory.starts_with(data_dir)) {
+            place.error("this is inside data_dir, where the log's own files live", "take a directory elsewhere");
+        } else if let Some(line) = self.taken.get(&directory) {
+            let message = format!("another destination writes to this directory already, in line {line}");
+            place.error(message, "give each destination a directory of its own");
+        } else {
+            self.taken.insert(directory, place.line());
+        }
+    }
+}
+
+/// A path without `.` and `..`, by its letters alone: links are not followed.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}

@@ -1,0 +1,136 @@
+//! Reads the values that have a form of their own: addresses, paths, ids, secrets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::super::raw::{Field, Section};
+use super::super::secret::Source;
+use super::super::{Listen, ListenError, is_id, limits};
+use super::Outside;
+
+/// A TCP address, or the default.
+pub(super) fn socket(section: &Section<'_>, key: &'static str, default: SocketAddr) -> SocketAddr {
+    let Some(field) = section.get(key) else { return default };
+    let Some(text) = field.text() else { return default };
+    text.parse().unwrap_or_else(|_| {
+        let remedy =
+            format!("write an IP address and a port, such as \"{default}\" (0.0.0.0 stands for all addresses)");
+        field.place.error(format!("{text:?} is not an IP address with a port"), remedy);
+        default
+    })
+}
+
+/// An address that only this machine can reach.
+pub(super) fn listen(field: &Field<'_>, outside: &Outside<'_>) -> Option<Listen> {
+    let in_full = |path: &str| format!("unix:{}", outside.absolute(path).display());
+    let text = field.text()?;
+    let parsed = match text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        Some(path) => in_full(path).parse(),
+        None => text.parse::<Listen>(),
+    };
+    match parsed {
+        Ok(listen) if listen.is_local() => Some(listen),
+        Ok(_) => {
+            let remedy = "listen on 127.0.0.1, [::1] or \"unix:/path\"; from elsewhere come through ssh -L";
+            field.place.error("this API has no authentication yet and must not be reachable from elsewhere", remedy);
+            None
+        }
+        Err(error) => {
+            let remedy = match error {
+                ListenError::PathTooLong { .. } => "take a shorter path, such as \"unix:/run/forebay.sock\"",
+                ListenError::NotAnAddress(_) | ListenError::NoPath => {
+                    "write \"127.0.0.1:9090\" or \"unix:/run/forebay.sock\""
+                }
+            };
+            field.place.error(error.to_string(), remedy);
+            None
+        }
+    }
+}
+
+/// A path; a relative one starts at the file's directory.
+pub(super) fn path(field: &Field<'_>, outside: &Outside<'_>) -> Option<PathBuf> {
+    let text = field.text()?;
+    if text.is_empty() || text.contains('\0') {
+        field.place.error("this is not a path", "name a directory");
+        return None;
+    }
+    Some(outside.absolute(text))
+}
+
+/// The id of a table.
+pub(super) fn id(section: &Section<'_>) -> Option<String> {
+    let field = section.require("id", "give it a short name of its own, such as id = \"acme-prod\"")?;
+    let text = field.text()?;
+    if !is_id(text) {
+        let shown: String = text.chars().take(limits::ID_BYTES_MAX + 1).collect();
+        let remedy = format!("write 1 to {} of the characters A-Z a-z 0-9 _ -", limits::ID_BYTES_MAX);
+        field.place.error(format!("{shown:?} can't be an id"), remedy);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A value that may be a secret.
+pub(super) struct Resolved {
+    pub(super) value: String,
+    /// It stands in the file itself.
+    pub(super) literal: bool,
+}
+
+/// Gets a value from where the field says. The value is not empty; no finding shows it.
+pub(super) fn secret(field: &Field<'_>, outside: &Outside<'_>) -> Option<Resolved> {
+    let (value, literal) = match Source::of(field.text()?) {
+        Source::Env(name) => (from_env(field, name, outside)?, false),
+        Source::File(path) => (from_file(field, path, outside)?, false),
+        Source::Literal(text) if text.starts_with('$') => {
+            field.place.error("this looks like a shell variable, and no shell reads this file", "write \"env:NAME\"");
+            return None;
+        }
+        Source::Literal(text) => (text.to_owned(), true),
+    };
+    if value.trim().is_empty() {
+        field.place.error("the value is empty", "put the value there, or remove this entry");
+        return None;
+    }
+    Some(Resolved { value, literal })
+}
+
+fn from_env(field: &Field<'_>, name: &str, outside: &Outside<'_>) -> Option<String> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        field.place.error("this names no environment variable", "write \"env:NAME\"");
+        return None;
+    }
+    let value = (outside.env)(name);
+    if value.is_none() {
+        let remedy = "set it where the sidecar is started, or write \"file:PATH\"";
+        field.place.error(format!("the environment variable {name:?} is not set"), remedy);
+    }
+    value
+}
+
+fn from_file(field: &Field<'_>, path: &str, outside: &Outside<'_>) -> Option<String> {
+    if path.is_empty() || path.contains('\0') {
+        field.place.error("this names no file", "write \"file:PATH\"");
+        return None;
+    }
+    let path = outside.absolute(path);
+    let content = match (outside.file)(&path) {
+        Ok(content) => content,
+        Err(error) => {
+            let remedy = "put the secret there, readable for the user that the sidecar runs as";
+            field.place.error(format!("the file {path:?} can't be read: {error}"), remedy);
+            return None;
+        }
+    };
+    if content.world_readable {
+        let remedy = format!("chmod o-r {}", path.display());
+        field.place.warning(format!("every user of this machine may read {path:?}"), remedy);
+    }
+    let Ok(text) = String::from_utf8(content.bytes) else {
+        field.place.error(format!("the file {path:?} is not text"), "put the secret there as plain text");
+        return None;
+    };
+    // Editors and `echo` end a file with a line break that is no part of the secret.
+    Some(text.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,55 @@
+//! Reads the operator's files: the configuration and the secrets it names. The one place in the sidecar that opens
+//! what is not in the data directory, and it only reads.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// A file as it was found. Has no `Debug`: it may hold a secret.
+#[derive(Clone)]
+pub struct FileContent {
+    /// What it holds.
+    pub bytes: Vec<u8>,
+    /// Whether every user of the machine may read it.
+    pub world_readable: bool,
+}
+
+/// Reads a file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// Those of the file system; `FileTooLarge` above the limit.
+#[expect(clippy::disallowed_methods, reason = "Disk opens for writing, and these files may well be mounted read-only")]
+pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<FileContent> {
+    let file = std::fs::File::open(path)?;
+    let world_readable = file.metadata()?.permissions().mode() & 0o004 != 0;
+    let mut bytes = Vec::new();
+    // One more than allowed, to tell "as large as allowed" from "larger".
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {bytes_max} bytes")));
+    }
+    Ok(FileContent { bytes, world_readable })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test needs a real file with real permissions")]
+    fn a_file_is_read_up_to_its_limit_and_its_readers_are_known() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, mode, world_readable) in [("open", 0o644, true), ("closed", 0o600, false)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "12345678").expect("writes");
+            // Set, not asked for at creation: the umask of whoever runs the test has no say.
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("sets them");
+            let found = read(&path, 8).expect("it is just small enough");
+            assert_eq!((found.bytes.as_slice(), found.world_readable), (b"12345678".as_slice(), world_readable));
+            let refused = read(&path, 7).err().expect("it is too large");
+            assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+        }
+        assert!(read(&dir.path().join("absent"), 8).is_err());
+    }
+}

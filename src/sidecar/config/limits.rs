@@ -1,0 +1,104 @@
+//! Every number of the configuration: its default, the least and the most, and why.
+
+use std::time::Duration;
+
+/// A default and the bounds of what may stand in its place; both bounds are allowed values.
+pub(super) struct Bound<T> {
+    pub(super) default: T,
+    pub(super) least: T,
+    pub(super) most: T,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3_600)
+}
+
+/// One HTTP body after decompression. SDKs send up to some MiB; a Synchronizer that was cut off sends tens of them.
+/// A body above it is lost upstream, so the default is generous.
+pub(super) const BODY_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: 64 * KIB, most: GIB };
+
+/// All bodies being read and parsed at once: two of the largest, so that one never keeps the others out.
+pub(super) const INGEST_MEMORY_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: MIB, most: 64 * GIB };
+
+/// What may wait for the log's next sync. At 100 MB/s of disk 64 MiB are two thirds of a second of waiting.
+pub(super) const QUEUE_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 16 * GIB };
+
+/// Smaller segments free space sooner, larger ones are sealed and synced less often.
+pub(super) const SEGMENT_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: GIB };
+
+/// How many segments the budget must hold: two are the reserve, one is being written, and one has to be sealed
+/// before anything can be reclaimed.
+pub(super) const SEGMENTS_MIN: u64 = 4;
+
+/// A budget written as a size.
+pub(super) const BUDGET_BYTES: Bound<u64> = Bound { default: 0, least: 4 * MIB, most: 1024 * TIB };
+
+/// A budget written as a share of what is free at the first start: the rest is left to the machine's other tenants.
+pub(super) const BUDGET_PERCENT: Bound<u8> = Bound { default: 80, least: 1, most: 95 };
+
+/// How long delivered records are kept to be sent again.
+pub(super) const REPLAY_WINDOW: Bound<Duration> = Bound { default: hours(24), least: secs(0), most: hours(365 * 24) };
+
+/// What was just appended, one copy for all destinations; a destination that keeps up never reads the disk.
+pub(super) const TAIL_CACHE_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 64 * GIB };
+
+/// Batches being encoded and sent, over all destinations.
+pub(super) const BATCH_MEMORY_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 64 * GIB };
+
+/// Requests in flight over all destinations: below the 1,024 open files of a plain `ulimit`.
+pub(super) const REQUESTS: Bound<u32> = Bound { default: 256, least: 1, most: 65_536 };
+
+/// Time for what is in flight when the sidecar is told to stop. Kubernetes kills after 30 s.
+pub(super) const SHUTDOWN_GRACE: Bound<Duration> = Bound { default: secs(20), least: secs(0), most: secs(600) };
+
+/// Requests in flight to one destination: four hide a round trip and do not flood a small receiver.
+pub(super) const CONCURRENCY: Bound<u32> = Bound { default: 4, least: 1, most: 1_024 };
+
+/// From the first byte of a request to the last of its answer.
+pub(super) const TIMEOUT: Bound<Duration> =
+    Bound { default: secs(30), least: Duration::from_millis(100), most: secs(3_600) };
+
+/// Records in one webhook request; what Split's documentation leaves open, receivers of its size take.
+pub(super) const WEBHOOK_RECORDS: Bound<u32> = Bound { default: 1_000, least: 1, most: 1_000_000 };
+
+/// Bytes of records in one webhook request, before compression: many servers refuse bodies above 1 MiB.
+pub(super) const WEBHOOK_BYTES: Bound<u64> = Bound { default: MIB, least: KIB, most: 64 * MIB };
+
+/// Records that a file takes between two syncs.
+pub(super) const FILE_RECORDS: Bound<u32> = Bound { default: 50_000, least: 1, most: 1_000_000 };
+
+/// Bytes that a file takes between two syncs: enough that the sync is a small part of the time.
+pub(super) const FILE_BYTES: Bound<u64> = Bound { default: 8 * MIB, least: KIB, most: 64 * MIB };
+
+/// A file is closed when it has this size.
+pub(super) const FILE_ROTATE_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: KIB, most: TIB };
+
+/// A file is closed when it is this old, so that whoever collects the files gets them.
+pub(super) const FILE_ROTATE_AGE: Bound<Duration> = Bound { default: hours(1), least: secs(1), most: hours(7 * 24) };
+
+/// Ids stand in file names, batch ids and URLs.
+pub(super) const ID_BYTES_MAX: usize = 40;
+
+/// An environment's name is sent with every impression.
+pub(super) const NAME_BYTES_MAX: usize = 256;
+
+/// SDK keys are 36 to 60 characters; servers take headers of 8 KiB in all.
+pub(super) const SDK_KEY_BYTES_MAX: usize = 1_024;
+
+/// Custom headers of one webhook: servers take about 100 in all.
+pub(super) const HEADERS_MAX: usize = 50;
+
+/// Environments and destinations in one file, each: at 2 KB an idle destination this is 20 MB.
+pub(super) const TABLES_MAX: usize = 10_000;
+
+/// The configuration file itself: room for every environment and destination.
+pub(super) const CONFIG_FILE_BYTES_MAX: u64 = 16 * MIB;

@@ -1,0 +1,123 @@
+//! What came of one attempt to deliver a batch. The sink says it; the worker obeys it. Pure.
+//!
+//! Nothing here gives a record up: whatever is not [`Outcome::Delivered`] waits and is sent again under the same id.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What came of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has taken all records of the batch.
+    Delivered,
+    /// The destination is there and asks for a pause.
+    Throttled {
+        /// Nothing may be sent to the whole destination before this has passed, counted from now.
+        retry_after: Option<Duration>,
+        /// What it answered.
+        why: Failure,
+    },
+    /// Anything else: it may or may not have taken the batch. Unknown answers are this.
+    Retry {
+        /// What happened.
+        why: Failure,
+    },
+}
+
+/// Why an attempt did not deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The destination answered, but not with a success.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The start of the answer's body, made printable; may be empty.
+        excerpt: String,
+    },
+    /// No whole answer before the deadline.
+    Timeout,
+    /// No connection: name not found, refused, TLS.
+    Connect(String),
+    /// The connection ended in the middle of the request or of the answer.
+    Broken(String),
+    /// The disk of a file destination.
+    Disk(String),
+    /// Nothing was sent: the fault is on our side (the plan could not be stored, the batch not be read or encoded).
+    Local(String),
+}
+
+/// An HTTP answer, sorted: what a webhook's status means. `retry_after` is the answer's own wish, if any.
+///
+/// 2xx is a success and nothing else is. 429 and 503 ask for a pause; so does any other answer that says for how long.
+#[must_use]
+pub fn classify(status: u16, retry_after: Option<Duration>, excerpt: impl FnOnce() -> String) -> Outcome {
+    if (200..300).contains(&status) {
+        return Outcome::Delivered;
+    }
+    let why = Failure::Status { status, excerpt: excerpt() };
+    match status {
+        429 | 503 => Outcome::Throttled { retry_after, why },
+        _ if retry_after.is_some() => Outcome::Throttled { retry_after, why },
+        _ => Outcome::Retry { why },
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Status { status, excerpt } if excerpt.is_empty() => write!(f, "answered {status}"),
+            Failure::Status { status, excerpt } => write!(f, "answered {status}: {excerpt}"),
+            Failure::Timeout => f.write_str("no answer before the timeout"),
+            Failure::Connect(why) => write!(f, "cannot connect: {why}"),
+            Failure::Broken(why) => write!(f, "connection broke: {why}"),
+            Failure::Disk(why) => write!(f, "disk: {why}"),
+            Failure::Local(why) => f.write_str(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hour() -> Option<Duration> {
+        Some(Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn only_2xx_delivers() {
+        for status in 0..1000 {
+            let delivered = classify(status, None, String::new) == Outcome::Delivered;
+            assert_eq!(delivered, (200..300).contains(&status), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_success_stays_a_success_with_a_retry_after() {
+        assert_eq!(classify(202, hour(), String::new), Outcome::Delivered);
+    }
+
+    #[test]
+    fn too_many_requests_and_unavailable_are_throttles_even_without_a_hint() {
+        for status in [429, 503] {
+            assert!(matches!(classify(status, None, String::new), Outcome::Throttled { retry_after: None, .. }));
+        }
+        assert!(matches!(classify(500, None, String::new), Outcome::Retry { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_failure_that_says_how_long_is_a_throttle_of_that_length(status in 300u16..1000) {
+            let outcome = classify(status, hour(), String::new);
+            let obeyed = matches!(outcome, Outcome::Throttled { retry_after, .. } if retry_after == hour());
+            prop_assert!(obeyed);
+        }
+    }
+
+    #[test]
+    fn a_failure_says_what_was_answered() {
+        let Outcome::Retry { why } = classify(502, None, || "bad gateway".to_owned()) else { panic!("not a retry") };
+        assert_eq!(why.to_string(), "answered 502: bad gateway");
+    }
+}

@@ -1,0 +1,247 @@
+//! What one destination has done and does now: counters for /metrics, and the last words for people.
+//!
+//! Counters only grow, and count since the process began; what must outlive it is the queue's balance. Reading them
+//! waits for nobody, so that a status page never slows delivery.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::outcome::{Failure, Outcome};
+
+/// The last error's text is cut to about this many bytes.
+const ERROR_TEXT_MAX: usize = 300;
+
+/// Failures are counted under these names; [`class`] sorts them.
+pub const CLASSES: [&str; 10] =
+    ["3xx", "4xx", "429", "5xx", "503", "other_status", "timeout", "connection", "disk", "local"];
+
+/// The counters of one destination.
+#[derive(Debug, Default)]
+pub struct DeliveryStats {
+    requests: AtomicU64,
+    sent_bytes: AtomicU64,
+    delivered_batches: AtomicU64,
+    delivered_records: AtomicU64,
+    throttled: AtomicU64,
+    failures: [AtomicU64; CLASSES.len()],
+    failures_in_a_row: AtomicU64,
+    in_flight: AtomicU64,
+    last_success_ms: AtomicU64,
+    state: AtomicU8,
+    state_until_ms: AtomicU64,
+    last_error: Mutex<Option<Box<str>>>,
+}
+
+/// What a destination is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing to send.
+    Idle,
+    /// Requests are in flight or being made ready.
+    Sending,
+    /// There is something to send, but not before this moment (milliseconds since 1970).
+    Backoff {
+        /// The moment.
+        until_ms: u64,
+    },
+    /// No more batches are started.
+    Stopped,
+}
+
+/// The counters at one moment. Each is exact; they are not read all at the same instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What the destination is doing.
+    pub state: State,
+    /// Requests begun, repeats included.
+    pub requests: u64,
+    /// Bytes of their bodies, as sent.
+    pub sent_bytes: u64,
+    /// Batches that the destination has taken.
+    pub delivered_batches: u64,
+    /// Records in them.
+    pub delivered_records: u64,
+    /// Attempts that ended with a request to wait. They count as failures, too.
+    pub throttled: u64,
+    /// Attempts that did not deliver, in the order of [`CLASSES`].
+    pub failures: [u64; CLASSES.len()],
+    /// Failures since the last success.
+    pub failures_in_a_row: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// When a batch was last delivered, in milliseconds since 1970; `None` if never.
+    pub last_success_ms: Option<u64>,
+    /// What went wrong last, even if all is well since.
+    pub last_error: Option<String>,
+}
+
+impl DeliveryStats {
+    /// The counters now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let last_success_ms = get(&self.last_success_ms);
+        Snapshot {
+            state: self.state(),
+            requests: get(&self.requests),
+            sent_bytes: get(&self.sent_bytes),
+            delivered_batches: get(&self.delivered_batches),
+            delivered_records: get(&self.delivered_records),
+            throttled: get(&self.throttled),
+            failures: std::array::from_fn(|class| get(&self.failures[class])),
+            failures_in_a_row: get(&self.failures_in_a_row),
+            in_flight: get(&self.in_flight),
+            last_success_ms: (last_success_ms > 0).then_some(last_success_ms),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(str::to_owned),
+        }
+    }
+
+    pub(super) fn sending(&self, bytes: u64) {
+        add(&self.requests, 1);
+        add(&self.sent_bytes, bytes);
+    }
+
+    pub(super) fn delivered(&self, records: u64, now_ms: u64) {
+        add(&self.delivered_batches, 1);
+        add(&self.delivered_records, records);
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.last_success_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Counts a failure; returns how many there were in a row.
+    pub(super) fn failed(&self, outcome: &Outcome) -> u64 {
+        let why = match outcome {
+            Outcome::Delivered => return get(&self.failures_in_a_row),
+            Outcome::Throttled { why, .. } => {
+                add(&self.throttled, 1);
+                why
+            }
+            Outcome::Retry { why } => why,
+        };
+        add(&self.failures[class(why)], 1);
+        let text = cut(why.to_string());
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into_boxed_str());
+        self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn set_in_flight(&self, n: usize) {
+        self.in_flight.store(n as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        let (code, until_ms) = match state {
+            State::Idle => (0, 0),
+            State::Sending => (1, 0),
+            State::Backoff { until_ms } => (2, until_ms),
+            State::Stopped => (3, 0),
+        };
+        self.state_until_ms.store(until_ms, Ordering::Relaxed);
+        self.state.store(code, Ordering::Release);
+    }
+
+    fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Idle,
+            1 => State::Sending,
+            2 => State::Backoff { until_ms: get(&self.state_until_ms) },
+            _ => State::Stopped,
+        }
+    }
+}
+
+/// The wall-clock moment that lies `wait` ahead.
+pub(super) fn moment_ms(now_ms: u64, wait: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The place of a failure in [`CLASSES`].
+fn class(why: &Failure) -> usize {
+    match why {
+        Failure::Status { status: 429, .. } => 2,
+        Failure::Status { status: 503, .. } => 4,
+        Failure::Status { status: 300..400, .. } => 0,
+        Failure::Status { status: 400..500, .. } => 1,
+        Failure::Status { status: 500..600, .. } => 3,
+        Failure::Status { .. } => 5,
+        Failure::Timeout => 6,
+        Failure::Connect(_) | Failure::Broken(_) => 7,
+        Failure::Disk(_) => 8,
+        Failure::Local(_) => 9,
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > ERROR_TEXT_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_TEXT_MAX));
+        text.push('…');
+    }
+    text
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16) -> Outcome {
+        Outcome::Retry { why: Failure::Status { status, excerpt: String::new() } }
+    }
+
+    fn count(snapshot: &Snapshot, name: &str) -> u64 {
+        snapshot.failures[CLASSES.iter().position(|class| *class == name).unwrap()]
+    }
+
+    #[test]
+    fn every_failure_is_counted_under_its_own_name() {
+        let stats = DeliveryStats::default();
+        for code in [100, 301, 404, 429, 500, 502, 503, 999] {
+            stats.failed(&status(code));
+        }
+        for why in [Failure::Timeout, Failure::Connect("x".into()), Failure::Broken("x".into())] {
+            stats.failed(&Outcome::Retry { why });
+        }
+        stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) });
+        stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) });
+        let snapshot = stats.snapshot();
+        let counts: Vec<u64> = CLASSES.iter().map(|class| count(&snapshot, class)).collect();
+        assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]);
+        assert_eq!(snapshot.failures_in_a_row, 13);
+        assert_eq!(snapshot.last_error.as_deref(), Some("no plan"));
+    }
+
+    #[test]
+    fn a_success_ends_the_row_and_keeps_the_last_error() {
+        let stats = DeliveryStats::default();
+        assert_eq!(stats.snapshot().last_success_ms, None);
+        assert_eq!(stats.failed(&status(500)), 1);
+        stats.delivered(10, 1234);
+        let snapshot = stats.snapshot();
+        assert_eq!((snapshot.failures_in_a_row, snapshot.delivered_records), (0, 10));
+        assert_eq!(snapshot.last_success_ms, Some(1234));
+        assert_eq!(snapshot.last_error.as_deref(), Some("answered 500"));
+    }
+
+    #[test]
+    fn a_long_error_is_cut_at_a_character() {
+        let stats = DeliveryStats::default();
+        stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) });
+        let text = stats.snapshot().last_error.unwrap();
+        assert!(text.len() <= ERROR_TEXT_MAX + '…'.len_utf8() && text.ends_with('…'));
+    }
+
+    #[test]
+    fn a_state_reads_back_as_it_was_set() {
+        let stats = DeliveryStats::default();
+        for state in [State::Sending, State::Backoff { until_ms: 77 }, State::Stopped, State::Idle] {
+            stats.set_state(state);
+            assert_eq!(stats.snapshot().state, state);
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! The loop on a paused clock, between a scripted queue and a scripted destination: hours pass in milliseconds, and
+//! sends are counted, not timed.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::clock::ManualClock;
+use forebay::{LogId, StreamId};
+use tokio::time::{Instant, sleep};
+
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, Origin, Sink};
+use crate::delivery::source::{BoxError, Claimed, Limits, Source, Ticket};
+use crate::delivery::stats::State;
+use crate::delivery::{Delivery, Settings};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+// --- the scripted queue ---------------------------------------------------------------------------------------------
+
+/// A queue in memory that checks what a queue may expect of its user.
+#[derive(Clone, Default)]
+struct Script(Arc<ScriptInner>);
+
+#[derive(Default)]
+struct ScriptInner {
+    stream: u32,
+    state: Mutex<ScriptState>,
+}
+
+#[derive(Default)]
+struct ScriptState {
+    tail: u64,
+    next: u64,
+    returned: Vec<Range<u64>>,
+    planned: BTreeSet<u64>,
+    settled: Vec<Range<u64>>,
+    plans_refused: u32,
+    plan_delay: Duration,
+    wake: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Script {
+    fn with_records(n: u64) -> Self {
+        let script = Self::default();
+        script.append(n);
+        script
+    }
+
+    fn of_stream(stream: u32, n: u64) -> Self {
+        let script = Self(Arc::new(ScriptInner { stream, ..ScriptInner::default() }));
+        script.append(n);
+        script
+    }
+
+    fn append(&self, n: u64) {
+        let wake = self.with(|state| {
+            state.tail += n;
+            state.wake.clone()
+        });
+        wake.inspect(|wake| wake());
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut ScriptState) -> T) -> T {
+        f(&mut self.0.state.lock().unwrap())
+    }
+
+    fn settled(&self) -> u64 {
+        self.with(|state| state.settled.iter().map(|range| range.end - range.start).sum())
+    }
+}
+
+impl Source for Script {
+    fn has_more(&self) -> bool {
+        self.with(|state| !state.returned.is_empty() || state.next < state.tail)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+
+    fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
+        let offsets = self.with(|state| {
+            state.returned.sort_by_key(|range| range.start);
+            if !state.returned.is_empty() {
+                return Some(state.returned.remove(0));
+            }
+            let end = state.tail.min(state.next + limits.records_max);
+            let offsets = state.next..end;
+            state.next = end;
+            (!offsets.is_empty()).then_some(offsets)
+        });
+        Ok(offsets.map(|offsets| Claimed {
+            job: Job {
+                id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
+                origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
+                environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
+                parts: Vec::new(),
+                bytes: 1000,
+            },
+            ticket: Box::new(ScriptTicket { script: self.clone(), offsets: Some(offsets) }),
+        }))
+    }
+
+    fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.with(|state| state.wake = Some(wake));
+    }
+}
+
+struct ScriptTicket {
+    script: Script,
+    offsets: Option<Range<u64>>,
+}
+
+impl Ticket for ScriptTicket {
+    fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let start = self.offsets.as_ref().unwrap().start;
+        let script = self.script.clone();
+        let delay = script.with(|state| state.plan_delay);
+        tokio::spawn(async move {
+            sleep(delay).await;
+            let refused = script.with(|state| {
+                let refused = state.plans_refused > 0;
+                state.plans_refused = state.plans_refused.saturating_sub(1);
+                if !refused {
+                    state.planned.insert(start);
+                }
+                refused
+            });
+            done(if refused { Err("the log is read-only".into()) } else { Ok(()) });
+        });
+    }
+
+    fn settle(mut self: Box<Self>) {
+        let offsets = self.offsets.take().unwrap();
+        self.script.with(|state| {
+            let twice = state.settled.iter().any(|old| old.start < offsets.end && offsets.start < old.end);
+            assert!(!twice, "{offsets:?} settled twice");
+            state.settled.push(offsets);
+        });
+    }
+}
+
+impl Drop for ScriptTicket {
+    fn drop(&mut self) {
+        let Some(offsets) = self.offsets.take() else { return };
+        let wake = self.script.with(|state| {
+            state.returned.push(offsets);
+            state.wake.clone()
+        });
+        wake.inspect(|wake| wake());
+    }
+}
+
+// --- the scripted destination ---------------------------------------------------------------------------------------
+
+/// What the n-th request meets: an answer after a while, or none until the deadline.
+enum Answer {
+    After(Duration, Outcome),
+    Hang,
+}
+
+fn at_once(outcome: Outcome) -> Answer {
+    Answer::After(Duration::ZERO, outcome)
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    at: Duration,
+    id: String,
+    offsets: Range<u64>,
+}
+
+struct Receiver {
+    answer: Box<dyn Fn(usize) -> Answer + Send + Sync>,
+    began: Instant,
+    sends: AtomicUsize,
+    log: Mutex<Vec<Sent>>,
+    in_flight: AtomicU64,
+    in_flight_max: AtomicU64,
+    /// Encoders fail or panic for this many jobs.
+    encode_errors: AtomicU64,
+    encode_panics: AtomicU64,
+    plans_of: Option<Script>,
+}
+
+fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receiver {
+    Receiver {
+        answer: Box::new(answer),
+        began: Instant::now(),
+        sends: AtomicUsize::new(0),
+        log: Mutex::default(),
+        in_flight: AtomicU64::new(0),
+        in_flight_max: AtomicU64::new(0),
+        encode_errors: AtomicU64::new(0),
+        encode_panics: AtomicU64::new(0),
+        plans_of: None,
+    }
+}
+
+impl Receiver {
+    fn sent(&self) -> Vec<Sent> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+fn take_one(counter: &AtomicU64) -> bool {
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+}
+
+impl Sink for Receiver {
+    fn format(&self) -> Format {
+        Format { name: "script", gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        assert!(!take_one(&self.encode_panics), "told to panic");
+        if take_one(&self.encode_errors) {
+            return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
+        }
+        Ok(Encoded { origin: job.origin.clone(), body: Bytes::from_static(&[b'x'; 100]) })
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            if let Some(script) = &self.plans_of {
+                assert!(script.with(|state| state.planned.contains(&encoded.origin.offsets.start)), "sent unplanned");
+            }
+            let n = self.sends.fetch_add(1, Ordering::SeqCst);
+            self.log.lock().unwrap().push(Sent {
+                at: Instant::now() - self.began,
+                id: id.to_owned(),
+                offsets: encoded.origin.offsets.clone(),
+            });
+            let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+            self.in_flight_max.fetch_max(now, Ordering::SeqCst);
+            let outcome = match (self.answer)(n) {
+                Answer::After(wait, outcome) => {
+                    sleep(wait).await;
+                    outcome
+                }
+                Answer::Hang => {
+                    tokio::time::sleep_until(deadline).await;
+                    Outcome::Retry { why: Failure::Timeout }
+                }
+            };
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            outcome
+        })
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+}
+
+fn throttled(retry_after: Option<Duration>) -> Outcome {
+    Outcome::Throttled { retry_after, why: Failure::Status { status: 429, excerpt: String::new() } }
+}
+
+fn refused() -> Outcome {
+    Outcome::Retry { why: Failure::Status { status: 500, excerpt: String::new() } }
+}
+
+// --- the stage ------------------------------------------------------------------------------------------------------
+
+fn delivery() -> Delivery {
+    delivery_with(BudgetLimits::default())
+}
+
+fn delivery_with(limits: BudgetLimits) -> Delivery {
+    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)))
+}
+
+/// Batches of ten records.
+fn settings() -> Settings {
+    Settings { limits: Limits { records_max: 10, bytes_max: 1000 }, ..Settings::default() }
+}
+
+fn start(delivery: &Delivery, id: &str, receiver: Receiver, queue: &Script) -> Arc<Receiver> {
+    let receiver = Arc::new(receiver);
+    delivery.start(id, Arc::clone(&receiver) as Arc<dyn Sink>, vec![Arc::new(queue.clone())], settings()).unwrap();
+    receiver
+}
+
+// --- the claims -----------------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_what_comes_later_is_delivered_once() {
+    let (delivery, queue) = (delivery(), Script::with_records(25));
+    let receiver = start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    sleep(SECOND).await;
+    assert_eq!(queue.settled(), 25);
+    let snapshot = delivery.stats_of("d").unwrap();
+    assert_eq!((snapshot.state, snapshot.in_flight), (State::Idle, 0));
+    queue.append(7);
+    sleep(SECOND).await;
+    assert_eq!(queue.settled(), 32);
+    let mut offsets: Vec<_> = receiver.sent().into_iter().map(|sent| sent.offsets).collect();
+    offsets.sort_by_key(|range| range.start);
+    assert_eq!(offsets, [0..10, 10..20, 20..25, 25..32]);
+    let snapshot = delivery.stats_of("d").unwrap();
+    assert_eq!((snapshot.requests, snapshot.delivered_records, snapshot.sent_bytes), (4, 32, 400));
+    assert_eq!(snapshot.last_success_ms, Some(1_000_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_of_an_hour_is_asked_once_an_hour() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let answer = |n| at_once(if n < 5 { throttled(Some(HOUR)) } else { Outcome::Delivered });
+    let receiver = start(&delivery, "d", receiver(answer), &queue);
+    sleep(HOUR / 2).await;
+    queue.append(1);
+    sleep(HOUR * 4).await;
+    assert_eq!(receiver.sent().len(), 5);
+    assert!(matches!(delivery.stats_of("d").unwrap().state, State::Backoff { .. }));
+    sleep(HOUR).await;
+    let sent = receiver.sent();
+    for pair in sent[..6].windows(2) {
+        assert!(pair[1].at - pair[0].at >= HOUR, "{pair:?}");
+        assert!(pair[1].at - pair[0].at <= HOUR + Duration::from_secs(60), "{pair:?}");
+    }
+    assert_eq!(queue.settled(), 101);
+    assert_eq!(delivery.stats_of("d").unwrap().throttled, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_day_costs_probes_and_loses_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let receiver = start(&delivery, "d", receiver(|_| at_once(throttled(None))), &queue);
+    sleep(HOUR * 24).await;
+    let sends = receiver.sent().len();
+    assert!((1440..5000).contains(&sends), "{sends}: a draw from a minute, about two a minute");
+    assert_eq!(receiver.in_flight_max.load(Ordering::SeqCst), 1, "one probe at a time");
+    assert_eq!(queue.settled(), 0);
+    let ids: BTreeSet<_> = receiver.sent().into_iter().map(|sent| sent.id).collect();
+    assert_eq!(ids.len(), 1, "the same batch every time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_retry_carries_the_same_records_under_the_same_id() {
+    let (delivery, queue) = (delivery(), Script::with_records(7));
+    // Every request fails twice; meanwhile records arrive that would make the batch larger.
+    let receiver =
+        start(&delivery, "d", receiver(|n| at_once(if n % 3 < 2 { refused() } else { Outcome::Delivered })), &queue);
+    for _ in 0..50 {
+        sleep(Duration::from_millis(20)).await;
+        queue.append(1);
+    }
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 57);
+    let sent = receiver.sent();
+    let names: BTreeSet<_> = sent.iter().map(|sent| sent.id.clone()).collect();
+    let whole: BTreeSet<_> = sent.iter().map(|sent| (sent.id.clone(), sent.offsets.start, sent.offsets.end)).collect();
+    assert_eq!(names.len(), whole.len(), "one id, one range");
+    assert!(sent.len() > names.len(), "some were repeated");
+    let records: u64 = whole.iter().map(|(_, start, end)| end - start).sum();
+    assert_eq!(records, 57, "ranges do not overlap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_destination_delays_no_other() {
+    let delivery = delivery();
+    let (hung_queue, queue) = (Script::with_records(1000), Script::with_records(0));
+    let hung = start(&delivery, "hung", receiver(|_| Answer::Hang), &hung_queue);
+    let healthy = start(&delivery, "healthy", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    for n in 1..=100 {
+        queue.append(1);
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(queue.settled(), n, "within 10 ms, always");
+    }
+    assert_eq!(healthy.sent().len(), 100);
+    sleep(HOUR).await;
+    assert_eq!(hung_queue.settled(), 0);
+    assert_eq!(hung.in_flight_max.load(Ordering::SeqCst), 1);
+    assert!(delivery.stats_of("hung").unwrap().failures.iter().sum::<u64>() > 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shared_budget_bounds_requests_over_all_destinations() {
+    let delivery = delivery_with(BudgetLimits { requests_max: 3, ..BudgetLimits::default() });
+    let queues: Vec<_> = (0..10).map(|_| Script::with_records(200)).collect();
+    let together = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    for (n, queue) in queues.iter().enumerate() {
+        let slow = receiver(|_| Answer::After(SECOND, Outcome::Delivered));
+        let sink = Arc::new(Together { inner: slow, together: Arc::clone(&together) });
+        delivery.start(&n.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
+    }
+    sleep(Duration::from_secs(30)).await;
+    // First come, first served: after 90 requests by ten destinations nobody is far behind.
+    for queue in &queues {
+        assert!((60..=120).contains(&queue.settled()), "{}", queue.settled());
+    }
+    sleep(HOUR).await;
+    assert!(queues.iter().all(|queue| queue.settled() == 200));
+    assert_eq!(together.1.load(Ordering::SeqCst), 3, "as many as allowed, never more");
+}
+
+/// Counts requests in flight over several receivers.
+struct Together {
+    inner: Receiver,
+    together: Arc<(AtomicU64, AtomicU64)>,
+}
+
+impl Sink for Together {
+    fn format(&self) -> Format {
+        self.inner.format()
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        self.inner.encode(job)
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let now = self.together.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.together.1.fetch_max(now, Ordering::SeqCst);
+            let outcome = self.inner.send(encoded, id, deadline).await;
+            self.together.0.fetch_sub(1, Ordering::SeqCst);
+            outcome
+        })
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_out_a_failure_holds_nothing_of_the_budget() {
+    let budget = Budget::new(BudgetLimits::default());
+    let free = (budget.free_requests(), budget.free_bytes());
+    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)));
+    let queue = Script::with_records(100);
+    start(&delivery, "d", receiver(|_| at_once(throttled(Some(HOUR)))), &queue);
+    sleep(SECOND).await;
+    assert_eq!((budget.free_requests(), budget.free_bytes()), free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waited_for_the_budget_is_not_sent_into_a_throttle() {
+    let delivery = delivery_with(BudgetLimits { requests_max: 2, ..BudgetLimits::default() });
+    let (slow_queue, queue) = (Script::with_records(10), Script::with_records(100));
+    start(&delivery, "slow", receiver(|_| Answer::After(SECOND * 10, Outcome::Delivered)), &slow_queue);
+    // The first success allows two at once; the second request is throttled while the third waits for a free slot.
+    let answer = |n| match n {
+        1 => Answer::After(SECOND * 5, throttled(Some(HOUR))),
+        _ => at_once(Outcome::Delivered),
+    };
+    let receiver = start(&delivery, "d", receiver(answer), &queue);
+    sleep(HOUR - SECOND).await;
+    assert_eq!((slow_queue.settled(), receiver.sent().len()), (10, 2));
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_concurrency_climbs_from_one() {
+    let (delivery, queue) = (delivery(), Script::with_records(2000));
+    let answer = |n| {
+        if n < 3 { at_once(refused()) } else { Answer::After(SECOND, Outcome::Delivered) }
+    };
+    let receiver = start(&delivery, "d", receiver(answer), &queue);
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 2000);
+    assert_eq!(receiver.in_flight_max.load(Ordering::SeqCst), 4);
+    let sent = receiver.sent();
+    assert!(sent[4].at - sent[3].at >= SECOND, "the probe was alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_before_its_plan_is_durable() {
+    let (delivery, queue) = (delivery(), Script::with_records(30));
+    queue.with(|state| state.plan_delay = Duration::from_secs(5));
+    let receiver = Receiver { plans_of: Some(queue.clone()), ..receiver(|_| at_once(Outcome::Delivered)) };
+    let receiver = start(&delivery, "d", receiver, &queue);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(receiver.sent().len(), 0);
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_cannot_be_stored_sends_nothing_and_is_tried_again() {
+    let (delivery, queue) = (delivery(), Script::with_records(5));
+    queue.with(|state| state.plans_refused = 3);
+    let receiver = start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (1, 5));
+    let snapshot = delivery.stats_of("d").unwrap();
+    assert_eq!(snapshot.failures.iter().sum::<u64>(), 3);
+    assert!(snapshot.last_error.unwrap().contains("read-only"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encoder_that_fails_or_panics_loses_no_batch() {
+    let (delivery, queue) = (delivery(), Script::with_records(25));
+    let receiver = receiver(|_| at_once(Outcome::Delivered));
+    receiver.encode_errors.store(2, Ordering::SeqCst);
+    receiver.encode_panics.store(2, Ordering::SeqCst);
+    let receiver = start(&delivery, "d", receiver, &queue);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (3, 25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destinations_environments_take_turns() {
+    let delivery = delivery();
+    let queues = [Script::of_stream(0, 1000), Script::of_stream(1, 50), Script::of_stream(2, 50)];
+    let receiver = Arc::new(receiver(|_| Answer::After(SECOND, Outcome::Delivered)));
+    let sources = queues.iter().map(|queue| Arc::new(queue.clone()) as Arc<dyn Source>).collect();
+    let one_at_a_time = Settings { concurrency_max: 1, ..settings() };
+    delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, sources, one_at_a_time).unwrap();
+    sleep(Duration::from_millis(15_500)).await;
+    assert_eq!(queues.each_ref().map(Script::settled), [50, 50, 50], "the large one does not go first");
+    sleep(HOUR).await;
+    assert_eq!(queues[0].settled(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_starts_nothing_and_lets_what_flies_land() {
+    let (delivery, queue) = (delivery(), Script::with_records(1000));
+    let receiver = start(&delivery, "d", receiver(|_| Answer::After(SECOND * 5, Outcome::Delivered)), &queue);
+    sleep(SECOND).await;
+    let cut_off = delivery.shutdown(Duration::from_secs(20)).await;
+    assert!(cut_off.is_empty());
+    assert_eq!((receiver.sent().len(), queue.settled()), (1, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_land_within_the_grace_goes_back_unsettled() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    let healthy_queue = Script::with_records(10);
+    start(&delivery, "hung", receiver(|_| Answer::Hang), &queue);
+    start(&delivery, "healthy", receiver(|_| at_once(Outcome::Delivered)), &healthy_queue);
+    sleep(SECOND).await;
+    let began = Instant::now();
+    let cut_off = delivery.shutdown(Duration::from_secs(2)).await;
+    assert_eq!(cut_off.iter().map(|id| &**id).collect::<Vec<_>>(), ["hung"]);
+    assert_eq!((Instant::now() - began).as_secs(), 2);
+    sleep(SECOND).await;
+    assert_eq!(queue.with(|state| state.returned.clone()), vec![0..10]);
+    assert_eq!(healthy_queue.settled(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_a_backoff() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    start(&delivery, "d", receiver(|_| at_once(throttled(Some(HOUR)))), &queue);
+    sleep(SECOND).await;
+    let began = Instant::now();
+    assert!(delivery.shutdown(Duration::from_secs(20)).await.is_empty());
+    assert!(Instant::now() - began < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_runs_once() {
+    let (delivery, queue) = (delivery(), Script::with_records(0));
+    start(&delivery, "d", receiver(|_| Answer::Hang), &queue);
+    let again = delivery.start("d", Arc::new(receiver(|_| Answer::Hang)), Vec::new(), settings());
+    assert!(again.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_destination_is_a_small_future() {
+    let (common, queue) = (delivery().common, Script::with_records(0));
+    let worker = super::Worker {
+        id: "d".into(),
+        common,
+        post: Arc::default(),
+        sink: Arc::new(receiver(|_| Answer::Hang)),
+        queues: Box::new([super::Turn { source: Arc::new(queue), dry: false }]),
+        next: 0,
+        settings: settings(),
+        pace: super::Pace::new(4),
+        rng: rand::make_rng(),
+        began: Instant::now(),
+    };
+    let post = size_of::<super::Post>() + size_of::<super::DeliveryStats>();
+    let task = size_of_val(&worker.run());
+    assert!(task + post <= 1024, "a future of {task} bytes, and {post} of counters");
+}

@@ -1,0 +1,211 @@
+//! From an SDK key to its environment. Holds the configured keys; shows, logs and stores none of them: outside this
+//! file a key is its number.
+//!
+//! The lookup tells a stranger nothing by its time: keys are found by a hash that is keyed anew in every process, and
+//! compared in a time that depends on their length only.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thiserror::Error;
+
+/// The environments and their keys, fixed for the life of the process.
+pub struct Environments {
+    all: Vec<Environment>,
+    by_key_hash: HashMap<u64, Vec<Configured>>,
+    hasher: RandomState,
+}
+
+/// One environment, as far as ingest needs it.
+#[derive(Debug)]
+pub struct Environment {
+    id: Arc<str>,
+    rejects: Arc<str>,
+    keys: usize,
+    routed: AtomicBool,
+}
+
+/// Whose key it was: places in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyOwner {
+    /// The environment, as a place in [`Environments::all`].
+    pub environment: usize,
+    /// The key, as a place among the environment's keys. This is what the log stores.
+    pub key: u32,
+}
+
+struct Configured {
+    secret: Box<[u8]>,
+    owner: KeyOwner,
+}
+
+/// Why environments were refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum EnvironmentsError {
+    /// Two environments claim one key.
+    #[error("environments {first:?} and {second:?} have the same sdk key: a key belongs to one environment")]
+    SharedKey {
+        /// The environment that had it first.
+        first: Arc<str>,
+        /// The one that wants it too.
+        second: Arc<str>,
+    },
+    /// A key without a character.
+    #[error("environment {environment:?} has an empty sdk key: remove it or fill it in")]
+    EmptyKey {
+        /// Whose it is.
+        environment: Arc<str>,
+    },
+}
+
+impl Environments {
+    /// Takes each environment's id and its keys.
+    ///
+    /// # Errors
+    /// A key that is empty or belongs to two environments.
+    pub fn new<K: AsRef<[u8]>>(
+        environments: impl IntoIterator<Item = (String, Vec<K>)>,
+    ) -> Result<Self, EnvironmentsError> {
+        let mut built = Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new() };
+        for (id, keys) in environments {
+            built.add(&id, &keys)?;
+        }
+        Ok(built)
+    }
+
+    /// All of them, in the order of the configuration.
+    #[must_use]
+    pub fn all(&self) -> &[Environment] {
+        &self.all
+    }
+
+    /// Whose key this is, if anybody's.
+    #[must_use]
+    pub fn owner_of(&self, key: &[u8]) -> Option<KeyOwner> {
+        let candidates = self.by_key_hash.get(&self.hasher.hash_one(key))?;
+        candidates.iter().find(|configured| equal_in_constant_time(&configured.secret, key)).map(|found| found.owner)
+    }
+
+    fn add<K: AsRef<[u8]>>(&mut self, id: &str, keys: &[K]) -> Result<(), EnvironmentsError> {
+        let environment = self.all.len();
+        self.all.push(Environment {
+            id: id.into(),
+            rejects: format!("!rejects/{id}").into(),
+            keys: keys.len(),
+            routed: AtomicBool::new(true),
+        });
+        for (place, key) in keys.iter().map(AsRef::as_ref).enumerate() {
+            if key.is_empty() {
+                return Err(EnvironmentsError::EmptyKey { environment: id.into() });
+            }
+            match self.owner_of(key) {
+                // The same key twice in one environment is clumsy and harmless: the first place counts.
+                Some(owner) if owner.environment == environment => continue,
+                Some(owner) => {
+                    let first = Arc::clone(&self.all[owner.environment].id);
+                    return Err(EnvironmentsError::SharedKey { first, second: id.into() });
+                }
+                None => {}
+            }
+            let owner = KeyOwner { environment, key: u32::try_from(place).unwrap_or(u32::MAX) };
+            let configured = Configured { secret: key.into(), owner };
+            self.by_key_hash.entry(self.hasher.hash_one(key)).or_default().push(configured);
+        }
+        Ok(())
+    }
+}
+
+impl Environment {
+    /// Its id, which is also the name of its stream.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The stream of what it sent and cannot be an impression.
+    #[must_use]
+    pub fn rejects_stream(&self) -> &str {
+        &self.rejects
+    }
+
+    /// How many keys it has.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Whether any destination takes its records.
+    #[must_use]
+    pub fn routed(&self) -> bool {
+        self.routed.load(Ordering::Relaxed)
+    }
+
+    /// Says whether any destination takes its records; so it is until somebody says otherwise.
+    pub fn set_routed(&self, routed: bool) {
+        self.routed.store(routed, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Environments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environments").field("all", &self.all).finish_non_exhaustive()
+    }
+}
+
+fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // Every byte is looked at; `black_box` keeps the compiler from leaving at the first difference.
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
+    difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Environments {
+        Environments::new([
+            ("prod".to_owned(), vec!["key-a", "key-b"]),
+            ("staging".to_owned(), vec!["key-c"]),
+            ("empty".to_owned(), vec![]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_key_leads_to_its_environment_and_its_place() {
+        let environments = two();
+        assert_eq!(environments.owner_of(b"key-a"), Some(KeyOwner { environment: 0, key: 0 }));
+        assert_eq!(environments.owner_of(b"key-b"), Some(KeyOwner { environment: 0, key: 1 }));
+        assert_eq!(environments.owner_of(b"key-c"), Some(KeyOwner { environment: 1, key: 0 }));
+        assert_eq!(environments.all()[1].rejects_stream(), "!rejects/staging");
+    }
+
+    #[test]
+    fn anything_else_leads_nowhere() {
+        let environments = two();
+        for key in ["", "key", "key-", "key-d", "key-aa", "KEY-A", "key-a "] {
+            assert_eq!(environments.owner_of(key.as_bytes()), None, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_two_environments_is_refused_by_their_names() {
+        let shared = Environments::new([("a".to_owned(), vec!["same"]), ("b".to_owned(), vec!["same"])]);
+        assert_eq!(shared.unwrap_err(), EnvironmentsError::SharedKey { first: "a".into(), second: "b".into() });
+        let empty = Environments::new([("a".to_owned(), vec![""])]);
+        assert_eq!(empty.unwrap_err(), EnvironmentsError::EmptyKey { environment: "a".into() });
+        assert!(Environments::new([("a".to_owned(), vec!["twice", "twice"])]).is_ok());
+    }
+
+    #[test]
+    fn no_key_is_ever_shown() {
+        assert!(!format!("{:?}", two()).contains("key-"), "{:?}", two());
+    }
+}

@@ -1,0 +1,152 @@
+//! Gzip, undone in steps of bounded output. Pure: bytes in, bytes out; the caller decides how much it can bear.
+//!
+//! A step fills at most the spare capacity of its output, however small the input (a bomb grows a thousandfold).
+//! Several members one after the other are one body, as gzip has it. Every member's checksum is checked.
+
+use flate2::{Decompress, FlushDecompress, Status};
+use thiserror::Error;
+
+/// The window that every gzip encoder may use.
+const WINDOW_BITS: u8 = 15;
+
+/// A gzip body on its way.
+pub(crate) struct Gunzip {
+    inflate: Decompress,
+    /// Input taken by the members that are over.
+    taken_before: u64,
+    inside_member: bool,
+}
+
+/// Why it cannot be undone; `at` counts compressed bytes.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum GunzipError {
+    #[error("gzip is damaged near its byte {at}")]
+    Corrupt { at: u64 },
+    #[error("gzip ends too early, at its byte {at}")]
+    Truncated { at: u64 },
+}
+
+impl GunzipError {
+    /// The compressed byte that it is about.
+    pub(crate) fn at(&self) -> u64 {
+        match self {
+            Self::Corrupt { at } | Self::Truncated { at } => *at,
+        }
+    }
+}
+
+impl Gunzip {
+    pub(crate) fn new() -> Self {
+        Self { inflate: Decompress::new_gzip(WINDOW_BITS), taken_before: 0, inside_member: false }
+    }
+
+    /// Appends to `out` what fits into its spare capacity, and says how many bytes of `input` that took. Output may be
+    /// held back until called again as long as `out` comes back full.
+    pub(crate) fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, GunzipError> {
+        let (in_before, out_before) = (self.taken(), out.len());
+        self.inside_member |= !input.is_empty();
+        let status = self.inflate.decompress_vec(input, out, FlushDecompress::None);
+        let Ok(status) = status else { return Err(GunzipError::Corrupt { at: self.taken() }) };
+        let taken = self.taken() - in_before;
+        if status == Status::StreamEnd {
+            self.taken_before = self.taken();
+            self.inflate = Decompress::new_gzip(WINDOW_BITS);
+            self.inside_member = false;
+        } else if taken == 0 && out.len() == out_before && out.len() < out.capacity() && !input.is_empty() {
+            // Inflate always gets on when it has input and room; were it not so the caller would turn for ever.
+            return Err(GunzipError::Corrupt { at: self.taken() });
+        }
+        Ok(usize::try_from(taken).expect("no more was taken than a slice holds"))
+    }
+
+    /// The input is over: was it whole?
+    pub(crate) fn finish(&self) -> Result<(), GunzipError> {
+        if self.inside_member || self.taken_before == 0 {
+            return Err(GunzipError::Truncated { at: self.taken() });
+        }
+        Ok(())
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken_before + self.inflate.total_in()
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Undoes `input`, given in pieces of `piece` bytes, with `room` bytes of output a step.
+    fn undo(input: &[u8], piece: usize, room: usize) -> Result<Vec<u8>, GunzipError> {
+        let mut gunzip = Gunzip::new();
+        let mut all = Vec::new();
+        for mut rest in input.chunks(piece) {
+            loop {
+                let mut out = Vec::with_capacity(room);
+                rest = &rest[gunzip.step(rest, &mut out)?..];
+                all.extend_from_slice(&out);
+                if rest.is_empty() && out.len() < out.capacity() {
+                    break;
+                }
+            }
+        }
+        gunzip.finish().map(|()| all)
+    }
+
+    #[test]
+    fn any_cut_of_input_and_output_gives_the_same_bytes() {
+        let plain: Vec<u8> = (0..5_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let packed = gzip(&plain);
+        for piece in [1, 7, 1000, packed.len()] {
+            for room in [1, 13, 4096, 1 << 20] {
+                assert!(undo(&packed, piece, room).unwrap() == plain, "pieces of {piece}, room {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_in_a_row_are_one_body() {
+        let two = [gzip(b"hello "), gzip(b"world")].concat();
+        assert_eq!(undo(&two, 5, 3).unwrap(), b"hello world");
+        assert_eq!(undo(&gzip(b""), 5, 3).unwrap(), b"");
+    }
+
+    #[test]
+    fn every_truncation_is_told_as_one() {
+        let packed = gzip(b"some words, some words, some words");
+        for len in 0..packed.len() {
+            assert_eq!(undo(&packed[..len], 4, 64), Err(GunzipError::Truncated { at: len as u64 }));
+        }
+    }
+
+    #[test]
+    fn damage_is_found_by_the_checksum_at_the_latest() {
+        let packed = gzip(&[7; 1000]);
+        assert!(matches!(undo(b"[{\"f\":\"plain\"}]", 100, 64), Err(GunzipError::Corrupt { .. })));
+        // Bytes 4..10 are time, flags and system: nothing depends on them.
+        for at in (0..4).chain(10..packed.len()) {
+            let mut damaged = packed.clone();
+            damaged[at] ^= 0x20;
+            // The last bits of the last byte before the checksum may mean nothing.
+            let harmless = undo(&damaged, 100, 64).is_ok_and(|plain| plain == [7; 1000]);
+            assert!(harmless || undo(&damaged, 100, 64).is_err(), "byte {at} of {}", packed.len());
+        }
+    }
+
+    #[test]
+    fn a_step_of_a_bomb_yields_no_more_than_its_room() {
+        let bomb = gzip(&vec![0; 5_000_000]);
+        let mut out = Vec::with_capacity(1000);
+        let taken = Gunzip::new().step(&bomb, &mut out).unwrap();
+        assert_eq!(out.len(), 1000);
+        assert!(taken < bomb.len());
+    }
+}

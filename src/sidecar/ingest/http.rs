@@ -1,0 +1,218 @@
+//! The HTTP server of the way in: accepts, keeps connections within their limits, and ends them in good order.
+//!
+//! What always holds: no more connections than allowed, no head, body or buffer without a bound, no phase of a
+//! connection without a time limit. Whoever is refused a connection waits in the kernel's queue.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tracing::{debug, warn};
+
+use super::limits::{HEAD_BYTES_MAX, PATIENCE_TICK, READ_BUFFER_BYTES_MAX};
+use super::patience::{Patience, Pulse};
+use super::{Ingest, request};
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections that were still busy when the grace was over, and were cut.
+    pub cut: usize,
+}
+
+/// What the connections are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Serve,
+    /// Finish the request in hand, then close.
+    Finish,
+    /// Close now.
+    Cut,
+}
+
+/// Serves until `stop` is ready; then takes no more connections, lets requests in hand finish for at most `grace`, and
+/// cuts the rest. Whatever was queued in the log by then still becomes durable; only the answer is lost.
+pub async fn serve(
+    listener: TcpListener,
+    ingest: Arc<Ingest>,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Ended {
+    warn!(
+        "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and dropped"
+    );
+    let all = ingest.limits.connections_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+    let places = Arc::new(Semaphore::new(all));
+    let (orders, order) = watch::channel(Order::Serve);
+    accept(&listener, &ingest, &places, &order, stop).await;
+    drop(listener);
+    // Every place is free again when every connection has ended.
+    let everybody = u32::try_from(all).unwrap_or(u32::MAX);
+    // An error means that no connection is left to be told.
+    let _ = orders.send(Order::Finish);
+    let ended = timeout(grace, places.acquire_many(everybody)).await;
+    if ended.is_ok() {
+        return Ended { cut: 0 };
+    }
+    let cut = all - places.available_permits();
+    let _ = orders.send(Order::Cut);
+    // Prompt: a connection that is cut waits for nothing.
+    let _ = places.acquire_many(everybody).await;
+    Ended { cut }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    ingest: &Arc<Ingest>,
+    places: &Arc<Semaphore>,
+    order: &watch::Receiver<Order>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = pin!(stop);
+    loop {
+        let next = async {
+            let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection =
+                    Connection { ingest: Arc::clone(ingest), order: order.clone(), places: Arc::clone(places) };
+                tokio::spawn(connection.run(stream, place));
+            }
+            Err(error) => {
+                // Out of file handles, mostly. They come back as connections end; turning in a circle helps nobody.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    ingest: Arc<Ingest>,
+    order: watch::Receiver<Order>,
+    places: Arc<Semaphore>,
+}
+
+impl Connection {
+    async fn run(mut self, stream: TcpStream, _place: OwnedSemaphorePermit) {
+        self.ingest.stats.connected();
+        // Answers are small and awaited. An error here is found again by the first read.
+        let _ = stream.set_nodelay(true);
+        let pulse = Arc::new(Pulse::default());
+        let serving = service_fn(|request| {
+            pulse.request_began();
+            let (ingest, pulse) = (Arc::clone(&self.ingest), Arc::clone(&pulse));
+            async move {
+                let answer = request::answer(&ingest, request).await;
+                pulse.request_ended();
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let stream = Watched { stream: TokioIo::new(stream), pulse: Arc::clone(&pulse) };
+        let mut connection = pin!(http().serve_connection(stream, serving));
+        let mut patience = Patience::new(&self.ingest.limits);
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        debug!(%error, "a connection ended early");
+                    }
+                    break;
+                }
+                _ = ticks.tick() => {
+                    if patience.ends(&pulse, crowded(&self.places, &self.ingest)) {
+                        break;
+                    }
+                }
+                changed = self.order.changed() => match *self.order.borrow_and_update() {
+                    Order::Finish if changed.is_ok() => connection.as_mut().graceful_shutdown(),
+                    Order::Serve if changed.is_ok() => {}
+                    _ => break,
+                },
+            }
+        }
+        self.ingest.stats.disconnected();
+    }
+}
+
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.header_read_timeout(None) // `Patience` does it, without a timer for each request.
+        .half_close(true) // A sender that closes its side still wants to know.
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX);
+    http
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(PATIENCE_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
+}
+
+/// Whether less than a quarter of the connections is left.
+fn crowded(places: &Semaphore, ingest: &Ingest) -> bool {
+    places.available_permits() < ingest.limits.connections_max / 4
+}
+
+/// A stream that notes when bytes come.
+struct Watched {
+    stream: TokioIo<TcpStream>,
+    pulse: Arc<Pulse>,
+}
+
+impl Read for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = read {
+            self.pulse.bytes_came();
+        }
+        read
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

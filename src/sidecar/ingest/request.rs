@@ -1,0 +1,237 @@
+//! The way of one request: who sends, receive the body, queue it, wait for the disk, answer.
+//!
+//! What always holds: a 2xx to impressions means that they survive a crash. A refusal is counted once, says what is
+//! wrong, and is sent when the body has been read, so that the sender gets to see it.
+
+use std::sync::Arc;
+
+use forebay::AppendError;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, header};
+use thiserror::Error;
+use tracing::warn;
+
+use super::admission::Exhausted;
+use super::answer::{self, Answer};
+use super::body::{self, Body, BodyError, Bounds, Encoding};
+use super::environments::KeyOwner;
+use super::limits::{BEACON_BYTES_MAX, INLINE_BYTES_MAX, RETRY_AFTER_DISK_SECONDS, RETRY_AFTER_SECONDS};
+use super::routes::{self, Route};
+use super::stats::Refusal;
+use super::store::{Queued, StoreError};
+use super::{Ingest, sender};
+use crate::impression::{self, Form, Unreadable};
+
+/// Answers a request, whatever it is.
+pub(crate) async fn answer(ingest: &Arc<Ingest>, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let answer = match routes::of(&head.method, head.uri.path()) {
+        Route::Impressions(form) => return impressions(ingest, head, form, body).await,
+        Route::Ignored => {
+            ingest.stats.ignored();
+            answer::ignored()
+        }
+        Route::Version => answer::version(),
+        Route::Preflight => answer::preflight(&head.headers),
+        Route::WrongMethod { allow } => {
+            ingest.stats.refused(None, Refusal::NotFound);
+            answer::wrong_method(allow)
+        }
+        Route::Unknown => {
+            ingest.stats.refused(None, Refusal::NotFound);
+            answer::refused(StatusCode::NOT_FOUND, "nothing lives at this path", None)
+        }
+    };
+    after_body(body, answer).await
+}
+
+/// An answer that does not need the body, once the body is out of its way.
+async fn after_body(mut body: Incoming, answer: Answer) -> Answer {
+    if body::discard(&mut body).await { answer } else { answer::and_close(answer) }
+}
+
+/// Why impressions were refused.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error("the sdk key is missing or not configured here")]
+    UnknownKey,
+    #[error("content-encoding is neither gzip nor identity")]
+    Encoding,
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("no thread came free to parse the body: send it again later")]
+    NoThread(#[from] Exhausted),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the thread that parsed the body ended early")]
+    Parser,
+}
+
+async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
+    let mut owner = sender::key(&head, form).and_then(|key| ingest.environments.owner_of(&key));
+    match take(ingest, head, form, &mut body, &mut owner).await {
+        Ok((owner, queued)) => {
+            ingest.stats.request(owner.environment);
+            if queued.rejected == 0 {
+                answer::stored()
+            } else {
+                answer::stored_with_rejects(queued.accepted, queued.rejected)
+            }
+        }
+        Err(refused) => {
+            note(ingest, &refused, owner);
+            // Who was too slow is not waited for a second time.
+            let over = matches!(refused.reason(), Refusal::Slow | Refusal::Disconnected);
+            if over { answer::and_close(refused.answer()) } else { after_body(body, refused.answer()).await }
+        }
+    }
+}
+
+/// Takes the impressions in; returns when they are durable. `owner` is filled in as soon as it is known.
+async fn take(
+    ingest: &Arc<Ingest>,
+    head: Parts,
+    form: Form,
+    body: &mut Incoming,
+    owner: &mut Option<KeyOwner>,
+) -> Result<(KeyOwner, Queued), Refused> {
+    if owner.is_none() && form != Form::Beacon {
+        return Err(Refused::UnknownKey);
+    }
+    let encoding = body::encoding(&head.headers).ok_or(Refused::Encoding)?;
+    let body = receive(ingest, form, encoding, body, *owner).await?;
+    let received_ms = ingest.clock.wall_ms();
+    if form == Form::Beacon {
+        // The body's own token counts before any header.
+        if let Some(token) = impression::beacon_token(&body.bytes).map_err(StoreError::from)? {
+            *owner = ingest.environments.owner_of(token.secret().as_bytes());
+        }
+    }
+    let owner = owner.ok_or(Refused::UnknownKey)?;
+    ingest.stats.body(owner.environment, body.bytes.len() as u64);
+    let mut queued = queue(ingest, head, form, body, owner, received_ms).await?;
+    queued.durable().await?;
+    Ok((owner, queued))
+}
+
+async fn receive(
+    ingest: &Ingest,
+    form: Form,
+    encoding: Encoding,
+    body: &mut Incoming,
+    owner: Option<KeyOwner>,
+) -> Result<Body, BodyError> {
+    let limits = &ingest.limits;
+    let form_bytes_max = if form == Form::Beacon { BEACON_BYTES_MAX } else { u64::MAX };
+    let bounds = Bounds {
+        memory: &ingest.memory,
+        environment: owner.map_or(ingest.strangers(), |owner| owner.environment),
+        bytes_max: limits.body_bytes_max.min(form_bytes_max),
+        memory_wait_max: limits.memory_wait_max,
+        time_max: limits.body_time_max,
+    };
+    body::receive(body, encoding, bounds).await
+}
+
+/// Parses and queues: at once when that is short, else on a thread of its own. From here on the append goes on even
+/// when the client leaves and this future is dropped.
+async fn queue(
+    ingest: &Arc<Ingest>,
+    head: Parts,
+    form: Form,
+    body: Body,
+    owner: KeyOwner,
+    received_ms: u64,
+) -> Result<Queued, Refused> {
+    let job = Job { ingest: Arc::clone(ingest), head, form, owner, received_ms };
+    if body.bytes.len() <= INLINE_BYTES_MAX {
+        return Ok(job.run(body)?);
+    }
+    let thread = ingest.parsers.reserve(owner.environment, 1, ingest.limits.body_time_max).await?;
+    let work = move || {
+        let queued = job.run(body);
+        drop(thread);
+        queued
+    };
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Parser)??)
+}
+
+struct Job {
+    ingest: Arc<Ingest>,
+    head: Parts,
+    form: Form,
+    owner: KeyOwner,
+    received_ms: u64,
+}
+
+impl Job {
+    fn run(self, body: Body) -> Result<Queued, StoreError> {
+        let meta = sender::meta(&self.head.headers, self.received_ms, self.owner.key);
+        self.ingest.store.queue(self.owner.environment, body.bytes, self.form, &meta, body.held)
+    }
+}
+
+/// Counts a refusal, and logs those that a sender should mend, once a minute for each key.
+fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>) {
+    let why = refused.reason();
+    ingest.stats.refused(owner.map(|owner| owner.environment), why);
+    if !matches!(why, Refusal::Unreadable | Refusal::TooLarge | Refusal::Encoding) {
+        return;
+    }
+    if let Some(owner) = owner {
+        ingest.stats.unreadable_of_key(owner);
+    }
+    if let Some(held_back) = ingest.complaints.due(owner, ingest.clock.monotonic()) {
+        let environment = owner.map_or("unknown", |owner| ingest.environments.all()[owner.environment].id());
+        let sdk_key = owner.map(|owner| owner.key);
+        warn!(environment, sdk_key, error = %refused, held_back, "a body was refused; its sender may lose it");
+    }
+}
+
+impl Refused {
+    fn reason(&self) -> Refusal {
+        match self {
+            Self::UnknownKey => Refusal::UnknownKey,
+            Self::Encoding => Refusal::Encoding,
+            Self::Body(BodyError::TooLarge { .. }) => Refusal::TooLarge,
+            Self::Body(BodyError::Gzip(_)) | Self::Store(StoreError::Unreadable(_)) => Refusal::Unreadable,
+            Self::Body(BodyError::Memory(_)) => Refusal::Memory,
+            Self::Body(BodyError::Slow { .. }) => Refusal::Slow,
+            Self::Body(BodyError::Broken { .. }) => Refusal::Disconnected,
+            Self::Store(StoreError::Append(AppendError::TooLarge { .. })) => Refusal::TooLarge,
+            Self::Store(StoreError::Append(AppendError::Busy { .. })) | Self::NoThread(_) => Refusal::Busy,
+            Self::Store(StoreError::Append(_) | StoreError::Closed) | Self::Parser => Refusal::Disk,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let why = self.to_string();
+        match self.reason() {
+            Refusal::UnknownKey => {
+                let mut answer = answer::refused(StatusCode::UNAUTHORIZED, &why, None);
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+                answer
+            }
+            Refusal::Unreadable | Refusal::Disconnected | Refusal::NotFound => {
+                answer::refused(StatusCode::BAD_REQUEST, &why, self.at())
+            }
+            Refusal::TooLarge => answer::refused(StatusCode::PAYLOAD_TOO_LARGE, &why, self.at()),
+            Refusal::Encoding => answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &why, None),
+            Refusal::Slow => answer::refused(StatusCode::REQUEST_TIMEOUT, &why, None),
+            Refusal::Memory | Refusal::Busy => answer::unavailable(&why, RETRY_AFTER_SECONDS),
+            Refusal::Disk => answer::unavailable(&why, RETRY_AFTER_DISK_SECONDS),
+        }
+    }
+
+    /// The place in the body that it is about.
+    fn at(&self) -> Option<u64> {
+        match self {
+            Self::Store(StoreError::Unreadable(Unreadable { at, .. })) => Some(*at as u64),
+            Self::Body(BodyError::TooLarge { limit }) => Some(*limit),
+            Self::Body(BodyError::Gzip(error)) => Some(error.at()),
+            Self::Body(BodyError::Broken { received, .. }) => Some(*received),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Answers while the disk is slow or broken.
+
+use std::time::Duration;
+
+use super::gated_disk::{Gate, GatedDisk};
+use super::harness::{bulk, impressions, log_on, read_reply, start_on};
+use crate::ingest::{Limits, Refusal};
+use forebay::LogOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const REJECTED: &str = r#"[{"f":"flag","i":[{"t":"on","m":1}]}]"#;
+
+#[tokio::test]
+async fn nothing_is_answered_before_it_is_synced() {
+    let disk = GatedDisk::new();
+    let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;
+    for body in [impressions(1), REJECTED.to_owned(), impressions(10_000)] {
+        let before = server.prod();
+        disk.set(Gate::Closed);
+        let mut stream = server.connect().await;
+        stream.write_all(&bulk(body)).await.unwrap();
+        let mut byte = [0; 1];
+        let early = tokio::time::timeout(Duration::from_millis(100), stream.peek(&mut byte)).await;
+        assert!(early.is_err(), "answered before the sync");
+        let now = server.prod();
+        assert_eq!((now.requests, now.accepted, now.rejected), (before.requests, before.accepted, before.rejected));
+        assert!(server.ingest.memory_used_bytes() > 0, "what waits for the disk is held, and counted as held");
+        disk.set(Gate::Open);
+        assert_eq!(read_reply(&mut stream).await.unwrap().status, 200);
+        assert_eq!(server.ingest.memory_used_bytes(), 0);
+    }
+    assert_eq!((server.prod().accepted, server.prod().rejected), (10_001, 1));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_503_soon_again() {
+    let disk = GatedDisk::new();
+    let options = LogOptions { queue_bytes_max: 10_000, ..LogOptions::default() };
+    let server = start_on(log_on(&disk, options), Limits::default()).await;
+    disk.set(Gate::Closed);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut stream = server.connect().await;
+        stream.write_all(&bulk(impressions(100))).await.unwrap();
+        let mut byte = [0; 1];
+        if tokio::time::timeout(Duration::from_millis(100), stream.peek(&mut byte)).await.is_ok() {
+            break read_reply(&mut stream).await.unwrap();
+        }
+        waiting.push(stream);
+        assert!(waiting.len() < 20, "the queue never fills");
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.refused(Refusal::Busy), 1);
+    disk.set(Gate::Open);
+    for stream in &mut waiting {
+        assert_eq!(read_reply(stream).await.unwrap().status, 200);
+    }
+    assert_eq!(server.records("prod"), 100 * waiting.len() as u64, "nothing of the refused one");
+}
+
+#[tokio::test]
+async fn a_broken_disk_is_503_and_heals() {
+    let disk = GatedDisk::new();
+    let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;
+    assert_eq!(server.bulk(impressions(1)).await.status, 200);
+    disk.set(Gate::Broken);
+    for _ in 0..3 {
+        let refused = server.bulk(impressions(1)).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")), "{refused:?}");
+    }
+    assert_eq!(server.refused(Refusal::Disk), 3);
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+    disk.set(Gate::Open);
+    for _ in 0..100 {
+        if server.bulk(impressions(1)).await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never came back");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_503_for_what_is_rejected_too_so_that_the_reserve_stays() {
+    let options = LogOptions { budget_bytes: 6 << 20, ..LogOptions::default() };
+    let server = start_on(log_on(&GatedDisk::new(), options), Limits::default()).await;
+    let mut taken = 0;
+    let refused = loop {
+        let reply = server.bulk(impressions(5_000)).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        taken += 5_000;
+        assert!(taken < 1_000_000, "the budget never ends");
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(server.bulk(REJECTED).await.status, 503);
+    assert_eq!((server.prod().accepted, server.records("prod"), server.prod().rejected), (taken, taken, 0));
+}
+
+#[tokio::test]
+async fn a_sender_that_left_while_the_disk_was_slow_is_stored_all_the_same() {
+    let disk = GatedDisk::new();
+    let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;
+    disk.set(Gate::Closed);
+    let mut stream = server.connect().await;
+    stream.write_all(&bulk(impressions(7))).await.unwrap();
+    let mut byte = [0; 1];
+    assert!(tokio::time::timeout(Duration::from_millis(100), stream.read(&mut byte)).await.is_err());
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    disk.set(Gate::Open);
+    server.wait_for("prod", 7).await;
+    assert_eq!(server.prod().accepted, 7);
+}

@@ -1,0 +1,157 @@
+//! What is refused for its size, its slowness, or for want of room; and that the refused get to know it.
+
+use std::time::Duration;
+
+use super::harness::{KEY, bulk, impressions, post, read_reply, start, start_with};
+use crate::ingest::gunzip::gzip;
+use crate::ingest::{Limits, Refusal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SMALL: u64 = 100_000;
+
+fn small_bodies() -> Limits {
+    Limits { body_bytes_max: SMALL, ..Limits::default() }
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_gets_413_that_names_the_limit() {
+    let server = start_with(small_bodies()).await;
+    let large = " ".repeat(SMALL as usize + 1);
+    let chunked = format!(
+        "POST /api/testImpressions/bulk HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer {KEY}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
+        large.len()
+    );
+    for request in [bulk(&large), chunked.into_bytes()] {
+        let reply = server.send(request).await;
+        assert_eq!(reply.status, 413);
+        assert!(reply.error().contains("100000 bytes"), "{reply:?}");
+    }
+    let room = SMALL as usize - 2;
+    assert_eq!(server.bulk(format!("[{}]", " ".repeat(room))).await.status, 200, "the limit itself is allowed");
+    assert_eq!(server.refused(Refusal::TooLarge), 2);
+    assert_eq!(server.prod().unreadable_by_key, [0, 2, 0]);
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_gets_413_and_not_our_memory() {
+    let server = start_with(small_bodies()).await;
+    let bomb = gzip(&vec![b' '; 20_000_000]);
+    assert!(bomb.len() < 25_000);
+    let headers = [("Authorization", &*format!("Bearer {KEY}")), ("Content-Encoding", "gzip")];
+    let reply = server.send(post("/api/testImpressions/bulk", &headers, bomb)).await;
+    assert_eq!(reply.status, 413);
+    assert!(reply.error().contains("100000 bytes"), "{reply:?}");
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_beacon_from_a_stranger_may_not_be_large() {
+    let server = start().await;
+    let beacon = format!(r#"{{"token":"{KEY}","entries":[{}]}}"#, " ".repeat(1024 * 1024));
+    assert_eq!(server.send(post("/api/testImpressions/beacon", &[], beacon)).await.status, 413);
+}
+
+#[tokio::test]
+async fn headers_above_the_limit_get_431() {
+    let server = start().await;
+    let request = post("/api/testImpressions/bulk", &[("X-Long", &"x".repeat(40_000))], "[]");
+    let mut stream = server.connect().await;
+    // The server may have closed before all is written.
+    let _ = stream.write_all(&request).await;
+    let reply = read_reply(&mut stream).await;
+    assert!(reply.is_none_or(|reply| reply.status == 431));
+    assert_eq!(server.bulk("[]").await.status, 200);
+}
+
+#[tokio::test]
+async fn without_memory_a_body_waits_and_then_gets_503_with_retry_after() {
+    let limits = Limits { memory_bytes_max: 100_000, memory_wait_max: Duration::from_millis(100), ..Limits::default() };
+    let server = start_with(limits).await;
+    // Says that it will be large, and stops: its memory is reserved.
+    let mut slow = server.connect().await;
+    let body = format!("[{}]", " ".repeat(48_000));
+    let request = bulk(&body);
+    slow.write_all(&request[..request.len() - 10]).await.unwrap();
+    while server.ingest.memory_used_bytes() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let refused = server.bulk(&body).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.refused(Refusal::Memory), 1);
+    assert_eq!(server.bulk("[]").await.status, 200, "what fits is taken meanwhile");
+    slow.write_all(&request[request.len() - 10..]).await.unwrap();
+    assert_eq!(read_reply(&mut slow).await.unwrap().status, 200);
+    assert_eq!(server.bulk(&body).await.status, 200);
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_body_larger_than_half_the_memory_still_passes_alone() {
+    let server = start_with(Limits { memory_bytes_max: 100_000, ..Limits::default() }).await;
+    assert_eq!(server.bulk(format!("[{}]", " ".repeat(90_000))).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_gets_408() {
+    let server = start_with(Limits { body_time_max: Duration::from_millis(100), ..Limits::default() }).await;
+    let mut stream = server.connect().await;
+    let request = bulk(impressions(10));
+    stream.write_all(&request[..request.len() - 1]).await.unwrap();
+    let reply = read_reply(&mut stream).await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (408, Some("close")));
+    assert_eq!(server.records("prod"), 0);
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_proper_http_is_refused_and_stores_nothing() {
+    let server = start().await;
+    let head = format!("POST /api/testImpressions/bulk HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer {KEY}\r\n");
+    let body = impressions(1);
+    for broken in [
+        format!("{head}Content-Length: 5\r\nContent-Length: 6\r\n\r\n{body}"),
+        format!("{head}Content-Length: -1\r\n\r\n{body}"),
+        format!("{head}Content-Length: 99999999999999999999\r\n\r\n{body}"),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"),
+        format!("{head}Transfer-Encoding: gzip\r\n\r\n{body}"),
+        "POST\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1} not even text \r\n\r\n".to_owned(),
+    ] {
+        let mut stream = server.connect().await;
+        let _ = stream.write_all(broken.as_bytes()).await;
+        let reply = read_reply(&mut stream).await;
+        assert!(reply.as_ref().is_none_or(|reply| reply.status == 400), "{broken:?}: {reply:?}");
+    }
+    // A proxy in front may read such a request in the other way: what follows it must not be taken for a request.
+    let smuggled = format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/version");
+    let mut stream = server.connect().await;
+    stream.write_all(smuggled.as_bytes()).await.unwrap();
+    let reply = read_reply(&mut stream).await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+    assert!(read_reply(&mut stream).await.is_none());
+    assert_eq!(server.records("prod"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_never_ends_is_given_up() {
+    let server = start().await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"POST /api/testImpressions/bulk HTTP/1.1\r\nHost: s\r\n").await.unwrap();
+    let mut nothing = Vec::new();
+    stream.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty());
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_for_a_place() {
+    let server = start_with(Limits { connections_max: 2, ..Limits::default() }).await;
+    let (first, second) = (server.connect().await, server.connect().await);
+    let third = async { server.bulk(impressions(1)).await.status };
+    let mut third = std::pin::pin!(third);
+    let waited = tokio::time::timeout(Duration::from_millis(200), third.as_mut()).await;
+    assert!(waited.is_err(), "no place yet");
+    drop((first, second));
+    assert_eq!(third.await, 200);
+}

@@ -1,0 +1,111 @@
+//! A directory of JSON lines: for archives on a mounted disk, for the embedded default, and for tests.
+//!
+//! One line a record: `{"id":"<record id>","key":…}`, the fields of [`write_json_lines`]. Delivered means synced. Ids
+//! are exact: a crash may tear the last line, which is cut off at the next start, and records that were written but
+//! not settled are recognised by id and not written again. Files end by size or age (at the next write: an idle
+//! destination keeps its file open); whole files end in `.jsonl`, the one being written in `.jsonl.open`. Two
+//! processes must not share a destination's id in one directory.
+
+mod names;
+mod present;
+mod writer;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay::clock::Clock;
+use forebay::disk::Disk;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::FileConfig;
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::record_id;
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
+use writer::Writer;
+
+/// A line is about this many times as long as its stored form.
+const LINE_FACTOR: u64 = 4;
+
+/// A file destination.
+pub struct FileSink {
+    inner: Arc<Inner>,
+    /// Made at the first batch: an idle destination reads and holds nothing. Taken before a thread is, so that a disk
+    /// that hangs holds one thread and not one a request.
+    writer: Arc<Mutex<Option<Writer>>>,
+}
+
+struct Inner {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    destination: String,
+    config: FileConfig,
+}
+
+impl FileSink {
+    /// The file destination of this id. Touches the disk when it first sends.
+    #[must_use]
+    pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        let destination = destination.to_owned();
+        Self { inner: Arc::new(Inner { disk, clock, destination, config }), writer: Arc::default() }
+    }
+}
+
+impl Inner {
+    /// After a panic inside, the open file is gone from the writer, and the next batch goes to a new one.
+    fn append(&self, place: &mut Option<Writer>, batch: &Encoded) -> std::io::Result<()> {
+        let writer = match place {
+            Some(writer) => writer,
+            None => place.insert(Writer::open(Arc::clone(&self.disk), &self.destination, self.config.clone())?),
+        };
+        writer.append(batch, self.clock.wall_ms())
+    }
+}
+
+impl Sink for FileSink {
+    fn format(&self) -> Format {
+        Format { name: "json-lines", gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
+        let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
+        let prefix = record_id::prefix(&job.origin);
+        let mut lines = Vec::with_capacity(usize::try_from(job.bytes * LINE_FACTOR).unwrap_or(0));
+        let mut offset = job.origin.offsets.start;
+        for part in &job.parts {
+            let batch = StoredBatch::decode(&part.payload).map_err(|why| refuse(why.to_string()))?;
+            write_json_lines(&batch, part.skip, part.take, &environment, &mut lines, |_, out| {
+                record_id::write(&prefix, offset, out);
+                offset += 1;
+            })
+            .map_err(|why| refuse(why.to_string()))?;
+        }
+        Ok(Encoded { origin: job.origin.clone(), body: Bytes::from(lines) })
+    }
+
+    /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long: only then may
+    /// the batch be written again.
+    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let Ok(mut place) = timeout_at(deadline, Arc::clone(&self.writer).lock_owned()).await else {
+                return Outcome::Retry { why: Failure::Timeout };
+            };
+            let (inner, encoded) = (Arc::clone(&self.inner), encoded.clone());
+            match tokio::task::spawn_blocking(move || inner.append(&mut place, &encoded)).await {
+                Ok(Ok(())) => Outcome::Delivered,
+                Ok(Err(error)) => Outcome::Retry { why: Failure::Disk(error.to_string()) },
+                Err(panic) => Outcome::Retry { why: Failure::Local(format!("the file's writer stopped: {panic}")) },
+            }
+        })
+    }
+
+    /// Repeats are told apart by record, not by batch.
+    fn needs_plan(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

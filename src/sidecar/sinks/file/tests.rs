@@ -1,0 +1,83 @@
+//! The sink as a whole: real records through the real encoder, on a disk in memory and on the machine's own.
+
+use forebay::clock::ManualClock;
+use forebay::disk::mem::MemDisk;
+use forebay::disk::read_all;
+use forebay::disk::real::RealDisk;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::sinks::sample::job;
+
+fn sink(disk: Arc<dyn Disk>, dir: &Path) -> FileSink {
+    FileSink::new("archive", FileConfig::new(dir), disk, Arc::new(ManualClock::at(1_700_000_000_000)))
+}
+
+async fn deliver(sink: &FileSink, offsets: std::ops::Range<u64>) -> Outcome {
+    let job = job(offsets);
+    sink.send(&sink.encode(&job).unwrap(), &job.id, Instant::now() + Duration::from_secs(20)).await
+}
+
+fn lines(disk: &dyn Disk, dir: &Path) -> Vec<serde_json::Value> {
+    let mut names = disk.list(dir).unwrap();
+    names.sort();
+    let text: Vec<u8> =
+        names.iter().flat_map(|name| read_all(&*disk.open(&dir.join(name)).unwrap()).unwrap()).collect();
+    text.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn records_become_lines_with_ids_whatever_the_boundaries() {
+    let (disk, dir) = (MemDisk::new(), Path::new("out"));
+    let sink = sink(Arc::new(disk.clone()), dir);
+    assert_eq!(deliver(&sink, 7..25).await, Outcome::Delivered);
+    assert_eq!(deliver(&sink, 25..26).await, Outcome::Delivered);
+    let lines = lines(&disk, dir);
+    assert_eq!(lines.len(), 19);
+    for (offset, line) in (7..).zip(&lines) {
+        assert_eq!(line["id"], format!("{}-3-{offset}", forebay::LogId(77)));
+        assert_eq!(line["key"], format!("user-{offset}"));
+        assert_eq!(line["environmentName"], "production");
+    }
+}
+
+#[tokio::test]
+async fn on_the_machines_disk_a_restart_repeats_no_line() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("made/when/missing");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    assert_eq!(deliver(&sink(Arc::clone(&disk), &dir), 0..30).await, Outcome::Delivered);
+    let again = sink(Arc::clone(&disk), &dir);
+    assert_eq!(deliver(&again, 20..30).await, Outcome::Delivered);
+    assert_eq!(deliver(&again, 30..40).await, Outcome::Delivered);
+    let keys: Vec<_> = lines(&*disk, &dir).iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(keys, (0..40).map(|n| format!("user-{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_a_retry_that_says_why() {
+    let temp = tempfile::tempdir().unwrap();
+    let disk = RealDisk;
+    disk.create(&temp.path().join("file")).unwrap();
+    let sink = sink(Arc::new(disk), &temp.path().join("file/below"));
+    assert!(matches!(deliver(&sink, 0..3).await, Outcome::Retry { why: Failure::Disk(_) }));
+}
+
+#[test]
+fn a_payload_that_is_no_stored_batch_is_refused_with_its_place() {
+    let sink = sink(Arc::new(MemDisk::new()), Path::new("out"));
+    let mut job = job(0..3);
+    job.parts[0].payload = Bytes::from_static(&[0xff; 7]);
+    assert!(sink.encode(&job).unwrap_err().to_string().contains("offsets 0..3"));
+}
+
+#[tokio::test]
+async fn who_waits_behind_a_hung_disk_gives_up_at_its_deadline() {
+    let sink = sink(Arc::new(MemDisk::new()), Path::new("out"));
+    let _hung = Arc::clone(&sink.writer).lock_owned().await;
+    let job = job(0..3);
+    let encoded = sink.encode(&job).unwrap();
+    let outcome = sink.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20)).await;
+    assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout });
+}

@@ -1,0 +1,210 @@
+//! Appends batches of lines to one destination's files: the one that is open, and the next when it is full or old.
+//!
+//! Blocking; the caller keeps it off the async workers. What always holds:
+//! - [`Writer::append`] returns `Ok` only when the lines and the name of their file are synced.
+//! - A line is written once: what a crash left in the newest two files is recognised by record id and not repeated.
+//! - After a failed sync nothing more is written to that file. It is cut back to its last good sync and closed, and
+//!   the batch goes to a new one.
+
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forebay::disk::{Disk, File};
+
+use super::names::{Name, Stage};
+use super::present::{Present, line_id};
+use crate::config::FileConfig;
+use crate::delivery::record_id;
+use crate::delivery::sink::Encoded;
+
+/// Files are read back in pieces of this size.
+const READ_BYTES: usize = 1 << 20;
+
+/// How many of the newest files are searched for repeats. Two, since the last batches before a crash may stand on
+/// both sides of a rotation.
+const SEARCHED_FILES: usize = 2;
+
+/// The files of one destination.
+pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
+    destination: String,
+    config: FileConfig,
+    present: Present,
+    open: Option<Open>,
+    /// The number of the next file.
+    n: u64,
+}
+
+/// The file that is written to.
+struct Open {
+    file: Arc<dyn File>,
+    name: Name,
+    /// All bytes below are whole lines and synced.
+    len: u64,
+}
+
+impl Writer {
+    /// Takes up the directory as it is found: ends files that a crash left open, and goes on with the newest of them.
+    ///
+    /// # Errors
+    /// The disk's. Nothing is lost by trying again.
+    pub(super) fn open(disk: Arc<dyn Disk>, destination: &str, config: FileConfig) -> io::Result<Self> {
+        disk.create_dir(&config.directory)?;
+        let listed = disk.list(&config.directory)?;
+        let mut found: Vec<_> = listed.iter().filter_map(|file| Name::parse(file, destination)).collect();
+        found.sort_by(|(a, _), (b, _)| b.cmp(a));
+        let n = found.first().map_or(0, |(name, _)| name.n.saturating_add(1));
+        let mut writer =
+            Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
+        let readable = found.into_iter().filter(|(_, stage)| *stage != Stage::Failed);
+        for (place, (name, stage)) in readable.enumerate() {
+            writer.take_up(name, stage, place)?;
+        }
+        Ok(writer)
+    }
+
+    /// Appends the batch's lines, save those that lie in a file already.
+    ///
+    /// # Errors
+    /// The disk's. The batch may lie in a file in parts; it can be appended again.
+    pub(super) fn append(&mut self, batch: &Encoded, now_ms: u64) -> io::Result<()> {
+        let prefix = record_id::prefix(&batch.origin);
+        if self.present.has_any(&prefix, &batch.origin.offsets) {
+            let missing = self.missing(batch, &prefix);
+            self.write(&missing, now_ms)?;
+            self.present.forget(&prefix, &batch.origin.offsets);
+            Ok(())
+        } else {
+            self.write(&batch.body, now_ms)
+        }
+    }
+
+    fn take_up(&mut self, name: Name, stage: Stage, place: usize) -> io::Result<()> {
+        if stage == Stage::Done && place >= SEARCHED_FILES {
+            return Ok(());
+        }
+        let file = self.disk.open(&self.path(&name, stage))?;
+        let whole = self.search(&*file)?;
+        if stage == Stage::Done {
+            return Ok(());
+        }
+        if file.len()? > whole {
+            tracing::info!(file = %name, from = whole, "cutting off a line that a crash has torn");
+            file.set_len(whole)?;
+        }
+        // What was found may only stand in the page cache; it must not be trusted before it is safe.
+        file.sync_data()?;
+        if self.open.is_none() && place == 0 {
+            self.open = Some(Open { file, name, len: whole });
+            Ok(())
+        } else {
+            self.rename(&name, Stage::Done)
+        }
+    }
+
+    /// Notes the records of a file. Returns where its last whole line ends.
+    fn search(&mut self, file: &dyn File) -> io::Result<u64> {
+        let (mut rest, mut position, mut whole) = (Vec::new(), 0, 0);
+        let mut piece = vec![0; READ_BYTES];
+        loop {
+            let n = file.read_at(&mut piece, position)?;
+            if n == 0 {
+                return Ok(whole);
+            }
+            let mut start = 0;
+            for newline in memchr::memchr_iter(b'\n', &piece[..n]) {
+                rest.extend_from_slice(&piece[start..newline]);
+                start = newline + 1;
+                if let Some(id) = line_id(&rest) {
+                    self.present.note(id);
+                    whole = position + start as u64;
+                }
+                rest.clear();
+            }
+            rest.extend_from_slice(&piece[start..n]);
+            position += n as u64;
+        }
+    }
+
+    /// The lines of the batch whose records lie in no file.
+    fn missing(&self, batch: &Encoded, prefix: &str) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for (offset, line) in batch.origin.offsets.clone().zip(batch.body.split_inclusive(|byte| *byte == b'\n')) {
+            if !self.present.has(prefix, offset) {
+                lines.extend_from_slice(line);
+            }
+        }
+        lines
+    }
+
+    fn write(&mut self, lines: &[u8], now_ms: u64) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut open = self.file_for(lines.len() as u64, now_ms)?;
+        if let Err(error) = open.file.write_all_at(&[IoSlice::new(lines)], open.len) {
+            // A write that failed has promised nothing yet: take back what it left, and the file is as before.
+            match open.file.set_len(open.len) {
+                Ok(()) => self.open = Some(open),
+                Err(_) => self.abandon(open),
+            }
+            return Err(error);
+        }
+        if let Err(error) = open.file.sync_data() {
+            self.abandon(open);
+            return Err(error);
+        }
+        open.len += lines.len() as u64;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The open file, or a new one if it is full, old, or not there.
+    fn file_for(&mut self, bytes: u64, now_ms: u64) -> io::Result<Open> {
+        if let Some(open) = self.open.take() {
+            let full = open.len > 0 && open.len.saturating_add(bytes) > self.config.rotate_bytes;
+            let age_ms = u128::from(now_ms.saturating_sub(open.name.opened_ms));
+            if !full && age_ms < self.config.rotate_age.as_millis() {
+                return Ok(open);
+            }
+            if let Err(error) = self.rename(&open.name, Stage::Done) {
+                self.open = Some(open);
+                return Err(error);
+            }
+        }
+        let name = Name { n: self.n, opened_ms: now_ms, destination: self.destination.clone() };
+        // Even if this one fails: a name that is taken must not be tried for ever.
+        self.n += 1;
+        let path = self.path(&name, Stage::Open);
+        let file = self.disk.create(&path)?;
+        // The name of the file, and those of the files that were ended, before the first line counts as delivered.
+        if let Err(error) = self.disk.sync_dir(&self.config.directory) {
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        Ok(Open { file, name, len: 0 })
+    }
+
+    /// Closes a file that failed: nothing behind its last good sync can be known. Best effort on a failing disk; the
+    /// caller hears of the first error.
+    fn abandon(&mut self, open: Open) {
+        let result = match open.file.set_len(open.len) {
+            Ok(()) if open.len == 0 => self.disk.remove(&self.path(&open.name, Stage::Open)),
+            Ok(()) => self.rename(&open.name, Stage::Done),
+            Err(_) => self.rename(&open.name, Stage::Failed),
+        };
+        tracing::warn!(file = %open.name, whole_bytes = open.len, ?result, "gave up a file after a failed write");
+    }
+
+    fn rename(&self, name: &Name, to: Stage) -> io::Result<()> {
+        self.disk.rename(&self.path(name, Stage::Open), &self.path(name, to))
+    }
+
+    fn path(&self, name: &Name, stage: Stage) -> PathBuf {
+        self.config.directory.join(name.at(stage))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The one HTTP client of all sinks: posts bytes, brings back the answer. Judges no answer; that is the sink's part.
+//!
+//! What always holds: the whole exchange ends by its deadline; no redirect is followed; of an answer's body at most
+//! [`ANSWER_BYTES_MAX`] are read, and a connection whose answer was not read to its end is not used again. Each
+//! destination has connections of its own, made when it first sends.
+
+use std::error::Error;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Endpoint;
+use crate::delivery::outcome::Failure;
+
+/// More of an answer's body than this tells us nothing that we would act on.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// The head of an answer, and each line of it, must fit in this.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// A peer that does not answer a SYN for this long is down; the rest of the deadline is better spent waiting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shorter than the 60 to 75 seconds after which common servers close, so that we seldom write to a closing one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Of a failed answer's body this many characters are shown to people.
+const EXCERPT_CHARS_MAX: usize = 200;
+
+/// Who we say we are.
+const AGENT: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+
+type Connector = HttpsConnector<HttpConnector>;
+
+/// The certificates that all destinations trust: the machine's own, read at the first use.
+#[derive(Default)]
+pub struct Tls {
+    config: OnceLock<Result<ClientConfig, String>>,
+}
+
+/// One destination's way over HTTP.
+pub struct Http {
+    uri: Uri,
+    tls: Arc<Tls>,
+    connections_max: usize,
+    /// In a box, since most destinations of a large sidecar are idle.
+    client: OnceLock<Box<Client<Connector, Full<Bytes>>>>,
+}
+
+/// A whole answer, or as much of it as came.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, up to [`ANSWER_BYTES_MAX`]; ends early if the rest did not come in time or not at all.
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    /// A way to `endpoint`, with at most `connections_max` idle connections kept. Does not connect yet.
+    #[must_use]
+    pub fn new(endpoint: &Endpoint, tls: Arc<Tls>, connections_max: usize) -> Self {
+        Self { uri: endpoint.uri().clone(), tls, connections_max, client: OnceLock::new() }
+    }
+
+    /// Posts `body` once. An answer of any status is an answer.
+    ///
+    /// # Errors
+    /// When no head of an answer came by the deadline. The peer may have had the request or not.
+    pub async fn post(&self, headers: HeaderMap, body: Bytes, deadline: Instant) -> Result<Answer, Failure> {
+        let client = self.client()?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        let answer = match timeout_at(deadline, client.request(request)).await {
+            Err(_) => return Err(Failure::Timeout),
+            Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(chain(&why))),
+            Ok(Err(why)) => return Err(Failure::Broken(chain(&why))),
+            Ok(Ok(answer)) => answer,
+        };
+        let (head, incoming) = answer.into_parts();
+        let body = read(incoming, deadline).await;
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    fn client(&self) -> Result<&Client<Connector, Full<Bytes>>, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let tls = if self.uri.scheme_str() == Some("https") { self.tls.config()? } else { without_roots() };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(self.connections_max)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .build(connector);
+        Ok(self.client.get_or_init(|| Box::new(client)))
+    }
+}
+
+impl Tls {
+    fn config(&self) -> Result<ClientConfig, Failure> {
+        let load = || match builder().with_native_roots() {
+            Ok(builder) => Ok(builder.with_no_client_auth()),
+            Err(why) => Err(format!("no trusted certificates: {why}; install ca-certificates or set SSL_CERT_FILE")),
+        };
+        self.config.get_or_init(load).clone().map_err(Failure::Connect)
+    }
+}
+
+impl Answer {
+    /// What the answer says of itself to people: where it redirects to, or the start of its body in printable form.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        if self.status.is_redirection()
+            && let Some(location) = self.headers.get(LOCATION)
+        {
+            return format!("redirects to {}; redirects are not followed", without_secret(location));
+        }
+        printable(&self.body)
+    }
+}
+
+/// The body by the deadline; whatever is missing then stays missing. Dropping the rest closes the connection.
+async fn read(mut incoming: Incoming, deadline: Instant) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, incoming.frame()).await {
+        let Some(data) = frame.data_ref() else { continue };
+        let room = ANSWER_BYTES_MAX - body.len();
+        body.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            break;
+        }
+    }
+    body
+}
+
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has ciphers for the default TLS versions")
+}
+
+/// For plain HTTP: no certificate is ever looked at, so none is loaded.
+fn without_roots() -> ClientConfig {
+    builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+}
+
+/// Where a redirect leads, without its path and query: those of webhooks often are the password.
+fn without_secret(location: &HeaderValue) -> String {
+    let endpoint = location.to_str().ok().and_then(|text| Endpoint::parse(text).ok());
+    endpoint.map_or_else(|| "another path".to_owned(), |endpoint| format!("{endpoint}/.."))
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
+    let text = String::from_utf8_lossy(start);
+    text.trim().chars().take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// An error with all its causes: the outermost alone says little more than "client error".
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! The client against receivers on loopback, good and bad. Real sockets and real time, so deadlines are short.
+
+use hyper::Response;
+use hyper::header::CONTENT_TYPE;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::sinks::receiver::{raw, serve};
+
+const SOON: Duration = Duration::from_millis(300);
+const LATER: Duration = Duration::from_secs(20);
+
+fn http(addr: std::net::SocketAddr) -> Http {
+    Http::new(&Endpoint::parse(&format!("http://{addr}/hook?a=b")).unwrap(), Arc::default(), 4)
+}
+
+async fn post(http: &Http, within: Duration) -> Result<Answer, Failure> {
+    http.post(HeaderMap::new(), Bytes::from_static(b"[1]"), Instant::now() + within).await
+}
+
+#[tokio::test]
+async fn a_post_arrives_as_it_was_meant() {
+    let (addr, received) = serve(|_| Response::new(Full::from("fine"))).await;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let answer = http(addr).post(headers, Bytes::from_static(b"[1]"), Instant::now() + LATER).await.unwrap();
+    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"fine"[..]));
+    let received = received.lock().unwrap();
+    let (head, body) = &received[0];
+    assert_eq!((&head.method, head.uri.to_string(), &body[..]), (&Method::POST, "/hook?a=b".to_owned(), &b"[1]"[..]));
+    assert_eq!(head.headers["user-agent"], AGENT);
+    assert_eq!(head.headers["host"], addr.to_string());
+    assert_eq!(head.headers["content-length"], "3");
+    assert_eq!(head.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let (addr, received) = serve(|_| {
+        Response::builder().status(307).header(LOCATION, "http://169.254.169.254/secret").body(Full::default()).unwrap()
+    })
+    .await;
+    let answer = post(&http(addr), LATER).await.unwrap();
+    assert_eq!(answer.status, 307);
+    assert_eq!(answer.excerpt(), "redirects to http://169.254.169.254/..; redirects are not followed");
+    assert_eq!(received.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_is_a_timeout() {
+    let addr = raw(b"", |stream| async move {
+        tokio::time::sleep(LATER).await;
+        drop(stream);
+    })
+    .await;
+    assert_eq!(post(&http(addr), SOON).await.unwrap_err(), Failure::Timeout);
+}
+
+#[tokio::test]
+async fn a_peer_that_accepts_and_reads_nothing_is_a_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = http(listener.local_addr().unwrap());
+    let large = Bytes::from(vec![b'x'; 32 << 20]);
+    let result = http.post(HeaderMap::new(), large, Instant::now() + SOON).await;
+    assert_eq!(result.unwrap_err(), Failure::Timeout);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_a_timeout() {
+    let addr = raw(b"HTTP/1.1 200 OK\r\n", |mut stream| async move {
+        while stream.write_all(b"x-drip: 1\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(post(&http(addr), SOON).await.unwrap_err(), Failure::Timeout);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_ends_at_the_deadline_and_the_status_counts() {
+    let addr = raw(b"HTTP/1.1 202 Accepted\r\ncontent-length: 1000000\r\n\r\n", |mut stream| async move {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let began = Instant::now();
+    let answer = post(&http(addr), SOON).await.unwrap();
+    assert_eq!(answer.status, 202);
+    assert!(!answer.body.is_empty() && answer.body.len() < 100);
+    assert!(Instant::now() - began < LATER / 2);
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_at_once() {
+    let addr = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n", |mut stream| async move {
+        while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+    })
+    .await;
+    let began = Instant::now();
+    let answer = post(&http(addr), LATER).await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, ANSWER_BYTES_MAX));
+    assert!(Instant::now() - began < LATER / 2);
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_was_cut_is_not_used_again() {
+    let (addr, _) = serve(|n| Response::new(Full::from(vec![b'x'; if n == 0 { 50 << 20 } else { 2 }]))).await;
+    let http = http(addr);
+    assert_eq!(post(&http, LATER).await.unwrap().body.len(), ANSWER_BYTES_MAX);
+    assert_eq!(post(&http, LATER).await.unwrap().body, b"xx");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_refused() {
+    let addr = raw(b"HTTP/1.1 200 OK\r\nx-long: ", |mut stream| async move {
+        while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+    })
+    .await;
+    assert!(matches!(post(&http(addr), LATER).await.unwrap_err(), Failure::Broken(_)));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_after_the_request_is_broken() {
+    for answer in [&b""[..], b"HTTP/1.1 2", b"HTTP/1.1 nonsense\r\n\r\n"] {
+        let addr = raw(answer, |stream| async move { drop(stream) }).await;
+        let failure = post(&http(addr), LATER).await.unwrap_err();
+        assert!(matches!(failure, Failure::Broken(_)), "{answer:?}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_after_the_request_is_broken() {
+    let addr = raw(b"", |stream| async move {
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    assert!(matches!(post(&http(addr), LATER).await.unwrap_err(), Failure::Broken(_)));
+}
+
+#[tokio::test]
+async fn nobody_listening_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = http(listener.local_addr().unwrap());
+    drop(listener);
+    let Failure::Connect(why) = post(&http, LATER).await.unwrap_err() else { panic!("not a failure to connect") };
+    assert!(why.to_lowercase().contains("refused"), "{why}");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_tls_cannot_be_connected_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    });
+    let http = Http::new(&Endpoint::parse(&format!("https://{addr}/")).unwrap(), Arc::default(), 4);
+    assert!(matches!(post(&http, LATER).await.unwrap_err(), Failure::Connect(_)));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_or_with_chunks_is_whole() {
+    let addr = raw(b"HTTP/1.1 204 No Content\r\n\r\n", |stream| async move { drop(stream) }).await;
+    assert_eq!(post(&http(addr), LATER).await.unwrap().status, 204);
+    let chunked = b"HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let addr = raw(chunked, |stream| async move { drop(stream) }).await;
+    assert_eq!(post(&http(addr), LATER).await.unwrap().excerpt(), "abc");
+}
+
+#[test]
+fn an_excerpt_is_short_and_printable() {
+    assert_eq!(printable(b" a\r\nb\x1b[31m\xff "), "a  b [31m\u{fffd}");
+    assert_eq!(printable(&[b'x'; 10_000]).len(), EXCERPT_CHARS_MAX);
+}

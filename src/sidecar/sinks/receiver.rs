@@ -1,0 +1,83 @@
+//! A receiver on loopback for the tests of HTTP sinks: a real hyper server with an answer of the test's choice, and
+//! raw sockets for what a proper server cannot be made to do.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::http::request;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What came in: heads and bodies, in order.
+pub(crate) type Received = Arc<Mutex<Vec<(request::Parts, Bytes)>>>;
+
+/// Answers every request with what `answer` makes of its number.
+pub(crate) async fn serve(
+    answer: impl Fn(usize) -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> (SocketAddr, Received) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let received = Received::default();
+    let answer = Arc::new(answer);
+    let log = Arc::clone(&received);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let n = {
+                        let mut log = log.lock().unwrap();
+                        log.push((head, body));
+                        log.len() - 1
+                    };
+                    Ok::<_, Infallible>(answer(n))
+                }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (addr, received)
+}
+
+/// Reads a whole request, writes `answer` as it stands, then does with the connection what `then` says.
+pub(crate) async fn raw<F>(answer: &'static [u8], then: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !whole(&request) {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let _ = stream.write_all(answer).await;
+            tokio::spawn(then(stream));
+        }
+    });
+    addr
+}
+
+/// Whether a request with a content-length is all there.
+fn whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    body.len() >= length.unwrap_or(0)
+}

@@ -1,0 +1,116 @@
+//! The webhook against a real receiver: what arrives, and what each answer means.
+
+use std::io::Read;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use forebay::clock::ManualClock;
+use http_body_util::Full;
+use hyper::Response;
+
+use super::*;
+use crate::config::Endpoint;
+use crate::delivery::outcome::Failure;
+use crate::sinks::receiver::{raw, serve};
+use crate::sinks::sample::job;
+
+fn config(addr: impl std::fmt::Display) -> WebhookConfig {
+    WebhookConfig::new(Endpoint::parse(&format!("http://{addr}/hook")).unwrap())
+}
+
+fn webhook(config: &WebhookConfig) -> Webhook {
+    Webhook::new(config, 4, Arc::default(), Arc::new(ManualClock::at(784_111_777_000)))
+}
+
+async fn deliver(webhook: &Webhook, job: &Job) -> Outcome {
+    let encoded = webhook.encode(job).unwrap();
+    webhook.send(&encoded, &job.id, Instant::now() + Duration::from_secs(20)).await
+}
+
+#[tokio::test]
+async fn splits_array_arrives_compressed_under_the_batchs_id() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let headers = vec![(HeaderName::from_static("x-api-key"), Secret::new(HeaderValue::from_static("hush")))];
+    let webhook = webhook(&WebhookConfig { headers, ..config(addr) });
+    assert_eq!(deliver(&webhook, &job(8..23)).await, Outcome::Delivered);
+    let received = received.lock().unwrap();
+    let (head, body) = &received[0];
+    assert_eq!(head.headers["content-type"], "application/json");
+    assert_eq!(head.headers["content-encoding"], "gzip");
+    assert_eq!(head.headers["webhook-id"], "batch-8-23");
+    assert_eq!(head.headers["x-api-key"], "hush");
+    let mut json = String::new();
+    flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut json).unwrap();
+    let array: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let keys: Vec<_> = array.iter().map(|object| object["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(keys, (8..23).map(|n| format!("user-{n}")).collect::<Vec<_>>());
+    assert_eq!((&array[0]["split"], &array[0]["environmentId"]), (&"checkout".into(), &"acme-prod".into()));
+}
+
+#[tokio::test]
+async fn without_compression_the_same_json_arrives_plain() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let webhook = webhook(&WebhookConfig { compression: Compression::None, ..config(addr) });
+    assert_eq!(deliver(&webhook, &job(0..1)).await, Outcome::Delivered);
+    let received = received.lock().unwrap();
+    assert!(!received[0].0.headers.contains_key("content-encoding"));
+    assert!(received[0].1.starts_with(b"[{\"key\":\"user-0\",") && received[0].1.ends_with(b"}]"));
+}
+
+#[tokio::test]
+async fn each_answer_means_what_it_should() {
+    let script: Arc<Mutex<Response<Full<Bytes>>>> = Arc::default();
+    let answer = Arc::clone(&script);
+    let (addr, _) = serve(move |_| std::mem::take(&mut *answer.lock().unwrap())).await;
+    let webhook = webhook(&config(addr));
+    let say = async |status: u16, headers: &[(&str, &str)]| {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        *script.lock().unwrap() = response.body(Full::from("nope")).unwrap();
+        deliver(&webhook, &job(0..5)).await
+    };
+    let why = |status| Failure::Status { status, excerpt: "nope".to_owned() };
+    let minute = Some(Duration::from_secs(60));
+    for status in [200, 201, 202, 299] {
+        assert_eq!(say(status, &[]).await, Outcome::Delivered);
+    }
+    for status in [302, 400, 401, 403, 404, 410, 413, 422, 500, 502, 504] {
+        assert_eq!(say(status, &[]).await, Outcome::Retry { why: why(status) });
+    }
+    for status in [429, 503] {
+        assert_eq!(say(status, &[]).await, Outcome::Throttled { retry_after: None, why: why(status) });
+    }
+    assert_eq!(say(429, &[("retry-after", "60")]).await, Outcome::Throttled { retry_after: minute, why: why(429) });
+    // The manual clock stands at 08:49:37; this receiver believes that it is an hour later.
+    let date = [("date", "Sun, 06 Nov 1994 09:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:50:37 GMT")];
+    assert_eq!(say(503, &date).await, Outcome::Throttled { retry_after: minute, why: why(503) });
+}
+
+#[tokio::test]
+async fn a_success_whose_body_never_ends_is_a_success() {
+    let addr = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", |stream| async move { drop(stream) }).await;
+    assert_eq!(deliver(&webhook(&config(addr)), &job(0..5)).await, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn an_answer_lost_after_the_request_is_a_retry() {
+    let addr = raw(b"", |stream| async move { drop(stream) }).await;
+    let outcome = deliver(&webhook(&config(addr)), &job(0..5)).await;
+    assert!(matches!(outcome, Outcome::Retry { why: Failure::Broken(_) }), "{outcome:?}");
+}
+
+#[test]
+fn the_same_job_gives_the_same_bytes() {
+    let webhook = webhook(&config("localhost:1"));
+    assert_eq!(webhook.encode(&job(3..777)).unwrap(), webhook.encode(&job(3..777)).unwrap());
+}
+
+#[test]
+fn a_batch_with_fewer_records_than_the_log_says_is_refused() {
+    let mut job = job(0..10);
+    job.parts[0].take = 11;
+    let error = webhook(&config("localhost:1")).encode(&job).unwrap_err();
+    assert!(error.to_string().contains("offsets 0..10"), "{error}");
+}
