@@ -308,7 +308,7 @@ mod tests {
         let dropped = Arc::new(Mutex::new(Some(dropped)));
         let open_it: OpenStore = Arc::new(move || {
             let goes_with_it = dropped.lock().expect("one thread").take();
-            let act = Arc::new(move || drop(goes_with_it.as_ref()));
+            let act = Arc::new(move || assert!(goes_with_it.is_some()));
             Ok(Box::new(Unruly { inner: store.clone(), act, refuses: false }))
         });
         drop(open(open_it).expect("it opens"));

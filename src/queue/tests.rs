@@ -210,7 +210,7 @@ fn a_plan_that_is_durable_but_not_yet_known_to_its_queue_is_not_let_go() {
     let batches: Vec<_> = (0..3).map(|_| next(&queue, 10)).collect();
 
     let (let_go, gate) = sync_channel::<()>(0);
-    let stop = move |_: Result<crate::Appended, crate::AppendError>| drop(gate.recv());
+    let stop = move |_: Result<crate::Appended, crate::AppendError>| assert!(gate.recv().is_err(), "let go by a drop");
     queues.log().append("other", vec![1], 1, Box::new(stop)).expect("it is taken");
     queue.plan(&batches[0], Box::new(|result| result.expect("durable")));
     // These two gather behind the first, and go as one append; the writer stops between them.

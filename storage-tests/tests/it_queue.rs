@@ -215,58 +215,86 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
+/// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
+/// number of crashes.
+fn history(seed: u64, bad_disk: bool) -> u64 {
+    let mut rng = Rng::new(seed);
+    let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
+    let mut model = Model::default();
+    let mut crashes = 0;
+    let mut queues = open(&disk, &clock);
+    for stream in STREAMS {
+        model.acked.entry(stream).or_default();
+        for destination in DESTINATIONS {
+            queues.queue(destination, stream, Start::Earliest).expect("it is made");
+            model.queues.entry((destination, stream)).or_default();
+        }
+    }
+    queues.tick().expect("the disk is sound");
+    for _ in 0..8 {
+        let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
+        disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
+        for _ in 0..400 {
+            if bad_disk && rng.chance(1, 12) {
+                inject(&mut rng, &disk);
+            } else if bad_disk && rng.chance(1, 6) {
+                disk.clear_faults();
+            }
+            step(&mut rng, &queues, &mut model);
+            clock.advance(Duration::from_millis(50));
+            if disk.crashed() {
+                break;
+            }
+        }
+        drop(queues);
+        disk.clear_faults();
+        let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
+        disk.power_cut(cuts[rng.below(cuts.len())]);
+        crashes += 1;
+        if rng.chance(1, 3) {
+            // It crashes again while it opens, or soon after.
+            disk.crash_at(disk.ops() + rng.below(30) as u64, Performed::Nothing);
+            let (again, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+            if let Ok(again) = Queues::open(again, clock, Path::new("/data"), tiny(), QueueOptions::inline()) {
+                let _ = again.tick();
+            }
+            disk.power_cut(PowerCut::RandomSubset);
+            crashes += 1;
+        }
+        queues = open(&disk, &clock);
+        model.check_after_crash(&queues);
+    }
+    drain(&queues, &mut model);
+    queues.close().expect("the disk is sound");
+    crashes
+}
+
+/// The next few calls of some kind fail, on the floor or anywhere.
+fn inject(rng: &mut Rng, disk: &SimDisk) {
+    use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
+    let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
+    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
+    let from = rng.below(4) as u64;
+    let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
+    disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });
+}
+
+fn histories(bad_disk: bool) {
+    let first = number("FOREBAY_SEED", 1);
+    let crashes: u64 = (first..first + number("FOREBAY_HISTORIES", 40)).map(|seed| history(seed, bad_disk)).sum();
+    println!("{crashes} crashes");
+}
+
 /// Repeat one history with `FOREBAY_SEED=n FOREBAY_HISTORIES=1`.
 #[test]
 fn no_crash_loses_a_record_a_cursor_or_a_plan() {
-    let first = number("FOREBAY_SEED", 1);
-    let (mut crashes, mut settled) = (0, 0);
-    for seed in first..first + number("FOREBAY_HISTORIES", 60) {
-        let mut rng = Rng::new(seed);
-        let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
-        let mut model = Model::default();
-        let mut queues = open(&disk, &clock);
-        for stream in STREAMS {
-            model.acked.entry(stream).or_default();
-            for destination in DESTINATIONS {
-                queues.queue(destination, stream, Start::Earliest).expect("it is made");
-                model.queues.entry((destination, stream)).or_default();
-            }
-        }
-        queues.tick().expect("the disk is sound");
-        for _ in 0..8 {
-            let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
-            disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
-            for _ in 0..400 {
-                step(&mut rng, &queues, &mut model);
-                clock.advance(Duration::from_millis(50));
-                if disk.crashed() {
-                    break;
-                }
-            }
-            drop(queues);
-            let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
-            disk.power_cut(cuts[rng.below(cuts.len())]);
-            crashes += 1;
-            if rng.chance(1, 3) {
-                // It crashes again while it opens, or soon after.
-                disk.crash_at(disk.ops() + rng.below(30) as u64, Performed::Nothing);
-                let options = QueueOptions::inline();
-                let again =
-                    Queues::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/data"), tiny(), options);
-                if let Ok(again) = again {
-                    let _ = again.tick();
-                }
-                disk.power_cut(PowerCut::RandomSubset);
-                crashes += 1;
-            }
-            queues = open(&disk, &clock);
-            model.check_after_crash(&queues);
-        }
-        drain(&queues, &mut model);
-        queues.close().expect("the disk is sound");
-        settled += model.queues.values().map(|queue| queue.settled.len()).sum::<usize>();
-    }
-    println!("{crashes} crashes, {settled} records settled");
+    histories(false);
+}
+
+/// The same on a disk that refuses, fills up and fails its syncs now and then.
+#[test]
+fn no_crash_of_a_bad_disk_does_either() {
+    histories(true);
 }
 
 /// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.
