@@ -39,6 +39,9 @@ const STORE_NAME: &str = "sled";
 /// Names the directory of the last store that was set aside, so that only one is kept.
 const SET_ASIDE_NAME: &str = "sled.bad";
 
+/// How long closing waits for the cursor store's last batch: a hint is worth a few seconds, and not more.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
 /// Every other `!` stream without a queue is kept until its owner trims it.
 const REJECTS_PREFIX: &str = "!rejects/";
@@ -248,6 +251,7 @@ impl Queues {
         let foreign = floor.bind(log_id, &found, log_is_empty);
         stats.floor_damage = if let Found::File(damage) = found { damage } else { Vec::new() };
         stats.floor_damage.extend(foreign);
+        stats.pinned = floor.is_pinned();
         for damage in &stats.floor_damage {
             tracing::error!(%damage, pinned = floor.is_pinned(), "the floor file is damaged");
         }
@@ -335,12 +339,11 @@ impl Queues {
         self.set.tick()
     }
 
-    /// The queues in numbers.
+    /// The queues in numbers. Waits for no disk.
     #[must_use]
     pub fn stats(&self) -> QueuesStats {
         let mut stats = lock(&self.set.stats).clone();
         stats.queues = self.set.index_read().by_name.len();
-        stats.pinned = lock(&self.set.keeping).floor.is_pinned();
         stats.store_given_up = stats.store_given_up.or_else(|| self.set.keeper.given_up().map(|why| why.to_string()));
         stats.store_batches = self.set.keeper.batches();
         stats
@@ -372,7 +375,7 @@ impl Queues {
         }
         // Twice: the plans that the first one settles are let go by the second.
         let kept = self.set.tick().and_then(|()| self.set.tick());
-        self.set.keeper.close(self.set.keeper_patience());
+        self.set.keeper.close(STORE_PATIENCE);
         self.set.context.log.close()?;
         Ok(kept?)
     }
@@ -394,10 +397,6 @@ impl Set {
     fn find(&self, destination: &str, stream: &str) -> Option<Arc<Inner>> {
         let index = self.index_read();
         index.by_name.get(&(Arc::from(destination), Arc::from(stream))).cloned()
-    }
-
-    fn keeper_patience(&self) -> Duration {
-        Duration::from_secs(5)
     }
 
     /// A queue that was never seen.
@@ -459,15 +458,18 @@ impl Set {
         // below what is on its way; every other one its queue knows.
         let plans_tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
         let on_its_way = self.context.planner.on_its_way().unwrap_or(u64::MAX);
-        let queues: Vec<Arc<Inner>> = self.index_read().by_name.values().cloned().collect();
+        let changed = |inner: &&Arc<Inner>| inner.dirty.swap(false, Ordering::AcqRel);
+        let changed: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(changed).cloned().collect();
         let mut hints = Vec::new();
-        for inner in queues.iter().filter(|inner| inner.dirty.swap(false, Ordering::AcqRel)) {
+        for inner in changed {
             let entry = inner.snapshot();
-            keeping.unconfirmed.push((Arc::clone(inner), entry.cursor.low));
             hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
+            let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
+            keeping.unconfirmed.push((inner, low));
         }
-        let plan_low = queues.iter().map(|inner| inner.plan_low.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
+        let plan_low = plan_low.unwrap_or(u64::MAX);
         let orphaned = keeping.orphans.first().map_or(u64::MAX, |(offset, _)| *offset);
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
@@ -478,7 +480,10 @@ impl Set {
         self.keeper.offer(hints);
         let mut stats = lock(&self.stats);
         match committed {
-            Ok(done) => stats.count_commit(done.syncs),
+            Ok(done) => {
+                stats.pinned = keeping.floor.is_pinned();
+                stats.count_commit(done.syncs);
+            }
             Err(error) => {
                 stats.count_error(&error);
                 return Err(error);
