@@ -7,9 +7,9 @@ mod offset;
 mod queue;
 
 pub use log::{
-    AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
-    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,
-    SyncedMark, Tail, inspect,
+    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, Inspected, Item, Log, LogOptions, LogState,
+    LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream, SegmentReport,
+    StreamStats, SyncedMark, Tail, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{Balance, Count, Cursor, FloorDamage, FloorError, Lag, Settled, SettledRange};

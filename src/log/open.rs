@@ -13,7 +13,7 @@ use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX, STREAMS_MAX};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
-use super::segment::{BadHeader, Class, Predecessor, SegmentHeader};
+use super::segment::{BadHeader, Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{BadTable, StreamRow, StreamTable};
 use crate::disk::{Disk, File, read_all};
 use crate::offset::{LogId, Sequence, StreamId};
@@ -211,15 +211,10 @@ impl Opening<'_> {
         class: Class,
         headers: &BTreeMap<Sequence, SegmentHeader>,
     ) -> Result<(), OpenError> {
-        let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        let successor = behind.next().and_then(|(_, header)| header.predecessor);
-        match successor {
-            Some(before) if before.sequence == sequence => {
-                self.recover_to(sequence, class, Some(before.end), headers.get(&sequence))
-            }
-            // The writer passed it over: nothing in it was ever acknowledged.
-            Some(before) if before.sequence < sequence => self.remove(FileName::Segment(sequence, class)),
-            _ => self.recover_to(sequence, class, None, headers.get(&sequence)),
+        match Fate::of(sequence, class, headers) {
+            Fate::CutAt(end) => self.recover_to(sequence, class, Some(end), headers.get(&sequence)),
+            Fate::Void => self.remove(FileName::Segment(sequence, class)),
+            Fate::Open => self.recover_to(sequence, class, None, headers.get(&sequence)),
         }
     }
 
@@ -397,7 +392,7 @@ impl Opening<'_> {
 }
 
 /// Stands before the number of a stream whose name is lost.
-const NAMELESS: &str = "!nameless/";
+pub(super) const NAMELESS: &str = "!nameless/";
 
 /// Makes the files of the stream table that are not there, so that writing the table later changes no name. In a fresh
 /// log this comes before anything else: the log's id must outlive the first record.
