@@ -5,8 +5,10 @@
 
 pub mod args;
 pub mod check;
+pub(crate) mod columns;
 pub mod lag;
-mod units;
+pub mod log_tool;
+pub(crate) mod units;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -34,6 +36,9 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing
+    #[command(subcommand)]
+    Log(args::LogCommand),
 }
 
 /// Does what the command line says. `args` starts with the program's name.
@@ -46,6 +51,7 @@ where
         Ok(cli) => match cli.command {
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => code_of(lag::run(args)),
+            Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
             // Whoever closed the pipe does not want to hear of it.
