@@ -60,7 +60,7 @@ pub struct DumpArgs {
     #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
     pub place: LogDir,
 
-    /// Only this stream: an environment's id, or one of our own such as !rejects/<environment>
+    /// Only this stream: an environment's id, or one of our own such as !rejects/ENVIRONMENT
     #[arg(long, short, value_name = "NAME")]
     pub stream: Option<String>,
 

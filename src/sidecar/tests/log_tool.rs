@@ -1,5 +1,7 @@
 //! `forebay log` as an operator calls it: the real binary on a real directory.
 
+#![expect(clippy::disallowed_methods, reason = "the test breaks files as a disk does, and compares them")]
+
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

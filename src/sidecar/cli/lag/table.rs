@@ -15,7 +15,7 @@ const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", 
 const RIGHT: [bool; 8] = [false, false, true, true, true, true, true, false];
 
 /// The table, and below it what went wrong where something waits.
-pub(super) fn text(snapshot: &Snapshot) -> String {
+pub(crate) fn text(snapshot: &Snapshot) -> String {
     if snapshot.lags.is_empty() {
         return "no destination has a queue here\n".to_owned();
     }
