@@ -17,7 +17,7 @@ use super::segment::{BadHeader, Class, Fate, SegmentHeader};
 use super::stream_table::{BadTable, StreamTable};
 use crate::disk::{Disk, File, read_all, read_exact_at};
 use crate::offset::{LogId, Sequence, StreamId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -119,11 +119,12 @@ pub fn inspect(
     let mut names: Vec<String> = disk.list(dir).map_err(OpenError::io("list", dir))?;
     names.sort_unstable();
     let mut inspection = Inspection { disk, dir, seen: Inspected::default(), from_table: 0, headers: BTreeMap::new() };
-    let (mut segments, mut indexes, mut tables) = (BTreeMap::new(), Vec::new(), Vec::new());
+    // A number may be claimed twice: by a name that a failure left behind, which holds nothing under it.
+    let (mut segments, mut indexes, mut tables) = (BTreeSet::new(), Vec::new(), Vec::new());
     for name in names {
         match FileName::parse(&name) {
             Some(FileName::Segment(sequence, class)) => {
-                segments.insert(sequence, class);
+                segments.insert((sequence, class));
             }
             Some(FileName::Index(sequence)) => indexes.push(sequence),
             Some(FileName::Streams(_)) => tables.push(name),
@@ -140,7 +141,7 @@ pub fn inspect(
         }
     }
     for sequence in indexes {
-        if !segments.contains_key(&sequence) {
+        if segments.range((sequence, Class::Main)..=(sequence, Class::System)).next().is_none() {
             inspection.orphan(sequence)?;
         }
     }
@@ -192,7 +193,7 @@ impl Inspection<'_> {
         Ok(())
     }
 
-    fn read_headers(&mut self, segments: &BTreeMap<Sequence, Class>) -> Result<(), OpenError> {
+    fn read_headers(&mut self, segments: &BTreeSet<(Sequence, Class)>) -> Result<(), OpenError> {
         for (sequence, class) in segments {
             let name = FileName::Segment(*sequence, *class).to_string();
             let Some(file) = self.open(&name)? else { continue };
@@ -200,7 +201,10 @@ impl Inspection<'_> {
             // A header that can't be read is a damaged one: the frames decide.
             let Ok(n) = file.read_at(&mut bytes, 0) else { continue };
             match SegmentHeader::decode(&bytes[..n]) {
-                Ok(header) if header.sequence == *sequence && self.seen.log_id.is_none_or(|id| id == header.log) => {
+                Ok(header)
+                    if (header.sequence, header.class) == (*sequence, *class)
+                        && self.seen.log_id.is_none_or(|id| id == header.log) =>
+                {
                     self.seen.log_id = Some(header.log);
                     self.headers.insert(*sequence, header);
                 }
@@ -219,7 +223,7 @@ impl Inspection<'_> {
     ) -> Result<ControlFlow<()>, OpenError> {
         let name = FileName::Segment(sequence, class).to_string();
         let Some(mut bytes) = self.read(&name)? else { return Ok(ControlFlow::Continue(())) };
-        let index = self.index(sequence)?;
+        let index = self.index(sequence)?.filter(|index| index.header.class == class);
         let cut = match (&index, Fate::of(sequence, class, &self.headers)) {
             (Some(index), _) => Some(index.header.end),
             (None, Fate::CutAt(end)) => Some(end),
@@ -252,13 +256,11 @@ impl Inspection<'_> {
                 break;
             }
         }
-        let read_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let missing = cut.filter(|cut| *cut > read_bytes).map(|cut| Hole { positions: read_bytes..cut, named: None });
-        for hole in scan.holes.iter().chain(&missing) {
+        for hole in &scan.holes {
             self.damage(sequence, hole, index.as_ref(), &mut report.damage);
         }
-        let holds_something = report.frames > 0 || report.sealed || !report.damage.is_empty();
-        if holds_something && !self.headers.contains_key(&sequence) {
+        // Before the first sync returned nothing was promised, a whole header neither.
+        if scan.synced > SEGMENT_HEADER_BYTES && !self.headers.contains_key(&sequence) {
             let what = "the segment's header is damaged; its records are read all the same";
             self.seen.flaws.push(Flaw { file: name, what, mended: false });
         }

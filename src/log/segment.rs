@@ -50,7 +50,7 @@ pub(crate) enum BadHeader {
 /// What becomes of a segment that was not sealed, by what the next one of its class says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nobody says anything: its own frames decide.
+    /// Nobody that can be read says anything: its own frames decide.
     Open,
     /// It ends here: all below was synced, nothing behind counts.
     CutAt(u32),
@@ -62,10 +62,12 @@ impl Fate {
     /// The fate of `sequence`. `headers` are the good ones of the segments behind it.
     pub(crate) fn of(sequence: Sequence, class: Class, headers: &BTreeMap<Sequence, SegmentHeader>) -> Self {
         let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        match behind.next().and_then(|(_, header)| header.predecessor) {
+        let Some((_, successor)) = behind.next() else { return Self::Open };
+        match successor.predecessor {
             Some(before) if before.sequence == sequence => Self::CutAt(before.end),
-            Some(before) if before.sequence < sequence => Self::Void,
-            _ => Self::Open,
+            // The one between can't be read: it may or may not have named this one.
+            Some(before) if before.sequence > sequence => Self::Open,
+            _ => Self::Void,
         }
     }
 }
@@ -158,11 +160,14 @@ mod tests {
             (Sequence(6), header()),
             (Sequence(7), main(before(5, 999))),
             (Sequence(9), main(before(5, 512))),
+            (Sequence(11), main(before(10, 512))),
         ]
         .into();
+        assert_eq!(Fate::of(Sequence(4), Class::Main, &headers), Fate::Void, "the first one behind names none");
         assert_eq!(Fate::of(Sequence(5), Class::Main, &headers), Fate::CutAt(999));
         assert_eq!(Fate::of(Sequence(7), Class::Main, &headers), Fate::Void);
-        assert_eq!(Fate::of(Sequence(9), Class::Main, &headers), Fate::Open);
+        assert_eq!(Fate::of(Sequence(9), Class::Main, &headers), Fate::Open, "who would say it can't be read");
+        assert_eq!(Fate::of(Sequence(11), Class::Main, &headers), Fate::Open);
         assert_eq!(Fate::of(Sequence(6), Class::System, &headers), Fate::Open);
     }
 
