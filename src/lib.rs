@@ -79,9 +79,9 @@ mod queue;
 #[doc(hidden)]
 pub use log::fuzzing;
 pub use log::{
-    AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
-    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,
-    SyncedMark, Tail, inspect,
+    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, Inspected, Item, Log, LogOptions, LogState,
+    LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream, SegmentReport,
+    StreamStats, SyncedMark, Tail, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
