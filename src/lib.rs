@@ -12,4 +12,8 @@ pub use log::{
     SyncedMark, Tail, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
-pub use queue::{Balance, Count, Cursor, FloorDamage, FloorError, Lag, Settled, SettledRange};
+pub use queue::{
+    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, FloorDamage, FloorError, KeyValue, Lag,
+    MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError, QueueOptions, Queues, QueuesStats, Settled,
+    SettledRange, Slice, Start, StoreChoice, StoreError,
+};

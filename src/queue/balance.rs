@@ -193,10 +193,10 @@ mod tests {
         let kinds = [Settled::Delivered, Settled::DeadLettered, Settled::Filtered, Settled::Expired, Settled::Purged];
         for (n, as_) in kinds.into_iter().enumerate() {
             let start = 100 + n as u64 * 10;
-            cursor.insert(start..start + 10, 77);
+            cursor.insert(start..start + 10, 5000 + n as u64 * 77..5000 + (n as u64 + 1) * 77);
             books.post(Count { records: 10, bytes: 77 }, as_);
         }
-        cursor.insert(160..163, 30);
+        cursor.insert(160..163, 5500..5530);
         books.post(Count { records: 3, bytes: 30 }, Settled::Lost);
         assert!(books.agree_with(&cursor));
 

@@ -26,7 +26,10 @@ pub struct SettledRange {
     pub start: u64,
     /// The offset behind the last.
     pub end: u64,
-    /// The bytes of these records: the running total at `end` less the one at `start`.
+    /// The stream's running total of bytes at `start`. Kept, not read again: where a frame is damaged later, the log
+    /// could no longer say what this total was, and the books would not close.
+    pub start_bytes: u64,
+    /// The bytes of these records: the running total at `end` less `start_bytes`.
     pub bytes: u64,
 }
 
@@ -87,25 +90,45 @@ impl Cursor {
         offsets.start <= self.low || self.settled.get(next).is_some_and(|range| range.start <= offsets.end)
     }
 
-    /// Settles `offsets`, of `bytes` bytes.
+    /// The nearest places around an unsettled part whose running totals are known: where what is settled below it ends,
+    /// and where what is settled above it begins.
+    pub(crate) fn around(&self, part: &Range<u64>) -> ((u64, u64), Option<(u64, u64)>) {
+        let above = self.settled.partition_point(|range| range.end <= part.start);
+        let below = self.settled[..above].last().map(|range| (range.end, range.start_bytes + range.bytes));
+        let above = self.settled.get(above).map(|range| (range.start, range.start_bytes));
+        (below.unwrap_or((self.low, self.low_bytes)), above)
+    }
+
+    /// Settles `offsets`; `bytes` are the running totals at its ends, which must fit [`around`](Self::around) it.
     ///
     /// # Panics
-    /// When a part of it is settled already: its bytes would count twice.
-    pub(crate) fn insert(&mut self, offsets: Range<u64>, bytes: u64) {
+    /// When a part of it is settled already, or the totals do not fit: something would count twice.
+    pub(crate) fn insert(&mut self, offsets: Range<u64>, bytes: Range<u64>) {
         assert!(offsets.start < offsets.end && offsets.start >= self.low, "an offset is settled once");
+        let (below, above) = self.around(&offsets);
+        assert!(below.1 <= bytes.start && bytes.start <= bytes.end, "running totals rise");
+        assert!(below.0 < offsets.start || below.1 == bytes.start, "sums telescope");
+        assert!(above.is_none_or(|(at, most)| bytes.end <= most && (offsets.end < at || bytes.end == most)));
         let at = self.settled.partition_point(|range| range.end < offsets.start);
-        let mut merged = SettledRange { start: offsets.start, end: offsets.end, bytes };
+        let mut merged = SettledRange {
+            start: offsets.start,
+            end: offsets.end,
+            start_bytes: bytes.start,
+            bytes: bytes.end - bytes.start,
+        };
         let mut until = at;
         while let Some(range) = self.settled.get(until).filter(|range| range.start <= offsets.end) {
             assert!(range.end == offsets.start || range.start == offsets.end, "an offset is settled once");
-            merged.start = merged.start.min(range.start);
+            if range.start < merged.start {
+                (merged.start, merged.start_bytes) = (range.start, range.start_bytes);
+            }
             merged.end = merged.end.max(range.end);
             merged.bytes += range.bytes;
             until += 1;
         }
         if merged.start == self.low {
             self.low = merged.end;
-            self.low_bytes = self.low_bytes.wrapping_add(merged.bytes);
+            self.low_bytes = merged.start_bytes + merged.bytes;
             // What touched the low mark was merged, so `at` is 0 here: nothing lies below it.
             self.settled.drain(at..until);
         } else {
@@ -118,9 +141,10 @@ impl Cursor {
     }
 
     /// Bytes that [`encode`](Self::encode) writes at most.
-    pub(crate) const ENCODED_BYTES_MAX: usize = 8 + 8 + 2 + SETTLED_RANGES_MAX * 24;
+    pub(crate) const ENCODED_BYTES_MAX: usize = 8 + 8 + 2 + SETTLED_RANGES_MAX * SettledRange::ENCODED_BYTES;
 
-    /// Appends `low`, `low_bytes`, the number of ranges (u16) and per range start, end and bytes, little-endian.
+    /// Appends `low`, `low_bytes`, the number of ranges (u16) and per range start, end,
+    /// start_bytes and bytes, little-endian.
     /// Whoever embeds it brings the version and the checksum.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         assert!(self.settled.len() <= SETTLED_RANGES_MAX, "the window opens no batch beyond the limit");
@@ -129,9 +153,9 @@ impl Cursor {
         let count = u16::try_from(self.settled.len()).expect("at most 256");
         out.extend_from_slice(&count.to_le_bytes());
         for range in &self.settled {
-            out.extend_from_slice(&range.start.to_le_bytes());
-            out.extend_from_slice(&range.end.to_le_bytes());
-            out.extend_from_slice(&range.bytes.to_le_bytes());
+            for number in [range.start, range.end, range.start_bytes, range.bytes] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
         }
     }
 
@@ -144,17 +168,24 @@ impl Cursor {
         }
         cursor.settled.reserve_exact(count);
         for _ in 0..count {
-            let range = SettledRange { start: from.u64()?, end: from.u64()?, bytes: from.u64()? };
+            let range =
+                SettledRange { start: from.u64()?, end: from.u64()?, start_bytes: from.u64()?, bytes: from.u64()? };
             if range.start <= cursor.end() || range.end <= range.start {
                 return Err(Malformed("settled ranges out of order"));
             }
+            let end_bytes = cursor.settled.last().map_or(cursor.low_bytes, |last| last.start_bytes + last.bytes);
+            if range.start_bytes < end_bytes || range.start_bytes.checked_add(range.bytes).is_none() {
+                return Err(Malformed("running totals out of order"));
+            }
             cursor.settled.push(range);
-        }
-        if cursor.settled.iter().try_fold(0u64, |sum, range| sum.checked_add(range.bytes)).is_none() {
-            return Err(Malformed("more settled bytes than any stream has"));
         }
         Ok(cursor)
     }
+}
+
+impl SettledRange {
+    /// Bytes of its encoding.
+    pub(crate) const ENCODED_BYTES: usize = 32;
 }
 
 #[cfg(test)]
@@ -162,27 +193,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Settles offsets of a stream with ten bytes a record.
+    fn settle(cursor: &mut Cursor, offsets: Range<u64>) {
+        cursor.insert(offsets.clone(), offsets.start * 10..offsets.end * 10);
+    }
+
     fn ranges(cursor: &Cursor) -> Vec<(u64, u64, u64)> {
         cursor.settled.iter().map(|range| (range.start, range.end, range.bytes)).collect()
     }
 
     #[test]
     fn what_touches_becomes_one_range_and_what_touches_the_low_mark_moves_it() {
-        let mut cursor = Cursor::at(10, 1000);
-        cursor.insert(20..30, 5);
-        cursor.insert(40..50, 7);
-        assert_eq!(ranges(&cursor), [(20, 30, 5), (40, 50, 7)]);
-        cursor.insert(30..40, 1);
-        assert_eq!(ranges(&cursor), [(20, 50, 13)]);
-        cursor.insert(10..20, 2);
-        assert_eq!(cursor, Cursor::at(50, 1015));
+        let mut cursor = Cursor::at(10, 100);
+        settle(&mut cursor, 20..30);
+        settle(&mut cursor, 40..50);
+        assert_eq!(ranges(&cursor), [(20, 30, 100), (40, 50, 100)]);
+        settle(&mut cursor, 30..40);
+        assert_eq!(ranges(&cursor), [(20, 50, 300)]);
+        settle(&mut cursor, 10..20);
+        assert_eq!(cursor, Cursor::at(50, 500));
     }
 
     #[test]
     fn the_unsettled_parts_of_a_range_are_what_no_settled_range_covers() {
-        let mut cursor = Cursor::at(10, 0);
-        cursor.insert(20..30, 0);
-        cursor.insert(40..50, 0);
+        let mut cursor = Cursor::at(10, 100);
+        settle(&mut cursor, 20..30);
+        settle(&mut cursor, 40..50);
         assert_eq!(cursor.unsettled(0..60), [10..20, 30..40, 50..60]);
         assert_eq!(cursor.unsettled(22..55), [30..40, 50..55]);
         assert_eq!(cursor.unsettled(20..30), []);
@@ -192,20 +228,20 @@ mod tests {
 
     #[test]
     fn a_cursor_covers_itself_and_what_came_before_it() {
-        let mut before = Cursor::at(10, 0);
-        before.insert(20..30, 0);
+        let mut before = Cursor::at(10, 100);
+        settle(&mut before, 20..30);
         let mut after = before.clone();
-        after.insert(10..15, 0);
+        settle(&mut after, 10..15);
         assert!(after.covers(&before) && after.covers(&after));
         assert!(!before.covers(&after));
-        assert!(!Cursor::at(15, 0).covers(&before), "20..30 is missing");
+        assert!(!Cursor::at(15, 150).covers(&before), "20..30 is missing");
     }
 
     #[test]
     fn a_cursor_with_every_range_in_use_has_the_greatest_encoding() {
         let mut cursor = Cursor::at(0, 0);
         for n in 1..=SETTLED_RANGES_MAX as u64 {
-            cursor.insert(n * 2..n * 2 + 1, 1);
+            settle(&mut cursor, n * 2..n * 2 + 1);
         }
         let mut bytes = Vec::new();
         cursor.encode(&mut bytes);
@@ -216,7 +252,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_overlap_or_run_backwards_are_refused() {
         for ranges in [[(5, 9), (20, 30)], [(11, 20), (20, 30)], [(20, 30), (11, 12)], [(11, 11), (20, 30)]] {
-            let settled = ranges.map(|(start, end)| SettledRange { start, end, bytes: 0 }).to_vec();
+            let settled = ranges.map(|(start, end)| SettledRange { start, end, start_bytes: 0, bytes: 0 }).to_vec();
             let mut bytes = Vec::new();
             Cursor { low: 10, low_bytes: 0, settled }.encode(&mut bytes);
             assert_eq!(Cursor::decode(&mut Decoder::new(&bytes)), Err(Malformed("settled ranges out of order")));

@@ -246,14 +246,18 @@ impl FloorFile {
         }
     }
 
-    /// Changes the synced marks; durable after the next commit. Of too many the newest are kept.
-    pub(crate) fn set_synced(&mut self, mut marks: Vec<SyncedMark>) {
-        marks.sort_by_key(|mark| mark.sequence);
-        marks.drain(..marks.len().saturating_sub(SYNCED_MARKS_MAX));
-        if self.synced != marks {
-            self.synced = marks;
-            self.changed.insert(0);
+    /// Adds synced marks, or moves those of the same segments; durable after the next commit. Marks of the last run
+    /// stay until newer ones push them out: until its segments are sealed a crash would want them again.
+    pub(crate) fn add_synced(&mut self, marks: Vec<SyncedMark>) {
+        let fresh = marks.into_iter().filter(|mark| !self.synced.contains(mark)).collect::<Vec<_>>();
+        if fresh.is_empty() {
+            return;
         }
+        self.synced.retain(|old| fresh.iter().all(|mark| mark.sequence != old.sequence));
+        self.synced.extend(fresh);
+        self.synced.sort_by_key(|mark| mark.sequence);
+        self.synced.drain(..self.synced.len().saturating_sub(SYNCED_MARKS_MAX));
+        self.changed.insert(0);
     }
 
     /// Makes all that was added and set durable. One sync; none when nothing changed; two when entries got a new page.

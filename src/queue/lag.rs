@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn lag_is_the_tail_less_the_low_mark_less_what_is_settled_between() {
         let mut cursor = Cursor::at(10, 100);
-        cursor.insert(20..30, 55);
+        cursor.insert(20..30, 200..255);
         let lag = Lag::of(&cursor, End { offset: 50, bytes: 400 }, 7, Some(1_000), 4_500);
         assert_eq!((lag.records, lag.bytes, lag.oldest_age_ms), (30, 245, Some(3_500)));
         assert_eq!((lag.durable_tail, lag.low_mark, lag.in_flight), (50, 10, 7));

@@ -18,10 +18,10 @@ pub(crate) const BATCH_ID_BYTES_MAX: usize = 100;
 pub(crate) const BATCH_RECORDS_MAX: u64 = u32::MAX as u64;
 
 /// One slot of one page of the floor file. Holds a few dozen ordinary entries, or one with every range in use.
-pub(crate) const FLOOR_SLOT_BYTES: usize = 8 * 1024;
+pub(crate) const FLOOR_SLOT_BYTES: usize = 12 * 1024;
 
-/// Pages of a floor file, and with it queues of one set: in the worst case an entry fills a page of its own. At 16 KiB
-/// a page the file stays below 1 GiB even then; 20,000 ordinary entries take 16 MiB.
+/// Pages of a floor file, and with it queues of one set: in the worst case an entry fills a page of its own. At 24 KiB
+/// a page the file stays below 1.5 GiB even then; 20,000 ordinary entries take 16 MiB.
 pub(crate) const FLOOR_PAGES_MAX: usize = 65_536;
 
 /// Synced marks kept in the floor: one per segment that is being written, so a handful. The newest win.
@@ -33,5 +33,12 @@ pub(crate) const PLANS_WAITING_MAX: usize = 65_536;
 
 /// Bytes of plans in one frame: stays below the log's frame limit, holds about 4,000 plans.
 pub(crate) const PLAN_FRAME_BYTES_MAX: usize = 192 * 1024;
+
+/// Bytes of frames that all queues together keep between two batches: 128 frames of the usual size. A queue beyond it
+/// reads its frame again for the next batch, mostly from the log's caches.
+pub(crate) const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Plans of queues that the floor does not know (it was damaged), kept for when they are made again.
+pub(crate) const ORPHANED_PLANS_MAX: usize = 65_536;
 
 const _: () = assert!(PLANS_WAITING_MAX >= 256 * SETTLED_RANGES_MAX);

@@ -269,7 +269,7 @@ impl Window {
         let bytes_at = |offset| batch.marks.bytes_at(offset).or_else(|| bytes_at(offset));
         let fresh: Vec<Range<u64>> =
             self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &batch.held)).collect();
-        let Some(count) = fresh.iter().map(|part| count(part, bytes_at)).sum::<Option<Count>>() else {
+        let Some(count) = fresh.iter().map(|part| self.count(part, bytes_at)).sum::<Option<Count>>() else {
             self.open.insert(start, batch);
             return Count::default();
         };
@@ -297,7 +297,7 @@ impl Window {
     fn settle_outside(&mut self, part: Range<u64>, as_: Settled, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
         let mut settled = Count::default();
         for part in self.cursor.unsettled(part) {
-            if let Some(count) = count(&part, bytes_at)
+            if let Some(count) = self.count(&part, bytes_at)
                 && (self.has_room() || self.cursor.touches(&part))
             {
                 settled += count;
@@ -309,10 +309,28 @@ impl Window {
 
     /// Enters a part into the cursor and the books.
     fn post(&mut self, part: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) {
-        let count = count(&part, bytes_at).expect("asked before: the marks of a batch stay as they are");
-        self.cursor.insert(part, count.bytes);
-        self.books.post(count, as_);
+        let bytes = self.totals(&part, bytes_at).expect("asked before: what was known stays known");
+        self.books.post(Count { records: part.end - part.start, bytes: bytes.end - bytes.start }, as_);
+        self.cursor.insert(part, bytes);
         debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
+    }
+
+    /// Records and bytes of a part.
+    fn count(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
+        let bytes = self.totals(part, bytes_at)?;
+        Some(Count { records: part.end - part.start, bytes: bytes.end - bytes.start })
+    }
+
+    /// The running totals at the ends of a part. What the cursor knows goes before what the log says: inside a frame
+    /// that was damaged meanwhile the log has other answers, and sums must telescope all the same.
+    fn totals(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Range<u64>> {
+        let (below, above) = self.cursor.around(part);
+        let total = |offset| match (below, above) {
+            ((at, bytes), _) | (_, Some((at, bytes))) if at == offset => Some(bytes),
+            ((_, least), above) => Some(bytes_at(offset)?.clamp(least, above.map_or(u64::MAX, |(_, most)| most))),
+        };
+        let (start, end) = (total(part.start)?, total(part.end)?);
+        Some(start..end.max(start))
     }
 
     /// Forgets plans that were settled whole before they were handed out.
@@ -325,12 +343,6 @@ impl Window {
             first.remove();
         }
     }
-}
-
-/// Records and bytes of a range.
-fn count(part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
-    let bytes = bytes_at(part.end)?.wrapping_sub(bytes_at(part.start)?);
-    Some(Count { records: part.end - part.start, bytes })
 }
 
 /// What of `part` is in none of `held`.

@@ -3,7 +3,7 @@
 use crate::StreamId;
 use crate::queue::balance::Books;
 use crate::queue::codec::{Decoder, Malformed, put_text};
-use crate::queue::cursor::Cursor;
+use crate::queue::cursor::{Cursor, SettledRange};
 use crate::queue::limits::{DESTINATION_BYTES_MAX, STREAM_BYTES_MAX};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl FloorEntry {
     pub(super) fn encoded_len(&self) -> usize {
         let ranges_free = crate::queue::limits::SETTLED_RANGES_MAX - self.cursor.settled.len();
         let names_free = DESTINATION_BYTES_MAX - self.destination.len() + STREAM_BYTES_MAX - self.stream.len();
-        Self::ENCODED_BYTES_MAX - names_free - ranges_free * 24
+        Self::ENCODED_BYTES_MAX - names_free - ranges_free * SettledRange::ENCODED_BYTES
     }
 
     /// Appends: destination and stream (each a length byte and UTF-8), stream id, incarnation, epoch (u32 each),

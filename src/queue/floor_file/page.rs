@@ -11,7 +11,7 @@
 //!     20      4  length of the body
 //!     24      8  generation: greater in every round of writes
 //!     32     16  log id
-//!     48   8144  body, then zeros
+//!     48  12240  body, then zeros
 //! ```
 //! The body of page 0: a count (u16) and as many synced marks (segment u64, position u32). The body of every other
 //! page: a count (u16) and as many entries. Place and version of the checksum never change, so that a newer format is
@@ -96,7 +96,7 @@ fn seal(header: Header, body: &[u8]) -> Vec<u8> {
     slot.extend_from_slice(&(if header.pinned { PINNED } else { 0 }).to_le_bytes());
     slot.extend_from_slice(&header.page.to_le_bytes());
     slot.extend_from_slice(&header.pages.to_le_bytes());
-    slot.extend_from_slice(&u32::try_from(body.len()).expect("below 8 KiB").to_le_bytes());
+    slot.extend_from_slice(&u32::try_from(body.len()).expect("below 12 KiB").to_le_bytes());
     slot.extend_from_slice(&header.generation.to_le_bytes());
     slot.extend_from_slice(&header.log_id.0.to_le_bytes());
     slot.extend_from_slice(body);

@@ -28,7 +28,7 @@ fn entry(n: u32, low: u64, ranges: u64) -> FloorEntry {
     let above = (0..ranges).map(|range| low + 1 + range * 2).map(|start| start..start + 1);
     for offsets in std::iter::once(0..low).filter(|offsets| !offsets.is_empty()).chain(above) {
         let count = Count { records: offsets.end - offsets.start, bytes: (offsets.end - offsets.start) * 100 };
-        cursor.insert(offsets, count.bytes);
+        cursor.insert(offsets.clone(), offsets.start * 100..offsets.end * 100);
         books.post(count, Settled::Delivered);
     }
     FloorEntry {
@@ -64,7 +64,7 @@ fn floor_of(entries: impl IntoIterator<Item = FloorEntry>) -> MemDisk {
     let disk = fresh_disk();
     let mut floor = new_floor(Arc::new(disk.clone()));
     entries.into_iter().for_each(|entry| assert!(floor.add(entry).is_some()));
-    floor.set_synced(vec![SyncedMark { sequence: Sequence(3), position: 77 }]);
+    floor.add_synced(vec![SyncedMark { sequence: Sequence(3), position: 77 }]);
     floor.commit().expect("the disk is sound");
     disk
 }
@@ -152,7 +152,7 @@ fn one_bad_slot_falls_back_to_the_other_at_any_damaged_byte() {
 fn a_page_with_both_slots_bad_pins_is_named_and_stays_pinned_until_the_operator_says_so() {
     let entries: Vec<_> = (0..100).map(|n| entry(n, 10, 2)).collect();
     let disk = floor_of(entries);
-    overwrite(&disk, 2 * FLOOR_SLOT_BYTES + 100, &[0xEE; 9_000]);
+    overwrite(&disk, 2 * FLOOR_SLOT_BYTES + 100, &[0xEE; 13_000]);
     let damaged = bytes_of(&disk, FLOOR_NAME);
     let (mut floor, damage) = load(&disk);
     assert_eq!(damage, [FloorDamage::Page { page: 1 }]);
@@ -200,7 +200,7 @@ fn a_truncated_emptied_missing_or_foreign_floor_is_damage_and_never_passes_for_a
 #[test]
 fn page_zero_holds_no_cursors_so_its_loss_pins_nothing() {
     let disk = floor_of([entry(0, 10, 0)]);
-    overwrite(&disk, 50, &[0xEE; 9_000]);
+    overwrite(&disk, 50, &[0xEE; 13_000]);
     let (floor, damage) = load(&disk);
     assert_eq!(damage, [FloorDamage::Page { page: 0 }]);
     assert!(!floor.is_pinned() && floor.synced().is_empty());

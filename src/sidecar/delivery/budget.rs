@@ -27,11 +27,11 @@ pub struct BudgetLimits {
 }
 
 impl Default for BudgetLimits {
-    /// 1,024 requests: a thousand hung destinations hold one probe each. 64 MiB of batches. As many turns at heavy
-    /// work as there are processors: more would take CPU from ingest, and the disk reads ahead anyway.
+    /// 256 requests and 64 MiB of batches, as in the configuration. As many turns at heavy work as there are
+    /// processors: more would take CPU from ingest, and the disk reads ahead anyway.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(2, |n| n.get());
-        Self { requests_max: 1024, bytes_max: 64 << 20, heavy_max: processors.max(2) }
+        Self { requests_max: 256, bytes_max: 64 << 20, heavy_max: processors.max(2) }
     }
 }
 

@@ -10,9 +10,7 @@ mod names;
 mod present;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::Clock;
@@ -20,6 +18,7 @@ use forebay::disk::Disk;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::FileConfig;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
@@ -28,32 +27,6 @@ use writer::Writer;
 
 /// A line is about this many times as long as its stored form.
 const LINE_FACTOR: u64 = 4;
-
-/// Where and how the lines are kept.
-#[derive(Debug, Clone)]
-pub struct FileSettings {
-    /// The destination's id; the files' names begin with it.
-    pub destination: String,
-    /// Where the files are; made when missing.
-    pub directory: PathBuf,
-    /// A file that has lines is ended rather than grown beyond this.
-    pub rotate_bytes: u64,
-    /// A file older than this is ended at the next write.
-    pub rotate_age: Duration,
-}
-
-impl FileSettings {
-    /// Files of 64 MiB or an hour: small enough to search two of them at start in a blink.
-    #[must_use]
-    pub fn new(destination: &str, directory: PathBuf) -> Self {
-        Self {
-            destination: destination.to_owned(),
-            directory,
-            rotate_bytes: 64 << 20,
-            rotate_age: Duration::from_secs(3600),
-        }
-    }
-}
 
 /// A file destination.
 pub struct FileSink {
@@ -66,14 +39,16 @@ pub struct FileSink {
 struct Inner {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    settings: FileSettings,
+    destination: String,
+    config: FileConfig,
 }
 
 impl FileSink {
-    /// A file destination. Touches the disk when it first sends.
+    /// The file destination of this id. Touches the disk when it first sends.
     #[must_use]
-    pub fn new(settings: FileSettings, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { disk, clock, settings }), writer: Arc::default() }
+    pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        let destination = destination.to_owned();
+        Self { inner: Arc::new(Inner { disk, clock, destination, config }), writer: Arc::default() }
     }
 }
 
@@ -82,7 +57,7 @@ impl Inner {
     fn append(&self, place: &mut Option<Writer>, batch: &Encoded) -> std::io::Result<()> {
         let writer = match place {
             Some(writer) => writer,
-            None => place.insert(Writer::open(Arc::clone(&self.disk), self.settings.clone())?),
+            None => place.insert(Writer::open(Arc::clone(&self.disk), &self.destination, self.config.clone())?),
         };
         writer.append(batch, self.clock.wall_ms())
     }

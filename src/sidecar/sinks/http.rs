@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
 
 /// More of an answer's body than this tells us nothing that we would act on.
@@ -68,34 +69,11 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// An address that cannot be posted to.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// Not a URL.
-    #[error("not a URL: {0}")]
-    Unreadable(String),
-    /// Neither http nor https, or no host.
-    #[error("must start with http:// or https:// and name a host")]
-    NotHttp,
-    /// User and password in front of the host would end up in logs.
-    #[error("must not hold a user or password: put them into a header whose value is a secret")]
-    Credentials,
-}
-
 impl Http {
-    /// A way to `url`, with at most `connections_max` idle connections kept. Does not connect yet.
-    ///
-    /// # Errors
-    /// When the URL cannot be posted to.
-    pub fn new(url: &str, tls: Arc<Tls>, connections_max: usize) -> Result<Self, UrlError> {
-        let uri: Uri = url.parse().map_err(|why| UrlError::Unreadable(format!("{why}")))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            return Err(UrlError::NotHttp);
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(UrlError::Credentials);
-        }
-        Ok(Self { uri, tls, connections_max, client: OnceLock::new() })
+    /// A way to `endpoint`, with at most `connections_max` idle connections kept. Does not connect yet.
+    #[must_use]
+    pub fn new(endpoint: &Endpoint, tls: Arc<Tls>, connections_max: usize) -> Self {
+        Self { uri: endpoint.uri().clone(), tls, connections_max, client: OnceLock::new() }
     }
 
     /// Posts `body` once. An answer of any status is an answer.
@@ -158,7 +136,7 @@ impl Answer {
         if self.status.is_redirection()
             && let Some(location) = self.headers.get(LOCATION)
         {
-            return format!("redirects to {}; redirects are not followed", printable(location.as_bytes()));
+            return format!("redirects to {}; redirects are not followed", without_secret(location));
         }
         printable(&self.body)
     }
@@ -187,6 +165,12 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 /// For plain HTTP: no certificate is ever looked at, so none is loaded.
 fn without_roots() -> ClientConfig {
     builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+}
+
+/// Where a redirect leads, without its path and query: those of webhooks often are the password.
+fn without_secret(location: &HeaderValue) -> String {
+    let endpoint = location.to_str().ok().and_then(|text| Endpoint::parse(text).ok());
+    endpoint.map_or_else(|| "another path".to_owned(), |endpoint| format!("{endpoint}/.."))
 }
 
 fn printable(bytes: &[u8]) -> String {

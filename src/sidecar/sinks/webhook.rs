@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::clock::Clock;
-use hyper::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue,
-    RETRY_AFTER, TRANSFER_ENCODING,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::gzip::{Body, GZIP_LEVEL};
-use super::http::{Answer, Http, Tls, UrlError};
+use super::http::{Answer, Http, Tls};
+use crate::config::{Compression, Secret, WebhookConfig};
 use crate::delivery::outcome::{Outcome, classify};
 use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
@@ -23,71 +21,37 @@ use crate::impression::{EnvironmentLabel, StoredBatch, write_split_objects};
 /// The header that names the batch, after Standard Webhooks.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
-/// Headers that are ours to set: another value would break the request or its meaning.
-const RESERVED: [HeaderName; 7] =
-    [WEBHOOK_ID, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, CONNECTION];
-
 /// JSON is about this many times as long as the stored form.
 const JSON_FACTOR: u64 = 3;
-
-/// What a webhook is made of.
-#[derive(Clone)]
-pub struct WebhookSettings {
-    /// Where to post to.
-    pub url: String,
-    /// Whether bodies are compressed.
-    pub gzip: bool,
-    /// More headers for every request; their values are treated as secrets.
-    pub headers: Vec<(String, String)>,
-    /// Idle connections that are kept; as many as there may be requests at once.
-    pub connections_max: usize,
-}
-
-/// Settings of which no webhook can be made. Never shows a header's value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
-    /// The address.
-    #[error("url: {0}")]
-    Url(#[from] UrlError),
-    /// The name or the value of a header.
-    #[error("header {0:?}: not a valid name or value")]
-    Header(String),
-    /// A header that is ours.
-    #[error("header {0:?}: is set by forebay; remove it")]
-    Reserved(String),
-}
 
 /// One customer's webhook.
 pub struct Webhook {
     http: Http,
     /// The operator's own. A list, not a map: a map takes a kilobyte, and most destinations are idle.
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    headers: Box<[(HeaderName, Secret<HeaderValue>)]>,
     format: Format,
     clock: Arc<dyn Clock>,
 }
 
 impl Webhook {
-    /// A webhook. Connects when it first sends.
-    ///
-    /// # Errors
-    /// When the settings make no request.
-    pub fn new(settings: &WebhookSettings, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Result<Self, WebhookError> {
-        let http = Http::new(&settings.url, tls, settings.connections_max)?;
-        let mut headers = Vec::with_capacity(settings.headers.len());
-        for (name, value) in &settings.headers {
-            let (header, value) = header(name, value).ok_or_else(|| WebhookError::Header(name.clone()))?;
-            if RESERVED.contains(&header) {
-                return Err(WebhookError::Reserved(name.clone()));
-            }
-            headers.push((header, value));
+    /// A webhook that keeps at most `connections_max` idle connections. Connects when it first sends.
+    #[must_use]
+    pub fn new(config: &WebhookConfig, connections_max: usize, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
+        let gzip = match config.compression {
+            Compression::Gzip => Some(GZIP_LEVEL),
+            Compression::None => None,
+        };
+        Self {
+            http: Http::new(&config.url, tls, connections_max),
+            headers: config.headers.clone().into(),
+            format: Format { name: "split-array", gzip },
+            clock,
         }
-        let format = Format { name: "split-array", gzip: settings.gzip.then_some(GZIP_LEVEL) };
-        Ok(Self { http, headers: headers.into(), format, clock })
     }
 
     fn headers(&self, id: &str) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4 + self.headers.len());
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.reveal().clone())));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.format.gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -146,13 +110,6 @@ impl Sink for Webhook {
     fn needs_plan(&self) -> bool {
         true
     }
-}
-
-fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-    let mut value = HeaderValue::from_str(value).ok()?;
-    value.set_sensitive(true);
-    Some((name, value))
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use forebay::disk::mem::MemDisk;
 use forebay::disk::read_all;
 use forebay::disk::real::RealDisk;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 use crate::sinks::sample::job;
 
 fn sink(disk: Arc<dyn Disk>, dir: &Path) -> FileSink {
-    FileSink::new(FileSettings::new("archive", dir.to_owned()), disk, Arc::new(ManualClock::at(1_700_000_000_000)))
+    FileSink::new("archive", FileConfig::new(dir), disk, Arc::new(ManualClock::at(1_700_000_000_000)))
 }
 
 async fn deliver(sink: &FileSink, offsets: std::ops::Range<u64>) -> Outcome {

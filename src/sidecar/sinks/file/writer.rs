@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use forebay::disk::{Disk, File};
 
-use super::FileSettings;
 use super::names::{Name, Stage};
 use super::present::{Present, line_id};
+use crate::config::FileConfig;
 use crate::delivery::record_id;
 use crate::delivery::sink::Encoded;
 
@@ -28,7 +28,8 @@ const SEARCHED_FILES: usize = 2;
 /// The files of one destination.
 pub(super) struct Writer {
     disk: Arc<dyn Disk>,
-    settings: FileSettings,
+    destination: String,
+    config: FileConfig,
     present: Present,
     open: Option<Open>,
     /// The number of the next file.
@@ -48,13 +49,14 @@ impl Writer {
     ///
     /// # Errors
     /// The disk's. Nothing is lost by trying again.
-    pub(super) fn open(disk: Arc<dyn Disk>, settings: FileSettings) -> io::Result<Self> {
-        disk.create_dir(&settings.directory)?;
-        let listed = disk.list(&settings.directory)?;
-        let mut found: Vec<_> = listed.iter().filter_map(|file| Name::parse(file, &settings.destination)).collect();
+    pub(super) fn open(disk: Arc<dyn Disk>, destination: &str, config: FileConfig) -> io::Result<Self> {
+        disk.create_dir(&config.directory)?;
+        let listed = disk.list(&config.directory)?;
+        let mut found: Vec<_> = listed.iter().filter_map(|file| Name::parse(file, destination)).collect();
         found.sort_by(|(a, _), (b, _)| b.cmp(a));
         let n = found.first().map_or(0, |(name, _)| name.n.saturating_add(1));
-        let mut writer = Self { disk, settings, present: Present::default(), open: None, n };
+        let mut writer =
+            Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
         let readable = found.into_iter().filter(|(_, stage)| *stage != Stage::Failed);
         for (place, (name, stage)) in readable.enumerate() {
             writer.take_up(name, stage, place)?;
@@ -161,9 +163,9 @@ impl Writer {
     /// The open file, or a new one if it is full, old, or not there.
     fn file_for(&mut self, bytes: u64, now_ms: u64) -> io::Result<Open> {
         if let Some(open) = self.open.take() {
-            let full = open.len > 0 && open.len.saturating_add(bytes) > self.settings.rotate_bytes;
+            let full = open.len > 0 && open.len.saturating_add(bytes) > self.config.rotate_bytes;
             let age_ms = u128::from(now_ms.saturating_sub(open.name.opened_ms));
-            if !full && age_ms < self.settings.rotate_age.as_millis() {
+            if !full && age_ms < self.config.rotate_age.as_millis() {
                 return Ok(open);
             }
             if let Err(error) = self.rename(&open.name, Stage::Done) {
@@ -171,13 +173,13 @@ impl Writer {
                 return Err(error);
             }
         }
-        let name = Name { n: self.n, opened_ms: now_ms, destination: self.settings.destination.clone() };
+        let name = Name { n: self.n, opened_ms: now_ms, destination: self.destination.clone() };
         // Even if this one fails: a name that is taken must not be tried for ever.
         self.n += 1;
         let path = self.path(&name, Stage::Open);
         let file = self.disk.create(&path)?;
         // The name of the file, and those of the files that were ended, before the first line counts as delivered.
-        if let Err(error) = self.disk.sync_dir(&self.settings.directory) {
+        if let Err(error) = self.disk.sync_dir(&self.config.directory) {
             let _ = self.disk.remove(&path);
             return Err(error);
         }
@@ -200,7 +202,7 @@ impl Writer {
     }
 
     fn path(&self, name: &Name, stage: Stage) -> PathBuf {
-        self.settings.directory.join(name.at(stage))
+        self.config.directory.join(name.at(stage))
     }
 }
 

@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_millis(300);
 const LATER: Duration = Duration::from_secs(20);
 
 fn http(addr: std::net::SocketAddr) -> Http {
-    Http::new(&format!("http://{addr}/hook?a=b"), Arc::default(), 4).unwrap()
+    Http::new(&Endpoint::parse(&format!("http://{addr}/hook?a=b")).unwrap(), Arc::default(), 4)
 }
 
 async fn post(http: &Http, within: Duration) -> Result<Answer, Failure> {
@@ -38,12 +38,12 @@ async fn a_post_arrives_as_it_was_meant() {
 #[tokio::test]
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let (addr, received) = serve(|_| {
-        Response::builder().status(307).header(LOCATION, "http://169.254.169.254/").body(Full::default()).unwrap()
+        Response::builder().status(307).header(LOCATION, "http://169.254.169.254/secret").body(Full::default()).unwrap()
     })
     .await;
     let answer = post(&http(addr), LATER).await.unwrap();
     assert_eq!(answer.status, 307);
-    assert_eq!(answer.excerpt(), "redirects to http://169.254.169.254/; redirects are not followed");
+    assert_eq!(answer.excerpt(), "redirects to http://169.254.169.254/..; redirects are not followed");
     assert_eq!(received.lock().unwrap().len(), 1);
 }
 
@@ -156,7 +156,7 @@ async fn a_peer_that_speaks_no_tls_cannot_be_connected_to() {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     });
-    let http = Http::new(&format!("https://{addr}/"), Arc::default(), 4).unwrap();
+    let http = Http::new(&Endpoint::parse(&format!("https://{addr}/")).unwrap(), Arc::default(), 4);
     assert!(matches!(post(&http, LATER).await.unwrap_err(), Failure::Connect(_)));
 }
 
@@ -167,18 +167,6 @@ async fn an_answer_without_a_body_or_with_chunks_is_whole() {
     let chunked = b"HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let addr = raw(chunked, |stream| async move { drop(stream) }).await;
     assert_eq!(post(&http(addr), LATER).await.unwrap().excerpt(), "abc");
-}
-
-#[test]
-fn an_address_that_cannot_be_posted_to_is_refused() {
-    let new = |url: &str| Http::new(url, Arc::default(), 4).err();
-    assert_eq!(new("http://localhost:9000/x"), None);
-    assert_eq!(new("https://example.com"), None);
-    assert_eq!(new("http://[::1]:80/"), None);
-    assert_eq!(new("ftp://example.com/"), Some(UrlError::NotHttp));
-    assert_eq!(new("/only/a/path"), Some(UrlError::NotHttp));
-    assert_eq!(new("http://user:secret@example.com/"), Some(UrlError::Credentials));
-    assert!(matches!(new("http://exa mple.com/"), Some(UrlError::Unreadable(_))));
 }
 
 #[test]

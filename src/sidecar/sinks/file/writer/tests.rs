@@ -124,12 +124,13 @@ impl File for FaultyFile {
 
 // --- the stage ------------------------------------------------------------------------------------------------------
 
-fn settings(rotate_bytes: u64) -> FileSettings {
-    FileSettings { rotate_bytes, rotate_age: Duration::from_secs(60), ..FileSettings::new("d", DIR.into()) }
+fn open_with(disk: &Faulty, rotate_bytes: u64) -> Writer {
+    let config = FileConfig { rotate_bytes, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
+    Writer::open(Arc::new(disk.clone()), "d", config).unwrap()
 }
 
 fn open(disk: &Faulty) -> Writer {
-    Writer::open(Arc::new(disk.clone()), settings(1 << 20)).unwrap()
+    open_with(disk, 1 << 20)
 }
 
 fn line(offset: u64) -> String {
@@ -176,7 +177,7 @@ fn lines_are_appended_to_the_open_file() {
 fn a_full_or_old_file_is_ended_and_a_new_one_opened() {
     let disk = Faulty::default();
     let two_lines = lines(0..2).len() as u64;
-    let mut writer = Writer::open(Arc::new(disk.clone()), settings(two_lines)).unwrap();
+    let mut writer = open_with(&disk, two_lines);
     writer.append(&batch(0..2), NOW).unwrap();
     writer.append(&batch(2..3), NOW).unwrap();
     writer.append(&batch(3..4), NOW + 61_000).unwrap();
@@ -192,7 +193,7 @@ fn a_full_or_old_file_is_ended_and_a_new_one_opened() {
 #[test]
 fn a_batch_larger_than_a_file_gets_a_file_of_its_own() {
     let disk = Faulty::default();
-    let mut writer = Writer::open(Arc::new(disk.clone()), settings(10)).unwrap();
+    let mut writer = open_with(&disk, 10);
     writer.append(&batch(0..100), NOW).unwrap();
     writer.append(&batch(100..200), NOW).unwrap();
     assert_eq!((files(&disk).len(), text(&disk)), (2, lines(0..200)));
@@ -216,8 +217,7 @@ proptest! {
         backwards: bool,
     ) {
         let disk = Faulty::default();
-        let settings = settings(rotate_bytes);
-        let mut writer = Writer::open(Arc::new(disk.clone()), settings.clone()).unwrap();
+        let mut writer = open_with(&disk, rotate_bytes);
         // 0..10 were settled; 10..20 are written, but the crash comes first, and tears the newest file.
         writer.append(&batch(0..10), NOW).unwrap();
         writer.append(&batch(10..15), NOW).unwrap();
@@ -227,7 +227,7 @@ proptest! {
         let settled = if rotate_bytes > 1000 { lines(0..10).len() as u64 } else { 0 };
         file.set_len(file.len().unwrap().min(settled + keep as u64)).unwrap();
 
-        let mut writer = Writer::open(Arc::new(disk.clone()), settings).unwrap();
+        let mut writer = open_with(&disk, rotate_bytes);
         let mut bounds: Vec<u64> = cuts.into_iter().filter(|cut| *cut > 10).collect();
         bounds.insert(0, 10);
         bounds.push(20);

@@ -1,0 +1,118 @@
+//! What a cursor store keeps of a queue: its cursor and books, as a value that proves itself.
+//!
+//! A store may be lost, damaged without a sign, or be that of yesterday. So a hint is believed only where it agrees
+//! with the floor about who the queue is and continues what the floor has; else it is as if it were not there.
+
+use super::balance::Books;
+use super::codec::{Decoder, Malformed};
+use super::cursor::Cursor;
+use super::floor_file::FloorEntry;
+use crate::LogId;
+
+const VERSION: u8 = 1;
+
+/// A queue's cursor and books at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) log_id: LogId,
+    pub(crate) incarnation: u32,
+    pub(crate) epoch: u32,
+    pub(crate) books: Books,
+    pub(crate) cursor: Cursor,
+}
+
+impl Hint {
+    pub(crate) fn of(log_id: LogId, entry: &FloorEntry) -> Self {
+        let FloorEntry { incarnation, epoch, books, cursor, .. } = entry;
+        Self { log_id, incarnation: *incarnation, epoch: *epoch, books: books.clone(), cursor: cursor.clone() }
+    }
+
+    /// Whether it goes on from what the floor says of the same queue, and no further than the log.
+    pub(crate) fn continues(&self, floor: &FloorEntry, log_id: LogId, durable_tail: u64) -> bool {
+        (self.log_id, self.incarnation, self.epoch) == (log_id, floor.incarnation, floor.epoch)
+            && self.cursor.covers(&floor.cursor)
+            && self.books.continues(&floor.books)
+            && self.books.agree_with(&self.cursor)
+            && self.cursor.end() <= durable_tail
+    }
+
+    /// Version (u8), log id (u128), incarnation, epoch (u32 each), books, cursor, and a CRC-32 of all that.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.log_id.0.to_le_bytes());
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        self.books.encode(&mut out);
+        self.cursor.encode(&mut out);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("ends too early"))?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+            return Err(Malformed("the checksum is wrong"));
+        }
+        let mut from = Decoder::new(body);
+        if from.u8()? != VERSION {
+            return Err(Malformed("another version"));
+        }
+        let (log_id, incarnation, epoch) = (LogId(from.u128()?), from.u32()?, from.u32()?);
+        Ok(Self { log_id, incarnation, epoch, books: Books::decode(&mut from)?, cursor: Cursor::decode(&mut from)? })
+    }
+}
+
+/// The key of a queue's hint. No id has a zero byte, so no two queues share one.
+pub(crate) fn key(destination: &str, stream: &str) -> Vec<u8> {
+    [destination.as_bytes(), &[0], stream.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::balance::{Count, Settled};
+
+    fn entry(settled: u64) -> FloorEntry {
+        let mut books = Books::from(0, 0);
+        books.post(Count { records: settled, bytes: settled * 10 }, Settled::Delivered);
+        FloorEntry {
+            destination: "hook".into(),
+            stream: "acme".into(),
+            stream_id: None,
+            incarnation: 1,
+            epoch: 2,
+            books,
+            cursor: Cursor::at(settled, settled * 10),
+        }
+    }
+
+    const LOG: LogId = LogId(42);
+
+    #[test]
+    fn a_hint_is_believed_when_it_continues_the_floor_and_only_then() {
+        let floor = entry(100);
+        let hint = Hint::of(LOG, &entry(150));
+        assert!(hint.continues(&floor, LOG, 150));
+        assert!(!hint.continues(&floor, LOG, 149), "ahead of the log");
+        assert!(!hint.continues(&entry(151), LOG, 200), "behind the floor");
+        assert!(!hint.continues(&floor, LogId(43), 150), "of another log");
+        assert!(!Hint { incarnation: 0, ..hint.clone() }.continues(&floor, LOG, 150), "of a destination before this");
+        assert!(!Hint { epoch: 1, ..hint.clone() }.continues(&floor, LOG, 150), "from before a replay");
+        assert!(!Hint { cursor: Cursor::at(150, 1), ..hint }.continues(&floor, LOG, 150), "with other books");
+    }
+
+    #[test]
+    fn any_changed_or_missing_byte_is_noticed() {
+        let mut hint = Hint::of(LOG, &entry(100));
+        hint.cursor.insert(120..130, 1200..1300);
+        let bytes = hint.encode();
+        assert_eq!(Hint::decode(&bytes).as_ref(), Ok(&hint));
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert!(Hint::decode(&changed).is_err());
+            assert!(Hint::decode(&bytes[..at]).is_err());
+        }
+    }
+}

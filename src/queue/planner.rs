@@ -1,0 +1,222 @@
+//! Gathers plans of all queues into few appends: while one append is on its way the next plans gather, and then go as
+//! one. No timer; a lone plan goes at once.
+//!
+//! Knows how to append only by a function that it is given, so it is tested without a log.
+
+use super::limits::PLANS_WAITING_MAX;
+use super::plan::{PLANS_PER_FRAME_MAX, PlanRecord, encode};
+use crate::{AppendError, Appended, Done, Payload};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Gathers plans. Clones are the same planner.
+#[derive(Clone)]
+pub(crate) struct Planner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    append: AppendPlans,
+    /// Appends complete before the call returns, and the writer cannot be called from its own callback.
+    inline: bool,
+    state: Mutex<State>,
+}
+
+/// Appends to the stream of plans; must not block.
+pub(crate) type AppendPlans = Box<dyn Fn(Vec<Payload>, Done) -> Result<(), AppendError> + Send + Sync>;
+
+/// Called with the plan's offset when it is durable, on the writer's thread.
+pub(crate) type Planned = Box<dyn FnOnce(Result<u64, PlanError>) + Send>;
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<(PlanRecord, Planned)>,
+    /// No plan of the append that is on its way has an offset below.
+    on_its_way: Option<u64>,
+}
+
+/// Why a batch has no durable plan: it must not be sent yet. Give it back; it comes again with the same boundaries.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PlanError {
+    /// The log did not take it.
+    #[error("the plan is not durable: {0}")]
+    Append(#[from] Arc<AppendError>),
+    /// Too many plans wait already.
+    #[error("{waiting} plans wait already; settle or give back batches first")]
+    Busy {
+        /// Plans that wait.
+        waiting: usize,
+    },
+}
+
+impl Planner {
+    pub(crate) fn new(append: AppendPlans, inline: bool) -> Self {
+        Self { shared: Arc::new(Shared { append, inline, state: Mutex::default() }) }
+    }
+
+    /// Makes a plan durable. `tail` is the durable tail of the stream of plans now.
+    pub(crate) fn submit(&self, plan: PlanRecord, tail: u64, planned: Planned) {
+        let mut state = self.lock();
+        let waiting = state.waiting.len();
+        if waiting >= PLANS_WAITING_MAX {
+            drop(state);
+            return planned(Err(PlanError::Busy { waiting }));
+        }
+        state.waiting.push((plan, planned));
+        if state.on_its_way.is_none() {
+            self.send(state, tail);
+        }
+    }
+
+    /// The least offset that a plan on its way may get.
+    pub(crate) fn on_its_way(&self) -> Option<u64> {
+        self.lock().on_its_way
+    }
+
+    /// Sends all that waits as one append, and with inline appends whatever gathers meanwhile.
+    fn send<'a>(&'a self, mut state: MutexGuard<'a, State>, tail: u64) {
+        loop {
+            let plans = std::mem::take(&mut state.waiting);
+            if plans.is_empty() {
+                return;
+            }
+            state.on_its_way = Some(tail);
+            drop(state);
+            self.append(plans);
+            state = self.lock();
+            if !self.shared.inline || state.on_its_way.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn append(&self, plans: Vec<(PlanRecord, Planned)>) {
+        let (records, waiting): (Vec<PlanRecord>, Vec<Planned>) = plans.into_iter().unzip();
+        let frame = |plans: &[PlanRecord]| Payload {
+            bytes: encode(plans),
+            records: u32::try_from(plans.len()).expect("a few thousand at most"),
+        };
+        let frames = records.chunks(PLANS_PER_FRAME_MAX).map(frame).collect();
+        // Whoever comes first takes them: the callback, or this call when the append was not taken.
+        let waiting = Arc::new(Mutex::new(Some(waiting)));
+        let (planner, theirs) = (self.clone(), Arc::clone(&waiting));
+        let done: Done = Box::new(move |appended| planner.finish(&theirs, appended));
+        if let Err(error) = (self.shared.append)(frames, done) {
+            self.finish(&waiting, Err(error));
+        }
+    }
+
+    /// Tells everybody, and only then takes the append off its way: in between a plan is known by its queue and here.
+    fn finish(&self, waiting: &Mutex<Option<Vec<Planned>>>, appended: Result<Appended, AppendError>) {
+        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tail = appended.as_ref().ok().map(|appended| appended.offsets.end);
+        match appended.map_err(Arc::new) {
+            Ok(Appended { offsets, .. }) => {
+                waiting.into_iter().flatten().zip(offsets).for_each(|(planned, offset)| planned(Ok(offset)));
+            }
+            Err(error) => {
+                waiting.into_iter().flatten().for_each(|planned| planned(Err(PlanError::Append(Arc::clone(&error)))));
+            }
+        }
+        let mut state = self.lock();
+        let tail = tail.or(state.on_its_way).unwrap_or_default();
+        state.on_its_way = None;
+        if !self.shared.inline {
+            self.send(state, tail);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StreamId;
+    use crate::queue::plan::decode;
+    use std::collections::VecDeque;
+
+    type Appends = Arc<Mutex<VecDeque<(Vec<Payload>, Done)>>>;
+    type Heard = Arc<Mutex<Vec<(u64, Result<u64, String>)>>>;
+
+    fn plan(first: u64) -> PlanRecord {
+        let offsets = first..first + 10;
+        PlanRecord { destination: "hook".into(), incarnation: 0, stream_id: StreamId(1), offsets, revision: 0 }
+    }
+
+    /// A planner whose appends wait until they are completed by hand.
+    fn planner() -> (Planner, Appends, Heard) {
+        let appends = Appends::default();
+        let theirs = Arc::clone(&appends);
+        let append = move |frames: Vec<Payload>, done: Done| {
+            theirs.lock().expect("one thread").push_back((frames, done));
+            Ok(())
+        };
+        (Planner::new(Box::new(append), false), appends, Heard::default())
+    }
+
+    fn submit(planner: &Planner, heard: &Heard, first: u64, tail: u64) {
+        let heard = Arc::clone(heard);
+        let planned = move |result: Result<u64, PlanError>| {
+            heard.lock().expect("one thread").push((first, result.map_err(|error| error.to_string())));
+        };
+        planner.submit(plan(first), tail, Box::new(planned));
+    }
+
+    fn complete(appends: &Appends, result: Result<u64, AppendError>) -> Vec<PlanRecord> {
+        let (frames, done) = appends.lock().expect("one thread").pop_front().expect("an append");
+        let records: u64 = frames.iter().map(|frame| u64::from(frame.records)).sum();
+        done(result.map(|first| Appended { stream: StreamId(0), offsets: first..first + records }));
+        frames.iter().flat_map(|frame| decode(&frame.bytes).expect("ours")).collect()
+    }
+
+    #[test]
+    fn a_lone_plan_goes_at_once_and_what_gathers_meanwhile_goes_as_one() {
+        let (planner, appends, heard) = planner();
+        (0..100).for_each(|n| submit(&planner, &heard, n, 500));
+        assert_eq!(appends.lock().expect("one thread").len(), 1);
+        assert_eq!(planner.on_its_way(), Some(500));
+        assert_eq!(complete(&appends, Ok(500)), [plan(0)]);
+        assert_eq!(planner.on_its_way(), Some(501), "the next is on its way already");
+        assert_eq!(complete(&appends, Ok(501)), (1..100).map(plan).collect::<Vec<_>>());
+        assert_eq!(planner.on_its_way(), None);
+        assert_eq!(*heard.lock().expect("one thread"), (0..100).map(|n| (n, Ok(500 + n))).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_failed_append_fails_its_plans_and_lets_the_next_ones_try() {
+        let (planner, appends, heard) = planner();
+        submit(&planner, &heard, 1, 0);
+        submit(&planner, &heard, 2, 0);
+        complete(&appends, Err(AppendError::Closed));
+        complete(&appends, Ok(7));
+        let heard = heard.lock().expect("one thread");
+        assert!(heard[0].1.is_err());
+        assert_eq!(heard[1], (2, Ok(7)));
+    }
+
+    #[test]
+    fn inline_appends_take_what_callbacks_submit_without_calling_the_writer_from_its_callback() {
+        let depth = Arc::new(Mutex::new(0));
+        let append = move |frames: Vec<Payload>, done: Done| {
+            let first = depth.try_lock().map(|mut first| std::mem::replace(&mut *first, 10)).expect("not re-entered");
+            done(Ok(Appended { stream: StreamId(0), offsets: first..first + frames.len() as u64 }));
+            Ok(())
+        };
+        let planner = Planner::new(Box::new(append), true);
+        let heard = Heard::default();
+        let (again, theirs) = (planner.clone(), Arc::clone(&heard));
+        planner.submit(plan(1), 0, Box::new(move |_| submit(&again, &theirs, 2, 0)));
+        assert_eq!(*heard.lock().expect("one thread"), [(2, Ok(10))]);
+    }
+
+    #[test]
+    fn more_plans_than_a_frame_holds_are_several_frames_of_one_append() {
+        let (planner, appends, heard) = planner();
+        (0..=PLANS_PER_FRAME_MAX as u64 + 1).for_each(|n| submit(&planner, &heard, n, 0));
+        complete(&appends, Ok(0));
+        assert_eq!(appends.lock().expect("one thread")[0].0.len(), 2);
+        assert_eq!(complete(&appends, Ok(1)).len(), PLANS_PER_FRAME_MAX + 1);
+    }
+}

@@ -1,0 +1,349 @@
+//! Keeps a cursor store at arm's length: on a thread of its own, behind deadlines, so that a store that hangs, fails or
+//! panics costs hints and nothing else.
+//!
+//! Offers never block and never pile up: of a value that is offered again before the store took it, the latest wins.
+//! A store that failed, or that took longer than the deadline over one batch, is not used again in this process; its
+//! thread may hang for ever, and holds nothing that anybody waits for.
+
+use super::cursor_store::{CursorStore, KeyValue, OpenStore, StoreError};
+use crate::clock::Clock;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The hints' way to the store and back.
+pub(crate) struct StoreKeeper {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    /// The store itself where everything runs on the caller's thread.
+    inline: Option<Mutex<Box<dyn CursorStore>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// When the store took the batch that it is at.
+    busy_since: Option<Duration>,
+    /// Why the store is not used any more.
+    given_up: Option<Arc<str>>,
+    closing: bool,
+    /// The thread is done with the store. Not so of one that was given up because it hangs.
+    ended: bool,
+    batches: u64,
+}
+
+/// How a store failed to open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenFailure {
+    #[error(transparent)]
+    Refused(#[from] StoreError),
+    #[error("the cursor store panicked")]
+    Panicked,
+    #[error("the cursor store did not open within {0:?}")]
+    Hung(Duration),
+    #[error("no thread for the cursor store: {0}")]
+    NoThread(std::io::Error),
+}
+
+impl StoreKeeper {
+    /// Opens the store on a thread of its own and reads what it has, within `deadline`; the same deadline holds for
+    /// each batch later. With `inline` everything runs on the caller's thread, without a deadline.
+    ///
+    /// # Errors
+    /// When it did not open. If it hung its thread is left behind and may still touch its files.
+    pub(crate) fn open(
+        open: OpenStore,
+        clock: Arc<dyn Clock>,
+        deadline: Duration,
+        inline: bool,
+    ) -> Result<(Self, Vec<KeyValue>), OpenFailure> {
+        let shared = Arc::new(Shared::default());
+        if inline {
+            let (store, found) = open_caught(&open)?;
+            let inline = Some(Mutex::new(store));
+            return Ok((Self { shared, clock, deadline, inline, thread: Mutex::new(None) }, found));
+        }
+        let (opened, answer) = sync_channel(1);
+        let (theirs, their_clock) = (Arc::clone(&shared), Arc::clone(&clock));
+        let thread = std::thread::Builder::new()
+            .name("forebay-hints".into())
+            .spawn(move || run(&open, &opened, &theirs, &*their_clock))
+            .map_err(OpenFailure::NoThread)?;
+        match answer.recv_timeout(deadline) {
+            Ok(Ok(found)) => {
+                Ok((Self { shared, clock, deadline, inline: None, thread: Mutex::new(Some(thread)) }, found))
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(RecvTimeoutError::Disconnected) => Err(OpenFailure::Panicked),
+            Err(RecvTimeoutError::Timeout) => {
+                shared.lock().closing = true; // should it ever open
+                Err(OpenFailure::Hung(deadline))
+            }
+        }
+    }
+
+    /// Hands over values for the next batch. Does not block and does not fail.
+    pub(crate) fn offer(&self, values: impl IntoIterator<Item = KeyValue>) {
+        let now = self.clock.monotonic();
+        let mut state = self.shared.lock();
+        if state.busy_since.is_some_and(|since| now.saturating_sub(since) > self.deadline) {
+            state.give_up(format!("the cursor store took more than {:?} over one batch", self.deadline));
+        }
+        if state.given_up.is_some() {
+            return;
+        }
+        state.waiting.extend(values);
+        if let Some(store) = &self.inline {
+            let values: Vec<_> = std::mem::take(&mut state.waiting).into_iter().collect();
+            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            match store_caught(&mut **store, &values) {
+                Ok(()) => state.batches += u64::from(!values.is_empty()),
+                Err(error) => state.give_up(error.to_string()),
+            }
+        } else {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Why the store is not used any more, if so.
+    pub(crate) fn given_up(&self) -> Option<Arc<str>> {
+        self.shared.lock().given_up.clone()
+    }
+
+    /// Batches stored.
+    pub(crate) fn batches(&self) -> u64 {
+        self.shared.lock().batches
+    }
+
+    /// Lets the store take what waits, for at most `patience`, and closes it.
+    pub(crate) fn close(&self, patience: Duration) {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let working = |state: &mut State| !state.ended;
+        let state = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, working);
+        if state.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            return; // it hangs: leave it behind
+        }
+        let _ = thread.join();
+    }
+}
+
+/// The store's thread: opens it, answers with what it has, then stores one batch after the other.
+fn run(open: &OpenStore, opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>, shared: &Shared, clock: &dyn Clock) {
+    let (mut store, found) = match open_caught(open) {
+        Ok(opened) => opened,
+        Err(failure) => {
+            let _ = opened.send(Err(failure));
+            return;
+        }
+    };
+    if opened.send(Ok(found)).is_err() {
+        return; // nobody waits any more: it took too long
+    }
+    let why = loop {
+        let Some(values) = shared.next_batch(clock) else { break "closed".to_owned() };
+        let stored = store_caught(&mut *store, &values);
+        let mut state = shared.lock();
+        state.busy_since = None;
+        match stored {
+            Ok(()) => state.batches += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    // Dropping a store may panic as well as using it.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
+    let mut state = shared.lock();
+    state.give_up(why);
+    state.ended = true;
+    shared.changed.notify_all();
+}
+
+fn open_caught(open: &OpenStore) -> Result<(Box<dyn CursorStore>, Vec<KeyValue>), OpenFailure> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut store = open()?;
+        let found = store.load()?;
+        Ok((store, found))
+    }));
+    opened.unwrap_or(Err(OpenFailure::Panicked))
+}
+
+fn store_caught(store: &mut dyn CursorStore, values: &[KeyValue]) -> Result<(), StoreError> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let stored = catch_unwind(AssertUnwindSafe(|| store.store(values)));
+    stored.unwrap_or_else(|_| Err(StoreError("it panicked".into())))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until there is something to store. `None` when there will not be.
+    fn next_batch(&self, clock: &dyn Clock) -> Option<Vec<KeyValue>> {
+        let idle = |state: &mut State| state.waiting.is_empty() && !state.closing && state.given_up.is_none();
+        let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.is_empty() || state.given_up.is_some() {
+            return None;
+        }
+        state.busy_since = Some(clock.monotonic());
+        Some(std::mem::take(&mut state.waiting).into_iter().collect())
+    }
+}
+
+impl State {
+    fn give_up(&mut self, why: String) {
+        if self.given_up.is_none() {
+            if !self.closing {
+                tracing::warn!(why, "going on without the cursor store");
+            }
+            self.given_up = Some(why.into());
+        }
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock};
+    use crate::queue::cursor_store::StoreChoice;
+    use crate::queue::mem_store::MemStore;
+    use std::path::Path;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Does what it is told at each batch.
+    struct Unruly {
+        inner: MemStore,
+        act: Arc<dyn Fn() + Send + Sync>,
+        refuses: bool,
+    }
+
+    impl CursorStore for Unruly {
+        fn name(&self) -> &'static str {
+            "unruly"
+        }
+
+        fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
+            self.inner.load()
+        }
+
+        fn store(&mut self, values: &[KeyValue]) -> Result<(), StoreError> {
+            (self.act)();
+            if self.refuses { Err(StoreError("no".into())) } else { self.inner.store(values) }
+        }
+    }
+
+    fn unruly(inner: &MemStore, refuses: bool, act: impl Fn() + Send + Sync + 'static) -> OpenStore {
+        let (inner, act): (_, Arc<dyn Fn() + Send + Sync>) = (inner.clone(), Arc::new(act));
+        Arc::new(move || Ok(Box::new(Unruly { inner: inner.clone(), act: Arc::clone(&act), refuses })))
+    }
+
+    fn open(open: OpenStore) -> Result<(StoreKeeper, Vec<KeyValue>), OpenFailure> {
+        StoreKeeper::open(open, Arc::new(SystemClock::new()), PATIENCE, false)
+    }
+
+    fn value(n: u8) -> KeyValue {
+        (vec![n % 3], vec![n])
+    }
+
+    #[test]
+    fn what_is_offered_is_there_after_a_close_and_the_latest_value_wins() {
+        let store = MemStore::default();
+        let (keeper, found) = open(StoreChoice::Memory(store.clone()).opener(Path::new(""))).expect("it opens");
+        assert_eq!(found, []);
+        (0..60).for_each(|n| keeper.offer([value(n)]));
+        keeper.close(PATIENCE);
+        let (_, found) = open(StoreChoice::Memory(store).opener(Path::new(""))).expect("it opens");
+        assert_eq!(found, [value(57), value(58), value(59)]);
+    }
+
+    #[test]
+    fn offers_made_while_the_store_is_busy_are_one_batch() {
+        let (enter, entered) = sync_channel(1);
+        let (leave, left) = sync_channel::<()>(1);
+        let left = Mutex::new(left);
+        let store = unruly(&MemStore::default(), false, move || {
+            let _ = enter.send(());
+            let _ = left.lock().expect("one thread").recv();
+        });
+        let (keeper, _) = open(store).expect("it opens");
+        keeper.offer([value(0)]);
+        entered.recv().expect("the store has the first batch");
+        for n in 0..10_000u16 {
+            keeper.offer([value(n as u8)]);
+        }
+        drop(leave); // lets it go on for good
+        keeper.close(PATIENCE);
+        assert_eq!(keeper.batches(), 2);
+    }
+
+    #[test]
+    fn a_store_that_hangs_at_open_is_left_behind() {
+        let hangs: OpenStore = Arc::new(|| {
+            loop {
+                std::thread::park()
+            }
+        });
+        let opened = StoreKeeper::open(hangs, Arc::new(SystemClock::new()), SOON, false);
+        assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
+    }
+
+    #[test]
+    fn a_store_that_refuses_or_panics_at_open_says_so() {
+        assert!(matches!(open(Arc::new(|| Err(StoreError("full".into())))), Err(OpenFailure::Refused(_))));
+        assert!(matches!(open(Arc::new(|| panic!("of its own accord"))), Err(OpenFailure::Panicked)));
+    }
+
+    #[test]
+    fn a_store_that_refuses_or_panics_later_is_given_up_and_offers_go_nowhere() {
+        for store in [
+            unruly(&MemStore::default(), true, || ()),
+            unruly(&MemStore::default(), false, || panic!("of its own accord")),
+        ] {
+            let (keeper, _) = open(store).expect("it opens");
+            keeper.offer([value(1)]);
+            keeper.close(PATIENCE);
+            assert!(keeper.given_up().is_some_and(|why| why.contains("refused")));
+            keeper.offer([value(2)]);
+            assert!(keeper.shared.lock().waiting.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_store_that_hangs_over_a_batch_is_given_up_after_the_deadline_and_holds_up_nobody() {
+        let (enter, entered) = sync_channel(1);
+        let store = unruly(&MemStore::default(), false, move || {
+            let _ = enter.send(());
+            loop {
+                std::thread::park();
+            }
+        });
+        let clock = ManualClock::at(0);
+        let (keeper, _) = StoreKeeper::open(store, Arc::new(clock.clone()), PATIENCE, false).expect("it opens");
+        keeper.offer([value(1)]);
+        entered.recv().expect("the store has the batch");
+        clock.advance(PATIENCE);
+        keeper.offer([value(2)]);
+        assert_eq!(keeper.given_up(), None, "still within its time");
+        clock.advance(SOON);
+        keeper.offer([value(2)]);
+        assert!(keeper.given_up().is_some());
+        keeper.close(SOON);
+    }
+}

@@ -1,0 +1,375 @@
+use super::*;
+use crate::clock::ManualClock;
+use crate::disk::Disk;
+use crate::disk::counted::CountedDisk;
+use crate::disk::mem::MemDisk;
+use crate::{LogOptions, Payload};
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
+
+fn of_records(records_max: u64) -> BatchLimits {
+    BatchLimits { records_max, ..ANY }
+}
+
+fn open_with(disk: &Arc<dyn Disk>, clock: &ManualClock, options: QueueOptions) -> Queues {
+    let log = LogOptions { segment_bytes: 8 << 10, budget_bytes: 1 << 20, ..LogOptions::small() };
+    Queues::open(Arc::clone(disk), Arc::new(clock.clone()), Path::new("data"), log, options).expect("it opens")
+}
+
+fn open(disk: &Arc<dyn Disk>) -> Queues {
+    open_with(disk, &ManualClock::at(1_000_000), QueueOptions::inline())
+}
+
+fn mem() -> Arc<dyn Disk> {
+    Arc::new(MemDisk::new())
+}
+
+/// Appends one frame of ten-byte records.
+fn append(queues: &Queues, stream: &str, records: u32) {
+    let bytes = (0..records * 10).map(|n| n as u8).collect();
+    queues.log().append_wait(stream, vec![Payload { bytes, records }]).expect("it is taken");
+}
+
+fn hook(queues: &Queues) -> Queue {
+    queues.queue("hook", "acme", Start::Earliest).expect("it is made")
+}
+
+fn next(queue: &Queue, records: u64) -> Batch {
+    queue.next_batch(of_records(records)).expect("memory reads").expect("something waits")
+}
+
+/// Plans at once.
+fn plan(queue: &Queue, batch: &Batch) {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&heard);
+    queue.plan(
+        batch,
+        Box::new(move |result| {
+            result.expect("the plan is durable");
+            theirs.fetch_add(1, Ordering::SeqCst);
+        }),
+    );
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn records_come_in_order_and_settle_out_of_order_and_a_restart_goes_on_behind_them() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    (0..10).for_each(|_| append(&queues, "acme", 10));
+    let batches: Vec<_> = (0..4).map(|_| next(&queue, 25)).collect();
+    assert_eq!(batches.iter().map(|batch| batch.offsets.clone()).collect::<Vec<_>>(), [0..25, 25..50, 50..75, 75..100]);
+    assert_eq!(batches[1].slices.len(), 3);
+    assert_eq!(batches[1].bytes, 250);
+    assert!(!queue.has_more());
+    assert!(queue.next_batch(ANY).expect("memory reads").is_none());
+    for n in [3, 1, 0] {
+        queue.settle(&batches[n], Settled::Delivered);
+    }
+    assert_eq!((queue.cursor().low, queue.lag().records, queue.lag().bytes, queue.lag().in_flight), (50, 25, 250, 25));
+    queues.close().expect("memory closes");
+    drop((queue, queues));
+
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    assert_eq!(next(&queue, 100).offsets, 50..75);
+    let balance = queue.balance();
+    assert!(balance.closes(), "{balance:?}");
+    assert_eq!((balance.accepted.bytes, balance.delivered.records, balance.pending.bytes), (1000, 75, 250));
+}
+
+#[test]
+fn limits_hold_in_records_and_bytes_and_a_single_record_is_always_taken() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    let bytes = |bytes_max| BatchLimits { bytes_max, ..ANY };
+    let sizes = [bytes(95), bytes(3), bytes(100), of_records(7), of_records(0), ANY]
+        .map(|limits| queue.next_batch(limits).expect("memory reads").expect("more").bytes);
+    assert_eq!(sizes, [90, 10, 100, 70, 10, 720]);
+}
+
+#[test]
+fn a_new_queue_starts_where_it_is_told_and_an_old_one_where_it_is() {
+    let disk = mem();
+    let queues = open(&disk);
+    append(&queues, "acme", 10);
+    let start = |name: &str, start| queues.queue(name, "acme", start).expect("it is made").cursor().low;
+    assert_eq!(start("now", Start::Now), 10);
+    assert_eq!(start("earliest", Start::Earliest), 0);
+    assert_eq!(start("at", Start::At(4)), 4);
+    assert_eq!(start("beyond", Start::At(99)), 10);
+    append(&queues, "acme", 10);
+    assert_eq!(start("now", Start::Now), 10, "it was seen before");
+    drop(queues);
+    let queues = open(&disk);
+    assert_eq!(queues.queue("now", "acme", Start::Now).expect("it is known").cursor().low, 10, "a crash later, too");
+    assert!(queues.destination_known("at") && !queues.destination_known("nobody"));
+    assert_eq!(queues.all().len(), 4);
+}
+
+#[test]
+fn a_queue_may_be_made_before_its_stream_and_is_woken_by_the_first_record() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&woken);
+    queue.on_more(Arc::new(move || {
+        theirs.fetch_add(1, Ordering::SeqCst);
+    }));
+    assert!(!queue.has_more() && queue.ready_in_memory());
+    append(&queues, "other", 1);
+    assert_eq!(woken.load(Ordering::SeqCst), 0);
+    append(&queues, "acme", 5);
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    let batch = next(&queue, 9);
+    assert_eq!(batch.offsets, 0..5);
+    queue.release(&batch);
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
+    queue.release(&batch);
+    assert_eq!(woken.load(Ordering::SeqCst), 2, "given back once");
+}
+
+#[test]
+fn names_that_could_not_be_part_of_an_id_are_refused() {
+    let queues = open(&mem());
+    for name in ["", "a.b", "ü", "!plans", &"x".repeat(41)] {
+        assert!(matches!(queues.queue(name, "acme", Start::Now), Err(QueueError::BadName { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_planned_batch_comes_again_after_a_crash_with_the_same_id_and_records() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    queue.set_settings_revision(3);
+    append(&queues, "acme", 100);
+    let batches: Vec<_> = [10, 20, 30].into_iter().map(|records| next(&queue, records)).collect();
+    batches.iter().for_each(|batch| plan(&queue, batch));
+    plan(&queue, &batches[0]); // again: nothing more to do
+    queue.settle(&batches[1], Settled::Delivered);
+    queues.tick().expect("memory writes");
+    queue.settle(&batches[0], Settled::Delivered); // not durable: it will come again
+    drop((queue, queues));
+
+    let queues = open(&disk);
+    assert_eq!(queues.stats().plans_resumed, 2);
+    let queue = hook(&queues);
+    queue.set_settings_revision(4);
+    for before in [&batches[0], &batches[2]] {
+        let again = next(&queue, 1);
+        assert_eq!((&again.id, &again.offsets), (&before.id, &before.offsets));
+        assert!(again.planned);
+        assert_eq!(again.settings_revision, 3, "finished under the settings it was made with");
+        plan(&queue, &again);
+        queue.settle(&again, Settled::Delivered);
+    }
+    assert_eq!(next(&queue, 9).settings_revision, 4);
+    assert_eq!(queue.cursor().low, 60);
+    assert!(queue.balance().closes());
+}
+
+#[test]
+fn plans_are_let_go_one_tick_after_the_cursor_that_settled_them() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    let mark = || queues.next_plan_mark();
+    for n in 0..5 {
+        let batch = next(&queue, 10);
+        plan(&queue, &batch);
+        assert_eq!(mark(), n, "nothing is let go while it is open");
+        queues.tick().expect("memory writes");
+        assert_eq!(mark(), n);
+        queue.settle(&batch, Settled::Delivered);
+        queues.tick().expect("memory writes");
+        assert_eq!(mark(), n + 1, "for the next tick to write");
+    }
+}
+
+#[test]
+fn settled_segments_go_after_the_floor_that_says_so_and_only_then() {
+    let disk = mem();
+    let queues = open(&disk);
+    let (fast, slow) = (hook(&queues), queues.queue("slow", "acme", Start::Earliest).expect("it is made"));
+    (0..40).for_each(|_| append(&queues, "acme", 100));
+    let segments = queues.log().stats().segments;
+    while let Some(batch) = fast.next_batch(ANY).expect("memory reads") {
+        fast.settle(&batch, Settled::Delivered);
+    }
+    queues.tick().expect("memory writes");
+    queues.log().housekeep();
+    assert_eq!(queues.log().stats().segments, segments, "the slow one needs them");
+    while let Some(batch) = slow.next_batch(ANY).expect("memory reads") {
+        slow.settle(&batch, Settled::Delivered);
+    }
+    queues.log().housekeep();
+    assert_eq!(queues.log().stats().segments, segments, "not durable yet");
+    queues.tick().expect("memory writes");
+    queues.log().housekeep();
+    assert!(queues.log().stats().segments < segments);
+}
+
+#[test]
+fn a_stream_without_a_queue_is_kept_for_the_replay_window_only_and_our_own_streams_for_ever() {
+    let disk = mem();
+    let queues = open(&disk);
+    for stream in ["unrouted", "!rejects/acme", "!dead/hook"] {
+        (0..40).for_each(|_| append(&queues, stream, 100));
+    }
+    queues.tick().expect("memory writes");
+    (0..3).for_each(|_| queues.log().housekeep());
+    let first_kept = |stream| queues.log().first_kept(queues.log().stream(stream).expect("it was appended to"));
+    assert!(first_kept("unrouted") > 0 && first_kept("!rejects/acme") > 0);
+    assert_eq!(first_kept("!dead/hook"), 0);
+}
+
+#[test]
+fn ten_thousand_settles_cost_one_sync_and_a_tick_without_news_none() {
+    let counted = CountedDisk::new(mem());
+    let disk: Arc<dyn Disk> = Arc::new(counted.clone());
+    let store = MemStore::default();
+    let options = QueueOptions { store: StoreChoice::Memory(store), ..QueueOptions::inline() };
+    let queues = open_with(&disk, &ManualClock::at(0), options);
+    let queue = hook(&queues);
+    (0..100).for_each(|_| append(&queues, "acme", 100));
+    queues.tick().expect("memory writes");
+    let (before, batches) = (counted.counts(), queues.stats().store_batches);
+    for _ in 0..10_000 {
+        let batch = next(&queue, 1);
+        queue.settle(&batch, Settled::Delivered);
+    }
+    queues.tick().expect("memory writes");
+    assert_eq!((counted.counts() - before).file_syncs, 1);
+    assert_eq!(queues.stats().store_batches, batches + 1);
+
+    let before = counted.counts();
+    queues.tick().expect("memory writes");
+    let counts = counted.counts() - before;
+    assert_eq!((counts.file_syncs, counts.writes, queues.stats().store_batches), (0, 0, batches + 1));
+}
+
+#[test]
+fn a_hint_that_continues_the_floor_is_believed_and_one_of_another_time_is_not() {
+    let disk = MemDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let store = MemStore::default();
+    let options = || QueueOptions { store: StoreChoice::Memory(store.clone()), ..QueueOptions::inline() };
+    let queues = open_with(&shared, &ManualClock::at(0), options());
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    queues.tick().expect("memory writes");
+    let read = |path: &str| crate::disk::read_all(&*disk.open(path.as_ref()).expect("it is there")).expect("memory");
+    let old_floor = read("data/floor");
+    let batch = next(&queue, 40);
+    queue.settle(&batch, Settled::Delivered);
+    queues.tick().expect("memory writes");
+    drop((queue, queues));
+
+    // The floor loses its last tick: what the store remembers goes on from there.
+    let file = disk.open("data/floor".as_ref()).expect("it is there");
+    file.write_all_at(&[std::io::IoSlice::new(&old_floor)], 0).expect("memory writes");
+    let queues = open_with(&shared, &ManualClock::at(0), options());
+    assert_eq!((hook(&queues).cursor().low, queues.stats().hints_taken), (40, 1));
+    assert!(hook(&queues).balance().closes());
+    drop(queues);
+
+    // A log that is new knows nothing of it.
+    let queues = open_with(&mem(), &ManualClock::at(0), options());
+    append(&queues, "acme", 100);
+    assert_eq!(hook(&queues).cursor().low, 0);
+}
+
+#[test]
+fn the_age_of_the_oldest_record_is_told_also_where_nothing_was_read() {
+    let disk = mem();
+    let clock = ManualClock::at(1_000_000);
+    let queues = open_with(&disk, &clock, QueueOptions::inline());
+    let queue = hook(&queues);
+    assert_eq!(queue.lag().oldest_age_ms, None);
+    append(&queues, "acme", 10);
+    clock.advance(Duration::from_secs(5));
+    append(&queues, "acme", 10);
+    assert_eq!(queue.lag().oldest_age_ms, Some(5_000));
+    let batch = next(&queue, 10);
+    queue.settle(&batch, Settled::Delivered);
+    assert_eq!(queue.lag().oldest_age_ms, Some(0));
+    let batch = next(&queue, 10);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(queue.lag().oldest_age_ms, Some(1_000), "in flight is not delivered");
+    queue.settle(&batch, Settled::Delivered);
+    assert_eq!(queue.lag().oldest_age_ms, None);
+}
+
+#[test]
+fn a_second_set_on_the_directory_is_refused_and_told_who_holds_it() {
+    let disk = mem();
+    let _queues = open(&disk);
+    let options = (LogOptions::small(), QueueOptions::inline());
+    let second = Queues::open(disk, Arc::new(ManualClock::at(0)), Path::new("data"), options.0, options.1);
+    let error = second.err().expect("it is held").to_string();
+    assert!(error.contains("forebay") && error.contains("stop it first"), "{error}");
+}
+
+#[test]
+fn a_purge_settles_what_nobody_took() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    append(&queues, "acme", 10);
+    let batch = next(&queue, 5);
+    assert_eq!(queue.settle_range(5..1_000, Settled::Purged), 15, "never beyond the durable tail");
+    assert!(!queue.has_more());
+    queue.settle(&batch, Settled::Delivered);
+    let balance = queue.balance();
+    assert!(balance.closes());
+    assert_eq!((balance.purged.records, balance.purged.bytes, balance.delivered.bytes), (15, 150, 50));
+}
+
+#[test]
+fn with_threads_everything_works_by_itself() {
+    let disk = mem();
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    let options = QueueOptions {
+        store: StoreChoice::Memory(MemStore::default()),
+        tick: Duration::from_millis(1),
+        ..QueueOptions::default()
+    };
+    let log = LogOptions { inline: false, ..LogOptions::small() };
+    let queues = Queues::open(Arc::clone(&disk), clock, Path::new("data"), log, options).expect("it opens");
+    let queue = hook(&queues);
+    let (more, arrived) = std::sync::mpsc::sync_channel(1);
+    queue.on_more(Arc::new(move || {
+        let _ = more.try_send(());
+    }));
+    for _ in 0..50 {
+        append(&queues, "acme", 10);
+        arrived.recv_timeout(Duration::from_secs(30)).expect("it wakes");
+        let batch = next(&queue, 10);
+        let (planned, is_planned) = std::sync::mpsc::sync_channel(1);
+        queue.plan(&batch, Box::new(move |result| planned.send(result).expect("somebody listens")));
+        is_planned.recv_timeout(Duration::from_secs(30)).expect("it answers").expect("the plan is durable");
+        queue.settle(&batch, Settled::Delivered);
+    }
+    queues.close().expect("memory closes");
+    drop((queue, queues));
+    let queues = open(&disk);
+    assert_eq!(hook(&queues).cursor().low, 500);
+    assert_eq!(queues.stats().plans_resumed, 0);
+}
+
+#[test]
+fn an_idle_queue_is_small() {
+    // The entries of the floor, of the index by name, stream and number, and the two names come on top: about 500.
+    let bytes = size_of::<Inner>() + size_of::<floor_file::FloorEntry>();
+    assert!(bytes <= 900, "{bytes} bytes");
+}
