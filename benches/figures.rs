@@ -3,8 +3,16 @@
 //! Prints one line of JSON for each figure. Machines are shared and noisy, so a figure is a ratio against a baseline
 //! that ran interleaved with it, and the median of several rounds. Nothing here asserts: `met` says how it stands.
 
+#[path = "figures/ack_latency.rs"]
+mod ack_latency;
 #[path = "figures/append.rs"]
 mod append;
+#[path = "figures/end_to_end.rs"]
+mod end_to_end;
+#[path = "figures/idle.rs"]
+mod idle;
+#[path = "figures/load.rs"]
+mod load;
 #[path = "figures/open_time.rs"]
 mod open_time;
 #[path = "figures/report.rs"]
@@ -20,6 +28,10 @@ type Measurement = (&'static str, fn() -> Vec<Figure>);
 const MEASUREMENTS: &[Measurement] = &[
     ("append_throughput", append::throughput),
     ("append_latency", append::latency),
+    ("end_to_end_cpu", end_to_end::plain),
+    ("end_to_end_cpu_gzip", end_to_end::gzip),
+    ("ack_latency", ack_latency::measure),
+    ("idle_destination", idle::measure),
     ("open_time", open_time::measure),
 ];
 

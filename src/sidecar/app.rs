@@ -1,3 +1,141 @@
-//! app
+//! The whole sidecar: the one place that wires its parts, starts them in order and stops them in order.
+//!
+//! Starting: the log first, then what drains it, then what shows it, and the way in last, so that nothing arrives
+//! before it can be kept. Stopping: the way in and the deliveries at once, within the grace; then the queues are
+//! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
+mod pages;
 pub mod readings;
+mod start;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay::Queues;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::api::{Api, ReadError, lag::Reading};
+use crate::config::{Config, Listen};
+use crate::delivery::Delivery;
+use crate::ingest;
+use crate::shutdown::{self, Shutdown, Signals};
+use crate::telemetry;
+
+pub use start::StartError;
+
+/// Runs the sidecar until a signal stops it. Returns the code to exit with.
+#[must_use]
+pub fn run(config: Config) -> ExitCode {
+    telemetry::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&StartError::Runtime(e)),
+    };
+    let ended = runtime.block_on(async {
+        let (stop, shutdown) = shutdown::channel();
+        let signals = Signals::install().map_err(StartError::Runtime)?;
+        tokio::spawn(signals.obey(stop));
+        Sidecar::start(config, shutdown).await.map(Sidecar::run_until_stopped)?.await.map_err(StartError::Stop)
+    });
+    // Requests that were cut off must not hold the process: whatever they were, they will be repeated.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failed(&e),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = format!("forebay: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // Standard error may be closed; the exit code still says it.
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::FAILURE
+}
+
+/// A sidecar that runs.
+pub struct Sidecar {
+    queues: Queues,
+    delivery: Arc<Delivery>,
+    api: Api,
+    ingest: JoinHandle<ingest::Ended>,
+    /// What shows it: ended last.
+    pages: pages::Pages,
+    addresses: Addresses,
+    grace: Duration,
+    shutdown: Shutdown,
+}
+
+/// Where it listens: what was asked for, with the ports that were chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// SDKs.
+    pub ingest: SocketAddr,
+    /// Operators.
+    pub grpc: Listen,
+    /// Metrics and health.
+    pub admin: Listen,
+}
+
+/// The sidecar stopped, and its last words could not be written down. Nothing acknowledged is lost by that.
+#[derive(Debug, thiserror::Error)]
+#[error("the sidecar stopped without sealing its log; the next start recovers, nothing acknowledged is lost")]
+pub struct StopError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl Sidecar {
+    /// Starts all of it. When it returns, SDKs can post.
+    ///
+    /// # Errors
+    /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
+    pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+        start::start(config, shutdown).await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Lag and books of every destination, as the API tells them.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub async fn reading(&self) -> Result<Arc<Reading>, ReadError> {
+        self.api.reading().await
+    }
+
+    /// Runs until it is told to stop, then stops in order.
+    ///
+    /// # Errors
+    /// When the log could not be sealed.
+    pub async fn run_until_stopped(self) -> Result<(), StopError> {
+        self.shutdown.requested().await;
+        let Self { queues, delivery, api: _, ingest, pages, grace, .. } = self;
+        let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
+        match ended {
+            Ok(ended) if ended.cut > 0 => warn!(connections = ended.cut, "connections were busy beyond the grace: cut"),
+            Ok(_) => {}
+            Err(e) => error!(error = %e, "the way in ended badly"),
+        }
+        if !cut_off.is_empty() {
+            warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
+        }
+        let closed = tokio::task::spawn_blocking(move || queues.close()).await;
+        pages.end().await;
+        match closed {
+            Ok(Ok(())) => info!("stopped; everything is written down"),
+            Ok(Err(e)) => return Err(StopError(e.into())),
+            Err(e) => return Err(StopError(e.into())),
+        }
+        Ok(())
+    }
+}

@@ -30,6 +30,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the sidecar until it is told to stop.
+    Run(args::ConfigArgs),
     /// Checks a configuration and reports every mistake at once.
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
@@ -44,6 +46,10 @@ where
 {
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
+            Command::Run(args) => match check::load(&args.config) {
+                Ok(config) => crate::app::run(config),
+                Err(code) => code,
+            },
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => code_of(lag::run(args)),
         },

@@ -11,3 +11,5 @@ pub mod webhook;
 pub(crate) mod receiver;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! The world around the sidecar in the figures: senders that post like SDKs, a receiver that takes everything, and the
+//! real binary as a process of its own, whose CPU and memory the kernel counts.
+//!
+//! Threads and plain sockets: the harness must cost less than what it measures.
+
+use forebay::clock::{Clock, SystemClock};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub(crate) const SDK_KEY: &str = "figures-sdk-key";
+
+/// A server that reads requests whole, parses no body, and answers 200 with nothing.
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    pub(crate) requests: Arc<AtomicU64>,
+    pub(crate) bytes: Arc<AtomicU64>,
+}
+
+impl Receiver {
+    /// Runs until the process ends; its threads are few and end with their connections.
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let receiver =
+            Self { address: listener.local_addr().expect("bound"), requests: Arc::default(), bytes: Arc::default() };
+        let (requests, bytes) = (Arc::clone(&receiver.requests), Arc::clone(&receiver.bytes));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (requests, bytes) = (Arc::clone(&requests), Arc::clone(&bytes));
+                std::thread::spawn(move || {
+                    // A connection that ends is how each of them ends.
+                    let _ = serve(stream, &requests, &bytes);
+                });
+            }
+        });
+        receiver
+    }
+}
+
+fn serve(stream: TcpStream, requests: &AtomicU64, bytes: &AtomicU64) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut input = BufReader::with_capacity(256 << 10, stream);
+    while let Some(body) = head(&mut input)? {
+        skip(&mut input, body)?;
+        requests.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(body as u64, Ordering::Relaxed);
+        out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
+/// Reads a head; returns the body's length, or `None` at the end of the connection.
+fn head(input: &mut impl BufRead) -> io::Result<Option<usize>> {
+    let mut line = Vec::with_capacity(128);
+    let mut length = 0;
+    let mut lines = 0;
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        if line == b"\r\n" && lines > 0 {
+            return Ok(Some(length));
+        }
+        lines += 1;
+        let text = line.to_ascii_lowercase();
+        if let Some(value) = text.strip_prefix(b"content-length:") {
+            length = String::from_utf8_lossy(value).trim().parse().map_err(io::Error::other)?;
+        }
+    }
+}
+
+fn skip(input: &mut impl BufRead, mut bytes: usize) -> io::Result<()> {
+    while bytes > 0 {
+        let n = input.fill_buf()?.len().min(bytes);
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        input.consume(n);
+        bytes -= n;
+    }
+    Ok(())
+}
+
+/// What senders did.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub(crate) requests: u64,
+    pub(crate) refused: u64,
+    pub(crate) seconds: f64,
+    /// Time of each answer, in seconds.
+    pub(crate) latencies: Vec<f64>,
+}
+
+/// How senders post.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) connections: usize,
+    pub(crate) impressions: usize,
+    pub(crate) time: Duration,
+    /// Requests a second over all connections; as fast as answers come where there is none.
+    pub(crate) rate: Option<f64>,
+}
+
+impl Load {
+    /// Posts to `address` for the time given, one request at a time on each connection.
+    pub(crate) fn run(self, address: SocketAddr) -> Sent {
+        let request: Arc<[u8]> = request(self.impressions).into();
+        let clock = Arc::new(SystemClock::new());
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders: Vec<JoinHandle<Sent>> = (0..self.connections)
+            .map(|i| {
+                let (request, clock, stop) = (Arc::clone(&request), Arc::clone(&clock), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    send(address, &request, self.pauses(i), &*clock, &stop).expect("the server stays")
+                })
+            })
+            .collect();
+        std::thread::sleep(self.time);
+        stop.store(true, Ordering::Relaxed);
+        let mut all = Sent::default();
+        for sender in senders {
+            let one = sender.join().expect("no panic");
+            all.requests += one.requests;
+            all.refused += one.refused;
+            all.latencies.extend(one.latencies);
+        }
+        all.seconds = clock.monotonic().as_secs_f64();
+        all
+    }
+
+    /// The start and the distance of this connection's requests.
+    fn pauses(&self, i: usize) -> Option<(Duration, Duration)> {
+        let every = Duration::from_secs_f64(self.connections as f64 / self.rate?);
+        Some((every.mul_f64(i as f64 / self.connections as f64), every))
+    }
+}
+
+fn send(
+    address: SocketAddr,
+    request: &[u8],
+    pauses: Option<(Duration, Duration)>,
+    clock: &dyn Clock,
+    stop: &AtomicBool,
+) -> io::Result<Sent> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut input = BufReader::new(stream);
+    let mut sent = Sent::default();
+    let mut status = String::new();
+    let mut due = pauses.map(|(first, _)| first);
+    while !stop.load(Ordering::Relaxed) {
+        if let (Some(at), Some((_, every))) = (due, pauses) {
+            std::thread::sleep(at.saturating_sub(clock.monotonic()));
+            due = Some(at + every);
+        }
+        // From when it was due, so that a server that stalls pays for those that wait behind.
+        let from = due.zip(pauses).map_or_else(|| clock.monotonic(), |(next, (_, every))| next - every);
+        out.write_all(request)?;
+        status.clear();
+        input.read_line(&mut status)?;
+        let body = head(&mut input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        skip(&mut input, body)?;
+        sent.latencies.push((clock.monotonic() - from).as_secs_f64());
+        sent.requests += 1;
+        sent.refused += u64::from(status.get(9..10) != Some("2"));
+    }
+    Ok(sent)
+}
+
+/// A bulk as Node's SDK writes it.
+fn request(impressions: usize) -> Vec<u8> {
+    let mut groups: Vec<String> = Vec::new();
+    for flag in 0..impressions.div_ceil(10) {
+        let of_flag = (flag * 10..impressions.min(flag * 10 + 10)).map(|i| {
+            format!(r#"{{"k":"user-{i:06}","t":"on","m":1795450894053,"c":1700000000001,"r":"default rule"}}"#)
+        });
+        groups.push(format!(r#"{{"f":"exp_checkout_{flag}","i":[{}]}}"#, of_flag.collect::<Vec<_>>().join(",")));
+    }
+    let body = format!("[{}]", groups.join(","));
+    let head = format!(
+        "POST /api/testImpressions/bulk HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {SDK_KEY}\r\n\
+         content-type: application/json\r\nsplitsdkversion: nodejs-11.11.2\r\nsplitsdkmachinename: bench\r\n\
+         splitsdkmachineip: 10.0.0.1\r\nsplitsdkimpressionsmode: DEBUG\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body.into_bytes()].concat()
+}
+
+/// The real binary.
+pub(crate) struct Sidecar {
+    child: Child,
+    pub(crate) ingest: SocketAddr,
+    admin: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Sidecar {
+    /// Starts it with these `[[destinations]]` and waits until it is ready.
+    pub(crate) fn start(destinations: &str) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
+        let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
+        let config = format!(
+            "data_dir = \"data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n[grpc]\nlisten = \"{grpc}\"\n\
+             [log]\nreplay_window = \"0s\"\n\
+             [[environments]]\nid = \"bench\"\nname = \"bench\"\nsdk_keys = [\"{SDK_KEY}\"]\n{destinations}"
+        );
+        let path = dir.path().join("forebay.toml");
+        write(&path, &config);
+        let child = Command::new(env!("CARGO_BIN_EXE_forebay"))
+            .args(["run", "--config"])
+            .arg(&path)
+            .env("FOREBAY_LOG", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let sidecar = Self { child, ingest, admin, _dir: dir };
+        for _ in 0..400 {
+            if sidecar.page("/readyz").is_some_and(|page| page.starts_with("HTTP/1.1 200")) {
+                std::thread::sleep(Duration::from_secs(1)); // housekeeping takes its room ahead
+                return sidecar;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("the sidecar does not become ready");
+    }
+
+    /// Waits until nothing is pending.
+    pub(crate) fn drain(&self) {
+        while self.metric("forebay_lag_records") > 0.0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let page = self.page("/metrics").expect("the sidecar runs");
+        let of_name = page
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' ')));
+        of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        Some(page)
+    }
+
+    /// CPU seconds that the process has used, user and system.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = read(Path::new(&format!("/proc/{}/stat", self.child.id())));
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |i: usize| fields[i].parse::<f64>().expect("a number");
+        (ticks(11) + ticks(12)) / 100.0 // USER_HZ is 100 on Linux, whatever the kernel's own tick
+    }
+
+    /// Resident memory in MB: the most so far, and now.
+    pub(crate) fn memory_mb(&self) -> (f64, f64) {
+        let status = read(Path::new(&format!("/proc/{}/status", self.child.id())));
+        let kb = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel tells it");
+            line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number")
+        };
+        (kb("VmHWM:") / 1024.0, kb("VmRSS:") / 1024.0)
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // What it leaves behind goes with its directory.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `[[destinations]]` table for a webhook at this address.
+pub(crate) fn webhook(id: &str, address: SocketAddr, compression: &str) -> String {
+    format!(
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"bench\"]\ntype = \"webhook\"\nurl = \"http://{address}/\"\n\
+         compression = \"{compression}\"\n"
+    )
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness is no part of the house")]
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("writes");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness is no part of the house")]
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("the kernel tells it")
+}

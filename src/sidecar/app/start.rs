@@ -1,0 +1,276 @@
+//! Starts the sidecar's parts in order. Knows every part; holds none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::Disk;
+use forebay::disk::real::RealDisk;
+use forebay::{Log, LogOptions, QueueError, QueueOptions, Queues, Start as QueueStart};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use super::pages::Pages;
+use super::{Addresses, Sidecar, StopError, readings};
+use crate::api::readings::{LogReading, QueueReading, Sources};
+use crate::api::{Api, BindError, Listener, LocalListener};
+use crate::config::{Config, Destination, Listen, SinkConfig, Start};
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::queued::Queued;
+use crate::delivery::sink::{Environment as SinkEnvironment, Sink};
+use crate::delivery::source::{Limits as BatchLimits, Source};
+use crate::delivery::{Delivery, Settings};
+use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
+use crate::ready::Readiness;
+use crate::shutdown::Shutdown;
+use crate::sinks::file::FileSink;
+use crate::sinks::http::Tls;
+use crate::sinks::webhook::Webhook;
+
+/// Why the sidecar did not start (or, last, did not stop well).
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory, or what is in it.
+    #[error("can't open the data directory {}", dir.display())]
+    Data {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: forebay::OpenQueuesError,
+    },
+    /// A queue.
+    #[error("can't open the queue of destination {destination}")]
+    Queue {
+        /// The destination.
+        destination: String,
+        /// What is wrong.
+        source: QueueError,
+    },
+    /// An address for SDKs.
+    #[error("can't listen for sdks on {address}; is another sidecar running? choose another [ingest] listen")]
+    Ingest {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address for operators.
+    #[error("can't listen for operators")]
+    Bind(#[from] BindError),
+    /// The SDK keys.
+    #[error("the sdk keys can't be used")]
+    Environments(#[from] EnvironmentsError),
+    /// Threads or signals.
+    #[error("the operating system refuses what a process needs")]
+    Runtime(#[source] io::Error),
+    /// It started, ran, and stopped badly.
+    #[error(transparent)]
+    Stop(StopError),
+}
+
+/// What most of the parts need.
+struct Ground {
+    config: Config,
+    disk: Arc<RealDisk>,
+    clock: Arc<dyn Clock>,
+}
+
+pub(super) async fn start(config: Config, shutdown: Shutdown) -> Result<Sidecar, StartError> {
+    let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
+    let readiness = Readiness::new();
+    let opening = readiness.latch("the way in");
+    // Addresses first: a clash costs nothing then.
+    let config = &ground.config;
+    let ingest_listener = bind(config.ingest.listen).await?;
+    let grpc = LocalListener::bind(&config.grpc.listen).await?;
+    let http = Listener::bind(&Listen::Tcp(config.admin.listen)).await?;
+    let addresses = Addresses {
+        ingest: ingest_listener.local_addr().map_err(StartError::Runtime)?,
+        grpc: grpc.address().map_err(StartError::Runtime)?,
+        admin: http.address().map_err(StartError::Runtime)?,
+    };
+    let opener = Arc::clone(&ground);
+    let queues = tokio::task::spawn_blocking(move || open_queues(&opener))
+        .await
+        .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
+    let environments = environments(config)?;
+    let delivery = start_delivery(&ground, &queues)?;
+    for environment in environments.all() {
+        environment
+            .set_routed(config.destinations.iter().any(|d| d.environments.iter().any(|e| e == environment.id())));
+    }
+    let limits = IngestLimits {
+        body_bytes_max: config.ingest.body_bytes_max,
+        memory_bytes_max: config.ingest.memory_bytes_max,
+        ..IngestLimits::default()
+    };
+    let ingest = Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), environments, limits));
+    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness));
+    let pages = Pages::start(&api, grpc, http);
+    let grace = config.shutdown_grace;
+    let stop = shutdown.clone();
+    let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
+    drop(opening);
+    info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
+    Ok(Sidecar { queues, delivery, api, ingest: serving, pages, addresses, grace, shutdown })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Ingest { address, source })
+}
+
+/// Opens the data directory. Blocks: recovery reads.
+fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
+    let Ground { config, disk, clock } = ground;
+    let dir = &config.data_dir;
+    let options = log_options(config, budget_bytes(config, &**disk));
+    Queues::open(Arc::clone(disk) as Arc<dyn Disk>, Arc::clone(clock), dir, options, QueueOptions::default())
+        .map_err(|source| StartError::Data { dir: dir.clone(), source })
+}
+
+fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
+    let defaults = LogOptions::default();
+    let segment_bytes = u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX);
+    // What is stored of a body is no longer than the body and its headers, save for tiny impressions: half again is safe.
+    let append = config.ingest.body_bytes_max.saturating_add(config.ingest.body_bytes_max / 2).saturating_add(1 << 20);
+    LogOptions {
+        segment_bytes,
+        append_bytes_max: u32::try_from(append).unwrap_or(u32::MAX).min(512 << 20),
+        queue_bytes_max: usize::try_from(config.ingest.queue_bytes_max).unwrap_or(usize::MAX),
+        tail_cache_bytes: usize::try_from(config.log.tail_cache_bytes).unwrap_or(usize::MAX),
+        replay_window: config.log.replay_window,
+        budget_bytes: budget_bytes.max(u64::from(segment_bytes) * (defaults.reserve_segments as u64 + 2)),
+        ..defaults
+    }
+}
+
+/// What the log may take: of what is free, with what it takes already counted as free, so that a restart of a well
+/// filled log does not shrink it.
+fn budget_bytes(config: &Config, disk: &dyn Disk) -> u64 {
+    let log = config.data_dir.join("log");
+    let existing = |dir: &Path| dir.ancestors().find_map(|dir| disk.space(dir).ok());
+    // A relative path without a parent that exists is below the working directory.
+    let free =
+        existing(&config.data_dir).or_else(|| disk.space(Path::new(".")).ok()).map_or(u64::MAX, |space| space.free);
+    let size = |name: &String| disk.open(&log.join(name)).and_then(|file| file.len()).unwrap_or(0);
+    let taken: u64 = disk.list(&log).map_or(0, |names| names.iter().map(size).sum());
+    config.log.budget.bytes(free.saturating_add(taken))
+}
+
+fn environments(config: &Config) -> Result<Environments, EnvironmentsError> {
+    let keyed = |environment: &crate::config::Environment| {
+        (environment.id.clone(), environment.sdk_keys.iter().map(|key| key.reveal().clone()).collect::<Vec<_>>())
+    };
+    Environments::new(config.environments.iter().map(keyed))
+}
+
+/// Starts a loop for every destination, and says which queues nobody drains.
+fn start_delivery(ground: &Arc<Ground>, queues: &Queues) -> Result<Arc<Delivery>, StartError> {
+    let config = &ground.config;
+    let limits = BudgetLimits {
+        requests_max: config.delivery.requests_max as usize,
+        bytes_max: config.delivery.batch_memory_bytes,
+        ..BudgetLimits::default()
+    };
+    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock)));
+    let names: BTreeMap<&str, Arc<SinkEnvironment>> = config
+        .environments
+        .iter()
+        .map(|e| (e.id.as_str(), Arc::new(SinkEnvironment { id: e.id.clone(), name: e.name.clone() })))
+        .collect();
+    let tls = Arc::new(Tls::default());
+    for destination in &config.destinations {
+        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+        for environment in &destination.environments {
+            let start = match destination.start {
+                Start::Earliest => QueueStart::Earliest,
+                Start::Now => QueueStart::Now,
+            };
+            let queue = queues
+                .queue(&destination.id, environment, start)
+                .map_err(|source| StartError::Queue { destination: destination.id.clone(), source })?;
+            let Some(label) = names.get(environment.as_str()) else { continue };
+            sources.push(Arc::new(Queued::new(queue, queues.log().log_id(), Arc::clone(label))));
+        }
+        let started = delivery.start(&destination.id, sink(ground, destination, &tls), sources, settings(destination));
+        started.expect("check refuses two destinations of one id");
+    }
+    warn_of_orphans(config, queues);
+    Ok(delivery)
+}
+
+/// A destination taken out of the file is kept with all its records until it is purged: loudly, since it holds the disk.
+fn warn_of_orphans(config: &Config, queues: &Queues) {
+    let named: BTreeSet<(&str, &str)> =
+        config.destinations.iter().flat_map(|d| d.environments.iter().map(|e| (d.id.as_str(), e.as_str()))).collect();
+    for queue in queues.all() {
+        if !named.contains(&(queue.destination(), queue.stream())) {
+            warn!(
+                destination = queue.destination(),
+                environment = queue.stream(),
+                records = queue.lag().records,
+                "this destination is no longer in the configuration: it is not delivered to, and its records are kept"
+            );
+        }
+    }
+}
+
+fn settings(destination: &Destination) -> Settings {
+    Settings {
+        concurrency_max: destination.concurrency,
+        timeout: destination.timeout,
+        limits: BatchLimits {
+            records_max: u64::from(destination.batch_records_max),
+            bytes_max: destination.batch_bytes_max,
+        },
+    }
+}
+
+fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn Sink> {
+    let clock = Arc::clone(&ground.clock);
+    match &destination.sink {
+        SinkConfig::Webhook(webhook) => {
+            Arc::new(Webhook::new(webhook, destination.concurrency as usize, Arc::clone(tls), clock))
+        }
+        SinkConfig::File(file) => {
+            let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
+            Arc::new(FileSink::new(&destination.id, file.clone(), disk, clock))
+        }
+    }
+}
+
+/// What the API looks at.
+fn sources(
+    ground: &Ground,
+    queues: &Queues,
+    delivery: &Arc<Delivery>,
+    ingest: &Arc<Ingest>,
+    readiness: Readiness,
+) -> Sources {
+    let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
+    let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
+    let memory_bytes_max = ground.config.ingest.memory_bytes_max;
+    let reading = |queue: &forebay::Queue| QueueReading {
+        destination: queue.destination().to_owned(),
+        stream: queue.stream().to_owned(),
+        lag: queue.lag(),
+        balance: queue.balance(),
+    };
+    Sources {
+        queues: Box::new(move || all.all().iter().map(reading).collect()),
+        deliveries: Box::new(move || {
+            delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(&id, snapshot)).collect()
+        }),
+        ingest: Box::new(move || {
+            readings::ingest(ingest.stats().snapshot(), ingest.memory_used_bytes(), memory_bytes_max)
+        }),
+        log: Box::new(move || {
+            let stats = stats.stats();
+            LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
+        }),
+        readiness,
+    }
+}
