@@ -18,3 +18,4 @@ mod sidecar;
 mod wire;
 
 mod starts;
+mod stops;
