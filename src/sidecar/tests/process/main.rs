@@ -17,5 +17,6 @@ mod receiver;
 mod sidecar;
 mod wire;
 
+mod outages;
 mod starts;
 mod stops;
