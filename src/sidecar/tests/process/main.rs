@@ -17,6 +17,7 @@ mod receiver;
 mod sidecar;
 mod wire;
 
+mod captures;
 mod outages;
 mod starts;
 mod stops;
