@@ -18,6 +18,7 @@ mod sidecar;
 mod wire;
 
 mod captures;
+mod kills;
 mod outages;
 mod starts;
 mod stops;
