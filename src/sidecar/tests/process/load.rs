@@ -95,7 +95,7 @@ struct Sender {
 impl Sender {
     fn run(mut self) -> Vec<Post> {
         let mut posts = Vec::new();
-        let (mut connection, mut n) = (None, 0);
+        let (mut connection, mut n, mut burst) = (None, 0, false);
         while !self.stop.load(Ordering::Relaxed) {
             let Some(client) = connection.as_mut() else {
                 connection = Client::connect(self.address).ok();
@@ -112,7 +112,13 @@ impl Sender {
                 connection = None;
             }
             posts.push(Post { keys, fate });
-            thread::sleep(Duration::from_millis(self.rng.random_range(2..20)));
+            // In bursts, as fast as it goes, and calmly in between.
+            if self.rng.random_ratio(1, 40) {
+                burst = !burst;
+            }
+            if !burst {
+                thread::sleep(Duration::from_millis(self.rng.random_range(2..20)));
+            }
         }
         posts
     }

@@ -47,6 +47,7 @@ pub(crate) struct Home {
     admin: SocketAddr,
     destinations: String,
     top: String,
+    log: String,
     lives: AtomicU32,
 }
 
@@ -62,6 +63,7 @@ impl Home {
             admin: free_address(),
             destinations: String::new(),
             top: String::new(),
+            log: String::new(),
             lives: AtomicU32::new(0),
         }
     }
@@ -70,6 +72,13 @@ impl Home {
     pub(crate) fn setting(mut self, line: &str) -> Self {
         self.top.push_str(line);
         self.top.push('\n');
+        self
+    }
+
+    /// Adds a line to `[log]`.
+    pub(crate) fn log(mut self, line: &str) -> Self {
+        self.log.push_str(line);
+        self.log.push('\n');
         self
     }
 
@@ -116,10 +125,10 @@ impl Home {
     }
 
     fn write_config_of(&self, ingest: SocketAddr, admin: SocketAddr, socket: &str, file: &str) -> PathBuf {
-        let (top, destinations, socket) = (&self.top, &self.destinations, self.path(socket));
+        let (top, log, destinations, socket) = (&self.top, &self.log, &self.destinations, self.path(socket));
         let text = format!(
             "{top}data_dir = \"./data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [grpc]\nlisten = \"unix:{}\"\n[log]\nsegment_bytes = \"4MiB\"\nbudget_bytes = \"1GiB\"\n\
+             [grpc]\nlisten = \"unix:{}\"\n[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"1GiB\"\n{log}\
              [[environments]]\nid = \"acme-prod\"\nname = \"production\"\n\
              sdk_keys = [\"{SDK_KEY}\", \"browser-sdk-key-0001\"]\n{destinations}",
             socket.display()
