@@ -1,4 +1,44 @@
-//! Forebay: an embedded durable log with a persistent queue per destination.
+//! An embedded durable log with a persistent queue per destination.
+//!
+//! Many streams share one log. [`Log::append_wait`] returns once the records are on disk, fsynced; appends that wait
+//! at the same time share one sync. Readers follow a stream in order and never see a record that a crash could take back.
+//! What was acknowledged and is damaged later is reported as [`Item::Lost`], with its offsets: nothing is skipped in silence.
+//!
+//! Synchronous, and free of any runtime and of the network. The log starts two threads of its own, or none with
+//! [`LogOptions::inline`]. Everything it does to files goes through [`disk::Disk`], so that it runs as well on the disk
+//! in memory that the example uses, and on a simulated one that crashes.
+//!
+//! ```
+//! use forebay::clock::SystemClock;
+//! use forebay::disk::mem::MemDisk; // or forebay::disk::real::RealDisk
+//! use forebay::{Item, Log, LogOptions, Payload};
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! let disk = MemDisk::new();
+//! let open = || Log::open(Arc::new(disk.clone()), Arc::new(SystemClock::new()), Path::new("/data"), LogOptions::small());
+//!
+//! // A payload is opaque; say how many records it holds, and each gets an offset.
+//! let log = open()?;
+//! let appended = log.append_wait("acme-prod", vec![Payload { bytes: b"a,b,c".to_vec(), records: 3 }])?;
+//! assert_eq!(appended.offsets, 0..3);
+//! drop(log); // no close: as after a crash
+//!
+//! let log = open()?;
+//! let stream = log.stream("acme-prod").expect("it was appended to");
+//! let mut reader = log.reader(stream, 0);
+//! while let Some(item) = reader.next()? {
+//!     match item {
+//!         Item::Frame(frame) => assert_eq!((frame.offsets(), frame.payload()), (0..3, &b"a,b,c"[..])),
+//!         Item::Lost { offsets, why } => panic!("records {offsets:?} were damaged: {why}"),
+//!     }
+//! }
+//! // Nobody needs them any more: their segment may go.
+//! log.trim(stream, 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Every byte on disk is drawn in `docs/format.md`; what is promised, and the proof by cases, is in `docs/durability.md`.
 
 pub mod clock;
 pub mod disk;
@@ -6,6 +46,9 @@ mod log;
 mod offset;
 mod queue;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use log::fuzzing;
 pub use log::{
     AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
     LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,

@@ -9,10 +9,13 @@ mod damage;
 mod file_name;
 mod files;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod index;
 mod inspect;
 mod keeper;
 mod limits;
+mod listing;
 mod open;
 mod options;
 mod read_cache;
@@ -271,7 +274,7 @@ impl Log {
         self.shared.catalog_read().stream(stream).map(|stream| Arc::clone(&stream.row.name))
     }
 
-    /// All streams, in the order of their numbers.
+    /// All streams, in the order of their numbers. Not numbers that were given to a stream whose first append failed.
     #[must_use]
     pub fn streams(&self) -> Vec<StreamStats> {
         let catalog = self.shared.catalog_read();
@@ -281,7 +284,10 @@ impl Log {
             tail: Tail { offset: stream.row.next, bytes: stream.row.bytes },
             first_kept: stream.row.first_kept,
         };
-        catalog.streams.iter().enumerate().map(stats).collect()
+        let real = |(_, stream): &(usize, &catalog::Stream)| {
+            stream.row.next > 0 || !stream.row.name.starts_with(open::NAMELESS)
+        };
+        catalog.streams.iter().enumerate().filter(real).map(stats).collect()
     }
 
     /// Appends one part. The same as [`Log::append_group`] with one part and [`OnFull::Refuse`].
@@ -722,6 +728,9 @@ impl Shared {
         let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
         tracing::warn!(%sequence, "a segment's index is damaged or missing: made again from its frames");
         let mut bytes = crate::disk::read_all(&*file)?;
+        if !self.catalog_read().segments.contains_key(&sequence) {
+            return Ok(None); // reclaimed meanwhile: what was read may be another segment's
+        }
         bytes.truncate(end as usize);
         let scan = recovery::scan(&frame::Identity::new(self.log_id, sequence), &bytes, end);
         for hole in &scan.holes {

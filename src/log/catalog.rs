@@ -59,9 +59,11 @@ pub(crate) enum Stage {
 }
 
 impl Catalog {
-    pub(crate) fn new(rows: Vec<StreamRow>, tail_cache_bytes: usize) -> Self {
+    /// `named`: of so many rows, the first ones, the names are durable.
+    pub(crate) fn new(rows: Vec<StreamRow>, named: usize, tail_cache_bytes: usize) -> Self {
         let by_name = rows.iter().enumerate().map(|(i, row)| (Arc::clone(&row.name), StreamId(i as u32))).collect();
-        let streams = rows.into_iter().map(|row| Stream { trimmed: row.first_kept, row, declared: true }).collect();
+        let stream = |(i, row): (usize, StreamRow)| Stream { trimmed: row.first_kept, row, declared: i < named };
+        let streams = rows.into_iter().enumerate().map(stream).collect();
         Self { streams, by_name, segments: BTreeMap::new(), tail: TailCache::new(tail_cache_bytes) }
     }
 

@@ -6,11 +6,11 @@
 //! always be drained.
 
 use super::file_name::FileName;
-use super::limits::OPEN_SEGMENTS_MAX;
-use super::segment::Class;
+use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
+use super::segment::{Class, SegmentHeader};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
-use crate::offset::Sequence;
+use crate::offset::{LogId, Sequence};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -147,7 +147,7 @@ impl Files {
         let path = self.path(name);
         let spare = if bytes > self.segment_bytes { None } else { self.take_spare(reserve, purpose) };
         let made = match spare {
-            Some(n) => self.disk.rename(&self.path(FileName::Spare(n)), &path).and_then(|()| self.disk.open(&path)),
+            Some(n) => self.rename_spare(n, &path).and_then(|()| self.disk.open(&path)),
             None if room => self.disk.create(&path).and_then(|file| {
                 file.allocate(u64::from(bytes.max(self.segment_bytes)))?;
                 Ok(file)
@@ -166,15 +166,29 @@ impl Files {
         made
     }
 
+    fn rename_spare(&self, n: u64, path: &Path) -> io::Result<()> {
+        self.disk.rename(&self.path(FileName::Spare(n)), path).inspect_err(|e| {
+            if e.kind() != io::ErrorKind::NotFound {
+                self.spares().names.push_front(n); // still one, and perhaps the last of the reserve
+            }
+        })
+    }
+
     fn take_spare(&self, reserve: usize, purpose: Purpose) -> Option<u64> {
         let mut spares = self.spares();
         let kept = if purpose == Purpose::Drain { 0 } else { reserve };
         if spares.names.len() > kept { spares.names.pop_front() } else { None }
     }
 
-    /// Takes a segment and its index away; its file becomes a spare when `recycle` and its size fit. Not durable until
-    /// [`Files::sync_dir`].
-    pub(crate) fn retire(&self, sequence: Sequence, class: Class, file_bytes: u64, recycle: bool) -> io::Result<()> {
+    /// Takes a segment and its index away. When `recycle` and its size fit its file gets a spare's name, and is one once
+    /// [`Files::sync_dir`] has made that durable and [`Files::add_spares`] is told.
+    pub(crate) fn retire(
+        &self,
+        sequence: Sequence,
+        class: Class,
+        file_bytes: u64,
+        recycle: bool,
+    ) -> io::Result<Option<u64>> {
         self.forget(sequence);
         remove_if_there(&*self.disk, &self.path(FileName::Index(sequence)))?;
         let path = self.path(FileName::Segment(sequence, class));
@@ -183,10 +197,23 @@ impl Files {
             let n = spares.next;
             self.disk.rename(&path, &self.path(FileName::Spare(n)))?;
             spares.next += 1;
-            spares.names.push_back(n);
-            return Ok(());
+            return Ok(Some(n));
         }
-        remove_if_there(&*self.disk, &path)
+        remove_if_there(&*self.disk, &path).map(|()| None)
+    }
+
+    /// Whether the file that has a segment's name has its header too.
+    pub(crate) fn holds(&self, sequence: Sequence, class: Class, log: LogId) -> bool {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let read = self.disk.open(&self.path(FileName::Segment(sequence, class)));
+        let read = read.and_then(|file| file.read_at(&mut bytes, 0));
+        let header = read.ok().and_then(|n| SegmentHeader::decode(&bytes[..n]).ok());
+        header.is_some_and(|header| (header.log, header.sequence) == (log, sequence))
+    }
+
+    /// These names are durable now.
+    pub(crate) fn add_spares(&self, names: Vec<u64>) {
+        self.spares().names.extend(names);
     }
 
     /// A segment's file for reading, from a bounded set of open ones. `None` when it is gone.

@@ -132,15 +132,25 @@ impl Shared {
         }
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
         self.write_table(keeper)?;
-        for index in &going {
-            let sequence = index.header.sequence;
-            let Some(segment) = self.catalog_write().segments.remove(&sequence) else { continue };
-            self.indexes.remove(sequence);
-            let recycle = self.files.spare_count() < self.options.reserve_segments + 2;
-            self.files.retire(sequence, segment.class, segment.file_bytes, recycle && !segment.failed)?;
-            self.counters.segments_reclaimed.add(1);
-        }
-        self.files.sync_dir()
+        let mut spares = Vec::new();
+        let retired = going.iter().try_for_each(|index| self.retire(index.header.sequence, &mut spares));
+        // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
+        // that is reclaimed under the new one's feet.
+        self.files.sync_dir()?;
+        self.files.add_spares(spares);
+        retired
+    }
+
+    fn retire(&self, sequence: Sequence, spares: &mut Vec<u64>) -> io::Result<()> {
+        let Some(segment) = self.catalog_write().segments.remove(&sequence) else { return Ok(()) };
+        self.indexes.remove(sequence);
+        let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
+        // A failed sync of the directory may have left two names to one file, and the other one may be in use.
+        let recycle = wanted && !segment.failed && self.files.holds(sequence, segment.class, self.log_id);
+        let spare = self.files.retire(sequence, segment.class, segment.file_bytes, recycle)?;
+        spares.extend(spare);
+        self.counters.segments_reclaimed.add(1);
+        Ok(())
     }
 
     /// The segments that may go, with their indexes.
@@ -220,8 +230,8 @@ impl Shared {
         match self.state() {
             LogState::Serving => {}
             LogState::Full { .. } => {
-                let spare = self.files.spare_count() > self.options.reserve_segments;
-                if spare || self.has_room(u64::from(self.options.segment_bytes)) {
+                // One beyond the reserve: a budget that has room is no proof that the disk has.
+                if self.files.spare_count() > self.options.reserve_segments {
                     tracing::info!("there is room again: appends are taken");
                     self.set_state(LogState::Serving);
                 }
@@ -229,9 +239,14 @@ impl Shared {
             LogState::ReadOnly { .. } => {
                 let revived = self.writer.lock().unwrap_or_else(PoisonError::into_inner).revive(self);
                 match revived {
-                    Ok(()) => {
+                    Ok(false) => {
                         tracing::info!("the disk takes writes again: appends are taken");
                         self.set_state(LogState::Serving);
+                    }
+                    Ok(true) => {
+                        tracing::warn!("the disk takes writes again, and is full");
+                        let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+                        self.set_state(LogState::Full { used, limit });
                     }
                     Err(e) => tracing::debug!(error = %e, "the disk still refuses writes"),
                 }
@@ -248,7 +263,10 @@ impl Shared {
             Some(Segment { class, end, stage: Stage::Sealed, .. }) => (*class, *end),
             _ => return Ok(None),
         };
-        let stored = self.read_index(sequence)?.filter(|index| index.header.end == end);
+        let fits = |index: &SegmentIndex| {
+            (index.header.log, index.header.sequence, index.header.end) == (self.log_id, sequence, end)
+        };
+        let stored = self.read_index(sequence)?.filter(fits);
         let index = match stored {
             Some(index) => index,
             None => match self.rebuild_index(sequence, class, end)? {

@@ -1,8 +1,10 @@
 //! Opens a log's directory: finds out what is there, recovers what was not sealed, and makes it safe to go on.
 //!
 //! Reads the stream table, one header per sealed segment, and the unsealed segments whole. Every step can be repeated:
-//! a crash during recovery, however often, leaves a directory from which recovery comes to the same end. Damage to bytes
-//! never stops it; a format from the future and an unreadable disk do.
+//! a crash during recovery, however often, leaves a directory from which recovery comes to the same end. For that what
+//! was found out is in a durable table before anything that said so goes. Damage to bytes never stops it, nor does a
+//! full disk; a format from the future and an unreadable disk do. Nothing that may be somebody's is deleted: it is set
+//! aside under another name.
 
 use super::catalog::{Catalog, Segment, Stage};
 use super::damage::Damage;
@@ -11,15 +13,15 @@ use super::files::{Files, remove_if_there, write_whole};
 use super::frame::{FrameHeader, Identity, Kind};
 use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX, STREAMS_MAX};
+use super::listing::{Listing, read_header};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
-use super::segment::{BadHeader, Class, Predecessor, SegmentHeader};
+use super::segment::{Class, Predecessor, SegmentHeader};
 use super::stream_table::{BadTable, StreamRow, StreamTable};
-use crate::disk::{Disk, File, read_all};
+use crate::disk::{File, read_all};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 /// What was found, ready to be worked with.
@@ -35,84 +37,65 @@ pub(crate) struct Opened {
     pub(crate) damages: Vec<Damage>,
 }
 
-/// A directory's files, sorted out.
-#[derive(Default)]
-struct Listing {
-    segments: BTreeMap<Sequence, Class>,
-    indexes: Vec<Sequence>,
-    spares: Vec<u64>,
-    tables: Vec<u8>,
-}
-
 /// Recovery under way.
 struct Opening<'a> {
     files: &'a Files,
     options: &'a LogOptions,
     log_id: LogId,
+    /// The id was made up because none could be read: whatever lies here is not ours to delete.
+    id_lost: bool,
     rows: Vec<StreamRow>,
     segments: BTreeMap<Sequence, Segment>,
     damages: Vec<Damage>,
+    /// The table on disk doesn't know all that was found out.
     changed: bool,
+    /// Nothing in these was ever acknowledged.
+    void: Vec<FileName>,
+    /// These have said all they know; they go once that is in the table.
+    spent: Vec<FileName>,
+    /// These are not ours.
+    strange: Vec<FileName>,
 }
 
 /// Opens the directory of `files`, or makes it.
 pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenError> {
-    let disk = &**files.disk();
-    let listing = Listing::read(disk, files.dir())?;
-    let table = read_tables(files, &listing)?;
-    let fresh = table.is_none() && listing.segments.is_empty() && listing.indexes.is_empty();
-    let log_id = match &table {
-        Some(table) => table.log,
-        None if fresh => LogId(disk.entropy()),
-        None => id_from_segments(files, &listing)?,
-    };
-    let lost_table = table.is_none() && !fresh;
-    let empty =
-        StreamTable { log: log_id, generation: 0, next_sequence: Sequence(0), covers: Sequence(0), rows: Vec::new() };
-    let table = table.unwrap_or(empty);
-    let generation = table.generation;
-    make_tables(files, &listing, &table)?;
+    let mut listing = Listing::read(files)?;
+    let tables = read_tables(files, &listing)?;
+    let empty = listing.segments.is_empty() && listing.indexes.is_empty();
+    let voted = if tables.newest.is_none() { id_from_segments(files, &listing)? } else { None };
+    let table_lost = tables.newest.is_none() && !empty;
+    let table = tables.newest.unwrap_or_else(|| StreamTable {
+        // Where nothing can be read under any id: a new one, so that nothing new is taken for something old.
+        log: voted.unwrap_or_else(|| LogId(files.disk().entropy())),
+        generation: 0,
+        next_sequence: Sequence(0),
+        covers: Sequence(0),
+        rows: Vec::new(),
+    });
+    if table_lost {
+        tracing::error!("both copies of the stream table are damaged: made again from the segments");
+    }
+    make_tables(files, &listing, &tables.good, &table)?;
+    let (strange, void) = listing.settle_claims(files, table.log)?;
+    let (generation, named, covers) = (table.generation, table.rows.len(), table.covers);
     let mut opening = Opening {
         files,
         options,
-        log_id,
+        log_id: table.log,
+        id_lost: table_lost && voted.is_none(),
         rows: table.rows,
         segments: BTreeMap::new(),
         damages: Vec::new(),
-        changed: lost_table,
+        changed: table_lost,
+        void,
+        spent: Vec::new(),
+        strange,
     };
-    if lost_table {
-        tracing::error!("both copies of the stream table are damaged: made again from the segments");
-    }
-    opening.take_segments(&listing, table.covers)?;
+    opening.take_segments(&listing, covers)?;
+    let next_sequence = listing.next_sequence().max(table.next_sequence);
+    let saved = opening.save(&mut listing, next_sequence, generation)?;
     opening.take_spares(&listing)?;
-    let above = |sequence: &Sequence| Sequence(sequence.0 + 1);
-    let named = listing.segments.keys().chain(&listing.indexes).map(above).max().unwrap_or(Sequence(0));
-    Ok(opening.finish(named.max(table.next_sequence), generation))
-}
-
-// === impl Listing ===
-
-impl Listing {
-    fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, OpenError> {
-        let mut listing = Self::default();
-        for name in disk.list(dir).map_err(OpenError::io("list", dir))? {
-            match FileName::parse(&name) {
-                Some(FileName::Segment(sequence, class)) => {
-                    if listing.segments.insert(sequence, class).is_some() {
-                        tracing::warn!(%sequence, "two segments have this number; one of them is a stranger's");
-                    }
-                }
-                Some(FileName::Index(sequence)) => listing.indexes.push(sequence),
-                Some(FileName::Spare(n)) => listing.spares.push(n),
-                Some(FileName::Streams(slot)) => listing.tables.push(slot),
-                None if name == super::LOCK_FILE => {}
-                None => tracing::warn!(name, "a file that is not ours lies in the log's directory; left alone"),
-            }
-        }
-        listing.spares.sort_unstable();
-        Ok(listing)
-    }
+    Ok(opening.finish(next_sequence, saved, (generation, named)))
 }
 
 // === impl Opening ===
@@ -143,20 +126,14 @@ impl Opening<'_> {
             return Ok(headers);
         };
         for (sequence, class) in listing.segments.range(from..) {
-            let path = self.files.path(FileName::Segment(*sequence, *class));
-            let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
-            let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-            let n = file.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
-            match SegmentHeader::decode(&bytes[..n]) {
-                Ok(header) if header.log == self.log_id && header.sequence == *sequence => {
-                    headers.insert(*sequence, header);
-                }
-                Err(BadHeader::Version(version)) => return Err(OpenError::Newer { path, version }),
-                // A stale header of a recycled file, a torn one, or a stranger's: the frames decide.
-                Ok(_) | Err(BadHeader::Damaged) => {}
-            }
+            let header = read_header(self.files, *sequence, *class)?;
+            headers.extend(header.filter(|header| self.is_ours(header, *sequence)).map(|header| (*sequence, header)));
         }
         Ok(headers)
+    }
+
+    fn is_ours(&self, header: &SegmentHeader, sequence: Sequence) -> bool {
+        header.log == self.log_id && header.sequence == sequence
     }
 
     /// The index header of a sealed segment, if it is good.
@@ -174,7 +151,7 @@ impl Opening<'_> {
         let path = self.files.path(FileName::Segment(sequence, class));
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
         let mut file_bytes = file.len().map_err(OpenError::io("measure", &path))?;
-        if failed && file_bytes > u64::from(end) {
+        if failed && file_bytes > u64::from(end) && self.files.holds(sequence, class, self.log_id) {
             // What a failed sync may have left behind the end must not outlive the index that hides it.
             self.cut(&*file, end).map_err(OpenError::io("cut", &path))?;
             file_bytes = u64::from(end);
@@ -184,8 +161,8 @@ impl Opening<'_> {
             let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
             match SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) {
                 Some(index) => self.raise_from(&index),
-                // Its header was good: the segment is made out again from its frames, all of which were synced.
-                None => return self.recover_to(sequence, class, Some(end), None),
+                // Its header is good: the segment is made out again from its frames, all of which were synced.
+                None => return self.recover_to(sequence, class, Some(end)),
             }
         }
         let stage = Stage::Sealed;
@@ -196,7 +173,7 @@ impl Opening<'_> {
 
     fn raise_from(&mut self, index: &SegmentIndex) {
         self.changed = true;
-        for end in index.streams() {
+        for end in index.streams().filter(|end| (end.stream.0 as usize) < STREAMS_MAX) {
             self.declare(end.stream, end.name);
             let row = &mut self.rows[end.stream.0 as usize];
             row.next = row.next.max(end.next);
@@ -212,26 +189,23 @@ impl Opening<'_> {
         headers: &BTreeMap<Sequence, SegmentHeader>,
     ) -> Result<(), OpenError> {
         let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        let successor = behind.next().and_then(|(_, header)| header.predecessor);
-        match successor {
-            Some(before) if before.sequence == sequence => {
-                self.recover_to(sequence, class, Some(before.end), headers.get(&sequence))
-            }
+        let Some((_, successor)) = behind.next() else { return self.recover_to(sequence, class, None) };
+        match successor.predecessor {
+            Some(before) if before.sequence == sequence => self.recover_to(sequence, class, Some(before.end)),
+            // The one between can't be read: it may or may not have named this one.
+            Some(before) if before.sequence > sequence => self.recover_to(sequence, class, None),
             // The writer passed it over: nothing in it was ever acknowledged.
-            Some(before) if before.sequence < sequence => self.remove(FileName::Segment(sequence, class)),
-            _ => self.recover_to(sequence, class, None, headers.get(&sequence)),
+            _ => {
+                self.void.push(FileName::Segment(sequence, class));
+                Ok(())
+            }
         }
     }
 
     /// Recovers a segment, up to `cut` where that is known: all below it was synced, nothing behind it counts.
-    fn recover_to(
-        &mut self,
-        sequence: Sequence,
-        class: Class,
-        cut: Option<u32>,
-        header: Option<&SegmentHeader>,
-    ) -> Result<(), OpenError> {
-        let path = self.files.path(FileName::Segment(sequence, class));
+    fn recover_to(&mut self, sequence: Sequence, class: Class, cut: Option<u32>) -> Result<(), OpenError> {
+        let name = FileName::Segment(sequence, class);
+        let path = self.files.path(name);
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
         let mut bytes = read_all(&*file).map_err(OpenError::io("read", &path))?;
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
@@ -241,28 +215,42 @@ impl Opening<'_> {
         if let Some(version) = scan.newer {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
+        let header = SegmentHeader::decode(&bytes).ok();
         if scan.frames.is_empty() && scan.holes.is_empty() {
-            return self.remove(FileName::Segment(sequence, class));
+            let foreign = self.id_lost || header.is_some_and(|header| header.log != self.log_id);
+            if foreign {
+                self.keep_aside(name, sequence)
+            } else {
+                self.void.push(name)
+            }
+            return Ok(());
         }
-        if header.is_none() {
+        // Before the first sync returned nothing was promised, a whole header neither.
+        if scan.synced > SEGMENT_HEADER_BYTES && !header.is_some_and(|header| self.is_ours(&header, sequence)) {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
         let index = self.take_frames(sequence, &bytes, &scan);
-        // Cut for good, synced and sealed before anything is served: the next start need not decide again.
-        self.cut(&*file, scan.end).map_err(OpenError::io("cut", &path))?;
-        let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(0);
+        self.settle(&*file, &bytes, &scan).map_err(OpenError::io("cut", &path))?;
         if index.is_empty() {
             return Ok(()); // declarations or damage only: nothing to read, and kept for the operator until the next start
         }
-        let names = |stream: StreamId| Arc::clone(&self.rows[stream.0 as usize].name);
-        let sealed = index.seal(self.log_id, (sequence, class), scan.end, false, names);
-        let index_path = self.files.path(FileName::Index(sequence));
-        write_whole(&**self.files.disk(), &index_path, &sealed.encode())
-            .map_err(OpenError::io("write", &index_path))?;
-        let (stage, file_bytes) = (Stage::Sealed, u64::from(scan.end));
+        let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(0);
+        // Housekeeping seals it. Until then the next start comes to the same end: the rest was cut for good.
+        let (stage, file_bytes) = (Stage::Sealing(Arc::new(index)), u64::from(scan.end));
         let segment = Segment { class, end: scan.end, file_bytes, newest_ms, stage, failed: false, blocker: None };
         self.segments.insert(sequence, segment);
         Ok(())
+    }
+
+    /// Makes durable what is kept, and cuts the rest for good.
+    fn settle(&self, file: &dyn File, bytes: &[u8], scan: &Scan) -> io::Result<()> {
+        if scan.end > scan.synced {
+            // Written anew: after a failed sync the kernel shows bytes that are not on the disk and takes them for
+            // clean, and a sync alone would promise them for nothing.
+            let from = if scan.synced > SEGMENT_HEADER_BYTES { scan.synced } else { 0 };
+            file.write_all_at(&[IoSlice::new(&bytes[from as usize..scan.end as usize])], u64::from(from))?;
+        }
+        self.cut(file, scan.end)
     }
 
     /// Books the frames and the damage of a recovered segment.
@@ -322,26 +310,32 @@ impl Opening<'_> {
 
     /// An index whose segment is gone: its records are lost, and that is said.
     fn take_orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
-        let path = self.files.path(FileName::Index(sequence));
+        let name = FileName::Index(sequence);
+        let path = self.files.path(name);
         let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
-        if let Some(index) = SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) {
-            self.raise_from(&index);
-            let missed: Vec<_> = index
-                .streams()
-                .filter(|end| self.rows[end.stream.0 as usize].first_kept < end.next)
-                .map(|end| (end.name.to_string(), end.next))
-                .collect();
-            for (stream, next) in missed {
+        let Some(index) = SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) else {
+            self.void.push(name);
+            return Ok(());
+        };
+        if (index.header.log, index.header.sequence) != (self.log_id, sequence) {
+            self.keep_aside(name, sequence);
+            return Ok(());
+        }
+        self.raise_from(&index);
+        for end in index.streams() {
+            let known = self.rows.get(end.stream.0 as usize);
+            if known.is_some_and(|row| row.first_kept < end.next) {
                 self.damages.push(Damage {
                     segment: sequence,
                     positions: 0..index.header.end,
-                    stream: Some(stream),
-                    offsets: Some(next.saturating_sub(1)..next),
+                    stream: Some(end.name.to_string()),
+                    offsets: Some(end.next.saturating_sub(1)..end.next),
                     what: "the segment's file is missing; the last of its records",
                 });
             }
         }
-        self.remove(FileName::Index(sequence))
+        self.spent.push(name);
+        Ok(())
     }
 
     fn note(
@@ -367,6 +361,55 @@ impl Opening<'_> {
         remove_if_there(&**self.files.disk(), &path).map_err(OpenError::io("remove", &path))
     }
 
+    fn keep_aside(&mut self, name: FileName, sequence: Sequence) {
+        self.note(sequence, 0..0, None, "a file of another log has this segment's name: set aside");
+        self.strange.push(name);
+    }
+
+    /// Gives a file that is not ours a name that is not ours either.
+    fn set_aside(&self, name: FileName) -> Result<(), OpenError> {
+        let (path, aside) = (self.files.path(name), self.files.dir().join(format!("{name}.bad")));
+        tracing::error!(path = %path.display(), aside = %aside.display(), "this file is not of this log: set aside");
+        self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
+    }
+
+    /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full
+    /// disk housekeeping does it later, and what is needed until then stays.
+    fn save(&mut self, listing: &mut Listing, next_sequence: Sequence, generation: u64) -> Result<bool, OpenError> {
+        for name in std::mem::take(&mut self.strange) {
+            self.set_aside(name)?;
+        }
+        for name in std::mem::take(&mut self.void) {
+            self.remove(name)?;
+        }
+        if !self.changed {
+            return Ok(true);
+        }
+        let table = StreamTable {
+            log: self.log_id,
+            generation: generation + 1,
+            next_sequence,
+            covers: next_sequence,
+            rows: self.rows.clone(),
+        };
+        let path = self.files.path(FileName::Streams((table.generation % 2) as u8));
+        loop {
+            match write_whole(&**self.files.disk(), &path, &table.encode()) {
+                Ok(()) => break,
+                // This is what spares are for: without the table nothing can be reclaimed.
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {
+                    Some(spare) => self.remove(FileName::Spare(spare))?,
+                    None => return Ok(false),
+                },
+                Err(e) => return Err(OpenError::io("write", &path)(e)),
+            }
+        }
+        for name in std::mem::take(&mut self.spent) {
+            self.remove(name)?;
+        }
+        Ok(true)
+    }
+
     fn take_spares(&self, listing: &Listing) -> Result<(), OpenError> {
         for n in &listing.spares {
             let path = self.files.path(FileName::Spare(*n));
@@ -375,13 +418,15 @@ impl Opening<'_> {
         self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))
     }
 
-    fn finish(self, next_sequence: Sequence, table_generation: u64) -> Opened {
+    fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {
         let last = [Class::Main, Class::System].map(|class| {
-            let of_class = self.segments.iter().rev().find(|(_, segment)| segment.class == class);
+            let holds = |segment: &Segment| segment.class == class && segment.end > SEGMENT_HEADER_BYTES;
+            let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
             of_class.map(|(sequence, segment)| Predecessor { sequence: *sequence, end: segment.end })
         });
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);
-        let mut catalog = Catalog::new(self.rows, self.options.tail_cache_bytes);
+        let named = if saved { self.rows.len() } else { named };
+        let mut catalog = Catalog::new(self.rows, named, self.options.tail_cache_bytes);
         catalog.segments = self.segments;
         Opened {
             log_id: self.log_id,
@@ -389,62 +434,74 @@ impl Opening<'_> {
             next_sequence,
             last,
             newest_ms,
-            table_generation,
-            table_stale: self.changed,
+            table_generation: generation + u64::from(saved && self.changed),
+            table_stale: !saved,
             damages: self.damages,
         }
     }
 }
 
 /// Stands before the number of a stream whose name is lost.
-const NAMELESS: &str = "!nameless/";
+pub(crate) const NAMELESS: &str = "!nameless/";
 
-/// Makes the files of the stream table that are not there, so that writing the table later changes no name. In a fresh
-/// log this comes before anything else: the log's id must outlive the first record.
-fn make_tables(files: &Files, listing: &Listing, table: &StreamTable) -> Result<(), OpenError> {
-    let missing: Vec<u8> = (0..2).filter(|slot| !listing.tables.contains(slot)).collect();
-    for slot in &missing {
-        let path = files.path(FileName::Streams(*slot));
-        write_whole(&**files.disk(), &path, &table.encode()).map_err(OpenError::io("write", &path))?;
-    }
-    if missing.is_empty() { Ok(()) } else { files.sync_dir().map_err(OpenError::io("sync", files.dir())) }
+/// The stream tables on disk.
+#[derive(Default)]
+struct Tables {
+    newest: Option<StreamTable>,
+    /// The slots that can be read.
+    good: Vec<u8>,
 }
 
-/// The newer of the two stream tables.
-fn read_tables(files: &Files, listing: &Listing) -> Result<Option<StreamTable>, OpenError> {
-    let mut newest: Option<StreamTable> = None;
+/// Writes the slots of the stream table that can't be read, so that writing the table later changes no name and never
+/// goes over the only good copy. In a fresh log this comes before anything else: its id must outlive the first record.
+fn make_tables(files: &Files, listing: &Listing, good: &[u8], table: &StreamTable) -> Result<(), OpenError> {
+    for slot in (0..2).filter(|slot| !good.contains(slot)) {
+        let path = files.path(FileName::Streams(slot));
+        match write_whole(&**files.disk(), &path, &table.encode()) {
+            // On a full disk a damaged slot may stay one: it is the next to be written.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && !good.is_empty() => {}
+            written => written.map_err(OpenError::io("write", &path))?,
+        }
+    }
+    let named = (0..2).all(|slot| listing.tables.contains(&slot));
+    if named { Ok(()) } else { files.sync_dir().map_err(OpenError::io("sync", files.dir())) }
+}
+
+fn read_tables(files: &Files, listing: &Listing) -> Result<Tables, OpenError> {
+    let mut tables = Tables::default();
     for slot in &listing.tables {
         let path = files.path(FileName::Streams(*slot));
         let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
         match StreamTable::decode(&bytes) {
-            Ok(table) if newest.as_ref().is_none_or(|newest| newest.generation < table.generation) => {
-                newest = Some(table);
+            Ok(table) => {
+                tables.good.push(*slot);
+                if tables.newest.as_ref().is_none_or(|newest| newest.generation < table.generation) {
+                    tables.newest = Some(table);
+                }
             }
-            Ok(_) => {}
             Err(BadTable::Version(version)) => return Err(OpenError::Newer { path, version }),
             Err(BadTable::Damaged) => {
-                tracing::warn!(path = %path.display(), "this copy of the stream table is torn or damaged")
+                tracing::warn!(path = %path.display(), "this copy of the stream table is torn or damaged");
             }
         }
     }
-    Ok(newest)
+    Ok(tables)
 }
 
-/// The log's id, when both copies of the table are damaged: what most segments say.
-fn id_from_segments(files: &Files, listing: &Listing) -> Result<LogId, OpenError> {
+/// The log's id, when both copies of the table are damaged: what most segments and indexes say.
+fn id_from_segments(files: &Files, listing: &Listing) -> Result<Option<LogId>, OpenError> {
     let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
     for (sequence, class) in &listing.segments {
-        let path = files.path(FileName::Segment(*sequence, *class));
-        let file = files.disk().open(&path).map_err(OpenError::io("open", &path))?;
-        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        let n = file.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
-        match SegmentHeader::decode(&bytes[..n]) {
-            Ok(header) => *votes.entry(header.log).or_default() += 1,
-            Err(BadHeader::Version(version)) => return Err(OpenError::Newer { path, version }),
-            Err(BadHeader::Damaged) => {}
+        if let Some(header) = read_header(files, *sequence, *class)? {
+            *votes.entry(header.log).or_default() += 1;
         }
     }
-    let winner = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(log, _)| log);
-    // Nothing can be read under any id: a new one, so that nothing new is taken for something old.
-    Ok(winner.unwrap_or_else(|| LogId(files.disk().entropy())))
+    for sequence in &listing.indexes {
+        let path = files.path(FileName::Index(*sequence));
+        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
+        if let Some(header) = IndexHeader::decode(&bytes) {
+            *votes.entry(header.log).or_default() += 1;
+        }
+    }
+    Ok(votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(log, _)| log))
 }

@@ -75,8 +75,8 @@ pub struct Appended {
 /// caught and logged.
 pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
 
-/// Why an append was not taken. Nothing of it will be delivered, save that after a crash an append refused with
-/// `ReadOnly` may turn out to have reached the disk.
+/// Why an append was not taken. Nothing of it will be delivered, save that after a crash an append whose write failed
+/// (`ReadOnly`, or `Full` where the disk itself is) may turn out to have reached the disk, whole.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// The queue is full: the disk is slower than what comes in. Try again soon.

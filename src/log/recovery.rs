@@ -77,6 +77,11 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             break;
         }
     }
+    let kept_end = file_end.max(SEGMENT_HEADER_BYTES);
+    if known_synced > kept_end {
+        // The file is shorter than what was synced of it.
+        scan.holes.push(Hole { positions: kept_end..known_synced, named: None });
+    }
     scan
 }
 

@@ -140,6 +140,12 @@ impl Writer {
             }
             Err(e) => {
                 self.abandon(shared, lane);
+                // The numbers of these streams may have reached the disk with their names: nobody else gets them.
+                let mut catalog = shared.catalog_write();
+                for name in prepared.declared {
+                    catalog.add_stream(name);
+                }
+                drop(catalog);
                 let error = shared.disk_error(&e);
                 let refused = prepared.answers.into_iter().map(|(done, _)| done);
                 for done in refused.chain(later.into_iter().map(|append| append.done)) {
@@ -317,7 +323,11 @@ impl Writer {
     fn roll(&mut self, shared: &Shared, lane: usize, needed: u64, purpose: Purpose) -> io::Result<()> {
         let bytes = u32::try_from(needed).map_err(io::Error::other)?.max(shared.options.segment_bytes);
         let class = self.lanes[lane].class;
-        let name = FileName::Segment(self.next_sequence, class);
+        // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
+        let sequence = self.next_sequence;
+        self.next_sequence = Sequence(sequence.0 + 1);
+        shared.set_next_sequence(self.next_sequence);
+        let name = FileName::Segment(sequence, class);
         let make = |room: bool, purpose| {
             shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, room)
         };
@@ -337,7 +347,7 @@ impl Writer {
             other => other?,
         };
         self.retire_active(shared, lane, false);
-        self.adopt(shared, lane, fresh, restricted);
+        self.adopt(shared, lane, sequence, fresh, restricted);
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
         let active = self.lanes[lane].active.as_ref().expect("just adopted");
         let header = self.header_of(shared, lane, active.sequence);
@@ -357,15 +367,17 @@ impl Writer {
         self.roll(shared, lane, needed + u64::from(SEGMENT_HEADER_BYTES), purpose)
     }
 
-    /// Tries to write again after the log turned read-only: a fresh segment, its header synced.
-    pub(crate) fn revive(&mut self, shared: &Shared) -> io::Result<()> {
+    /// Tries to write again after the log turned read-only: a fresh segment, its header synced. Says whether it is one
+    /// of the reserve, so that only our own streams may use it.
+    pub(crate) fn revive(&mut self, shared: &Shared) -> io::Result<bool> {
         self.roll(shared, 0, u64::from(shared.options.segment_bytes), Purpose::Drain)?;
         let active = self.lanes[0].active.as_ref().expect("roll made one");
+        let restricted = active.restricted;
         if let Err(e) = active.file.sync_data() {
             self.abandon(shared, 0);
             return Err(e);
         }
-        Ok(())
+        Ok(restricted)
     }
 
     /// Gives the active segment up after a failure.
@@ -379,11 +391,14 @@ impl Writer {
         let segment = catalog.segments.get_mut(&active.sequence).expect("adopt added it");
         if active.position == SEGMENT_HEADER_BYTES {
             // Nothing was ever acknowledged in it: void, and the next segment's header says so by skipping its number.
-            catalog.segments.remove(&active.sequence);
+            let mut segment = catalog.segments.remove(&active.sequence).expect("just seen");
             drop(catalog);
-            let (class, bytes) = (self.lanes[lane].class, 0);
-            if let Err(e) = shared.files.retire(active.sequence, class, bytes, false) {
-                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; the next start will");
+            if let Err(e) = shared.files.retire(active.sequence, self.lanes[lane].class, 0, false) {
+                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; later");
+                // Until it is gone the next one, whose header says that it is void, must stay.
+                (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
+                shared.catalog_write().segments.insert(active.sequence, segment);
+                shared.request_housekeeping();
             }
             return;
         }
@@ -397,10 +412,7 @@ impl Writer {
         shared.request_housekeeping();
     }
 
-    fn adopt(&mut self, shared: &Shared, lane: usize, fresh: Fresh, restricted: bool) {
-        let sequence = self.next_sequence;
-        self.next_sequence = Sequence(sequence.0 + 1);
-        shared.set_next_sequence(self.next_sequence);
+    fn adopt(&mut self, shared: &Shared, lane: usize, sequence: Sequence, fresh: Fresh, restricted: bool) {
         let class = self.lanes[lane].class;
         shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
         let mut catalog = shared.catalog_write();

@@ -184,6 +184,9 @@ struct Keeping {
     unconfirmed: Vec<(Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
     orphans: Vec<(u64, PlanRecord)>,
+    /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
+    /// floor is pinned.
+    trim_all: bool,
 }
 
 /// The queues by what they are asked by.
@@ -256,7 +259,8 @@ impl Queues {
         let mut index = Index::default();
         let plans = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
         let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, floor.is_pinned(), &mut stats)?;
-        let mut keeping = Keeping { floor, plans: plans.0, plan_mark, unconfirmed: Vec::new(), orphans };
+        let mut keeping =
+            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: Vec::new(), orphans, trim_all: true };
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
@@ -348,7 +352,11 @@ impl Queues {
     /// # Errors
     /// When the floor cannot be written.
     pub fn accept_floor_loss(&self) -> Result<(), FloorError> {
-        lock(&self.set.keeping).floor.unpin();
+        {
+            let mut keeping = lock(&self.set.keeping);
+            keeping.floor.unpin();
+            keeping.trim_all = true;
+        }
         self.set.tick()
     }
 
@@ -494,12 +502,17 @@ impl Set {
         }
         let log = &self.context.log;
         let index = self.index_read();
-        for (inner, _) in &confirmed {
+        let moved = |inner: &Inner| {
             let subscribers = index.by_stream.get(&inner.stream).into_iter().flatten();
             let low = subscribers.map(|inner| inner.durable_low.load(Ordering::Acquire)).min();
             if let (Some(stream), Some(low)) = (inner.stream_id(), low) {
                 log.trim(stream, low);
             }
+        };
+        if std::mem::take(&mut keeping.trim_all) {
+            index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
+        } else {
+            confirmed.iter().for_each(|(inner, _)| moved(inner));
         }
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);

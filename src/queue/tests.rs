@@ -219,6 +219,23 @@ fn settled_segments_go_after_the_floor_that_says_so_and_only_then() {
 }
 
 #[test]
+fn what_was_settled_before_a_restart_is_let_go_after_it() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    (0..40).for_each(|_| append(&queues, "acme", 100));
+    let batch = queue.next_batch(ANY).expect("memory reads").expect("all");
+    queue.settle(&batch, Settled::Delivered);
+    queues.tick().expect("memory writes");
+    let segments = queues.log().stats().segments;
+    drop((queue, queues));
+    let queues = open(&disk);
+    queues.tick().expect("memory writes");
+    queues.log().housekeep();
+    assert!(queues.log().stats().segments < segments);
+}
+
+#[test]
 fn a_stream_without_a_queue_is_kept_for_the_replay_window_only_and_our_own_streams_for_ever() {
     let disk = mem();
     let queues = open(&disk);

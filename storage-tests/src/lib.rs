@@ -1,6 +1,9 @@
 //! Crashes, faults and models against the real log.
 
 pub mod conformance;
+pub mod crash_points;
 pub mod fault;
+pub mod model;
 pub mod rng;
 pub mod sim_disk;
+pub mod workload;

@@ -1,0 +1,1 @@
+../../src/sidecar/impression.rs

@@ -1,0 +1,87 @@
+//! What lies in a log's directory, sorted out by name. Reads names, and headers only where two files claim one number.
+
+use super::file_name::FileName;
+use super::files::Files;
+use super::limits::SEGMENT_HEADER_BYTES;
+use super::options::OpenError;
+use super::segment::{BadHeader, Class, SegmentHeader};
+use crate::offset::{LogId, Sequence};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A directory's files.
+#[derive(Default)]
+pub(super) struct Listing {
+    pub(super) segments: BTreeMap<Sequence, Class>,
+    pub(super) indexes: BTreeSet<Sequence>,
+    pub(super) spares: Vec<u64>,
+    pub(super) tables: Vec<u8>,
+    /// Numbers that a segment of each class claims; `segments` has one of them.
+    claimed_twice: Vec<Sequence>,
+}
+
+impl Listing {
+    pub(super) fn read(files: &Files) -> Result<Self, OpenError> {
+        let mut listing = Self::default();
+        for name in files.disk().list(files.dir()).map_err(OpenError::io("list", files.dir()))? {
+            match FileName::parse(&name) {
+                Some(FileName::Segment(sequence, class)) => {
+                    if listing.segments.insert(sequence, class).is_some() {
+                        listing.claimed_twice.push(sequence);
+                    }
+                }
+                Some(FileName::Index(sequence)) => drop(listing.indexes.insert(sequence)),
+                Some(FileName::Spare(n)) => listing.spares.push(n),
+                Some(FileName::Streams(slot)) => listing.tables.push(slot),
+                None if name == super::LOCK_FILE => {}
+                None => tracing::warn!(name, "a file that is not ours lies in the log's directory; left alone"),
+            }
+        }
+        listing.spares.sort_unstable();
+        Ok(listing)
+    }
+
+    /// The number that no file has, nor any behind it.
+    pub(super) fn next_sequence(&self) -> Sequence {
+        let above = |sequence: &Sequence| Sequence(sequence.0.saturating_add(1));
+        self.segments.keys().chain(&self.indexes).map(above).max().unwrap_or(Sequence(0))
+    }
+
+    /// Of two segments with one number keeps the one whose header says the same as its name. Returns the others: those
+    /// with a header that says something else, and those that hold nothing (a name that a failure left behind).
+    pub(super) fn settle_claims(
+        &mut self,
+        files: &Files,
+        log: LogId,
+    ) -> Result<(Vec<FileName>, Vec<FileName>), OpenError> {
+        let (mut strange, mut void) = (Vec::new(), Vec::new());
+        for sequence in std::mem::take(&mut self.claimed_twice) {
+            let fits = |class| {
+                let header = read_header(files, sequence, class)?;
+                Ok(header.is_some_and(|h| (h.log, h.sequence, h.class) == (log, sequence, class)))
+            };
+            let (kept, other) = match fits(Class::System)? && !fits(Class::Main)? {
+                true => (Class::System, Class::Main),
+                false => (Class::Main, Class::System),
+            };
+            self.segments.insert(sequence, kept);
+            let stale = |h: SegmentHeader| h.log == log && h.sequence != sequence;
+            let empty = read_header(files, sequence, other)?.is_none_or(stale);
+            if empty { &mut void } else { &mut strange }.push(FileName::Segment(sequence, other));
+        }
+        Ok((strange, void))
+    }
+}
+
+/// A segment's header, if it is a good one, of whatever log and number.
+pub(super) fn read_header(files: &Files, sequence: Sequence, class: Class) -> Result<Option<SegmentHeader>, OpenError> {
+    let path = files.path(FileName::Segment(sequence, class));
+    let file = files.disk().open(&path).map_err(OpenError::io("open", &path))?;
+    let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+    let n = file.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
+    match SegmentHeader::decode(&bytes[..n]) {
+        Ok(header) => Ok(Some(header)),
+        Err(BadHeader::Version(version)) => Err(OpenError::Newer { path, version }),
+        // Torn, stale or damaged: the frames decide.
+        Err(BadHeader::Damaged) => Ok(None),
+    }
+}

@@ -1,0 +1,339 @@
+//! One life after another of a log on a simulated disk, with the model beside it: what tests and crash points drive.
+//!
+//! A step never panics over what the log does wrong: it says so, and whoever drives adds which case it was.
+
+use crate::fault::{Fault, Performed};
+use crate::model::{Model, Part};
+use crate::sim_disk::{PowerCut, SimDisk};
+use forebay::clock::ManualClock;
+use forebay::disk::Disk;
+use forebay::{AppendError, Log, LogOptions, LogState, OpenError, Payload};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the log lies.
+pub const DIR: &str = "/log";
+
+/// Something done to a log.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Appends parts of these lengths and record counts to a stream.
+    Append(&'static str, Vec<(usize, u32)>),
+    /// Trims a stream to this many records before its end.
+    Trim(&'static str, u64),
+    /// A round of housekeeping.
+    Housekeep,
+    /// Reads everything and compares.
+    Read,
+    /// Time goes by.
+    Advance(Duration),
+    /// Closes and opens again.
+    Reopen,
+    /// The process or the machine ends here.
+    End(End),
+    /// The process ends in the midst of the change that is this many ahead.
+    CrashAhead(u64, Performed),
+    /// The disk goes bad.
+    Inject(Fault),
+    /// The disk is good again.
+    Heal,
+    /// This much room from now on.
+    Capacity(u64),
+}
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process is killed; the kernel lives on.
+    Kill,
+    /// The power fails.
+    Cut(PowerCut),
+}
+
+/// A log and what is known about it.
+pub struct Session {
+    /// The disk.
+    pub disk: SimDisk,
+    /// The clock.
+    pub clock: ManualClock,
+    /// How the log is opened.
+    pub options: LogOptions,
+    /// What must be there.
+    pub model: Model,
+    /// How lives end that end in the midst of a change.
+    pub ends: Vec<End>,
+    log: Option<Log>,
+    appends: u64,
+    faulty: bool,
+}
+
+/// Geometry in which everything happens within a few kilobytes.
+#[must_use]
+pub fn tiny() -> LogOptions {
+    LogOptions {
+        segment_bytes: 4 << 10,
+        append_bytes_max: 64 << 10,
+        tail_cache_bytes: 1 << 10,
+        budget_bytes: 256 << 10,
+        inline: true,
+        ..LogOptions::small()
+    }
+}
+
+impl Session {
+    /// An empty disk; nothing is open yet.
+    #[must_use]
+    pub fn new(seed: u64, options: LogOptions) -> Self {
+        Self {
+            disk: SimDisk::new(seed),
+            clock: ManualClock::at(1_000_000),
+            options,
+            model: Model::default(),
+            ends: vec![End::Cut(PowerCut::RandomSubset)],
+            log: None,
+            appends: 0,
+            faulty: false,
+        }
+    }
+
+    /// Another session that stands where this one stands, with other chances. Its log is not open.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let disk = SimDisk::from_snapshot(&self.disk.snapshot());
+        disk.reseed(seed);
+        Self {
+            disk,
+            clock: self.clock.clone(),
+            options: self.options.clone(),
+            model: self.model.clone(),
+            ends: self.ends.clone(),
+            log: None,
+            appends: self.appends,
+            faulty: self.faulty,
+        }
+    }
+
+    /// The open log.
+    ///
+    /// # Panics
+    /// When none is open.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.log.as_ref().expect("the test opened the log")
+    }
+
+    /// Opens the log without looking at it.
+    ///
+    /// # Errors
+    /// As the log says.
+    pub fn try_open(&mut self) -> Result<&Log, OpenError> {
+        self.log = None;
+        let disk = Arc::new(self.disk.clone()) as Arc<dyn Disk>;
+        let log = Log::open(disk, Arc::new(self.clock.clone()), Path::new(DIR), self.options.clone())?;
+        Ok(self.log.insert(log))
+    }
+
+    /// Opens the log and checks what it holds. `false` when the disk did not let it.
+    ///
+    /// # Errors
+    /// When it holds anything else than it must, or can't be opened on a disk that works.
+    pub fn open(&mut self) -> Result<bool, String> {
+        match self.try_open().map(|_| ()) {
+            Ok(_) => {}
+            Err(OpenError::Io { .. }) if self.disk.crashed() || self.faulty => return Ok(false),
+            Err(e) => return Err(format!("the log does not open: {e}")),
+        }
+        let log = self.log.as_ref().expect("just opened");
+        // On a copy: where a bad disk ends the look at it early, nothing is decided.
+        let mut seen = self.model.clone();
+        match seen.check_reopened(log) {
+            Err(_) if self.disk.crashed() || self.faulty => {
+                self.log = None;
+                Ok(false)
+            }
+            Err(e) => Err(e),
+            Ok(()) => {
+                self.model = seen;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Does one step. A crash point that is reached in it ends this life, and the next one is opened and checked.
+    ///
+    /// # Errors
+    /// When the log did something else than it must.
+    pub fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.act(step)?;
+        if self.disk.crashed() && !self.ends.is_empty() {
+            let end = self.ends[self.appends as usize % self.ends.len()];
+            self.end(end);
+            self.revive()?;
+        }
+        Ok(())
+    }
+
+    /// Does one step, and leaves a crash for what it is.
+    ///
+    /// # Errors
+    /// When the log did something else than it must.
+    pub fn act(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Append(stream, parts) => drop(self.append(stream, parts)?),
+            Step::Trim(stream, back) => self.trim(stream, *back),
+            Step::Housekeep => self.log.iter().for_each(Log::housekeep),
+            Step::Read => self.check_live()?,
+            Step::Advance(by) => self.clock.advance(*by),
+            Step::Reopen => {
+                let closed = self.log.take().map(|log| log.close());
+                if let Some(Err(e)) = closed
+                    && !self.faulty
+                    && !self.disk.crashed()
+                {
+                    return Err(format!("the log does not close: {e}"));
+                }
+                self.revive()?;
+            }
+            Step::End(end) => {
+                self.end(*end);
+                self.revive()?;
+            }
+            Step::CrashAhead(ahead, performed) => self.disk.crash_at(self.disk.ops() + ahead, *performed),
+            Step::Inject(fault) => {
+                self.faulty = true;
+                self.disk.inject(fault.clone());
+            }
+            Step::Heal => {
+                self.disk.clear_faults();
+                self.disk.set_capacity(1 << 40);
+                self.faulty = false;
+                if self.log.is_none() {
+                    self.revive()?;
+                }
+                // The log finds out by itself, but not before it looks.
+                self.log.iter().for_each(Log::housekeep);
+            }
+            Step::Capacity(bytes) => {
+                self.faulty = true;
+                self.disk.set_capacity(*bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends, and tells the model. What the log answered.
+    ///
+    /// # Errors
+    /// When it gave wrong offsets.
+    pub fn append(&mut self, stream: &str, parts: &[(usize, u32)]) -> Result<Result<(), AppendError>, String> {
+        let Some(log) = &self.log else { return Ok(Err(AppendError::Closed)) };
+        self.appends += 1;
+        let id = |i: usize| self.appends * 16 + i as u64;
+        let parts: Vec<Part> =
+            parts.iter().enumerate().map(|(i, (len, records))| Part::new(id(i), *len, *records)).collect();
+        self.model.attempt(stream, &parts);
+        match log.append_wait(stream, parts.iter().map(Part::payload).collect::<Vec<Payload>>()) {
+            Ok(appended) => self.model.acked(stream, &appended).map(Ok),
+            Err(e) if self.disk.crashed() || self.faulty || log.state() != LogState::Serving => Ok(Err(e)),
+            Err(e) => Err(format!("an append is refused: {e}")),
+        }
+    }
+
+    /// Trims a stream to `back` records before its end.
+    pub fn trim(&mut self, stream: &str, back: u64) {
+        let before = self.model.next(stream).saturating_sub(back);
+        self.model.trim(stream, before);
+        if let Some(log) = &self.log
+            && let Some(id) = log.stream(stream)
+        {
+            log.trim(id, before);
+        }
+    }
+
+    /// Compares everything that can be read now.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check_live(&self) -> Result<(), String> {
+        match self.log.as_ref().map(|log| self.model.check_live(log)) {
+            Some(Err(e)) if !self.faulty && !self.disk.crashed() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The end of this life.
+    pub fn end(&mut self, end: End) {
+        self.log = None;
+        match end {
+            End::Kill => self.disk.process_kill(),
+            End::Cut(cut) => self.disk.power_cut(cut),
+        }
+    }
+
+    /// Opens and checks, through as many crashes as are still armed.
+    ///
+    /// # Errors
+    /// When the log holds anything else than it must.
+    pub fn revive(&mut self) -> Result<(), String> {
+        loop {
+            if self.open()? || !self.disk.crashed() {
+                return Ok(());
+            }
+            self.end(self.ends.first().copied().unwrap_or(End::Cut(PowerCut::NothingUnsynced)));
+        }
+    }
+
+    /// What follows on every recovery: it can be repeated, the log goes on, and what it then promises holds too.
+    ///
+    /// # Errors
+    /// When any of it fails.
+    pub fn goes_on(&mut self) -> Result<(), String> {
+        self.end(End::Cut(PowerCut::NothingUnsynced));
+        self.open().map_err(|e| format!("opened again: {e}"))?;
+        for stream in ["a", "b", "!plans", "!dead/x", "late"] {
+            self.append(stream, &[(40, 2)])?.map_err(|e| format!("after recovery: {e}"))?;
+        }
+        self.log().housekeep();
+        self.check_live().map_err(|e| format!("after recovery: {e}"))?;
+        self.end(End::Cut(PowerCut::NothingUnsynced));
+        self.open().map_err(|e| format!("after recovery, appends and a cut: {e}"))?;
+        Ok(())
+    }
+}
+
+/// Every kind of thing that a log does, in a few dozen steps: new streams, groups, an append larger than a segment,
+/// sealing, trimming, reclaiming, recycling, a quiet stream, a clean restart.
+#[must_use]
+pub fn script() -> Vec<Step> {
+    use Step::{Append, Housekeep, Read, Reopen, Trim};
+    let mut steps = vec![
+        Append("quiet", vec![(100, 7)]),
+        Append("a", vec![(10, 1)]),
+        Append("b", vec![(600, 3), (600, 3), (500, 2)]),
+        Append("!plans", vec![(40, 1)]),
+        Append("!dead/x", vec![(300, 1)]),
+        Append("a", vec![(1500, 10)]),
+        Append("a", vec![(1200, 10)]),
+        Append("b", vec![(6000, 5)]),
+        Append("a", vec![(0, 1)]),
+        Append("!dead/x", vec![(2000, 1), (1500, 1)]),
+        Append("!dead/x", vec![(900, 1)]),
+        Read,
+        Trim("a", 0),
+        Trim("b", 0),
+        Trim("quiet", 0),
+        Trim("!plans", 0),
+        Housekeep,
+    ];
+    for i in 0..4 {
+        steps.push(Append("a", vec![(1900 + i, 4)]));
+        steps.push(Append("b", vec![(1000, 1), (900, 1)]));
+        steps.push(Trim("a", 4));
+        steps.push(Trim("b", 2));
+    }
+    steps.extend([Housekeep, Read, Reopen, Append("c", vec![(50, 1)]), Append("a", vec![(3000, 1)])]);
+    steps.extend([Trim("!dead/x", 0), Append("!dead/x", vec![(3500, 1)]), Housekeep, Append("!plans", vec![(40, 1)])]);
+    steps.extend([Trim("a", 0), Append("a", vec![(3800, 3)]), Trim("b", 0), Housekeep, Append("quiet", vec![(8, 1)])]);
+    steps
+}

@@ -1,0 +1,128 @@
+//! The log under crashes: at every change of a script, and by chance in random histories.
+
+use forebay::LogOptions;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::time::Duration;
+use storage_tests::crash_points::{self, Plan, number};
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::sim_disk::PowerCut;
+use storage_tests::workload::{End, Session, Step, script, tiny};
+
+#[test]
+fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {
+    let plan = Plan {
+        steps: script(),
+        options: tiny(),
+        seed: number("FOREBAY_SEED", 1),
+        cuts: number("FOREBAY_CUTS", 2),
+        nested_every: 40,
+    };
+    let count = crash_points::run(&plan, "crash");
+    println!("{count:?}");
+    assert!(count.changes > 150 && count.crashes > 400 && count.nested > 500, "{count:?}");
+}
+
+const STREAMS: [&str; 5] = ["a", "b", "quiet", "!plans", "!dead/x"];
+
+fn end() -> impl Strategy<Value = End> {
+    let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
+    prop_oneof![
+        1 => Just(End::Kill),
+        4 => select(cuts.to_vec()).prop_map(End::Cut),
+        1 => (0usize..20).prop_map(|n| End::Cut(PowerCut::OnlySector(n))),
+        1 => (0usize..20).prop_map(|n| End::Cut(PowerCut::AllButSector(n))),
+    ]
+}
+
+fn performed() -> impl Strategy<Value = Performed> {
+    prop_oneof![Just(Performed::Nothing), Just(Performed::All), (0usize..3000).prop_map(Performed::Bytes)]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    use OpKind::{Allocate, Create, Open, Read, Remove, Rename, SetLen, Sync, SyncDir, Write};
+    let kinds = vec![Allocate, Create, Open, Read, Remove, Rename, SetLen, Sync, Sync, Sync, SyncDir, Write, Write];
+    let failures = vec![Failure::Eio, Failure::NoSpace, Failure::ShortWrite, Failure::Os(24)];
+    (select(kinds), 0u64..8, 1u64..5, select(failures))
+        .prop_map(|(kind, from, n, failure)| Fault::nths(kind, from..from + n, failure))
+}
+
+/// Around the sizes at which something changes: nothing, a sector, what just fits into a segment, more than fits.
+fn part() -> impl Strategy<Value = (usize, u32)> {
+    let size = prop_oneof![4 => 0usize..40, 3 => 400usize..1200, 2 => 3700usize..4100, 1 => 4100usize..9000];
+    (size, 1u32..6)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let append = (select(STREAMS.to_vec()), proptest::collection::vec(part(), 1..5));
+    prop_oneof![
+        12 => append.prop_map(|(stream, parts)| Step::Append(stream, parts)),
+        4 => (select(STREAMS.to_vec()), 0u64..8).prop_map(|(stream, back)| Step::Trim(stream, back)),
+        3 => Just(Step::Housekeep),
+        2 => Just(Step::Read),
+        1 => Just(Step::Reopen),
+        1 => (0u64..40_000).prop_map(|ms| Step::Advance(Duration::from_millis(ms))),
+        2 => end().prop_map(Step::End),
+        2 => (0u64..30, performed()).prop_map(|(ahead, performed)| Step::CrashAhead(ahead, performed)),
+    ]
+}
+
+fn bad_disk_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => step(),
+        1 => fault().prop_map(Step::Inject),
+        1 => (0u64..200_000).prop_map(Step::Capacity),
+        2 => Just(Step::Heal),
+    ]
+}
+
+fn live(steps: &[Step], seed: u64, options: LogOptions, ends: Vec<End>) -> Result<(), String> {
+    let mut session = Session::new(seed, options);
+    session.ends = ends;
+    session.open()?;
+    for (i, step) in steps.iter().enumerate() {
+        session.step(step).map_err(|e| format!("step {i}, {step:?}: {e}"))?;
+    }
+    session.disk.clear_faults();
+    session.step(&Step::Heal)?;
+    session.step(&Step::End(End::Kill))?;
+    session.log().housekeep();
+    session.log().housekeep();
+    session.goes_on()
+}
+
+/// How random histories are run: `FOREBAY_CUTS` multiplies their number.
+fn config() -> ProptestConfig {
+    let cases = u32::try_from(60 * number("FOREBAY_CUTS", 2)).unwrap_or(u32::MAX);
+    ProptestConfig { cases, max_shrink_iters: 4000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_log_is_what_its_model_is_across_any_history(
+        steps in proptest::collection::vec(step(), 1..60), seed: u64, ends in proptest::collection::vec(end(), 1..4),
+        tail in select(vec![0usize, 1 << 10, 64 << 10]), window in select(vec![0u64, 20_000]),
+    ) {
+        let replay_window = Duration::from_millis(window);
+        let options = LogOptions { tail_cache_bytes: tail, replay_window, ..tiny() };
+        prop_assert_eq!(live(&steps, seed, options, ends), Ok(()));
+    }
+
+    #[test]
+    fn a_log_on_a_disk_that_fails_now_and_then_is_what_its_model_is(
+        steps in proptest::collection::vec(bad_disk_step(), 1..60), seed: u64,
+        ends in proptest::collection::vec(end(), 1..4), reserve_segments in 1usize..3,
+    ) {
+        let options = LogOptions { reserve_segments, ..tiny() };
+        prop_assert_eq!(live(&steps, seed, options, ends), Ok(()));
+    }
+
+    #[test]
+    fn larger_segments_hold_the_same_promises(
+        steps in proptest::collection::vec(step(), 1..80), seed: u64, ends in proptest::collection::vec(end(), 1..4),
+    ) {
+        prop_assert_eq!(live(&steps, seed, LogOptions::small(), ends), Ok(()));
+    }
+}

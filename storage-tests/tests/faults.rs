@@ -1,0 +1,415 @@
+//! The log on a disk that fails: at every change of a script, and in the ways that have a story.
+
+use forebay::{AppendError, Item, LogState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use storage_tests::crash_points::number;
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::rng::Rng;
+use storage_tests::sim_disk::PowerCut;
+use storage_tests::workload::{End, Session, Step, script, tiny};
+
+const ENDS: [End; 4] =
+    [End::Kill, End::Cut(PowerCut::NothingUnsynced), End::Cut(PowerCut::Everything), End::Cut(PowerCut::RandomSubset)];
+
+fn session(seed: u64) -> Session {
+    let mut session = Session::new(seed, tiny());
+    assert_eq!(session.open(), Ok(true));
+    session
+}
+
+fn acked(session: &mut Session, stream: &str, parts: &[(usize, u32)]) {
+    session.append(stream, parts).expect("right offsets").expect("taken");
+}
+
+fn refused(session: &mut Session, stream: &str, parts: &[(usize, u32)]) -> AppendError {
+    session.append(stream, parts).expect("right offsets").expect_err("the disk is broken")
+}
+
+/// Plays the script on a disk with these faults, heals it, ends the life, and checks; then a second life on the good disk.
+fn through(seed: u64, faults: &[Fault], end: End) -> Result<(), String> {
+    let mut session = Session::new(seed, tiny());
+    session.ends.clear();
+    session.open()?;
+    for fault in faults {
+        session.act(&Step::Inject(fault.clone()))?;
+    }
+    for step in script() {
+        session.act(&step)?;
+    }
+    session.disk.clear_faults();
+    session.act(&Step::Heal)?;
+    session.log().housekeep();
+    session.log().housekeep();
+    if session.log().state() != LogState::Serving {
+        return Err(format!("the disk is good again and the log says {:?}", session.log().state()));
+    }
+    session.act(&Step::Read)?;
+    let mut other = session.fork(seed);
+    other.end(end);
+    other.open().map_err(|e| format!("right after it was healed: {e}"))?;
+    session.goes_on()?;
+    session.act(&Step::Append("a", vec![(5000, 5)]))?;
+    session.end(end);
+    session.open().map_err(|e| format!("after a second life: {e}"))?;
+    session.goes_on()
+}
+
+fn reported(case: &str, run: impl FnOnce() -> Result<(), String>) {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => panic!("{case}: {why}"),
+        Err(_) => panic!("{case}: a panic, see above"),
+    }
+}
+
+fn changes() -> u64 {
+    let mut session = session(1);
+    for step in script() {
+        session.act(&step).expect("a good disk");
+    }
+    session.disk.ops()
+}
+
+#[test]
+fn a_failure_of_any_change_loses_nothing_and_passes_when_the_disk_is_good_again() {
+    let mut cases = 0;
+    for op in 0..changes() {
+        for (i, failure) in [Failure::Eio, Failure::NoSpace, Failure::ShortWrite].into_iter().enumerate() {
+            let end = ENDS[(op as usize + i) % ENDS.len()];
+            reported(&format!("{failure:?} at change {op}, {end:?}"), || {
+                through(op * 4 + i as u64, &[Fault::at_op(op, failure)], end)
+            });
+            cases += 1;
+        }
+    }
+    println!("{cases} cases");
+}
+
+#[test]
+fn a_disk_that_is_bad_for_a_while_loses_nothing_and_the_log_comes_back() {
+    let (seed, cases) = (number("FOREBAY_SEED", 1), 100 * number("FOREBAY_CUTS", 2));
+    let changes = changes() as usize;
+    let kinds = [OpKind::Write, OpKind::Sync, OpKind::SyncDir, OpKind::Create, OpKind::Rename, OpKind::Remove];
+    for case in 0..cases {
+        let seed = seed.wrapping_mul(1000) + case;
+        let mut rng = Rng::new(seed);
+        let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite, Failure::Os(30)][rng.below(4)];
+        let from = rng.below(changes) as u64;
+        let fault = match rng.below(3) {
+            0 => Fault::in_ops(from..from + 1 + rng.below(40) as u64, failure),
+            1 => {
+                let nth = rng.below(40) as u64;
+                Fault::nths(kinds[rng.below(kinds.len())], nth..nth + 1 + rng.below(20) as u64, failure)
+            }
+            _ => {
+                let part = [".seg", ".sys", ".idx", "streams", "spare"][rng.below(5)];
+                let nth = rng.below(20) as u64;
+                Fault::nths(kinds[rng.below(kinds.len())], nth..nth + 1 + rng.below(6) as u64, failure).on(part)
+            }
+        };
+        let end = ENDS[rng.below(ENDS.len())];
+        reported(&format!("FOREBAY_SEED case {seed}: {fault:?}, {end:?}"), || through(seed, &[fault], end));
+    }
+}
+
+/// Before: the stale number of a stream from a failed commit was given to another stream of the other class.
+#[test]
+fn a_streams_number_from_a_failed_commit_is_given_to_no_other_stream() {
+    for seed in 0..10 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(100, 1)]);
+        acked(&mut session, "!dead/x", &[(100, 1)]);
+        session.act(&Step::Inject(Fault::nth(OpKind::Sync, 0, Failure::NoSpace).on(".seg"))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Rename, Failure::NoSpace))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::NoSpace))).expect("armed");
+        assert!(matches!(refused(&mut session, "new", &[(100, 1)]), AppendError::Full { .. }));
+        acked(&mut session, "!dead/y", &[(100, 3)]);
+        session.act(&Step::Heal).expect("healed");
+        session.end(ENDS[seed as usize % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.goes_on().expect("as promised");
+    }
+}
+
+/// Before: what a failed sync left in the kernel's cache passed for durable after the process had been killed.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_anew_before_it_is_served() {
+    for seed in 0..20 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(100, 1)]);
+        session.act(&Step::Inject(Fault::every(OpKind::Sync, Failure::Eio))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::Eio).on(".idx"))).expect("armed");
+        assert!(matches!(refused(&mut session, "a", &[(1500, 2), (1500, 2)]), AppendError::ReadOnly { .. }));
+        session.end(End::Kill);
+        session.disk.clear_faults();
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        assert_eq!(session.model.next("a"), 5, "the cache shows it");
+        session.end(End::Cut(PowerCut::NothingUnsynced));
+        assert_eq!(session.open(), Ok(true), "seed {seed}: what was served is gone");
+    }
+}
+
+/// Before: a void segment that could not be removed came back when no segment before it was named by a header.
+#[test]
+fn a_void_first_segment_that_could_not_be_removed_stays_void() {
+    for seed in 0..10 {
+        let mut session = session(seed);
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
+        refused(&mut session, "a", &[(100, 5)]);
+        session.act(&Step::Heal).expect("healed");
+        session.log().housekeep();
+        acked(&mut session, "a", &[(60, 2)]);
+        session.end(ENDS[seed as usize % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+    }
+}
+
+/// Before: a segment's name that could be neither made durable nor removed kept the log read-only for ever.
+#[test]
+fn a_name_that_a_failure_left_behind_is_in_nobodys_way() {
+    let mut session = session(1);
+    session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::Eio).on("spare"))).expect("armed");
+    acked(&mut session, "a", &[(3000, 1)]);
+    session.act(&Step::Inject(Fault::every(OpKind::SyncDir, Failure::Eio))).expect("armed");
+    session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
+    acked(&mut session, "a", &[(600, 1)]);
+    refused(&mut session, "a", &[(3000, 1)]);
+    session.act(&Step::Heal).expect("healed");
+    session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::Eio).on("spare"))).expect("armed");
+    session.log().housekeep();
+    assert_eq!(session.log().state(), LogState::Serving);
+    acked(&mut session, "a", &[(3000, 1)]);
+}
+
+/// Before: where the first table of a fresh log was torn, the next one was written over the only good copy.
+#[test]
+fn the_logs_id_outlives_every_tear_of_its_tables() {
+    for bytes in [0, 10, 70] {
+        let mut session = session(1);
+        session.end(End::Kill);
+        session.disk.overwrite("/log/streams.0".as_ref(), b"torn");
+        assert_eq!(session.open(), Ok(true));
+        let id = session.log().log_id();
+        session.log().raise_next("new", 3);
+        session.disk.crash_at(session.disk.ops() + 1, Performed::Bytes(bytes)); // the first finds that the file is there
+        session.log().housekeep();
+        session.end(End::Cut(PowerCut::Everything));
+        session.model.raise("new", 0);
+        session.try_open().expect("opens");
+        assert_eq!(session.log().log_id(), id, "after {bytes} bytes");
+    }
+}
+
+/// Before: a name from a commit that was torn behind it was taken for durable, and the records that followed were not
+/// found under it.
+#[test]
+fn a_stream_whose_first_append_was_torn_behind_its_name_keeps_the_name() {
+    for ahead in 0..12 {
+        let mut session = session(ahead);
+        session.ends.clear();
+        acked(&mut session, "a", &[(100, 1)]);
+        session.disk.crash_at(session.disk.ops(), Performed::Bytes(64));
+        refused(&mut session, "new", &[(100, 1)]);
+        session.end(End::Cut(PowerCut::Everything));
+        assert_eq!(session.open(), Ok(true));
+        assert!(session.log().stream("new").is_some(), "its name landed");
+        session.disk.crash_at(session.disk.ops() + ahead, Performed::Nothing);
+        let _ = session.append("new", &[(100, 1)]).expect("right offsets");
+        session.end(End::Cut(PowerCut::NothingUnsynced));
+        assert_eq!(session.open(), Ok(true), "{ahead} changes on");
+    }
+}
+
+#[test]
+fn any_part_of_a_failed_syncs_bytes_may_survive_the_next_power_cut() {
+    // Two groups of two appends' worth: the failed sync's sectors are decided by the seed, and every single sector of
+    // what is unsynced at the cut is tried alone and alone missing.
+    let mut cases = 0;
+    for seed in 0..6 {
+        for fails in 1..4 {
+            let mut session = session(seed);
+            acked(&mut session, "a", &[(700, 3)]);
+            session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..fails, Failure::Eio).on(".seg"))).expect("armed");
+            let answer = session.append("a", &[(900, 2), (900, 2)]).expect("right offsets");
+            assert_eq!(answer.is_ok(), fails == 1, "a fresh segment takes it");
+            session.act(&Step::Heal).expect("healed");
+            let torn = session.fork(seed);
+            for life in 0..2 {
+                if life == 1 {
+                    session.log().housekeep();
+                    session.log().housekeep();
+                    session.disk.crash_at(session.disk.ops() + 1, Performed::Nothing);
+                    let _ = session.append("a", &[(800, 1), (800, 1)]).expect("right offsets");
+                }
+                let before = if life == 0 { torn.fork(seed) } else { session.fork(seed) };
+                let dirty = before.disk.dirty_sectors();
+                let each = (0..dirty).flat_map(|n| [PowerCut::OnlySector(n), PowerCut::AllButSector(n)]);
+                for cut in
+                    each.chain([PowerCut::NothingUnsynced, PowerCut::Everything]).chain([PowerCut::RandomSubset; 8])
+                {
+                    cases += 1;
+                    let mut fork = before.fork(cases);
+                    fork.end(End::Cut(cut));
+                    assert_eq!(fork.open(), Ok(true), "seed {seed}, {fails} fail, life {life}, {cut:?}");
+                    fork.goes_on().expect("as promised");
+                }
+            }
+        }
+    }
+    println!("{cases} cases");
+}
+
+#[test]
+fn a_disk_that_never_syncs_makes_the_log_read_only_until_it_does() {
+    let mut session = session(3);
+    acked(&mut session, "a", &[(900, 3)]);
+    session.act(&Step::Inject(Fault::every(OpKind::Sync, Failure::Eio))).expect("armed");
+    assert!(matches!(refused(&mut session, "a", &[(50, 1)]), AppendError::ReadOnly { .. }));
+    assert!(matches!(refused(&mut session, "!plans", &[(50, 1)]), AppendError::ReadOnly { .. }));
+    session.log().housekeep();
+    assert!(matches!(session.log().state(), LogState::ReadOnly { .. }), "the disk is still bad");
+    session.model.check_live(session.log()).expect("reading goes on");
+    session.act(&Step::Heal).expect("healed");
+    session.log().housekeep();
+    assert_eq!(session.log().state(), LogState::Serving);
+    // From here on a power cut at any change finds no offset given twice.
+    for ahead in 0..40 {
+        let mut later = session.fork(ahead);
+        later.end(End::Kill);
+        assert_eq!(later.open(), Ok(true));
+        later.disk.crash_at(later.disk.ops() + ahead, Performed::Nothing);
+        for i in 0..4 {
+            let _ = later.append("a", &[(1000 + i, 2)]).expect("right offsets");
+        }
+        later.end(End::Cut([PowerCut::NothingUnsynced, PowerCut::RandomSubset][ahead as usize % 2]));
+        assert_eq!(later.open(), Ok(true), "{ahead} changes on");
+    }
+    acked(&mut session, "a", &[(50, 1)]);
+    session.goes_on().expect("as promised");
+}
+
+#[test]
+fn a_full_disk_still_takes_the_plans_that_drain_it_and_ingest_comes_back_without_restart() {
+    let mut session = Session::new(4, forebay::LogOptions { reserve_segments: 2, ..tiny() });
+    assert_eq!(session.open(), Ok(true));
+    acked(&mut session, "a", &[(1000, 4)]);
+    session.log().housekeep();
+    session.act(&Step::Capacity(40 << 10)).expect("small");
+    let mut taken = 0;
+    while session.append("a", &[(1000, 4)]).expect("right offsets").is_ok() {
+        taken += 1;
+        assert!(taken < 100, "the disk is full");
+    }
+    assert!(matches!(session.log().state(), LogState::Full { .. }));
+    assert!(matches!(refused(&mut session, "b", &[(10, 1)]), AppendError::Full { .. }));
+    session.log().housekeep();
+    assert!(matches!(session.log().state(), LogState::Full { .. }), "nothing was freed");
+    // A batch still needs its plan: the reserve takes it.
+    for _ in 0..10 {
+        acked(&mut session, "!plans", &[(40, 1)]);
+    }
+    acked(&mut session, "!dead/x", &[(400, 1)]);
+    session.trim("a", 0);
+    session.log().housekeep();
+    session.log().housekeep();
+    assert_eq!(session.log().state(), LogState::Serving, "what was delivered has made room");
+    acked(&mut session, "a", &[(1000, 4)]);
+    let mut cut = session.fork(1);
+    cut.end(End::Cut(PowerCut::NothingUnsynced));
+    assert_eq!(cut.open(), Ok(true), "a full disk is no reason not to start");
+    session.act(&Step::Heal).expect("healed");
+    session.goes_on().expect("as promised");
+}
+
+#[test]
+fn a_full_disk_is_no_reason_not_to_start() {
+    for seed in 0..8 {
+        let mut session = session(seed);
+        for step in script().iter().take(16 + seed as usize * 2) {
+            session.act(step).expect("a good disk");
+        }
+        session.disk.set_capacity(0);
+        session.end(ENDS[seed as usize % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.end(End::Cut(PowerCut::NothingUnsynced));
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.disk.set_capacity(1 << 40);
+        session.log().housekeep();
+        session.goes_on().expect("as promised");
+    }
+}
+
+#[test]
+fn a_failed_read_is_an_error_that_skips_nothing() {
+    let mut session = session(5);
+    for _ in 0..4 {
+        acked(&mut session, "a", &[(1500, 2)]);
+    }
+    session.log().housekeep();
+    let log = session.log();
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio));
+    for _ in 0..3 {
+        assert!(reader.next().is_err());
+        assert_eq!(reader.position(), 0);
+    }
+    session.disk.clear_faults();
+    assert!(matches!(reader.next(), Ok(Some(Item::Frame(frame))) if frame.offsets() == (0..2)));
+    session.model.check_live(log).expect("all is there");
+}
+
+#[test]
+fn an_unreadable_disk_is_told_at_open_and_harms_nothing() {
+    let mut session = session(6);
+    for step in script() {
+        session.act(&step).expect("a good disk");
+    }
+    for nth in 0..60 {
+        let mut fork = session.fork(nth);
+        fork.end(ENDS[nth as usize % 4]);
+        fork.disk.inject(Fault::nth(
+            [OpKind::Read, OpKind::Open, OpKind::List][nth as usize % 3],
+            nth / 3,
+            Failure::Eio,
+        ));
+        let _ = fork.try_open().map(|_| ());
+        fork.end(ENDS[nth as usize / 4 % 4]);
+        fork.disk.clear_faults();
+        assert_eq!(fork.open(), Ok(true), "{nth}");
+    }
+}
+
+/// Before: what stayed of a void segment that could not be removed was void only as long as its successor was kept.
+#[test]
+fn a_void_segment_that_could_not_be_removed_outlives_no_header_that_says_so() {
+    for seed in 0..8 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(100, 5)]);
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
+        refused(&mut session, "!plans", &[(3700, 1)]);
+        session.act(&Step::Heal).expect("healed");
+        acked(&mut session, "a", &[(3700, 1)]);
+        acked(&mut session, "!plans", &[(3600, 1)]);
+        session.trim("a", 0);
+        (0..3).for_each(|_| session.log().housekeep());
+        session.end(ENDS[seed as usize % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+    }
+}
+
+/// Before: a spare that could not be renamed was forgotten, the reserve with it; and a log that came back on the reserve
+/// said that it served, and refused all but our own streams.
+#[test]
+fn a_log_that_comes_back_on_its_reserve_says_that_it_is_full() {
+    let mut session = session(1);
+    session.log().housekeep();
+    session.act(&Step::Capacity(4 << 10)).expect("full");
+    acked(&mut session, "a", &[(3700, 1)]);
+    session.act(&Step::Inject(Fault::nth(OpKind::Rename, 0, Failure::Eio))).expect("armed");
+    refused(&mut session, "!plans", &[(400, 1)]);
+    session.log().housekeep();
+    assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
+    acked(&mut session, "!plans", &[(400, 1)]);
+}
