@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(5);
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 32;
 const SIZES: [(usize, f64); 2] = [(1000, 0.8), (100, 1.0)];
 
 /// One webhook, uncompressed.
