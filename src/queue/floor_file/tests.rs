@@ -366,7 +366,7 @@ impl Plays {
             live.insert(path.clone(), number);
         }
         let mut durable = live.clone();
-        for step in self.steps().into_iter().take(stop) {
+        for step in self.steps.lock().expect("one thread").iter().take(stop).cloned() {
             match step {
                 Step::Create(number, path) => drop(live.insert(path, number)),
                 Step::Rename(from, to) => {
@@ -395,7 +395,8 @@ impl Plays {
     }
 
     fn created(&self, number: usize) -> bool {
-        self.steps().iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
+        let steps = self.steps.lock().expect("one thread");
+        steps.iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
     }
 }
 
