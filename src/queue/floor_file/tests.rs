@@ -7,6 +7,7 @@ use crate::queue::cursor::Cursor;
 use crate::{Sequence, StreamId};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 const LOG: LogId = LogId(7 << 100);
