@@ -115,9 +115,8 @@ mod tests {
 
     const PLAY: &str = "FOREBAY_TEST_PLAY_THE_PROCESS";
 
-    /// The process of the test below. By itself it is nothing.
+    /// The process of the test below, which starts it in a process of its own. Without being told to play, nothing.
     #[test]
-    #[ignore = "started by the_first_signal_stops_and_the_second_ends in a process of its own"]
     fn the_process() {
         if std::env::var_os(PLAY).is_none() {
             return;
@@ -138,7 +137,7 @@ mod tests {
     fn the_first_signal_stops_and_the_second_ends() {
         for (first, second, code) in [("TERM", "TERM", 143), ("INT", "INT", 130), ("INT", "TERM", 143)] {
             let mut process = Command::new(std::env::current_exe().expect("this test has a path"))
-                .args(["--ignored", "--exact", "shutdown::tests::the_process", "--nocapture"])
+                .args(["--exact", "shutdown::tests::the_process", "--nocapture"])
                 .env(PLAY, "1")
                 .stdout(Stdio::piped())
                 .spawn()

@@ -16,6 +16,8 @@ use crate::proto::v1::{Lag, ListLagRequest, WatchLagRequest};
 mod json;
 mod table;
 
+pub(crate) use table::text as table;
+
 /// A sidecar on this machine answers in a millisecond.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,7 @@ const LAGS_MAX: u32 = 1_000;
 const ROWS_WATCHED_MAX: u32 = 100;
 
 /// Home, then clear to the end: the table is drawn over the last one.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Why the lag was not shown.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +63,10 @@ pub enum LagError {
 }
 
 /// What is shown at a time.
-struct Snapshot {
-    lags: Vec<Lag>,
-    omitted: u64,
-    read_at_unix_ms: u64,
+pub(crate) struct Snapshot {
+    pub(crate) lags: Vec<Lag>,
+    pub(crate) omitted: u64,
+    pub(crate) read_at_unix_ms: u64,
 }
 
 /// Shows the lag on standard output. With `watch` it returns when the sidecar stops.
@@ -105,7 +107,11 @@ async fn show(args: &LagArgs, out: &mut impl Write, terminal: bool) -> Result<()
     Ok(())
 }
 
-async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
+/// A client of the operators' API at `address`.
+///
+/// # Errors
+/// When nothing listens there.
+pub(crate) async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
     let nothing_listens = |source| LagError::NothingListens { address: address.clone(), source };
     let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
     let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;

@@ -2,45 +2,16 @@
 //!
 //! Without HTTP and without the log: parser, stored form and encoders alone.
 
-use std::collections::BTreeMap;
+mod evaluated;
 
 use forebay_sidecar::impression::{
     BatchMeta, EnvironmentLabel, Form, Limits, Parsed, StoredBatch, parse, write_json_lines, write_split_objects,
 };
 use serde_json::{Map, Value, json};
 
+use evaluated::{CAPTURES, arrived, expected, multiset};
+
 const ENVIRONMENT: EnvironmentLabel<'_> = EnvironmentLabel { id: "env", name: "test" };
-
-macro_rules! capture {
-    ($name:literal) => {
-        (
-            $name,
-            include_str!(concat!("../../../storage-tests/captures/", $name, ".json")),
-            include_str!(concat!("../../../storage-tests/captures/", $name, ".evaluated.json")),
-        )
-    };
-}
-
-const CAPTURES: [(&str, &str, &str); 8] = [
-    capture!("browser-debug-navigate"),
-    capture!("browser-optimized-navigate"),
-    capture!("java-debug"),
-    capture!("node-debug"),
-    capture!("node-same-ms"),
-    capture!("python-debug"),
-    capture!("python-debug-repeat"),
-    capture!("python-fail-503x3"),
-];
-
-type Multiset = BTreeMap<String, usize>;
-
-fn multiset(objects: impl IntoIterator<Item = Value>) -> Multiset {
-    let mut counts = Multiset::new();
-    for object in objects {
-        *counts.entry(object.to_string()).or_default() += 1;
-    }
-    counts
-}
 
 /// Parses a request of a capture, if it carries impressions and was taken.
 fn parsed(request: &Value) -> Option<Parsed> {
@@ -69,58 +40,6 @@ fn parsed(request: &Value) -> Option<Parsed> {
     // Small parts, so that every capture is cut.
     let limits = Limits { part_bytes: 4_096, ..Limits::default() };
     Some(parse(body.as_bytes(), form, &meta, &limits).unwrap())
-}
-
-/// A webhook's object or a file's line by the names of the evaluated ones; what is not given is null.
-fn arrived(object: &Value) -> Value {
-    json!({
-        "flag": object["split"],
-        "key": object["key"],
-        "bucketing_key": object["bucketingKey"],
-        "treatment": object["treatment"],
-        "time": object["time"],
-        "label": object["label"],
-        "change_number": object["splitVersionNumber"],
-        "properties": properties(&object["properties"]),
-    })
-}
-
-/// SDKs escape and order the JSON inside in their own ways, so what it says is compared.
-fn properties(text: &Value) -> Value {
-    text.as_str().map_or(Value::Null, |text| serde_json::from_str(text).unwrap())
-}
-
-/// What the application evaluated and the SDK was to send, by the same names, with and without the previous time.
-fn expected(name: &str, evaluated: &str) -> (Multiset, Multiset) {
-    let evaluated: Value = serde_json::from_str(evaluated).unwrap();
-    let mut plain = Vec::new();
-    let mut with_previous = Vec::new();
-    for one in evaluated["evaluated"].as_array().unwrap() {
-        let browser = one.get("feature").is_some();
-        let sent = if browser {
-            one["feature"] != "quiet_flag" && (one["pt"].is_null() || !name.contains("optimized"))
-        } else {
-            one["on_wire"] == true
-        };
-        if !sent {
-            continue;
-        }
-        let field = |name: &str, browsers: &str| one[if browser { browsers } else { name }].clone();
-        let mut object = json!({
-            "flag": field("flag", "feature"),
-            "key": field("key", "keyName"),
-            "bucketing_key": field("bucketing_key", "bucketingKey"),
-            "treatment": one["treatment"],
-            "time": one["time"],
-            "label": one["label"],
-            "change_number": field("change_number", "changeNumber"),
-            "properties": properties(&one["properties"]),
-        });
-        plain.push(object.clone());
-        object["previous_time"] = one["pt"].clone();
-        with_previous.push(object);
-    }
-    (multiset(plain), multiset(with_previous))
 }
 
 /// All objects and all lines that come of a capture.

@@ -1,0 +1,118 @@
+//! SIGKILL at any moment: everything acknowledged arrives everywhere, and what is repeated is told apart by its id.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::load::Load;
+use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::receiver::{Answer, Receiver};
+use super::sidecar::Home;
+
+/// The seed of `FOREBAY_SEED`, or a fresh one. Printed, so that a failure can be repeated.
+fn seed() -> u64 {
+    let seed = std::env::var("FOREBAY_SEED").map_or_else(|_| rand::random(), |text| text.parse().expect("a number"));
+    eprintln!("repeat with FOREBAY_SEED={seed}");
+    seed
+}
+
+fn kills() -> usize {
+    std::env::var("FOREBAY_KILLS").map_or(20, |text| text.parse().expect("a number"))
+}
+
+/// Mostly well; now and then all that can go wrong at a receiver.
+fn flaky(seed: u64) -> impl Fn(usize) -> Answer + Send + Sync {
+    let rng = Mutex::new(SmallRng::seed_from_u64(seed));
+    move |_| {
+        let mut rng = rng.lock().unwrap();
+        match rng.random_range(0..100) {
+            0..2 => Answer::Status(503),
+            2..4 => Answer::Status(500),
+            4 => Answer::Throttle { seconds: 1 },
+            5..8 => Answer::Drop,
+            8..13 => Answer::Slow(Duration::from_millis(rng.random_range(20..200))),
+            13 => Answer::Hang,
+            _ => Answer::Ok,
+        }
+    }
+}
+
+/// Small batches, so that there are many; a short timeout, so that a hang costs the test little.
+const WEBHOOK: &str = "batch_records_max = 150\ntimeout = \"3s\"";
+
+fn home(name: &str, first: &Receiver, second: &Receiver) -> Home {
+    Home::new(name)
+        .webhook("first-hook", first, WEBHOOK)
+        .webhook("second-hook", second, &format!("{WEBHOOK}\ncompression = \"none\""))
+        .file("archive", "rotate_bytes = \"1MiB\"")
+}
+
+const DESTINATIONS: [&str; 3] = ["archive", "first-hook", "second-hook"];
+
+/// Two sidecars of one environment side by side, as on two ingest nodes; one of them has a hard life.
+#[test]
+fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
+    let seed = seed();
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (first, second) = (Receiver::start(), Receiver::start());
+    first.script(flaky(seed));
+    let (killed, spared) =
+        (home("killed", &first, &second).log("replay_window = \"0s\""), home("spared", &first, &second));
+    let beside = spared.start();
+    let load = Load::start("killed", seed, 4, killed.ingest());
+    let load_beside = Load::start("spared", seed, 1, spared.ingest());
+
+    let mut deaths = HashMap::new();
+    for _ in 0..kills() {
+        // Some die while they start.
+        let infant = rng.random_ratio(1, 5);
+        let sidecar = if infant { killed.spawn() } else { killed.start() };
+        let lifetime = Duration::from_millis(rng.random_range(0..if infant { 200 } else { 1200 }));
+        thread::sleep(lifetime);
+        deaths.insert(sidecar.life, sidecar.kill());
+    }
+
+    let last = killed.start();
+    thread::sleep(Duration::from_millis(300));
+    let (posts, posts_beside) = (load.stop(), load_beside.stop());
+    first.script(|_| Answer::Ok);
+    let (lags, lags_beside) = (last.drain(&DESTINATIONS), beside.drain(&DESTINATIONS));
+
+    let mut repeats = 0;
+    let mut everything = Vec::new();
+    for (home, posts, lags, deaths) in
+        [(&killed, &posts, &lags, &deaths), (&spared, &posts_beside, &lags_beside, &HashMap::new())]
+    {
+        let files = Arrived::in_files(home.lines("archive"));
+        files.holds(posts, "archive");
+        balance_closes(lags, &DESTINATIONS, files.len());
+        for (id, receiver) in [("first-hook", &first), ("second-hook", &second)] {
+            let mut arrivals = receiver.arrivals();
+            arrivals.retain(|arrival| arrival.sidecar == home.name());
+            let arrived = Arrived::at_webhook(&arrivals);
+            arrived.holds(posts, id);
+            arrived.equals(&files);
+            repeats += repeats_are_excused(&arrivals, deaths);
+            everything.push(arrived);
+        }
+        everything.push(files);
+    }
+    let (of_killed, of_spared) = everything.split_at(DESTINATIONS.len());
+    for one in of_killed {
+        of_spared.iter().for_each(|other| one.shares_no_id_with(other));
+    }
+    let count = |n: usize| of_killed[n].len();
+    eprintln!(
+        "{} kills, {} posts, {} impressions, {} requests, {repeats} repeated after a success",
+        deaths.len(),
+        posts.len(),
+        count(0),
+        first.count() + second.count()
+    );
+    // A test in which nothing happened would pass as well.
+    assert!(posts.len() > 10 * deaths.len() && count(0) > 100 * deaths.len());
+}

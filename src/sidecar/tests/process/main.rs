@@ -1,0 +1,24 @@
+//! The real binary, as a process of its own: started, fed over HTTP, killed, stopped, and judged by what arrived.
+//!
+//! Nothing here looks inside: the load generator, the receiver and the proof share no code with the product. Run one
+//! test with `cargo test -p forebay-sidecar --test process NAME`. `FOREBAY_SEED` repeats the random ones, and
+//! `FOREBAY_KILLS` says how often the sidecar is killed.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside the process: their clock and their files are the machine's own"
+)]
+
+#[path = "../evaluated/mod.rs"]
+mod evaluated;
+mod load;
+mod proof;
+mod receiver;
+mod sidecar;
+mod wire;
+
+mod captures;
+mod kills;
+mod outages;
+mod starts;
+mod stops;

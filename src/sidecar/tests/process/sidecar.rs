@@ -1,0 +1,375 @@
+//! The sidecar as the operator has it: a configuration, a data directory, a process to start, signal and wait for.
+//!
+//! What always holds: no process outlives its test, however that ends; what each wrote to standard error lies in a
+//! file, which is kept and named when the test fails.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::receiver::Receiver;
+use super::wire::Client;
+
+/// The key that the environment is known by.
+pub(crate) const SDK_KEY: &str = "sidecar-test-sdk-key-0001";
+
+/// Far more than anything here takes; reached only by what will never happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An address that nobody listens on. Its port lies below those that the system gives to outgoing connections: while a
+/// sidecar is dead nobody else may come to sit on its port.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Test processes that run side by side start apart from each other.
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(64).wrapping_add(step)) % 20_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).expect("below 30,000")));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Where a sidecar lives: what stays from one of its lives to the next.
+pub(crate) struct Home {
+    name: String,
+    dir: TempDir,
+    ingest: SocketAddr,
+    admin: SocketAddr,
+    destinations: String,
+    top: String,
+    log: String,
+    lives: AtomicU32,
+}
+
+impl Home {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            dir: tempfile::Builder::new()
+                .prefix("forebay-")
+                .tempdir()
+                .expect("there is room in the temporary directory"),
+            ingest: free_address(),
+            admin: free_address(),
+            destinations: String::new(),
+            top: String::new(),
+            log: String::new(),
+            lives: AtomicU32::new(0),
+        }
+    }
+
+    /// Adds a line to the top of the configuration.
+    pub(crate) fn setting(mut self, line: &str) -> Self {
+        self.top.push_str(line);
+        self.top.push('\n');
+        self
+    }
+
+    /// Adds a line to `[log]`.
+    pub(crate) fn log(mut self, line: &str) -> Self {
+        self.log.push_str(line);
+        self.log.push('\n');
+        self
+    }
+
+    /// Adds a webhook; `more` are further lines of its table.
+    pub(crate) fn webhook(mut self, id: &str, receiver: &Receiver, more: &str) -> Self {
+        self.destinations.push_str(&format!(
+            "[[destinations]]\nid = \"{id}\"\nenvironments = [\"acme-prod\"]\ntype = \"webhook\"\nurl = \"{}\"\n\
+             headers = {{ x-sidecar = \"{}\", x-life = \"env:FOREBAY_TEST_LIFE\" }}\n{more}\n",
+            receiver.url(),
+            self.name
+        ));
+        self
+    }
+
+    /// Adds a file destination; its files lie in the directory of that name.
+    pub(crate) fn file(mut self, id: &str, more: &str) -> Self {
+        self.destinations.push_str(&format!(
+            "[[destinations]]\nid = \"{id}\"\nenvironments = [\"acme-prod\"]\ntype = \"file\"\n\
+             directory = \"./{id}\"\n{more}\n"
+        ));
+        self
+    }
+
+    pub(crate) fn ingest(&self) -> SocketAddr {
+        self.ingest
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the configuration to a file and names it.
+    pub(crate) fn write_config(&self) -> PathBuf {
+        self.write_config_of(self.ingest, self.admin, "grpc.sock", "forebay.toml")
+    }
+
+    /// The same sidecar, as far as its data goes, at other addresses.
+    pub(crate) fn write_config_of_a_double(&self) -> PathBuf {
+        self.write_config_of(free_address(), free_address(), "double.sock", "double.toml")
+    }
+
+    fn write_config_of(&self, ingest: SocketAddr, admin: SocketAddr, socket: &str, file: &str) -> PathBuf {
+        let (top, log, destinations, socket) = (&self.top, &self.log, &self.destinations, self.path(socket));
+        let text = format!(
+            "{top}data_dir = \"./data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n\
+             [grpc]\nlisten = \"unix:{}\"\n[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"1GiB\"\n{log}\
+             [[environments]]\nid = \"acme-prod\"\nname = \"production\"\n\
+             sdk_keys = [\"{SDK_KEY}\", \"browser-sdk-key-0001\"]\n{destinations}",
+            socket.display()
+        );
+        let path = self.path(file);
+        fs::write(&path, text).expect("the directory is ours");
+        path
+    }
+
+    /// Starts the sidecar, and does not wait for it.
+    pub(crate) fn spawn(&self) -> Sidecar<'_> {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        let config = self.write_config();
+        let stderr = self.path(&format!("stderr-{life:03}"));
+        let child = forebay(&["run", "--config"])
+            .arg(config)
+            .env("FOREBAY_TEST_LIFE", life.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr).expect("the directory is ours"))
+            .spawn()
+            .expect("the binary was built for this test");
+        Sidecar { home: self, life: life as usize, watchdog: Watchdog::over(child.id()), child, stderr }
+    }
+
+    /// Starts the sidecar and returns when it is ready.
+    pub(crate) fn start(&self) -> Sidecar<'_> {
+        let mut sidecar = self.spawn();
+        sidecar.wait_until_ready();
+        sidecar
+    }
+
+    /// The lines in the files of a file destination, oldest file first.
+    pub(crate) fn lines(&self, id: &str) -> Vec<Value> {
+        let directory = self.path(id);
+        let mut files: Vec<_> = match fs::read_dir(&directory) {
+            Ok(entries) => entries.map(|entry| entry.expect("readable").path()).collect(),
+            Err(_) => Vec::new(),
+        };
+        files.sort();
+        let mut lines = Vec::new();
+        for file in files {
+            let text = fs::read_to_string(&file).expect("lines are UTF-8");
+            assert!(text.is_empty() || text.ends_with('\n'), "the last line of {} is whole", file.display());
+            lines.extend(
+                text.lines()
+                    .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|why| panic!("{why}: {line:?}"))),
+            );
+        }
+        lines
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.dir.disable_cleanup(true);
+            eprintln!("what sidecar {} left lies in {}", self.name, self.dir.path().display());
+        }
+    }
+}
+
+/// Where one queue stands, by `forebay lag --json`.
+#[derive(Debug, Clone)]
+pub(crate) struct Lag {
+    pub(crate) destination: String,
+    pub(crate) records_behind: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) accepted: u64,
+    pub(crate) delivered: u64,
+    /// Dead-lettered, filtered, expired, purged and lost.
+    pub(crate) otherwise: u64,
+}
+
+/// One life of a sidecar.
+pub(crate) struct Sidecar<'h> {
+    home: &'h Home,
+    /// How many lives it had before.
+    pub(crate) life: usize,
+    child: Child,
+    watchdog: Watchdog,
+    stderr: PathBuf,
+}
+
+impl Sidecar<'_> {
+    pub(crate) fn wait_until_ready(&mut self) {
+        let ready = wait_for(|| self.try_ready());
+        assert!(ready, "it is not ready after {PATIENCE:?}; it said:\n{}", self.said());
+    }
+
+    /// Whether it is ready. Panics if it is dead.
+    fn try_ready(&mut self) -> bool {
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            panic!("it ended by itself with {status}; it said:\n{}", self.said());
+        }
+        let answer = Client::connect(self.home.admin).and_then(|mut client| client.get("/readyz"));
+        answer.and_then(|answer| answer.status()).is_ok_and(|status| status == 200)
+    }
+
+    /// Its number among the machine's processes.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// SIGKILL. Returns the moment before it.
+    pub(crate) fn kill(mut self) -> Instant {
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            panic!("it ended by itself with {status}; it said:\n{}", self.said());
+        }
+        let before = Instant::now();
+        self.end();
+        before
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+    }
+
+    /// Waits for its end and returns the exit code. `None` if a signal ended it.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_for(|| {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        let Some(status) = status else { panic!("it runs after {PATIENCE:?}; it said:\n{}", self.said()) };
+        status.code()
+    }
+
+    /// Every queue, by `forebay lag --json`.
+    pub(crate) fn lags(&self) -> Vec<Lag> {
+        self.snapshot().1
+    }
+
+    /// Every queue, and when they were read: the sidecar may show what it read a moment before.
+    fn snapshot(&self) -> (u64, Vec<Lag>) {
+        let address = format!("unix:{}", self.home.path("grpc.sock").display());
+        let output = forebay(&["lag", "--json", "--address", &address]).output().expect("the binary was built");
+        assert!(output.status.success(), "{output:?}; the sidecar said:\n{}", self.said());
+        let snapshot: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("not a number in {snapshot}"));
+        let lag = |lag: &Value| {
+            let records = |name: &str| number(&lag["balance"][name]["records"]);
+            Lag {
+                destination: lag["destination"].as_str().expect("a name").to_owned(),
+                records_behind: number(&lag["records_behind"]),
+                in_flight: number(&lag["records_in_flight"]),
+                accepted: records("accepted"),
+                delivered: records("delivered"),
+                otherwise: ["dead_lettered", "filtered", "expired", "purged", "lost"].map(records).iter().sum(),
+            }
+        };
+        let lags = snapshot["lags"].as_array().expect("a list").iter().map(lag).collect();
+        (number(&snapshot["read_at_unix_ms"]), lags)
+    }
+
+    /// Waits until `destinations` are behind by nothing, and returns where all stand then.
+    pub(crate) fn drain(&self, destinations: &[&str]) -> Vec<Lag> {
+        // What was read before now does not count.
+        let (before, mut lags) = self.snapshot();
+        let drained = wait_for(|| {
+            let (at, now) = self.snapshot();
+            lags = now;
+            let mut wanted = destinations.iter().map(|id| lags.iter().find(|lag| lag.destination == *id));
+            at > before && wanted.all(|lag| lag.is_some_and(|lag| lag.records_behind == 0 && lag.in_flight == 0))
+        });
+        assert!(drained, "not drained after {PATIENCE:?}: {lags:?}; it said:\n{}", self.said());
+        lags
+    }
+
+    fn end(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        self.child.wait().expect("it is our child");
+        self.watchdog.dismiss();
+    }
+}
+
+impl Drop for Sidecar<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let said = self.said();
+            let lines: Vec<_> = said.lines().rev().take(20).collect();
+            eprintln!("the last words of sidecar {}, life {}:", self.home.name, self.life);
+            lines.iter().rev().for_each(|line| eprintln!("    {line}"));
+        }
+        self.end();
+    }
+}
+
+/// Kills a process when the test's own process is gone: then nobody else would.
+struct Watchdog {
+    shell: Child,
+}
+
+impl Watchdog {
+    /// The shell reads from a pipe that ends with this process.
+    fn over(process: u32) -> Self {
+        let watch = format!("read -r word || kill -KILL {process}");
+        let shell = Command::new("sh").args(["-c", &watch]).stdin(Stdio::piped()).spawn().expect("there is a shell");
+        Self { shell }
+    }
+
+    /// After the process is gone: its number may be another's by now.
+    fn dismiss(&mut self) {
+        if let Some(mut pipe) = self.shell.stdin.take() {
+            pipe.write_all(b"home\n").expect("the shell listens");
+        }
+        self.shell.wait().expect("it is our child");
+    }
+}
+
+/// The binary with these arguments.
+pub(crate) fn forebay(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(arguments);
+    command
+}
+
+/// `forebay check` or `forebay run` on a configuration that will not start, to its end.
+pub(crate) fn to_its_end(command: &str, config: &Path) -> Output {
+    forebay(&[command, "--config"]).arg(config).stdin(Stdio::null()).output().expect("the binary was built")
+}
+
+/// Asks until the answer is yes; gives up after [`PATIENCE`].
+pub(crate) fn wait_for(mut done: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        if done() {
+            return true;
+        }
+        if began.elapsed() > PATIENCE {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}

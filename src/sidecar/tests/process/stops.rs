@@ -1,0 +1,85 @@
+//! SIGTERM: a stop in good order, within its grace; a second one ends it at once.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::load::Load;
+use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::receiver::{Answer, Receiver};
+use super::sidecar::{Home, wait_for};
+
+#[test]
+fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
+    let receiver = Receiver::start();
+    let home = Home::new("stopped").webhook("hook", &receiver, "batch_records_max = 100").file("archive", "");
+    let load = Load::start("stopped", 1, 4, home.ingest());
+    for _ in 0..4 {
+        let sidecar = home.start();
+        let before = load.acknowledged();
+        assert!(wait_for(|| load.acknowledged() > before + 50));
+        sidecar.terminate();
+        assert_eq!(sidecar.wait(), Some(0));
+    }
+    let last = home.start();
+    let posts = load.stop();
+    let lags = last.drain(&["hook", "archive"]);
+
+    let arrivals = receiver.arrivals();
+    let (arrived, files) = (Arrived::at_webhook(&arrivals), Arrived::in_files(home.lines("archive")));
+    arrived.holds(&posts, "hook");
+    files.holds(&posts, "archive");
+    balance_closes(&lags, &["archive", "hook"], files.len());
+    assert_eq!(repeats_are_excused(&arrivals, &HashMap::new()), 0);
+}
+
+/// A receiver that takes requests and never answers, and a sidecar with some in flight to it.
+fn hung(receiver: &Receiver, grace: &str) -> Home {
+    receiver.script(|_| Answer::Hang);
+    Home::new("hung").setting(&format!("shutdown_grace = \"{grace}\"")).webhook("hook", receiver, "timeout = \"5m\"")
+}
+
+#[test]
+fn a_stop_waits_for_a_hung_destination_as_long_as_its_grace_and_no_longer() {
+    let receiver = Receiver::start();
+    let home = hung(&receiver, "2s");
+    let sidecar = home.start();
+    let load = Load::start("hung", 2, 1, home.ingest());
+    assert!(wait_for(|| receiver.count() > 0 && load.acknowledged() > 10));
+    let began = Instant::now();
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2), "what was in flight got only {took:?}");
+    assert!(took < Duration::from_secs(20), "it took {took:?}");
+
+    // What it did not finish comes again, under the same id, and nothing is missing.
+    receiver.script(|_| Answer::Ok);
+    let last = home.start();
+    let posts = load.stop();
+    last.drain(&["hook"]);
+    let arrivals = receiver.arrivals();
+    Arrived::at_webhook(&arrivals).holds(&posts, "hook");
+    assert_eq!(arrivals[1].id, arrivals[0].id);
+    assert_eq!(repeats_are_excused(&arrivals, &HashMap::new()), 0);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_loses_nothing() {
+    let receiver = Receiver::start();
+    let home = hung(&receiver, "10m");
+    let sidecar = home.start();
+    let load = Load::start("hung", 3, 1, home.ingest());
+    assert!(wait_for(|| receiver.count() > 0 && load.acknowledged() > 10));
+    sidecar.terminate();
+    assert!(wait_for(|| sidecar.said().contains("stopping")), "it heard the first signal");
+    thread::sleep(Duration::from_millis(100));
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(143));
+
+    receiver.script(|_| Answer::Ok);
+    let last = home.start();
+    let posts = load.stop();
+    last.drain(&["hook"]);
+    Arrived::at_webhook(&receiver.arrivals()).holds(&posts, "hook");
+}
