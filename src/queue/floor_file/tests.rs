@@ -7,6 +7,7 @@ use crate::queue::cursor::Cursor;
 use crate::{Sequence, StreamId};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 const LOG: LogId = LogId(7 << 100);
@@ -366,7 +367,7 @@ impl Plays {
             live.insert(path.clone(), number);
         }
         let mut durable = live.clone();
-        for step in self.steps().into_iter().take(stop) {
+        for step in self.steps.lock().expect("one thread").iter().take(stop).cloned() {
             match step {
                 Step::Create(number, path) => drop(live.insert(path, number)),
                 Step::Rename(from, to) => {
@@ -395,7 +396,8 @@ impl Plays {
     }
 
     fn created(&self, number: usize) -> bool {
-        self.steps().iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
+        let steps = self.steps.lock().expect("one thread");
+        steps.iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
     }
 }
 
