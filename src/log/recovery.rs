@@ -70,7 +70,8 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             Piece::Frame(found) if whole && start == expected && found.header.group_first == group.is_empty() => {
                 group.push(found);
                 if found.header.group_last {
-                    scan.end = end;
+                    // A file may end within the last padding.
+                    scan.end = end.min(file_end);
                     scan.frames.append(&mut group);
                 }
             }
