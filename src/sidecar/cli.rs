@@ -5,10 +5,8 @@
 
 pub mod args;
 pub mod check;
-pub(crate) mod columns;
 pub mod lag;
 pub mod log_tool;
-pub(crate) mod units;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -61,7 +59,7 @@ where
                 Ok(config) => crate::app::run(config),
                 Err(code) => code,
             },
-            Command::Demo(args) => show(&args),
+            Command::Demo(args) => show(args.seconds),
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => code_of(lag::run(args)),
             Command::Log(command) => log_tool::run(&command),
@@ -75,8 +73,8 @@ where
 }
 
 /// Shows the demo. Whoever closed the pipe has seen enough of it.
-fn show(args: &args::DemoArgs) -> ExitCode {
-    match demo::run(args) {
+fn show(seconds: u64) -> ExitCode {
+    match demo::run(seconds) {
         Ok(demo::Ending::Balanced) => ExitCode::SUCCESS,
         Ok(demo::Ending::Wrong) => ExitCode::FAILURE,
         Ok(demo::Ending::Interrupted) => ExitCode::from(INTERRUPTED),

@@ -34,13 +34,13 @@ use self::receiver::{Manners, Receiver};
 use self::report::Books;
 use self::screen::{Act, History, View};
 use self::sdk::{APPLICATIONS, Sent};
+use crate::api::listen::uri;
 use crate::app::{Addresses, Sidecar, StartError, StopError};
-use crate::cli::args::DemoArgs;
-use crate::cli::lag::{LagError, Snapshot, connect};
 use crate::config::{
     AdminConfig, Budget, Config, Destination, Endpoint, EndpointError, Environment, FileConfig, GrpcConfig,
     IngestConfig, Listen, LogSettings, SinkConfig, WebhookConfig,
 };
+use crate::console::lag_table::Snapshot;
 use crate::proto::v1::ListLagRequest;
 use crate::proto::v1::cursors_client::CursorsClient;
 use crate::shutdown::{self, Shutdown, Signals};
@@ -101,7 +101,7 @@ pub enum DemoError {
     Broke(#[from] JoinError),
     /// The sidecar's API did not answer.
     #[error("the lag can't be read")]
-    Lag(#[from] LagError),
+    Connect(#[from] tonic::transport::Error),
     /// The sidecar's API answered with an error.
     #[error("the lag can't be read")]
     Api(#[from] tonic::Status),
@@ -110,11 +110,11 @@ pub enum DemoError {
     Output(#[from] io::Error),
 }
 
-/// Shows the demo on the standard output.
+/// Shows the demo on the standard output; impressions are sent for `seconds`.
 ///
 /// # Errors
 /// See [`DemoError`]; the temporary directory is removed all the same.
-pub fn run(args: &DemoArgs) -> Result<Ending, DemoError> {
+pub fn run(seconds: u64) -> Result<Ending, DemoError> {
     // The sidecar's own lines would tear the picture: only who asks gets them.
     if std::env::var_os("FOREBAY_LOG").is_some() {
         telemetry::start();
@@ -124,7 +124,7 @@ pub fn run(args: &DemoArgs) -> Result<Ending, DemoError> {
     let ended = runtime.block_on(async {
         let (stop, interrupted) = shutdown::channel();
         tokio::spawn(Signals::install().map_err(ground("listen for signals"))?.obey(stop));
-        play(args.seconds, dir.path(), interrupted).await
+        play(seconds, dir.path(), interrupted).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     close(dir)?;
@@ -239,7 +239,7 @@ struct Show {
 impl Show {
     /// Runs the SDKs, and shows the lag until all is delivered. Returns the last look.
     async fn run(&mut self) -> Result<Snapshot, DemoError> {
-        let mut cursors = connect(&self.addresses.grpc).await?;
+        let mut cursors = CursorsClient::connect(uri(&self.addresses.grpc)).await?;
         let mut sdks = self.start_sdks();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

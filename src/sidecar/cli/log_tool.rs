@@ -16,8 +16,8 @@ use forebay::disk::real::RealDisk;
 use forebay::{Class, Inspected, OpenError, SegmentReport, inspect};
 
 use super::args::LogCommand;
-use super::columns::aligned;
-use super::{code_of, units};
+use super::code_of;
+use crate::console::{aligned, units};
 
 /// Why a log could not be looked at.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,7 @@ use super::archive::Archive;
 use super::ledger::Audit;
 use super::meter::records;
 use super::receiver::Received;
-use crate::cli::columns::aligned;
-use crate::cli::units;
+use crate::console::{aligned, units};
 use crate::proto::v1::{Balance, Lag};
 
 /// All that the demo has seen when it is over.

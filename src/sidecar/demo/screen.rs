@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::receiver::RETRY_AFTER_SECONDS;
 use super::sdk;
-use crate::cli::lag::{CLEAR, Snapshot, table};
-use crate::cli::units;
+use crate::console::lag_table::{self, Snapshot};
+use crate::console::{CLEAR, units};
 use crate::proto::v1::Lag;
 use crate::proto::v1::forecast::Outcome;
 
@@ -95,7 +95,7 @@ pub(super) fn picture(view: &View<'_>, seconds: u64) -> String {
         view.ingest,
     );
     let _ = writeln!(text, "         {}\n", words(view.act));
-    text.push_str(&table(view.snapshot));
+    text.push_str(&lag_table::text(view.snapshot));
     text.push_str(&view.history.curves());
     text
 }

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::columns::aligned;
-use super::super::units::{self, UNKNOWN};
-use super::Snapshot;
+use super::columns::aligned;
+use super::units::{self, UNKNOWN};
 use crate::proto::v1::forecast::Outcome;
 use crate::proto::v1::{DeliveryState, Lag};
 
@@ -13,6 +12,14 @@ const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", 
 
 /// Words stand to the left, numbers to the right.
 const RIGHT: [bool; 8] = [false, false, true, true, true, true, true, false];
+
+/// What is shown at a time.
+pub(crate) struct Snapshot {
+    pub(crate) lags: Vec<Lag>,
+    /// How many more there are.
+    pub(crate) omitted: u64,
+    pub(crate) read_at_unix_ms: u64,
+}
 
 /// The table, and below it what went wrong where something waits.
 pub(crate) fn text(snapshot: &Snapshot) -> String {
@@ -59,7 +66,7 @@ fn drains_in(lag: &Lag) -> String {
 }
 
 /// `throttled` for `DELIVERY_STATE_THROTTLED`.
-pub(super) fn state(lag: &Lag) -> String {
+pub(crate) fn state(lag: &Lag) -> String {
     let name = lag.state().as_str_name();
     name.strip_prefix("DELIVERY_STATE_").unwrap_or(name).to_ascii_lowercase()
 }
