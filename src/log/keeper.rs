@@ -99,12 +99,12 @@ impl Shared {
         let table = {
             let catalog = self.catalog_read();
             let open = catalog.segments.iter().find(|(_, segment)| !matches!(segment.stage, Stage::Sealed));
-            let next_sequence = self.next_sequence();
             StreamTable {
                 log: self.log_id,
                 generation: keeper.table_generation + 1,
-                next_sequence,
-                covers: open.map_or(next_sequence, |(sequence, _)| *sequence),
+                next_sequence: self.next_sequence(),
+                // Not the next number: the writer may be making a segment of it right now.
+                covers: open.map_or(catalog.unseen, |(sequence, _)| *sequence),
                 rows: catalog.streams.iter().map(|stream| stream.row.clone()).collect(),
             }
         };
