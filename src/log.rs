@@ -378,11 +378,22 @@ impl Log {
     }
 
     /// Says that nobody needs the records of `stream` below `before`, and that this is durably known to whoever says so.
-    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back.
+    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back; see
+    /// [`keep`](Self::keep).
     pub fn trim(&self, stream: StreamId, before: u64) {
         if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
             stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
         }
+    }
+
+    /// Takes a [`trim`](Self::trim) back, as far as that is still possible: from now on nothing of `stream` from `from` on
+    /// goes before it is trimmed again. Returns what is kept from: `from`, or more where something behind it is gone.
+    pub fn keep(&self, stream: StreamId, from: u64) -> u64 {
+        let mut catalog = self.shared.catalog_write();
+        let Some(stream) = catalog.stream_mut(stream) else { return from };
+        let from = from.max(stream.row.first_kept);
+        stream.trimmed = stream.trimmed.min(from);
+        from
     }
 
     /// Sees to it that the next record of a stream gets at least this offset: some cursor or plan has seen the ones

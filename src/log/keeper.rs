@@ -8,7 +8,7 @@
 use super::catalog::{Segment, Stage};
 use super::file_name::FileName;
 use super::files::write_whole;
-use super::index::SegmentIndex;
+use super::index::{SegmentIndex, StreamEnd};
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
@@ -117,12 +117,15 @@ impl Shared {
     }
 
     fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
-        let going = self.removable(pressure)?;
-        if going.is_empty() {
-            return Ok(());
-        }
+        let mut going = self.removable(pressure)?;
         {
             let mut catalog = self.catalog_write();
+            // Somebody may need it again since it was looked at; from here on nobody can.
+            let trimmed = |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|s| s.trimmed >= end.next);
+            going.retain(|index| index.streams().all(trimmed));
+            if going.is_empty() {
+                return Ok(());
+            }
             for index in &going {
                 for end in index.streams() {
                     let stream = catalog.stream_mut(end.stream).expect("streams of a segment are known");

@@ -180,7 +180,13 @@ impl Queues {
         if let Some(inner) = self.set.find(destination, stream) {
             return Ok(Queue { inner });
         }
-        let inner = self.set.make(&mut keeping, destination, stream, start)?;
+        let made = self.set.make(&mut keeping, destination, stream, start);
+        if made.is_err() {
+            // What was kept for it may go again.
+            keeping.trim_all = true;
+            self.set.unrouted.store(true, Ordering::Release);
+        }
+        let inner = made?;
         if start != Start::Earliest {
             self.set.commit(&mut keeping).map_err(QueueError::NotDurable)?;
         }
@@ -279,14 +285,15 @@ impl Set {
     ) -> Result<Arc<Inner>, QueueError> {
         let log = &self.context.log;
         let stream_id = log.stream(stream);
-        let (tail, first_kept) =
-            stream_id.map_or((Tail::default(), 0), |stream| (log.durable(stream), log.first_kept(stream)));
-        let offset = match start {
-            _ if keeping.floor.is_pinned() => first_kept,
+        let tail = stream_id.map_or(Tail::default(), |stream| log.durable(stream));
+        let wanted = match start {
+            _ if keeping.floor.is_pinned() => 0,
             Start::Now => tail.offset,
-            Start::Earliest => first_kept,
-            Start::At(offset) => offset.clamp(first_kept, tail.offset),
+            Start::Earliest => 0,
+            Start::At(offset) => offset.min(tail.offset),
         };
+        // Others may be done with it: then the log lets it go, unless it hears otherwise.
+        let offset = stream_id.map_or(0, |stream| log.keep(stream, wanted));
         let bytes = match stream_id {
             Some(stream) if offset < tail.offset => total_at(log, stream, offset)?,
             _ => tail.bytes,

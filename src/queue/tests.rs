@@ -434,3 +434,46 @@ fn an_idle_queue_is_small() {
     let bytes = size_of::<Inner>() + size_of::<floor_file::FloorEntry>();
     assert!(bytes <= 900, "{bytes} bytes");
 }
+
+/// Before: a stream that others had done with, or that nobody was subscribed to, went on being trimmed up to there when
+/// a queue was made that began further back. What the new queue waited for was deleted and counted as lost.
+#[test]
+fn what_a_new_queue_still_needs_is_kept_though_all_others_are_done_with_it() {
+    for others in [true, false] {
+        let disk = mem();
+        let clock = ManualClock::at(0);
+        let log = LogOptions {
+            segment_bytes: 8 << 10,
+            tail_cache_bytes: 0,
+            replay_window: Duration::from_secs(3600),
+            ..LogOptions::small()
+        };
+        let queues = Queues::open(disk, Arc::new(clock.clone()), Path::new("data"), log, QueueOptions::inline());
+        let queues = queues.expect("it opens");
+        (0..40).for_each(|_| append(&queues, "acme", 100));
+        if others {
+            let fast = queues.queue("fast", "acme", Start::Earliest).expect("it is made");
+            while let Some(batch) = fast.next_batch(ANY).expect("memory reads") {
+                fast.settle(&batch, Settled::Delivered);
+            }
+        }
+        queues.tick().expect("memory writes");
+        let queue = hook(&queues);
+        clock.advance(Duration::from_secs(7200));
+        for _ in 0..3 {
+            append(&queues, "other", 100);
+            queues.tick().expect("memory writes");
+            queues.log().housekeep();
+        }
+        let mut records = 0;
+        while let Some(batch) = queue.next_batch(ANY).expect("memory reads") {
+            records += batch.offsets.end - batch.offsets.start;
+            queue.settle(&batch, Settled::Delivered);
+        }
+        assert_eq!((records, queue.balance().lost.records), (4000, 0), "others: {others}");
+        // And once it has them, they go.
+        (0..2).for_each(|_| queues.tick().expect("memory writes"));
+        queues.log().housekeep();
+        assert!(queues.log().first_kept(queues.log().stream("acme").expect("it is there")) > 0);
+    }
+}

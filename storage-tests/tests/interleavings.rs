@@ -89,8 +89,12 @@ impl Disk for Interleaved {
 }
 
 fn open(disk: &Interleaved) -> Log {
-    let options =
-        LogOptions { segment_bytes: 4 << 10, budget_bytes: 4 << 20, replay_window: Duration::ZERO, ..LogOptions::small() };
+    let options = LogOptions {
+        segment_bytes: 4 << 10,
+        budget_bytes: 4 << 20,
+        replay_window: Duration::ZERO,
+        ..LogOptions::small()
+    };
     let clock = ManualClock::at(1_000_000);
     Log::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens")
 }
