@@ -163,9 +163,15 @@ pub(super) fn rebuild(
             entry.incarnation += 1;
             tracing::error!(stream = %entry.stream, was = ?entry.stream_id, is = ?now, "a stream has another number");
         }
+        let forgotten = entry.stream_id.is_some() && now.is_none();
+        if forgotten {
+            // Its first append failed, or nothing of it is left. The number may be another stream's by now, or soon.
+            entry.incarnation += 1;
+            tracing::warn!(stream = %entry.stream, was = ?entry.stream_id, "a stream has no number any more");
+        }
         let learned = entry.stream_id.is_none() && now.is_some();
-        entry.stream_id = now.or(entry.stream_id.filter(|_| !renumbered));
-        if taken || ahead || renumbered || learned {
+        entry.stream_id = now;
+        if taken || ahead || renumbered || learned || forgotten {
             floor.set(id, entry.clone());
         }
         (entry.destination, entry.stream) = (
