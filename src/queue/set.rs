@@ -28,7 +28,7 @@ use super::{Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions, PLANS_STREAM, StreamId, Tail};
-use opening::{append_plans, io_error, open_store, plan_entry, rebuild, resume_plans, take_lock};
+use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
@@ -132,7 +132,8 @@ impl Queues {
         let context = Arc::new(Context { log, log_id, clock, planner, held_bytes, _lock: held });
         let mut index = Index::default();
         let plans = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
-        let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, floor.is_pinned(), &mut stats)?;
+        let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, &mut stats)?;
+        let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
         let mut keeping =
             Keeping { floor, plans: plans.0, plan_mark, unconfirmed: Vec::new(), orphans, trim_all: true };
         // A floor from the first moment on: records without one would look like a floor that was lost.
@@ -167,7 +168,8 @@ impl Queues {
     /// The queue of a destination for a stream, made where there is none. The stream need not exist yet. `start` is for
     /// a queue that was never seen; after damage to the floor, when that cannot be known, it is the oldest record kept.
     ///
-    /// A queue made with [`Start::Earliest`] is durable after the next tick, others when this returns.
+    /// A queue made with [`Start::Earliest`] is durable after the next tick or with its first plan, others when this
+    /// returns.
     ///
     /// # Errors
     /// When a name cannot be used, there are too many queues, or the disk refuses.

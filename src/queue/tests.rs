@@ -482,3 +482,21 @@ fn what_a_new_queue_still_needs_is_kept_though_all_others_are_done_with_it() {
         assert!(queues.log().first_kept(queues.log().stream("acme").expect("it is there")) > 0);
     }
 }
+
+/// Before: a crash right after a queue was made forgot the queue, and with it the plans it had made already: the same
+/// records went out again under other ids.
+#[test]
+fn a_plan_outlives_a_crash_that_comes_before_the_first_tick_of_its_queue() {
+    let disk = mem();
+    let queues = open(&disk);
+    append(&queues, "acme", 100);
+    let queue = hook(&queues);
+    let sent = next(&queue, 30);
+    plan(&queue, &sent);
+    append(&queues, "acme", 100);
+    drop((queue, queues));
+
+    let queues = open(&disk);
+    let again = hook(&queues).next_batch(ANY).expect("memory reads").expect("something waits");
+    assert_eq!((&again.id, &again.offsets, again.planned), (&sent.id, &sent.offsets, true));
+}
