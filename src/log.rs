@@ -45,6 +45,7 @@ use read_cache::{IndexCache, ReadCache};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -425,7 +426,8 @@ impl Log {
     }
 
     /// Calls `watcher` with a stream and its durable tail after each commit, once per stream touched (more often where
-    /// streams alternate), on the writer's thread. Must not block.
+    /// streams alternate), on the writer's thread. Must not block; a panic in it is
+    /// caught and logged.
     pub fn watch(&self, watcher: Arc<dyn Fn(StreamId, u64) + Send + Sync>) {
         self.shared.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
@@ -528,7 +530,7 @@ impl Threads {
 }
 
 fn run_writer(shared: &Shared) {
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
         while shared.wait_for_appends() {
             shared.commit_waiting();
         }
@@ -655,7 +657,10 @@ impl Shared {
     fn wake(&self, tails: &[(StreamId, u64)]) {
         for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             for (stream, tail) in tails {
-                watcher(*stream, *tail);
+                // Its owner's bug, as with completion callbacks: the other watchers and the writer go on.
+                if catch_unwind(AssertUnwindSafe(|| watcher(*stream, *tail))).is_err() {
+                    tracing::error!("a watcher panicked");
+                }
             }
         }
     }
