@@ -73,7 +73,7 @@ struct Keeping {
     /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
     plan_mark: u64,
     /// Low marks that a floor which could not be written has not made durable yet.
-    unconfirmed: Vec<(Arc<Inner>, u64)>,
+    unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
     orphans: Vec<(u64, PlanRecord)>,
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
@@ -135,7 +135,7 @@ impl Queues {
         let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, &mut stats)?;
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
         let mut keeping =
-            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: Vec::new(), orphans, trim_all: true };
+            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: HashMap::new(), orphans, trim_all: true };
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
@@ -345,7 +345,7 @@ impl Set {
             hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
             let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
-            keeping.unconfirmed.push((inner, low));
+            keeping.unconfirmed.insert(inner.entry, (inner, low));
         }
         let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
         let plan_low = plan_low.unwrap_or(u64::MAX);
@@ -378,7 +378,7 @@ impl Set {
     /// Tells the log what nobody needs, after the floor that says so is on disk.
     fn trim(&self, keeping: &mut Keeping, plan_mark: u64) {
         let confirmed = std::mem::take(&mut keeping.unconfirmed);
-        for (inner, low) in &confirmed {
+        for (inner, low) in confirmed.values() {
             inner.durable_low.fetch_max(*low, Ordering::AcqRel);
         }
         if keeping.floor.is_pinned() {
@@ -396,7 +396,7 @@ impl Set {
         if std::mem::take(&mut keeping.trim_all) {
             index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
         } else {
-            confirmed.iter().for_each(|(inner, _)| moved(inner));
+            confirmed.values().for_each(|(inner, _)| moved(inner));
         }
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);
