@@ -398,8 +398,11 @@ impl Log {
     }
 
     /// Sees to it that the next record of a stream gets at least this offset: some cursor or plan has seen the ones
-    /// below, so they were given out before and their frames are lost. Makes the stream where it is unknown.
+    /// below, so they were given out before and their frames are lost. Makes the stream where it is unknown. Waits
+    /// for the commit that is on its way, so not from a callback.
     pub fn raise_next(&self, stream: &str, offset: u64) {
+        // Offsets and numbers that the writer has given out are in the catalog only when they are durable.
+        let _no_commit = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = self.shared.catalog_write();
         if catalog.id(stream).is_none() && offset == 0 {
             return;

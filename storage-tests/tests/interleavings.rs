@@ -136,3 +136,29 @@ fn a_table_that_is_written_while_a_segment_is_made_does_not_cover_it() {
         assert!(log.damages().is_empty());
     }
 }
+
+/// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it
+/// was durable: the writer found an offset given out twice, and the process ended.
+#[test]
+fn an_offset_that_is_raised_while_an_append_is_on_its_way_is_raised_behind_it() {
+    let sim = SimDisk::new(1);
+    let options = LogOptions { inline: false, ..LogOptions::small() };
+    let clock = ManualClock::at(1_000_000);
+    let log = Log::open(Arc::new(sim.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens");
+    append(&log, "a", 100);
+    log.housekeep(); // so that no sync but the append's is held
+    let held = sim.hold_syncs();
+    std::thread::scope(|scope| {
+        let appends = scope.spawn(|| append(&log, "a", 100));
+        held.wait_for(1);
+        let raises = scope.spawn(|| {
+            log.raise_next("other", 7);
+            log.raise_next("a", 10);
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        drop(held);
+        assert_eq!(appends.join().expect("it is taken"), 1);
+        raises.join().expect("no panic");
+    });
+    assert_eq!((append(&log, "a", 100), append(&log, "other", 100)), (10, 7));
+}
