@@ -117,7 +117,7 @@ impl Shared {
     }
 
     fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
-        let mut going = self.removable(pressure)?;
+        let mut going = self.removable(pressure);
         {
             let mut catalog = self.catalog_write();
             // Somebody may need it again since it was looked at; from here on nobody can.
@@ -136,7 +136,10 @@ impl Shared {
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
         self.write_table(keeper)?;
         let mut spares = Vec::new();
-        let retired = going.iter().try_for_each(|index| self.retire(index.header.sequence, &mut spares));
+        let mut retired = Ok(());
+        for index in &going {
+            retired = retired.and(self.retire(index.header.sequence, &mut spares));
+        }
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
         // that is reclaimed under the new one's feet.
         self.files.sync_dir()?;
@@ -150,14 +153,20 @@ impl Shared {
         let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
         let recycle = wanted && !segment.failed && self.files.holds(sequence, segment.class, self.log_id);
-        let spare = self.files.retire(sequence, segment.class, segment.file_bytes, recycle)?;
-        spares.extend(spare);
+        match self.files.retire(sequence, segment.class, segment.file_bytes, recycle) {
+            Ok(spare) => spares.extend(spare),
+            Err(e) => {
+                // It is still there, so it counts and keeps the one that names its end; it goes another time.
+                self.catalog_write().segments.insert(sequence, segment);
+                return Err(e);
+            }
+        }
         self.counters.segments_reclaimed.add(1);
         Ok(())
     }
 
     /// The segments that may go, with their indexes.
-    fn removable(&self, pressure: Pressure) -> io::Result<Vec<Arc<SegmentIndex>>> {
+    fn removable(&self, pressure: Pressure) -> Vec<Arc<SegmentIndex>> {
         let now_ms = self.clock.wall_ms();
         let window_ms = u64::try_from(self.options.replay_window.as_millis()).unwrap_or(u64::MAX);
         let mut kept_for_replay = 0;
@@ -165,7 +174,15 @@ impl Shared {
         let sealed: Vec<Sequence> = self.catalog_read().segments.keys().rev().copied().collect();
         // From the newest back, so that what is kept for replay is the newest.
         for sequence in sealed {
-            let Some(index) = self.settled(sequence)? else { continue };
+            let index = match self.settled(sequence) {
+                Ok(Some(index)) => index,
+                Ok(None) => continue,
+                Err(e) => {
+                    // It stays; the others need not.
+                    self.attempt("look into a segment", Err(e));
+                    continue;
+                }
+            };
             let catalog = self.catalog_read();
             let Some(segment) = catalog.segments.get(&sequence) else { continue };
             kept_for_replay += segment.file_bytes;
@@ -181,7 +198,7 @@ impl Shared {
                 going.push(index);
             }
         }
-        Ok(going)
+        going
     }
 
     /// The index of a sealed segment all of whose streams are trimmed past it.

@@ -1,0 +1,72 @@
+//! Taking segments away on a disk that does not let all of them go.
+
+use forebay::clock::ManualClock;
+use forebay::{Log, LogOptions, Payload};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::sim_disk::SimDisk;
+
+fn open(disk: &SimDisk) -> Log {
+    let options = LogOptions {
+        segment_bytes: 4 << 10,
+        budget_bytes: 4 << 20,
+        tail_cache_bytes: 0,
+        replay_window: Duration::ZERO,
+        ..LogOptions::small()
+    };
+    Log::open(Arc::new(disk.clone()), Arc::new(ManualClock::at(1_000_000)), Path::new("/log"), options)
+        .expect("it opens")
+}
+
+/// Ten segments of one stream, and then none of it is needed any more.
+fn ten_segments(log: &Log) {
+    for _ in 0..10 {
+        log.append_wait("a", vec![Payload { bytes: vec![7; 3_000], records: 1 }]).expect("it is taken");
+    }
+    log.housekeep();
+    let stream = log.stream("a").expect("it was appended to");
+    log.trim(stream, log.durable(stream).offset);
+}
+
+fn segments(disk: &SimDisk) -> usize {
+    disk.paths().iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).count()
+}
+
+/// Before: a segment that could not be taken away at once was forgotten. Its file stayed, outside of the budget, until
+/// the next start; and what names the end of a failed one could go before it.
+#[test]
+fn a_segment_that_does_not_go_at_once_goes_later() {
+    for kind in [OpKind::Rename, OpKind::Remove] {
+        let disk = SimDisk::new(1);
+        let log = open(&disk);
+        ten_segments(&log);
+        assert_eq!((segments(&disk), log.stats().segments), (10, 10));
+        disk.inject(Fault::every(kind, Failure::Eio).on("seg"));
+        disk.inject(Fault::every(kind, Failure::Eio).on("idx"));
+        log.housekeep();
+        assert_eq!(segments(&disk), log.stats().segments, "{kind:?}: all that is there is known and counted");
+        disk.clear_faults();
+        (0..2).for_each(|_| log.housekeep());
+        assert_eq!((segments(&disk), log.stats().segments), (1, 1), "{kind:?}");
+    }
+}
+
+/// Before: one index that the disk refused to read kept every other segment from going, until the disk was full.
+#[test]
+fn an_index_that_cannot_be_read_keeps_no_other_segment() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    ten_segments(&log);
+    drop(log);
+    let log = open(&disk);
+    let stream = log.stream("a").expect("it is known");
+    log.trim(stream, log.durable(stream).offset);
+    let bad = disk.paths().into_iter().filter(|path| path.extension().is_some_and(|end| end == "idx")).nth(4);
+    let bad = bad.expect("nine are sealed").file_name().expect("a file").to_string_lossy().into_owned();
+    disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(&bad));
+    (0..3).for_each(|_| log.housekeep());
+    assert!(log.stats().segments <= 2, "the one, and perhaps the last: {}", log.stats().segments);
+    assert!(log.stats().housekeeping_errors > 0, "and it is told");
+}
