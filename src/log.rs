@@ -601,8 +601,10 @@ impl Shared {
         let bytes = append.payload_bytes();
         let limit = self.options.queue_bytes_max;
         let mut waiting = self.waiting();
-        // One append alone is always taken, however large.
-        while !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
+        // One append alone is always taken, however large. So are plans: there is one append of them at a time, and what
+        // comes in too fast must not keep what waits from leaving.
+        let bounded = &*append.stream != PLANS_STREAM;
+        while bounded && !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
             match on_full {
                 OnFull::Refuse => return Err(AppendError::Busy { queued: waiting.bytes, limit }),
                 OnFull::Wait => waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner),

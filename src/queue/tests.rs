@@ -517,3 +517,35 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken() {
     assert_eq!(woken.load(Ordering::SeqCst), 2);
     assert_eq!(next(&queue, 10).offsets, 0..2);
 }
+
+/// Before: a plan was refused while ingest had filled the log's queue, so every destination backed off because what came
+/// in was too much.
+#[test]
+fn a_plan_is_taken_while_the_queue_of_appends_is_full() {
+    use std::sync::mpsc::sync_channel;
+    let by_hand =
+        QueueOptions { store: StoreChoice::None, tick: Duration::from_secs(3_600), ..QueueOptions::default() };
+    let log = LogOptions { inline: false, queue_bytes_max: 100, ..LogOptions::small() };
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    let queues = Queues::open(mem(), clock, Path::new("data"), log, by_hand).expect("it opens");
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let batch = next(&queue, 10);
+
+    // The writer stops in a callback, and the queue fills behind it.
+    let (reached, is_there) = sync_channel(0);
+    let (let_go, gate) = sync_channel::<()>(0);
+    let stop = move |_: Result<crate::Appended, crate::AppendError>| {
+        reached.send(()).expect("somebody waits");
+        let _ = gate.recv();
+    };
+    queues.log().append("other", vec![1], 1, Box::new(stop)).expect("it is taken");
+    is_there.recv().expect("the writer comes by");
+    queues.log().append("other", vec![1; 100], 1, Box::new(|_| {})).expect("it is taken");
+    let busy = queues.log().append("other", vec![1], 1, Box::new(|_| {}));
+    assert!(matches!(busy, Err(crate::AppendError::Busy { .. })));
+    let (done, planned) = sync_channel(1);
+    queue.plan(&batch, Box::new(move |result| done.send(result.is_ok()).expect("somebody waits")));
+    drop(let_go);
+    assert_eq!(planned.recv(), Ok(true));
+}
