@@ -1,13 +1,14 @@
 //! From a body to the log: parse it, append what it holds, and say when that is durable.
 //!
 //! What always holds: nothing is appended unless the whole body could be read; its impressions are one atomic append;
-//! what it has that cannot be an impression is queued before them, so that a body is never answered with a 2xx while
-//! a part of it is nowhere. Once queued an append goes on, whoever still listens.
+//! what it has that cannot be an impression is on disk before them, so that a body is never answered with a 2xx while
+//! a part of it is nowhere, nor refused (and sent again) with its impressions stored. Once queued an append goes on, whoever still listens.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use forebay::{AppendError, Appended, Done, Log, LogState, OnFull, Payload};
+use forebay::{AppendError, Done, Log, LogState, OnFull, Payload};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -31,7 +32,7 @@ pub(crate) struct Queued {
     pub(crate) accepted: u64,
     /// Elements that cannot be one.
     pub(crate) rejected: u64,
-    appends: Vec<oneshot::Receiver<Result<Appended, AppendError>>>,
+    answered: oneshot::Receiver<Result<(), AppendError>>,
 }
 
 /// Why a body was not stored.
@@ -63,63 +64,77 @@ impl Store {
         let parsed = impression::parse(&body, form, meta, &self.parse_limits)?;
         // Before the rejects take memory of their own.
         drop(body);
-        let set_aside = Sender { received_ms: meta.received_ms, sdk_key: meta.sdk_key_index, sdk: meta.sdk };
+        // Each of them has it, so it is cut as it is for impressions.
+        let sdk = &meta.sdk[..meta.sdk.len().min(self.parse_limits.shared_bytes_max)];
+        let set_aside = Sender { received_ms: meta.received_ms, sdk_key: meta.sdk_key_index, sdk };
         let set_aside = rejects::encode(parsed.rejects, &set_aside);
         let (accepted, rejected) = (parsed.records, parsed.rejected);
         let parts: Vec<Payload> =
             parsed.parts.into_iter().map(|part| Payload { bytes: part.payload, records: part.records }).collect();
         let stored_bytes: usize = set_aside.iter().chain(&parts).map(|part| part.bytes.len()).sum();
         held.shrink_to(stored_bytes as u64);
-        let held = Arc::new(held);
-
         let to = &self.environments.all()[environment];
-        let mut queued = Queued { accepted, rejected, appends: Vec::with_capacity(2) };
+        let mut steps = VecDeque::new();
         if !set_aside.is_empty() {
             // The log would take them from its reserve, which is there to drain a full disk and not for what comes in.
             if let LogState::Full { used, limit } = self.log.state() {
                 return Err(AppendError::Full { used, limit }.into());
             }
             let stats = Arc::clone(&self.stats);
-            let count = move || stats.rejected(environment, rejected);
-            queued.appends.push(self.append(to.rejects_stream(), set_aside, &held, count)?);
+            let count = Box::new(move || stats.rejected(environment, rejected));
+            steps.push_back(Step { stream: to.rejects_stream().to_owned(), parts: set_aside, count });
         }
         if !parts.is_empty() {
             let (stats, routed) = (Arc::clone(&self.stats), to.routed());
-            let count = move || stats.accepted(environment, accepted, routed);
-            queued.appends.push(self.append(to.id(), parts, &held, count)?);
+            let count = Box::new(move || stats.accepted(environment, accepted, routed));
+            steps.push_back(Step { stream: to.id().to_owned(), parts, count });
         }
-        Ok(queued)
-    }
-
-    fn append(
-        &self,
-        stream: &str,
-        parts: Vec<Payload>,
-        held: &Arc<Held>,
-        count: impl FnOnce() + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, AppendError> {
         let (answer, answered) = oneshot::channel();
-        let held = Arc::clone(held);
-        // Runs on the log's writer thread: counts, gives back, wakes; nothing of it blocks.
-        let done: Done = Box::new(move |result| {
-            if result.is_ok() {
-                count();
-            }
-            drop(held);
-            // Nobody listens any more when the client has left.
-            let _ = answer.send(result);
-        });
-        self.log.append_group(stream, parts, OnFull::Refuse, done)?;
-        Ok(answered)
+        append(&self.log, steps, held, &Arc::new(Mutex::new(Some(answer))));
+        Ok(Queued { accepted, rejected, answered })
     }
+}
+
+/// One append of a body.
+struct Step {
+    stream: String,
+    parts: Vec<Payload>,
+    count: Box<dyn FnOnce() + Send>,
+}
+
+type Answer = Arc<Mutex<Option<oneshot::Sender<Result<(), AppendError>>>>>;
+
+/// Appends step by step, each when the one before is on disk, and answers behind the last or the first that fails. From
+/// the second step on this runs on the log's writer thread: it counts, queues, gives back, wakes; nothing of it blocks.
+fn append(log: &Log, mut steps: VecDeque<Step>, held: Held, answer: &Answer) {
+    let Some(Step { stream, parts, count }) = steps.pop_front() else {
+        drop(held);
+        return tell(answer, Ok(()));
+    };
+    let (then, theirs) = (log.clone(), Arc::clone(answer));
+    let done: Done = Box::new(move |result| match result {
+        Ok(_) => {
+            count();
+            append(&then, steps, held, &theirs);
+        }
+        Err(error) => {
+            drop((steps, held));
+            tell(&theirs, Err(error));
+        }
+    });
+    if let Err(error) = log.append_group(&stream, parts, OnFull::Refuse, done) {
+        tell(answer, Err(error));
+    }
+}
+
+fn tell(answer: &Answer, result: Result<(), AppendError>) {
+    // Nobody listens any more when the client has left.
+    let _ = answer.lock().unwrap_or_else(PoisonError::into_inner).take().map(|answer| answer.send(result));
 }
 
 impl Queued {
     /// Waits until all of it survives a crash.
     pub(crate) async fn durable(&mut self) -> Result<(), StoreError> {
-        for append in self.appends.drain(..) {
-            append.await.map_err(|_| StoreError::Closed)??;
-        }
-        Ok(())
+        Ok((&mut self.answered).await.map_err(|_| StoreError::Closed)??)
     }
 }

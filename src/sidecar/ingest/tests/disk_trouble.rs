@@ -113,3 +113,26 @@ async fn a_sender_that_left_while_the_disk_was_slow_is_stored_all_the_same() {
     server.wait_for("prod", 7).await;
     assert_eq!(server.prod().accepted, 7);
 }
+
+/// Before: where only the rejects could not be stored the body was refused with its impressions on disk, and stored them
+/// once more when it was sent again.
+#[tokio::test]
+async fn a_body_that_is_refused_for_its_rejects_has_stored_no_impression() {
+    const MIXED: &str = r#"[{"f":"flag","i":[{"k":"user","t":"on","m":1},{"t":"on","m":1}]}]"#;
+    let disk = GatedDisk::new();
+    let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;
+    disk.refuse(Some(".sys"));
+    assert_eq!(server.bulk(MIXED).await.status, 503);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((server.records("prod"), server.prod().accepted, server.prod().rejected), (0, 0, 0));
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+    disk.refuse(None);
+    for _ in 0..100 {
+        if server.bulk(MIXED).await.status == 200 {
+            assert_eq!((server.records("prod"), server.records("!rejects/prod")), (1, 1));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never came back");
+}

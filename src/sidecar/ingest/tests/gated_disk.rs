@@ -20,6 +20,8 @@ pub(super) enum Gate {
 pub(super) struct GatedDisk {
     inner: MemDisk,
     gate: Arc<(Mutex<Gate>, Condvar)>,
+    /// No file whose name ends in this can be made.
+    missing: Arc<Mutex<Option<&'static str>>>,
 }
 
 struct GatedFile {
@@ -29,7 +31,18 @@ struct GatedFile {
 
 impl GatedDisk {
     pub(super) fn new() -> Self {
-        Self { inner: MemDisk::new(), gate: Arc::new((Mutex::new(Gate::Open), Condvar::new())) }
+        let gate = Arc::new((Mutex::new(Gate::Open), Condvar::new()));
+        Self { inner: MemDisk::new(), gate, missing: Arc::default() }
+    }
+
+    /// No file whose name ends in this can be made from now on.
+    pub(super) fn refuse(&self, end: Option<&'static str>) {
+        *self.missing.lock().unwrap() = end;
+    }
+
+    fn may_make(&self, path: &Path) -> io::Result<()> {
+        let refused = self.missing.lock().unwrap().is_some_and(|end| path.to_string_lossy().ends_with(end));
+        if refused { Err(io::Error::other("refused")) } else { Ok(()) }
     }
 
     pub(super) fn set(&self, gate: Gate) {
@@ -54,6 +67,7 @@ impl GatedDisk {
 impl Disk for GatedDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.may_write()?;
+        self.may_make(path)?;
         self.inner.create(path).map(|file| self.gated(file))
     }
 
@@ -70,6 +84,7 @@ impl Disk for GatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.may_make(to)?;
         self.inner.rename(from, to)
     }
 

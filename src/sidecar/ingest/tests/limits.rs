@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::harness::{KEY, bulk, impressions, post, read_reply, start, start_with};
+use super::harness::{KEY, bulk, frames, impressions, post, read_reply, start, start_with};
 use crate::ingest::gunzip::gzip;
 use crate::ingest::{Limits, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -154,4 +154,17 @@ async fn more_connections_than_allowed_wait_for_a_place() {
     assert!(waited.is_err(), "no place yet");
     drop((first, second));
     assert_eq!(third.await, 200);
+}
+
+/// Before: each of a body's rejects had the whole header in which its sender names itself: 2 KB became 30 MB.
+#[tokio::test]
+async fn rejects_do_not_multiply_a_long_header() {
+    let server = start().await;
+    let (sdk, key) = ("x".repeat(20_000), format!("Bearer {KEY}"));
+    let headers = [("Authorization", key.as_str()), ("SplitSDKVersion", sdk.as_str())];
+    let body = format!("[{}7]", "7,".repeat(999));
+    assert_eq!(server.send(post("/api/testImpressions/bulk", &headers, body)).await.status, 200);
+    let stored: usize = frames(&server.log, "!rejects/prod").iter().map(|(payload, _)| payload.len()).sum();
+    assert!(stored < 2_000_000, "{stored}");
+    assert_eq!(server.records("!rejects/prod"), 1000);
 }
