@@ -134,8 +134,9 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
 fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
     let defaults = LogOptions::default();
     let segment_bytes = u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX);
-    // What is stored of a body is no longer than the body and its headers, save for tiny impressions: half again is safe.
-    let append = config.ingest.body_bytes_max.saturating_add(config.ingest.body_bytes_max / 2).saturating_add(1 << 20);
+    // Impressions are stored shorter than they come. Rejects are longer: at worst every byte of the body one by one, the
+    // whole body behind them, and a thousand times a reason and a sender's name.
+    let append = config.ingest.body_bytes_max.saturating_mul(2).saturating_add(8 << 20);
     LogOptions {
         segment_bytes,
         append_bytes_max: u32::try_from(append).unwrap_or(u32::MAX).min(512 << 20),
