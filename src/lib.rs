@@ -38,6 +38,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Over the log lie [`Queues`]: one [`Queue`] per destination and stream, which hands out batches, remembers what is settled,
+//! and gives the same batch the same id across every crash. A destination that takes nothing holds nobody else up.
+//!
+//! ```
+//! use forebay::clock::SystemClock;
+//! use forebay::disk::mem::MemDisk;
+//! use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start, StoreChoice};
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! // Without sled, which would look for real files, and without threads.
+//! let options = QueueOptions { store: StoreChoice::None, inline: true, ..QueueOptions::default() };
+//! let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(SystemClock::new()));
+//! let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), options)?;
+//!
+//! let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+//! queues.log().append_wait("acme-prod", vec![Payload { bytes: b"a,b,c".to_vec(), records: 3 }])?;
+//! assert_eq!(queue.lag().records, 3);
+//!
+//! let limits = BatchLimits { records_max: 2, bytes_max: 1 << 20 };
+//! let batch = queue.next_batch(limits)?.expect("three records wait");
+//! assert_eq!(batch.offsets, 0..2);
+//! queue.settle(&batch, Settled::Delivered); // or `release` it: it comes again, unchanged
+//! assert_eq!(queue.lag().records, 1);
+//! assert!(queue.balance().closes());
+//! queues.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Every byte on disk is drawn in `docs/format.md`; what is promised, and the proof by cases, is in `docs/durability.md`.
 
 pub mod clock;
@@ -50,9 +79,9 @@ mod queue;
 #[doc(hidden)]
 pub use log::fuzzing;
 pub use log::{
-    AppendError, Appended, Class, CloseError, Damage, DamagedRange, Done, Frame, Inspected, Item, Log, LogOptions,
-    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SegmentReport, StreamStats,
-    SyncedMark, Tail, inspect,
+    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, Inspected, Item, Log, LogOptions, LogState,
+    LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream, SegmentReport,
+    StreamStats, SyncedMark, Tail, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{

@@ -27,7 +27,7 @@ mod tail_cache;
 mod writer;
 
 pub use damage::Damage;
-pub use inspect::{DamagedRange, Inspected, SegmentReport, inspect};
+pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect};
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
 pub use reader::{Frame, Item, ReadError, Reader};
 pub use segment::Class;

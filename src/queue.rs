@@ -240,9 +240,7 @@ impl Queue {
         if queue.window().plan_of(&batch.offsets).is_some() {
             return done(Ok(()));
         }
-        let Some(stream) = queue.stream_id() else {
-            unreachable!("a batch is of a stream that exists");
-        };
+        let stream = queue.stream_id().expect("a batch is of a stream that exists");
         let record = queue.plan_record(stream, batch.offsets.clone(), batch.settings_revision);
         let log = &queue.context.log;
         let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);

@@ -14,8 +14,8 @@ const IMPRESSIONS: usize = 100;
 /// p99 of the answer, against p99 of a server that parses and stores nothing plus four times that of a bare write and
 /// fdatasync of one group.
 pub(crate) fn measure() -> Vec<Figure> {
-    let receiver = Receiver::start();
-    let null = Receiver::start();
+    let receiver = Receiver::start(false);
+    let null = Receiver::start(false);
     let sidecar = Sidecar::start(&webhook("hook", receiver.address, "none"));
     let full = Load { connections: 16, impressions: IMPRESSIONS, time: Duration::from_secs(3), rate: None };
     full.run(sidecar.ingest);

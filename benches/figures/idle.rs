@@ -7,7 +7,7 @@ const MANY: usize = 5000;
 
 /// Resident memory with 5,000 idle webhooks against that with one, all included.
 pub(crate) fn measure() -> Vec<Figure> {
-    let receiver = Receiver::start();
+    let receiver = Receiver::start(false);
     let memory = |destinations: usize| {
         let tables: String =
             (0..destinations).map(|i| webhook(&format!("hook-{i}"), receiver.address, "gzip")).collect();

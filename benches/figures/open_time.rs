@@ -15,13 +15,13 @@ pub(crate) fn measure() -> Vec<Figure> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
     let clock = Arc::new(SystemClock::new());
     let options = LogOptions { budget_bytes: 64 << 30, prewrite: false, ..LogOptions::default() };
-    let disk = Arc::new(RealDisk::default());
+    let disk = Arc::new(RealDisk);
     let open = || Log::open(disk.clone(), clock.clone(), dir.path(), options.clone()).expect("opens");
     let log = open();
     for i in 0..LOG_BYTES / PAYLOAD_BYTES {
         let part = Payload { bytes: vec![i as u8; PAYLOAD_BYTES], records: 500 };
         let stream = format!("env-{}", i % STREAMS);
-        log.append_group(&stream, vec![part], OnFull::Wait, Box::new(|result| drop(result.expect("durable"))))
+        log.append_group(&stream, vec![part], OnFull::Wait, Box::new(|result| assert!(result.is_ok(), "durable")))
             .expect("queued");
     }
     log.append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");

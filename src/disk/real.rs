@@ -39,7 +39,15 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile { file: open_regular(fs::OpenOptions::new().read(true).write(true), path)? }))
+        let file = match open_regular(fs::OpenOptions::new().read(true).write(true), path) {
+            // A disk that failed is mounted read-only by the kernel or by its operator: what is there is still read,
+            // and a write to it fails.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                open_regular(fs::OpenOptions::new().read(true), path)?
+            }
+            opened => opened?,
+        };
+        Ok(Arc::new(RealFile { file }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -154,6 +154,11 @@ impl SegmentIndex {
         locate(&self.frames[self.runs[at].frames.clone()], offset)
     }
 
+    /// Every frame, by stream.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (StreamId, FrameRef)> {
+        self.runs.iter().flat_map(|run| self.frames[run.frames.clone()].iter().map(|frame| (run.stream, *frame)))
+    }
+
     /// Where each stream that has frames here ends.
     pub(crate) fn streams(&self) -> impl Iterator<Item = StreamEnd<'_>> {
         self.runs.iter().map(|run| {

@@ -16,7 +16,7 @@ use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_
 use super::listing::{Listing, read_header};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
-use super::segment::{Class, Predecessor, SegmentHeader};
+use super::segment::{Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{BadTable, StreamRow, StreamTable};
 use crate::disk::{File, read_all};
 use crate::offset::{LogId, Sequence, StreamId};
@@ -188,14 +188,10 @@ impl Opening<'_> {
         class: Class,
         headers: &BTreeMap<Sequence, SegmentHeader>,
     ) -> Result<(), OpenError> {
-        let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        let Some((_, successor)) = behind.next() else { return self.recover_to(sequence, class, None) };
-        match successor.predecessor {
-            Some(before) if before.sequence == sequence => self.recover_to(sequence, class, Some(before.end)),
-            // The one between can't be read: it may or may not have named this one.
-            Some(before) if before.sequence > sequence => self.recover_to(sequence, class, None),
-            // The writer passed it over: nothing in it was ever acknowledged.
-            _ => {
+        match Fate::of(sequence, class, headers) {
+            Fate::CutAt(end) => self.recover_to(sequence, class, Some(end)),
+            Fate::Open => self.recover_to(sequence, class, None),
+            Fate::Void => {
                 self.void.push(FileName::Segment(sequence, class));
                 Ok(())
             }

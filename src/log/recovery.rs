@@ -54,7 +54,10 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
         let Range { start, end } = piece.positions();
         if start < synced {
             match piece {
-                Piece::Frame(found) => scan.frames.push(found),
+                Piece::Frame(found) => {
+                    scan.frames.push(found);
+                    scan.end = scan.end.max(end); // a whole frame is never cut, whoever says where the sync ended
+                }
                 Piece::Broken { named, .. } => {
                     scan.holes.push(Hole { positions: start..end.min(synced), named });
                     whole &= end <= synced;
@@ -67,7 +70,8 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             Piece::Frame(found) if whole && start == expected && found.header.group_first == group.is_empty() => {
                 group.push(found);
                 if found.header.group_last {
-                    scan.end = end;
+                    // A file may end within the last padding.
+                    scan.end = end.min(file_end);
                     scan.frames.append(&mut group);
                 }
             }

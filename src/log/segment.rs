@@ -6,6 +6,7 @@
 
 use super::limits::SEGMENT_HEADER_BYTES;
 use crate::offset::{LogId, Sequence};
+use std::collections::BTreeMap;
 
 const MAGIC: [u8; 8] = *b"forebayS";
 const VERSION: u32 = 1;
@@ -44,6 +45,31 @@ pub(crate) enum BadHeader {
     Damaged,
     /// Ours, whole, and of a version that this program doesn't know.
     Version(u32),
+}
+
+/// What becomes of a segment that was not sealed, by what the next one of its class says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nobody that can be read says anything: its own frames decide.
+    Open,
+    /// It ends here: all below was synced, nothing behind counts.
+    CutAt(u32),
+    /// The writer passed it over: nothing in it was ever acknowledged.
+    Void,
+}
+
+impl Fate {
+    /// The fate of `sequence`. `headers` are the good ones of the segments behind it.
+    pub(crate) fn of(sequence: Sequence, class: Class, headers: &BTreeMap<Sequence, SegmentHeader>) -> Self {
+        let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
+        let Some((_, successor)) = behind.next() else { return Self::Open };
+        match successor.predecessor {
+            Some(before) if before.sequence == sequence => Self::CutAt(before.end),
+            // The one between can't be read: it may or may not have named this one.
+            Some(before) if before.sequence > sequence => Self::Open,
+            _ => Self::Void,
+        }
+    }
 }
 
 impl SegmentHeader {
@@ -123,6 +149,26 @@ mod tests {
             broken[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&broken), Err(BadHeader::Damaged), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_segment_ends_where_the_next_of_its_class_says() {
+        let main = |predecessor| SegmentHeader { class: Class::Main, predecessor, ..header() };
+        let before = |sequence, end| Some(Predecessor { sequence: Sequence(sequence), end });
+        let headers: BTreeMap<Sequence, SegmentHeader> = [
+            (Sequence(5), main(None)),
+            (Sequence(6), header()),
+            (Sequence(7), main(before(5, 999))),
+            (Sequence(9), main(before(5, 512))),
+            (Sequence(11), main(before(10, 512))),
+        ]
+        .into();
+        assert_eq!(Fate::of(Sequence(4), Class::Main, &headers), Fate::Void, "the first one behind names none");
+        assert_eq!(Fate::of(Sequence(5), Class::Main, &headers), Fate::CutAt(999));
+        assert_eq!(Fate::of(Sequence(7), Class::Main, &headers), Fate::Void);
+        assert_eq!(Fate::of(Sequence(9), Class::Main, &headers), Fate::Open, "who would say it can't be read");
+        assert_eq!(Fate::of(Sequence(11), Class::Main, &headers), Fate::Open);
+        assert_eq!(Fate::of(Sequence(6), Class::System, &headers), Fate::Open);
     }
 
     #[test]

@@ -9,35 +9,39 @@
 //! Plans are let go one tick after the cursors that settled them: the floor's pages may land in any order, and a plan
 //! must not be gone while the cursor is still below it.
 
+mod opening;
+mod options;
+
+pub use options::{CloseQueuesError, OpenQueuesError, QueueOptions, QueuesStats, Start};
+
 use super::balance::Books;
 use super::cursor::Cursor;
-use super::cursor_store::StoreChoice;
-use super::floor_file::{EntryId, FloorDamage, FloorEntry, FloorError, FloorFile, Found};
+use super::floor_file::{EntryId, FloorEntry, FloorError, FloorFile, Found};
 use super::hint::{self, Hint};
-use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, ORPHANED_PLANS_MAX, STREAM_BYTES_MAX};
-use super::plan::{self, PlanRecord};
+use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
+use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::total_at;
-use super::store_keeper::{OpenFailure, StoreKeeper};
+use super::store_keeper::StoreKeeper;
 use super::window::{Plan, Window};
-use super::{Context, Inner, Queue, QueueError, Settled, lock, recover};
+use super::{Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::{CloseError, Item, Log, LogOptions, OnFull, OpenError, PLANS_STREAM, ReadError, StreamId, Tail};
+use crate::{Log, LogOptions, PLANS_STREAM, StreamId, Tail};
+use opening::{append_plans, io_error, open_store, plan_entry, rebuild, resume_plans, take_lock};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, ErrorKind, IoSlice};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-const LOCK_NAME: &str = "LOCK";
 const LOG_NAME: &str = "log";
-const STORE_NAME: &str = "sled";
-/// Names the directory of the last store that was set aside, so that only one is kept.
-const SET_ASIDE_NAME: &str = "sled.bad";
+
+/// How long closing waits for the cursor store's last batch: a hint is worth a few seconds, and not more.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
 /// Every other `!` stream without a queue is kept until its owner trims it.
@@ -47,118 +51,6 @@ const REJECTS_PREFIX: &str = "!rejects/";
 #[derive(Clone)]
 pub struct Queues {
     set: Arc<Set>,
-}
-
-/// How a set of queues behaves.
-#[derive(Debug, Clone)]
-pub struct QueueOptions {
-    /// Where hints about cursors are kept.
-    pub store: StoreChoice,
-    /// How long the store may take to open, and over one batch.
-    pub store_deadline: Duration,
-    /// How often cursors are made durable: what a crash repeats beyond the requests in flight.
-    pub tick: Duration,
-    /// Start no threads: ticks are the caller's to make, and the store works on the caller's thread. The log has an
-    /// option of its own for its threads, which is set along with this.
-    pub inline: bool,
-}
-
-/// Where a queue begins that was never seen before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At the durable tail.
-    Now,
-    /// At the oldest record that is kept.
-    Earliest,
-    /// At this offset, or the nearest that is kept or next.
-    At(u64),
-}
-
-/// The queues in numbers, since they were opened.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct QueuesStats {
-    /// Queues there are.
-    pub queues: usize,
-    /// Ticks that wrote the floor.
-    pub floor_commits: u64,
-    /// Syncs of the floor.
-    pub floor_syncs: u64,
-    /// Ticks that could not write the floor. Nothing is deleted from the log after one, until one succeeds.
-    pub floor_errors: u64,
-    /// What the last of them said.
-    pub floor_error: Option<String>,
-    /// Damage found when the floor was read.
-    pub floor_damage: Vec<FloorDamage>,
-    /// Cursors were lost that nobody can name: nothing is deleted before [`Queues::accept_floor_loss`].
-    pub pinned: bool,
-    /// Cursors that were ahead of the log when they were read: the log has lost records.
-    pub cursors_ahead: u64,
-    /// Cursors that were below the oldest record kept: the records between are counted as lost.
-    pub cursors_below: u64,
-    /// Streams that have another number than the floor remembers: their batches go on under new ids.
-    pub streams_renumbered: u64,
-    /// Cursor hints that were believed.
-    pub hints_taken: u64,
-    /// Cursor hints that were not: damaged, or not of this log, destination and time.
-    pub hints_refused: u64,
-    /// Plans that were open when the last process ended, and come first now.
-    pub plans_resumed: u64,
-    /// Plans that could not be read.
-    pub plans_lost: u64,
-    /// Plans that cut across another one and were dropped.
-    pub plans_crossing: u64,
-    /// Times that the cursor store was set aside when it was opened.
-    pub store_resets: u64,
-    /// Why the cursor store is not used any more.
-    pub store_given_up: Option<String>,
-    /// Batches that the cursor store took.
-    pub store_batches: u64,
-}
-
-/// Why a set of queues cannot be opened. Damage to bytes is no reason; see [`QueuesStats`].
-#[derive(Debug, thiserror::Error)]
-pub enum OpenQueuesError {
-    /// Another process has the directory.
-    #[error("{}: another process has this directory open ({holder}); stop it first, or use another directory", dir.display())]
-    Locked {
-        /// The directory.
-        dir: PathBuf,
-        /// What the holder wrote about itself.
-        holder: String,
-    },
-    /// The disk refused.
-    #[error("{}: can't {what}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file or directory.
-        path: PathBuf,
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// The floor cannot be used.
-    #[error(transparent)]
-    Floor(#[from] FloorError),
-    /// The log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    /// The log cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A thread could not be started.
-    #[error("can't start the thread of the ticks: {0}")]
-    NoThread(#[source] io::Error),
-}
-
-/// Why closing met an error. Nothing acknowledged is lost by it; what was settled last may be sent again.
-#[derive(Debug, thiserror::Error)]
-pub enum CloseQueuesError {
-    /// The last cursors could not be written.
-    #[error(transparent)]
-    Floor(#[from] FloorError),
-    /// The log could not be sealed.
-    #[error(transparent)]
-    Log(#[from] CloseError),
 }
 
 struct Set {
@@ -202,25 +94,6 @@ struct Ticker {
     thread: JoinHandle<()>,
 }
 
-impl Default for QueueOptions {
-    fn default() -> Self {
-        Self {
-            store: StoreChoice::default(),
-            store_deadline: Duration::from_secs(5),
-            tick: Duration::from_millis(100),
-            inline: false,
-        }
-    }
-}
-
-impl QueueOptions {
-    /// No threads and no store: for simulations and for programs with one thread.
-    #[must_use]
-    pub fn inline() -> Self {
-        Self { store: StoreChoice::None, inline: true, ..Self::default() }
-    }
-}
-
 impl Queues {
     /// Opens the log and the queues in `dir`, making them where there are none. Batches that were planned and not
     /// settled come first from their queues.
@@ -248,6 +121,7 @@ impl Queues {
         let foreign = floor.bind(log_id, &found, log_is_empty);
         stats.floor_damage = if let Found::File(damage) = found { damage } else { Vec::new() };
         stats.floor_damage.extend(foreign);
+        stats.pinned = floor.is_pinned();
         for damage in &stats.floor_damage {
             tracing::error!(%damage, pinned = floor.is_pinned(), "the floor file is damaged");
         }
@@ -335,12 +209,11 @@ impl Queues {
         self.set.tick()
     }
 
-    /// The queues in numbers.
+    /// The queues in numbers. Waits for no disk.
     #[must_use]
     pub fn stats(&self) -> QueuesStats {
         let mut stats = lock(&self.set.stats).clone();
         stats.queues = self.set.index_read().by_name.len();
-        stats.pinned = lock(&self.set.keeping).floor.is_pinned();
         stats.store_given_up = stats.store_given_up.or_else(|| self.set.keeper.given_up().map(|why| why.to_string()));
         stats.store_batches = self.set.keeper.batches();
         stats
@@ -372,7 +245,7 @@ impl Queues {
         }
         // Twice: the plans that the first one settles are let go by the second.
         let kept = self.set.tick().and_then(|()| self.set.tick());
-        self.set.keeper.close(self.set.keeper_patience());
+        self.set.keeper.close(STORE_PATIENCE);
         self.set.context.log.close()?;
         Ok(kept?)
     }
@@ -394,10 +267,6 @@ impl Set {
     fn find(&self, destination: &str, stream: &str) -> Option<Arc<Inner>> {
         let index = self.index_read();
         index.by_name.get(&(Arc::from(destination), Arc::from(stream))).cloned()
-    }
-
-    fn keeper_patience(&self) -> Duration {
-        Duration::from_secs(5)
     }
 
     /// A queue that was never seen.
@@ -459,15 +328,18 @@ impl Set {
         // below what is on its way; every other one its queue knows.
         let plans_tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
         let on_its_way = self.context.planner.on_its_way().unwrap_or(u64::MAX);
-        let queues: Vec<Arc<Inner>> = self.index_read().by_name.values().cloned().collect();
+        let changed = |inner: &&Arc<Inner>| inner.dirty.swap(false, Ordering::AcqRel);
+        let changed: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(changed).cloned().collect();
         let mut hints = Vec::new();
-        for inner in queues.iter().filter(|inner| inner.dirty.swap(false, Ordering::AcqRel)) {
+        for inner in changed {
             let entry = inner.snapshot();
-            keeping.unconfirmed.push((Arc::clone(inner), entry.cursor.low));
             hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
+            let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
+            keeping.unconfirmed.push((inner, low));
         }
-        let plan_low = queues.iter().map(|inner| inner.plan_low.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
+        let plan_low = plan_low.unwrap_or(u64::MAX);
         let orphaned = keeping.orphans.first().map_or(u64::MAX, |(offset, _)| *offset);
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
@@ -478,7 +350,10 @@ impl Set {
         self.keeper.offer(hints);
         let mut stats = lock(&self.stats);
         match committed {
-            Ok(done) => stats.count_commit(done.syncs),
+            Ok(done) => {
+                stats.pinned = keeping.floor.is_pinned();
+                stats.count_commit(done.syncs);
+            }
             Err(error) => {
                 stats.count_error(&error);
                 return Err(error);
@@ -627,244 +502,6 @@ impl Ticker {
         })?;
         Ok(Self { stop, thread })
     }
-}
-
-impl QueuesStats {
-    fn count_commit(&mut self, syncs: usize) {
-        self.floor_commits += u64::from(syncs > 0);
-        self.floor_syncs += syncs as u64;
-    }
-
-    fn count_error(&mut self, error: &FloorError) {
-        self.floor_errors += 1;
-        self.floor_error = Some(error.to_string());
-    }
-}
-
-// === opening ===
-
-fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn crate::disk::Lock>, OpenQueuesError> {
-    let holder = format!("process {}, forebay {}", std::process::id(), env!("CARGO_PKG_VERSION"));
-    let path = dir.join(LOCK_NAME);
-    disk.lock(&path, &holder).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => OpenQueuesError::Locked { dir: dir.to_owned(), holder: error.to_string() },
-        _ => io_error("lock", &path, error),
-    })
-}
-
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> OpenQueuesError {
-    OpenQueuesError::Io { what, path: path.to_owned(), source }
-}
-
-type Hints = HashMap<Vec<u8>, Vec<u8>>;
-
-/// Opens the cursor store. One that fails is set aside for an empty one; if that fails too, or it hangs, there is none.
-fn open_store(
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-    dir: &Path,
-    options: &QueueOptions,
-    stats: &mut QueuesStats,
-) -> (StoreKeeper, Hints) {
-    let open = |choice: &StoreChoice| {
-        let opener = choice.opener(&dir.join(STORE_NAME));
-        StoreKeeper::open(opener, Arc::clone(clock), options.store_deadline, options.inline)
-    };
-    let mut opened = open(&options.store);
-    if let Err(failure) = &opened {
-        stats.store_resets += 1;
-        tracing::warn!(%failure, "the cursor store is set aside: cursors go on from the floor");
-        set_aside(&**disk, dir, clock.wall_ms());
-        // One that hung may still touch its files, under whatever name: no second one beside it.
-        if !matches!(failure, OpenFailure::Hung(_)) {
-            opened = open(&options.store);
-        }
-    }
-    match opened {
-        Ok((keeper, hints)) => (keeper, hints.into_iter().collect()),
-        Err(failure) => {
-            stats.store_given_up = Some(failure.to_string());
-            let (keeper, _) =
-                StoreKeeper::open(StoreChoice::None.opener(dir), Arc::clone(clock), options.store_deadline, true)
-                    .expect("the store that keeps nothing opens");
-            (keeper, Hints::new())
-        }
-    }
-}
-
-/// Gives the store's directory another name, and removes the one that was set aside before. Best effort.
-fn set_aside(disk: &dyn Disk, dir: &Path, now_ms: u64) {
-    let note = dir.join(SET_ASIDE_NAME);
-    let act = || -> io::Result<()> {
-        let name = format!("{STORE_NAME}.bad-{now_ms}");
-        let before = disk.open(&note).and_then(|file| crate::disk::read_all(&*file));
-        match disk.rename_dir(&dir.join(STORE_NAME), &dir.join(&name)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            renamed => renamed?,
-        }
-        let before = before.ok().and_then(|before| String::from_utf8(before).ok());
-        // Only ever a name of our own making, whatever stands in the note.
-        let digits = before.as_deref().and_then(|before| before.strip_prefix("sled.bad-"));
-        if let Some(digits) = digits.filter(|digits| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())) {
-            disk.remove_dir(&dir.join(format!("{STORE_NAME}.bad-{digits}")))?;
-        }
-        let _ = disk.remove(&note);
-        disk.create(&note)?.write_all_at(&[IoSlice::new(name.as_bytes())], 0)
-    };
-    if let Err(error) = act() {
-        tracing::warn!(%error, "the cursor store could not be set aside");
-    }
-}
-
-fn append_plans(log: &Log) -> super::planner::AppendPlans {
-    let log = log.clone();
-    Box::new(move |frames, done| log.append_group(PLANS_STREAM, frames, OnFull::Refuse, done))
-}
-
-/// The pseudo entry that holds the plan mark. No destination can have its name.
-fn plan_entry(mark: u64) -> FloorEntry {
-    let name: Arc<str> = Arc::from(PLANS_STREAM);
-    FloorEntry {
-        destination: Arc::clone(&name),
-        stream: name,
-        stream_id: None,
-        incarnation: 0,
-        epoch: 0,
-        books: Books::from(mark, 0),
-        cursor: Cursor::at(mark, 0),
-    }
-}
-
-/// Makes the queues that the floor knows. Returns the entry of the plan mark, and the mark.
-fn rebuild(
-    context: &Arc<Context>,
-    floor: &mut FloorFile,
-    mut hints: Hints,
-    index: &mut Index,
-    stats: &mut QueuesStats,
-) -> Result<(EntryId, u64), OpenQueuesError> {
-    let log = &context.log;
-    let mut plans = None;
-    let mut entries: Vec<(EntryId, FloorEntry)> = floor.entries().map(|(id, entry)| (id, entry.clone())).collect();
-    // Should the log have lost its streams, they are made again in the order of their numbers.
-    entries.sort_by_key(|(_, entry)| entry.stream_id.map_or(u32::MAX, |id| id.0));
-    // As the log says it, before any cursor says otherwise.
-    let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
-    for (id, mut entry) in entries {
-        if &*entry.destination == PLANS_STREAM {
-            log.raise_next(PLANS_STREAM, entry.cursor.low);
-            plans = Some((id, entry.cursor.low));
-            continue;
-        }
-        let tail = tails.get(&entry.stream).copied().unwrap_or_default();
-        let hint = hints.remove(&hint::key(&entry.destination, &entry.stream));
-        let offered = hint.is_some();
-        let hint = hint.and_then(|bytes| Hint::decode(&bytes).ok());
-        let taken = recover::take_hint(&mut entry, hint, context.log_id, tail);
-        stats.hints_taken += u64::from(taken);
-        stats.hints_refused += u64::from(offered && !taken);
-        let ahead = entry.cursor.end() > tail.offset;
-        if ahead {
-            stats.cursors_ahead += 1;
-            tracing::error!(destination = %entry.destination, stream = %entry.stream, cursor = entry.cursor.end(),
-                tail = tail.offset, "the log ends below a cursor: it has lost records");
-            recover::fit_to_tail(&mut entry.books, &mut entry.cursor, tail);
-            log.raise_next(&entry.stream, entry.cursor.end());
-        }
-        let now = log.stream(&entry.stream);
-        let renumbered = entry.stream_id.is_some() && now.is_some() && entry.stream_id != now;
-        if renumbered {
-            // Batch ids hold the stream's number: under the next incarnation no old one can come again.
-            stats.streams_renumbered += 1;
-            entry.incarnation += 1;
-            tracing::error!(stream = %entry.stream, was = ?entry.stream_id, is = ?now, "a stream has another number");
-        }
-        let learned = entry.stream_id.is_none() && now.is_some();
-        entry.stream_id = now.or(entry.stream_id.filter(|_| !renumbered));
-        if taken || ahead || renumbered || learned {
-            floor.set(id, entry.clone());
-        }
-        (entry.destination, entry.stream) = (
-            index.name(&entry.destination, |(destination, _)| destination),
-            index.name(&entry.stream, |(_, stream)| stream),
-        );
-        let inner = Arc::new(Inner::new(context, id, entry));
-        settle_gap(&inner, stats)?;
-        index.add(inner);
-    }
-    let plans = plans.or_else(|| floor.add(plan_entry(0)).map(|id| (id, 0)));
-    Ok(plans.expect("there is room: entries are fewer than the floor holds, see FloorFile::add"))
-}
-
-/// Settles what is not kept any more but was not settled: the floor is older than what was deleted, or it was damaged.
-fn settle_gap(inner: &Inner, stats: &mut QueuesStats) -> Result<(), ReadError> {
-    let Some(stream) = inner.stream_id() else { return Ok(()) };
-    let log = &inner.context.log;
-    let (low, first_kept) = (inner.window().cursor().low, log.first_kept(stream));
-    if low >= first_kept {
-        return Ok(());
-    }
-    let bytes = log.bytes_at(stream, first_kept)?;
-    let lost = inner.window().settle(low..first_kept, Settled::Lost, |_| Some(bytes));
-    inner.dirty.store(true, Ordering::Release);
-    stats.cursors_below += 1;
-    tracing::error!(destination = %inner.destination, stream = %inner.stream, cursor = low, first_kept,
-        records = lost.records, "records below the oldest one kept were not settled: counted as lost");
-    Ok(())
-}
-
-type Orphans = Vec<(u64, PlanRecord)>;
-
-/// Reads the plans that were open, and hands them to their queues. Returns the oldest that is still needed, and those
-/// of queues that nobody knows (kept when the floor was damaged, since these queues will be made again).
-fn resume_plans(
-    context: &Context,
-    mark: u64,
-    index: &Index,
-    keep_orphans: bool,
-    stats: &mut QueuesStats,
-) -> Result<(u64, Orphans), OpenQueuesError> {
-    let log = &context.log;
-    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok((mark, Orphans::new())) };
-    let mut reader = log.reader(stream, mark.max(log.first_kept(stream)));
-    let mut orphans = Orphans::new();
-    let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
-        .filter_map(|inner| Some(((Arc::clone(&inner.destination), inner.stream_id()?), Arc::clone(inner))))
-        .collect();
-    let mut seen: HashMap<(Arc<str>, StreamId, u64, u64), u64> = HashMap::new();
-    while let Some(item) = reader.next()? {
-        let (offsets, plans) = match item {
-            Item::Frame(frame) => (frame.offsets(), plan::decode(frame.payload()).unwrap_or_default()),
-            Item::Lost { offsets, .. } => (offsets, Vec::new()),
-        };
-        if plans.len() as u64 != offsets.end - offsets.start {
-            stats.plans_lost += offsets.end - offsets.start;
-            tracing::error!(?offsets, "plans can't be read: their batches are sent again under other ids");
-            continue;
-        }
-        for (offset, plan) in offsets.zip(plans).filter(|(offset, _)| *offset >= mark) {
-            let key = (Arc::clone(&plan.destination), plan.stream_id);
-            let same = (key.0.clone(), key.1, plan.offsets.start, plan.offsets.end);
-            let again = seen.insert(same, offset).is_some();
-            if let Some(name) = log.stream_name(plan.stream_id) {
-                log.raise_next(&name, plan.offsets.end);
-            }
-            match queues.get(&key) {
-                Some(inner) if inner.incarnation == plan.incarnation => {
-                    let done = inner.window().cursor().unsettled(plan.offsets.clone()).is_empty();
-                    let adopted = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
-                    stats.plans_resumed += u64::from(adopted);
-                    stats.plans_crossing += u64::from(!adopted && !done && !again);
-                    inner.dirty.store(true, Ordering::Release);
-                }
-                Some(_) => {}
-                None if keep_orphans && orphans.len() < ORPHANED_PLANS_MAX => orphans.push((offset, plan)),
-                None => {}
-            }
-        }
-    }
-    // The mark itself stays until the first tick has seen which plans its queues took.
-    Ok((mark, orphans))
 }
 
 fn check_names(destination: &str, stream: &str) -> Result<(), QueueError> {

@@ -140,6 +140,14 @@ impl StoreKeeper {
     }
 }
 
+impl Drop for StoreKeeper {
+    fn drop(&mut self) {
+        // Without a close nobody waits for the store, but its thread must end and let go of its files.
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
+    }
+}
+
 /// The store's thread: opens it, answers with what it has, then stores one batch after the other.
 fn run(open: &OpenStore, opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>, shared: &Shared, clock: &dyn Clock) {
     let (mut store, found) = match open_caught(open) {
@@ -291,6 +299,20 @@ mod tests {
         drop(leave); // lets it go on for good
         keeper.close(PATIENCE);
         assert_eq!(keeper.batches(), 2);
+    }
+
+    #[test]
+    fn a_keeper_that_is_dropped_lets_go_of_its_store() {
+        let store = MemStore::default();
+        let (dropped, is_dropped) = sync_channel::<()>(1);
+        let dropped = Arc::new(Mutex::new(Some(dropped)));
+        let open_it: OpenStore = Arc::new(move || {
+            let goes_with_it = dropped.lock().expect("one thread").take();
+            let act = Arc::new(move || assert!(goes_with_it.is_some()));
+            Ok(Box::new(Unruly { inner: store.clone(), act, refuses: false }))
+        });
+        drop(open(open_it).expect("it opens"));
+        assert!(is_dropped.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
     }
 
     #[test]

@@ -195,6 +195,50 @@ fn plans_are_let_go_one_tick_after_the_cursor_that_settled_them() {
     }
 }
 
+/// Between the moment a plan is durable and the moment its queue hears of it a tick must not let it go. Here the writer
+/// is stopped right there.
+#[test]
+fn a_plan_that_is_durable_but_not_yet_known_to_its_queue_is_not_let_go() {
+    use std::sync::mpsc::sync_channel;
+    let by_hand =
+        QueueOptions { store: StoreChoice::None, tick: Duration::from_secs(3_600), ..QueueOptions::default() };
+    let log = LogOptions { inline: false, ..LogOptions::small() };
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    let queues = Queues::open(mem(), clock, Path::new("data"), log, by_hand).expect("it opens");
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    let batches: Vec<_> = (0..3).map(|_| next(&queue, 10)).collect();
+
+    let (let_go, gate) = sync_channel::<()>(0);
+    let stop = move |_: Result<crate::Appended, crate::AppendError>| assert!(gate.recv().is_err(), "let go by a drop");
+    queues.log().append("other", vec![1], 1, Box::new(stop)).expect("it is taken");
+    queue.plan(&batches[0], Box::new(|result| result.expect("durable")));
+    // These two gather behind the first, and go as one append; the writer stops between them.
+    let (reached, is_there) = sync_channel(0);
+    let (let_go_again, gate) = sync_channel::<()>(0);
+    queue.plan(
+        &batches[1],
+        Box::new(move |result| {
+            result.expect("durable");
+            reached.send(()).expect("somebody waits");
+            let _ = gate.recv();
+        }),
+    );
+    let (done, is_done) = sync_channel(1);
+    queue.plan(&batches[2], Box::new(move |_| done.send(()).expect("somebody waits")));
+    drop(let_go);
+    is_there.recv().expect("the writer comes by");
+    queue.settle(&batches[0], Settled::Delivered);
+    queue.settle(&batches[1], Settled::Delivered);
+    queues.tick().expect("memory writes");
+    queues.tick().expect("memory writes");
+    assert_eq!(queues.next_plan_mark(), 1, "the third plan has offset 2, and nobody knows yet");
+    drop(let_go_again);
+    is_done.recv().expect("the writer goes on");
+    queues.tick().expect("memory writes");
+    assert_eq!(queues.next_plan_mark(), 2);
+}
+
 #[test]
 fn settled_segments_go_after_the_floor_that_says_so_and_only_then() {
     let disk = mem();

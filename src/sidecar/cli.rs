@@ -6,7 +6,7 @@
 pub mod args;
 pub mod check;
 pub mod lag;
-mod units;
+pub mod log_tool;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,8 +15,12 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::demo;
+
 /// The command line is wrong.
 pub const USAGE: u8 = 64;
+/// As a shell says it of what SIGINT ended.
+const INTERRUPTED: u8 = 130;
 /// The configuration is wrong: starting again will not help.
 pub const BAD_CONFIG: u8 = 78;
 
@@ -32,10 +36,15 @@ struct Cli {
 enum Command {
     /// Runs the sidecar until it is told to stop.
     Run(args::ConfigArgs),
+    /// Shows the main job in half a minute, with nothing to install: lag that grows and drains, and books that balance
+    Demo(args::DemoArgs),
     /// Checks a configuration and reports every mistake at once.
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing
+    #[command(subcommand)]
+    Log(args::LogCommand),
 }
 
 /// Does what the command line says. `args` starts with the program's name.
@@ -50,14 +59,27 @@ where
                 Ok(config) => crate::app::run(config),
                 Err(code) => code,
             },
+            Command::Demo(args) => show(args.seconds),
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => code_of(lag::run(args)),
+            Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
             // Whoever closed the pipe does not want to hear of it.
             let _ = error.print();
             ExitCode::from(code(&error))
         }
+    }
+}
+
+/// Shows the demo. Whoever closed the pipe has seen enough of it.
+fn show(seconds: u64) -> ExitCode {
+    match demo::run(seconds) {
+        Ok(demo::Ending::Balanced) => ExitCode::SUCCESS,
+        Ok(demo::Ending::Wrong) => ExitCode::FAILURE,
+        Ok(demo::Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(demo::DemoError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => code_of(Err(error)),
     }
 }
 

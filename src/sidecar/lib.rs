@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod console;
 pub mod delivery;
 pub mod demo;
 pub mod impression;

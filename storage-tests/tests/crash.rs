@@ -1,26 +1,28 @@
 //! The log under crashes: at every change of a script, and by chance in random histories.
 
-use forebay::LogOptions;
+use forebay::{Log, LogOptions};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::time::Duration;
 use storage_tests::crash_points::{self, Plan, number};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::model::Part;
 use storage_tests::sim_disk::PowerCut;
 use storage_tests::workload::{End, Session, Step, script, tiny};
 
 #[test]
 fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {
+    let cuts = number("FOREBAY_CUTS", 2);
     let plan = Plan {
         steps: script(),
         options: tiny(),
         seed: number("FOREBAY_SEED", 1),
-        cuts: number("FOREBAY_CUTS", 2),
-        nested_every: 40,
+        cuts,
+        nested_every: 120 / cuts.max(1),
     };
     let count = crash_points::run(&plan, "crash");
     println!("{count:?}");
-    assert!(count.changes > 150 && count.crashes > 400 && count.nested > 500, "{count:?}");
+    assert!(count.changes > 150 && count.crashes > 400 && count.nested > 1000, "{count:?}");
 }
 
 const STREAMS: [&str; 5] = ["a", "b", "quiet", "!plans", "!dead/x"];
@@ -124,5 +126,67 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80), seed: u64, ends in proptest::collection::vec(end(), 1..4),
     ) {
         prop_assert_eq!(live(&steps, seed, LogOptions::small(), ends), Ok(()));
+    }
+}
+
+/// What one of many writers was promised: its stream, its appends in order, and the one that was under way.
+struct Promised {
+    stream: String,
+    acked: Vec<(forebay::Appended, Part)>,
+    open: Option<Part>,
+}
+
+fn write_until_refused(log: &Log, writer: u64) -> Promised {
+    let stream = if writer.is_multiple_of(4) { format!("!dead/{writer}") } else { format!("s{writer}") };
+    let mut promised = Promised { stream, acked: Vec::new(), open: None };
+    for i in 0..60 {
+        let part = Part::new(writer << 32 | i, (i as usize * 137) % 900, 1 + i as u32 % 3);
+        match log.append_wait(&promised.stream, vec![part.payload()]) {
+            Ok(appended) => promised.acked.push((appended, part)),
+            Err(_) => {
+                promised.open = Some(part);
+                break;
+            }
+        }
+    }
+    promised
+}
+
+#[test]
+fn many_writers_at_once_are_promised_nothing_that_a_crash_takes() {
+    for seed in 0..10 * number("FOREBAY_CUTS", 2) {
+        let mut session = Session::new(seed, LogOptions { inline: false, budget_bytes: 4 << 20, ..tiny() });
+        assert_eq!(session.open(), Ok(true));
+        session.disk.crash_at(session.disk.ops() + 10 + seed * 37 % 300, Performed::Bytes(seed as usize * 71 % 2000));
+        let log = session.log().clone();
+        let promised: Vec<Promised> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..6)
+                .map(|writer| {
+                    scope.spawn({
+                        let log = &log;
+                        move || write_until_refused(log, writer)
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().expect("no panic")).collect()
+        });
+        for Promised { stream, acked, open } in promised {
+            for (appended, part) in acked {
+                session.model.attempt(&stream, std::slice::from_ref(&part));
+                session.model.acked(&stream, &appended).expect("offsets in order");
+            }
+            if let Some(part) = open {
+                session.model.attempt(&stream, &[part]);
+            }
+        }
+        // The threads must be gone before the next life: names, unlike handles, do not know whose they are.
+        session.disk.crash_at(0, Performed::Nothing);
+        let _ = log.close();
+        drop(log);
+        let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
+        session.end(End::Cut(cuts[seed as usize % 4]));
+        session.options.inline = true;
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.goes_on().expect("as promised");
     }
 }

@@ -124,9 +124,10 @@ fn a_streams_number_from_a_failed_commit_is_given_to_no_other_stream() {
         session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::NoSpace))).expect("armed");
         assert!(matches!(refused(&mut session, "new", &[(100, 1)]), AppendError::Full { .. }));
         acked(&mut session, "!dead/y", &[(100, 3)]);
-        session.act(&Step::Heal).expect("healed");
         session.end(ENDS[seed as usize % 4]);
+        session.disk.clear_faults();
         assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.act(&Step::Heal).expect("healed");
         session.goes_on().expect("as promised");
     }
 }
@@ -412,4 +413,26 @@ fn a_log_that_comes_back_on_its_reserve_says_that_it_is_full() {
     session.log().housekeep();
     assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
     acked(&mut session, "!plans", &[(400, 1)]);
+}
+
+#[test]
+fn what_lies_behind_a_failed_files_end_never_competes_with_what_was_written_again() {
+    for seed in 0..20 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(100, 1)]);
+        // No index is ever written: the next segment's header alone says where the failed one ends.
+        session.act(&Step::Inject(Fault::every(OpKind::Create, Failure::Eio).on(".idx"))).expect("armed");
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        // Nor can the one between be removed, in which nothing was ever acknowledged.
+        session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
+        refused(&mut session, "a", &[(700, 2), (700, 2)]);
+        session.log().housekeep();
+        assert_eq!(session.log().state(), LogState::Serving);
+        acked(&mut session, "a", &[(500, 3)]);
+        session.end(ENDS[seed as usize % 4]);
+        session.disk.clear_faults();
+        assert_eq!(session.open(), Ok(true), "seed {seed}");
+        session.act(&Step::Heal).expect("healed");
+        session.goes_on().expect("as promised");
+    }
 }

@@ -265,3 +265,20 @@ fn the_worked_example_in_the_docs_is_these_very_bytes() {
         }
     }
 }
+
+#[test]
+fn a_file_cut_anywhere_still_opens() {
+    let files = golden_files("v1");
+    for name in
+        ["0000000000000002.seg", "0000000000000001.sys", "0000000000000000.seg", "0000000000000000.idx", "streams.1"]
+    {
+        for len in 0..=files[name].len() {
+            let mut cut = files.clone();
+            cut.get_mut(name).expect("it is there").truncate(len);
+            let log = open(disk_of(&cut), &ManualClock::at(START_MS));
+            read(&log);
+            let next = log.append_wait("acme-prod", parts(&[("and it goes on", 1)])).expect("appended");
+            assert_eq!(next.offsets.end - next.offsets.start, 1);
+        }
+    }
+}

@@ -25,19 +25,20 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("ready", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
+    ("console", &["proto"]),
     ("ingest", &["config", "impression"]),
     ("delivery", &["config", "impression"]),
     ("sinks", &["config", "delivery", "impression"]),
     ("api", &["config", "delivery", "ingest", "proto", "ready", "shutdown"]),
     ("app", &["api", "config", "delivery", "impression", "ingest", "proto", "ready", "shutdown", "sinks", "telemetry"]),
-    ("demo", &["api", "app", "config", "delivery", "impression", "ingest", "proto", "ready", "shutdown", "telemetry"]),
-    ("cli", &["api", "app", "config", "demo", "impression", "proto", "ready", "shutdown", "telemetry"]),
+    ("demo", &["api", "app", "config", "console", "impression", "proto", "shutdown", "telemetry"]),
+    ("cli", &["api", "app", "config", "console", "demo", "impression", "ingest", "proto", "shutdown"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
 
 /// Modules of the sidecar that are pure and know no log.
-const WITHOUT_THE_LOG: &[&str] = &["impression", "proto", "config"];
+const WITHOUT_THE_LOG: &[&str] = &["impression", "proto", "config", "console"];
 
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =

@@ -215,58 +215,131 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
+/// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
+/// number of crashes.
+fn history(seed: u64, bad_disk: bool) -> u64 {
+    let mut rng = Rng::new(seed);
+    let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
+    let mut model = Model::default();
+    let mut crashes = 0;
+    let mut queues = open(&disk, &clock);
+    for stream in STREAMS {
+        model.acked.entry(stream).or_default();
+        for destination in DESTINATIONS {
+            queues.queue(destination, stream, Start::Earliest).expect("it is made");
+            model.queues.entry((destination, stream)).or_default();
+        }
+    }
+    queues.tick().expect("the disk is sound");
+    for _ in 0..8 {
+        let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
+        disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
+        for _ in 0..400 {
+            if bad_disk && rng.chance(1, 12) {
+                inject(&mut rng, &disk);
+            } else if bad_disk && rng.chance(1, 6) {
+                disk.clear_faults();
+            }
+            step(&mut rng, &queues, &mut model);
+            clock.advance(Duration::from_millis(50));
+            if disk.crashed() {
+                break;
+            }
+        }
+        drop(queues);
+        disk.clear_faults();
+        let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
+        disk.power_cut(cuts[rng.below(cuts.len())]);
+        crashes += 1;
+        if rng.chance(1, 3) {
+            // It crashes again while it opens, or soon after.
+            disk.crash_at(disk.ops() + rng.below(30) as u64, Performed::Nothing);
+            let (again, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+            if let Ok(again) = Queues::open(again, clock, Path::new("/data"), tiny(), QueueOptions::inline()) {
+                let _ = again.tick();
+            }
+            disk.power_cut(PowerCut::RandomSubset);
+            crashes += 1;
+        }
+        queues = open(&disk, &clock);
+        model.check_after_crash(&queues);
+    }
+    drain(&queues, &mut model);
+    queues.close().expect("the disk is sound");
+    crashes
+}
+
+/// The next few calls of some kind fail, on the floor or anywhere.
+fn inject(rng: &mut Rng, disk: &SimDisk) {
+    use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
+    let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
+    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
+    let from = rng.below(4) as u64;
+    let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
+    disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });
+}
+
+fn histories(bad_disk: bool) {
+    let first = number("FOREBAY_SEED", 1);
+    let crashes: u64 = (first..first + number("FOREBAY_HISTORIES", 40)).map(|seed| history(seed, bad_disk)).sum();
+    println!("{crashes} crashes");
+}
+
 /// Repeat one history with `FOREBAY_SEED=n FOREBAY_HISTORIES=1`.
 #[test]
 fn no_crash_loses_a_record_a_cursor_or_a_plan() {
-    let first = number("FOREBAY_SEED", 1);
-    let (mut crashes, mut settled) = (0, 0);
-    for seed in first..first + number("FOREBAY_HISTORIES", 60) {
-        let mut rng = Rng::new(seed);
-        let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
-        let mut model = Model::default();
-        let mut queues = open(&disk, &clock);
-        for stream in STREAMS {
-            model.acked.entry(stream).or_default();
-            for destination in DESTINATIONS {
-                queues.queue(destination, stream, Start::Earliest).expect("it is made");
-                model.queues.entry((destination, stream)).or_default();
-            }
+    histories(false);
+}
+
+/// The same on a disk that refuses, fills up and fails its syncs now and then.
+#[test]
+fn no_crash_of_a_bad_disk_does_either() {
+    histories(true);
+}
+
+/// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.
+#[test]
+fn a_plan_is_never_gone_before_the_cursor_that_settled_it_whatever_part_of_a_tick_lands() {
+    let clock = ManualClock::at(1_000_000);
+    // Up to where the cursor that settles a planned batch is about to be written.
+    let settled = |disk: &SimDisk| {
+        let queues = open(disk, &clock);
+        for n in 0..100 {
+            queues.queue(&format!("idle-{n}"), "acme", Start::Earliest).expect("it is made"); // fills the first page
         }
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        let payload = Payload { bytes: vec![7; 100], records: 10 };
+        queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
+        let batch = queue.next_batch(ANY).expect("reads").expect("more");
+        queue.plan(&batch, Box::new(|result| result.expect("the plan is durable")));
         queues.tick().expect("the disk is sound");
-        for _ in 0..8 {
-            let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
-            disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
-            for _ in 0..400 {
-                step(&mut rng, &queues, &mut model);
-                clock.advance(Duration::from_millis(50));
-                if disk.crashed() {
-                    break;
-                }
-            }
+        queue.settle(&batch, Settled::Delivered);
+        (queues, batch.id)
+    };
+    let disk = SimDisk::new(2);
+    let (queues, _) = settled(&disk);
+    let before = disk.ops();
+    (0..2).for_each(|_| queues.tick().expect("the disk is sound"));
+    let changes = disk.ops() - before;
+    drop(queues);
+    assert!(changes >= 4, "a page and a sync, and again");
+
+    for crash in 0..changes {
+        for cut in [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix] {
+            let disk = SimDisk::new(crash);
+            let (queues, id) = settled(&disk);
+            disk.crash_at(disk.ops() + crash, Performed::Nothing);
+            (0..2).for_each(|_| drop(queues.tick()));
             drop(queues);
-            let cuts = [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::Prefix, PowerCut::RandomSubset];
-            disk.power_cut(cuts[rng.below(cuts.len())]);
-            crashes += 1;
-            if rng.chance(1, 3) {
-                // It crashes again while it opens, or soon after.
-                disk.crash_at(disk.ops() + rng.below(30) as u64, Performed::Nothing);
-                let options = QueueOptions::inline();
-                let again =
-                    Queues::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/data"), tiny(), options);
-                if let Ok(again) = again {
-                    let _ = again.tick();
-                }
-                disk.power_cut(PowerCut::RandomSubset);
-                crashes += 1;
+            disk.power_cut(cut);
+            let queues = open(&disk, &clock);
+            let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
+            if queue.cursor().low == 0 {
+                let again = queue.next_batch(ANY).expect("reads").expect("more");
+                assert!(again.planned && again.id == id, "change {crash}, {cut:?}");
             }
-            queues = open(&disk, &clock);
-            model.check_after_crash(&queues);
         }
-        drain(&queues, &mut model);
-        queues.close().expect("the disk is sound");
-        settled += model.queues.values().map(|queue| queue.settled.len()).sum::<usize>();
     }
-    println!("{crashes} crashes, {settled} records settled");
 }
 
 #[test]
@@ -370,6 +443,29 @@ fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
     assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
 }
 
+/// Without the floor's word damage to the very last frame looks like a write that a crash tore.
+#[test]
+fn the_floor_tells_damage_at_the_very_end_from_a_torn_tail() {
+    let (disk, clock) = (SimDisk::new(7), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+    queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("the log is sound");
+    queues.tick().expect("the disk is sound");
+    drop(queues);
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let segment = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "seg")).expect("one");
+    let bytes = disk.read_live(&segment).expect("it is there");
+    let payload = bytes.windows(100).position(|window| window == [7; 100]).expect("the payload");
+    disk.flip_bit(&segment, payload as u64 * 8);
+
+    let queues = open(&disk, &clock);
+    let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
+    assert!(queue.next_batch(ANY).expect("reads").is_none());
+    let balance = queue.balance();
+    assert!(balance.closes());
+    assert_eq!(balance.lost.records, 10, "named and counted, not cut");
+}
+
 #[test]
 fn a_log_that_lost_its_end_is_told_and_no_offset_is_given_again() {
     let (disk, clock) = (SimDisk::new(6), ManualClock::at(1_000_000));
@@ -430,7 +526,7 @@ impl Home {
         let (disk, clock, dir) = (Arc::new(RealDisk), Arc::new(SystemClock::new()), self.dir.path().join("data"));
         for _ in 0..1_000 {
             match Queues::open(disk.clone(), clock.clone(), &dir, log.clone(), options.clone()) {
-                // Who died without a word has threads that hold the lock a moment longer.
+                // A set that is dropped has threads that hold the lock a moment longer.
                 Err(OpenQueuesError::Locked { .. } | OpenQueuesError::Log(OpenError::Locked { .. })) => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -440,7 +536,7 @@ impl Home {
         panic!("the lock is not let go");
     }
 
-    /// Appends and settles some, and dies without a word; ten records are not settled.
+    /// Appends and settles some; ten records are not settled.
     fn live(&self, store: StoreChoice) -> u64 {
         let queues = self.open(store);
         let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
@@ -453,8 +549,9 @@ impl Home {
             let batch = queue.next_batch(limits).expect("reads").expect("more");
             queue.settle(&batch, Settled::Delivered);
         }
-        queues.tick().expect("the disk is sound");
-        queue.cursor().low
+        let low = queue.cursor().low;
+        queues.close().expect("the disk is sound"); // waits for sled, so that its files are whole
+        low
     }
 
     /// Starts, and everything is delivered that is not.
@@ -471,7 +568,12 @@ impl Home {
     }
 }
 
-/// sled's threads may hold its files for a moment after the last handle is gone.
+/// The store opened as it was, and is in use.
+fn assert_sound(queues: &Queues) {
+    let stats = queues.stats();
+    assert_eq!((stats.store_resets, stats.store_given_up), (0, None));
+}
+
 fn files_of(dir: &Path) -> Vec<std::path::PathBuf> {
     let disk = RealDisk;
     disk.list(dir).expect("it is there").into_iter().map(|name| dir.join(name)).collect()
@@ -493,7 +595,9 @@ fn sled_deleted_is_only_hints_deleted() {
     let home = Home::new();
     let low = home.live(StoreChoice::Sled);
     RealDisk.remove_dir(&home.path("sled")).expect("removed");
-    home.check(StoreChoice::Sled, low).close().expect("closes");
+    let queues = home.check(StoreChoice::Sled, low);
+    assert_sound(&queues);
+    queues.close().expect("closes");
 }
 
 #[test]
@@ -535,7 +639,8 @@ fn an_older_copy_of_sled_is_not_believed_against_the_floor() {
     files_of(&sled).iter().for_each(|path| RealDisk.remove(path).expect("removed"));
     old.iter().for_each(|(path, bytes)| write(path, bytes));
     let queues = home.check(StoreChoice::Sled, low);
-    assert_eq!(queues.stats().hints_taken, 0);
+    assert_sound(&queues);
+    assert_eq!((queues.stats().hints_taken, queues.stats().hints_refused), (0, 1));
     queues.close().expect("closes");
 }
 
@@ -554,7 +659,7 @@ fn a_store_that_hangs_when_it_opens_is_set_aside_and_the_next_start_has_a_new_on
     assert!(stats.store_given_up.is_some_and(|why| why.contains("did not open within")));
     drop(queues);
     let queues = home.check(StoreChoice::Sled, low);
-    assert_eq!((queues.stats().store_resets, queues.stats().store_given_up), (0, None));
+    assert_sound(&queues);
     queues.close().expect("closes");
 }
 

@@ -145,3 +145,38 @@ fn read(slot: &[u8], page: u32) -> Result<Slot, Malformed> {
     };
     Ok(Slot::Good(header, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(page: u32) -> Header {
+        Header { page, pages: 4, generation: 7, log_id: LogId(42), pinned: true }
+    }
+
+    #[test]
+    fn a_slot_in_another_pages_place_is_bad() {
+        let slot = encode(header(2), [].iter());
+        assert_eq!(decode(&slot, 2), Slot::Good(header(2), Body::Entries(vec![])));
+        assert_eq!(decode(&slot, 3), Slot::Bad);
+    }
+
+    proptest! {
+        /// The checksum keeps accidents out; behind it nothing is taken on trust either.
+        #[test]
+        fn any_body_under_a_good_checksum_is_read_or_refused(
+            page in 0..4u32,
+            body in prop::collection::vec(prop_oneof![Just(0), Just(1), Just(255), any::<u8>()], 0..600),
+        ) {
+            if let Slot::Good(found, body) = decode(&seal(header(page), &body), page) {
+                prop_assert_eq!(found, header(page));
+                let again = match &body {
+                    Body::Marks(marks) => encode_marks(found, marks),
+                    Body::Entries(entries) => encode(found, entries.iter()),
+                };
+                prop_assert_eq!(decode(&again, page), Slot::Good(found, body));
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use crate::queue::cursor::Cursor;
 use crate::{Sequence, StreamId};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 const LOG: LogId = LogId(7 << 100);
@@ -247,7 +248,7 @@ fn whatever_a_power_cut_leaves_no_entry_is_lost() {
         TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[5; 32])).new_rng();
     let mut cuts = 0;
     let mut moved = 0;
-    for _ in 0..40 {
+    for _ in 0..20 {
         let mut disk = fresh_disk();
         let mut committed: Vec<FloorEntry> = Vec::new();
         let mut born = 0;
@@ -292,7 +293,7 @@ fn whatever_a_power_cut_leaves_no_entry_is_lost() {
             (disk, committed) = left.expect("it is one of the steps");
         }
     }
-    assert!(cuts > 2_000 && moved > 50, "{cuts} cuts, {moved} commits with two rounds: the test has gone blind");
+    assert!(cuts > 1_000 && moved > 25, "{cuts} cuts, {moved} commits with two rounds: the test has gone blind");
 }
 
 /// What was done to the disk, file by file.
@@ -366,7 +367,7 @@ impl Plays {
             live.insert(path.clone(), number);
         }
         let mut durable = live.clone();
-        for step in self.steps().into_iter().take(stop) {
+        for step in self.steps.lock().expect("one thread").iter().take(stop).cloned() {
             match step {
                 Step::Create(number, path) => drop(live.insert(path, number)),
                 Step::Rename(from, to) => {
@@ -395,7 +396,8 @@ impl Plays {
     }
 
     fn created(&self, number: usize) -> bool {
-        self.steps().iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
+        let steps = self.steps.lock().expect("one thread");
+        steps.iter().any(|step| matches!(step, Step::Create(created, _) if *created == number))
     }
 }
 

@@ -42,15 +42,43 @@ pub enum LogCommand {
     /// Reads every byte, checks it, and names what is damaged
     Verify(LogDir),
     /// Writes the records that can be read to the standard output, as lines of JSON
-    Dump(LogDir),
+    Dump(DumpArgs),
 }
 
 /// A data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LogDir {
-    /// The data directory: data_dir of the configuration
+    /// The data directory (data_dir of the configuration), or the log directory in it
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+}
+
+/// Of `log dump`: which records.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DumpArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub place: LogDir,
+
+    /// Only this stream: an environment's id, or one of our own such as !rejects/ENVIRONMENT
+    #[arg(long, short, value_name = "NAME")]
+    pub stream: Option<String>,
+
+    /// Only records from this offset of their stream on
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub from: u64,
+
+    /// At most this many lines
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// Of `demo`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// How long impressions are sent
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=600))]
+    pub seconds: u64,
 }
 
 #[cfg(test)]
@@ -104,7 +132,10 @@ mod tests {
         };
         assert_eq!(log("log inspect d"), LogCommand::Inspect(dir("d")));
         assert_eq!(log("log verify d"), LogCommand::Verify(dir("d")));
-        assert_eq!(log("log dump d"), LogCommand::Dump(dir("d")));
+        let all = DumpArgs { place: dir("d"), stream: None, from: 0, limit: None };
+        assert_eq!(log("log dump d"), LogCommand::Dump(all.clone()));
+        let some = DumpArgs { stream: Some("!rejects/prod".to_owned()), from: 5, limit: Some(2), ..all };
+        assert_eq!(log("log dump d --stream !rejects/prod --from 5 --limit 2"), LogCommand::Dump(some));
         assert!(parse("log verify").is_err());
     }
 }

@@ -10,11 +10,12 @@ use tonic::transport::{Channel, Endpoint};
 use super::args::LagArgs;
 use crate::api::listen::uri;
 use crate::config::Listen;
+use crate::console::CLEAR;
+use crate::console::lag_table::{self, Snapshot};
 use crate::proto::v1::cursors_client::CursorsClient;
-use crate::proto::v1::{Lag, ListLagRequest, WatchLagRequest};
+use crate::proto::v1::{ListLagRequest, WatchLagRequest};
 
 mod json;
-mod table;
 
 /// A sidecar on this machine answers in a millisecond.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -27,9 +28,6 @@ const LAGS_MAX: u32 = 1_000;
 
 /// More than a terminal shows; those that wait longest are among them.
 const ROWS_WATCHED_MAX: u32 = 100;
-
-/// Home, then clear to the end: the table is drawn over the last one.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Why the lag was not shown.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +56,6 @@ pub enum LagError {
     /// The machine has no thread or descriptor left for a runtime.
     #[error("cannot start")]
     Runtime(#[source] io::Error),
-}
-
-/// What is shown at a time.
-struct Snapshot {
-    lags: Vec<Lag>,
-    omitted: u64,
-    read_at_unix_ms: u64,
 }
 
 /// Shows the lag on standard output. With `watch` it returns when the sidecar stops.
@@ -139,7 +130,7 @@ fn refused(address: &Listen, status: &tonic::Status) -> LagError {
 }
 
 fn write(args: &LagArgs, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    let text = if args.json { json::line(snapshot) } else { table::text(snapshot) };
+    let text = if args.json { json::line(snapshot) } else { lag_table::text(snapshot) };
     out.write_all(text.as_bytes())?;
     out.flush()
 }

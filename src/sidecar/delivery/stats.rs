@@ -12,7 +12,7 @@ use super::outcome::{Failure, Outcome};
 /// The last error's text is cut to about this many bytes.
 const ERROR_TEXT_MAX: usize = 300;
 
-/// Failures are counted under these names; [`class`] sorts them.
+/// Failures are counted under these names; `class` sorts them.
 pub const CLASSES: [&str; 10] =
     ["3xx", "4xx", "429", "5xx", "503", "other_status", "timeout", "connection", "disk", "local"];
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Snapshot, table};
+use crate::console::lag_table::{self, Snapshot};
 use crate::proto::v1::forecast::Outcome;
 use crate::proto::v1::{Balance, Count, Lag};
 
@@ -29,7 +29,7 @@ fn lag(lag: &Lag) -> Value {
         "durable_tail": lag.durable_tail,
         "low_mark": lag.low_mark,
         "records_in_flight": lag.records_in_flight,
-        "state": table::state(lag),
+        "state": lag_table::state(lag),
         "delivered_per_second": lag.delivered_per_second,
         "settled_per_second": lag.settled_per_second,
         "arrived_per_second": lag.arrived_per_second,

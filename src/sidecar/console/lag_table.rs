@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::units::{self, UNKNOWN};
-use super::Snapshot;
+use super::columns::aligned;
+use super::units::{self, UNKNOWN};
 use crate::proto::v1::forecast::Outcome;
 use crate::proto::v1::{DeliveryState, Lag};
 
@@ -13,14 +13,22 @@ const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", 
 /// Words stand to the left, numbers to the right.
 const RIGHT: [bool; 8] = [false, false, true, true, true, true, true, false];
 
+/// What is shown at a time.
+pub(crate) struct Snapshot {
+    pub(crate) lags: Vec<Lag>,
+    /// How many more there are.
+    pub(crate) omitted: u64,
+    pub(crate) read_at_unix_ms: u64,
+}
+
 /// The table, and below it what went wrong where something waits.
-pub(super) fn text(snapshot: &Snapshot) -> String {
+pub(crate) fn text(snapshot: &Snapshot) -> String {
     if snapshot.lags.is_empty() {
         return "no destination has a queue here\n".to_owned();
     }
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(snapshot.lags.iter().map(row));
-    let mut text = aligned(&rows);
+    let mut text = aligned(&rows, RIGHT);
     if snapshot.omitted > 0 {
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(text, "and {} more, which have waited less long", units::count(snapshot.omitted));
@@ -58,7 +66,7 @@ fn drains_in(lag: &Lag) -> String {
 }
 
 /// `throttled` for `DELIVERY_STATE_THROTTLED`.
-pub(super) fn state(lag: &Lag) -> String {
+pub(crate) fn state(lag: &Lag) -> String {
     let name = lag.state().as_str_name();
     name.strip_prefix("DELIVERY_STATE_").unwrap_or(name).to_ascii_lowercase()
 }
@@ -77,25 +85,6 @@ fn note(text: &mut String, lag: &Lag, now_ms: u64) {
         let _ = write!(text, ", next attempt in {wait}");
     }
     text.push('\n');
-}
-
-fn aligned(rows: &[[String; 8]]) -> String {
-    let mut widths = [0; 8];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for ((cell, width), right) in row.iter().zip(widths).zip(RIGHT) {
-            let _ = if right { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

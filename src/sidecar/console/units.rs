@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 /// What stands where a number is not known.
-pub(super) const UNKNOWN: &str = "-";
+pub(crate) const UNKNOWN: &str = "-";
 
 /// `1,234,567`.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -21,7 +21,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// `812 B`, `1.2 KiB`, `3.4 GiB`.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if number < 1024 {
         return format!("{number} B");
@@ -40,7 +40,7 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// `0s`, `1.5s`, `42s`, `3m 12s`, `5h 03m`, `3d 04h`.
-pub(super) fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     if time.is_zero() {
@@ -60,7 +60,7 @@ pub(super) fn duration(time: Duration) -> String {
 }
 
 /// `0/s`, `3.5/s`, `12,300/s`.
-pub(super) fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second >= 9.95 {
         // The cast saturates, which a rate of records does not reach.
         format!("{}/s", count(per_second.round() as u64))

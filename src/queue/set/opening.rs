@@ -1,0 +1,252 @@
+//! Opening: what is believed of the floor, of the hints and of the plans, in the light of the log; and what is told.
+//!
+//! Each step reads one of them and makes the queues of it. Nothing here refuses a set for damage to bytes.
+
+use super::{Index, OpenQueuesError, QueueOptions, QueuesStats};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::queue::balance::Books;
+use crate::queue::cursor::Cursor;
+use crate::queue::cursor_store::StoreChoice;
+use crate::queue::floor_file::{EntryId, FloorEntry, FloorFile};
+use crate::queue::hint::{self, Hint};
+use crate::queue::limits::ORPHANED_PLANS_MAX;
+use crate::queue::plan::{self, PlanRecord};
+use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
+use crate::queue::window::Plan;
+use crate::queue::{Context, Inner, Settled, recover};
+use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const LOCK_NAME: &str = "LOCK";
+const STORE_NAME: &str = "sled";
+/// Names the directory of the last store that was set aside, so that only one is kept.
+const SET_ASIDE_NAME: &str = "sled.bad";
+
+pub(super) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn crate::disk::Lock>, OpenQueuesError> {
+    let holder = format!("process {}, forebay {}", std::process::id(), env!("CARGO_PKG_VERSION"));
+    let path = dir.join(LOCK_NAME);
+    disk.lock(&path, &holder).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => OpenQueuesError::Locked { dir: dir.to_owned(), holder: error.to_string() },
+        _ => io_error("lock", &path, error),
+    })
+}
+
+pub(super) fn io_error(what: &'static str, path: &Path, source: io::Error) -> OpenQueuesError {
+    OpenQueuesError::Io { what, path: path.to_owned(), source }
+}
+
+pub(super) type Hints = HashMap<Vec<u8>, Vec<u8>>;
+
+/// Opens the cursor store. One that fails is set aside for an empty one; if that fails too, or it hangs, there is none.
+pub(super) fn open_store(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    dir: &Path,
+    options: &QueueOptions,
+    stats: &mut QueuesStats,
+) -> (StoreKeeper, Hints) {
+    let open = |choice: &StoreChoice| {
+        let opener = choice.opener(&dir.join(STORE_NAME));
+        StoreKeeper::open(opener, Arc::clone(clock), options.store_deadline, options.inline)
+    };
+    let mut opened = open(&options.store);
+    if let Err(failure) = &opened {
+        stats.store_resets += 1;
+        tracing::warn!(%failure, "the cursor store is set aside: cursors go on from the floor");
+        set_aside(&**disk, dir, clock.wall_ms());
+        // One that hung may still touch its files, under whatever name: no second one beside it.
+        if !matches!(failure, OpenFailure::Hung(_)) {
+            opened = open(&options.store);
+        }
+    }
+    match opened {
+        Ok((keeper, hints)) => (keeper, hints.into_iter().collect()),
+        Err(failure) => {
+            stats.store_given_up = Some(failure.to_string());
+            let (keeper, _) =
+                StoreKeeper::open(StoreChoice::None.opener(dir), Arc::clone(clock), options.store_deadline, true)
+                    .expect("the store that keeps nothing opens");
+            (keeper, Hints::new())
+        }
+    }
+}
+
+/// Gives the store's directory another name, and removes the one that was set aside before. Best effort.
+fn set_aside(disk: &dyn Disk, dir: &Path, now_ms: u64) {
+    let note = dir.join(SET_ASIDE_NAME);
+    let act = || -> io::Result<()> {
+        let name = format!("{STORE_NAME}.bad-{now_ms}");
+        let before = disk.open(&note).and_then(|file| crate::disk::read_all(&*file));
+        match disk.rename_dir(&dir.join(STORE_NAME), &dir.join(&name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        let before = before.ok().and_then(|before| String::from_utf8(before).ok());
+        // Only ever a name of our own making, whatever stands in the note.
+        let digits = before.as_deref().and_then(|before| before.strip_prefix("sled.bad-"));
+        if let Some(digits) = digits.filter(|digits| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())) {
+            disk.remove_dir(&dir.join(format!("{STORE_NAME}.bad-{digits}")))?;
+        }
+        let _ = disk.remove(&note);
+        disk.create(&note)?.write_all_at(&[IoSlice::new(name.as_bytes())], 0)
+    };
+    if let Err(error) = act() {
+        tracing::warn!(%error, "the cursor store could not be set aside");
+    }
+}
+
+pub(super) fn append_plans(log: &Log) -> crate::queue::planner::AppendPlans {
+    let log = log.clone();
+    Box::new(move |frames, done| log.append_group(PLANS_STREAM, frames, OnFull::Refuse, done))
+}
+
+/// The pseudo entry that holds the plan mark. No destination can have its name.
+pub(super) fn plan_entry(mark: u64) -> FloorEntry {
+    let name: Arc<str> = Arc::from(PLANS_STREAM);
+    FloorEntry {
+        destination: Arc::clone(&name),
+        stream: name,
+        stream_id: None,
+        incarnation: 0,
+        epoch: 0,
+        books: Books::from(mark, 0),
+        cursor: Cursor::at(mark, 0),
+    }
+}
+
+/// Makes the queues that the floor knows. Returns the entry of the plan mark, and the mark.
+pub(super) fn rebuild(
+    context: &Arc<Context>,
+    floor: &mut FloorFile,
+    mut hints: Hints,
+    index: &mut Index,
+    stats: &mut QueuesStats,
+) -> Result<(EntryId, u64), OpenQueuesError> {
+    let log = &context.log;
+    let mut plans = None;
+    let mut entries: Vec<(EntryId, FloorEntry)> = floor.entries().map(|(id, entry)| (id, entry.clone())).collect();
+    // Should the log have lost its streams, they are made again in the order of their numbers.
+    entries.sort_by_key(|(_, entry)| entry.stream_id.map_or(u32::MAX, |id| id.0));
+    // As the log says it, before any cursor says otherwise.
+    let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
+    for (id, mut entry) in entries {
+        if &*entry.destination == PLANS_STREAM {
+            log.raise_next(PLANS_STREAM, entry.cursor.low);
+            plans = Some((id, entry.cursor.low));
+            continue;
+        }
+        let tail = tails.get(&entry.stream).copied().unwrap_or_default();
+        let hint = hints.remove(&hint::key(&entry.destination, &entry.stream));
+        let offered = hint.is_some();
+        let hint = hint.and_then(|bytes| Hint::decode(&bytes).ok());
+        let taken = recover::take_hint(&mut entry, hint, context.log_id, tail);
+        stats.hints_taken += u64::from(taken);
+        stats.hints_refused += u64::from(offered && !taken);
+        let ahead = entry.cursor.end() > tail.offset;
+        if ahead {
+            stats.cursors_ahead += 1;
+            tracing::error!(destination = %entry.destination, stream = %entry.stream, cursor = entry.cursor.end(),
+                tail = tail.offset, "the log ends below a cursor: it has lost records");
+            recover::fit_to_tail(&mut entry.books, &mut entry.cursor, tail);
+            log.raise_next(&entry.stream, entry.cursor.end());
+        }
+        let now = log.stream(&entry.stream);
+        let renumbered = entry.stream_id.is_some() && now.is_some() && entry.stream_id != now;
+        if renumbered {
+            // Batch ids hold the stream's number: under the next incarnation no old one can come again.
+            stats.streams_renumbered += 1;
+            entry.incarnation += 1;
+            tracing::error!(stream = %entry.stream, was = ?entry.stream_id, is = ?now, "a stream has another number");
+        }
+        let learned = entry.stream_id.is_none() && now.is_some();
+        entry.stream_id = now.or(entry.stream_id.filter(|_| !renumbered));
+        if taken || ahead || renumbered || learned {
+            floor.set(id, entry.clone());
+        }
+        (entry.destination, entry.stream) = (
+            index.name(&entry.destination, |(destination, _)| destination),
+            index.name(&entry.stream, |(_, stream)| stream),
+        );
+        let inner = Arc::new(Inner::new(context, id, entry));
+        settle_gap(&inner, stats)?;
+        index.add(inner);
+    }
+    let plans = plans.or_else(|| floor.add(plan_entry(0)).map(|id| (id, 0)));
+    Ok(plans.expect("there is room: entries are fewer than the floor holds, see FloorFile::add"))
+}
+
+/// Settles what is not kept any more but was not settled: the floor is older than what was deleted, or it was damaged.
+fn settle_gap(inner: &Inner, stats: &mut QueuesStats) -> Result<(), ReadError> {
+    let Some(stream) = inner.stream_id() else { return Ok(()) };
+    let log = &inner.context.log;
+    let (low, first_kept) = (inner.window().cursor().low, log.first_kept(stream));
+    if low >= first_kept {
+        return Ok(());
+    }
+    let bytes = log.bytes_at(stream, first_kept)?;
+    let lost = inner.window().settle(low..first_kept, Settled::Lost, |_| Some(bytes));
+    inner.dirty.store(true, Ordering::Release);
+    stats.cursors_below += 1;
+    tracing::error!(destination = %inner.destination, stream = %inner.stream, cursor = low, first_kept,
+        records = lost.records, "records below the oldest one kept were not settled: counted as lost");
+    Ok(())
+}
+
+pub(super) type Orphans = Vec<(u64, PlanRecord)>;
+
+/// Reads the plans that were open, and hands them to their queues. Returns the oldest that is still needed, and those
+/// of queues that nobody knows (kept when the floor was damaged, since these queues will be made again).
+pub(super) fn resume_plans(
+    context: &Context,
+    mark: u64,
+    index: &Index,
+    keep_orphans: bool,
+    stats: &mut QueuesStats,
+) -> Result<(u64, Orphans), OpenQueuesError> {
+    let log = &context.log;
+    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok((mark, Orphans::new())) };
+    let mut reader = log.reader(stream, mark.max(log.first_kept(stream)));
+    let mut orphans = Orphans::new();
+    let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
+        .filter_map(|inner| Some(((Arc::clone(&inner.destination), inner.stream_id()?), Arc::clone(inner))))
+        .collect();
+    let mut seen: HashMap<(Arc<str>, StreamId, u64, u64), u64> = HashMap::new();
+    while let Some(item) = reader.next()? {
+        let (offsets, plans) = match item {
+            Item::Frame(frame) => (frame.offsets(), plan::decode(frame.payload()).unwrap_or_default()),
+            Item::Lost { offsets, .. } => (offsets, Vec::new()),
+        };
+        if plans.len() as u64 != offsets.end - offsets.start {
+            stats.plans_lost += offsets.end - offsets.start;
+            tracing::error!(?offsets, "plans can't be read: their batches are sent again under other ids");
+            continue;
+        }
+        for (offset, plan) in offsets.zip(plans).filter(|(offset, _)| *offset >= mark) {
+            let key = (Arc::clone(&plan.destination), plan.stream_id);
+            let same = (key.0.clone(), key.1, plan.offsets.start, plan.offsets.end);
+            let again = seen.insert(same, offset).is_some();
+            if let Some(name) = log.stream_name(plan.stream_id) {
+                log.raise_next(&name, plan.offsets.end);
+            }
+            match queues.get(&key) {
+                Some(inner) if inner.incarnation == plan.incarnation => {
+                    let done = inner.window().cursor().unsettled(plan.offsets.clone()).is_empty();
+                    let adopted = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
+                    stats.plans_resumed += u64::from(adopted);
+                    stats.plans_crossing += u64::from(!adopted && !done && !again);
+                    inner.dirty.store(true, Ordering::Release);
+                }
+                Some(_) => {}
+                None if keep_orphans && orphans.len() < ORPHANED_PLANS_MAX => orphans.push((offset, plan)),
+                None => {}
+            }
+        }
+    }
+    // The mark itself stays until the first tick has seen which plans its queues took.
+    Ok((mark, orphans))
+}

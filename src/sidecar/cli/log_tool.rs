@@ -1,0 +1,213 @@
+//! `forebay log`: what a log's directory holds, what is damaged in it, and the records themselves. Without the sidecar.
+//!
+//! Writes nothing to the directory and takes no lock. On the directory of a sidecar that runs it tells what was there a
+//! moment ago.
+
+mod dump;
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use forebay::disk::Disk;
+use forebay::disk::real::RealDisk;
+use forebay::{Class, Inspected, OpenError, SegmentReport, inspect};
+
+use super::args::LogCommand;
+use super::code_of;
+use crate::console::{aligned, units};
+
+/// Why a log could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LogToolError {
+    /// The directory has nothing of ours.
+    #[error("{}: no log lies here; give data_dir of the configuration, or the log directory in it", dir.display())]
+    NoLog {
+        /// Where it was sought.
+        dir: PathBuf,
+    },
+    /// It can't be read, or a later version wrote it.
+    #[error(transparent)]
+    Unreadable(#[from] OpenError),
+    /// `--stream` names none.
+    #[error("no stream of this log is named {name:?}: `forebay log inspect` lists them")]
+    NoSuchStream {
+        /// The name.
+        name: String,
+    },
+    /// The output can't be written.
+    #[error("can't write the output")]
+    Output(#[from] io::Error),
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Clean,
+    Damaged,
+}
+
+/// Does what the command says, on the standard output. Exits with 1 when `verify` finds damage.
+pub fn run(command: &LogCommand) -> ExitCode {
+    match act(command, &RealDisk, &mut io::stdout().lock()) {
+        Ok(Verdict::Clean) => ExitCode::SUCCESS,
+        Ok(Verdict::Damaged) => ExitCode::FAILURE,
+        // Whoever closed the pipe has seen enough.
+        Err(LogToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => code_of(Err(error)),
+    }
+}
+
+fn act(command: &LogCommand, disk: &dyn Disk, out: &mut impl Write) -> Result<Verdict, LogToolError> {
+    match command {
+        LogCommand::Inspect(place) => {
+            let dir = log_dir(disk, &place.dir);
+            out.write_all(overview(&dir, &read(disk, &dir)?).as_bytes())?;
+        }
+        LogCommand::Verify(place) => {
+            let dir = log_dir(disk, &place.dir);
+            let seen = read(disk, &dir)?;
+            let (text, verdict) = verify(&dir, &seen);
+            // The verdict is the exit code's, whoever reads along.
+            return match out.write_all(text.as_bytes()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(verdict),
+            };
+        }
+        LogCommand::Dump(args) => dump::dump(disk, &log_dir(disk, &args.place.dir), args, out)?,
+    }
+    out.flush()?;
+    Ok(Verdict::Clean)
+}
+
+/// The log of a data directory, or the directory itself where it has none.
+fn log_dir(disk: &dyn Disk, dir: &Path) -> PathBuf {
+    let log = dir.join("log");
+    if disk.list(&log).is_ok() { log } else { dir.to_owned() }
+}
+
+fn read(disk: &dyn Disk, dir: &Path) -> Result<Inspected, LogToolError> {
+    let seen = inspect(disk, dir, |_| ControlFlow::Continue(()))?;
+    expect_a_log(dir, &seen)?;
+    Ok(seen)
+}
+
+fn expect_a_log(dir: &Path, seen: &Inspected) -> Result<(), LogToolError> {
+    let empty = seen.log_id.is_none() && seen.segments.is_empty() && seen.flaws.is_empty();
+    if empty { Err(LogToolError::NoLog { dir: dir.to_owned() }) } else { Ok(()) }
+}
+
+fn overview(dir: &Path, seen: &Inspected) -> String {
+    let id = seen.log_id.map_or_else(|| units::UNKNOWN.to_owned(), |id| id.to_string());
+    let mut text = format!(
+        "log {id} in {}: {}, {}, {} taken ahead\n\n",
+        dir.display(),
+        counted(seen.streams.len(), "stream"),
+        counted(seen.segments.len(), "segment"),
+        counted(seen.spares, "file"),
+    );
+    let mut rows = vec![["STREAM", "FIRST KEPT", "NEXT", "RECORDS"].map(str::to_owned)];
+    rows.extend(seen.streams.iter().map(|stream| {
+        let numbers = [stream.offsets.start, stream.offsets.end, stream.records].map(units::count);
+        let [first, next, records] = numbers;
+        [stream.name.clone(), first, next, records]
+    }));
+    text.push_str(&aligned(&rows, [false, true, true, true]));
+    text.push('\n');
+    let titles = ["SEGMENT", "HOLDS", "FILE", "FRAMES END", "FRAMES", "RECORDS", "STATE", "DAMAGED"];
+    let mut rows = vec![titles.map(str::to_owned)];
+    rows.extend(seen.segments.iter().map(segment_row));
+    text.push_str(&aligned(&rows, [true, false, true, true, true, true, false, true]));
+    remarks(&mut text, seen);
+    if verdict(seen) == Verdict::Damaged {
+        text.push_str("\nthere is damage: `forebay log verify` names it\n");
+    }
+    text
+}
+
+fn segment_row(segment: &SegmentReport) -> [String; 8] {
+    let holds = match segment.class {
+        Class::Main => "impressions",
+        Class::System => "our own",
+    };
+    [
+        segment.sequence.to_string(),
+        holds.to_owned(),
+        units::bytes(segment.file_bytes),
+        units::count(u64::from(segment.end)),
+        units::count(segment.frames),
+        units::count(segment.records),
+        if segment.sealed { "sealed" } else { "open" }.to_owned(),
+        if segment.damage.is_empty() { units::UNKNOWN.to_owned() } else { units::count(segment.damage.len() as u64) },
+    ]
+}
+
+/// What is odd about the files, damage or not.
+fn remarks(text: &mut String, seen: &Inspected) {
+    for flaw in &seen.flaws {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "{}: {}", flaw.file, flaw.what);
+    }
+    for name in &seen.strangers {
+        let _ = writeln!(text, "{name:?}: not a file of the log; it is left alone");
+    }
+}
+
+/// Every damaged place by name, and what it comes to.
+fn verify(dir: &Path, seen: &Inspected) -> (String, Verdict) {
+    let mut text = String::new();
+    let damage = || seen.segments.iter().flat_map(|segment| &segment.damage);
+    for damage in damage() {
+        let _ = writeln!(text, "{damage}");
+    }
+    remarks(&mut text, seen);
+    let places = damage().count() + seen.flaws.iter().filter(|flaw| !flaw.mended).count();
+    let frames: u64 = seen.segments.iter().map(|segment| segment.frames).sum();
+    let records: u64 = seen.segments.iter().map(|segment| segment.records).sum();
+    let _ = writeln!(
+        text,
+        "{}: read {} frames with {} records of {} in {}: {}",
+        dir.display(),
+        units::count(frames),
+        units::count(records),
+        counted(seen.streams.len(), "stream"),
+        counted(seen.segments.len(), "segment"),
+        if places == 0 { "no damage".to_owned() } else { counted(places, "damaged place") },
+    );
+    let open = seen.segments.iter().filter(|segment| !segment.sealed).count();
+    if open > 0 {
+        let _ = writeln!(
+            text,
+            "{} not sealed: what is broken at the very end of such a one counts as never acknowledged",
+            counted(open, "segment")
+        );
+    }
+    let verdict = verdict(seen);
+    if verdict == Verdict::Damaged {
+        let lost: u64 = damage().filter_map(|damage| damage.offsets.as_ref()).map(|lost| lost.end - lost.start).sum();
+        let unnamed = damage().any(|damage| damage.offsets.is_none());
+        let _ = writeln!(
+            text,
+            "lost: {}{} records; `forebay run` starts all the same, counts them as lost and delivers the rest",
+            if unnamed { "at least " } else { "" },
+            units::count(lost)
+        );
+    }
+    text.push_str("nothing was changed\n");
+    (text, verdict)
+}
+
+fn verdict(seen: &Inspected) -> Verdict {
+    let sound =
+        seen.segments.iter().all(|segment| segment.damage.is_empty()) && seen.flaws.iter().all(|flaw| flaw.mended);
+    if sound { Verdict::Clean } else { Verdict::Damaged }
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", units::count(n as u64), if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests;

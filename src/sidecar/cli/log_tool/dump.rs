@@ -1,0 +1,229 @@
+//! `forebay log dump`: the records that can be read, one line of JSON each.
+//!
+//! Impressions and rejects are decoded; of other streams a line is a frame, with the beginning of its bytes. A payload
+//! that can't be decoded is shown as such and stops nothing.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use forebay::disk::Disk;
+use forebay::{SeenFrame, inspect};
+use serde::Serialize;
+
+use super::{LogToolError, expect_a_log};
+use crate::cli::args::DumpArgs;
+use crate::impression::{Impression, JsonText, Shared, StoredBatch};
+use crate::ingest::{StoredReject, decode_rejects};
+
+/// Bytes of an opaque payload that are shown: enough for a plan, too few to flood a terminal.
+const HEX_BYTES_MAX: usize = 256;
+
+/// Writes the records that `args` names.
+pub(super) fn dump(disk: &dyn Disk, dir: &Path, args: &DumpArgs, out: &mut impl Write) -> Result<(), LogToolError> {
+    let mut dump = Dump { args, left: args.limit.unwrap_or(u64::MAX), out: io::BufWriter::new(out) };
+    let mut result = Ok(());
+    let seen = inspect(disk, dir, |frame| match dump.frame(frame) {
+        Ok(()) if dump.left > 0 => ControlFlow::Continue(()),
+        stopped => {
+            result = stopped;
+            ControlFlow::Break(())
+        }
+    })?;
+    expect_a_log(dir, &seen)?;
+    result?;
+    dump.out.flush()?;
+    match &args.stream {
+        // With enough lines it stopped early, and may not have seen all names.
+        Some(name) if dump.left > 0 && !seen.streams.iter().any(|stream| stream.name == *name) => {
+            Err(LogToolError::NoSuchStream { name: name.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Dump<'a, W: Write> {
+    args: &'a DumpArgs,
+    left: u64,
+    out: io::BufWriter<W>,
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    segment: u64,
+    position: u32,
+    stream: &'a str,
+    offset: u64,
+    ingest_ms: u64,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
+enum Content<'a> {
+    Impression(ImpressionLine<'a>),
+    Reject(RejectLine<'a>),
+    Payload(PayloadLine),
+}
+
+#[derive(Serialize)]
+struct ImpressionLine<'a> {
+    flag: Cow<'a, str>,
+    key: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    treatment: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change_number: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucketing_key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_time_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    sdk: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    machine_name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    machine_ip: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    mode: Cow<'a, str>,
+    received_ms: u64,
+    sdk_key_index: u32,
+}
+
+#[derive(Serialize)]
+struct RejectLine<'a> {
+    reason: &'a str,
+    raw: Cow<'a, str>,
+    sdk: Cow<'a, str>,
+    received_ms: u64,
+    sdk_key_index: u32,
+}
+
+/// A frame that is not decoded, and why where that is a surprise.
+#[derive(Serialize)]
+struct PayloadLine {
+    records: u64,
+    bytes: usize,
+    hex: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecodable: Option<String>,
+}
+
+impl<W: Write> Dump<'_, W> {
+    fn frame(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        if self.args.stream.as_deref().is_some_and(|name| name != frame.name) || frame.offsets.end <= self.args.from {
+            return Ok(());
+        }
+        if frame.name.starts_with("!rejects/") {
+            self.rejects(frame)
+        } else if frame.name.starts_with('!') {
+            self.line(frame, frame.offsets.start, Content::Payload(payload(frame, frame.offsets.start, None)))
+        } else {
+            self.impressions(frame)
+        }
+    }
+
+    fn impressions(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        let batch = match StoredBatch::decode(frame.payload) {
+            Ok(batch) => batch,
+            Err(error) => return self.undecodable(frame, frame.offsets.start, error.to_string()),
+        };
+        let mut records = batch.records();
+        for offset in frame.offsets.clone() {
+            match records.next() {
+                Some(Ok(record)) => {
+                    self.line(frame, offset, Content::Impression(impression(&record, batch.shared())))?
+                }
+                Some(Err(error)) => return self.undecodable(frame, offset, error.to_string()),
+                None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn rejects(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        let mut rejects = decode_rejects(frame.payload);
+        for offset in frame.offsets.clone() {
+            match rejects.next() {
+                Some(Ok(one)) => self.line(frame, offset, Content::Reject(reject(&one)))?,
+                Some(Err(error)) => return self.undecodable(frame, offset, error.to_string()),
+                None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of a frame, from `offset` on, in one line.
+    fn undecodable(&mut self, frame: &SeenFrame<'_>, offset: u64, why: String) -> io::Result<()> {
+        self.line(frame, offset, Content::Payload(payload(frame, offset, Some(why))))
+    }
+
+    fn line(&mut self, frame: &SeenFrame<'_>, offset: u64, content: Content<'_>) -> io::Result<()> {
+        let whole_frame = matches!(content, Content::Payload(_));
+        if self.left == 0 || (offset < self.args.from && !whole_frame) {
+            return Ok(());
+        }
+        let line = Line {
+            segment: frame.segment.0,
+            position: frame.position,
+            stream: frame.name,
+            offset,
+            ingest_ms: frame.ingest_ms,
+            content,
+        };
+        serde_json::to_writer(&mut self.out, &line)?;
+        self.out.write_all(b"\n")?;
+        self.left -= 1;
+        Ok(())
+    }
+}
+
+fn impression<'a>(record: &Impression<'a>, shared: &Shared<'a>) -> ImpressionLine<'a> {
+    ImpressionLine {
+        flag: record.flag.unescape(),
+        key: record.key.unescape(),
+        treatment: record.treatment.map(JsonText::unescape),
+        time_ms: record.time_ms,
+        change_number: record.change_number,
+        label: record.label.map(JsonText::unescape),
+        bucketing_key: record.bucketing_key.map(JsonText::unescape),
+        previous_time_ms: record.previous_time_ms,
+        properties: record.properties.map(JsonText::unescape),
+        sdk: shared.sdk.unescape(),
+        machine_name: shared.machine_name.unescape(),
+        machine_ip: shared.machine_ip.unescape(),
+        mode: shared.mode.unescape(),
+        received_ms: shared.received_ms,
+        sdk_key_index: shared.sdk_key_index,
+    }
+}
+
+fn reject(reject: &StoredReject) -> RejectLine<'_> {
+    RejectLine {
+        reason: &reject.reason,
+        raw: String::from_utf8_lossy(&reject.raw),
+        sdk: String::from_utf8_lossy(&reject.sdk),
+        received_ms: reject.received_ms,
+        sdk_key_index: reject.sdk_key,
+    }
+}
+
+fn payload(frame: &SeenFrame<'_>, from: u64, undecodable: Option<String>) -> PayloadLine {
+    let shown = &frame.payload[..frame.payload.len().min(HEX_BYTES_MAX)];
+    PayloadLine {
+        records: frame.offsets.end - from,
+        bytes: frame.payload.len(),
+        hex: shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+        undecodable,
+    }
+}

@@ -1,0 +1,127 @@
+//! The golden floor: a floor file that version 1 wrote must be read, and the same history must give the same bytes.
+//!
+//! Whoever means a change of format raises the version, keeps the old file, and writes a new one with
+//! `FOREBAY_WRITE_GOLDEN=1 cargo test -p storage-tests --test golden_floor`. The bytes are drawn in docs/format.md.
+#![expect(clippy::disallowed_methods, reason = "golden files lie in the repository, not on a simulated disk")]
+
+use forebay::clock::ManualClock;
+use forebay::disk::{Disk, File, Lock, Space, mem::MemDisk, read_all};
+use forebay::{BatchLimits, Count, Cursor, LogOptions, Payload, QueueOptions, Queues, Settled, SettledRange, Start};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A disk whose one roll of the dice is known.
+struct KnownEntropy(MemDisk);
+
+impl Disk for KnownEntropy {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.open(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename_dir(from, to)
+    }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.remove_dir(dir)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
+        self.0.lock(path, holder)
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        self.0.space(dir)
+    }
+    fn entropy(&self) -> u128 {
+        0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100
+    }
+}
+
+fn open(disk: &MemDisk) -> Queues {
+    let (disk, clock) = (Arc::new(KnownEntropy(disk.clone())), Arc::new(ManualClock::at(1_795_450_894_000)));
+    Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline()).expect("it opens")
+}
+
+/// Two queues; one settled some of each kind with two ranges above its low mark, one has a planned batch in flight.
+fn history(disk: &MemDisk) -> Queues {
+    let queues = open(disk);
+    let hook = queues.queue("acme-hook", "acme-prod", Start::Earliest).expect("it is made");
+    let archive = queues.queue("acme-archive", "acme-prod", Start::Earliest).expect("it is made");
+    for records in [10, 20, 30] {
+        let payload = Payload { bytes: vec![b'x'; 100], records };
+        queues.log().append_wait("acme-prod", vec![payload]).expect("it is taken");
+    }
+    let kinds = [Settled::Delivered, Settled::DeadLettered, Settled::Filtered, Settled::Expired, Settled::Purged];
+    for (n, as_) in (0..).zip(kinds) {
+        hook.settle_range(n * 3..n * 3 + 3, as_);
+    }
+    hook.settle_range(20..30, Settled::Delivered);
+    hook.settle_range(40..60, Settled::Delivered);
+    let limits = BatchLimits { records_max: 25, bytes_max: u64::MAX };
+    let batch = archive.next_batch(limits).expect("memory reads").expect("more");
+    archive.plan(&batch, Box::new(|result| result.expect("durable")));
+    queues.tick().expect("memory writes");
+    queues
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1-floor/floor")
+}
+
+fn floor_of(disk: &MemDisk) -> Vec<u8> {
+    read_all(&*disk.open("/data/floor".as_ref()).expect("it is there")).expect("memory reads")
+}
+
+#[test]
+fn the_same_history_gives_the_same_bytes() {
+    let disk = MemDisk::new();
+    drop(history(&disk));
+    let written = floor_of(&disk);
+    if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(golden().parent().expect("it has one")).expect("the repository can be written");
+        std::fs::write(golden(), &written).expect("the repository can be written");
+    }
+    let golden = std::fs::read(golden()).expect("the golden floor is there");
+    let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
+    assert_eq!((differs, written.len()), (None, golden.len()), "the first byte that differs, and the length");
+}
+
+#[test]
+fn a_floor_of_version_1_is_read() {
+    let disk = MemDisk::new();
+    drop(history(&disk));
+    let file = disk.open("/data/floor".as_ref()).expect("it is there");
+    file.set_len(0).expect("memory");
+    let bytes = std::fs::read(golden()).expect("the golden floor is there");
+    file.write_all_at(&[IoSlice::new(&bytes)], 0).expect("memory writes");
+
+    let queues = open(&disk);
+    let stats = queues.stats();
+    assert_eq!((stats.floor_damage.len(), stats.plans_resumed), (0, 1));
+    let hook = queues.queue("acme-hook", "acme-prod", Start::Now).expect("it is known");
+    let settled = [
+        SettledRange { start: 20, end: 30, start_bytes: 150, bytes: 50 },
+        SettledRange { start: 40, end: 60, start_bytes: 233, bytes: 67 },
+    ];
+    assert_eq!(hook.cursor(), Cursor { low: 15, low_bytes: 125, settled: settled.to_vec() });
+    let balance = hook.balance();
+    assert!(balance.closes());
+    assert_eq!(balance.delivered, Count { records: 33, bytes: 147 });
+    assert_eq!(balance.purged, Count { records: 3, bytes: 15 });
+}
