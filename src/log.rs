@@ -45,6 +45,7 @@ use read_cache::{IndexCache, ReadCache};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -378,11 +379,22 @@ impl Log {
     }
 
     /// Says that nobody needs the records of `stream` below `before`, and that this is durably known to whoever says so.
-    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back.
+    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back; see
+    /// [`keep`](Self::keep).
     pub fn trim(&self, stream: StreamId, before: u64) {
         if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
             stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
         }
+    }
+
+    /// Takes a [`trim`](Self::trim) back, as far as that is still possible: from now on nothing of `stream` from `from` on
+    /// goes before it is trimmed again. Returns what is kept from: `from`, or more where something behind it is gone.
+    pub fn keep(&self, stream: StreamId, from: u64) -> u64 {
+        let mut catalog = self.shared.catalog_write();
+        let Some(stream) = catalog.stream_mut(stream) else { return from };
+        let from = from.max(stream.row.first_kept);
+        stream.trimmed = stream.trimmed.min(from);
+        from
     }
 
     /// Sees to it that the next record of a stream gets at least this offset: some cursor or plan has seen the ones
@@ -414,7 +426,8 @@ impl Log {
     }
 
     /// Calls `watcher` with a stream and its durable tail after each commit, once per stream touched (more often where
-    /// streams alternate), on the writer's thread. Must not block.
+    /// streams alternate), on the writer's thread. Must not block; a panic in it is
+    /// caught and logged.
     pub fn watch(&self, watcher: Arc<dyn Fn(StreamId, u64) + Send + Sync>) {
         self.shared.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
@@ -517,7 +530,7 @@ impl Threads {
 }
 
 fn run_writer(shared: &Shared) {
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
         while shared.wait_for_appends() {
             shared.commit_waiting();
         }
@@ -644,7 +657,10 @@ impl Shared {
     fn wake(&self, tails: &[(StreamId, u64)]) {
         for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             for (stream, tail) in tails {
-                watcher(*stream, *tail);
+                // Its owner's bug, as with completion callbacks: the other watchers and the writer go on.
+                if catch_unwind(AssertUnwindSafe(|| watcher(*stream, *tail))).is_err() {
+                    tracing::error!("a watcher panicked");
+                }
             }
         }
     }

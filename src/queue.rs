@@ -46,6 +46,7 @@ use plan::PlanRecord;
 use planner::Planner;
 use reading::{Gathered, Reading};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use window::{Offer, Plan, Window};
@@ -380,8 +381,11 @@ impl Inner {
 
     fn wake(&self) {
         let waker = lock(&self.more).clone();
-        if let Some(waker) = waker {
-            waker();
+        // A panic is its owner's bug, and must cost neither the log's writer nor those who are woken next.
+        if let Some(waker) = waker
+            && catch_unwind(AssertUnwindSafe(|| waker())).is_err()
+        {
+            tracing::error!(destination = %self.destination, stream = %self.stream, "a waker panicked");
         }
     }
 

@@ -18,6 +18,9 @@ pub(crate) struct Catalog {
     pub(crate) streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, StreamId>,
     pub(crate) segments: BTreeMap<Sequence, Segment>,
+    /// No segment with this number or a greater one was ever here: what one that is being made will hold is not in
+    /// these rows.
+    pub(crate) unseen: Sequence,
     pub(crate) tail: TailCache,
 }
 
@@ -59,12 +62,12 @@ pub(crate) enum Stage {
 }
 
 impl Catalog {
-    /// `named`: of so many rows, the first ones, the names are durable.
-    pub(crate) fn new(rows: Vec<StreamRow>, named: usize, tail_cache_bytes: usize) -> Self {
+    /// `named`: of so many rows, the first ones, the names are durable. `unseen`: all segments before it are in the rows.
+    pub(crate) fn new(rows: Vec<StreamRow>, named: usize, unseen: Sequence, tail_cache_bytes: usize) -> Self {
         let by_name = rows.iter().enumerate().map(|(i, row)| (Arc::clone(&row.name), StreamId(i as u32))).collect();
         let stream = |(i, row): (usize, StreamRow)| Stream { trimmed: row.first_kept, row, declared: i < named };
         let streams = rows.into_iter().enumerate().map(stream).collect();
-        Self { streams, by_name, segments: BTreeMap::new(), tail: TailCache::new(tail_cache_bytes) }
+        Self { streams, by_name, segments: BTreeMap::new(), unseen, tail: TailCache::new(tail_cache_bytes) }
     }
 
     pub(crate) fn id(&self, name: &str) -> Option<StreamId> {

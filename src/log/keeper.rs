@@ -8,7 +8,7 @@
 use super::catalog::{Segment, Stage};
 use super::file_name::FileName;
 use super::files::write_whole;
-use super::index::SegmentIndex;
+use super::index::{SegmentIndex, StreamEnd};
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
@@ -99,12 +99,12 @@ impl Shared {
         let table = {
             let catalog = self.catalog_read();
             let open = catalog.segments.iter().find(|(_, segment)| !matches!(segment.stage, Stage::Sealed));
-            let next_sequence = self.next_sequence();
             StreamTable {
                 log: self.log_id,
                 generation: keeper.table_generation + 1,
-                next_sequence,
-                covers: open.map_or(next_sequence, |(sequence, _)| *sequence),
+                next_sequence: self.next_sequence(),
+                // Not the next number: the writer may be making a segment of it right now.
+                covers: open.map_or(catalog.unseen, |(sequence, _)| *sequence),
                 rows: catalog.streams.iter().map(|stream| stream.row.clone()).collect(),
             }
         };
@@ -117,12 +117,15 @@ impl Shared {
     }
 
     fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
-        let going = self.removable(pressure)?;
-        if going.is_empty() {
-            return Ok(());
-        }
+        let mut going = self.removable(pressure)?;
         {
             let mut catalog = self.catalog_write();
+            // Somebody may need it again since it was looked at; from here on nobody can.
+            let trimmed = |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|s| s.trimmed >= end.next);
+            going.retain(|index| index.streams().all(trimmed));
+            if going.is_empty() {
+                return Ok(());
+            }
             for index in &going {
                 for end in index.streams() {
                     let stream = catalog.stream_mut(end.stream).expect("streams of a segment are known");

@@ -430,7 +430,7 @@ impl Opening<'_> {
         });
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);
         let named = if saved { self.rows.len() } else { named };
-        let mut catalog = Catalog::new(self.rows, named, self.options.tail_cache_bytes);
+        let mut catalog = Catalog::new(self.rows, named, next_sequence, self.options.tail_cache_bytes);
         catalog.segments = self.segments;
         Opened {
             log_id: self.log_id,

@@ -377,3 +377,14 @@ fn a_stream_known_only_from_a_cursor_keeps_its_name_across_a_crash() {
     let log = bench.open();
     assert_eq!(read(&log, "new", 3), [(3..4, Some(2))]);
 }
+
+#[test]
+fn a_watcher_that_panics_stops_nobody() {
+    let log = Bench { options: LogOptions { inline: false, ..LogOptions::small() }, ..Bench::new() }.open();
+    log.watch(Arc::new(|_, _| panic!("the owner's bug")));
+    let (heard, hears) = sync_channel(8);
+    log.watch(Arc::new(move |_, tail| heard.send(tail).expect("somebody listens")));
+    append(&log, "a", 1, 1, 1);
+    append(&log, "a", 1, 1, 1);
+    assert_eq!((hears.recv(), hears.recv()), (Ok(1), Ok(2)));
+}

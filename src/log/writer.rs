@@ -426,6 +426,7 @@ impl Writer {
             blocker: None,
         };
         catalog.segments.insert(sequence, segment);
+        catalog.unseen = Sequence(sequence.0 + 1);
         drop(catalog);
         self.lanes[lane].active = Some(Active {
             sequence,

@@ -71,7 +71,7 @@ struct PageState {
 }
 
 /// Number of an entry in this floor, for the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct EntryId(u32);
 
 /// What a commit did.

@@ -28,7 +28,7 @@ use super::{Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions, PLANS_STREAM, StreamId, Tail};
-use opening::{append_plans, io_error, open_store, plan_entry, rebuild, resume_plans, take_lock};
+use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
@@ -73,7 +73,7 @@ struct Keeping {
     /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
     plan_mark: u64,
     /// Low marks that a floor which could not be written has not made durable yet.
-    unconfirmed: Vec<(Arc<Inner>, u64)>,
+    unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
     orphans: Vec<(u64, PlanRecord)>,
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
@@ -132,9 +132,10 @@ impl Queues {
         let context = Arc::new(Context { log, log_id, clock, planner, held_bytes, _lock: held });
         let mut index = Index::default();
         let plans = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
-        let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, floor.is_pinned(), &mut stats)?;
+        let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, &mut stats)?;
+        let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
         let mut keeping =
-            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: Vec::new(), orphans, trim_all: true };
+            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: HashMap::new(), orphans, trim_all: true };
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
@@ -167,7 +168,8 @@ impl Queues {
     /// The queue of a destination for a stream, made where there is none. The stream need not exist yet. `start` is for
     /// a queue that was never seen; after damage to the floor, when that cannot be known, it is the oldest record kept.
     ///
-    /// A queue made with [`Start::Earliest`] is durable after the next tick, others when this returns.
+    /// A queue made with [`Start::Earliest`] is durable after the next tick or with its first plan, others when this
+    /// returns.
     ///
     /// # Errors
     /// When a name cannot be used, there are too many queues, or the disk refuses.
@@ -180,7 +182,13 @@ impl Queues {
         if let Some(inner) = self.set.find(destination, stream) {
             return Ok(Queue { inner });
         }
-        let inner = self.set.make(&mut keeping, destination, stream, start)?;
+        let made = self.set.make(&mut keeping, destination, stream, start);
+        if made.is_err() {
+            // What was kept for it may go again.
+            keeping.trim_all = true;
+            self.set.unrouted.store(true, Ordering::Release);
+        }
+        let inner = made?;
         if start != Start::Earliest {
             self.set.commit(&mut keeping).map_err(QueueError::NotDurable)?;
         }
@@ -279,14 +287,15 @@ impl Set {
     ) -> Result<Arc<Inner>, QueueError> {
         let log = &self.context.log;
         let stream_id = log.stream(stream);
-        let (tail, first_kept) =
-            stream_id.map_or((Tail::default(), 0), |stream| (log.durable(stream), log.first_kept(stream)));
-        let offset = match start {
-            _ if keeping.floor.is_pinned() => first_kept,
+        let tail = stream_id.map_or(Tail::default(), |stream| log.durable(stream));
+        let wanted = match start {
+            _ if keeping.floor.is_pinned() => 0,
             Start::Now => tail.offset,
-            Start::Earliest => first_kept,
-            Start::At(offset) => offset.clamp(first_kept, tail.offset),
+            Start::Earliest => 0,
+            Start::At(offset) => offset.min(tail.offset),
         };
+        // Others may be done with it: then the log lets it go, unless it hears otherwise.
+        let offset = stream_id.map_or(0, |stream| log.keep(stream, wanted));
         let bytes = match stream_id {
             Some(stream) if offset < tail.offset => total_at(log, stream, offset)?,
             _ => tail.bytes,
@@ -336,7 +345,7 @@ impl Set {
             hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
             let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
-            keeping.unconfirmed.push((inner, low));
+            keeping.unconfirmed.insert(inner.entry, (inner, low));
         }
         let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
         let plan_low = plan_low.unwrap_or(u64::MAX);
@@ -369,7 +378,7 @@ impl Set {
     /// Tells the log what nobody needs, after the floor that says so is on disk.
     fn trim(&self, keeping: &mut Keeping, plan_mark: u64) {
         let confirmed = std::mem::take(&mut keeping.unconfirmed);
-        for (inner, low) in &confirmed {
+        for (inner, low) in confirmed.values() {
             inner.durable_low.fetch_max(*low, Ordering::AcqRel);
         }
         if keeping.floor.is_pinned() {
@@ -387,7 +396,7 @@ impl Set {
         if std::mem::take(&mut keeping.trim_all) {
             index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
         } else {
-            confirmed.iter().for_each(|(inner, _)| moved(inner));
+            confirmed.values().for_each(|(inner, _)| moved(inner));
         }
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);

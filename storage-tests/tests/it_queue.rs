@@ -690,3 +690,35 @@ fn a_store_on_a_full_disk_is_gone_without_and_one_directory_set_aside_is_kept() 
     assert!(second.len() == 1 && second != first, "{first:?}, then {second:?}");
     home.check(StoreChoice::Sled, low).close().expect("closes");
 }
+
+/// Before: the floor remembered the number of a stream whose first append had failed. After a crash that forgot the
+/// stream its number went to the next new one, and the queue delivered that one's records as its own.
+#[test]
+fn a_queue_never_reads_a_stream_that_got_the_number_of_a_forgotten_one() {
+    for cut in [PowerCut::NothingUnsynced, PowerCut::Everything] {
+        let (disk, clock) = (SimDisk::new(3), ManualClock::at(0));
+        let queues = open(&disk, &clock);
+        let payload = || vec![Payload { bytes: vec![1; 8], records: 1 }];
+        queues.log().append_wait("first", payload()).expect("a good disk");
+        let queue = queues.queue("hook", "umbrella", Start::Earliest).expect("it is made");
+        for part in [".seg", "streams", ".idx"] {
+            disk.inject(Fault::every(OpKind::Write, Failure::NoSpace).on(part));
+        }
+        queues.log().append_wait("umbrella", payload()).expect_err("the disk is full");
+        assert!(!queue.has_more());
+        queues.tick().expect("the floor has its blocks");
+        drop((queue, queues));
+        disk.power_cut(cut);
+        disk.clear_faults();
+
+        let queues = open(&disk, &clock);
+        queues.log().append_wait("acme", payload()).expect("a good disk");
+        let queue = queues.queue("hook", "umbrella", Start::Earliest).expect("it is known");
+        assert!(!queue.has_more(), "these are acme's");
+        assert!(queue.next_batch(ANY).expect("the disk reads").is_none());
+        queues.log().append_wait("umbrella", payload()).expect("a good disk");
+        let batch = queue.next_batch(ANY).expect("the disk reads").expect("its own");
+        assert_eq!(batch.offsets, 0..1);
+        assert_eq!(Some(batch.slices[0].frame.stream), queues.log().stream("umbrella"));
+    }
+}

@@ -163,9 +163,15 @@ pub(super) fn rebuild(
             entry.incarnation += 1;
             tracing::error!(stream = %entry.stream, was = ?entry.stream_id, is = ?now, "a stream has another number");
         }
+        let forgotten = entry.stream_id.is_some() && now.is_none();
+        if forgotten {
+            // Its first append failed, or nothing of it is left. The number may be another stream's by now, or soon.
+            entry.incarnation += 1;
+            tracing::warn!(stream = %entry.stream, was = ?entry.stream_id, "a stream has no number any more");
+        }
         let learned = entry.stream_id.is_none() && now.is_some();
-        entry.stream_id = now.or(entry.stream_id.filter(|_| !renumbered));
-        if taken || ahead || renumbered || learned {
+        entry.stream_id = now;
+        if taken || ahead || renumbered || learned || forgotten {
             floor.set(id, entry.clone());
         }
         (entry.destination, entry.stream) = (
@@ -200,12 +206,11 @@ fn settle_gap(inner: &Inner, stats: &mut QueuesStats) -> Result<(), ReadError> {
 pub(super) type Orphans = Vec<(u64, PlanRecord)>;
 
 /// Reads the plans that were open, and hands them to their queues. Returns the oldest that is still needed, and those
-/// of queues that nobody knows (kept when the floor was damaged, since these queues will be made again).
+/// of queues that nobody knows.
 pub(super) fn resume_plans(
     context: &Context,
     mark: u64,
     index: &Index,
-    keep_orphans: bool,
     stats: &mut QueuesStats,
 ) -> Result<(u64, Orphans), OpenQueuesError> {
     let log = &context.log;
@@ -242,11 +247,62 @@ pub(super) fn resume_plans(
                     inner.dirty.store(true, Ordering::Release);
                 }
                 Some(_) => {}
-                None if keep_orphans && orphans.len() < ORPHANED_PLANS_MAX => orphans.push((offset, plan)),
+                None if orphans.len() < ORPHANED_PLANS_MAX => orphans.push((offset, plan)),
                 None => {}
             }
         }
     }
     // The mark itself stays until the first tick has seen which plans its queues took.
     Ok((mark, orphans))
+}
+
+/// Takes care of plans without a queue. Where the floor was damaged they wait for their queues to be made again. Else
+/// the crash came before the first tick of a queue that begins at the oldest record: it is made again as it was.
+pub(super) fn place_orphans(
+    context: &Arc<Context>,
+    floor: &mut FloorFile,
+    index: &mut Index,
+    orphans: Orphans,
+    stats: &mut QueuesStats,
+) -> Result<Orphans, ReadError> {
+    let log = &context.log;
+    if floor.is_pinned() {
+        return Ok(orphans);
+    }
+    if !stats.floor_damage.is_empty() || stats.streams_renumbered > 0 || !log.damages().is_empty() {
+        return Ok(Orphans::new()); // whose the numbers were cannot be known for sure
+    }
+    let mut made: HashMap<(Arc<str>, StreamId), Arc<Inner>> = HashMap::new();
+    for (offset, plan) in orphans.into_iter().filter(|(_, plan)| plan.incarnation == 0) {
+        let key = (Arc::clone(&plan.destination), plan.stream_id);
+        let inner = match made.get(&key) {
+            Some(inner) => Arc::clone(inner),
+            None => {
+                let Some(stream) = log.stream_name(plan.stream_id) else { continue };
+                if index.by_name.contains_key(&(Arc::clone(&plan.destination), Arc::clone(&stream))) {
+                    continue;
+                }
+                let first_kept = log.first_kept(plan.stream_id);
+                let bytes = log.bytes_at(plan.stream_id, first_kept)?;
+                let entry = FloorEntry {
+                    destination: index.name(&plan.destination, |(destination, _)| destination),
+                    stream: index.name(&stream, |(_, stream)| stream),
+                    stream_id: Some(plan.stream_id),
+                    incarnation: 0,
+                    epoch: 0,
+                    books: Books::from(first_kept, bytes),
+                    cursor: Cursor::at(first_kept, bytes),
+                };
+                let Some(id) = floor.add(entry.clone()) else { continue };
+                let inner = Arc::new(Inner::new(context, id, entry));
+                index.add(Arc::clone(&inner));
+                made.insert(key, Arc::clone(&inner));
+                inner
+            }
+        };
+        let adopted = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
+        stats.plans_resumed += u64::from(adopted);
+        inner.dirty.store(true, Ordering::Release);
+    }
+    Ok(Orphans::new())
 }
