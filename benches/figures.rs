@@ -15,6 +15,8 @@ mod idle;
 mod load;
 #[path = "figures/open_time.rs"]
 mod open_time;
+#[path = "figures/plan_cost.rs"]
+mod plan_cost;
 #[path = "figures/report.rs"]
 mod report;
 #[path = "figures/traced_disk.rs"]
@@ -30,18 +32,22 @@ const MEASUREMENTS: &[Measurement] = &[
     ("append_latency", append::latency),
     ("end_to_end_cpu", end_to_end::plain),
     ("end_to_end_cpu_gzip", end_to_end::gzip),
+    ("plan_cost", plan_cost::measure),
     ("ack_latency", ack_latency::measure),
     ("idle_destination", idle::measure),
     ("open_time", open_time::measure),
 ];
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    if let Some(code) = plan_cost::play() {
+        return code;
+    }
     // Cargo passes flags of its own (`--bench`): only bare words are names.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|name| !MEASUREMENTS.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
         eprintln!("no figure is called {unknown:?}; there are: {}", known.join(", "));
-        std::process::exit(64);
+        return std::process::ExitCode::from(64);
     }
     for (name, measure) in MEASUREMENTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -50,4 +56,5 @@ fn main() {
             }
         }
     }
+    std::process::ExitCode::SUCCESS
 }

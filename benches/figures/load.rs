@@ -209,22 +209,24 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts it with these `[[destinations]]` and waits until it is ready.
     pub(crate) fn start(destinations: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.args(["run", "--config"]);
+        Self::start_as(command, destinations)
+    }
+
+    /// Starts it by this command, to which the configuration's path is added.
+    pub(crate) fn start_as(mut command: Command, destinations: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
         let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
         let config = format!(
             "data_dir = \"data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n[grpc]\nlisten = \"{grpc}\"\n\
              [log]\nreplay_window = \"0s\"\n\
-             [[environments]]\nid = \"bench\"\nname = \"bench\"\nsdk_keys = [\"{SDK_KEY}\"]\n{destinations}"
+             [[environments]]\nid = \"bench\"\nname = \"bench\"\nsdk_keys = [\"env:FIGURES_SDK_KEY\"]\n{destinations}"
         );
         let path = dir.path().join("forebay.toml");
         write(&path, &config);
-        let child = Command::new(env!("CARGO_BIN_EXE_forebay"))
-            .args(["run", "--config"])
-            .arg(&path)
-            .env("FOREBAY_LOG", "error")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
+        let quiet = command.arg(&path).env("FOREBAY_LOG", "error").env("FIGURES_SDK_KEY", SDK_KEY);
+        let child = quiet.stdout(Stdio::null()).spawn().expect("the binary starts");
         let sidecar = Self { child, ingest, admin, _dir: dir };
         for _ in 0..400 {
             if sidecar.page("/readyz").is_some_and(|page| page.starts_with("HTTP/1.1 200")) {

@@ -19,6 +19,8 @@ pub(crate) enum Target {
     RatioAtLeast(f64),
     RatioAtMost(f64),
     ValueAtMost(f64),
+    /// Told, not promised.
+    None,
 }
 
 impl Figure {
@@ -29,6 +31,7 @@ impl Figure {
             }
             Target::RatioAtMost(most) => (format!("ratio <= {most}"), self.ratio.is_some_and(|ratio| ratio <= most)),
             Target::ValueAtMost(most) => (format!("value <= {most}"), self.value <= most),
+            Target::None => ("none".to_owned(), true),
         };
         serde_json::json!({
             "name": self.name,

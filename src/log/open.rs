@@ -103,10 +103,13 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
 impl Opening<'_> {
     /// Goes through all segments in order: sealed ones by their index's header, the others whole.
     fn take_segments(&mut self, listing: &Listing, covers: Sequence) -> Result<(), OpenError> {
-        let headers = self.read_headers(listing)?;
+        let mut sealed = BTreeMap::new();
+        for sequence in listing.indexes.iter().filter(|sequence| listing.segments.contains_key(sequence)) {
+            sealed.extend(self.sealed(*sequence)?.map(|header| (*sequence, header)));
+        }
+        let headers = self.read_headers(listing, &sealed)?;
         for (sequence, class) in &listing.segments {
-            let sealed = if listing.indexes.contains(sequence) { self.sealed(*sequence)? } else { None };
-            match sealed {
+            match sealed.remove(sequence) {
                 Some(header) => self.take_sealed(header, *sequence >= covers)?,
                 None => self.recover(*sequence, *class, &headers)?,
             }
@@ -119,10 +122,15 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The headers of all segments that are not sealed and of those behind them.
-    fn read_headers(&self, listing: &Listing) -> Result<BTreeMap<Sequence, SegmentHeader>, OpenError> {
+    /// The headers of all segments that are not sealed and of those behind them. One whose index is torn or damaged is
+    /// not sealed, whatever its files are called.
+    fn read_headers(
+        &self,
+        listing: &Listing,
+        sealed: &BTreeMap<Sequence, IndexHeader>,
+    ) -> Result<BTreeMap<Sequence, SegmentHeader>, OpenError> {
         let mut headers = BTreeMap::new();
-        let Some(from) = listing.segments.keys().find(|sequence| !listing.indexes.contains(sequence)) else {
+        let Some(from) = listing.segments.keys().find(|sequence| !sealed.contains_key(sequence)) else {
             return Ok(headers);
         };
         for (sequence, class) in listing.segments.range(from..) {

@@ -21,15 +21,25 @@ use tracing::{error, info, warn};
 use crate::api::{Api, ReadError, lag::Reading};
 use crate::config::{Config, Listen};
 use crate::delivery::Delivery;
+use crate::delivery::sink::Sink;
 use crate::ingest;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
 pub use start::StartError;
 
+/// Puts something around each sink before its destination starts.
+pub type WrapSink = fn(Arc<dyn Sink>) -> Arc<dyn Sink>;
+
 /// Runs the sidecar until a signal stops it. Returns the code to exit with.
 #[must_use]
 pub fn run(config: Config) -> ExitCode {
+    run_with(config, |sink| sink)
+}
+
+/// Like [`run`], with something around each sink: for measuring what a part of its contract costs.
+#[must_use]
+pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
     telemetry::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -39,7 +49,7 @@ pub fn run(config: Config) -> ExitCode {
         let (stop, shutdown) = shutdown::channel();
         let signals = Signals::install().map_err(StartError::Runtime)?;
         tokio::spawn(signals.obey(stop));
-        Sidecar::start(config, shutdown).await.map(Sidecar::run_until_stopped)?.await.map_err(StartError::Stop)
+        start::start(config, shutdown, wrap).await.map(Sidecar::run_until_stopped)?.await.map_err(StartError::Stop)
     });
     // Requests that were cut off must not hold the process: whatever they were, they will be repeated.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -96,7 +106,7 @@ impl Sidecar {
     /// # Errors
     /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
-        start::start(config, shutdown).await
+        start::start(config, shutdown, |sink| sink).await
     }
 
     /// Where it listens.

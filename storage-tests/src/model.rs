@@ -181,8 +181,15 @@ impl Model {
         let mut missing = Missing::default();
         for (name, model) in &self.streams {
             let seen = read(log, name)?;
-            let end = seen.last().map_or(0, |last| last.offsets.end);
+            let mut end = 0;
             for item in &seen {
+                if item.offsets.start != end {
+                    return Err(format!(
+                        "stream {name}: {:?} follows on offset {end}: skipped in silence",
+                        item.offsets
+                    ));
+                }
+                end = item.offsets.end;
                 match &item.frame {
                     Some(_) => model.expect(item).map_err(|e| format!("stream {name}: {e}"))?,
                     None => missing.told.push((name.clone(), item.offsets.clone())),

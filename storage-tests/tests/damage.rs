@@ -344,3 +344,57 @@ fn last_frames_damaged_with_the_cursor_at_the_tail_give_no_offset_twice() {
         assert!(gap.frame.is_none() && gap.offsets.end == 20, "the gap is told: {gap:?}");
     }
 }
+
+/// Where each record frame of the unsealed segments lies: its file, its position, its stream's number and offsets.
+fn frames(session: &Session) -> Vec<(PathBuf, u32, u32, u64)> {
+    let mut found = Vec::new();
+    forebay::inspect(&session.disk, Path::new("/log"), |sequence, at, stream, offsets, _, _| {
+        let path = Path::new("/log").join(format!("{:016x}.seg", sequence.0));
+        found.push((path, at, stream.0, offsets.end));
+    })
+    .expect("readable");
+    found
+}
+
+#[test]
+fn damage_before_the_last_commit_is_told_by_the_frames_alone() {
+    let mut session = Session::new(1, tiny());
+    assert_eq!(session.open(), Ok(true));
+    (0..6).for_each(|_| put(&mut session, "a", &[(200, 2)]));
+    session.end(End::Cut(PowerCut::NothingUnsynced));
+    for (path, at, _, end) in frames(&session).into_iter().take(5) {
+        for byte in [20, 100] {
+            let mut fork = session.fork(1);
+            fork.disk.flip_bit(&path, u64::from(at + byte) * 8);
+            let (missing, damages) = look(&mut fork, "no mark, no successor");
+            assert_eq!(missing, Missing { told: vec![("a".into(), end - 2..end)], untold: vec![] });
+            assert_eq!(damages.len(), 1, "{damages:?}");
+        }
+    }
+}
+
+#[test]
+fn the_offsets_of_a_streams_damaged_last_frame_are_not_given_again() {
+    let mut session = Session::new(1, tiny());
+    assert_eq!(session.open(), Ok(true));
+    put(&mut session, "a", &[(200, 2)]);
+    put(&mut session, "b", &[(200, 3)]);
+    put(&mut session, "b", &[(200, 4)]);
+    (0..2).for_each(|_| put(&mut session, "a", &[(200, 2)]));
+    session.end(End::Cut(PowerCut::NothingUnsynced));
+    let last = frames(&session).into_iter().find(|(_, _, _, end)| *end == 7).expect("the last of b");
+    session.disk.flip_bit(&last.0, u64::from(last.1 + 100) * 8);
+    // Twice: what the first start found out must not be forgotten when the power fails before it does anything else.
+    for _ in 0..2 {
+        session.try_open().expect("opens");
+        let b = session.log().stream("b").expect("known");
+        assert_eq!(session.log().durable(b).offset, 7);
+        session.end(End::Cut(PowerCut::NothingUnsynced));
+    }
+    session.try_open().expect("opens");
+    session.log().housekeep();
+    session.end(End::Cut(PowerCut::NothingUnsynced));
+    session.try_open().expect("opens");
+    let (missing, _) = look(&mut session, "b's last frame");
+    assert_eq!(missing.told, [("b".into(), 3..7)]);
+}

@@ -436,3 +436,30 @@ fn what_lies_behind_a_failed_files_end_never_competes_with_what_was_written_agai
         session.goes_on().expect("as promised");
     }
 }
+
+/// Before: a segment whose index was torn counted as sealed when headers were read, and what its successor's header says
+/// of its end was not heard: a refused append came back at offsets given to another.
+#[test]
+fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_its_successor_went() {
+    for reopened in [false, true] {
+        let mut session = session(1);
+        acked(&mut session, "quiet", &[(100, 1)]);
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        refused(&mut session, "a", &[(700, 20)]);
+        session.log().housekeep();
+        acked(&mut session, "a", &[(500, 2)]);
+        session.disk.clear_faults();
+        if reopened {
+            session.end(End::Kill);
+            assert_eq!(session.open(), Ok(true));
+        }
+        (0..4).for_each(|_| acked(&mut session, "b", &[(3000, 1)]));
+        session.trim("a", 0);
+        session.trim("b", 1);
+        (0..3).for_each(|_| session.log().housekeep());
+        session.end(End::Kill);
+        session.disk.overwrite("/log/0000000000000000.idx".as_ref(), b"damaged");
+        session.act(&Step::Heal).expect("all that was promised is there, and nothing else");
+        acked(&mut session, "a", &[(10, 1)]);
+    }
+}

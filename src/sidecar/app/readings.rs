@@ -12,6 +12,7 @@ pub fn delivery(destination: &str, snapshot: DeliverySnapshot) -> DeliveryReadin
     let (state, next_attempt_unix_ms) = match snapshot.state {
         State::Idle => (DeliveryState::Idle, None),
         State::Sending => (DeliveryState::Delivering, None),
+        State::Backoff { until_ms } if snapshot.asked_to_wait => (DeliveryState::Throttled, Some(until_ms)),
         State::Backoff { until_ms } => (DeliveryState::Retrying, Some(until_ms)),
         State::Stopped => (DeliveryState::Stopping, None),
     };
@@ -71,8 +72,10 @@ mod tests {
         snapshot.state = State::Backoff { until_ms: 77 };
         snapshot.delivered_batches = 4;
         snapshot.failures[2] = 3;
-        let reading = delivery("hook", snapshot);
+        let reading = delivery("hook", snapshot.clone());
         assert_eq!((reading.state, reading.next_attempt_unix_ms), (DeliveryState::Retrying, Some(77)));
+        snapshot.asked_to_wait = true;
+        assert_eq!(delivery("hook", snapshot).state, DeliveryState::Throttled);
         assert!(reading.requests.contains(&("delivered", 4)) && reading.requests.contains(&(CLASSES[2], 3)));
     }
 

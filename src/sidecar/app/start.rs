@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use super::pages::Pages;
-use super::{Addresses, Sidecar, StopError, readings};
+use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{Config, Destination, Listen, SinkConfig, Start};
@@ -78,7 +78,7 @@ struct Ground {
     clock: Arc<dyn Clock>,
 }
 
-pub(super) async fn start(config: Config, shutdown: Shutdown) -> Result<Sidecar, StartError> {
+pub(super) async fn start(config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
     let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
@@ -97,7 +97,7 @@ pub(super) async fn start(config: Config, shutdown: Shutdown) -> Result<Sidecar,
         .await
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     let environments = environments(config)?;
-    let delivery = start_delivery(&ground, &queues)?;
+    let delivery = start_delivery(&ground, &queues, wrap)?;
     for environment in environments.all() {
         environment
             .set_routed(config.destinations.iter().any(|d| d.environments.iter().any(|e| e == environment.id())));
@@ -169,7 +169,7 @@ fn environments(config: &Config) -> Result<Environments, EnvironmentsError> {
 }
 
 /// Starts a loop for every destination, and says which queues nobody drains.
-fn start_delivery(ground: &Arc<Ground>, queues: &Queues) -> Result<Arc<Delivery>, StartError> {
+fn start_delivery(ground: &Arc<Ground>, queues: &Queues, wrap: WrapSink) -> Result<Arc<Delivery>, StartError> {
     let config = &ground.config;
     let limits = BudgetLimits {
         requests_max: config.delivery.requests_max as usize,
@@ -196,7 +196,8 @@ fn start_delivery(ground: &Arc<Ground>, queues: &Queues) -> Result<Arc<Delivery>
             let Some(label) = names.get(environment.as_str()) else { continue };
             sources.push(Arc::new(Queued::new(queue, queues.log().log_id(), Arc::clone(label))));
         }
-        let started = delivery.start(&destination.id, sink(ground, destination, &tls), sources, settings(destination));
+        let sink = wrap(sink(ground, destination, &tls));
+        let started = delivery.start(&destination.id, sink, sources, settings(destination));
         started.expect("check refuses two destinations of one id");
     }
     warn_of_orphans(config, queues);

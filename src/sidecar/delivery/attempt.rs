@@ -24,7 +24,8 @@ const ENCODE_INLINE_BYTES_MAX: u64 = 32 << 10;
 /// What came of an attempt.
 pub(super) struct Landed {
     pub(super) ticket: Box<dyn Ticket>,
-    pub(super) outcome: Outcome,
+    /// `None`: nothing was sent.
+    pub(super) outcome: Option<Outcome>,
     pub(super) records: u64,
 }
 
@@ -48,7 +49,8 @@ pub(super) async fn prepare(
     Ok(Some((claimed, grant)))
 }
 
-/// Brings a claimed batch to its destination once.
+/// Brings a claimed batch to its destination once; not at all, if it may `go` no more when its plan and its bytes are
+/// ready: that takes as long as the disk takes.
 pub(super) async fn fly(
     common: Arc<Common>,
     sink: Arc<dyn Sink>,
@@ -56,17 +58,19 @@ pub(super) async fn fly(
     claimed: Claimed,
     mut grant: Grant,
     timeout: Duration,
+    go: impl Fn() -> bool,
 ) -> Landed {
     let Claimed { job, ticket } = claimed;
     let (id, records) = (Arc::clone(&job.id), job.origin.records());
     let planned = sink.needs_plan().then(|| plan(&*ticket));
     let outcome = match encode_planned(&common, &sink, job, planned).await {
-        Err(why) => Outcome::Retry { why },
+        Err(why) => Some(Outcome::Retry { why }),
+        Ok(_) if !go() => None,
         Ok(encoded) => {
             let bytes = encoded.body.len() as u64;
             grant.shrink(bytes);
             stats.sending(bytes);
-            sink.send(&encoded, &id, Instant::now() + timeout).await
+            Some(sink.send(&encoded, &id, Instant::now() + timeout).await)
         }
     };
     Landed { ticket, outcome, records }

@@ -27,6 +27,14 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(u64);
 
+impl Epoch {
+    /// How many volleys failed before it.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// The pace of one destination.
 #[derive(Debug, Clone)]
 pub struct Pace {

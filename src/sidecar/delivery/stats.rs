@@ -3,7 +3,7 @@
 //! Counters only grow, and count since the process began; what must outlive it is the queue's balance. Reading them
 //! waits for nobody, so that a status page never slows delivery.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct DeliveryStats {
     in_flight: AtomicU64,
     last_success_ms: AtomicU64,
     state: AtomicU8,
+    asked_to_wait: AtomicBool,
     state_until_ms: AtomicU64,
     last_error: Mutex<Option<Box<str>>>,
 }
@@ -54,6 +55,8 @@ pub enum State {
 pub struct Snapshot {
     /// What the destination is doing.
     pub state: State,
+    /// The last attempt ended with a request to wait: a destination that backs off is throttled, not broken.
+    pub asked_to_wait: bool,
     /// Requests begun, repeats included.
     pub requests: u64,
     /// Bytes of their bodies, as sent.
@@ -83,6 +86,7 @@ impl DeliveryStats {
         let last_success_ms = get(&self.last_success_ms);
         Snapshot {
             state: self.state(),
+            asked_to_wait: self.asked_to_wait.load(Ordering::Relaxed),
             requests: get(&self.requests),
             sent_bytes: get(&self.sent_bytes),
             delivered_batches: get(&self.delivered_batches),
@@ -105,6 +109,7 @@ impl DeliveryStats {
         add(&self.delivered_batches, 1);
         add(&self.delivered_records, records);
         self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.asked_to_wait.store(false, Ordering::Relaxed);
         self.last_success_ms.store(now_ms, Ordering::Relaxed);
     }
 
@@ -118,6 +123,7 @@ impl DeliveryStats {
             }
             Outcome::Retry { why } => why,
         };
+        self.asked_to_wait.store(matches!(outcome, Outcome::Throttled { .. }), Ordering::Relaxed);
         add(&self.failures[class(why)], 1);
         let text = cut(why.to_string());
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into_boxed_str());

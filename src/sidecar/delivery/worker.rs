@@ -7,7 +7,7 @@
 //! - Idle it holds one small future and no timer; what sending needs is allocated when there is something to send.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -29,6 +29,8 @@ use super::{Common, Settings};
 pub(super) struct Post {
     wake: Notify,
     stopping: AtomicBool,
+    /// The number of the pace's epoch, for flights that have not sent yet.
+    epoch: AtomicU64,
     pub(super) stats: Arc<DeliveryStats>,
 }
 
@@ -166,6 +168,9 @@ impl Worker {
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
             Ok(Some((claimed, grant))) if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start => {
                 let epoch = self.pace.epoch();
+                let post = Arc::clone(&self.post);
+                // Of another epoch: the destination failed meanwhile, and all but one probe waits.
+                let go = move || post.epoch.load(Ordering::Acquire) == epoch.number();
                 let flight = attempt::fly(
                     Arc::clone(&self.common),
                     Arc::clone(&self.sink),
@@ -173,6 +178,7 @@ impl Worker {
                     claimed,
                     grant,
                     self.settings.timeout,
+                    go,
                 );
                 busy.flights.spawn(async move { (epoch, flight.await) });
             }
@@ -189,6 +195,8 @@ impl Worker {
             }
         };
         let Landed { ticket, outcome, records } = landed;
+        // Not sent: it goes back by the ticket's drop, to come again when its time has come.
+        let Some(outcome) = outcome else { return };
         if outcome == Outcome::Delivered {
             ticket.settle();
             self.post.stats.delivered(records, self.common.clock.wall_ms());
@@ -205,6 +213,7 @@ impl Worker {
         let failed_before = self.pace.failing();
         let now = self.now();
         self.pace.heard(outcome, epoch, now, &mut self.rng);
+        self.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
         match outcome {
             Outcome::Delivered => {
                 if failed_before && !self.pace.failing() {

@@ -460,6 +460,25 @@ async fn a_batch_that_waited_for_the_budget_is_not_sent_into_a_throttle() {
     assert_eq!(queue.settled(), 100);
 }
 
+/// Beside a real disk, requests that waited for their plans when a 429 came went out up to 20 ms after it.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waited_for_its_plan_is_not_sent_into_a_throttle() {
+    let (delivery, queue) = (delivery(), Script::with_records(1000));
+    queue.with(|state| state.plan_delay = Duration::from_millis(10));
+    // Answers take different times, so that requests are in all stages when the throttle comes.
+    let answer = |n: usize| {
+        let outcome = if n == 20 { throttled(Some(HOUR)) } else { Outcome::Delivered };
+        Answer::After(Duration::from_millis(n as u64 % 7), outcome)
+    };
+    let receiver = start(&delivery, "d", receiver(answer), &queue);
+    sleep(HOUR / 2).await;
+    let sent = receiver.sent();
+    let heard = sent[20].at + Duration::from_millis(20 % 7);
+    assert_eq!(sent.iter().filter(|sent| sent.at > heard).count(), 0);
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 1000, "what was held back went out later");
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_concurrency_climbs_from_one() {
     let (delivery, queue) = (delivery(), Script::with_records(2000));

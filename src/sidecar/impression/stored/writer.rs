@@ -138,7 +138,9 @@ impl Writer {
     fn end_part(&mut self) {
         self.end_group();
         if self.records > 0 {
-            let payload = std::mem::take(&mut self.payload);
+            let mut payload = std::mem::take(&mut self.payload);
+            // The log keeps it in memory by what it holds: room left over would be memory that nobody counts.
+            payload.shrink_to_fit();
             self.expected_bytes = self.expected_bytes.saturating_sub(payload.len());
             self.done.push(Part { payload, records: std::mem::take(&mut self.records) });
         }
