@@ -348,9 +348,10 @@ fn last_frames_damaged_with_the_cursor_at_the_tail_give_no_offset_twice() {
 /// Where each record frame of the unsealed segments lies: its file, its position, its stream's number and offsets.
 fn frames(session: &Session) -> Vec<(PathBuf, u32, u32, u64)> {
     let mut found = Vec::new();
-    forebay::inspect(&session.disk, Path::new("/log"), |sequence, at, stream, offsets, _, _| {
-        let path = Path::new("/log").join(format!("{:016x}.seg", sequence.0));
-        found.push((path, at, stream.0, offsets.end));
+    forebay::inspect(&session.disk, Path::new("/log"), |frame| {
+        let path = Path::new("/log").join(format!("{:016x}.seg", frame.segment.0));
+        found.push((path, frame.position, frame.stream.0, frame.offsets.end));
+        std::ops::ControlFlow::Continue(())
     })
     .expect("readable");
     found
