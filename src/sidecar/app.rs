@@ -23,6 +23,7 @@ use crate::config::{Config, Listen};
 use crate::delivery::Delivery;
 use crate::delivery::sink::Sink;
 use crate::ingest;
+use crate::ready::Readiness;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
@@ -81,6 +82,7 @@ pub struct Sidecar {
     pages: pages::Pages,
     addresses: Addresses,
     grace: Duration,
+    readiness: Readiness,
     shutdown: Shutdown,
 }
 
@@ -129,7 +131,8 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, delivery, api: _, ingest, pages, grace, .. } = self;
+        let Self { queues, delivery, api: _, ingest, pages, grace, readiness, .. } = self;
+        readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
             Ok(ended) if ended.cut > 0 => warn!(connections = ended.cut, "connections were busy beyond the grace: cut"),

@@ -73,7 +73,8 @@ pub struct Delivery {
 
 struct Running {
     post: Arc<Post>,
-    task: JoinHandle<()>,
+    /// Gone once it was waited for; what it counted is shown to the end.
+    task: Option<JoinHandle<()>>,
 }
 
 /// A destination of this name runs already.
@@ -128,7 +129,7 @@ impl Delivery {
             rng: rand::make_rng(),
             began: Instant::now(),
         };
-        running.insert(id, Running { post, task: tokio::spawn(worker.run()) });
+        running.insert(id, Running { post, task: Some(tokio::spawn(worker.run())) });
         Ok(())
     }
 
@@ -147,13 +148,16 @@ impl Delivery {
     /// Stops all destinations: nothing new is started, what is in flight may finish until `grace` has passed, the
     /// rest is cut off and will be sent again under the same ids. Returns the destinations that were cut off.
     pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<str>> {
-        let running = std::mem::take(&mut *self.lock());
-        running.values().for_each(|running| running.post.stop());
+        let stop = |(id, running): (&Arc<str>, &mut Running)| {
+            running.post.stop();
+            running.task.take().map(|task| (Arc::clone(id), task))
+        };
+        let tasks: Vec<_> = self.lock().iter_mut().filter_map(stop).collect();
         let deadline = Instant::now() + grace;
         let mut cut_off = Vec::new();
-        for (id, mut running) in running {
-            if tokio::time::timeout_at(deadline, &mut running.task).await.is_err() {
-                running.task.abort();
+        for (id, mut task) in tasks {
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                task.abort();
                 cut_off.push(id);
             }
         }

@@ -96,6 +96,7 @@ pub(super) async fn start(config: Config, shutdown: Shutdown, wrap: WrapSink) ->
     let queues = tokio::task::spawn_blocking(move || open_queues(&opener))
         .await
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
+    say_what_was_found(&queues);
     let environments = environments(config)?;
     let delivery = start_delivery(&ground, &queues, wrap)?;
     for environment in environments.all() {
@@ -108,14 +109,14 @@ pub(super) async fn start(config: Config, shutdown: Shutdown, wrap: WrapSink) ->
         ..IngestLimits::default()
     };
     let ingest = Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), environments, limits));
-    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness));
+    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
     let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
     drop(opening);
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
-    Ok(Sidecar { queues, delivery, api, ingest: serving, pages, addresses, grace, shutdown })
+    Ok(Sidecar { queues, delivery, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -129,6 +130,21 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
     let options = log_options(config, budget_bytes(config, &**disk));
     Queues::open(Arc::clone(disk) as Arc<dyn Disk>, Arc::clone(clock), dir, options, QueueOptions::default())
         .map_err(|source| StartError::Data { dir: dir.clone(), source })
+}
+
+/// A start after a crash looks like any other, save for this line.
+fn say_what_was_found(queues: &Queues) {
+    let (log, stats) = (queues.log().stats(), queues.stats());
+    let pending: u64 = queues.all().iter().map(|queue| queue.lag().records).sum();
+    info!(
+        streams = log.streams,
+        segments = log.segments,
+        queues = stats.queues,
+        pending,
+        plans_resumed = stats.plans_resumed,
+        damages = log.damages,
+        "opened the data directory: what was pending goes on"
+    );
 }
 
 fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
@@ -214,7 +230,8 @@ fn warn_of_orphans(config: &Config, queues: &Queues) {
                 destination = queue.destination(),
                 environment = queue.stream(),
                 records = queue.lag().records,
-                "this destination is no longer in the configuration: it is not delivered to, and its records are kept"
+                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
+                 too, and they fill the disk; put it back under this id to drain it"
             );
         }
     }
