@@ -312,7 +312,7 @@ impl Log {
         done: Done,
     ) -> Result<(), AppendError> {
         self.shared.check_append(stream, &parts)?;
-        self.shared.enqueue(Pending { stream: stream.into(), parts, done }, on_full)?;
+        self.shared.enqueue(Pending::new(stream, parts, done), on_full)?;
         if self.shared.options.inline {
             self.shared.commit_waiting();
             self.shared.housekeep_if_wanted();

@@ -26,8 +26,9 @@ use std::sync::Arc;
 /// An append that waits.
 pub(crate) struct Pending {
     pub(crate) stream: Arc<str>,
-    pub(crate) parts: Vec<Payload>,
-    pub(crate) done: Done,
+    /// Each part with its checksum.
+    parts: Vec<(Payload, u32)>,
+    done: Done,
 }
 
 /// See the file's header. Owned by one thread at a time.
@@ -75,14 +76,23 @@ struct Prepared {
 // === impl Pending ===
 
 impl Pending {
+    /// Sums the parts up here, on the caller's thread: the writer is one for all, and what it does everybody waits for.
+    pub(crate) fn new(stream: &str, parts: Vec<Payload>, done: Done) -> Self {
+        let summed = |part: Payload| {
+            let crc = crc32fast::hash(&part.bytes);
+            (part, crc)
+        };
+        Self { stream: stream.into(), parts: parts.into_iter().map(summed).collect(), done }
+    }
+
     /// Bytes that it will take in a segment, at most.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        let frames: u64 = self.parts.iter().map(|part| u64::from(stored_len(part.bytes.len() as u32))).sum();
+        let frames: u64 = self.parts.iter().map(|(part, _)| u64::from(stored_len(part.bytes.len() as u32))).sum();
         frames + u64::from(stored_len(self.stream.len() as u32))
     }
 
     pub(crate) fn payload_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes.len()).sum()
+        self.parts.iter().map(|(part, _)| part.bytes.len()).sum()
     }
 
     fn class(&self) -> Class {
@@ -236,7 +246,7 @@ impl Writer {
             let (next, bytes) = ends.entry(stream).or_insert_with(durable);
             let first = *next;
             let parts = append.parts.len();
-            for (i, part) in append.parts.into_iter().enumerate() {
+            for (i, (part, payload_crc)) in append.parts.into_iter().enumerate() {
                 let payload_len = u32::try_from(part.bytes.len()).expect("append checks the size");
                 let header = FrameHeader {
                     kind: Kind::Records,
@@ -249,7 +259,7 @@ impl Writer {
                     group_first: i == 0,
                     group_last: i + 1 == parts,
                     payload_len,
-                    payload_crc: crc32fast::hash(&part.bytes),
+                    payload_crc,
                 };
                 *next += u64::from(part.records);
                 *bytes += u64::from(payload_len);
