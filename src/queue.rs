@@ -173,6 +173,18 @@ impl Queue {
         &self.inner.stream
     }
 
+    /// The destination's id, to keep: shared, not copied.
+    #[must_use]
+    pub fn destination_name(&self) -> Arc<str> {
+        Arc::clone(&self.inner.destination)
+    }
+
+    /// The stream's name, to keep: shared, not copied.
+    #[must_use]
+    pub fn stream_name(&self) -> Arc<str> {
+        Arc::clone(&self.inner.stream)
+    }
+
     /// Claims the next records: first batches that were planned before a crash or given back, with the same boundaries
     /// whatever `limits` says, then fresh ones. `None` when nothing waits, or when so many batches are open that one
     /// must be settled first. May read the disk; see [`ready_in_memory`](Self::ready_in_memory).

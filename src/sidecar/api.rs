@@ -69,6 +69,16 @@ impl Api {
         Ok(tokio::task::spawn_blocking(move || board.reading()).await?)
     }
 
+    /// Feeds the rates, for those who will look. Keeps nothing else.
+    ///
+    /// # Errors
+    /// When a source panicked.
+    async fn sample(&self) -> Result<(), ReadError> {
+        let _turn = self.parts.reader.acquire().await.expect("the semaphore is never closed");
+        let board = self.board.clone();
+        Ok(tokio::task::spawn_blocking(move || board.sample()).await?)
+    }
+
     /// Why nothing should be sent here now: what the sidecar says, and a log that takes nothing. Empty when ready.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {

@@ -46,7 +46,7 @@ impl Cursors for CursorsService {
             return Err(Status::invalid_argument("destination and stream are both needed"));
         }
         let reading = self.reading().await?;
-        let key = (destination, stream);
+        let key = (destination.into(), stream.into());
         match reading.lags.get(&key) {
             Some(lag) => Ok(Response::new(GetLagResponse {
                 lag: Some(messages::lag(&key, lag)),
@@ -115,7 +115,7 @@ async fn watch(
 }
 
 fn page(reading: &Reading, destination: &str, after: Option<Key>, most: usize) -> ListLagResponse {
-    let wanted = |(key, _): &(&Key, &Lag)| destination.is_empty() || key.0 == destination;
+    let wanted = |(key, _): &(&Key, &Lag)| destination.is_empty() || *key.0 == *destination;
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = reading.lags.range((from, Bound::Unbounded)).filter(wanted).peekable();
     let mut lags = Vec::new();
@@ -136,7 +136,7 @@ fn page(reading: &Reading, destination: &str, after: Option<Key>, most: usize) -
 
 fn snapshot(reading: &Reading, destination: &str, most: usize) -> WatchLagResponse {
     let mut matching: Vec<(&Key, &Lag)> =
-        reading.lags.iter().filter(|(key, _)| destination.is_empty() || key.0 == destination).collect();
+        reading.lags.iter().filter(|(key, _)| destination.is_empty() || *key.0 == *destination).collect();
     let omitted = matching.len().saturating_sub(most);
     if omitted > 0 {
         // Stable: among equals the first by name stay, the same ones in each snapshot.
@@ -178,7 +178,7 @@ fn token_of((destination, stream): &Key) -> String {
 }
 
 fn key_of(token: &str) -> Option<Key> {
-    token.split_once('/').map(|(destination, stream)| (destination.to_owned(), stream.to_owned()))
+    token.split_once('/').map(|(destination, stream)| (destination.into(), stream.into()))
 }
 
 #[cfg(test)]
@@ -200,9 +200,8 @@ mod tests {
             delivered_per_second: None,
             forecast: Forecast::Unknown,
         };
-        let lags = queues
-            .iter()
-            .map(|(destination, stream, age)| (((*destination).to_owned(), (*stream).to_owned()), lag(*age)));
+        let lags =
+            queues.iter().map(|(destination, stream, age)| (((*destination).into(), (*stream).into()), lag(*age)));
         Reading { at_unix_ms: 1, lags: lags.collect(), ..Reading::default() }
     }
 

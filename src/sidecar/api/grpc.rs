@@ -90,7 +90,7 @@ async fn look_after(api: &Api, reporter: &HealthReporter, shutdown: &Shutdown) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => if let Err(error) = api.reading().await {
+            _ = ticks.tick() => if let Err(error) = api.sample().await {
                 tracing::warn!(%error, "the lag could not be read");
             },
             Some(_) = changes.next() => {}

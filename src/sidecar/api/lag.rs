@@ -1,19 +1,20 @@
 //! The lag of every queue, with rates and forecast: one reading, shared by all who ask.
 //!
-//! A reading asks every queue, so it is taken at most ten times a second however many look, and at least as often as someone
-//! calls [`LagBoard::reading`]: the server does so every second, that the rates are known when an operator comes.
-//! Does not wait for anything but the queues' own locks. Never holds a queue that is gone.
+//! A reading asks every queue, so it is taken at most ten times a second however many look. The server calls
+//! [`LagBoard::sample`] every second, that the rates are known when an operator comes: that feeds them and keeps nothing
+//! else, so that queues at which nobody looks cost the memory of their rates only. Does not wait for anything but the
+//! queues' own locks. Never holds a queue that is gone.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
 
 use super::forecast::{Forecast, forecast};
-use super::rates::Rate;
-use super::readings::{DeliveryReading, DeliveryState, QueueReading, Source};
+use super::rates::Rates;
+use super::readings::{DeliveryReading, DeliveryState, Each, QueueReading, Source};
 
 /// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
 const FRESH_FOR: Duration = Duration::from_millis(100);
@@ -29,7 +30,7 @@ pub struct LagBoard {
 
 struct Inner {
     clock: Arc<dyn Clock>,
-    queues: Source<Vec<QueueReading>>,
+    queues: Each<QueueReading>,
     deliveries: Source<Vec<DeliveryReading>>,
     state: Mutex<State>,
 }
@@ -37,18 +38,14 @@ struct Inner {
 #[derive(Default)]
 struct State {
     latest: Option<(Duration, Arc<Reading>)>,
-    rates: HashMap<Key, Rates>,
+    rates: QueueRates,
 }
 
 /// A destination and a stream: the name of a queue, in the order in which queues are listed.
-pub type Key = (String, String);
+pub type Key = (Arc<str>, Arc<str>);
 
-#[derive(Default)]
-struct Rates {
-    arrived: Rate,
-    settled: Rate,
-    delivered: Rate,
-}
+/// How fast records arrive at each queue, are settled, and are delivered.
+type QueueRates = HashMap<Key, Rates<3>>;
 
 /// All queues at one moment.
 #[derive(Debug, Default)]
@@ -58,7 +55,7 @@ pub struct Reading {
     /// By destination and stream.
     pub lags: BTreeMap<Key, Lag>,
     /// What delivers, by destination.
-    pub deliveries: BTreeMap<String, Arc<DeliveryReading>>,
+    pub deliveries: BTreeMap<Arc<str>, Arc<DeliveryReading>>,
 }
 
 /// One queue: how far it is behind and where that leads.
@@ -83,11 +80,7 @@ pub struct Lag {
 impl LagBoard {
     /// A board over these queues and what delivers them. Reads nothing yet.
     #[must_use]
-    pub fn new(
-        clock: Arc<dyn Clock>,
-        queues: Source<Vec<QueueReading>>,
-        deliveries: Source<Vec<DeliveryReading>>,
-    ) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, queues: Each<QueueReading>, deliveries: Source<Vec<DeliveryReading>>) -> Self {
         Self { inner: Arc::new(Inner { clock, queues, deliveries, state: Mutex::default() }) }
     }
 
@@ -97,46 +90,74 @@ impl LagBoard {
     #[must_use]
     pub fn reading(&self) -> Arc<Reading> {
         let inner = &*self.inner;
-        // A panic in a source leaves rates and reading as they were before it: whole, if old.
-        let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = inner.lock();
         let now = inner.clock.monotonic();
-        if let Some((at, latest)) = &state.latest
-            && now.saturating_sub(*at) < FRESH_FOR
-        {
-            return Arc::clone(latest);
+        if let Some(latest) = state.fresh(now) {
+            return latest;
         }
         let reading = Arc::new(read(inner, &mut state.rates, now));
         state.latest = Some((now, Arc::clone(&reading)));
         reading
     }
+
+    /// Feeds the rates, and lets go of a reading that is old. May take a while, as [`reading`](Self::reading).
+    pub fn sample(&self) {
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        let now = inner.clock.monotonic();
+        if state.fresh(now).is_some() {
+            return; // it has fed them
+        }
+        sample(inner, &mut state.rates, now, |_, _| ());
+    }
 }
 
-fn read(inner: &Inner, rates: &mut HashMap<Key, Rates>, now: Duration) -> Reading {
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in a source leaves rates and reading as they were before it: whole, if old.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The latest reading while it is fresh. An old one is of no use to anybody.
+    fn fresh(&mut self, now: Duration) -> Option<Arc<Reading>> {
+        self.latest.take_if(|(at, _)| now.saturating_sub(*at) >= FRESH_FOR);
+        self.latest.as_ref().map(|(_, latest)| Arc::clone(latest))
+    }
+}
+
+/// Asks every queue, feeds its rates, and shows it with them. Forgets queues that are gone.
+fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl FnMut(QueueReading, &Rates<3>)) {
+    (inner.queues)(&mut |queue| {
+        let balance = &queue.balance;
+        let settled = balance.accepted.records.saturating_sub(balance.pending.records);
+        let counts = [balance.accepted.records, settled, balance.delivered.records];
+        let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
+        let rates =
+            rates.entry(key).and_modify(|rates| rates.sample(now, counts)).or_insert_with(|| Rates::from(now, counts));
+        show(queue, rates);
+    });
+    rates.retain(|_, rates| rates.at() >= now);
+}
+
+fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
     let at_unix_ms = inner.clock.wall_ms();
-    let deliveries: BTreeMap<String, Arc<DeliveryReading>> = (inner.deliveries)()
+    let deliveries: BTreeMap<Arc<str>, Arc<DeliveryReading>> = (inner.deliveries)()
         .into_iter()
-        .map(|delivery| (delivery.destination.clone(), Arc::new(fit_to_show(delivery))))
+        .map(|delivery| (Arc::clone(&delivery.destination), Arc::new(fit_to_show(delivery))))
         .collect();
-    let lags: BTreeMap<Key, Lag> = (inner.queues)()
-        .into_iter()
-        .map(|queue| {
-            let key = (queue.destination.clone(), queue.stream.clone());
-            let delivery = deliveries.get(&key.0).cloned();
-            let lag = lag(queue, delivery, rates.entry(key.clone()).or_default(), now);
-            (key, lag)
-        })
-        .collect();
-    rates.retain(|key, _| lags.contains_key(key));
+    let mut lags = BTreeMap::new();
+    sample(inner, rates, now, |queue, rates| {
+        let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
+        let delivery = deliveries.get(&key.0).cloned();
+        lags.insert(key, lag(queue, delivery, rates));
+    });
     Reading { at_unix_ms, lags, deliveries }
 }
 
-fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &mut Rates, now: Duration) -> Lag {
-    let balance = &queue.balance;
-    rates.arrived.sample(now, balance.accepted.records);
-    rates.settled.sample(now, balance.accepted.records.saturating_sub(balance.pending.records));
-    rates.delivered.sample(now, balance.delivered.records);
-    let arrived_per_second = rates.arrived.per_second();
-    let settled_per_second = rates.settled.per_second();
+fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>) -> Lag {
+    let [arrived_per_second, settled_per_second, delivered_per_second] = rates.per_second();
     Lag {
         forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
         state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
@@ -144,7 +165,7 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &mut 
         queue,
         arrived_per_second,
         settled_per_second,
-        delivered_per_second: rates.delivered.per_second(),
+        delivered_per_second,
     }
 }
 
@@ -183,8 +204,8 @@ mod tests {
 
     fn queue(destination: &str, accepted: u64, delivered: u64) -> QueueReading {
         QueueReading {
-            destination: destination.to_owned(),
-            stream: "acme-prod".to_owned(),
+            destination: destination.into(),
+            stream: "acme-prod".into(),
             lag: forebay::Lag { records: accepted - delivered, ..forebay::Lag::default() },
             balance: Balance {
                 accepted: count(accepted),
@@ -196,15 +217,15 @@ mod tests {
     }
 
     fn key(destination: &str) -> Key {
-        (destination.to_owned(), "acme-prod".to_owned())
+        (destination.into(), "acme-prod".into())
     }
 
     /// A queue to which 100 records a second come and from which 300 go, on top of a backlog of 10,000.
-    fn draining(clock: &ManualClock) -> Source<Vec<QueueReading>> {
+    fn draining(clock: &ManualClock) -> Each<QueueReading> {
         let clock = clock.clone();
-        Box::new(move || {
+        Box::new(move |each| {
             let seconds = clock.wall_ms() / 1_000;
-            vec![queue("hook", 10_000 + 100 * seconds, 300 * seconds)]
+            each(queue("hook", 10_000 + 100 * seconds, 300 * seconds));
         })
     }
 
@@ -227,13 +248,32 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_fed_though_nobody_looks_and_nothing_else_is_kept() {
+        let clock = ManualClock::at(0);
+        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new));
+        let looked_at = board.reading();
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(1));
+            board.sample();
+        }
+        assert_eq!(Arc::strong_count(&looked_at), 1, "an old reading is let go");
+        let lag = &board.reading().lags[&key("hook")];
+        assert!((lag.arrived_per_second.unwrap() - 100.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_idle_queue_is_a_hundred_bytes() {
+        assert!(size_of::<(Key, Rates<3>)>() <= 112);
+    }
+
+    #[test]
     fn many_who_look_at_once_share_one_reading() {
         let clock = ManualClock::at(0);
         let asked = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&asked);
-        let queues: Source<Vec<QueueReading>> = Box::new(move || {
+        let queues: Each<QueueReading> = Box::new(move |each| {
             counted.fetch_add(1, Ordering::SeqCst);
-            vec![queue("hook", 1, 0)]
+            each(queue("hook", 1, 0));
         });
         let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
         for _ in 0..1_000 {
@@ -249,8 +289,11 @@ mod tests {
     fn a_queue_that_is_gone_leaves_nothing_behind() {
         let clock = ManualClock::at(0);
         let until_second_one = clock.clone();
-        let queues: Source<Vec<QueueReading>> =
-            Box::new(move || if until_second_one.wall_ms() < 1_000 { vec![queue("hook", 1, 0)] } else { Vec::new() });
+        let queues: Each<QueueReading> = Box::new(move |each| {
+            if until_second_one.wall_ms() < 1_000 {
+                each(queue("hook", 1, 0));
+            }
+        });
         let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
         assert_eq!(board.reading().lags.len(), 1);
         clock.advance(Duration::from_secs(1));
@@ -259,7 +302,7 @@ mod tests {
     }
 
     fn delivery(state: DeliveryState) -> DeliveryReading {
-        DeliveryReading { destination: "hook".to_owned(), state, ..DeliveryReading::default() }
+        DeliveryReading { destination: "hook".into(), state, ..DeliveryReading::default() }
     }
 
     #[test]
@@ -268,7 +311,7 @@ mod tests {
             let last_error = Some(format!("\u{1b}[2J{}", "é".repeat(1_000)));
             vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
         });
-        let queues: Source<Vec<QueueReading>> = Box::new(|| vec![queue("hook", 1, 0)]);
+        let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
         let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
         let message = reading.deliveries["hook"].last_error.clone().unwrap();
         assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
@@ -278,13 +321,13 @@ mod tests {
     #[test]
     fn a_busy_destination_is_idle_where_nothing_waits() {
         let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
-        let queues: Source<Vec<QueueReading>> = Box::new(|| {
-            let other = QueueReading { stream: "other".to_owned(), ..queue("hook", 5, 5) };
-            vec![queue("hook", 1, 0), other, queue("gone", 1, 0)]
+        let queues: Each<QueueReading> = Box::new(|each| {
+            let other = QueueReading { stream: "other".into(), ..queue("hook", 5, 5) };
+            [queue("hook", 1, 0), other, queue("gone", 1, 0)].into_iter().for_each(each);
         });
         let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
         assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
-        assert_eq!(reading.lags[&("hook".to_owned(), "other".to_owned())].state, Some(DeliveryState::Idle));
+        assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
         assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
     }
 }

@@ -12,8 +12,8 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
     let queue = &lag.queue;
     let delivery = lag.delivery.as_deref();
     v1::Lag {
-        destination: destination.clone(),
-        stream: stream.clone(),
+        destination: destination.to_string(),
+        stream: stream.to_string(),
         records_behind: queue.lag.records,
         bytes_behind: queue.lag.bytes,
         oldest_age_ms: queue.lag.oldest_age_ms,

@@ -128,7 +128,7 @@ fn delivery(page: &mut Exposition, reading: &Reading) {
         .keys()
         .map(|(destination, _)| destination)
         .chain(reading.deliveries.keys())
-        .map(String::as_str)
+        .map(|destination| &**destination)
         .collect();
     let mut states = page.family("forebay_delivery_state", Kind::Gauge, "1 for the state that the destination is in.");
     for destination in destinations {
@@ -279,7 +279,7 @@ mod tests {
     /// One of everything, with a secret in the one text that comes from afar.
     fn full_page() -> String {
         let delivery = Arc::new(DeliveryReading {
-            destination: "hook".to_owned(),
+            destination: "hook".into(),
             last_error: Some("canary-4711".to_owned()),
             last_success_unix_ms: Some(1_700_000_000_500),
             requests: vec![("delivered", 5), ("429", 2)],
@@ -298,8 +298,8 @@ mod tests {
             forecast: Forecast::Never,
         };
         let lags = BTreeMap::from([
-            (("hook".to_owned(), "prod".to_owned()), lag.clone()),
-            (("gone".to_owned(), "prod".to_owned()), Lag { delivery: None, state: None, ..lag }),
+            (("hook".into(), "prod".into()), lag.clone()),
+            (("gone".into(), "prod".into()), Lag { delivery: None, state: None, ..lag }),
         ]);
         let environment = EnvironmentReading {
             environment: "prod".to_owned(),
@@ -311,7 +311,7 @@ mod tests {
             refused: vec![(None, "unknown_key", 3), (Some("prod".to_owned()), "busy", 1)],
             ..IngestReading::default()
         };
-        let deliveries = BTreeMap::from([("hook".to_owned(), delivery)]);
+        let deliveries = BTreeMap::from([("hook".into(), delivery)]);
         render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::empty(), true)
     }
 

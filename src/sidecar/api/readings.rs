@@ -3,6 +3,8 @@
 //! The API sits beside ingest and delivery and knows neither: whoever wires the sidecar gives it one closure for each thing to
 //! look at. Every closure is called often and only looks: it changes nothing and waits for nothing but a short lock.
 
+use std::sync::Arc;
+
 use forebay::{LogState, LogStats};
 
 use crate::ready::Readiness;
@@ -10,10 +12,14 @@ use crate::ready::Readiness;
 /// Asks for the present value of something.
 pub type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 
+/// Shows the present value of each of many in turn. Whoever looks decides what to keep: with thousands of them a list
+/// that is made and thrown away every second would be most of what they cost.
+pub type Each<T> = Box<dyn Fn(&mut dyn FnMut(T)) + Send + Sync>;
+
 /// Everything that the API looks at.
 pub struct Sources {
     /// Every queue.
-    pub queues: Source<Vec<QueueReading>>,
+    pub queues: Each<QueueReading>,
     /// What delivers them. A queue that is not among these is kept, but not delivered.
     pub deliveries: Source<Vec<DeliveryReading>>,
     /// The way in.
@@ -29,7 +35,7 @@ impl Sources {
     #[must_use]
     pub fn empty() -> Self {
         Self {
-            queues: Box::new(Vec::new),
+            queues: Box::new(|_| ()),
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
@@ -42,9 +48,9 @@ impl Sources {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueReading {
     /// The destination's id.
-    pub destination: String,
+    pub destination: Arc<str>,
     /// The stream's name.
-    pub stream: String,
+    pub stream: Arc<str>,
     /// What is accepted and not settled.
     pub lag: forebay::Lag,
     /// What became of everything.
@@ -75,7 +81,7 @@ pub enum DeliveryState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeliveryReading {
     /// The destination's id.
-    pub destination: String,
+    pub destination: Arc<str>,
     /// What it is doing.
     pub state: DeliveryState,
     /// When the next attempt is due, while it waits (wall clock).

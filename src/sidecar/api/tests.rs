@@ -70,7 +70,9 @@ impl House {
 
 fn sources(readiness: &Readiness) -> Sources {
     Sources {
-        queues: Box::new(|| vec![queue("archive", 0), queue("hook", 70), queue("retired", 3)]),
+        queues: Box::new(|each| {
+            [queue("archive", 0), queue("hook", 70), queue("retired", 3)].into_iter().for_each(each)
+        }),
         deliveries: Box::new(|| {
             vec![delivery("archive", DeliveryState::Idle), delivery("hook", DeliveryState::Throttled)]
         }),
@@ -82,8 +84,8 @@ fn sources(readiness: &Readiness) -> Sources {
 fn queue(destination: &str, behind: u64) -> QueueReading {
     let count = |records| Count { records, bytes: records * 100 };
     QueueReading {
-        destination: destination.to_owned(),
-        stream: "acme-prod".to_owned(),
+        destination: destination.into(),
+        stream: "acme-prod".into(),
         lag: forebay::Lag {
             records: behind,
             bytes: behind * 100,
@@ -103,7 +105,7 @@ fn queue(destination: &str, behind: u64) -> QueueReading {
 
 fn delivery(destination: &str, state: DeliveryState) -> DeliveryReading {
     DeliveryReading {
-        destination: destination.to_owned(),
+        destination: destination.into(),
         state,
         last_error: (state == DeliveryState::Throttled).then(|| "429 Too Many Requests".to_owned()),
         last_error_unix_ms: Some(1_700_000_000_000),

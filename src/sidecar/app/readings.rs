@@ -2,13 +2,15 @@
 //!
 //! The API knows neither of the two, and they do not know it: this is where their words are put into its own. Pure.
 
+use std::sync::Arc;
+
 use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading};
 use crate::delivery::stats::{CLASSES, Snapshot as DeliverySnapshot, State};
 use crate::ingest::{Refusal, Snapshot as IngestSnapshot};
 
 /// One destination.
 #[must_use]
-pub fn delivery(destination: &str, snapshot: DeliverySnapshot) -> DeliveryReading {
+pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryReading {
     let (state, next_attempt_unix_ms) = match snapshot.state {
         State::Idle => (DeliveryState::Idle, None),
         State::Sending => (DeliveryState::Delivering, None),
@@ -19,7 +21,7 @@ pub fn delivery(destination: &str, snapshot: DeliverySnapshot) -> DeliveryReadin
     let mut requests = vec![("delivered", snapshot.delivered_batches)];
     requests.extend(CLASSES.into_iter().zip(snapshot.failures));
     DeliveryReading {
-        destination: destination.to_owned(),
+        destination,
         state,
         next_attempt_unix_ms,
         last_error: snapshot.last_error,
@@ -72,10 +74,10 @@ mod tests {
         snapshot.state = State::Backoff { until_ms: 77 };
         snapshot.delivered_batches = 4;
         snapshot.failures[2] = 3;
-        let reading = delivery("hook", snapshot.clone());
+        let reading = delivery("hook".into(), snapshot.clone());
         assert_eq!((reading.state, reading.next_attempt_unix_ms), (DeliveryState::Retrying, Some(77)));
         snapshot.asked_to_wait = true;
-        assert_eq!(delivery("hook", snapshot).state, DeliveryState::Throttled);
+        assert_eq!(delivery("hook".into(), snapshot).state, DeliveryState::Throttled);
         assert!(reading.requests.contains(&("delivered", 4)) && reading.requests.contains(&(CLASSES[2], 3)));
     }
 

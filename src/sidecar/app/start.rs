@@ -273,15 +273,15 @@ fn sources(
     let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
-        destination: queue.destination().to_owned(),
-        stream: queue.stream().to_owned(),
+        destination: queue.destination_name(),
+        stream: queue.stream_name(),
         lag: queue.lag(),
         balance: queue.balance(),
     };
     Sources {
-        queues: Box::new(move || all.all().iter().map(reading).collect()),
+        queues: Box::new(move |each| all.all().iter().map(reading).for_each(each)),
         deliveries: Box::new(move || {
-            delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(&id, snapshot)).collect()
+            delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
         }),
         ingest: Box::new(move || {
             readings::ingest(ingest.stats().snapshot(), ingest.memory_used_bytes(), memory_bytes_max)

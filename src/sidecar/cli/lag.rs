@@ -157,13 +157,14 @@ mod tests {
         let address = listener.address().unwrap();
         let readings: Vec<QueueReading> = (0..queues)
             .map(|number| QueueReading {
-                destination: format!("hook-{number:05}"),
-                stream: "prod".to_owned(),
+                destination: format!("hook-{number:05}").into(),
+                stream: "prod".into(),
                 lag: forebay::Lag { records: 12, bytes: 1_200, ..forebay::Lag::default() },
                 ..QueueReading::default()
             })
             .collect();
-        let sources = Sources { queues: Box::new(move || readings.clone()), ..Sources::empty() };
+        let sources =
+            Sources { queues: Box::new(move |each| readings.iter().cloned().for_each(each)), ..Sources::empty() };
         let (stop, shutdown) = shutdown::channel();
         tokio::spawn(grpc::serve(Api::new(Arc::new(SystemClock::new()), sources), listener, shutdown));
         (address, stop)
