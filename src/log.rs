@@ -22,6 +22,8 @@ mod read_cache;
 mod reader;
 mod recovery;
 mod segment;
+mod shared;
+mod stats;
 mod stream_table;
 mod tail_cache;
 mod writer;
@@ -31,24 +33,23 @@ pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
 pub use reader::{Frame, Item, ReadError, Reader};
 pub use segment::Class;
+pub use stats::{LogState, LogStats, StreamStats, Tail};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, File, Lock};
-use crate::offset::{LogId, Sequence, StreamId};
-use catalog::Catalog;
+use crate::disk::Disk;
+use crate::offset::{LogId, StreamId};
 use damage::Damages;
 use files::Files;
-use index::SegmentIndex;
 use keeper::Keeper;
-use limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, INDEX_CACHE_BYTES, READ_CACHE_BYTES, STREAM_NAME_BYTES_MAX};
+use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
 use read_cache::{IndexCache, ReadCache};
-use std::collections::VecDeque;
+use shared::Shared;
+use stats::Counters;
 use std::io;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use writer::{Pending, Writer};
@@ -75,127 +76,7 @@ struct Threads {
     keeper: Option<JoinHandle<()>>,
 }
 
-/// What all parts of the log share.
-pub(crate) struct Shared {
-    clock: Arc<dyn Clock>,
-    options: LogOptions,
-    log_id: LogId,
-    files: Files,
-    catalog: RwLock<Catalog>,
-    writer: Mutex<Writer>,
-    waiting: Mutex<Waiting>,
-    /// Something waits, or the log is closing.
-    arrived: Condvar,
-    /// The queue has room again.
-    roomy: Condvar,
-    keeper: Mutex<Keeper>,
-    keeper_wanted: Mutex<bool>,
-    keeper_wake: Condvar,
-    watchers: RwLock<Vec<Watcher>>,
-    state: RwLock<LogState>,
-    synced: Mutex<[Option<SyncedMark>; 2]>,
-    next_sequence: AtomicU64,
-    closing: AtomicBool,
-    indexes: IndexCache,
-    read_cache: ReadCache,
-    damages: Mutex<Damages>,
-    counters: Counters,
-    _lock: Box<dyn Lock>,
-}
-
 type AppendResult = Result<Appended, AppendError>;
-type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
-
-/// Appends that wait for the writer.
-#[derive(Default)]
-struct Waiting {
-    appends: VecDeque<Pending>,
-    bytes: usize,
-    closed: bool,
-}
-
-/// Whether appends are taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogState {
-    /// They are.
-    Serving,
-    /// The disk budget is used up: only what helps to drain it is taken.
-    Full {
-        /// Bytes in use.
-        used: u64,
-        /// Most bytes that may be used.
-        limit: u64,
-    },
-    /// The disk refuses writes: nothing is taken, reading goes on.
-    ReadOnly {
-        /// What the disk said.
-        why: Arc<str>,
-        /// Since when, in milliseconds since 1970.
-        since_ms: u64,
-    },
-}
-
-/// Where a stream's durable records end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tail {
-    /// The offset that the next record gets: also the running total of records.
-    pub offset: u64,
-    /// Running total of payload bytes.
-    pub bytes: u64,
-}
-
-/// One stream in numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamStats {
-    /// Its number.
-    pub id: StreamId,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its durable end.
-    pub tail: Tail,
-    /// Nothing below this offset is kept.
-    pub first_kept: u64,
-}
-
-/// The log in numbers, counted since it was opened unless said otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogStats {
-    /// Whether appends are taken.
-    pub state: LogState,
-    /// Streams that ever were.
-    pub streams: usize,
-    /// Segments on disk.
-    pub segments: usize,
-    /// Bytes of segments and of room taken ahead.
-    pub bytes_used: u64,
-    /// The disk budget in bytes.
-    pub bytes_limit: u64,
-    /// Bytes of just appended frames in memory.
-    pub tail_cache_bytes: usize,
-    /// Bytes that wait for the writer.
-    pub queued_bytes: usize,
-    /// Appends that became durable.
-    pub appends: u64,
-    /// Commits: each is one write and one sync.
-    pub commits: u64,
-    /// Segments taken away.
-    pub segments_reclaimed: u64,
-    /// Rounds of housekeeping that met an error.
-    pub housekeeping_errors: u64,
-    /// Damaged places met.
-    pub damages: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    appends: Counter,
-    commits: Counter,
-    segments_reclaimed: Counter,
-    housekeeping_errors: Counter,
-}
-
-#[derive(Default)]
-struct Counter(AtomicU64);
 
 /// Why closing met an error. What was acknowledged is safe all the same; the next open recovers the rest.
 #[derive(Debug, thiserror::Error)]
@@ -551,243 +432,6 @@ fn run_keeper(shared: &Shared) {
         let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn catalog_read(&self) -> RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn catalog_write(&self) -> RwLockWriteGuard<'_, Catalog> {
-        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> LogState {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_state(&self, state: LogState) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    fn check_append(&self, stream: &str, parts: &[Payload]) -> Result<(), AppendError> {
-        if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.chars().any(char::is_control) {
-            return Err(AppendError::BadName { name: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
-        }
-        if parts.is_empty() || parts.iter().any(|part| part.records == 0) {
-            return Err(AppendError::Empty);
-        }
-        let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-        let limit = self.options.append_bytes_max as usize;
-        if bytes > limit {
-            return Err(AppendError::TooLarge { bytes, limit });
-        }
-        match self.state() {
-            LogState::Serving => Ok(()),
-            LogState::Full { .. } if stream.starts_with('!') => Ok(()),
-            LogState::Full { used, limit } => Err(AppendError::Full { used, limit }),
-            LogState::ReadOnly { why, .. } => Err(AppendError::ReadOnly { why }),
-        }
-    }
-
-    fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {
-        let bytes = append.payload_bytes();
-        let limit = self.options.queue_bytes_max;
-        let mut waiting = self.waiting();
-        // One append alone is always taken, however large. So are plans: there is one append of them at a time, and what
-        // comes in too fast must not keep what waits from leaving.
-        let bounded = &*append.stream != PLANS_STREAM;
-        while bounded && !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
-            match on_full {
-                OnFull::Refuse => return Err(AppendError::Busy { queued: waiting.bytes, limit }),
-                OnFull::Wait => waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-        if waiting.closed {
-            return Err(AppendError::Closed);
-        }
-        waiting.bytes += bytes;
-        waiting.appends.push_back(append);
-        drop(waiting);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Blocks until something waits; `false` when the log is closing.
-    fn wait_for_appends(&self) -> bool {
-        let idle = |waiting: &mut Waiting| waiting.appends.is_empty() && !waiting.closed;
-        let waiting = self.arrived.wait_while(self.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
-        !waiting.closed
-    }
-
-    /// Commits what waits now, in as few commits as the limits allow.
-    fn commit_waiting(&self) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let batch = self.take_waiting();
-            if batch.is_empty() {
-                return;
-            }
-            self.counters.appends.add(batch.len() as u64);
-            self.counters.commits.add(1);
-            writer.commit(self, batch);
-        }
-    }
-
-    fn take_waiting(&self) -> Vec<Pending> {
-        let mut waiting = self.waiting();
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = waiting.appends.front() {
-            let more = next.payload_bytes();
-            if batch.len() >= COMMIT_APPENDS_MAX || (bytes > 0 && bytes + more > COMMIT_BYTES_MAX) {
-                break;
-            }
-            bytes += more;
-            batch.extend(waiting.appends.pop_front());
-        }
-        waiting.bytes -= bytes;
-        drop(waiting);
-        self.roomy.notify_all();
-        batch
-    }
-
-    fn wake(&self, tails: &[(StreamId, u64)]) {
-        for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            for (stream, tail) in tails {
-                // Its owner's bug, as with completion callbacks: the other watchers and the writer go on.
-                if catch_unwind(AssertUnwindSafe(|| watcher(*stream, *tail))).is_err() {
-                    tracing::error!("a watcher panicked");
-                }
-            }
-        }
-    }
-
-    fn stop(&self) {
-        self.waiting().closed = true;
-        self.closing.store(true, Ordering::SeqCst);
-        self.arrived.notify_all();
-        self.roomy.notify_all();
-        self.request_housekeeping();
-    }
-
-    fn request_housekeeping(&self) {
-        *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.keeper_wake.notify_one();
-    }
-
-    fn housekeep_if_wanted(&self) {
-        if std::mem::take(&mut *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.housekeep();
-        }
-    }
-
-    fn set_synced(&self, class: Class, sequence: Sequence, position: u32) {
-        let lane = usize::from(class == Class::System);
-        self.synced.lock().unwrap_or_else(PoisonError::into_inner)[lane] = Some(SyncedMark { sequence, position });
-    }
-
-    fn next_sequence(&self) -> Sequence {
-        Sequence(self.next_sequence.load(Ordering::SeqCst))
-    }
-
-    fn set_next_sequence(&self, sequence: Sequence) {
-        self.next_sequence.store(sequence.0, Ordering::SeqCst);
-    }
-
-    fn bytes_used(&self) -> u64 {
-        self.catalog_read().segment_bytes() + self.files.spare_bytes()
-    }
-
-    /// Whether a new file of this size fits into the budget.
-    fn has_room(&self, bytes: u64) -> bool {
-        self.bytes_used() + bytes <= self.options.budget_bytes
-    }
-
-    fn full(&self) -> AppendError {
-        AppendError::Full { used: self.bytes_used(), limit: self.options.budget_bytes }
-    }
-
-    /// What a failed write means for appends, now and until housekeeping finds that it is over.
-    fn disk_error(&self, e: &io::Error) -> AppendError {
-        if e.kind() == io::ErrorKind::StorageFull {
-            let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
-            tracing::warn!(used, limit, "no room for another segment: only what drains the disk is taken");
-            self.set_state(LogState::Full { used, limit });
-            return AppendError::Full { used, limit };
-        }
-        let why: Arc<str> = e.to_string().into();
-        tracing::error!(error = %e, "the disk refuses writes: read-only until it takes them again");
-        self.set_state(LogState::ReadOnly { why: Arc::clone(&why), since_ms: self.clock.wall_ms() });
-        AppendError::ReadOnly { why }
-    }
-
-    fn segment_file(&self, sequence: Sequence) -> io::Result<Option<Arc<dyn File>>> {
-        let class = self.catalog_read().segments.get(&sequence).map(|segment| segment.class);
-        class.map_or(Ok(None), |class| self.files.segment(sequence, class))
-    }
-
-    /// A sealed segment's index file, if it is good.
-    fn read_index(&self, sequence: Sequence) -> io::Result<Option<SegmentIndex>> {
-        let path = self.files.path(file_name::FileName::Index(sequence));
-        match self.files.disk().open(&path) {
-            Ok(file) => Ok(SegmentIndex::decode(&crate::disk::read_all(&*file)?)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// A sealed segment's index, from its frames: all below `end` were synced.
-    fn rebuild_index(&self, sequence: Sequence, class: Class, end: u32) -> io::Result<Option<SegmentIndex>> {
-        let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
-        tracing::warn!(%sequence, "a segment's index is damaged or missing: made again from its frames");
-        let mut bytes = crate::disk::read_all(&*file)?;
-        if !self.catalog_read().segments.contains_key(&sequence) {
-            return Ok(None); // reclaimed meanwhile: what was read may be another segment's
-        }
-        bytes.truncate(end as usize);
-        let scan = recovery::scan(&frame::Identity::new(self.log_id, sequence), &bytes, end);
-        for hole in &scan.holes {
-            let header = hole.named.filter(|header| header.kind == frame::Kind::Records);
-            self.note_damage(sequence, hole.positions.start, header.map(|header| (header.stream, header.offsets())));
-        }
-        let mut active = index::ActiveIndex::default();
-        for found in scan.frames.iter().filter(|found| found.header.kind == frame::Kind::Records) {
-            active.add(found.position, &found.header);
-        }
-        let catalog = self.catalog_read();
-        let nameless: Arc<str> = "".into();
-        let name_of =
-            |stream| catalog.stream(stream).map_or_else(|| Arc::clone(&nameless), |known| Arc::clone(&known.row.name));
-        Ok(Some(active.seal(self.log_id, (sequence, class), end, false, name_of)))
-    }
-
-    fn note_damage(&self, segment: Sequence, position: u32, records: Option<(StreamId, Range<u64>)>) {
-        let (stream, offsets) = records.unzip();
-        let stream =
-            stream.and_then(|stream| self.catalog_read().stream(stream).map(|stream| stream.row.name.to_string()));
-        let positions = position..position + limits::FRAME_HEADER_BYTES;
-        let damage = Damage { segment, positions, stream, offsets, what: "a frame's checksum is wrong" };
-        self.damages.lock().unwrap_or_else(PoisonError::into_inner).note(damage);
-    }
-}
-
-// === impl Counter ===
-
-impl Counter {
-    fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::disk::counted::CountedDisk;
 use crate::disk::mem::MemDisk;
+use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
 const DIR: &str = "/log";

@@ -1,0 +1,288 @@
+//! What the log's parts share: the queue of appends, the catalog and its locks, the state, the damage that was met.
+//!
+//! Lock order: writer, keeper, catalog; nothing holds the catalog while it calls out.
+
+use super::catalog::Catalog;
+use super::damage::{Damage, Damages};
+use super::files::Files;
+use super::index::{self, SegmentIndex};
+use super::keeper::Keeper;
+use super::limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, STREAM_NAME_BYTES_MAX};
+use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
+use super::read_cache::{IndexCache, ReadCache};
+use super::segment::Class;
+use super::stats::{Counters, LogState};
+use super::writer::{Pending, Writer};
+use super::{PLANS_STREAM, file_name, frame, limits, recovery};
+use crate::clock::Clock;
+use crate::disk::{File, Lock};
+use crate::offset::{LogId, Sequence, StreamId};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What all parts of the log share.
+pub(crate) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: LogOptions,
+    pub(super) log_id: LogId,
+    pub(super) files: Files,
+    pub(super) catalog: RwLock<Catalog>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) waiting: Mutex<Waiting>,
+    /// Something waits, or the log is closing.
+    pub(super) arrived: Condvar,
+    /// The queue has room again.
+    pub(super) roomy: Condvar,
+    pub(super) keeper: Mutex<Keeper>,
+    pub(super) keeper_wanted: Mutex<bool>,
+    pub(super) keeper_wake: Condvar,
+    pub(super) watchers: RwLock<Vec<Watcher>>,
+    pub(super) state: RwLock<LogState>,
+    pub(super) synced: Mutex<[Option<SyncedMark>; 2]>,
+    pub(super) next_sequence: AtomicU64,
+    pub(super) closing: AtomicBool,
+    pub(super) indexes: IndexCache,
+    pub(super) read_cache: ReadCache,
+    pub(super) damages: Mutex<Damages>,
+    pub(super) counters: Counters,
+    pub(super) _lock: Box<dyn Lock>,
+}
+
+pub(super) type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
+
+/// Appends that wait for the writer.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) appends: VecDeque<Pending>,
+    pub(super) bytes: usize,
+    pub(super) closed: bool,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn catalog_read(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn catalog_write(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> LogState {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_state(&self, state: LogState) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    pub(super) fn check_append(&self, stream: &str, parts: &[Payload]) -> Result<(), AppendError> {
+        if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.chars().any(char::is_control) {
+            return Err(AppendError::BadName { name: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
+        }
+        if parts.is_empty() || parts.iter().any(|part| part.records == 0) {
+            return Err(AppendError::Empty);
+        }
+        let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+        let limit = self.options.append_bytes_max as usize;
+        if bytes > limit {
+            return Err(AppendError::TooLarge { bytes, limit });
+        }
+        match self.state() {
+            LogState::Serving => Ok(()),
+            LogState::Full { .. } if stream.starts_with('!') => Ok(()),
+            LogState::Full { used, limit } => Err(AppendError::Full { used, limit }),
+            LogState::ReadOnly { why, .. } => Err(AppendError::ReadOnly { why }),
+        }
+    }
+
+    pub(super) fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {
+        let bytes = append.payload_bytes();
+        let limit = self.options.queue_bytes_max;
+        let mut waiting = self.waiting();
+        // One append alone is always taken, however large. So are plans: there is one append of them at a time, and what
+        // comes in too fast must not keep what waits from leaving.
+        let bounded = &*append.stream != PLANS_STREAM;
+        while bounded && !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
+            match on_full {
+                OnFull::Refuse => return Err(AppendError::Busy { queued: waiting.bytes, limit }),
+                OnFull::Wait => waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        if waiting.closed {
+            return Err(AppendError::Closed);
+        }
+        waiting.bytes += bytes;
+        waiting.appends.push_back(append);
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Blocks until something waits; `false` when the log is closing.
+    pub(super) fn wait_for_appends(&self) -> bool {
+        let idle = |waiting: &mut Waiting| waiting.appends.is_empty() && !waiting.closed;
+        let waiting = self.arrived.wait_while(self.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
+        !waiting.closed
+    }
+
+    /// Commits what waits now, in as few commits as the limits allow.
+    pub(super) fn commit_waiting(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let batch = self.take_waiting();
+            if batch.is_empty() {
+                return;
+            }
+            self.counters.appends.add(batch.len() as u64);
+            self.counters.commits.add(1);
+            writer.commit(self, batch);
+        }
+    }
+
+    pub(super) fn take_waiting(&self) -> Vec<Pending> {
+        let mut waiting = self.waiting();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = waiting.appends.front() {
+            let more = next.payload_bytes();
+            if batch.len() >= COMMIT_APPENDS_MAX || (bytes > 0 && bytes + more > COMMIT_BYTES_MAX) {
+                break;
+            }
+            bytes += more;
+            batch.extend(waiting.appends.pop_front());
+        }
+        waiting.bytes -= bytes;
+        drop(waiting);
+        self.roomy.notify_all();
+        batch
+    }
+
+    pub(super) fn wake(&self, tails: &[(StreamId, u64)]) {
+        for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (stream, tail) in tails {
+                // Its owner's bug, as with completion callbacks: the other watchers and the writer go on.
+                if catch_unwind(AssertUnwindSafe(|| watcher(*stream, *tail))).is_err() {
+                    tracing::error!("a watcher panicked");
+                }
+            }
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.waiting().closed = true;
+        self.closing.store(true, Ordering::SeqCst);
+        self.arrived.notify_all();
+        self.roomy.notify_all();
+        self.request_housekeeping();
+    }
+
+    pub(super) fn request_housekeeping(&self) {
+        *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.keeper_wake.notify_one();
+    }
+
+    pub(super) fn housekeep_if_wanted(&self) {
+        if std::mem::take(&mut *self.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.housekeep();
+        }
+    }
+
+    pub(super) fn set_synced(&self, class: Class, sequence: Sequence, position: u32) {
+        let lane = usize::from(class == Class::System);
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)[lane] = Some(SyncedMark { sequence, position });
+    }
+
+    pub(super) fn next_sequence(&self) -> Sequence {
+        Sequence(self.next_sequence.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn set_next_sequence(&self, sequence: Sequence) {
+        self.next_sequence.store(sequence.0, Ordering::SeqCst);
+    }
+
+    pub(super) fn bytes_used(&self) -> u64 {
+        self.catalog_read().segment_bytes() + self.files.spare_bytes()
+    }
+
+    /// Whether a new file of this size fits into the budget.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes_used() + bytes <= self.options.budget_bytes
+    }
+
+    pub(super) fn full(&self) -> AppendError {
+        AppendError::Full { used: self.bytes_used(), limit: self.options.budget_bytes }
+    }
+
+    /// What a failed write means for appends, now and until housekeeping finds that it is over.
+    pub(super) fn disk_error(&self, e: &io::Error) -> AppendError {
+        if e.kind() == io::ErrorKind::StorageFull {
+            let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+            tracing::warn!(used, limit, "no room for another segment: only what drains the disk is taken");
+            self.set_state(LogState::Full { used, limit });
+            return AppendError::Full { used, limit };
+        }
+        let why: Arc<str> = e.to_string().into();
+        tracing::error!(error = %e, "the disk refuses writes: read-only until it takes them again");
+        self.set_state(LogState::ReadOnly { why: Arc::clone(&why), since_ms: self.clock.wall_ms() });
+        AppendError::ReadOnly { why }
+    }
+
+    pub(super) fn segment_file(&self, sequence: Sequence) -> io::Result<Option<Arc<dyn File>>> {
+        let class = self.catalog_read().segments.get(&sequence).map(|segment| segment.class);
+        class.map_or(Ok(None), |class| self.files.segment(sequence, class))
+    }
+
+    /// A sealed segment's index file, if it is good.
+    pub(super) fn read_index(&self, sequence: Sequence) -> io::Result<Option<SegmentIndex>> {
+        let path = self.files.path(file_name::FileName::Index(sequence));
+        match self.files.disk().open(&path) {
+            Ok(file) => Ok(SegmentIndex::decode(&crate::disk::read_all(&*file)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A sealed segment's index, from its frames: all below `end` were synced.
+    pub(super) fn rebuild_index(&self, sequence: Sequence, class: Class, end: u32) -> io::Result<Option<SegmentIndex>> {
+        let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
+        tracing::warn!(%sequence, "a segment's index is damaged or missing: made again from its frames");
+        let mut bytes = crate::disk::read_all(&*file)?;
+        if !self.catalog_read().segments.contains_key(&sequence) {
+            return Ok(None); // reclaimed meanwhile: what was read may be another segment's
+        }
+        bytes.truncate(end as usize);
+        let scan = recovery::scan(&frame::Identity::new(self.log_id, sequence), &bytes, end);
+        for hole in &scan.holes {
+            let header = hole.named.filter(|header| header.kind == frame::Kind::Records);
+            self.note_damage(sequence, hole.positions.start, header.map(|header| (header.stream, header.offsets())));
+        }
+        let mut active = index::ActiveIndex::default();
+        for found in scan.frames.iter().filter(|found| found.header.kind == frame::Kind::Records) {
+            active.add(found.position, &found.header);
+        }
+        let catalog = self.catalog_read();
+        let nameless: Arc<str> = "".into();
+        let name_of =
+            |stream| catalog.stream(stream).map_or_else(|| Arc::clone(&nameless), |known| Arc::clone(&known.row.name));
+        Ok(Some(active.seal(self.log_id, (sequence, class), end, false, name_of)))
+    }
+
+    pub(super) fn note_damage(&self, segment: Sequence, position: u32, records: Option<(StreamId, Range<u64>)>) {
+        let (stream, offsets) = records.unzip();
+        let stream =
+            stream.and_then(|stream| self.catalog_read().stream(stream).map(|stream| stream.row.name.to_string()));
+        let positions = position..position + limits::FRAME_HEADER_BYTES;
+        let damage = Damage { segment, positions, stream, offsets, what: "a frame's checksum is wrong" };
+        self.damages.lock().unwrap_or_else(PoisonError::into_inner).note(damage);
+    }
+}

@@ -1,0 +1,100 @@
+//! The log in numbers and states, as it shows itself. Counts; decides nothing.
+
+use crate::offset::StreamId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether appends are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogState {
+    /// They are.
+    Serving,
+    /// The disk budget is used up: only what helps to drain it is taken.
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// Most bytes that may be used.
+        limit: u64,
+    },
+    /// The disk refuses writes: nothing is taken, reading goes on.
+    ReadOnly {
+        /// What the disk said.
+        why: Arc<str>,
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
+}
+
+/// Where a stream's durable records end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tail {
+    /// The offset that the next record gets: also the running total of records.
+    pub offset: u64,
+    /// Running total of payload bytes.
+    pub bytes: u64,
+}
+
+/// One stream in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Its number.
+    pub id: StreamId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its durable end.
+    pub tail: Tail,
+    /// Nothing below this offset is kept.
+    pub first_kept: u64,
+}
+
+/// The log in numbers, counted since it was opened unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStats {
+    /// Whether appends are taken.
+    pub state: LogState,
+    /// Streams that ever were.
+    pub streams: usize,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Bytes of segments and of room taken ahead.
+    pub bytes_used: u64,
+    /// The disk budget in bytes.
+    pub bytes_limit: u64,
+    /// Bytes of just appended frames in memory.
+    pub tail_cache_bytes: usize,
+    /// Bytes that wait for the writer.
+    pub queued_bytes: usize,
+    /// Appends that became durable.
+    pub appends: u64,
+    /// Commits: each is one write and one sync.
+    pub commits: u64,
+    /// Segments taken away.
+    pub segments_reclaimed: u64,
+    /// Rounds of housekeeping that met an error.
+    pub housekeeping_errors: u64,
+    /// Damaged places met.
+    pub damages: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) appends: Counter,
+    pub(super) commits: Counter,
+    pub(super) segments_reclaimed: Counter,
+    pub(super) housekeeping_errors: Counter,
+}
+
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+// === impl Counter ===
+
+impl Counter {
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
