@@ -234,7 +234,7 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
     let clock = Arc::clone(&ground.clock);
     match &destination.sink {
         SinkConfig::Webhook(webhook) => {
-            Arc::new(Webhook::new(webhook, destination.concurrency as usize, Arc::clone(tls), clock))
+            Arc::new(Webhook::new(webhook, destination.concurrency, Arc::clone(tls), clock))
         }
         SinkConfig::File(file) => {
             let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
