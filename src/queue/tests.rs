@@ -434,3 +434,9 @@ fn an_idle_queue_is_small() {
     let bytes = size_of::<Inner>() + size_of::<floor_file::FloorEntry>();
     assert!(bytes <= 900, "{bytes} bytes");
 }
+
+#[test]
+fn an_idle_queue_is_two_small_values() {
+    let (queue, floor) = (size_of::<Inner>(), size_of::<floor_file::FloorEntry>());
+    assert!(queue <= 320 && floor <= 128, "{queue} bytes beside {floor} in the floor");
+}
