@@ -100,16 +100,16 @@ impl Delivery {
     /// When a destination of this id runs already.
     pub fn start(
         &self,
-        id: &str,
+        id: impl Into<Arc<str>>,
         sink: Arc<dyn Sink>,
         sources: Vec<Arc<dyn Source>>,
         settings: Settings,
     ) -> Result<(), AlreadyRunning> {
-        let mut posts = self.lock();
-        if posts.contains_key(id) {
-            return Err(AlreadyRunning(id.to_owned()));
-        }
         let id: Arc<str> = id.into();
+        let mut posts = self.lock();
+        if posts.contains_key(&id) {
+            return Err(AlreadyRunning(id.to_string()));
+        }
         let queues = sources.iter().map(|source| Turn { source: Arc::clone(source), dry: false }).collect();
         let post = Post::new(Worker {
             id: Arc::clone(&id),

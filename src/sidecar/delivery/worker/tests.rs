@@ -390,7 +390,7 @@ async fn the_shared_budget_bounds_requests_over_all_destinations() {
     for (n, queue) in queues.iter().enumerate() {
         let slow = receiver(|_| Answer::After(SECOND, Outcome::Delivered));
         let sink = Arc::new(Together { inner: slow, together: Arc::clone(&together) });
-        delivery.start(&n.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
+        delivery.start(n.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
     }
     sleep(Duration::from_secs(30)).await;
     // First come, first served: after 90 requests by ten destinations nobody is far behind.
