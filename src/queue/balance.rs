@@ -72,7 +72,9 @@ pub(crate) struct Books {
     /// The stream's running total at `start`. Wraps: when a log lost data its totals go on from a smaller number, and
     /// the start moves below zero with them, so that what was delivered before stays counted.
     pub(crate) start_bytes: u64,
-    counts: [Count; 6],
+    delivered: Count,
+    /// The other ways to settle in their order; `None` while all are zero, as they are for almost every queue.
+    others: Option<Box<[Count; 5]>>,
 }
 
 impl Balance {
@@ -91,16 +93,26 @@ impl Balance {
 
 impl Books {
     pub(crate) fn from(start: u64, start_bytes: u64) -> Self {
-        Self { start, start_bytes, counts: [Count::default(); 6] }
+        Self { start, start_bytes, delivered: Count::default(), others: None }
     }
 
     pub(crate) fn post(&mut self, count: Count, as_: Settled) {
-        self.counts[as_ as usize] += count;
+        match (as_ as usize).checked_sub(1) {
+            None => self.delivered += count,
+            Some(_) if count == Count::default() => {}
+            Some(other) => self.others.get_or_insert_default()[other] += count,
+        }
+    }
+
+    /// All six, in the order of [`Settled`].
+    fn counts(&self) -> [Count; 6] {
+        let [dead_lettered, filtered, expired, purged, lost] = self.others.as_deref().copied().unwrap_or_default();
+        [self.delivered, dead_lettered, filtered, expired, purged, lost]
     }
 
     /// Everything settled.
     pub(crate) fn settled(&self) -> Count {
-        self.counts.iter().fold(Count::default(), |sum, count| sum + *count)
+        self.counts().iter().fold(Count::default(), |sum, count| sum + *count)
     }
 
     /// Whether these are the books of that cursor: what they count is what it has settled.
@@ -115,13 +127,13 @@ impl Books {
     pub(crate) fn continues(&self, earlier: &Self) -> bool {
         self.start == earlier.start
             && self.start_bytes == earlier.start_bytes
-            && (self.counts.iter().zip(&earlier.counts))
+            && (self.counts().iter().zip(&earlier.counts()))
                 .all(|(now, then)| now.records >= then.records && now.bytes >= then.bytes)
     }
 
     /// The sheet as of `tail`.
     pub(crate) fn balance(&self, cursor: &Cursor, tail: End) -> Balance {
-        let [delivered, dead_lettered, filtered, expired, purged, lost] = self.counts;
+        let [delivered, dead_lettered, filtered, expired, purged, lost] = self.counts();
         let accepted = if tail.offset < cursor.end() {
             self.settled() // a log that lost data: what was settled was accepted all the same
         } else {
@@ -136,7 +148,7 @@ impl Books {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.start.to_le_bytes());
         out.extend_from_slice(&self.start_bytes.to_le_bytes());
-        for count in &self.counts {
+        for count in self.counts() {
             out.extend_from_slice(&count.records.to_le_bytes());
             out.extend_from_slice(&count.bytes.to_le_bytes());
         }
@@ -144,13 +156,17 @@ impl Books {
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, Malformed> {
         let mut books = Self::from(from.u64()?, from.u64()?);
-        for count in &mut books.counts {
+        let mut counts = [Count::default(); 6];
+        for count in &mut counts {
             *count = Count { records: from.u64()?, bytes: from.u64()? };
         }
-        let fits = |part: fn(&Count) -> u64| books.counts.iter().try_fold(0, |sum: u64, c| sum.checked_add(part(c)));
+        let fits = |part: fn(&Count) -> u64| counts.iter().try_fold(0, |sum: u64, c| sum.checked_add(part(c)));
         if fits(|count| count.records).is_none() || fits(|count| count.bytes).is_none() {
             return Err(Malformed("counts beyond any stream"));
         }
+        let [delivered, others @ ..] = counts;
+        books.delivered = delivered;
+        books.others = others.iter().any(|count| *count != Count::default()).then(|| Box::new(others));
         Ok(books)
     }
 }
@@ -224,6 +240,10 @@ mod tests {
         books.encode(&mut bytes);
         assert_eq!(bytes.len(), Books::ENCODED_BYTES);
         assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Ok(books));
+        let only_delivered = Books { delivered: Count { records: 5, bytes: 50 }, ..Books::from(3, 0) };
+        bytes.clear();
+        only_delivered.encode(&mut bytes);
+        assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Ok(only_delivered), "with nothing else kept");
         bytes.fill(0xFF);
         assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Err(Malformed("counts beyond any stream")));
     }

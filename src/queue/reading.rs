@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Where a queue reads.
 #[derive(Default)]
 pub(super) struct Reading {
-    reader: Option<Reader>,
+    /// In a box: a queue at rest has none.
+    reader: Option<Box<Reader>>,
     held: Option<Held>,
 }
 
@@ -86,7 +87,7 @@ impl Reading {
             return Ok(Some(Item::Frame(Arc::clone(&held.frame))));
         }
         self.held = None;
-        let reader = self.reader.get_or_insert_with(|| context.log.reader(stream, offset));
+        let reader = self.reader.get_or_insert_with(|| Box::new(context.log.reader(stream, offset)));
         if reader.position() != offset {
             reader.seek(offset);
         }

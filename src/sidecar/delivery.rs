@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use budget::Budget;
@@ -41,6 +41,9 @@ struct Common {
     budget: Budget,
     sharing: Sharing,
     clock: Arc<dyn Clock>,
+    runtime: Handle,
+    /// The moment from which every pace counts.
+    began: Instant,
 }
 
 /// How a destination is sent to.
@@ -68,13 +71,7 @@ impl Default for Settings {
 /// All destinations' loops.
 pub struct Delivery {
     common: Arc<Common>,
-    running: Mutex<BTreeMap<Arc<str>, Running>>,
-}
-
-struct Running {
-    post: Arc<Post>,
-    /// Gone once it was waited for; what it counted is shown to the end.
-    task: Option<JoinHandle<()>>,
+    posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
 }
 
 /// A destination of this name runs already.
@@ -83,76 +80,79 @@ struct Running {
 pub struct AlreadyRunning(pub String);
 
 impl Delivery {
-    /// Delivery without destinations.
-    #[must_use]
-    pub fn new(budget: Budget, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            common: Arc::new(Common { budget, sharing: Sharing::default(), clock }),
-            running: Mutex::new(BTreeMap::new()),
-        }
-    }
-
-    /// Starts a destination's loop on the current tokio runtime. `sources` are its queues, one per environment; they
-    /// take turns.
-    ///
-    /// # Errors
-    /// When a destination of this id runs already.
+    /// Delivery without destinations, on the current tokio runtime.
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[must_use]
+    pub fn new(budget: Budget, clock: Arc<dyn Clock>) -> Self {
+        let (runtime, began) = (Handle::current(), Instant::now());
+        Self {
+            common: Arc::new(Common { budget, sharing: Sharing::default(), clock, runtime, began }),
+            posts: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Starts a destination's loop. `sources` are its queues, one per environment; they take turns. While none has
+    /// anything to send there is no task for it.
+    ///
+    /// # Errors
+    /// When a destination of this id runs already.
     pub fn start(
         &self,
-        id: &str,
+        id: impl Into<Arc<str>>,
         sink: Arc<dyn Sink>,
         sources: Vec<Arc<dyn Source>>,
         settings: Settings,
     ) -> Result<(), AlreadyRunning> {
-        let mut running = self.lock();
-        if running.contains_key(id) {
-            return Err(AlreadyRunning(id.to_owned()));
-        }
         let id: Arc<str> = id.into();
-        let post = Arc::new(Post::default());
-        for source in &sources {
-            let post = Arc::clone(&post);
-            source.on_more(Arc::new(move || post.wake()));
+        let mut posts = self.lock();
+        if posts.contains_key(&id) {
+            return Err(AlreadyRunning(id.to_string()));
         }
-        let worker = Worker {
+        let queues = sources.iter().map(|source| Turn { source: Arc::clone(source), dry: false }).collect();
+        let post = Post::new(Worker {
             id: Arc::clone(&id),
             common: Arc::clone(&self.common),
-            post: Arc::clone(&post),
             sink,
-            queues: sources.into_iter().map(|source| Turn { source, dry: false }).collect(),
+            queues,
             next: 0,
             settings,
             pace: Pace::new(settings.concurrency_max),
-            rng: rand::make_rng(),
-            began: Instant::now(),
-        };
-        running.insert(id, Running { post, task: Some(tokio::spawn(worker.run())) });
+        });
+        for source in &sources {
+            // Weak: the resting worker holds its queues, and they hold this.
+            let post = Arc::downgrade(&post);
+            source.on_more(Arc::new(move || {
+                post.upgrade().inspect(Post::wake);
+            }));
+        }
+        // After they know whom to wake: what comes from now on wakes it by itself.
+        if sources.iter().any(|source| source.has_more()) {
+            post.wake();
+        }
+        posts.insert(id, post);
         Ok(())
     }
 
     /// Every destination's counters, by id.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, Snapshot)> {
-        self.lock().iter().map(|(id, running)| (Arc::clone(id), running.post.stats.snapshot())).collect()
+        self.lock().iter().map(|(id, post)| (Arc::clone(id), post.stats.snapshot())).collect()
     }
 
     /// One destination's counters.
     #[must_use]
     pub fn stats_of(&self, id: &str) -> Option<Snapshot> {
-        self.lock().get(id).map(|running| running.post.stats.snapshot())
+        self.lock().get(id).map(|post| post.stats.snapshot())
     }
 
     /// Stops all destinations: nothing new is started, what is in flight may finish until `grace` has passed, the
     /// rest is cut off and will be sent again under the same ids. Returns the destinations that were cut off.
     pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<str>> {
-        let stop = |(id, running): (&Arc<str>, &mut Running)| {
-            running.post.stop();
-            running.task.take().map(|task| (Arc::clone(id), task))
-        };
-        let tasks: Vec<_> = self.lock().iter_mut().filter_map(stop).collect();
+        // They stay: what they counted is shown to the end.
+        let stop = |(id, post): (&Arc<str>, &Arc<Post>)| Some((Arc::clone(id), post.stop()?));
+        let tasks: Vec<_> = self.lock().iter().filter_map(stop).collect();
         let deadline = Instant::now() + grace;
         let mut cut_off = Vec::new();
         for (id, mut task) in tasks {
@@ -164,8 +164,8 @@ impl Delivery {
         cut_off
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Post>>> {
         // A panic under this lock leaves the map whole: nothing in between.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

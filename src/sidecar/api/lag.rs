@@ -6,7 +6,6 @@
 //! queues' own locks. Never holds a queue that is gone.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,8 +43,9 @@ struct State {
 /// A destination and a stream: the name of a queue, in the order in which queues are listed.
 pub type Key = (Arc<str>, Arc<str>);
 
-/// How fast records arrive at each queue, are settled, and are delivered.
-type QueueRates = HashMap<Key, Rates<3>>;
+/// How fast records arrive at each queue, are settled, and are delivered. In order of the keys, which is that in which
+/// queues are shown: a list, since a map's spare room would double what idle queues cost.
+type QueueRates = Vec<Box<(Key, Rates<3>)>>;
 
 /// All queues at one moment.
 #[derive(Debug, Default)]
@@ -134,11 +134,17 @@ fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl F
         let settled = balance.accepted.records.saturating_sub(balance.pending.records);
         let counts = [balance.accepted.records, settled, balance.delivered.records];
         let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
-        let rates =
-            rates.entry(key).and_modify(|rates| rates.sample(now, counts)).or_insert_with(|| Rates::from(now, counts));
-        show(queue, rates);
+        let known = rates.binary_search_by(|known| known.0.cmp(&key));
+        if let Ok(at) = known {
+            rates[at].1.sample(now, counts);
+        }
+        let at = known.unwrap_or_else(|at| {
+            rates.insert(at, Box::new((key, Rates::from(now, counts))));
+            at
+        });
+        show(queue, &rates[at].1);
     });
-    rates.retain(|_, rates| rates.at() >= now);
+    rates.retain(|known| known.1.at() >= now);
 }
 
 fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {

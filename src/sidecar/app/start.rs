@@ -1,6 +1,6 @@
 //! Starts the sidecar's parts in order. Knows every part; holds none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Log, LogOptions, QueueError, QueueOptions, Queues, Start as QueueStart};
+use forebay::{Log, LogOptions, Queue, QueueError, QueueOptions, Queues, Start as QueueStart};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -78,7 +78,9 @@ struct Ground {
     clock: Arc<dyn Clock>,
 }
 
-pub(super) async fn start(config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
+pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
+    // Each is used up as it starts: what the file says of thousands of them is not needed a second time.
+    let destinations = std::mem::take(&mut config.destinations);
     let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
@@ -98,11 +100,12 @@ pub(super) async fn start(config: Config, shutdown: Shutdown, wrap: WrapSink) ->
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     say_what_was_found(&queues);
     let environments = environments(config)?;
-    let delivery = start_delivery(&ground, &queues, wrap)?;
+    let (delivery, mut drained) = start_delivery(&ground, destinations, &queues, wrap)?;
     for environment in environments.all() {
-        environment
-            .set_routed(config.destinations.iter().any(|d| d.environments.iter().any(|e| e == environment.id())));
+        environment.set_routed(drained.iter().any(|queue| queue.stream() == environment.id()));
     }
+    warn_of_orphans(&queues, &mut drained);
+    drop(drained);
     let limits = IngestLimits {
         body_bytes_max: config.ingest.body_bytes_max,
         memory_bytes_max: config.ingest.memory_bytes_max,
@@ -184,8 +187,13 @@ fn environments(config: &Config) -> Result<Environments, EnvironmentsError> {
     Environments::new(config.environments.iter().map(keyed))
 }
 
-/// Starts a loop for every destination, and says which queues nobody drains.
-fn start_delivery(ground: &Arc<Ground>, queues: &Queues, wrap: WrapSink) -> Result<Arc<Delivery>, StartError> {
+/// Starts a loop for every destination. Returns the queues that these drain.
+fn start_delivery(
+    ground: &Ground,
+    destinations: Vec<Destination>,
+    queues: &Queues,
+    wrap: WrapSink,
+) -> Result<(Arc<Delivery>, Vec<Queue>), StartError> {
     let config = &ground.config;
     let limits = BudgetLimits {
         requests_max: config.delivery.requests_max as usize,
@@ -199,8 +207,10 @@ fn start_delivery(ground: &Arc<Ground>, queues: &Queues, wrap: WrapSink) -> Resu
         .map(|e| (e.id.as_str(), Arc::new(SinkEnvironment { id: e.id.clone(), name: e.name.clone() })))
         .collect();
     let tls = Arc::new(Tls::default());
-    for destination in &config.destinations {
+    let mut drained = Vec::with_capacity(destinations.len());
+    for destination in destinations {
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+        let of_others = drained.len();
         for environment in &destination.environments {
             let start = match destination.start {
                 Start::Earliest => QueueStart::Earliest,
@@ -209,23 +219,24 @@ fn start_delivery(ground: &Arc<Ground>, queues: &Queues, wrap: WrapSink) -> Resu
             let queue = queues
                 .queue(&destination.id, environment, start)
                 .map_err(|source| StartError::Queue { destination: destination.id.clone(), source })?;
+            drained.push(queue.clone());
             let Some(label) = names.get(environment.as_str()) else { continue };
             sources.push(Arc::new(Queued::new(queue, queues.log().log_id(), Arc::clone(label))));
         }
-        let sink = wrap(sink(ground, destination, &tls));
-        let started = delivery.start(&destination.id, sink, sources, settings(destination));
+        let sink = wrap(sink(ground, &destination, &tls));
+        let id = drained.get(of_others).map_or_else(|| destination.id.as_str().into(), Queue::destination_name);
+        let started = delivery.start(id, sink, sources, settings(&destination));
         started.expect("check refuses two destinations of one id");
     }
-    warn_of_orphans(config, queues);
-    Ok(delivery)
+    Ok((delivery, drained))
 }
 
 /// A destination taken out of the file is kept with all its records until it is purged: loudly, since it holds the disk.
-fn warn_of_orphans(config: &Config, queues: &Queues) {
-    let named: BTreeSet<(&str, &str)> =
-        config.destinations.iter().flat_map(|d| d.environments.iter().map(|e| (d.id.as_str(), e.as_str()))).collect();
+fn warn_of_orphans(queues: &Queues, drained: &mut [Queue]) {
+    let by_name = |a: &Queue, b: &Queue| (a.destination(), a.stream()).cmp(&(b.destination(), b.stream()));
+    drained.sort_by(by_name);
     for queue in queues.all() {
-        if !named.contains(&(queue.destination(), queue.stream())) {
+        if drained.binary_search_by(|other| by_name(other, &queue)).is_err() {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),
@@ -252,7 +263,7 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
     let clock = Arc::clone(&ground.clock);
     match &destination.sink {
         SinkConfig::Webhook(webhook) => {
-            Arc::new(Webhook::new(webhook, destination.concurrency as usize, Arc::clone(tls), clock))
+            Arc::new(Webhook::new(webhook, destination.concurrency, Arc::clone(tls), clock))
         }
         SinkConfig::File(file) => {
             let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;

@@ -73,8 +73,8 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     bounds::listens(&listens);
 
     let environments = environments::read(&root, outside);
-    let destinations = destinations::read(&root, outside, &environments, &delivery, data_dir.as_deref());
-    environments::unrouted(&environments, &destinations);
+    let (destinations, routed) = destinations::read(&root, outside, &environments, &delivery, data_dir.as_deref());
+    environments::unrouted(&environments, &routed);
 
     for section in [ingest_section, grpc_section, admin_section, log_section, delivery_section, root] {
         section.finish();
@@ -88,7 +88,7 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
         log,
         delivery,
         environments: environments.into_values(),
-        destinations: destinations.into_iter().filter_map(|(_, destination)| destination).collect(),
+        destinations,
     })
 }
 

@@ -85,20 +85,24 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// The tables of `[[key]]`, each named by its `id` where it has one.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'r>> {
-        let Some(field) = self.get(key) else { return Vec::new() };
-        let DeValue::Array(items) = field.value else {
-            field.wrong_type("a list of tables", &format!("write [[{key}]] above each of them"));
-            return Vec::new();
+    /// The tables of `[[key]]`, each named by its `id` where it has one. Made one by one: there may be thousands.
+    pub(super) fn sections(&self, key: &'static str) -> impl ExactSizeIterator<Item = Section<'r>> + use<'r> {
+        let field = self.get(key);
+        let items: &'r [Spanned<DeValue<'r>>] = match &field {
+            Some(Field { value: DeValue::Array(items), .. }) => items,
+            Some(field) => {
+                field.wrong_type("a list of tables", &format!("write [[{key}]] above each of them"));
+                &[]
+            }
+            None => &[],
         };
-        let element = |(i, item): (usize, &'r Spanned<DeValue<'r>>)| {
+        let (place, kind) = (self.at(key), self.kind_of(key));
+        items.iter().enumerate().map(move |(i, item)| {
             let id = item.get_ref().get("id").and_then(|id| id.get_ref().as_str()).filter(|id| super::is_id(id));
             let label = id.map_or_else(|| i.to_string(), str::to_owned);
-            let place = field.place.element(&label, item.span().start);
-            Field { value: item.get_ref(), place, kind: field.kind.clone() }.section()
-        };
-        items.iter().enumerate().map(element).collect()
+            let place = place.element(&label, item.span().start);
+            Field { value: item.get_ref(), place, kind: kind.clone() }.section()
+        })
     }
 
     /// A size, or its default.

@@ -13,7 +13,8 @@ use super::finding::{Finding, Severity, any_error};
 
 /// The findings of one document.
 pub(super) struct Report {
-    line_starts: Vec<usize>,
+    /// The byte at which each line starts.
+    line_starts: Box<[u32]>,
     /// Lines that are not TOML: what was recovered from them is a guess, and gets no findings of its own.
     torn_lines: BTreeSet<usize>,
     /// A `[table]` line is among them, so keys may stand in the wrong table or seem to lack.
@@ -27,9 +28,12 @@ impl Report {
     /// Parses `text`; what is not TOML is reported, and the rest is there to be read.
     pub(super) fn parse(text: &str) -> (Self, Spanned<DeTable<'_>>) {
         let (document, errors) = DeTable::parse_recoverable(text);
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        // Of its final size from the start: thousands of destinations are ten thousands of lines.
+        let mut line_starts = Vec::with_capacity(1 + text.matches('\n').count());
+        line_starts.push(0);
+        line_starts.extend(text.match_indices('\n').map(|(at, _)| short(at + 1)));
         let mut report = Self {
-            line_starts,
+            line_starts: line_starts.into(),
             torn_lines: BTreeSet::new(),
             torn_header: false,
             found: RefCell::default(),
@@ -77,8 +81,13 @@ impl Report {
     }
 
     fn line(&self, at: usize) -> usize {
-        self.line_starts.partition_point(|start| *start <= at)
+        self.line_starts.partition_point(|start| *start <= short(at))
     }
+}
+
+/// A place in the text. No file is read that is longer, and a longer text would only get wrong line numbers.
+fn short(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// A place in the document that findings can be about.

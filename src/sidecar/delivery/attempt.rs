@@ -15,7 +15,6 @@ use super::outcome::{Failure, Outcome};
 use super::sharing::Shared;
 use super::sink::{Job, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
-use super::stats::DeliveryStats;
 
 /// Jobs up to this many stored bytes are encoded where they are; larger ones would hold up other destinations' turns
 /// on the async worker, and pay for the way to a thread of their own.
@@ -49,27 +48,24 @@ pub(super) async fn prepare(
     Ok(Some((claimed, grant)))
 }
 
-/// Brings a claimed batch to its destination once; not at all, if it may `go` no more when its plan and its bytes are
-/// ready: that takes as long as the disk takes.
+/// Brings a claimed batch to its destination once; not at all, if it may `go` no more when its plan and its bytes (so
+/// many) are ready: that takes as long as the disk takes.
 pub(super) async fn fly(
     common: Arc<Common>,
     sink: Arc<dyn Sink>,
-    stats: Arc<DeliveryStats>,
     claimed: Claimed,
     mut grant: Grant,
     timeout: Duration,
-    go: impl Fn() -> bool,
+    go: impl Fn(u64) -> bool,
 ) -> Landed {
     let Claimed { job, ticket } = claimed;
     let (id, records) = (Arc::clone(&job.id), job.origin.records());
     let planned = sink.needs_plan().then(|| plan(&*ticket));
     let outcome = match encode_planned(&common, &sink, job, planned).await {
         Err(why) => Some(Outcome::Retry { why }),
-        Ok(_) if !go() => None,
+        Ok(encoded) if !go(encoded.body.len() as u64) => None,
         Ok(encoded) => {
-            let bytes = encoded.body.len() as u64;
-            grant.shrink(bytes);
-            stats.sending(bytes);
+            grant.shrink(encoded.body.len() as u64);
             Some(sink.send(&encoded, &id, Instant::now() + timeout).await)
         }
     };

@@ -4,15 +4,15 @@
 //! - A batch is settled only after the sink said [`Outcome::Delivered`]. Nothing is ever given up.
 //! - While it waits, a failed batch lies in the queue and holds neither memory nor a request: a destination that is
 //!   down costs its neighbours nothing but its probes.
-//! - Idle it holds one small future and no timer; what sending needs is allocated when there is something to send.
+//! - Idle it has no task, no future and no timer: it rests in its [`Post`] until it is woken.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{self, Landed};
@@ -24,46 +24,106 @@ use super::source::{BoxError, Claimed, Source};
 use super::stats::{DeliveryStats, State, moment_ms};
 use super::{Common, Settings};
 
-/// What the outside has of a worker: to wake it, to stop it, to watch it.
-#[derive(Debug, Default)]
+/// One destination as the outside has it: to wake it, to stop it, to watch it. Keeps its worker while that rests.
 pub(super) struct Post {
+    place: Mutex<Place>,
     wake: Notify,
     stopping: AtomicBool,
     /// The number of the pace's epoch, for flights that have not sent yet.
     epoch: AtomicU64,
-    pub(super) stats: Arc<DeliveryStats>,
+    pub(super) stats: DeliveryStats,
+}
+
+/// Where the worker is.
+enum Place {
+    /// Here: there is nothing to send, so there is no task.
+    Resting(Worker),
+    /// In its task. `woken` since it last looked for something to send.
+    Working { task: JoinHandle<()>, woken: bool },
+    /// It was told to stop.
+    Ended,
 }
 
 impl Post {
-    pub(super) fn wake(&self) {
-        self.wake.notify_one();
+    pub(super) fn new(worker: Worker) -> Arc<Self> {
+        Arc::new(Self {
+            place: Mutex::new(Place::Resting(worker)),
+            wake: Notify::new(),
+            stopping: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            stats: DeliveryStats::default(),
+        })
     }
 
-    /// No batch is started from now on; those in flight go on.
-    pub(super) fn stop(&self) {
+    /// There may be something to send. Does not wait for it.
+    pub(super) fn wake(self: &Arc<Self>) {
+        let mut place = self.place();
+        match std::mem::replace(&mut *place, Place::Ended) {
+            Place::Resting(worker) => {
+                let runtime = worker.common.runtime.clone();
+                *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))), woken: false };
+            }
+            Place::Working { task, .. } => {
+                *place = Place::Working { task, woken: true };
+                self.wake.notify_one();
+            }
+            Place::Ended => {}
+        }
+    }
+
+    /// No batch is started from now on; those in flight go on. Returns the task to wait for, if there is one.
+    pub(super) fn stop(&self) -> Option<JoinHandle<()>> {
         self.stopping.store(true, Ordering::Release);
-        self.wake();
+        let before = std::mem::replace(&mut *self.place(), Place::Ended);
+        match before {
+            Place::Resting(_) => self.stats.set_state(State::Stopped),
+            Place::Working { task, .. } => {
+                self.wake.notify_one();
+                return Some(task);
+            }
+            Place::Ended => {}
+        }
+        None
+    }
+
+    /// Takes a worker that found nothing to send. Gives it back if it was woken meanwhile.
+    fn rest(&self, worker: Worker) -> Option<Worker> {
+        self.stats.set_in_flight(0);
+        let mut place = self.place();
+        match &mut *place {
+            Place::Working { woken, .. } if *woken => {
+                *woken = false;
+                return Some(worker);
+            }
+            Place::Ended => self.stats.set_state(State::Stopped),
+            _ => {
+                self.stats.set_state(State::Idle);
+                *place = Place::Resting(worker);
+            }
+        }
+        None
     }
 
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // Nothing that can panic runs between two changes of a place.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// One destination's loop.
+/// What a destination is, busy or not.
 pub(super) struct Worker {
     pub(super) id: Arc<str>,
     pub(super) common: Arc<Common>,
-    pub(super) post: Arc<Post>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) queues: Box<[Turn]>,
     /// The queue whose turn it is.
     pub(super) next: usize,
     pub(super) settings: Settings,
     pub(super) pace: Pace,
-    pub(super) rng: SmallRng,
-    /// The moment from which the pace counts.
-    pub(super) began: Instant,
 }
 
 /// A queue, and whether it had nothing when last asked.
@@ -75,8 +135,9 @@ pub(super) struct Turn {
 type Prepared = Result<Option<(Claimed, Grant)>, BoxError>;
 
 /// What is under way while a destination is busy.
-#[derive(Default)]
 struct Busy {
+    post: Arc<Post>,
+    rng: SmallRng,
     flights: JoinSet<(Epoch, Landed)>,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
@@ -90,36 +151,35 @@ enum Event {
 }
 
 impl Worker {
-    /// Runs until told to stop and nothing is in flight.
-    pub(super) async fn run(mut self) {
-        while !self.post.stopping() {
-            // In a box, so that ten thousand idle destinations do not each hold the room for being busy.
-            Box::pin(self.busy()).await;
-            self.post.stats.set_in_flight(0);
-            if self.post.stopping() {
-                break;
-            }
-            self.post.stats.set_state(State::Idle);
-            // A wake-up since `busy` last looked is kept by the Notify.
-            self.post.wake.notified().await;
+    /// Sends until there is nothing to send, or it is told to stop and nothing is in flight. Then it goes to rest.
+    async fn run(mut self, post: Arc<Post>) {
+        loop {
+            self.busy(&post).await;
+            let Some(woken) = post.rest(self) else { return };
+            self = woken;
         }
-        self.post.stats.set_state(State::Stopped);
     }
 
     /// Sends until there is nothing to send and nothing in flight.
-    async fn busy(&mut self) {
-        let mut busy = Busy::default();
-        self.queues.iter_mut().for_each(|turn| turn.dry = false);
+    async fn busy(&mut self, post: &Arc<Post>) {
+        let mut busy = Busy {
+            post: Arc::clone(post),
+            rng: rand::make_rng(),
+            flights: JoinSet::new(),
+            preparing: None,
+            preparing_from: 0,
+        };
+        self.wet();
         loop {
             let verdict = self.pace.verdict(self.now(), busy.flights.len());
-            if self.post.stopping() {
+            if post.stopping() {
                 // A claim in the making is handed back by its drop.
                 busy.preparing = None;
             } else if busy.preparing.is_none() && verdict == Verdict::Start {
                 self.prepare(&mut busy);
             }
             let due = match verdict {
-                Verdict::NotBefore(due) if !self.post.stopping() && self.turn().is_some() => Some(due),
+                Verdict::NotBefore(due) if !post.stopping() && self.turn().is_some() => Some(due),
                 _ => None,
             };
             if busy.flights.is_empty() && busy.preparing.is_none() && due.is_none() {
@@ -128,7 +188,7 @@ impl Worker {
             self.report(&busy, due);
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
-                    self.landed(landed);
+                    self.landed(&mut busy, landed);
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
@@ -145,7 +205,7 @@ impl Worker {
             Some(landed) = busy.flights.join_next() => Event::Landed(landed),
             prepared = ready(&mut busy.preparing) => Event::Prepared(prepared),
             () = self.sleep_until(due) => Event::Due,
-            () = self.post.wake.notified() => Event::Woken,
+            () = busy.post.wake.notified() => Event::Woken,
         }
     }
 
@@ -163,18 +223,23 @@ impl Worker {
             Ok(None) => self.queues[busy.preparing_from].dry = true,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {why}"));
-                self.heard(&Outcome::Retry { why }, self.pace.epoch());
+                self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
             Ok(Some((claimed, grant))) if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start => {
                 let epoch = self.pace.epoch();
-                let post = Arc::clone(&self.post);
-                // Of another epoch: the destination failed meanwhile, and all but one probe waits.
-                let go = move || post.epoch.load(Ordering::Acquire) == epoch.number();
+                let post = Arc::clone(&busy.post);
+                let go = move |bytes| {
+                    // Of another epoch: the destination failed meanwhile, and all but one probe waits.
+                    let go = post.epoch.load(Ordering::Acquire) == epoch.number();
+                    if go {
+                        post.stats.sending(bytes);
+                    }
+                    go
+                };
                 let flight = attempt::fly(
                     Arc::clone(&self.common),
                     Arc::clone(&self.sink),
-                    Arc::clone(&self.post.stats),
                     claimed,
                     grant,
                     self.settings.timeout,
@@ -186,12 +251,12 @@ impl Worker {
         }
     }
 
-    fn landed(&mut self, landed: Result<(Epoch, Landed), tokio::task::JoinError>) {
+    fn landed(&mut self, busy: &mut Busy, landed: Result<(Epoch, Landed), tokio::task::JoinError>) {
         let (epoch, landed) = match landed {
             Ok(landed) => landed,
             Err(panic) => {
                 let why = Failure::Local(format!("the attempt stopped: {panic}"));
-                return self.heard(&Outcome::Retry { why }, self.pace.epoch());
+                return self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
         };
         let Landed { ticket, outcome, records } = landed;
@@ -199,21 +264,21 @@ impl Worker {
         let Some(outcome) = outcome else { return };
         if outcome == Outcome::Delivered {
             ticket.settle();
-            self.post.stats.delivered(records, self.common.clock.wall_ms());
-            self.heard(&outcome, epoch);
+            busy.post.stats.delivered(records, self.common.clock.wall_ms());
+            self.heard(busy, &outcome, epoch);
         } else {
             // First learn to wait, then hand the batch back: its return wakes us.
-            self.heard(&outcome, epoch);
+            self.heard(busy, &outcome, epoch);
             drop(ticket);
         }
     }
 
     /// Takes in an outcome; says so in the log when a destination begins to fail and when it is back.
-    fn heard(&mut self, outcome: &Outcome, epoch: Epoch) {
+    fn heard(&mut self, busy: &mut Busy, outcome: &Outcome, epoch: Epoch) {
         let failed_before = self.pace.failing();
         let now = self.now();
-        self.pace.heard(outcome, epoch, now, &mut self.rng);
-        self.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
+        self.pace.heard(outcome, epoch, now, &mut busy.rng);
+        busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
         match outcome {
             Outcome::Delivered => {
                 if failed_before && !self.pace.failing() {
@@ -221,7 +286,7 @@ impl Worker {
                 }
             }
             Outcome::Throttled { why, .. } | Outcome::Retry { why } => {
-                self.post.stats.failed(outcome);
+                busy.post.stats.failed(outcome);
                 if !failed_before {
                     tracing::warn!(destination = %self.id, %why, "the destination does not take batches; will retry");
                 }
@@ -244,7 +309,7 @@ impl Worker {
     }
 
     fn report(&self, busy: &Busy, due: Option<Duration>) {
-        self.post.stats.set_in_flight(busy.flights.len());
+        busy.post.stats.set_in_flight(busy.flights.len());
         let state = match due {
             Some(due) if busy.flights.is_empty() => {
                 let wait = due.saturating_sub(self.now());
@@ -252,16 +317,16 @@ impl Worker {
             }
             _ => State::Sending,
         };
-        self.post.stats.set_state(state);
+        busy.post.stats.set_state(state);
     }
 
     fn now(&self) -> Duration {
-        Instant::now() - self.began
+        Instant::now() - self.common.began
     }
 
     async fn sleep_until(&self, due: Option<Duration>) {
         match due {
-            Some(due) => tokio::time::sleep_until(self.began + due).await,
+            Some(due) => tokio::time::sleep_until(self.common.began + due).await,
             None => std::future::pending().await,
         }
     }

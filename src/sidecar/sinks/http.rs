@@ -51,11 +51,17 @@ pub struct Tls {
 
 /// One destination's way over HTTP.
 pub struct Http {
-    uri: Uri,
+    endpoint: Endpoint,
     tls: Arc<Tls>,
-    connections_max: usize,
-    /// In a box, since most destinations of a large sidecar are idle.
-    client: OnceLock<Box<Client<Connector, Full<Bytes>>>>,
+    connections_max: u32,
+    /// Made when it is first used, since most destinations of a large sidecar are idle.
+    line: OnceLock<Box<Line>>,
+}
+
+/// What it takes to send.
+struct Line {
+    uri: Uri,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 /// A whole answer, or as much of it as came.
@@ -72,8 +78,8 @@ pub struct Answer {
 impl Http {
     /// A way to `endpoint`, with at most `connections_max` idle connections kept. Does not connect yet.
     #[must_use]
-    pub fn new(endpoint: &Endpoint, tls: Arc<Tls>, connections_max: usize) -> Self {
-        Self { uri: endpoint.uri().clone(), tls, connections_max, client: OnceLock::new() }
+    pub fn new(endpoint: &Endpoint, tls: Arc<Tls>, connections_max: u32) -> Self {
+        Self { endpoint: endpoint.clone(), tls, connections_max, line: OnceLock::new() }
     }
 
     /// Posts `body` once. An answer of any status is an answer.
@@ -81,13 +87,13 @@ impl Http {
     /// # Errors
     /// When no head of an answer came by the deadline. The peer may have had the request or not.
     pub async fn post(&self, headers: HeaderMap, body: Bytes, deadline: Instant) -> Result<Answer, Failure> {
-        let client = self.client()?;
+        let line = self.line()?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = line.uri.clone();
         *request.headers_mut() = headers;
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        let answer = match timeout_at(deadline, client.request(request)).await {
+        let answer = match timeout_at(deadline, line.client.request(request)).await {
             Err(_) => return Err(Failure::Timeout),
             Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(chain(&why))),
             Ok(Err(why)) => return Err(Failure::Broken(chain(&why))),
@@ -98,11 +104,12 @@ impl Http {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    fn client(&self) -> Result<&Client<Connector, Full<Bytes>>, Failure> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
+    fn line(&self) -> Result<&Line, Failure> {
+        if let Some(line) = self.line.get() {
+            return Ok(line);
         }
-        let tls = if self.uri.scheme_str() == Some("https") { self.tls.config()? } else { without_roots() };
+        let uri = self.endpoint.uri();
+        let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { without_roots() };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -112,10 +119,10 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(self.connections_max)
+            .pool_max_idle_per_host(self.connections_max as usize)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(self.client.get_or_init(|| Box::new(client)))
+        Ok(self.line.get_or_init(|| Box::new(Line { uri, client })))
     }
 }
 

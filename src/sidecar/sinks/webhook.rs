@@ -29,31 +29,26 @@ pub struct Webhook {
     http: Http,
     /// The operator's own. A list, not a map: a map takes a kilobyte, and most destinations are idle.
     headers: Box<[(HeaderName, Secret<HeaderValue>)]>,
-    format: Format,
+    gzip: Option<u8>,
     clock: Arc<dyn Clock>,
 }
 
 impl Webhook {
     /// A webhook that keeps at most `connections_max` idle connections. Connects when it first sends.
     #[must_use]
-    pub fn new(config: &WebhookConfig, connections_max: usize, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(config: &WebhookConfig, connections_max: u32, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
         let gzip = match config.compression {
             Compression::Gzip => Some(GZIP_LEVEL),
             Compression::None => None,
         };
-        Self {
-            http: Http::new(&config.url, tls, connections_max),
-            headers: config.headers.clone().into(),
-            format: Format { name: "split-array", gzip },
-            clock,
-        }
+        Self { http: Http::new(&config.url, tls, connections_max), headers: config.headers.clone().into(), gzip, clock }
     }
 
     fn headers(&self, id: &str) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4 + self.headers.len());
         headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.reveal().clone())));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.format.gzip.is_some() {
+        if self.gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         headers.insert(WEBHOOK_ID, HeaderValue::from_str(id).expect("ids are made of [A-Za-z0-9_-]"));
@@ -73,13 +68,13 @@ impl Webhook {
 
 impl Sink for Webhook {
     fn format(&self) -> Format {
-        self.format
+        Format { name: "split-array", gzip: self.gzip }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
-        let mut body = Body::new(self.format.gzip, usize::try_from(job.bytes * JSON_FACTOR).unwrap_or(0));
+        let mut body = Body::new(self.gzip, usize::try_from(job.bytes * JSON_FACTOR).unwrap_or(0));
         let (mut scratch, mut first) = (Vec::new(), true);
         for (n, part) in job.parts.iter().enumerate() {
             let batch = StoredBatch::decode(&part.payload).map_err(|why| refuse(why.to_string()))?;

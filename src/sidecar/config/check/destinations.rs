@@ -1,6 +1,6 @@
 //! Reads `[[destinations]]`: what all have in common, then what their type adds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -34,34 +34,39 @@ const OWN_HEADERS: [&str; 12] = [
     "webhook-timestamp",
 ];
 
-/// The destinations, each with the environments it names; those with mistakes of their own are `None`.
+/// The destinations that have no mistakes of their own, and the environments that any of them names.
 pub(super) fn read(
     root: &Section<'_>,
     outside: &Outside<'_>,
     environments: &Environments<'_>,
     delivery: &DeliveryConfig,
     data_dir: Option<&Path>,
-) -> Vec<(Vec<String>, Option<Destination>)> {
+) -> (Vec<Destination>, HashSet<String>) {
     let sections = root.sections("destinations");
     environments::too_many(root, "destinations", sections.len());
     let mut ids = BTreeMap::new();
     let mut directories = Directories { data_dir: data_dir.map(plain), taken: BTreeMap::new() };
-    let mut destinations = Vec::new();
-    for section in sections.into_iter().take(limits::TABLES_MAX) {
+    let mut destinations = Vec::with_capacity(sections.len().min(limits::TABLES_MAX));
+    let mut routed = HashSet::new();
+    for section in sections.take(limits::TABLES_MAX) {
         let id = values::id(&section);
-        if let Some(id) = &id {
+        if let Some(id) = id {
             environments::unique(section.place(), "a destination", id, &mut ids);
         }
         let subscribed = environments::subscribed(&section, environments);
-        let destination = read_one(section, id, subscribed.clone(), outside, delivery, &mut directories);
-        destinations.push((subscribed, destination));
+        for environment in &subscribed {
+            if !routed.contains(environment) {
+                routed.insert(environment.clone());
+            }
+        }
+        destinations.extend(read_one(section, id, subscribed, outside, delivery, &mut directories));
     }
-    destinations
+    (destinations, routed)
 }
 
 fn read_one(
     section: Section<'_>,
-    id: Option<String>,
+    id: Option<&str>,
     environments: Vec<String>,
     outside: &Outside<'_>,
     delivery: &DeliveryConfig,
@@ -82,7 +87,7 @@ fn read_one(
     fits(&section, concurrency, batch_bytes_max, delivery);
     section.finish();
     Some(Destination {
-        id: id?,
+        id: id?.to_owned(),
         environments,
         concurrency,
         timeout,

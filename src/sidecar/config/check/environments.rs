@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::raw::{Field, Section};
 use super::super::report::Place;
-use super::super::{Destination, Environment, Secret, is_id, limits};
+use super::super::{Environment, Secret, is_id, limits};
 use super::{Outside, values};
 
 /// The environments that were read, with their places.
@@ -12,7 +12,7 @@ pub(super) struct Environments<'r> {
     read: Vec<(Place<'r>, Environment)>,
     /// Every id that the file names, those of environments with other mistakes included: else one mistake would be
     /// reported again by each destination that names the environment.
-    ids: BTreeMap<String, usize>,
+    ids: BTreeMap<&'r str, usize>,
 }
 
 impl Environments<'_> {
@@ -25,39 +25,38 @@ impl Environments<'_> {
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.ids.keys().map(String::as_str)
+        self.ids.keys().copied()
     }
 }
 
 pub(super) fn read<'r>(root: &Section<'r>, outside: &Outside<'_>) -> Environments<'r> {
     let sections = root.sections("environments");
-    if sections.is_empty() {
+    if sections.len() == 0 {
         let message = "there are no environments: every post would be refused as one with an unknown key";
         root.at("environments").misplaced(message, "add [[environments]] with an id and its sdk_keys");
     }
     too_many(root, "environments", sections.len());
     let mut environments = Environments { read: Vec::new(), ids: BTreeMap::new() };
     let mut owners = HashMap::new();
-    for section in sections.into_iter().take(limits::TABLES_MAX) {
+    for section in sections.take(limits::TABLES_MAX) {
         let place = section.place().clone();
         let id = values::id(&section);
-        if let Some(id) = &id {
+        if let Some(id) = id {
             unique(&place, "an environment", id, &mut environments.ids);
         }
         let name = section.get("name").and_then(|field| name(&field));
         let sdk_keys = sdk_keys(&section, outside, &mut owners);
         section.finish();
         if let Some(id) = id {
-            let name = name.unwrap_or_else(|| id.clone());
-            environments.read.push((place, Environment { id, name, sdk_keys }));
+            let name = name.unwrap_or_else(|| id.to_owned());
+            environments.read.push((place, Environment { id: id.to_owned(), name, sdk_keys }));
         }
     }
     environments
 }
 
 /// Warns of environments that no destination reads.
-pub(super) fn unrouted(environments: &Environments<'_>, destinations: &[(Vec<String>, Option<Destination>)]) {
-    let routed: HashSet<&String> = destinations.iter().flat_map(|(subscribed, _)| subscribed).collect();
+pub(super) fn unrouted(environments: &Environments<'_>, routed: &HashSet<String>) {
     for (place, environment) in &environments.read {
         if !routed.contains(&environment.id) {
             let message =
@@ -68,11 +67,11 @@ pub(super) fn unrouted(environments: &Environments<'_>, destinations: &[(Vec<Str
 }
 
 /// Reports an id that was given before, and remembers those that were not.
-pub(super) fn unique(place: &Place<'_>, what: &str, id: &str, seen: &mut BTreeMap<String, usize>) {
+pub(super) fn unique<'r>(place: &Place<'_>, what: &str, id: &'r str, seen: &mut BTreeMap<&'r str, usize>) {
     if let Some(line) = seen.get(id) {
         place.error(format!("{what} {id:?} exists already, in line {line}"), "give each an id of its own");
     } else {
-        seen.insert(id.to_owned(), place.line());
+        seen.insert(id, place.line());
     }
 }
 
@@ -150,7 +149,7 @@ pub(super) fn subscribed(section: &Section<'_>, environments: &Environments<'_>)
         list.place.error("this destination reads no environment", remedy);
     }
     let mut named = HashSet::new();
-    let mut subscribed = Vec::new();
+    let mut subscribed = Vec::with_capacity(fields.len());
     for field in fields {
         let Some(id) = field.text() else { continue };
         if !named.insert(id) {

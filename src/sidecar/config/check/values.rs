@@ -59,7 +59,7 @@ pub(super) fn path(field: &Field<'_>, outside: &Outside<'_>) -> Option<PathBuf> 
 }
 
 /// The id of a table.
-pub(super) fn id(section: &Section<'_>) -> Option<String> {
+pub(super) fn id<'r>(section: &Section<'r>) -> Option<&'r str> {
     let field = section.require("id", "give it a short name of its own, such as id = \"acme-prod\"")?;
     let text = field.text()?;
     if !is_id(text) {
@@ -68,7 +68,7 @@ pub(super) fn id(section: &Section<'_>) -> Option<String> {
         field.place.error(format!("{shown:?} can't be an id"), remedy);
         return None;
     }
-    Some(text.to_owned())
+    Some(text)
 }
 
 /// A value that may be a secret.

@@ -390,7 +390,7 @@ async fn the_shared_budget_bounds_requests_over_all_destinations() {
     for (n, queue) in queues.iter().enumerate() {
         let slow = receiver(|_| Answer::After(SECOND, Outcome::Delivered));
         let sink = Arc::new(Together { inner: slow, together: Arc::clone(&together) });
-        delivery.start(&n.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
+        delivery.start(n.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
     }
     sleep(Duration::from_secs(30)).await;
     // First come, first served: after 90 requests by ten destinations nobody is far behind.
@@ -587,21 +587,35 @@ async fn an_id_runs_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_destination_is_a_small_future() {
-    let (common, queue) = (delivery().common, Script::with_records(0));
-    let worker = super::Worker {
-        id: "d".into(),
-        common,
-        post: Arc::default(),
-        sink: Arc::new(receiver(|_| Answer::Hang)),
-        queues: Box::new([super::Turn { source: Arc::new(queue), dry: false }]),
-        next: 0,
-        settings: settings(),
-        pace: super::Pace::new(4),
-        rng: rand::make_rng(),
-        began: Instant::now(),
+async fn an_idle_destination_has_no_task_before_its_first_record_and_after_its_last() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (delivery, queue) = (delivery(), Script::with_records(0));
+    start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    assert_eq!(tasks(), 0);
+    queue.append(1);
+    assert_eq!(tasks(), 1);
+    sleep(SECOND).await;
+    assert_eq!((queue.settled(), tasks()), (1, 0));
+}
+
+#[test]
+fn an_idle_destination_is_a_small_value() {
+    assert!(size_of::<super::Post>() <= 400, "{} bytes", size_of::<super::Post>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wake_is_lost_by_who_is_going_to_rest() {
+    let (delivery, queue) = (delivery(), Script::with_records(0));
+    start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    // One record at a time, each as soon as the one before it is settled: just when the worker goes to rest.
+    let one_by_one = async {
+        for n in 1..=2_000 {
+            queue.append(1);
+            while queue.settled() < n {
+                tokio::task::yield_now().await;
+            }
+        }
     };
-    let post = size_of::<super::Post>() + size_of::<super::DeliveryStats>();
-    let task = size_of_val(&worker.run());
-    assert!(task + post <= 1024, "a future of {task} bytes, and {post} of counters");
+    tokio::time::timeout(Duration::from_secs(60), one_by_one).await.expect("each record is seen");
+    assert!(delivery.shutdown(Duration::from_secs(20)).await.is_empty());
 }

@@ -114,3 +114,8 @@ fn a_batch_with_fewer_records_than_the_log_says_is_refused() {
     let error = webhook(&config("localhost:1")).encode(&job).unwrap_err();
     assert!(error.to_string().contains("offsets 0..10"), "{error}");
 }
+
+#[test]
+fn an_idle_webhook_is_a_small_value() {
+    assert!(size_of::<Webhook>() <= 88, "{} bytes", size_of::<Webhook>());
+}
