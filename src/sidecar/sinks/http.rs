@@ -47,6 +47,8 @@ type Connector = HttpsConnector<HttpConnector>;
 #[derive(Default)]
 pub struct Tls {
     config: OnceLock<Result<ClientConfig, String>>,
+    /// For plain HTTP: no certificate is ever looked at, so none is loaded.
+    plain: OnceLock<ClientConfig>,
 }
 
 /// One destination's way over HTTP.
@@ -109,7 +111,7 @@ impl Http {
             return Ok(line);
         }
         let uri = self.endpoint.uri();
-        let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { without_roots() };
+        let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { self.tls.plain() };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -133,6 +135,12 @@ impl Tls {
             Err(why) => Err(format!("no trusted certificates: {why}; install ca-certificates or set SSL_CERT_FILE")),
         };
         self.config.get_or_init(load).clone().map_err(Failure::Connect)
+    }
+
+    /// Cheap to clone, as the other: what is large in it is shared.
+    fn plain(&self) -> ClientConfig {
+        let make = || builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        self.plain.get_or_init(make).clone()
     }
 }
 
@@ -167,11 +175,6 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has ciphers for the default TLS versions")
-}
-
-/// For plain HTTP: no certificate is ever looked at, so none is loaded.
-fn without_roots() -> ClientConfig {
-    builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
 
 /// Where a redirect leads, without its path and query: those of webhooks often are the password.
