@@ -548,3 +548,33 @@ fn an_idle_queue_is_two_small_values() {
     let (queue, floor) = (size_of::<Inner>(), size_of::<floor_file::FloorEntry>());
     assert!(queue <= 320 && floor <= 128, "{queue} bytes beside {floor} in the floor");
 }
+
+#[test]
+fn a_large_append_drained_in_small_batches_is_read_about_once() {
+    const PARTS: usize = 24;
+    const PART_BYTES: usize = 256 << 10;
+    let disk = Arc::new(crate::disk::counted::CountedDisk::new(mem()));
+    let log = LogOptions {
+        segment_bytes: 16 << 20,
+        append_bytes_max: 16 << 20,
+        budget_bytes: 256 << 20,
+        tail_cache_bytes: 0,
+        ..LogOptions::small()
+    };
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let queues = Queues::open(shared, Arc::new(ManualClock::at(0)), Path::new("data"), log, QueueOptions::inline());
+    let queues = queues.expect("it opens");
+    let queue = hook(&queues);
+    let part = || crate::Payload { bytes: vec![1; PART_BYTES], records: 2_500 };
+    queues.log().append_wait("acme", (0..PARTS).map(|_| part()).collect()).expect("memory writes");
+    let before = disk.counts();
+    let mut records = 0;
+    let limits = BatchLimits { records_max: 500, bytes_max: u64::MAX };
+    while let Some(batch) = queue.next_batch(limits).expect("memory reads") {
+        records += batch.offsets.end - batch.offsets.start;
+        queue.settle(&batch, Settled::Delivered);
+    }
+    assert_eq!(records, PARTS as u64 * 2_500);
+    let read = (disk.counts() - before).bytes_read;
+    assert!(read <= (PARTS * PART_BYTES) as u64 * 12 / 10, "{read} bytes read");
+}
