@@ -3,7 +3,7 @@
 //! Reads the stream table, one header per sealed segment, and the unsealed segments whole. Every step can be repeated:
 //! a crash during recovery, however often, leaves a directory from which recovery comes to the same end. For that what
 //! was found out is in a durable table before anything that said so goes. Damage to bytes never stops it, nor does a
-//! full disk; a format from the future and an unreadable disk do. Nothing that may be somebody's is deleted: it is set
+//! full disk, nor an index that can't be read; a format from the future and an unreadable segment do. Nothing that may be somebody's is deleted: it is set
 //! aside under another name.
 
 mod tables;
@@ -20,7 +20,7 @@ use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{StreamRow, StreamTable};
-use crate::disk::{File, read_all};
+use crate::disk::{File, is_media_error, read_all};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -148,12 +148,30 @@ impl Opening<'_> {
 
     /// The index header of a sealed segment, if it is good.
     fn sealed(&self, sequence: Sequence) -> Result<Option<IndexHeader>, OpenError> {
-        let path = self.files.path(FileName::Index(sequence));
-        let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
-        let mut bytes = [0; INDEX_HEADER_BYTES];
-        let n = file.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
-        let header = IndexHeader::decode(&bytes[..n]);
+        let header = IndexHeader::decode(&self.index_bytes(sequence, Some(INDEX_HEADER_BYTES))?);
         Ok(header.filter(|header| header.log == self.log_id && header.sequence == sequence))
+    }
+
+    /// The first bytes of an index, or all of them. None where the disk can't read it: it says nothing that its segment
+    /// and the next one's header do not say, so it is as good as torn, and housekeeping writes it anew.
+    fn index_bytes(&self, sequence: Sequence, first: Option<usize>) -> Result<Vec<u8>, OpenError> {
+        let path = self.files.path(FileName::Index(sequence));
+        let read = self.files.disk().open(&path).and_then(|file| match first {
+            None => read_all(&*file),
+            Some(len) => {
+                let mut bytes = vec![0; len];
+                let n = file.read_at(&mut bytes, 0)?;
+                bytes.truncate(n);
+                Ok(bytes)
+            }
+        });
+        match read {
+            Err(e) if is_media_error(&e) => {
+                tracing::warn!(path = %path.display(), error = %e, "an index can't be read: its segment is read instead");
+                Ok(Vec::new())
+            }
+            other => other.map_err(OpenError::io("read", &path)),
+        }
     }
 
     fn take_sealed(&mut self, header: IndexHeader, uncovered: bool) -> Result<(), OpenError> {
@@ -167,9 +185,7 @@ impl Opening<'_> {
             file_bytes = u64::from(end);
         }
         if uncovered {
-            let path = self.files.path(FileName::Index(sequence));
-            let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
-            match SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) {
+            match SegmentIndex::decode(&self.index_bytes(sequence, None)?) {
                 Some(index) => self.raise_from(&index),
                 // Its header is good: the segment is made out again from its frames, all of which were synced.
                 None => return self.recover_to(sequence, class, Some(end)),
