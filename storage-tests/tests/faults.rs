@@ -410,8 +410,8 @@ fn an_index_that_cannot_be_read_while_the_log_runs_is_made_again_from_its_segmen
     }
     session.log().housekeep();
     session.end(End::Kill);
-    assert_eq!(session.open(), Ok(true));
-    session.log().housekeep();
+    // Nothing is read and no housekeeping done before the fault: either would have looked into the index already.
+    session.try_open().expect("a good disk");
     let log = session.log();
     session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(".idx"));
     let mut reader = log.reader(log.stream("a").expect("known"), 0);
