@@ -10,7 +10,7 @@ mod file_name;
 mod files;
 mod frame;
 #[cfg(feature = "fuzzing")]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod index;
 mod inspect;
 mod keeper;

@@ -381,6 +381,59 @@ fn an_unreadable_disk_is_told_at_open_and_harms_nothing() {
     }
 }
 
+/// An index says nothing that its segment does not: one that can't be read costs a scan, not the start and no record.
+#[test]
+fn a_log_opens_over_indexes_that_cannot_be_read_and_reads_the_segments_instead() {
+    for seed in 0..12 {
+        let mut session = session(seed);
+        for step in script() {
+            session.act(&step).expect("a good disk");
+        }
+        session.end(ENDS[seed as usize % 4]);
+        let only = [".idx", "1.idx", "0.idx"][seed as usize % 3];
+        session.disk.inject(Fault::every([OpKind::Read, OpKind::Open][seed as usize / 3 % 2], Failure::Eio).on(only));
+        assert_eq!(session.open(), Ok(true), "seed {seed}: as promised, without the indexes");
+        assert_eq!(session.log().damages(), [], "nothing is lost, so nothing is damage");
+        session.disk.clear_faults();
+        session.goes_on().expect("as promised");
+        session.end(ENDS[seed as usize / 4 % 4]);
+        assert_eq!(session.open(), Ok(true), "seed {seed}: and again, with them");
+        session.goes_on().expect("as promised");
+    }
+}
+
+#[test]
+fn an_index_that_cannot_be_read_while_the_log_runs_is_made_again_from_its_segment() {
+    let mut session = session(5);
+    for _ in 0..4 {
+        acked(&mut session, "a", &[(1500, 2)]);
+    }
+    session.log().housekeep();
+    session.end(End::Kill);
+    // Nothing is read and no housekeeping done before the fault: either would have looked into the index already.
+    session.try_open().expect("a good disk");
+    let log = session.log();
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(".idx"));
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    assert!(matches!(reader.next(), Ok(Some(Item::Frame(frame))) if frame.offsets() == (0..2)));
+    session.model.check_live(session.log()).expect("all is there");
+    assert_eq!(session.log().damages(), []);
+}
+
+/// Rights and handles are not the disk's word about a place: there nothing is to be made of what can't be read.
+#[test]
+fn an_index_that_may_not_be_opened_stops_the_start() {
+    let mut session = session(7);
+    for step in script() {
+        session.act(&step).expect("a good disk");
+    }
+    session.end(End::Kill);
+    session.disk.inject(Fault::every(OpKind::Open, Failure::Os(24)).on(".idx"));
+    assert!(session.try_open().is_err());
+    session.disk.clear_faults();
+    assert_eq!(session.open(), Ok(true));
+}
+
 /// Before: what stayed of a void segment that could not be removed was void only as long as its successor was kept.
 #[test]
 fn a_void_segment_that_could_not_be_removed_outlives_no_header_that_says_so() {

@@ -62,6 +62,7 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     let delivery = read_delivery(&delivery_section);
 
     bounds::ingest(&ingest_section, &ingest);
+    bounds::append(&ingest_section, &ingest);
     bounds::log(&log_section, &log);
     let mut listens = vec![
         (ingest_section.at("listen"), ingest.listen, "[ingest]"),
