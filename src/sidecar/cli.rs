@@ -62,7 +62,10 @@ where
             },
             Command::Demo(args) => show(args.seconds),
             Command::Check(args) => check::run(&args),
-            Command::Lag(args) => code_of(lag::run(args)),
+            Command::Lag(args) => match check::api_address(&args) {
+                Ok(address) => code_of(lag::run(&args, &address)),
+                Err(code) => code,
+            },
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
