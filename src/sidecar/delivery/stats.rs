@@ -128,15 +128,10 @@ impl DeliveryStats {
 
     /// Counts a failure; returns how many there were in a row.
     pub(super) fn failed(&self, outcome: &Outcome, now_ms: u64) -> u64 {
-        let why = match outcome {
-            Outcome::Delivered => return get(&self.failures_in_a_row),
-            Outcome::Throttled { why, .. } => {
-                add(&self.throttled, 1);
-                why
-            }
-            Outcome::Retry { why } => why,
-        };
-        self.asked_to_wait.store(matches!(outcome, Outcome::Throttled { .. }), Ordering::Relaxed);
+        let Some(why) = outcome.failure() else { return get(&self.failures_in_a_row) };
+        let throttled = matches!(outcome, Outcome::Throttled { .. });
+        add(&self.throttled, u64::from(throttled));
+        self.asked_to_wait.store(throttled, Ordering::Relaxed);
         add(&self.failures[class(why)], 1);
         let error = LastError { text: cut(why.to_string()).into_boxed_str(), at_ms: now_ms };
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

@@ -280,13 +280,13 @@ impl Worker {
         let now = self.now();
         self.pace.heard(outcome, epoch, now, &mut busy.rng);
         busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        match outcome {
-            Outcome::Delivered => {
+        match outcome.failure() {
+            None => {
                 if failed_before && !self.pace.failing() {
                     tracing::info!(destination = %self.id, "the destination takes batches again");
                 }
             }
-            Outcome::Throttled { why, .. } | Outcome::Retry { why } => {
+            Some(why) => {
                 busy.post.stats.failed(outcome, self.common.clock.wall_ms());
                 if !failed_before {
                     tracing::warn!(destination = %self.id, %why, "the destination does not take batches; will retry");
