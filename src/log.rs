@@ -80,7 +80,7 @@ type AppendResult = Result<Appended, AppendError>;
 
 /// Why closing met an error. What was acknowledged is safe all the same; the next open recovers the rest.
 #[derive(Debug, thiserror::Error)]
-#[error("the log could not be sealed: {0}; nothing acknowledged is lost, the next open recovers")]
+#[error("the log could not be sealed; nothing acknowledged is lost, the next open recovers")]
 pub struct CloseError(#[from] io::Error);
 
 // === impl Log ===

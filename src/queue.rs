@@ -120,7 +120,7 @@ pub enum QueueError {
         limit: usize,
     },
     /// The queue exists from now on, but a crash may forget it before the next tick that succeeds.
-    #[error("the queue is made, but not durable yet: {0}")]
+    #[error("the queue is made, but not durable yet")]
     NotDurable(#[source] FloorError),
 }
 

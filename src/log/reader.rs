@@ -48,7 +48,7 @@ pub enum Item {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The disk refused to read.
-    #[error("can't read stream {stream} at offset {offset}: {source}")]
+    #[error("can't read stream {stream} at offset {offset}")]
     Io {
         /// The stream's number.
         stream: StreamId,

@@ -130,7 +130,7 @@ impl FloorDamage {
 #[derive(Debug, thiserror::Error)]
 pub enum FloorError {
     /// The disk refused. What was to be written is not durable.
-    #[error("cannot {what} the floor file {path}: {source}")]
+    #[error("cannot {what} the floor file {path}")]
     Io {
         /// What was tried.
         what: &'static str,
