@@ -18,6 +18,7 @@ mod limits;
 mod listing;
 mod open;
 mod options;
+mod pending;
 mod read_cache;
 mod reader;
 mod recovery;
@@ -42,6 +43,7 @@ use damage::Damages;
 use files::Files;
 use keeper::Keeper;
 use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
+use pending::Pending;
 use read_cache::{IndexCache, ReadCache};
 use shared::Shared;
 use stats::Counters;
@@ -52,7 +54,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use writer::{Pending, Writer};
+use writer::Writer;
 
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
 pub const PLANS_STREAM: &str = "!plans";
