@@ -11,6 +11,7 @@ mod files;
 mod frame;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod give_up;
 mod index;
 mod inspect;
 mod keeper;
@@ -19,6 +20,7 @@ mod listing;
 mod open;
 mod options;
 mod read_cache;
+mod read_trouble;
 mod reader;
 mod recovery;
 mod segment;
@@ -29,6 +31,7 @@ mod tail_cache;
 mod writer;
 
 pub use damage::Damage;
+pub use give_up::{GiveUpError, Unreadable, give_up};
 pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect};
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
 pub use reader::{Frame, Item, ReadError, Reader};
@@ -43,6 +46,7 @@ use files::Files;
 use keeper::Keeper;
 use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
 use read_cache::{IndexCache, ReadCache};
+use read_trouble::ReadTrouble;
 use shared::Shared;
 use stats::Counters;
 use std::io;
@@ -131,6 +135,7 @@ impl Log {
             indexes: IndexCache::new(INDEX_CACHE_BYTES),
             read_cache: ReadCache::new(READ_CACHE_BYTES),
             damages: Mutex::new(damages),
+            read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
             _lock: lock,
         });
@@ -340,6 +345,7 @@ impl Log {
             commits: counters.commits.get(),
             segments_reclaimed: counters.segments_reclaimed.get(),
             housekeeping_errors: counters.housekeeping_errors.get(),
+            reads_refused: self.shared.read_trouble.count(),
             damages: self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).count(),
         }
     }
