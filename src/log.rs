@@ -139,6 +139,7 @@ impl Log {
             counters: Counters::default(),
             _lock: lock,
         });
+        shared.learn_state();
         let threads = if inline { Threads::default() } else { Threads::start(&shared) };
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
     }
@@ -270,6 +271,9 @@ impl Log {
     pub fn trim(&self, stream: StreamId, before: u64) {
         if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
             stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
+        }
+        if matches!(self.shared.state(), LogState::Full { .. }) {
+            self.shared.request_housekeeping(); // it may be what there was no room for
         }
     }
 

@@ -343,6 +343,59 @@ fn a_full_disk_is_no_reason_not_to_start() {
     }
 }
 
+/// Before: the log said "serving" until the first append was refused.
+#[test]
+fn a_log_that_opens_on_a_full_or_broken_disk_says_so_before_the_first_append() {
+    for seed in 0..4 {
+        let mut session = session(seed);
+        acked(&mut session, "a", &[(1000, 4)]);
+        session.end(ENDS[seed as usize]);
+        session.disk.set_capacity(0);
+        drop_spares(&session);
+        assert_eq!(session.open(), Ok(true));
+        assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
+        refused(&mut session, "a", &[(10, 1)]);
+        session.disk.clear_faults();
+        session.disk.set_capacity(1 << 40);
+        session.log().housekeep();
+        assert_eq!(session.log().state(), LogState::Serving);
+        session.end(End::Kill);
+
+        drop_spares(&session);
+        session.disk.inject(Fault::every(OpKind::Create, Failure::Eio).on("spare"));
+        session.try_open().expect("it can be read");
+        assert!(matches!(session.log().state(), LogState::ReadOnly { .. }), "{:?}", session.log().state());
+        session.disk.clear_faults();
+        session.log().housekeep();
+        assert_eq!(session.log().state(), LogState::Serving);
+        session.goes_on().expect("as promised");
+    }
+}
+
+/// Takes away the room that was taken ahead, as a neighbour who fills the disk would have.
+fn drop_spares(session: &Session) {
+    let dir = Path::new(DIR);
+    for name in session.disk.list(dir).expect("listed").iter().filter(|name| name.starts_with("spare")) {
+        session.disk.remove(&dir.join(name)).expect("removed");
+    }
+    session.disk.sync_dir(dir).expect("synced");
+}
+
+/// A full log says so when it is opened, and takes appends again as soon as what fills it is trimmed.
+#[test]
+fn a_log_at_its_budget_says_so_at_open_and_serves_again_after_a_trim() {
+    let mut session = session(3);
+    while session.append("a", &[(1500, 2)]).expect("right offsets").is_ok() {}
+    session.end(End::Kill);
+    assert_eq!(session.open(), Ok(true));
+    assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
+    session.trim("a", 0);
+    session.log().housekeep();
+    assert_eq!(session.log().state(), LogState::Serving);
+    acked(&mut session, "a", &[(1500, 2)]);
+    session.goes_on().expect("as promised");
+}
+
 #[test]
 fn a_failed_read_is_an_error_that_skips_nothing() {
     let mut session = session(5);
