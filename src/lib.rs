@@ -84,9 +84,9 @@ pub mod fuzzing {
 }
 
 pub use log::{
-    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, Inspected, Item, Log, LogOptions, LogState,
-    LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream, SegmentReport,
-    StreamStats, SyncedMark, Tail, inspect,
+    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, GiveUpError, Inspected, Item, Log, LogOptions,
+    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream,
+    SegmentReport, StreamStats, SyncedMark, Tail, Unreadable, give_up, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{

@@ -11,6 +11,7 @@ use super::limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, STREAM_NAME_BYTES_MAX}
 use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
 use super::pending::Pending;
 use super::read_cache::{IndexCache, ReadCache};
+use super::read_trouble::ReadTrouble;
 use super::segment::Class;
 use super::stats::{Counters, LogState};
 use super::writer::Writer;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(super) indexes: IndexCache,
     pub(super) read_cache: ReadCache,
     pub(super) damages: Mutex<Damages>,
+    pub(super) read_trouble: ReadTrouble,
     pub(super) counters: Counters,
     pub(super) _lock: Box<dyn Lock>,
 }
