@@ -63,6 +63,10 @@ pub(super) struct Waiting {
     pub(super) appends: VecDeque<Pending>,
     pub(super) bytes: usize,
     pub(super) closed: bool,
+    /// The writer sleeps. Whoever wakes it takes this back: waking costs a system call even where nobody sleeps.
+    writer_sleeps: bool,
+    /// Appends that sleep until the queue has room.
+    blocked: usize,
 }
 
 // === impl Shared ===
@@ -118,7 +122,11 @@ impl Shared {
         while bounded && !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > limit {
             match on_full {
                 OnFull::Refuse => return Err(AppendError::Busy { queued: waiting.bytes, limit }),
-                OnFull::Wait => waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                OnFull::Wait => {
+                    waiting.blocked += 1;
+                    waiting = self.roomy.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                    waiting.blocked -= 1;
+                }
             }
         }
         if waiting.closed {
@@ -126,15 +134,22 @@ impl Shared {
         }
         waiting.bytes += bytes;
         waiting.appends.push_back(append);
+        let wake = std::mem::take(&mut waiting.writer_sleeps);
         drop(waiting);
-        self.arrived.notify_one();
+        if wake {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
     /// Blocks until something waits; `false` when the log is closing.
     pub(super) fn wait_for_appends(&self) -> bool {
-        let idle = |waiting: &mut Waiting| waiting.appends.is_empty() && !waiting.closed;
-        let waiting = self.arrived.wait_while(self.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
+        while waiting.appends.is_empty() && !waiting.closed {
+            waiting.writer_sleeps = true;
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.writer_sleeps = false;
         !waiting.closed
     }
 
@@ -165,8 +180,11 @@ impl Shared {
             batch.extend(waiting.appends.pop_front());
         }
         waiting.bytes -= bytes;
+        let blocked = waiting.blocked > 0;
         drop(waiting);
-        self.roomy.notify_all();
+        if blocked {
+            self.roomy.notify_all();
+        }
         batch
     }
 
