@@ -21,8 +21,11 @@ use crate::impression::{EnvironmentLabel, StoredBatch, write_split_objects};
 /// The header that names the batch, after Standard Webhooks.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
-/// JSON is about this many times as long as the stored form.
-const JSON_FACTOR: u64 = 3;
+/// What an object has beside the record's own text: names, environment, machine, SDK.
+const OBJECT_BYTES: u64 = 260;
+
+/// The most that is taken ahead for the plain text of what is compressed: about that of one frame.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// One customer's webhook.
 pub struct Webhook {
@@ -74,8 +77,11 @@ impl Sink for Webhook {
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
-        let mut body = Body::new(self.gzip, usize::try_from(job.bytes * JSON_FACTOR).unwrap_or(0));
-        let (mut scratch, mut first) = (Vec::new(), true);
+        // Near enough that nothing grows by doubling, which would copy it and leave up to half of it unused.
+        let plain_bytes = usize::try_from(job.bytes + job.origin.records() * OBJECT_BYTES).unwrap_or(0);
+        let mut body = Body::new(self.gzip, plain_bytes);
+        let scratch_bytes = if self.gzip.is_some() { plain_bytes.min(SCRATCH_BYTES_MAX) } else { 0 };
+        let (mut scratch, mut first) = (Vec::with_capacity(scratch_bytes), true);
         let mut opening: &[u8] = b"[";
         for run in job.runs() {
             let batch = StoredBatch::decode(run.payload).map_err(|why| refuse(why.to_string()))?;
