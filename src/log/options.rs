@@ -174,7 +174,7 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             append_bytes_max: 96 << 20,
             queue_bytes_max: 64 << 20,
-            tail_cache_bytes: 64 << 20,
+            tail_cache_bytes: 32 << 20,
             replay_window: Duration::from_secs(24 * 3600),
             budget_bytes: 64 << 30,
             reserve_segments: 2,

@@ -65,8 +65,9 @@ pub(super) const BUDGET_PERCENT: Bound<u8> = Bound { default: 80, least: 1, most
 /// How long delivered records are kept to be sent again.
 pub(super) const REPLAY_WINDOW: Bound<Duration> = Bound { default: hours(24), least: secs(0), most: hours(365 * 24) };
 
-/// What was just appended, one copy for all destinations; a destination that keeps up never reads the disk.
-pub(super) const TAIL_CACHE_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 64 * GIB };
+/// What was just appended and is not delivered yet, one copy for all destinations; a destination that keeps up never
+/// reads the disk. 600,000 impressions: seconds of any common load, since what is delivered takes no room.
+pub(super) const TAIL_CACHE_BYTES: Bound<u64> = Bound { default: 32 * MIB, least: MIB, most: 64 * GIB };
 
 /// Batches being encoded and sent, over all destinations.
 pub(super) const BATCH_MEMORY_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 64 * GIB };
