@@ -13,6 +13,8 @@ mod codec;
 mod cursor;
 mod cursor_store;
 mod floor_file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hint;
 mod lag;
 mod limits;
@@ -118,7 +120,7 @@ pub enum QueueError {
         limit: usize,
     },
     /// The queue exists from now on, but a crash may forget it before the next tick that succeeds.
-    #[error("the queue is made, but not durable yet: {0}")]
+    #[error("the queue is made, but not durable yet")]
     NotDurable(#[source] FloorError),
 }
 
