@@ -19,6 +19,7 @@ mod limits;
 mod listing;
 mod open;
 mod options;
+mod pending;
 mod read_cache;
 mod read_trouble;
 mod reader;
@@ -45,6 +46,7 @@ use damage::Damages;
 use files::Files;
 use keeper::Keeper;
 use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
+use pending::Pending;
 use read_cache::{IndexCache, ReadCache};
 use read_trouble::ReadTrouble;
 use shared::Shared;
@@ -56,7 +58,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use writer::{Pending, Writer};
+use writer::Writer;
 
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
 pub const PLANS_STREAM: &str = "!plans";
@@ -84,7 +86,7 @@ type AppendResult = Result<Appended, AppendError>;
 
 /// Why closing met an error. What was acknowledged is safe all the same; the next open recovers the rest.
 #[derive(Debug, thiserror::Error)]
-#[error("the log could not be sealed: {0}; nothing acknowledged is lost, the next open recovers")]
+#[error("the log could not be sealed; nothing acknowledged is lost, the next open recovers")]
 pub struct CloseError(#[from] io::Error);
 
 // === impl Log ===

@@ -149,7 +149,7 @@ pub enum OpenError {
         version: u32,
     },
     /// The disk refused an operation.
-    #[error("{}: can't {what}: {source}", path.display())]
+    #[error("{}: can't {what}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,

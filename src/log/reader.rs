@@ -48,7 +48,7 @@ pub enum Item {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The disk refused to read.
-    #[error("can't read stream {stream} at offset {offset}{}: {source}", located(place.as_ref()))]
+    #[error("can't read stream {stream} at offset {offset}{}", located(place.as_ref()))]
     Io {
         /// The stream's number.
         stream: StreamId,

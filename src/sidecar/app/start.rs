@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use forebay::clock::{Clock, SystemClock};
@@ -34,13 +34,8 @@ use crate::sinks::webhook::Webhook;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory, or what is in it.
-    #[error("can't open the data directory {}", dir.display())]
-    Data {
-        /// The directory.
-        dir: PathBuf,
-        /// What is wrong with it.
-        source: forebay::OpenQueuesError,
-    },
+    #[error("can't open the data directory")]
+    Data(#[from] forebay::OpenQueuesError),
     /// A queue.
     #[error("can't open the queue of destination {destination}")]
     Queue {
@@ -131,8 +126,8 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
     let Ground { config, disk, clock } = ground;
     let dir = &config.data_dir;
     let options = log_options(config, budget_bytes(config, &**disk));
-    Queues::open(Arc::clone(disk) as Arc<dyn Disk>, Arc::clone(clock), dir, options, QueueOptions::default())
-        .map_err(|source| StartError::Data { dir: dir.clone(), source })
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    Ok(Queues::open(disk, Arc::clone(clock), dir, options, QueueOptions::default())?)
 }
 
 /// A start after a crash looks like any other, save for this line.

@@ -1,6 +1,7 @@
 //! What came of one attempt to deliver a batch. The sink says it; the worker obeys it. Pure.
 //!
-//! Nothing here gives a record up: whatever is not [`Outcome::Delivered`] waits and is sent again under the same id.
+//! Only a record that the destination rejects by itself is ever taken out of its way, and then it is kept as a dead
+//! letter; whatever else is not [`Outcome::Delivered`] waits and is sent again under the same id.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +23,80 @@ pub enum Outcome {
         /// What happened.
         why: Failure,
     },
+    /// The request is larger than the destination takes. It has taken nothing of it.
+    TooLarge {
+        /// What it answered.
+        why: Failure,
+    },
+    /// The destination rejects the batch for what is in it, without saying which records. It has taken nothing of it.
+    Rejected {
+        /// What it answered.
+        why: Failure,
+    },
+    /// Some records are apart from the rest.
+    Partial(Partial),
+    /// The destination refuses whatever is sent: credentials, address, permission. No fault of the records.
+    Refused {
+        /// What it answered.
+        why: Failure,
+    },
+}
+
+/// An answer that tells records apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// Records that the destination never takes, in the order of their offsets.
+    pub rejected: Vec<RejectedRecord>,
+    /// Records that may not be sent before some time has passed, in the order of their offsets; none of them is among
+    /// the rejected.
+    pub held: Vec<HeldRecord>,
+    /// What became of all others.
+    pub rest: Rest,
+    /// What it answered.
+    pub why: Failure,
+}
+
+/// A record that its destination never takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// Its offset in the stream.
+    pub offset: u64,
+    /// Why, in words for people; bounded by the sink.
+    pub reason: String,
+}
+
+/// A record that its destination does not take yet, while it takes others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// Its offset in the stream.
+    pub offset: u64,
+    /// Counted from now.
+    pub wait: Duration,
+}
+
+/// What became of the records that an answer did not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// The destination has them.
+    Delivered,
+    /// It took nothing; they can be sent again at once.
+    Again,
+}
+
+impl Outcome {
+    /// Why it was not, or not wholly, delivered.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Outcome::Delivered => None,
+            Outcome::Partial(Partial { why, .. }) => Some(why),
+            Outcome::Throttled { why, .. }
+            | Outcome::Retry { why }
+            | Outcome::TooLarge { why }
+            | Outcome::Rejected { why }
+            | Outcome::Refused { why } => Some(why),
+        }
+    }
 }
 
 /// Why an attempt did not deliver.

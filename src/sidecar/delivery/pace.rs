@@ -86,7 +86,11 @@ impl Pace {
                 return;
             }
             Outcome::Throttled { retry_after, .. } => *retry_after,
-            Outcome::Retry { .. } => None,
+            Outcome::Retry { .. }
+            | Outcome::TooLarge { .. }
+            | Outcome::Rejected { .. }
+            | Outcome::Partial(_)
+            | Outcome::Refused { .. } => None,
         };
         let floor = retry_after.unwrap_or(Duration::ZERO);
         // The rest of a volley that failed already moves the floor, and nothing else.

@@ -48,6 +48,7 @@ impl Source for Queued {
             origin: Origin { log: self.log, stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
             parts: slices.into_iter().map(part).collect(),
+            except: Arc::default(),
             bytes: batch.bytes,
         };
         Ok(Some(Claimed { job, ticket }))

@@ -27,6 +27,7 @@ struct Table {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     origin: Origin,
+    except: Arc<[u64]>,
     format: Format,
     environment: Arc<Environment>,
 }
@@ -69,7 +70,12 @@ impl Sharing {
     }
 
     fn cell(&self, format: Format, job: &Job) -> Arc<Cell> {
-        let key = Key { origin: job.origin.clone(), format, environment: Arc::clone(&job.environment) };
+        let key = Key {
+            origin: job.origin.clone(),
+            except: Arc::clone(&job.except),
+            format,
+            environment: Arc::clone(&job.environment),
+        };
         // A panic under this lock could at most leave an entry too many.
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = table.cells.get(&key).and_then(Weak::upgrade) {
@@ -121,7 +127,7 @@ mod tests {
             if self.fails {
                 return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
             }
-            Ok(Encoded { origin: job.origin.clone(), body: Bytes::from_static(b"x") })
+            Ok(Encoded::whole(job, Bytes::from_static(b"x")))
         }
 
         fn send<'a>(&'a self, _: &'a Encoded, _: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
@@ -139,6 +145,7 @@ mod tests {
             origin: Origin { log: LogId(7), stream: StreamId(1), offsets },
             environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
             parts: Vec::new(),
+            except: Arc::default(),
             bytes: 1,
         }
     }

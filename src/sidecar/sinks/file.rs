@@ -73,16 +73,16 @@ impl Sink for FileSink {
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
         let prefix = record_id::prefix(&job.origin);
         let mut lines = Vec::with_capacity(usize::try_from(job.bytes * LINE_FACTOR).unwrap_or(0));
-        let mut offset = job.origin.offsets.start;
-        for part in &job.parts {
-            let batch = StoredBatch::decode(&part.payload).map_err(|why| refuse(why.to_string()))?;
-            write_json_lines(&batch, part.skip, part.take, &environment, &mut lines, |_, out| {
+        for run in job.runs() {
+            let mut offset = run.first;
+            let batch = StoredBatch::decode(run.payload).map_err(|why| refuse(why.to_string()))?;
+            write_json_lines(&batch, run.skip, run.take, &environment, &mut lines, |_, out| {
                 record_id::write(&prefix, offset, out);
                 offset += 1;
             })
             .map_err(|why| refuse(why.to_string()))?;
         }
-        Ok(Encoded { origin: job.origin.clone(), body: Bytes::from(lines) })
+        Ok(Encoded::whole(job, Bytes::from(lines)))
     }
 
     /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long: only then may

@@ -24,6 +24,7 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
         });
     }
     Job {
+        except: Arc::default(),
         id: format!("batch-{}-{}", offsets.start, offsets.end).into(),
         bytes: parts.iter().map(|part| part.payload.len() as u64).sum(),
         origin: Origin { log: LogId(77), stream: StreamId(3), offsets },

@@ -76,21 +76,22 @@ impl Sink for Webhook {
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
         let mut body = Body::new(self.gzip, usize::try_from(job.bytes * JSON_FACTOR).unwrap_or(0));
         let (mut scratch, mut first) = (Vec::new(), true);
-        for (n, part) in job.parts.iter().enumerate() {
-            let batch = StoredBatch::decode(&part.payload).map_err(|why| refuse(why.to_string()))?;
+        let mut opening: &[u8] = b"[";
+        for run in job.runs() {
+            let batch = StoredBatch::decode(run.payload).map_err(|why| refuse(why.to_string()))?;
             body.append(&mut scratch, |out| {
-                if n == 0 {
-                    out.push(b'[');
-                }
-                write_split_objects(&batch, part.skip, part.take, &environment, out, &mut first)?;
-                if n + 1 == job.parts.len() {
-                    out.push(b']');
-                }
-                Ok(())
+                out.extend_from_slice(std::mem::take(&mut opening));
+                write_split_objects(&batch, run.skip, run.take, &environment, out, &mut first)
             })
-            .map_err(|why: crate::impression::EncodeError| refuse(why.to_string()))?;
+            .map_err(|why| refuse(why.to_string()))?;
         }
-        Ok(Encoded { origin: job.origin.clone(), body: body.finish() })
+        let close = |out: &mut Vec<u8>| {
+            out.extend_from_slice(opening);
+            out.push(b']');
+            Ok::<_, EncodeError>(())
+        };
+        body.append(&mut scratch, close)?;
+        Ok(Encoded::whole(job, body.finish()))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {

@@ -102,6 +102,7 @@ impl Source for Script {
                 origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
                 environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
                 parts: Vec::new(),
+                except: Arc::default(),
                 bytes: 1000,
             },
             ticket: Box::new(ScriptTicket { script: self.clone(), offsets: Some(offsets) }),
@@ -224,7 +225,7 @@ impl Sink for Receiver {
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        Ok(Encoded { origin: job.origin.clone(), body: Bytes::from_static(&[b'x'; 100]) })
+        Ok(Encoded::whole(job, Bytes::from_static(&[b'x'; 100])))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {

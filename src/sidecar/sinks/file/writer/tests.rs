@@ -139,7 +139,12 @@ fn line(offset: u64) -> String {
 
 fn batch(offsets: Range<u64>) -> Encoded {
     let body: String = offsets.clone().map(line).collect();
-    Encoded { origin: Origin { log: LogId(77), stream: StreamId(3), offsets }, body: Bytes::from(body) }
+    Encoded {
+        origin: Origin { log: LogId(77), stream: StreamId(3), offsets },
+        except: Arc::default(),
+        rejected: Vec::new(),
+        body: Bytes::from(body),
+    }
 }
 
 /// Every file's text, by name.
