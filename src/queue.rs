@@ -13,6 +13,8 @@ mod codec;
 mod cursor;
 mod cursor_store;
 mod floor_file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hint;
 mod lag;
 mod limits;

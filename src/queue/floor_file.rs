@@ -17,6 +17,8 @@
 //! Does not know which segment may go; see [`Queues::tick`](super::set::Queues::tick).
 
 mod entry;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod layout;
 mod load;
 mod page;

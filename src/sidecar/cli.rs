@@ -43,7 +43,7 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
-    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing
+    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
 }

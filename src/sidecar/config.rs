@@ -32,6 +32,7 @@ pub use check::{Outside, check};
 pub use endpoint::{Endpoint, EndpointError};
 pub use files::{FileContent, Ground};
 pub use finding::{Finding, Severity, any_error, render, tally};
+pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
@@ -88,6 +89,14 @@ pub struct IngestConfig {
     pub memory_bytes_max: u64,
     /// What may wait for the log's next sync.
     pub queue_bytes_max: u64,
+}
+
+impl IngestConfig {
+    /// The most bytes that the log must take in one append: the worst that may be stored of one body.
+    #[must_use]
+    pub fn append_bytes_max(&self) -> u64 {
+        limits::append_bytes(self.body_bytes_max)
+    }
 }
 
 impl Default for IngestConfig {

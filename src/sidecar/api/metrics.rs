@@ -256,6 +256,11 @@ fn storage(page: &mut Exposition, reading: &LogReading) {
         ("forebay_log_commits_total", "Commits: each is one write and one sync for all that waited.", log.commits),
         ("forebay_log_segments_reclaimed_total", "Segments taken away.", log.segments_reclaimed),
         ("forebay_log_damages_total", "Damaged places met.", log.damages),
+        (
+            "forebay_log_reads_refused_total",
+            "Reads of acknowledged records that the disk refused. Who needs them waits.",
+            log.reads_refused,
+        ),
         ("forebay_log_housekeeping_errors_total", "Rounds of housekeeping that met an error.", log.housekeeping_errors),
         ("forebay_floor_writes_total", "Ticks of the floor that wrote something.", reading.floor_writes),
         ("forebay_sled_resets_total", "How often the sled index was set aside and made anew.", reading.sled_resets),

@@ -56,6 +56,23 @@ pub enum LogCommand {
     Verify(LogDir),
     /// Writes the records that can be read to the standard output, as lines of JSON
     Dump(DumpArgs),
+    /// Names the places that the disk won't read, and with --lose gives up what lies there
+    ///
+    /// Records that can't be read are never skipped: who needs them waits and tries again. When the disk will not
+    /// come back, this is how to go on without them. The sidecar must not be running for --lose.
+    GiveUp(GiveUpArgs),
+}
+
+/// Of `log give-up`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct GiveUpArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub place: LogDir,
+
+    /// Overwrite these places with zeros: the next start counts the records there as lost, and delivers the rest
+    #[arg(long)]
+    pub lose: bool,
 }
 
 /// A data directory.
@@ -154,6 +171,9 @@ mod tests {
         assert_eq!(log("log dump d"), LogCommand::Dump(all.clone()));
         let some = DumpArgs { stream: Some("!rejects/prod".to_owned()), from: 5, limit: Some(2), ..all };
         assert_eq!(log("log dump d --stream !rejects/prod --from 5 --limit 2"), LogCommand::Dump(some));
+        let give_up = |lose| LogCommand::GiveUp(GiveUpArgs { place: dir("d"), lose });
+        assert_eq!(log("log give-up d"), give_up(false));
+        assert_eq!(log("log give-up d --lose"), give_up(true));
         assert!(parse("log verify").is_err());
     }
 }

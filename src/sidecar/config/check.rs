@@ -75,6 +75,7 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     let delivery = read_delivery(&delivery_section);
 
     bounds::ingest(&ingest_section, &ingest);
+    bounds::append(&ingest_section, &ingest);
     bounds::log(&log_section, &log);
     ground::budget(&log_section, &log, room);
     let mut listens = vec![

@@ -395,6 +395,14 @@ fn bounds_that_cannot_stand_together_are_refused() {
         "ingest.memory_bytes_max: memory_bytes_max is 32MiB, so",
     );
     assert_only(&with("[ingest]\nbody_bytes_max = \"100MiB\""), "ingest.body_bytes_max: queue_bytes_max is 64MiB, so");
+    let large = |body: &str| {
+        with(&format!("[ingest]\nbody_bytes_max = \"{body}\"\nmemory_bytes_max = \"2GiB\"\nqueue_bytes_max = \"2GiB\""))
+    };
+    assert_only(
+        &large("253MiB"),
+        "ingest.body_bytes_max: of a body of 253MiB up to 514MiB may have to be stored, and the log takes 512MiB at once",
+    );
+    assert_eq!(messages(&large("252MiB")), Vec::<String>::new());
     assert_only(
         &with("[log]\nbudget_bytes = \"200MiB\""),
         "log.budget_bytes: the budget of 200MiB does not hold 4 segments",
