@@ -24,6 +24,7 @@ mod reading;
 mod recover;
 mod set;
 mod sled_store;
+mod split;
 mod store_keeper;
 mod window;
 
@@ -35,6 +36,7 @@ pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use set::{CloseQueuesError, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
+pub use split::{Halved, SplitError};
 
 use crate::clock::Clock;
 use crate::disk::Lock;
@@ -93,6 +95,14 @@ pub struct Slice {
     pub frame: Arc<Frame>,
     /// The offsets of the records that belong to the batch.
     pub offsets: Range<u64>,
+}
+
+impl Slice {
+    /// The part of it that lies within these offsets.
+    fn within(&self, offsets: &Range<u64>) -> Option<Self> {
+        let cut = self.offsets.start.max(offsets.start)..self.offsets.end.min(offsets.end);
+        (!cut.is_empty()).then(|| Self { frame: Arc::clone(&self.frame), offsets: cut })
+    }
 }
 
 /// Why a queue could not be made, or a batch not be had.
@@ -250,7 +260,13 @@ impl Queue {
     /// many queues share appends. Do not send before.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
-        if queue.window().plan_of(&batch.offsets).is_some() {
+        let window = queue.window();
+        let (plan, failed_split) = (window.plan_of(&batch.offsets), window.failed_split(&batch.offsets));
+        drop(window);
+        if let Some(at) = failed_split {
+            return done(Err(PlanError::SplitFailed { at }));
+        }
+        if plan.is_some() {
             return done(Ok(()));
         }
         let stream = queue.stream_id().expect("a batch is of a stream that exists");
