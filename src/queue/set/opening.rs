@@ -2,7 +2,8 @@
 //!
 //! Each step reads one of them and makes the queues of it. Nothing here refuses a set for damage to bytes.
 
-use super::{Index, OpenQueuesError, QueueOptions, QueuesStats};
+use super::index::Index;
+use super::{OpenQueuesError, QueueOptions, QueuesStats};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::queue::balance::Books;
