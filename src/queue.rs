@@ -9,6 +9,7 @@
 //! come again unchanged until they are settled; the balance closes.
 
 mod balance;
+mod claim;
 mod codec;
 mod cursor;
 mod cursor_store;
@@ -25,7 +26,9 @@ mod planner;
 mod reading;
 mod recover;
 mod set;
+mod settle;
 mod sled_store;
+mod split;
 mod store_keeper;
 mod window;
 
@@ -37,16 +40,16 @@ pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use set::{CloseQueuesError, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
+pub use split::{Halved, SplitError};
 
 use crate::clock::Clock;
 use crate::disk::Lock;
 use crate::{Frame, Log, LogId, PLANS_STREAM, ReadError, StreamId};
 use balance::End;
 use floor_file::EntryId;
-use marks::{Mark, Marks};
 use plan::PlanRecord;
 use planner::Planner;
-use reading::{Gathered, Reading};
+use reading::Reading;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -95,6 +98,14 @@ pub struct Slice {
     pub frame: Arc<Frame>,
     /// The offsets of the records that belong to the batch.
     pub offsets: Range<u64>,
+}
+
+impl Slice {
+    /// The part of it that lies within these offsets.
+    fn within(&self, offsets: &Range<u64>) -> Option<Self> {
+        let cut = self.offsets.start.max(offsets.start)..self.offsets.end.min(offsets.end);
+        (!cut.is_empty()).then(|| Self { frame: Arc::clone(&self.frame), offsets: cut })
+    }
 }
 
 /// Why a queue could not be made, or a batch not be had.
@@ -187,72 +198,18 @@ impl Queue {
         Arc::clone(&self.inner.stream)
     }
 
-    /// Claims the next records: first batches that were planned before a crash or given back, with the same boundaries
-    /// whatever `limits` says, then fresh ones. `None` when nothing waits, or when so many batches are open that one
-    /// must be settled first. May read the disk; see [`ready_in_memory`](Self::ready_in_memory).
-    ///
-    /// Records that damage took are settled as lost here, and a batch ends before them.
-    ///
-    /// # Errors
-    /// When the log cannot be read. Nothing is claimed then.
-    pub fn next_batch(&self, limits: BatchLimits) -> Result<Option<Batch>, QueueError> {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return Ok(None) };
-        let mut reading = lock(&queue.reading);
-        loop {
-            let tail = queue.context.log.durable(stream).offset;
-            let offer = queue.window().offer(tail);
-            let (range, plan, again) = match offer {
-                Offer::Again { offsets, plan } => (offsets, plan, true),
-                Offer::Fresh(offsets) => (offsets, None, false),
-                Offer::Nothing | Offer::Full => {
-                    reading.rest();
-                    return Ok(None);
-                }
-            };
-            let limits = if again { BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX } } else { limits };
-            let gathered = reading.gather(&queue.context, stream, range.clone(), limits)?;
-            if let Some(hole) = &gathered.hole {
-                let bytes = queue.total_at(stream, hole.start)?..queue.total_at(stream, hole.end)?;
-                let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
-                let mut window = queue.window();
-                if again {
-                    // It cannot be sent as it stood: an id never stands for fewer records than it did.
-                    window.dissolve(&range, |offset| queue.total_at(stream, offset).ok());
-                }
-                let lost = window.settle(hole.clone(), Settled::Lost, bytes_at);
-                drop(window);
-                queue.dirty.store(true, Ordering::Release);
-                tracing::error!(
-                    destination = self.destination(),
-                    stream = self.stream(),
-                    ?hole,
-                    records = lost.records,
-                    "records are lost to damage and will not be delivered"
-                );
-                if again {
-                    continue;
-                }
-            }
-            if gathered.slices.is_empty() {
-                match gathered.hole {
-                    Some(_) => continue,
-                    None => return Ok(None),
-                }
-            }
-            if let Some(batch) = queue.claim(stream, gathered, plan) {
-                return Ok(Some(batch));
-            }
-            // Somebody settled a part of it meanwhile.
-        }
-    }
-
     /// Makes the batch's boundaries durable: after a crash the same records come again under the same id. `done` runs
     /// when they are, on the log's writer thread, and must not block; at once where they are durable already. Plans of
     /// many queues share appends. Do not send before.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
-        if queue.window().plan_of(&batch.offsets).is_some() {
+        let window = queue.window();
+        let (plan, failed_split) = (window.plan_of(&batch.offsets), window.failed_split(&batch.offsets));
+        drop(window);
+        if let Some(at) = failed_split {
+            return done(Err(PlanError::SplitFailed { at }));
+        }
+        if plan.is_some() {
             return done(Ok(()));
         }
         let stream = queue.stream_id().expect("a batch is of a stream that exists");
@@ -267,33 +224,6 @@ impl Queue {
             }));
         };
         self.inner.context.planner.submit(record, tail, Box::new(planned));
-    }
-
-    /// Settles all of the batch that is not settled yet.
-    pub fn settle(&self, batch: &Batch, as_: Settled) {
-        self.settle_range(batch.offsets.clone(), as_);
-    }
-
-    /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is
-    /// handed out is always settled, without reading. Elsewhere (a purge) the log is asked for its bytes, and a part
-    /// is left as it is if that fails or if there are 256 ranges and open batches already.
-    ///
-    /// Durable after the next tick; a crash before it sends these records again.
-    pub fn settle_range(&self, offsets: Range<u64>, as_: Settled) -> u64 {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return 0 };
-        let tail = queue.context.log.durable(stream).offset;
-        let offsets = offsets.start..offsets.end.min(tail);
-        let mut window = queue.window();
-        let was_full = !window.has_room();
-        let settled = window.settle(offsets, as_, |offset| queue.total_at(stream, offset).ok());
-        let has_room = window.has_room();
-        drop(window);
-        queue.dirty.store(true, Ordering::Release);
-        if was_full && has_room {
-            queue.wake();
-        }
-        settled.records
     }
 
     /// Gives a batch back unsettled: [`next_batch`](Self::next_batch) will hand out the same boundaries, and so the
@@ -406,26 +336,6 @@ impl Inner {
     fn plan_record(&self, stream_id: StreamId, offsets: Range<u64>, revision: u32) -> PlanRecord {
         let (destination, incarnation) = (Arc::clone(&self.destination), self.incarnation);
         PlanRecord { destination, incarnation, stream_id, offsets, revision }
-    }
-
-    /// Enters what was read into the window. `None` when the window changed since it made the offer.
-    fn claim(&self, stream: StreamId, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
-        let slices = gathered.slices;
-        let offsets = slices.first()?.offsets.start..slices.last()?.offsets.end;
-        let marks = Marks::new(slices.iter().map(|slice| Mark {
-            first: slice.frame.first,
-            records: slice.frame.records,
-            bytes: u32::try_from(slice.frame.payload().len()).expect("the log's appends are below 4 GiB"),
-            bytes_before: slice.frame.bytes_before,
-            ingest_ms: slice.frame.ingest_ms,
-        }));
-        if !self.window().claim(offsets.clone(), marks) {
-            return None;
-        }
-        let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);
-        let record = self.plan_record(stream, offsets.clone(), settings_revision);
-        let id = plan::batch_id(self.context.log_id, &record);
-        Some(Batch { id, offsets, slices, bytes: gathered.bytes, settings_revision, planned: plan.is_some() })
     }
 
     /// The stream's running total at `offset`: where the record before it ends. Where that one is lost, what the log

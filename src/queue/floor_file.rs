@@ -140,7 +140,7 @@ pub enum FloorError {
         source: io::Error,
     },
     /// Written by a newer program.
-    #[error("the floor file {path} has format version {version}, this program knows up to 1: use the newer program")]
+    #[error("the floor file {path} has format version {version}, this program knows up to 2: use the newer program")]
     NewerFormat {
         /// Which file.
         path: PathBuf,

@@ -105,7 +105,7 @@ fn balances(
     }
     let mut settled = page.family(settled_name, Kind::Counter, settled_help);
     for ((destination, stream), lag) in &reading.lags {
-        let Balance { accepted: _, delivered, pending: _, dead_lettered, filtered, expired, purged, lost } =
+        let Balance { accepted: _, delivered, pending: _, dead_lettered, filtered, expired, purged, lost, held } =
             lag.queue.balance;
         let ways = [
             ("delivered", delivered),
@@ -114,6 +114,7 @@ fn balances(
             ("expired", expired),
             ("purged", purged),
             ("lost", lost),
+            ("held", held),
         ];
         for (way, count) in ways {
             settled.sample(&[("destination", destination), ("stream", stream), ("as", way)], of(count));

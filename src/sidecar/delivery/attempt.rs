@@ -17,7 +17,7 @@ use super::sink::{Job, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
 use crate::causes;
 
-/// Jobs up to this many stored bytes are encoded where they are: 0.1 ms, a webhook's default batch and a little more.
+/// Jobs up to this many stored bytes are encoded where they are: 0.15 ms, a webhook's default batch and a little more.
 /// Larger ones would hold up other destinations' turns on the async worker; they pay for the way to a thread of their
 /// own and back.
 const ENCODE_INLINE_BYTES_MAX: u64 = 64 << 10;
