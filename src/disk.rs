@@ -109,6 +109,16 @@ pub struct Space {
     pub free: u64,
 }
 
+/// Whether a read failed for what lies at its place, as a disk says it (EIO and its kin), and not for want of rights,
+/// handles or memory: another place may be read all the same.
+#[must_use]
+pub fn is_media_error(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // The block layer's words for a bad sector and for one that fails its own check; ext4's and XFS's for metadata.
+    let media = [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG, Errno::UCLEAN];
+    error.raw_os_error().is_some_and(|raw| media.iter().any(|errno| errno.raw_os_error() == raw))
+}
+
 /// Reads exactly `buf.len()` bytes at `position`.
 ///
 /// # Errors

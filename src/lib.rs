@@ -75,13 +75,18 @@ mod log;
 mod offset;
 mod queue;
 
+/// What the fuzzers call, and the replay of their corpora. No part of the API.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub use log::fuzzing;
+pub mod fuzzing {
+    pub use crate::log::fuzzing::{frame, recovery, tables};
+    pub use crate::queue::fuzzing::{floor_page, hint, plans};
+}
+
 pub use log::{
-    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, Inspected, Item, Log, LogOptions, LogState,
-    LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream, SegmentReport,
-    StreamStats, SyncedMark, Tail, inspect,
+    AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, GiveUpError, Inspected, Item, Log, LogOptions,
+    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream,
+    SegmentReport, StreamStats, SyncedMark, Tail, Unreadable, give_up, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{

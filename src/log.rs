@@ -10,7 +10,8 @@ mod file_name;
 mod files;
 mod frame;
 #[cfg(feature = "fuzzing")]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
+mod give_up;
 mod index;
 mod inspect;
 mod keeper;
@@ -18,7 +19,9 @@ mod limits;
 mod listing;
 mod open;
 mod options;
+mod pending;
 mod read_cache;
+mod read_trouble;
 mod reader;
 mod recovery;
 mod segment;
@@ -29,6 +32,7 @@ mod tail_cache;
 mod writer;
 
 pub use damage::Damage;
+pub use give_up::{GiveUpError, Unreadable, give_up};
 pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect};
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
 pub use reader::{Frame, Item, ReadError, Reader};
@@ -42,7 +46,9 @@ use damage::Damages;
 use files::Files;
 use keeper::Keeper;
 use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
+use pending::Pending;
 use read_cache::{IndexCache, ReadCache};
+use read_trouble::ReadTrouble;
 use shared::Shared;
 use stats::Counters;
 use std::io;
@@ -52,7 +58,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use writer::{Pending, Writer};
+use writer::Writer;
 
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
 pub const PLANS_STREAM: &str = "!plans";
@@ -80,7 +86,7 @@ type AppendResult = Result<Appended, AppendError>;
 
 /// Why closing met an error. What was acknowledged is safe all the same; the next open recovers the rest.
 #[derive(Debug, thiserror::Error)]
-#[error("the log could not be sealed: {0}; nothing acknowledged is lost, the next open recovers")]
+#[error("the log could not be sealed; nothing acknowledged is lost, the next open recovers")]
 pub struct CloseError(#[from] io::Error);
 
 // === impl Log ===
@@ -131,9 +137,11 @@ impl Log {
             indexes: IndexCache::new(INDEX_CACHE_BYTES),
             read_cache: ReadCache::new(READ_CACHE_BYTES),
             damages: Mutex::new(damages),
+            read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
             _lock: lock,
         });
+        shared.learn_state();
         let threads = if inline { Threads::default() } else { Threads::start(&shared) };
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
     }
@@ -266,6 +274,9 @@ impl Log {
         if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
             stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
         }
+        if matches!(self.shared.state(), LogState::Full { .. }) {
+            self.shared.request_housekeeping(); // it may be what there was no room for
+        }
     }
 
     /// Takes a [`trim`](Self::trim) back, as far as that is still possible: from now on nothing of `stream` from `from` on
@@ -340,6 +351,7 @@ impl Log {
             commits: counters.commits.get(),
             segments_reclaimed: counters.segments_reclaimed.get(),
             housekeeping_errors: counters.housekeeping_errors.get(),
+            reads_refused: self.shared.read_trouble.count(),
             damages: self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).count(),
         }
     }

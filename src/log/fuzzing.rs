@@ -1,4 +1,4 @@
-//! What the fuzzers call: everything that decodes bytes from disk, with what must hold whatever the bytes are.
+//! What the fuzzers of the log call: everything that decodes its bytes from disk, with what must hold whatever the bytes are.
 //!
 //! Behind the feature `fuzzing` and no part of the API. Random bytes never meet a checksum, so each function can first
 //! put the checksums right: then the decoders see fields that no writer would write. The corpora in `fuzz/corpus/` are

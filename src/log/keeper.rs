@@ -48,6 +48,20 @@ impl Shared {
         self.come_back();
     }
 
+    /// What appends may expect, known before the first one comes: whether there is room for another segment. Takes that
+    /// room, so that it stays true for the first.
+    pub(crate) fn learn_state(&self) {
+        if self.files.spare_count() > self.options.reserve_segments {
+            return;
+        }
+        let room = self.has_room(u64::from(self.options.segment_bytes));
+        // Not prewritten: a start does not wait for zeros.
+        let made = if room { self.files.make_spare(false) } else { Err(io::ErrorKind::StorageFull.into()) };
+        if let Err(e) = made {
+            self.disk_error(&e);
+        }
+    }
+
     /// Takes away what nobody needs. Called by the writer when it finds no room.
     pub(crate) fn reclaim(&self, pressure: Pressure) {
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);

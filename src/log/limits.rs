@@ -1,5 +1,7 @@
 //! Every limit of the log, with its reason. Those that stand for something on disk may change only with the format's version.
 
+use std::time::Duration;
+
 /// Bytes of a frame's header. A multiple of [`FRAME_ALIGN`].
 pub(crate) const FRAME_HEADER_BYTES: u32 = 56;
 
@@ -38,6 +40,9 @@ pub(crate) const READ_CACHE_BYTES: usize = 8 << 20;
 
 /// Damages kept by name for the operator; further ones are only counted.
 pub(crate) const DAMAGES_KEPT_MAX: usize = 1024;
+
+/// Readers that the disk refuses try for ever, each as often as it likes; one line a minute says so.
+pub(crate) const READ_TROUBLE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN), "the first frame is aligned");

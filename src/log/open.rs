@@ -3,8 +3,10 @@
 //! Reads the stream table, one header per sealed segment, and the unsealed segments whole. Every step can be repeated:
 //! a crash during recovery, however often, leaves a directory from which recovery comes to the same end. For that what
 //! was found out is in a durable table before anything that said so goes. Damage to bytes never stops it, nor does a
-//! full disk; a format from the future and an unreadable disk do. Nothing that may be somebody's is deleted: it is set
+//! full disk, nor an index that can't be read; a format from the future and an unreadable segment do. Nothing that may be somebody's is deleted: it is set
 //! aside under another name.
+
+mod tables;
 
 use super::catalog::{Catalog, Segment, Stage};
 use super::damage::Damage;
@@ -17,8 +19,8 @@ use super::listing::{Listing, read_header};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
-use super::stream_table::{BadTable, StreamRow, StreamTable};
-use crate::disk::{File, read_all};
+use super::stream_table::{StreamRow, StreamTable};
+use crate::disk::{File, is_media_error, read_all};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -60,9 +62,9 @@ struct Opening<'a> {
 /// Opens the directory of `files`, or makes it.
 pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenError> {
     let mut listing = Listing::read(files)?;
-    let tables = read_tables(files, &listing)?;
+    let tables = tables::read(files, &listing)?;
     let empty = listing.segments.is_empty() && listing.indexes.is_empty();
-    let voted = if tables.newest.is_none() { id_from_segments(files, &listing)? } else { None };
+    let voted = if tables.newest.is_none() { tables::id_from_segments(files, &listing)? } else { None };
     let table_lost = tables.newest.is_none() && !empty;
     let table = tables.newest.unwrap_or_else(|| StreamTable {
         // Where nothing can be read under any id: a new one, so that nothing new is taken for something old.
@@ -75,7 +77,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
     if table_lost {
         tracing::error!("both copies of the stream table are damaged: made again from the segments");
     }
-    make_tables(files, &listing, &tables.good, &table)?;
+    tables::make_sound(files, &listing, &tables.good, &table)?;
     let (strange, void) = listing.settle_claims(files, table.log)?;
     let (generation, named, covers) = (table.generation, table.rows.len(), table.covers);
     let mut opening = Opening {
@@ -146,12 +148,30 @@ impl Opening<'_> {
 
     /// The index header of a sealed segment, if it is good.
     fn sealed(&self, sequence: Sequence) -> Result<Option<IndexHeader>, OpenError> {
-        let path = self.files.path(FileName::Index(sequence));
-        let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
-        let mut bytes = [0; INDEX_HEADER_BYTES];
-        let n = file.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
-        let header = IndexHeader::decode(&bytes[..n]);
+        let header = IndexHeader::decode(&self.index_bytes(sequence, Some(INDEX_HEADER_BYTES))?);
         Ok(header.filter(|header| header.log == self.log_id && header.sequence == sequence))
+    }
+
+    /// The first bytes of an index, or all of them. None where the disk can't read it: it says nothing that its segment
+    /// and the next one's header do not say, so it is as good as torn, and housekeeping writes it anew.
+    fn index_bytes(&self, sequence: Sequence, first: Option<usize>) -> Result<Vec<u8>, OpenError> {
+        let path = self.files.path(FileName::Index(sequence));
+        let read = self.files.disk().open(&path).and_then(|file| match first {
+            None => read_all(&*file),
+            Some(len) => {
+                let mut bytes = vec![0; len];
+                let n = file.read_at(&mut bytes, 0)?;
+                bytes.truncate(n);
+                Ok(bytes)
+            }
+        });
+        match read {
+            Err(e) if is_media_error(&e) => {
+                tracing::warn!(path = %path.display(), error = %e, "an index can't be read: its segment is read instead");
+                Ok(Vec::new())
+            }
+            other => other.map_err(OpenError::io("read", &path)),
+        }
     }
 
     fn take_sealed(&mut self, header: IndexHeader, uncovered: bool) -> Result<(), OpenError> {
@@ -165,9 +185,7 @@ impl Opening<'_> {
             file_bytes = u64::from(end);
         }
         if uncovered {
-            let path = self.files.path(FileName::Index(sequence));
-            let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
-            match SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) {
+            match SegmentIndex::decode(&self.index_bytes(sequence, None)?) {
                 Some(index) => self.raise_from(&index),
                 // Its header is good: the segment is made out again from its frames, all of which were synced.
                 None => return self.recover_to(sequence, class, Some(end)),
@@ -447,65 +465,3 @@ impl Opening<'_> {
 
 /// Stands before the number of a stream whose name is lost.
 pub(crate) const NAMELESS: &str = "!nameless/";
-
-/// The stream tables on disk.
-#[derive(Default)]
-struct Tables {
-    newest: Option<StreamTable>,
-    /// The slots that can be read.
-    good: Vec<u8>,
-}
-
-/// Writes the slots of the stream table that can't be read, so that writing the table later changes no name and never
-/// goes over the only good copy. In a fresh log this comes before anything else: its id must outlive the first record.
-fn make_tables(files: &Files, listing: &Listing, good: &[u8], table: &StreamTable) -> Result<(), OpenError> {
-    for slot in (0..2).filter(|slot| !good.contains(slot)) {
-        let path = files.path(FileName::Streams(slot));
-        match write_whole(&**files.disk(), &path, &table.encode()) {
-            // On a full disk a damaged slot may stay one: it is the next to be written.
-            Err(e) if e.kind() == io::ErrorKind::StorageFull && !good.is_empty() => {}
-            written => written.map_err(OpenError::io("write", &path))?,
-        }
-    }
-    let named = (0..2).all(|slot| listing.tables.contains(&slot));
-    if named { Ok(()) } else { files.sync_dir().map_err(OpenError::io("sync", files.dir())) }
-}
-
-fn read_tables(files: &Files, listing: &Listing) -> Result<Tables, OpenError> {
-    let mut tables = Tables::default();
-    for slot in &listing.tables {
-        let path = files.path(FileName::Streams(*slot));
-        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
-        match StreamTable::decode(&bytes) {
-            Ok(table) => {
-                tables.good.push(*slot);
-                if tables.newest.as_ref().is_none_or(|newest| newest.generation < table.generation) {
-                    tables.newest = Some(table);
-                }
-            }
-            Err(BadTable::Version(version)) => return Err(OpenError::Newer { path, version }),
-            Err(BadTable::Damaged) => {
-                tracing::warn!(path = %path.display(), "this copy of the stream table is torn or damaged");
-            }
-        }
-    }
-    Ok(tables)
-}
-
-/// The log's id, when both copies of the table are damaged: what most segments and indexes say.
-fn id_from_segments(files: &Files, listing: &Listing) -> Result<Option<LogId>, OpenError> {
-    let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
-    for (sequence, class) in &listing.segments {
-        if let Some(header) = read_header(files, *sequence, *class)? {
-            *votes.entry(header.log).or_default() += 1;
-        }
-    }
-    for sequence in &listing.indexes {
-        let path = files.path(FileName::Index(*sequence));
-        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
-        if let Some(header) = IndexHeader::decode(&bytes) {
-            *votes.entry(header.log).or_default() += 1;
-        }
-    }
-    Ok(votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(log, _)| log))
-}

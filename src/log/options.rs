@@ -149,7 +149,7 @@ pub enum OpenError {
         version: u32,
     },
     /// The disk refused an operation.
-    #[error("{}: can't {what}: {source}", path.display())]
+    #[error("{}: can't {what}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -186,6 +186,9 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
+    /// The most that [`LogOptions::append_bytes_max`] may be: an append lies in one segment, with its headers.
+    pub const APPEND_BYTES_MAX: u32 = SEGMENT_BYTES_MAX / 2;
+
     /// Small files and no threads: what simulations and doc examples use.
     #[must_use]
     pub fn small() -> Self {
@@ -208,8 +211,8 @@ impl LogOptions {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
             return wrong("segment_bytes", format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes"));
         }
-        if self.append_bytes_max == 0 || self.append_bytes_max > SEGMENT_BYTES_MAX / 2 {
-            return wrong("append_bytes_max", format!("1 to {} bytes", SEGMENT_BYTES_MAX / 2));
+        if self.append_bytes_max == 0 || self.append_bytes_max > Self::APPEND_BYTES_MAX {
+            return wrong("append_bytes_max", format!("1 to {} bytes", Self::APPEND_BYTES_MAX));
         }
         let segments_min = self.reserve_segments as u64 + 2;
         if self.budget_bytes < segments_min * u64::from(self.segment_bytes) {

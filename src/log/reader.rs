@@ -48,15 +48,21 @@ pub enum Item {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The disk refused to read.
-    #[error("can't read stream {stream} at offset {offset}: {source}")]
+    #[error("can't read stream {stream} at offset {offset}{}", located(place.as_ref()))]
     Io {
         /// The stream's number.
         stream: StreamId,
         /// What was asked for.
         offset: u64,
+        /// The segment and the position in its file, where that is known.
+        place: Option<(Sequence, u32)>,
         /// What the disk said.
         source: io::Error,
     },
+}
+
+fn located(place: Option<&(Sequence, u32)>) -> String {
+    place.map_or_else(String::new, |(segment, position)| format!(" (segment {segment}, position {position})"))
 }
 
 /// A position in a stream. Cheap to make; holds no file open.
@@ -152,20 +158,25 @@ impl Reader {
         if self.next < first_kept {
             return Ok(Some(self.lost(first_kept, "no longer kept")));
         }
-        self.next_from_disk(durable)
+        let read = self.next_from_disk(durable);
+        if let Err(error) = &read {
+            self.shared.read_trouble.note(self.shared.clock.monotonic(), error);
+        }
+        read
     }
 
     fn next_from_disk(&mut self, durable: u64) -> Result<Option<Item>, ReadError> {
-        let failed = |source| ReadError::Io { stream: self.stream, offset: self.next, source };
+        let (stream, offset) = (self.stream, self.next);
+        let failed = |place, source| ReadError::Io { stream, offset, place, source };
         // A segment may be recycled between finding a frame in it and reading it: look again, then.
         for _ in 0..3 {
-            let Some((sequence, frame)) = self.find().map_err(failed)? else {
+            let Some((sequence, frame)) = self.find().map_err(|e| failed(None, e))? else {
                 return Ok(Some(self.lost(durable, "its frames are missing")));
             };
             if frame.first > self.next {
                 return Ok(Some(self.lost(frame.first.min(durable), "its frames are damaged or missing")));
             }
-            match self.load(sequence, frame).map_err(failed)? {
+            match self.load(sequence, frame).map_err(|e| failed(Some((sequence, frame.position)), e))? {
                 Loaded::Frame(loaded) => {
                     self.next = loaded.offsets().end;
                     self.hint = Some(sequence);
@@ -179,7 +190,7 @@ impl Reader {
                 Loaded::Gone => self.hint = None,
             }
         }
-        Err(failed(io::Error::other("segments are reclaimed faster than they are read")))
+        Err(failed(None, io::Error::other("segments are reclaimed faster than they are read")))
     }
 
     fn lost(&mut self, to: u64, why: &str) -> Item {

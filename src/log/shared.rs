@@ -9,10 +9,12 @@ use super::index::{self, SegmentIndex};
 use super::keeper::Keeper;
 use super::limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, STREAM_NAME_BYTES_MAX};
 use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
+use super::pending::Pending;
 use super::read_cache::{IndexCache, ReadCache};
+use super::read_trouble::ReadTrouble;
 use super::segment::Class;
 use super::stats::{Counters, LogState};
-use super::writer::{Pending, Writer};
+use super::writer::Writer;
 use super::{PLANS_STREAM, file_name, frame, limits, recovery};
 use crate::clock::Clock;
 use crate::disk::{File, Lock};
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     pub(super) indexes: IndexCache,
     pub(super) read_cache: ReadCache,
     pub(super) damages: Mutex<Damages>,
+    pub(super) read_trouble: ReadTrouble,
     pub(super) counters: Counters,
     pub(super) _lock: Box<dyn Lock>,
 }
@@ -246,7 +249,11 @@ impl Shared {
     pub(super) fn read_index(&self, sequence: Sequence) -> io::Result<Option<SegmentIndex>> {
         let path = self.files.path(file_name::FileName::Index(sequence));
         match self.files.disk().open(&path) {
-            Ok(file) => Ok(SegmentIndex::decode(&crate::disk::read_all(&*file)?)),
+            Ok(file) => match crate::disk::read_all(&*file) {
+                // It is made again from the segment; where that can't be read either, whoever asks must wait.
+                Err(e) if crate::disk::is_media_error(&e) => Ok(None),
+                read => Ok(SegmentIndex::decode(&read?)),
+            },
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -255,7 +262,7 @@ impl Shared {
     /// A sealed segment's index, from its frames: all below `end` were synced.
     pub(super) fn rebuild_index(&self, sequence: Sequence, class: Class, end: u32) -> io::Result<Option<SegmentIndex>> {
         let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
-        tracing::warn!(%sequence, "a segment's index is damaged or missing: made again from its frames");
+        tracing::warn!(%sequence, "a segment's index is damaged, unreadable or missing: made again from its frames");
         let mut bytes = crate::disk::read_all(&*file)?;
         if !self.catalog_read().segments.contains_key(&sequence) {
             return Ok(None); // reclaimed meanwhile: what was read may be another segment's

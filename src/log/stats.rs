@@ -72,6 +72,8 @@ pub struct LogStats {
     pub segments_reclaimed: u64,
     /// Rounds of housekeeping that met an error.
     pub housekeeping_errors: u64,
+    /// Reads of acknowledged records that the disk refused. Nothing is skipped for it: readers try again.
+    pub reads_refused: u64,
     /// Damaged places met.
     pub damages: u64,
 }

@@ -5,31 +5,22 @@
 //! frames go to a fresh segment whose header names the byte at which the failed one ends. If that fails too nothing is
 //! published, every append of the commit hears why, and the log is read-only until [`Writer::revive`] succeeds.
 
-use super::Shared;
-use super::catalog::{Segment, Stage};
-use super::file_name::FileName;
-use super::files::{Fresh, Purpose};
-use super::frame::{FrameHeader, Identity, Kind, stored_len};
-use super::index::ActiveIndex;
+mod rolling;
+
+use super::files::Purpose;
+use super::frame::{FrameHeader, Kind};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAMS_MAX};
-use super::options::{AppendError, Appended, Done, Payload};
+use super::options::{AppendError, Appended, Done};
+use super::pending::{Pending, answer, is_ours, refuse};
 use super::reader::Frame;
-use super::segment::{Class, Predecessor, SegmentHeader};
+use super::segment::{Class, Predecessor};
+use super::shared::Shared;
 use crate::disk::File;
-use crate::disk::latched::Latched;
 use crate::offset::{Sequence, StreamId};
+use rolling::Lane;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-/// An append that waits.
-pub(crate) struct Pending {
-    pub(crate) stream: Arc<str>,
-    /// Each part with its checksum.
-    parts: Vec<(Payload, u32)>,
-    done: Done,
-}
 
 /// See the file's header. Owned by one thread at a time.
 pub(crate) struct Writer {
@@ -37,26 +28,6 @@ pub(crate) struct Writer {
     next_sequence: Sequence,
     /// Ingest times never go back.
     last_ms: u64,
-}
-
-/// The segments of one class.
-struct Lane {
-    class: Class,
-    active: Option<Active>,
-    /// The last good segment and where it ends: what the next one names as its predecessor.
-    last: Option<Predecessor>,
-}
-
-/// The segment that is written to.
-struct Active {
-    sequence: Sequence,
-    identity: Identity,
-    file: Arc<Latched>,
-    /// Everything below is synced; the next frame goes here.
-    position: u32,
-    capacity: u32,
-    /// Made of the reserve: only our own streams may use it until there is room again.
-    restricted: bool,
 }
 
 /// A frame on its way, wherever it will lie.
@@ -71,38 +42,6 @@ struct Prepared {
     /// Streams to be made known with the commit, in the order of their numbers.
     declared: Vec<Arc<str>>,
     answers: Vec<(Done, Appended)>,
-}
-
-// === impl Pending ===
-
-impl Pending {
-    /// Sums the parts up here, on the caller's thread: the writer is one for all, and what it does everybody waits for.
-    pub(crate) fn new(stream: &str, parts: Vec<Payload>, done: Done) -> Self {
-        let summed = |part: Payload| {
-            let crc = crc32fast::hash(&part.bytes);
-            (part, crc)
-        };
-        Self { stream: stream.into(), parts: parts.into_iter().map(summed).collect(), done }
-    }
-
-    /// Bytes that it will take in a segment, at most.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        let frames: u64 = self.parts.iter().map(|(part, _)| u64::from(stored_len(part.bytes.len() as u32))).sum();
-        frames + u64::from(stored_len(self.stream.len() as u32))
-    }
-
-    pub(crate) fn payload_bytes(&self) -> usize {
-        self.parts.iter().map(|(part, _)| part.bytes.len()).sum()
-    }
-
-    fn class(&self) -> Class {
-        // Plans go with the records they are about and end with them; all else of ours is kept apart.
-        if is_ours(&self.stream) && &*self.stream != super::PLANS_STREAM { Class::System } else { Class::Main }
-    }
-}
-
-fn is_ours(stream: &str) -> bool {
-    stream.starts_with('!')
 }
 
 // === impl Writer ===
@@ -328,161 +267,9 @@ impl Writer {
         }
         shared.wake(&tails);
     }
-
-    /// Seals the active segment, if there is one, and makes the next.
-    fn roll(&mut self, shared: &Shared, lane: usize, needed: u64, purpose: Purpose) -> io::Result<()> {
-        let bytes = u32::try_from(needed).map_err(io::Error::other)?.max(shared.options.segment_bytes);
-        let class = self.lanes[lane].class;
-        // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
-        let sequence = self.next_sequence;
-        self.next_sequence = Sequence(sequence.0 + 1);
-        shared.set_next_sequence(self.next_sequence);
-        let name = FileName::Segment(sequence, class);
-        let make = |room: bool, purpose| {
-            shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, room)
-        };
-        let mut restricted = false;
-        let fresh = match make(shared.has_room(u64::from(bytes)), Purpose::Ingest) {
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
-                // Settled segments that are only kept for replay go before anybody is refused.
-                shared.reclaim(super::keeper::Pressure::NeedsRoom);
-                match make(shared.has_room(u64::from(bytes)), Purpose::Ingest) {
-                    Err(e) if e.kind() == io::ErrorKind::StorageFull && purpose == Purpose::Drain => {
-                        restricted = true;
-                        make(false, Purpose::Drain)?
-                    }
-                    other => other?,
-                }
-            }
-            other => other?,
-        };
-        self.retire_active(shared, lane, false);
-        self.adopt(shared, lane, sequence, fresh, restricted);
-        // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
-        let active = self.lanes[lane].active.as_ref().expect("just adopted");
-        let header = self.header_of(shared, lane, active.sequence);
-        let written = active.file.write_all_at(&[IoSlice::new(&header.encode())], 0);
-        if let Err(e) = written {
-            self.abandon(shared, lane);
-            return Err(e);
-        }
-        shared.request_housekeeping();
-        Ok(())
-    }
-
-    /// After a failed write or sync: the file is given up where its last good sync left it, and a fresh one is made.
-    fn start_fresh(&mut self, shared: &Shared, lane: usize, frames: &[Outgoing], purpose: Purpose) -> io::Result<()> {
-        let needed: u64 = frames.iter().map(|frame| u64::from(frame.header.stored_len())).sum();
-        self.abandon(shared, lane);
-        self.roll(shared, lane, needed + u64::from(SEGMENT_HEADER_BYTES), purpose)
-    }
-
-    /// Tries to write again after the log turned read-only: a fresh segment, its header synced. Says whether it is one
-    /// of the reserve, so that only our own streams may use it.
-    pub(crate) fn revive(&mut self, shared: &Shared) -> io::Result<bool> {
-        self.roll(shared, 0, u64::from(shared.options.segment_bytes), Purpose::Drain)?;
-        let active = self.lanes[0].active.as_ref().expect("roll made one");
-        let restricted = active.restricted;
-        if let Err(e) = active.file.sync_data() {
-            self.abandon(shared, 0);
-            return Err(e);
-        }
-        Ok(restricted)
-    }
-
-    /// Gives the active segment up after a failure.
-    fn abandon(&mut self, shared: &Shared, lane: usize) {
-        self.retire_active(shared, lane, true);
-    }
-
-    fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
-        let Some(active) = self.lanes[lane].active.take() else { return };
-        let mut catalog = shared.catalog_write();
-        let segment = catalog.segments.get_mut(&active.sequence).expect("adopt added it");
-        if active.position == SEGMENT_HEADER_BYTES {
-            // Nothing was ever acknowledged in it: void, and the next segment's header says so by skipping its number.
-            let mut segment = catalog.segments.remove(&active.sequence).expect("just seen");
-            drop(catalog);
-            if let Err(e) = shared.files.retire(active.sequence, self.lanes[lane].class, 0, false) {
-                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; later");
-                // Until it is gone the next one, whose header says that it is void, must stay.
-                (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
-                shared.catalog_write().segments.insert(active.sequence, segment);
-                shared.request_housekeeping();
-            }
-            return;
-        }
-        segment.failed = failed;
-        let Stage::Active(index) = std::mem::replace(&mut segment.stage, Stage::Sealed) else {
-            unreachable!("the active segment is active")
-        };
-        segment.stage = Stage::Sealing(Arc::new(index));
-        self.lanes[lane].last = Some(Predecessor { sequence: active.sequence, end: active.position });
-        drop(catalog);
-        shared.request_housekeeping();
-    }
-
-    fn adopt(&mut self, shared: &Shared, lane: usize, sequence: Sequence, fresh: Fresh, restricted: bool) {
-        let class = self.lanes[lane].class;
-        shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
-        let mut catalog = shared.catalog_write();
-        let segment = Segment {
-            class,
-            end: SEGMENT_HEADER_BYTES,
-            file_bytes: fresh.bytes,
-            newest_ms: 0,
-            stage: Stage::Active(ActiveIndex::default()),
-            failed: false,
-            blocker: None,
-        };
-        catalog.segments.insert(sequence, segment);
-        catalog.unseen = Sequence(sequence.0 + 1);
-        drop(catalog);
-        self.lanes[lane].active = Some(Active {
-            sequence,
-            identity: Identity::new(shared.log_id, sequence),
-            file: fresh.file,
-            position: SEGMENT_HEADER_BYTES,
-            capacity: u32::try_from(fresh.bytes).expect("segments have 32-bit positions"),
-            restricted,
-        });
-    }
-
-    fn header_of(&self, shared: &Shared, lane: usize, sequence: Sequence) -> SegmentHeader {
-        SegmentHeader {
-            log: shared.log_id,
-            sequence,
-            class: self.lanes[lane].class,
-            created_ms: shared.clock.wall_ms(),
-            predecessor: self.lanes[lane].last,
-        }
-    }
-
-    /// Seals both lanes and cuts their files to what they hold. After this the writer starts new segments.
-    pub(crate) fn finish(&mut self, shared: &Shared) -> io::Result<()> {
-        for lane in 0..self.lanes.len() {
-            let Some(active) = &self.lanes[lane].active else { continue };
-            let (sequence, file, end) = (active.sequence, Arc::clone(&active.file), u64::from(active.position));
-            self.retire_active(shared, lane, false);
-            if end > u64::from(SEGMENT_HEADER_BYTES) {
-                file.set_len(end)?;
-                file.sync_data()?;
-                if let Some(segment) = shared.catalog_write().segments.get_mut(&sequence) {
-                    segment.file_bytes = end;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-// === impl Lane, Outgoing ===
-
-impl Lane {
-    fn room(&self) -> u64 {
-        self.active.as_ref().map_or(0, |active| u64::from(active.capacity - active.position))
-    }
-}
+// === impl Outgoing ===
 
 impl Outgoing {
     fn declaration(stream: StreamId, name: &str, now_ms: u64) -> Self {
@@ -501,19 +288,5 @@ impl Outgoing {
             payload_crc: crc32fast::hash(&payload),
         };
         Self { header, payload }
-    }
-}
-
-/// Answers all of them with the same error.
-pub(crate) fn refuse(appends: Vec<Pending>, error: &AppendError) {
-    for append in appends {
-        answer(append.done, Err(error.clone()));
-    }
-}
-
-/// Calls back. A panic in the callback is its owner's bug and must not stop the log.
-pub(crate) fn answer(done: Done, result: Result<Appended, AppendError>) {
-    if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-        tracing::error!("a completion callback panicked");
     }
 }

@@ -1,8 +1,8 @@
 //! The balance sheet of a queue: what became of every record since the queue began.
 //!
-//! [`Books`] is what is kept: six counts and where counting began. [`Balance`] is what is shown: the books beside the
+//! [`Books`] is what is kept: seven counts and where counting began. [`Balance`] is what is shown: the books beside the
 //! durable tail. What always holds, at every moment and across every crash:
-//! `accepted = delivered + pending + dead_lettered + filtered + expired + purged + lost`, in records and in bytes.
+//! `accepted = delivered + pending + dead_lettered + filtered + expired + purged + lost + held`, in records and in bytes.
 //! Bytes close exactly because they are differences of one running total, never estimates added up.
 
 use super::codec::{Decoder, Malformed};
@@ -25,7 +25,16 @@ pub enum Settled {
     Purged,
     /// Damage took it.
     Lost,
+    /// It was moved to another stream of the log, where it is pending still: who asks about the destination adds up
+    /// both queues.
+    Held,
 }
+
+/// How many ways there are to settle a record.
+pub(crate) const KINDS: usize = 7;
+
+/// How many of them there were before [`Settled::Held`].
+pub(crate) const KINDS_WITHOUT_HELD: usize = 6;
 
 /// How many records, and their bytes in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +64,8 @@ pub struct Balance {
     pub purged: Count,
     /// Lost to damage.
     pub lost: Count,
+    /// Moved to another stream, and in that one's balance from there on.
+    pub held: Count,
 }
 
 /// Where the log ends for a reader: an offset and the stream's running total of bytes there.
@@ -64,7 +75,7 @@ pub(crate) struct End {
     pub(crate) bytes: u64,
 }
 
-/// Where counting began, and the six counts.
+/// Where counting began, and the counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Books {
     /// The queue's first offset.
@@ -74,14 +85,14 @@ pub(crate) struct Books {
     pub(crate) start_bytes: u64,
     delivered: Count,
     /// The other ways to settle in their order; `None` while all are zero, as they are for almost every queue.
-    others: Option<Box<[Count; 5]>>,
+    others: Option<Box<[Count; KINDS - 1]>>,
 }
 
 impl Balance {
     /// Everything that is settled, whatever became of it.
     #[must_use]
     pub fn settled(&self) -> Count {
-        self.delivered + self.dead_lettered + self.filtered + self.expired + self.purged + self.lost
+        self.delivered + self.dead_lettered + self.filtered + self.expired + self.purged + self.lost + self.held
     }
 
     /// Whether every accepted record is accounted for. Always true; asked by tests and by the demo.
@@ -104,10 +115,12 @@ impl Books {
         }
     }
 
-    /// All six, in the order of [`Settled`].
-    fn counts(&self) -> [Count; 6] {
-        let [dead_lettered, filtered, expired, purged, lost] = self.others.as_deref().copied().unwrap_or_default();
-        [self.delivered, dead_lettered, filtered, expired, purged, lost]
+    /// All of them, in the order of [`Settled`].
+    fn counts(&self) -> [Count; KINDS] {
+        let others = self.others.as_deref().copied().unwrap_or_default();
+        let mut counts = [self.delivered; KINDS];
+        counts[1..].copy_from_slice(&others);
+        counts
     }
 
     /// Everything settled.
@@ -133,17 +146,18 @@ impl Books {
 
     /// The sheet as of `tail`.
     pub(crate) fn balance(&self, cursor: &Cursor, tail: End) -> Balance {
-        let [delivered, dead_lettered, filtered, expired, purged, lost] = self.counts();
+        let [delivered, dead_lettered, filtered, expired, purged, lost, held] = self.counts();
         let accepted = if tail.offset < cursor.end() {
             self.settled() // a log that lost data: what was settled was accepted all the same
         } else {
             Count { records: tail.offset - self.start, bytes: tail.bytes.wrapping_sub(self.start_bytes) }
         };
-        Balance { accepted, delivered, pending: cursor.pending(tail), dead_lettered, filtered, expired, purged, lost }
+        let pending = cursor.pending(tail);
+        Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held }
     }
 
     /// Bytes that [`encode`](Self::encode) writes.
-    pub(crate) const ENCODED_BYTES: usize = 16 + 6 * 16;
+    pub(crate) const ENCODED_BYTES: usize = 16 + KINDS * 16;
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.start.to_le_bytes());
@@ -154,10 +168,11 @@ impl Books {
         }
     }
 
-    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, Malformed> {
+    /// `kinds`: how many ways to settle the writer knew, which is all of them but the last ones.
+    pub(crate) fn decode(from: &mut Decoder<'_>, kinds: usize) -> Result<Self, Malformed> {
         let mut books = Self::from(from.u64()?, from.u64()?);
-        let mut counts = [Count::default(); 6];
-        for count in &mut counts {
+        let mut counts = [Count::default(); KINDS];
+        for count in &mut counts[..kinds] {
             *count = Count { records: from.u64()?, bytes: from.u64()? };
         }
         let fits = |part: fn(&Count) -> u64| counts.iter().try_fold(0, |sum: u64, c| sum.checked_add(part(c)));
@@ -206,19 +221,21 @@ mod tests {
     fn the_sheet_closes_with_a_part_of_everything() {
         let mut books = Books::from(100, 5000);
         let mut cursor = Cursor::at(100, 5000);
-        let kinds = [Settled::Delivered, Settled::DeadLettered, Settled::Filtered, Settled::Expired, Settled::Purged];
+        use Settled::{DeadLettered, Delivered, Expired, Filtered, Held, Purged};
+        let kinds = [Delivered, DeadLettered, Filtered, Expired, Purged, Held];
         for (n, as_) in kinds.into_iter().enumerate() {
             let start = 100 + n as u64 * 10;
             cursor.insert(start..start + 10, 5000 + n as u64 * 77..5000 + (n as u64 + 1) * 77);
             books.post(Count { records: 10, bytes: 77 }, as_);
         }
-        cursor.insert(160..163, 5500..5530);
+        cursor.insert(170..173, 5500..5530);
         books.post(Count { records: 3, bytes: 30 }, Settled::Lost);
         assert!(books.agree_with(&cursor));
 
         let balance = books.balance(&cursor, End { offset: 200, bytes: 6000 });
         assert_eq!(balance.accepted, Count { records: 100, bytes: 1000 });
-        assert_eq!(balance.pending, Count { records: 47, bytes: 1000 - 5 * 77 - 30 });
+        assert_eq!(balance.pending, Count { records: 37, bytes: 1000 - 6 * 77 - 30 });
+        assert_eq!(balance.held, Count { records: 10, bytes: 77 });
         assert!(balance.closes());
     }
 
@@ -239,12 +256,15 @@ mod tests {
         let mut bytes = Vec::new();
         books.encode(&mut bytes);
         assert_eq!(bytes.len(), Books::ENCODED_BYTES);
-        assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Ok(books));
+        assert_eq!(Books::decode(&mut Decoder::new(&bytes), KINDS), Ok(books));
+        // As it was written before there was a seventh kind.
+        let earlier = Books::decode(&mut Decoder::new(&bytes[..bytes.len() - 16]), KINDS_WITHOUT_HELD);
+        assert_eq!(earlier, Books::decode(&mut Decoder::new(&bytes), KINDS));
         let only_delivered = Books { delivered: Count { records: 5, bytes: 50 }, ..Books::from(3, 0) };
         bytes.clear();
         only_delivered.encode(&mut bytes);
-        assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Ok(only_delivered), "with nothing else kept");
+        assert_eq!(Books::decode(&mut Decoder::new(&bytes), KINDS), Ok(only_delivered), "with nothing else kept");
         bytes.fill(0xFF);
-        assert_eq!(Books::decode(&mut Decoder::new(&bytes)), Err(Malformed("counts beyond any stream")));
+        assert_eq!(Books::decode(&mut Decoder::new(&bytes), KINDS), Err(Malformed("counts beyond any stream")));
     }
 }

@@ -17,6 +17,8 @@
 //! Does not know which segment may go; see [`Queues::tick`](super::set::Queues::tick).
 
 mod entry;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod layout;
 mod load;
 mod page;
@@ -128,7 +130,7 @@ impl FloorDamage {
 #[derive(Debug, thiserror::Error)]
 pub enum FloorError {
     /// The disk refused. What was to be written is not durable.
-    #[error("cannot {what} the floor file {path}: {source}")]
+    #[error("cannot {what} the floor file {path}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -138,7 +140,7 @@ pub enum FloorError {
         source: io::Error,
     },
     /// Written by a newer program.
-    #[error("the floor file {path} has format version {version}, this program knows up to 1: use the newer program")]
+    #[error("the floor file {path} has format version {version}, this program knows up to 2: use the newer program")]
     NewerFormat {
         /// Which file.
         path: PathBuf,

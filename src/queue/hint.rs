@@ -3,13 +3,13 @@
 //! A store may be lost, damaged without a sign, or be that of yesterday. So a hint is believed only where it agrees
 //! with the floor about who the queue is and continues what the floor has; else it is as if it were not there.
 
-use super::balance::Books;
+use super::balance::{Books, KINDS};
 use super::codec::{Decoder, Malformed};
 use super::cursor::Cursor;
 use super::floor_file::FloorEntry;
 use crate::LogId;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A queue's cursor and books at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,13 @@ impl Hint {
             return Err(Malformed("another version"));
         }
         let (log_id, incarnation, epoch) = (LogId(from.u128()?), from.u32()?, from.u32()?);
-        Ok(Self { log_id, incarnation, epoch, books: Books::decode(&mut from)?, cursor: Cursor::decode(&mut from)? })
+        Ok(Self {
+            log_id,
+            incarnation,
+            epoch,
+            books: Books::decode(&mut from, KINDS)?,
+            cursor: Cursor::decode(&mut from)?,
+        })
     }
 }
 

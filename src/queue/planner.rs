@@ -38,7 +38,7 @@ struct State {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PlanError {
     /// The log did not take it.
-    #[error("the plan is not durable: {0}")]
+    #[error("the plan is not durable")]
     Append(#[from] Arc<AppendError>),
     /// Too many plans wait already.
     #[error("{waiting} plans wait already; settle or give back batches first")]

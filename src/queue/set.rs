@@ -505,7 +505,8 @@ impl Ticker {
             while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
                 let Some(set) = set.upgrade() else { return };
                 if let Err(error) = set.tick() {
-                    tracing::error!(%error, "the cursors are not durable: nothing is deleted, and a crash would repeat");
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the cursors are not durable: nothing is deleted, and a crash would repeat");
                 }
             }
         })?;

@@ -402,6 +402,55 @@ fn a_purge_settles_what_nobody_took() {
 }
 
 #[test]
+fn a_purge_up_to_an_offset_settles_batches_in_flight_and_the_books_are_exact() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    (0..10).for_each(|_| append(&queues, "acme", 10));
+    let batches: Vec<_> = (0..4).map(|_| next(&queue, 15)).collect();
+    batches[..3].iter().for_each(|batch| plan(&queue, batch));
+    queue.settle(&batches[1], Settled::Delivered);
+    queue.release(&batches[2]);
+    // 45..60 reaches beyond it, and is left whole.
+    let purged = queue.purge(0..50).expect("memory reads");
+    assert_eq!((purged.records, purged.bytes), (30, 300));
+    queue.settle(&batches[0], Settled::Delivered);
+    queue.release(&batches[2]);
+    assert_eq!(queue.cursor().low, 45);
+    let balance = queue.balance();
+    assert!(balance.closes());
+    assert_eq!((balance.delivered.records, balance.purged.records, balance.pending.records), (15, 30, 55));
+    queues.tick().expect("memory writes");
+    drop((queue, queues));
+
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    assert_eq!((queues.stats().plans_resumed, next(&queue, 20).offsets), (0, 45..65), "the fourth had no plan");
+    assert_eq!(queue.purge(0..u64::MAX).expect("memory reads").records, 55);
+    assert!(!queue.has_more() && queue.balance().closes());
+}
+
+#[test]
+fn a_batch_settles_in_many_ways_at_once_and_a_crash_has_all_of_it_or_nothing() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 30);
+    let batch = next(&queue, 20);
+    let parts = [(15..16, Settled::DeadLettered), (2..5, Settled::Filtered), (5..7, Settled::Held)];
+    assert_eq!(queue.settle_parts(&batch, &parts, Settled::Delivered), 20);
+    assert_eq!(queue.settle_parts(&batch, &parts, Settled::Purged), 0, "it is settled once");
+    queues.tick().expect("memory writes");
+    drop((queue, queues));
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    let balance = queue.balance();
+    assert!(balance.closes());
+    let counts = [balance.delivered, balance.filtered, balance.held, balance.dead_lettered, balance.pending];
+    assert_eq!(counts.map(|count| (count.records, count.bytes)), [(14, 140), (3, 30), (2, 20), (1, 10), (10, 100)]);
+}
+
+#[test]
 fn with_threads_everything_works_by_itself() {
     let disk = mem();
     let clock = Arc::new(crate::clock::SystemClock::new());

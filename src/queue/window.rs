@@ -7,8 +7,10 @@
 //! - An offset is settled once; settling it again changes nothing.
 //! - A batch that was handed out keeps its boundaries until it is settled, whatever is given back in between.
 //! - Settled ranges and open batches together are at most [`SETTLED_RANGES_MAX`]: an open batch can leave one range
-//!   behind, so no settle of a whole batch ever finds the cursor full. While there is no room nothing fresh is handed
-//!   out, and a part of a batch that would make one range too many waits inside its batch for the rest.
+//!   behind, so no settle of a whole batch ever finds the cursor full. The last place is for the batch at the low mark
+//!   alone, which leaves no range: so whatever fills the others, there is always a batch that can be handed out and
+//!   settled. While there is no room a part of a batch that would make one range too many waits inside its batch for
+//!   the rest, and one outside of batches is left as it is.
 //!
 //! ```text
 //!   settled      open     settled  open       fresh
@@ -16,7 +18,12 @@
 //!              low                          next                 tail
 //! ```
 
-use super::balance::{Books, Count, Settled};
+mod settling;
+mod verdict;
+
+pub(crate) use verdict::Verdict;
+
+use super::balance::{Books, Settled};
 use super::cursor::Cursor;
 use super::limits::SETTLED_RANGES_MAX;
 use super::marks::Marks;
@@ -105,22 +112,25 @@ impl Window {
     /// What to hand out next, if the stream ends at `tail`: what was given back or planned first, in order.
     pub(crate) fn offer(&mut self, tail: u64) -> Offer {
         self.drop_settled_plans();
-        let again = self.open.iter().find(|(_, batch)| batch.given_back);
+        let again = self.open.iter().find(|(_, batch)| batch.given_back).map(|(start, batch)| (*start, batch));
         let planned = self.left.first_key_value().filter(|(_, planned)| planned.end <= tail);
-        match (again, planned) {
-            (Some((&start, batch)), planned) if planned.is_none_or(|(&other, _)| start < other) => {
+        let (fits, blocked) = match planned {
+            Some((&start, planned)) if self.has_room_at(start) => (Some((start, planned)), false),
+            planned => (None, planned.is_some()),
+        };
+        match (again, fits) {
+            (Some((start, batch)), fits) if fits.is_none_or(|(other, _)| start < other) => {
                 return Offer::Again { offsets: start..batch.end, plan: batch.plan };
             }
-            (_, Some((&start, planned))) if self.has_room() => {
+            (_, Some((start, planned))) => {
                 return Offer::Again { offsets: start..planned.end, plan: Some(planned.plan) };
             }
-            (_, Some(_)) => return Offer::Full,
             _ => {}
         }
         match self.fresh(tail) {
-            None => Offer::Nothing,
-            Some(_) if !self.has_room() => Offer::Full,
-            Some(offsets) => Offer::Fresh(offsets),
+            Some(offsets) if self.has_room_at(offsets.start) => Offer::Fresh(offsets),
+            None if !blocked => Offer::Nothing,
+            _ => Offer::Full,
         }
     }
 
@@ -138,7 +148,8 @@ impl Window {
         }
         let left = self.left.get(&offsets.start).filter(|planned| planned.end == offsets.end);
         let plan = left.map(|planned| planned.plan);
-        if !self.has_room() || (plan.is_none() && self.fresh(offsets.end) != Some(offsets.clone())) {
+        let fits = self.has_room_at(offsets.start);
+        if !fits || (plan.is_none() && self.fresh(offsets.end) != Some(offsets.clone())) {
             return false;
         }
         self.left.remove(&offsets.start);
@@ -176,32 +187,6 @@ impl Window {
         }
     }
 
-    /// Settles what of `offsets` is not settled yet, and says how much that was. `bytes_at` gives the running total at
-    /// an offset for which no open batch can; a part for which it has no answer stays as it is. Records outside of
-    /// open batches are settled only while the cursor has room.
-    pub(crate) fn settle(&mut self, offsets: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {
-        let mut settled = Count::default();
-        let mut from = offsets.start;
-        let batch_at = |open: &BTreeMap<u64, OpenBatch>, from: u64| {
-            let before = open.range(..=from).next_back().filter(|(_, batch)| batch.end > from);
-            before.or_else(|| open.range(from..offsets.end).next()).map(|(start, batch)| *start..batch.end)
-        };
-        while from < offsets.end {
-            let Some(batch) = batch_at(&self.open, from) else {
-                settled += self.settle_outside(from..offsets.end, as_, &bytes_at);
-                break;
-            };
-            if from < batch.start {
-                settled += self.settle_outside(from..batch.start, as_, &bytes_at);
-            }
-            let part = from.max(batch.start)..offsets.end.min(batch.end);
-            from = part.end;
-            settled += self.settle_inside(batch.start, part, as_, &bytes_at);
-        }
-        assert!(self.cursor.settled.len() + self.open.len() <= SETTLED_RANGES_MAX, "batches and ranges have one limit");
-        settled
-    }
-
     /// Records in batches that are handed out now.
     pub(crate) fn in_flight(&self) -> u64 {
         let out = self.open.iter().filter(|(_, batch)| !batch.given_back);
@@ -224,9 +209,21 @@ impl Window {
         batch.marks.ingest_ms(self.cursor.low)
     }
 
-    /// Whether one more batch may be opened.
-    pub(crate) fn has_room(&self) -> bool {
-        self.cursor.settled.len() + self.open.len() < SETTLED_RANGES_MAX
+    /// Whether one more range, or batch above the low mark, has a place.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.occupied() < SETTLED_RANGES_MAX - 1
+    }
+
+    /// Whether a batch that begins at `start` may be opened.
+    fn has_room_at(&self, start: u64) -> bool {
+        start <= self.cursor.low || self.has_spare()
+    }
+
+    /// Places taken by settled ranges and by batches that may leave one: all but the one at the low mark.
+    fn occupied(&self) -> usize {
+        let low = self.cursor.low;
+        let at_low = self.open.range(..=low).next_back().is_some_and(|(_, batch)| batch.end > low);
+        self.cursor.settled.len() + self.open.len() - usize::from(at_low)
     }
 
     /// The first run of records below `tail` that is neither settled, open nor left. Moves `next` up to it.
@@ -257,82 +254,6 @@ impl Window {
         }
     }
 
-    /// Settles a part of the open batch that starts at `start`.
-    fn settle_inside(
-        &mut self,
-        start: u64,
-        part: Range<u64>,
-        as_: Settled,
-        bytes_at: &impl Fn(u64) -> Option<u64>,
-    ) -> Count {
-        let mut batch = self.open.remove(&start).expect("the caller found it");
-        let bytes_at = |offset| batch.marks.bytes_at(offset).or_else(|| bytes_at(offset));
-        let fresh: Vec<Range<u64>> =
-            self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &batch.held)).collect();
-        let Some(count) = fresh.iter().map(|part| self.count(part, bytes_at)).sum::<Option<Count>>() else {
-            self.open.insert(start, batch);
-            return Count::default();
-        };
-        let open = self.cursor.unsettled(start..batch.end).iter().map(|part| part.end - part.start).sum::<u64>();
-        let held = batch.held.iter().map(|(part, _)| part.end - part.start).sum::<u64>();
-        let whole = open == held + count.records;
-        let mut waiting = Vec::new();
-        for (part, as_) in batch.held.drain(..).chain(fresh.into_iter().map(|part| (part, as_))) {
-            // The batch is out of `open` here, so its own place is counted by hand.
-            let room = self.cursor.settled.len() + self.open.len() + 1 < SETTLED_RANGES_MAX;
-            if whole || room || self.cursor.touches(&part) {
-                self.post(part, as_, bytes_at);
-            } else {
-                waiting.push((part, as_));
-            }
-        }
-        if !whole {
-            batch.held = waiting;
-            self.open.insert(start, batch);
-        }
-        count
-    }
-
-    /// Settles records that are in no open batch.
-    fn settle_outside(&mut self, part: Range<u64>, as_: Settled, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
-        let mut settled = Count::default();
-        for part in self.cursor.unsettled(part) {
-            if let Some(count) = self.count(&part, bytes_at)
-                && (self.has_room() || self.cursor.touches(&part))
-            {
-                settled += count;
-                self.post(part, as_, bytes_at);
-            }
-        }
-        settled
-    }
-
-    /// Enters a part into the cursor and the books.
-    fn post(&mut self, part: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) {
-        let bytes = self.totals(&part, bytes_at).expect("asked before: what was known stays known");
-        self.books.post(Count { records: part.end - part.start, bytes: bytes.end - bytes.start }, as_);
-        self.cursor.insert(part, bytes);
-        debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
-    }
-
-    /// Records and bytes of a part.
-    fn count(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
-        let bytes = self.totals(part, bytes_at)?;
-        Some(Count { records: part.end - part.start, bytes: bytes.end - bytes.start })
-    }
-
-    /// The running totals at the ends of a part. What the cursor knows goes before what the log says: inside a frame
-    /// that was damaged meanwhile the log has other answers, and sums must telescope all the same.
-    fn totals(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Range<u64>> {
-        let (below, above) = self.cursor.around(part);
-        let total = |offset| match (below, above) {
-            ((at, bytes), _) | (_, Some((at, bytes))) if at == offset => Some(bytes),
-            ((_, least), above) => Some(bytes_at(offset)?.clamp(least, above.map_or(u64::MAX, |(_, most)| most))),
-        };
-        let (start, end) = (total(part.start)?, total(part.end)?);
-        Some(start..end.max(start))
-    }
-
     /// Forgets plans that were settled whole before they were handed out.
     fn drop_settled_plans(&mut self) {
         while let Some(first) = self.left.first_entry() {
@@ -342,24 +263,6 @@ impl Window {
             }
             first.remove();
         }
-    }
-}
-
-/// What of `part` is in none of `held`.
-fn without(part: Range<u64>, held: &[(Range<u64>, Settled)]) -> Vec<Range<u64>> {
-    let mut parts = vec![part];
-    for (hole, _) in held {
-        parts = (parts.into_iter())
-            .flat_map(|part| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end])
-            .filter(|part| part.start < part.end)
-            .collect();
-    }
-    parts
-}
-
-impl std::iter::Sum for Count {
-    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
-        counts.fold(Self::default(), |sum, count| sum + count)
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::api::{Api, ReadError, lag::Reading};
+use crate::causes;
 use crate::config::{Config, Listen};
 use crate::delivery::Delivery;
 use crate::delivery::sink::Sink;
@@ -61,14 +62,8 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    let mut text = format!("forebay: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
     // Standard error may be closed; the exit code still says it.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "forebay: {}", causes::line(error));
     ExitCode::FAILURE
 }
 

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::causes;
 use crate::demo;
 
 /// The command line is wrong.
@@ -42,7 +43,7 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
-    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing
+    /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
 }
@@ -61,7 +62,10 @@ where
             },
             Command::Demo(args) => show(args.seconds),
             Command::Check(args) => check::run(&args),
-            Command::Lag(args) => code_of(lag::run(args)),
+            Command::Lag(args) => match check::api_address(&args) {
+                Ok(address) => code_of(lag::run(&args, &address)),
+                Err(code) => code,
+            },
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
@@ -86,14 +90,8 @@ fn show(seconds: u64) -> ExitCode {
 /// Tells an error with all its causes, and that it failed.
 fn code_of<E: std::error::Error>(done: Result<(), E>) -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
-    let mut text = format!("forebay: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
     // Standard error may be closed; the exit code still says it.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "forebay: {}", causes::line(&error));
     ExitCode::FAILURE
 }
 

@@ -31,8 +31,9 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use events::{
     AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, EVENT_NAME, Region, SegmentConfig, SegmentIdentity,
 };
-pub use files::FileContent;
+pub use files::{FileContent, Ground};
 pub use finding::{Finding, Severity, any_error, render, tally};
+pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use secret::Secret;
 
@@ -87,6 +88,14 @@ pub struct IngestConfig {
     pub memory_bytes_max: u64,
     /// What may wait for the log's next sync.
     pub queue_bytes_max: u64,
+}
+
+impl IngestConfig {
+    /// The most bytes that the log must take in one append: the worst that may be stored of one body.
+    #[must_use]
+    pub fn append_bytes_max(&self) -> u64 {
+        limits::append_bytes(self.body_bytes_max)
+    }
 }
 
 impl Default for IngestConfig {
@@ -393,16 +402,29 @@ impl SinkKind {
 /// The configuration is there unless a finding is an error. Relative paths in it are taken from the file's directory.
 #[must_use]
 pub fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
-    let text = match read_text(path) {
-        Ok(text) => text,
-        Err(finding) => return (None, vec![finding]),
-    };
+    match read_text(path) {
+        Ok(text) => outside(path, |outside| check(&text, outside)),
+        Err(finding) => (None, vec![finding]),
+    }
+}
+
+/// Reads one key of a file: `listen` under `[grpc]`, or its default. What else is wrong does not matter.
+///
+/// # Errors
+/// What is wrong with that key, or with the file as a whole.
+pub fn grpc_listen(path: &Path) -> Result<Listen, Vec<Finding>> {
+    let text = read_text(path).map_err(|finding| vec![finding])?;
+    outside(path, |outside| check::grpc_listen(&text, outside))
+}
+
+/// The world around a configuration in the file `path`, as it is.
+fn outside<T>(path: &Path, with: impl FnOnce(&Outside<'_>) -> T) -> T {
     let env = |name: &str| std::env::var(name).ok();
     let file = |path: &Path| files::read(path, secret::SECRET_FILE_BYTES_MAX);
     // In full, so that the log and error messages name places that can be found. Fails only without a working directory.
     let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = full.parent().unwrap_or(Path::new("/"));
-    check(&text, &Outside { base, env: &env, file: &file })
+    with(&Outside { base, env: &env, file: &file, ground: &files::ground })
 }
 
 fn read_text(path: &Path) -> Result<String, Finding> {

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod concurrency;
 pub mod outcome;
 pub mod pace;
+pub mod parking;
 pub mod queued;
 pub mod record_id;
 pub mod retry_after;

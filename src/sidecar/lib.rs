@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+mod causes;
 pub mod cli;
 pub mod config;
 mod console;

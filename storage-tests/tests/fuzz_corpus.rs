@@ -30,3 +30,18 @@ fn what_fuzzers_found_of_recovery_holds() {
 fn what_fuzzers_found_of_tables_holds() {
     replay("tables", forebay::fuzzing::tables);
 }
+
+#[test]
+fn what_fuzzers_found_of_floor_pages_holds() {
+    replay("floor_page", forebay::fuzzing::floor_page);
+}
+
+#[test]
+fn what_fuzzers_found_of_plans_holds() {
+    replay("plans", forebay::fuzzing::plans);
+}
+
+#[test]
+fn what_fuzzers_found_of_cursor_hints_holds() {
+    replay("hint", forebay::fuzzing::hint);
+}

@@ -1,4 +1,5 @@
-//! The golden floor: a floor file that version 1 wrote must be read, and the same history must give the same bytes.
+//! The golden floors: a floor file that any version wrote must be read, and the same history must give the bytes of the
+//! newest.
 //!
 //! Whoever means a change of format raises the version, keeps the old file, and writes a new one with
 //! `FOREBAY_WRITE_GOLDEN=1 cargo test -p storage-tests --test golden_floor`. The bytes are drawn in docs/format.md.
@@ -67,7 +68,8 @@ fn history(disk: &MemDisk) -> Queues {
         let payload = Payload { bytes: vec![b'x'; 100], records };
         queues.log().append_wait("acme-prod", vec![payload]).expect("it is taken");
     }
-    let kinds = [Settled::Delivered, Settled::DeadLettered, Settled::Filtered, Settled::Expired, Settled::Purged];
+    use Settled::{DeadLettered, Delivered, Expired, Filtered, Held, Purged};
+    let kinds = [Delivered, DeadLettered, Filtered, Expired, Purged, Held];
     for (n, as_) in (0..).zip(kinds) {
         hook.settle_range(n * 3..n * 3 + 3, as_);
     }
@@ -80,8 +82,8 @@ fn history(disk: &MemDisk) -> Queues {
     queues
 }
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1-floor/floor")
+fn golden(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/v{version}-floor/floor"))
 }
 
 fn floor_of(disk: &MemDisk) -> Vec<u8> {
@@ -94,22 +96,28 @@ fn the_same_history_gives_the_same_bytes() {
     drop(history(&disk));
     let written = floor_of(&disk);
     if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(golden().parent().expect("it has one")).expect("the repository can be written");
-        std::fs::write(golden(), &written).expect("the repository can be written");
+        std::fs::create_dir_all(golden(2).parent().expect("it has one")).expect("the repository can be written");
+        std::fs::write(golden(2), &written).expect("the repository can be written");
     }
-    let golden = std::fs::read(golden()).expect("the golden floor is there");
+    let golden = std::fs::read(golden(2)).expect("the golden floor is there");
     let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
     assert_eq!((differs, written.len()), (None, golden.len()), "the first byte that differs, and the length");
 }
 
-#[test]
-fn a_floor_of_version_1_is_read() {
+/// The log of the history, with the golden floor of this version.
+fn disk_with(version: u16) -> MemDisk {
     let disk = MemDisk::new();
     drop(history(&disk));
     let file = disk.open("/data/floor".as_ref()).expect("it is there");
     file.set_len(0).expect("memory");
-    let bytes = std::fs::read(golden()).expect("the golden floor is there");
+    let bytes = std::fs::read(golden(version)).expect("the golden floor is there");
     file.write_all_at(&[IoSlice::new(&bytes)], 0).expect("memory writes");
+    disk
+}
+
+#[test]
+fn a_floor_of_version_1_is_read_and_goes_on_as_one_of_version_2() {
+    let disk = disk_with(1);
 
     let queues = open(&disk);
     let stats = queues.stats();
@@ -124,4 +132,22 @@ fn a_floor_of_version_1_is_read() {
     assert!(balance.closes());
     assert_eq!(balance.delivered, Count { records: 33, bytes: 147 });
     assert_eq!(balance.purged, Count { records: 3, bytes: 15 });
+    assert_eq!(hook.settle_range(15..17, Settled::Held), 2);
+    queues.tick().expect("memory writes");
+    let pending = hook.balance().pending;
+    drop((hook, queues));
+
+    let hook = open(&disk).queue("acme-hook", "acme-prod", Start::Now).expect("it is known");
+    let balance = hook.balance();
+    assert!(balance.closes());
+    assert_eq!((balance.held.records, balance.pending, balance.delivered.records), (2, pending, 33));
+}
+
+#[test]
+fn a_floor_of_version_2_is_read() {
+    let queues = open(&disk_with(2));
+    assert_eq!((queues.stats().floor_damage.len(), queues.stats().plans_resumed), (0, 1));
+    let balance = queues.queue("acme-hook", "acme-prod", Start::Now).expect("it is known").balance();
+    assert!(balance.closes());
+    assert_eq!((balance.held.records, balance.purged.records, balance.delivered.records), (3, 3, 33));
 }

@@ -19,6 +19,7 @@ const CORE: &[(&str, &[&str])] = &[
 
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].
 const SIDECAR: &[(&str, &[&str])] = &[
+    ("causes", &[]),
     ("impression", &[]),
     ("proto", &[]),
     ("config", &[]),
@@ -27,18 +28,33 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("console", &["proto"]),
     ("ingest", &["config", "impression"]),
-    ("delivery", &["config", "impression"]),
-    ("sinks", &["config", "delivery", "impression"]),
+    ("delivery", &["causes", "config", "impression"]),
+    ("sinks", &["causes", "config", "delivery", "impression"]),
     ("api", &["config", "delivery", "ingest", "proto", "ready", "shutdown"]),
-    ("app", &["api", "config", "delivery", "impression", "ingest", "proto", "ready", "shutdown", "sinks", "telemetry"]),
+    (
+        "app",
+        &[
+            "api",
+            "causes",
+            "config",
+            "delivery",
+            "impression",
+            "ingest",
+            "proto",
+            "ready",
+            "shutdown",
+            "sinks",
+            "telemetry",
+        ],
+    ),
     ("demo", &["api", "app", "config", "console", "impression", "proto", "shutdown", "telemetry"]),
-    ("cli", &["api", "app", "config", "console", "demo", "impression", "ingest", "proto", "shutdown"]),
+    ("cli", &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "proto", "shutdown"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
 
 /// Modules of the sidecar that are pure and know no log.
-const WITHOUT_THE_LOG: &[&str] = &["impression", "proto", "config", "console"];
+const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "proto", "config", "console"];
 
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =

@@ -169,8 +169,28 @@ fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
                 let part = batch.offsets.start..batch.offsets.start + 1;
                 queue.settle_range(part, Settled::DeadLettered);
             }
-            queue.settle(&batch, Settled::Delivered);
+            if rng.chance(1, 2) {
+                let middle = batch.offsets.start + rng.below(40) as u64;
+                let parts = [(middle..middle + 3, Settled::Held), (middle + 5..middle + 6, Settled::DeadLettered)];
+                queue.settle_parts(&batch, &parts, Settled::Delivered);
+            } else {
+                queue.settle(&batch, Settled::Delivered);
+            }
             entry.settled.extend(batch.offsets.clone());
+        }
+        16 if rng.chance(1, 4) => {
+            let (queue, entry) = (queue(), model.queues.get_mut(&key).expect("all are known"));
+            let low = queue.cursor().low;
+            let offsets = low.saturating_sub(5)..low + rng.below(40) as u64;
+            let before = queue.balance();
+            let Ok(purged) = queue.purge(offsets.clone()) else { return };
+            let after = queue.balance();
+            assert!(after.closes());
+            assert_eq!(after.purged.records - before.purged.records, purged.records);
+            assert_eq!(before.pending.records - after.pending.records, purged.records);
+            let cursor = queue.cursor();
+            let settled = offsets_settled(&cursor);
+            entry.settled.extend(offsets.filter(|offset| settled(*offset)));
         }
         16..19 => {
             if queues.tick().is_ok() {

@@ -53,9 +53,9 @@ fn a_segment_that_does_not_go_at_once_goes_later() {
     }
 }
 
-/// Before: one index that the disk refused to read kept every other segment from going, until the disk was full.
+/// Before: one segment that the disk refused to read kept every other from going, until the disk was full.
 #[test]
-fn an_index_that_cannot_be_read_keeps_no_other_segment() {
+fn a_segment_that_cannot_be_read_keeps_no_other() {
     let disk = SimDisk::new(1);
     let log = open(&disk);
     ten_segments(&log);
@@ -64,7 +64,8 @@ fn an_index_that_cannot_be_read_keeps_no_other_segment() {
     let stream = log.stream("a").expect("it is known");
     log.trim(stream, log.durable(stream).offset);
     let bad = disk.paths().into_iter().filter(|path| path.extension().is_some_and(|end| end == "idx")).nth(4);
-    let bad = bad.expect("nine are sealed").file_name().expect("a file").to_string_lossy().into_owned();
+    let bad = bad.expect("nine are sealed").file_stem().expect("a name").to_string_lossy().into_owned();
+    // Both its index and itself, from which the index could be made again.
     disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(&bad));
     (0..3).for_each(|_| log.housekeep());
     assert!(log.stats().segments <= 2, "the one, and perhaps the last: {}", log.stats().segments);

@@ -1,7 +1,7 @@
 //! One queue as the floor keeps it: who it is, how far it is, and its books. A value and its bytes; no file here.
 
 use crate::StreamId;
-use crate::queue::balance::Books;
+use crate::queue::balance::{Books, KINDS, KINDS_WITHOUT_HELD};
 use crate::queue::codec::{Decoder, Malformed, put_text};
 use crate::queue::cursor::{Cursor, SettledRange};
 use crate::queue::limits::{DESTINATION_BYTES_MAX, STREAM_BYTES_MAX};
@@ -50,14 +50,16 @@ impl FloorEntry {
         self.cursor.encode(out);
     }
 
-    pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Self, Malformed> {
+    /// Takes an entry off a page of this version.
+    pub(super) fn decode(from: &mut Decoder<'_>, version: u16) -> Result<Self, Malformed> {
         let (destination, stream) = (from.text()?, from.text()?);
         if destination.len() > DESTINATION_BYTES_MAX || stream.len() > STREAM_BYTES_MAX {
             return Err(Malformed("a name longer than names may be"));
         }
         let stream_id = Some(from.u32()?).filter(|id| *id != NO_STREAM).map(StreamId);
         let (incarnation, epoch) = (from.u32()?, from.u32()?);
-        let (books, cursor) = (Books::decode(from)?, Cursor::decode(from)?);
+        let kinds = if version == 1 { KINDS_WITHOUT_HELD } else { KINDS };
+        let (books, cursor) = (Books::decode(from, kinds)?, Cursor::decode(from)?);
         if !books.agree_with(&cursor) {
             return Err(Malformed("the books are not those of the cursor"));
         }

@@ -4,7 +4,7 @@
 //! offset  bytes  little-endian
 //!      0      4  CRC-32 of everything behind it, to the end of the slot
 //!      4      4  "FLOR"
-//!      8      2  version, 1
+//!      8      2  version, 2; 1 is read, and written anew with the page's next change
 //!     10      2  flags: bit 0 = pinned (this floor once lost entries that nobody can name)
 //!     12      4  page number
 //!     16      4  pages in this file: fixed for the file's life
@@ -23,7 +23,7 @@ use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::{LogId, Sequence, SyncedMark};
 
 const MAGIC: &[u8; 4] = b"FLOR";
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 const PINNED: u16 = 1;
 const HEADER_BYTES: usize = 48;
 
@@ -121,8 +121,10 @@ fn read(slot: &[u8], page: u32) -> Result<Slot, Malformed> {
         return Err(Malformed("not a slot"));
     }
     let version = from.u16()?;
-    if version != VERSION {
-        return if version > VERSION { Ok(Slot::Newer(version)) } else { Err(Malformed("no such version")) };
+    match version {
+        1..=VERSION => {}
+        0 => return Err(Malformed("no such version")),
+        _ => return Ok(Slot::Newer(version)),
     }
     let pinned = from.u16()? & PINNED != 0;
     let (found, pages) = (from.u32()?, from.u32()?);
@@ -141,7 +143,7 @@ fn read(slot: &[u8], page: u32) -> Result<Slot, Malformed> {
         let mark = |_| Ok(SyncedMark { sequence: Sequence(body.u64()?), position: body.u32()? });
         Body::Marks((0..count).map(mark).collect::<Result<_, _>>()?)
     } else {
-        Body::Entries((0..count).map(|_| FloorEntry::decode(&mut body)).collect::<Result<_, _>>()?)
+        Body::Entries((0..count).map(|_| FloorEntry::decode(&mut body, version)).collect::<Result<_, _>>()?)
     };
     Ok(Slot::Good(header, body))
 }

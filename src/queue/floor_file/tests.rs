@@ -212,12 +212,12 @@ fn page_zero_holds_no_cursors_so_its_loss_pins_nothing() {
 fn a_newer_format_is_refused_as_such_and_not_taken_for_damage() {
     let disk = floor_of([entry(0, 10, 0)]);
     let mut slot = bytes_of(&disk, FLOOR_NAME)[..FLOOR_SLOT_BYTES].to_vec();
-    slot[8] = 2;
+    slot[8] = 3;
     let crc = crc32fast::hash(&slot[4..]);
     slot[..4].copy_from_slice(&crc.to_le_bytes());
     overwrite(&disk, 0, &slot);
     let error = FloorFile::load(Arc::new(disk), &dir()).err().expect("refused");
-    assert!(matches!(error, FloorError::NewerFormat { version: 2, .. }), "{error}");
+    assert!(matches!(error, FloorError::NewerFormat { version: 3, .. }), "{error}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub enum OpenQueuesError {
         holder: String,
     },
     /// The disk refused.
-    #[error("{}: can't {what}: {source}", path.display())]
+    #[error("{}: can't {what}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -104,7 +104,7 @@ pub enum OpenQueuesError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A thread could not be started.
-    #[error("can't start the thread of the ticks: {0}")]
+    #[error("can't start the thread of the ticks")]
     NoThread(#[source] io::Error),
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::queue::balance::{Count, End};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -79,8 +80,7 @@ fn parts_of_a_batch_beyond_the_room_wait_for_the_whole_and_are_booked_as_what_th
     assert_eq!(window.cursor().settled.len() + 1, SETTLED_RANGES_MAX);
     assert_eq!(window.in_flight(), 1_000);
     window.settle(batch, Settled::Delivered, known);
-    let balance =
-        window.books().balance(window.cursor(), super::super::balance::End { offset: 2_000, bytes: total(2_000) });
+    let balance = window.books().balance(window.cursor(), End { offset: 2_000, bytes: total(2_000) });
     assert_eq!((balance.delivered.records, balance.dead_lettered.records), (1_000, 1_000));
     assert!(balance.closes());
 }
@@ -128,6 +128,107 @@ fn a_purge_of_what_nobody_took_is_one_range_and_an_unknown_total_settles_nothing
     assert_eq!(window.cursor().low, 100);
 }
 
+/// Before: a purge that left many gaps could take every place, so that nothing more was handed out and nothing was open
+/// that could have made room.
+#[test]
+fn whatever_is_settled_from_outside_a_batch_at_the_low_mark_can_be_handed_out_and_settled() {
+    let mut window = window_at(0);
+    for offset in (0..4_000).filter(|offset| offset % 2 == 1) {
+        window.settle(offset..offset + 1, Settled::Purged, known);
+    }
+    assert_eq!(window.cursor().settled.len(), SETTLED_RANGES_MAX - 1);
+    let mut handed_out = 0;
+    while let Offer::Fresh(offsets) = window.offer(4_000) {
+        assert!(window.claim(offsets.clone(), Marks::default()));
+        assert_eq!(window.settle(offsets.clone(), Settled::Delivered, known).records, offsets.end - offsets.start);
+        handed_out += 1;
+    }
+    assert_eq!((window.offer(4_000), window.cursor()), (Offer::Nothing, &Cursor::at(4_000, total(4_000))));
+    assert_eq!(handed_out, SETTLED_RANGES_MAX, "one a gap, and what was never purged");
+}
+
+#[test]
+fn a_plan_that_finds_no_place_waits_and_what_lies_at_the_low_mark_goes_before_it() {
+    let mut window = window_at(0);
+    assert!(window.adopt(3_000..3_010, Plan { offset: 0, revision: 0 }));
+    for offset in (0..2_000).filter(|offset| offset % 2 == 1) {
+        window.settle(offset..offset + 1, Settled::Purged, known);
+    }
+    assert_eq!(window.offer(3_500), Offer::Fresh(0..1));
+    assert!(window.claim(0..1, Marks::default()));
+    assert_eq!(window.offer(3_500), Offer::Full);
+    window.settle(0..1, Settled::Delivered, known);
+    assert!(matches!(window.offer(3_500), Offer::Again { plan: Some(_), .. }));
+}
+
+#[test]
+fn a_batch_settles_in_many_ways_at_one_stroke() {
+    let mut window = window_at(0);
+    let before = take(&mut window, 3_000, 100);
+    let batch = take(&mut window, 3_000, 2_000);
+    let parts: Vec<_> = (100..2_100).step_by(4).map(|offset| (offset..offset + 1, Settled::DeadLettered)).collect();
+    let settled = window.settle(batch.clone(), Verdict::new(&parts, Settled::Held), known);
+    assert_eq!(settled, Count { records: 2_000, bytes: total(2_100) - total(100) });
+    assert_eq!(window.cursor().settled.len(), 1, "one range, however many parts");
+    let balance = window.books().balance(window.cursor(), End { offset: 3_000, bytes: total(3_000) });
+    let dead: u64 = parts.iter().map(|(part, _)| total(part.end) - total(part.start)).sum();
+    assert_eq!(balance.dead_lettered, Count { records: 500, bytes: dead });
+    assert_eq!(balance.held, Count { records: 1_500, bytes: total(2_100) - total(100) - dead });
+    assert!(balance.closes());
+    assert_eq!(window.settle(batch, Settled::Delivered, known).records, 0, "it is settled once");
+    window.settle(before, Settled::Delivered, known);
+    assert_eq!(window.cursor(), &Cursor::at(2_100, total(2_100)));
+}
+
+#[test]
+fn bytes_of_parts_that_cannot_be_asked_for_are_shared_evenly_and_the_sum_is_exact() {
+    let mut window = window_at(0);
+    let ends_known = |offset| (offset == 10 || offset == 0).then(|| total(offset));
+    let verdict = Verdict::new(&[(0..5, Settled::Filtered)], Settled::Delivered);
+    let settled = window.settle(0..10, verdict, ends_known);
+    assert_eq!(settled.bytes, total(10) - total(0));
+    let balance = window.books().balance(window.cursor(), End { offset: 10, bytes: total(10) });
+    assert_eq!((balance.filtered.bytes, balance.delivered.bytes), (35, settled.bytes - 35));
+}
+
+#[test]
+fn a_purge_takes_whole_batches_and_leaves_those_that_reach_beyond_it() {
+    let mut window = window_at(0);
+    window.adopt(60..70, Plan { offset: 1, revision: 0 });
+    window.adopt(95..105, Plan { offset: 2, revision: 0 });
+    assert!(window.claim(60..70, Marks::default()), "the first of the plans");
+    let inside = take_at(&mut window, 0..30);
+    let across = take_at(&mut window, 30..50);
+    assert_eq!(window.let_go(10..40, Settled::Purged, known), Count::default(), "both reach beyond it");
+    assert_eq!(window.let_go(0..100, Settled::Purged, known).records, 95);
+    assert_eq!(window.cursor(), &Cursor::at(95, total(95)));
+    for gone in [inside, across, 60..70] {
+        assert_eq!(window.settle(gone.clone(), Settled::Delivered, known).records, 0);
+        assert!(!window.release(&gone));
+    }
+    assert_eq!(window.offer(200), Offer::Again { offsets: 95..105, plan: Some(Plan { offset: 2, revision: 0 }) });
+    assert_eq!(window.oldest_plan(), Some(2));
+    assert_eq!(window.books().balance(window.cursor(), End { offset: 95, bytes: total(95) }).purged.records, 95);
+}
+
+#[test]
+fn a_purge_from_the_low_mark_has_room_however_many_ranges_there_are() {
+    let mut window = window_at(0);
+    for offset in (0..1_000).filter(|offset| offset % 2 == 1) {
+        window.settle(offset..offset + 1, Settled::Delivered, known);
+    }
+    assert_eq!(window.let_go(0..300, Settled::Expired, known).records, 150);
+    assert_eq!(window.let_go(0..1_000, Settled::Purged, known).records, 105 + 490);
+    assert_eq!(window.cursor(), &Cursor::at(1_000, total(1_000)));
+}
+
+/// Claims exactly these fresh records.
+fn take_at(window: &mut Window, offsets: Range<u64>) -> Range<u64> {
+    let taken = take(window, offsets.end, offsets.end - offsets.start);
+    assert_eq!(taken, offsets);
+    taken
+}
+
 /// What may happen to a window; the numbers pick among what is possible at that moment.
 #[derive(Debug, Clone)]
 enum Step {
@@ -136,14 +237,22 @@ enum Step {
     Release(usize),
     Settle(usize, Settled),
     SettlePart(usize, u64, u64, Settled),
+    SettleParts(usize, Vec<(u64, u64, Settled)>, Settled),
     SettleAnywhere(u64, u64, Settled),
+    Purge(u64, u64),
     Dissolve(usize),
     Damage,
     Crash,
 }
 
 fn any_settled() -> impl Strategy<Value = Settled> {
-    prop::sample::select(vec![Settled::Delivered, Settled::DeadLettered, Settled::Expired, Settled::Lost])
+    prop::sample::select(vec![
+        Settled::Delivered,
+        Settled::DeadLettered,
+        Settled::Expired,
+        Settled::Lost,
+        Settled::Held,
+    ])
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -153,11 +262,18 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Release),
         6 => (any::<usize>(), any_settled()).prop_map(|(n, as_)| Step::Settle(n, as_)),
         9 => (any::<usize>(), 0..30u64, 1..4u64, any_settled()).prop_map(|(n, a, b, s)| Step::SettlePart(n, a, b, s)),
-        1 => (0..3_000u64, 1..40u64, any_settled()).prop_map(|(a, b, s)| Step::SettleAnywhere(a, b, s)),
+        4 => (any::<usize>(), prop::collection::vec((0..30u64, 0..9u64, any_settled()), 0..5), any_settled())
+            .prop_map(|(n, parts, rest)| Step::SettleParts(n, parts, rest)),
+        2 => (0..3_000u64, 1..40u64, any_settled()).prop_map(|(a, b, s)| Step::SettleAnywhere(a, b, s)),
+        1 => (prop_oneof![Just(0), 0..3_000u64], 1..400u64).prop_map(|(a, b)| Step::Purge(a, b)),
         1 => any::<usize>().prop_map(Step::Dissolve),
         1 => Just(Step::Damage),
         1 => Just(Step::Crash),
     ]
+}
+
+fn is_settled(window: &Window, offset: u64) -> bool {
+    window.cursor().unsettled(offset..offset + 1).is_empty()
 }
 
 proptest! {
@@ -175,6 +291,7 @@ proptest! {
         let mut out: Vec<Range<u64>> = Vec::new();
         let mut given_back: Vec<Range<u64>> = Vec::new();
         for step in steps {
+            let end = End { offset: tail, bytes: total(tail) };
             let known = |offset: u64| Some(total(if damaged { offset.next_multiple_of(10) } else { offset }));
             match step {
                 Step::Append(records) => tail += records,
@@ -198,7 +315,10 @@ proptest! {
                         prop_assert!(given_back.is_empty());
                         prop_assert!(settled.len() as u64 + open >= tail, "something waits");
                     }
-                    Offer::Full => prop_assert!(window.cursor().settled.len() + out.len() + given_back.len() >= SETTLED_RANGES_MAX),
+                    Offer::Full => {
+                        prop_assert!(window.cursor().settled.len() + out.len() + given_back.len() >= SETTLED_RANGES_MAX - 1);
+                        prop_assert!(!out.is_empty(), "a window is full only while something is out that makes room");
+                    }
                 },
                 Step::Release(n) if !out.is_empty() => {
                     let offsets = out.remove(n % out.len());
@@ -218,19 +338,61 @@ proptest! {
                     prop_assert_eq!(window.settle(part, as_, known).records, fresh);
                     out.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
                 }
+                Step::SettleParts(n, parts, rest) if !out.is_empty() => {
+                    let batch = out.remove(n % out.len());
+                    let part = |(skip, len, as_): &(u64, u64, Settled)| {
+                        (batch.start + skip..batch.start + skip + len, *as_)
+                    };
+                    let parts: Vec<_> = parts.iter().map(part).collect();
+                    let fresh = batch.clone().filter(|offset| settled.insert(*offset)).count() as u64;
+                    let dead = window.books().balance(window.cursor(), end).dead_lettered.records;
+                    let named_one = |offset: &u64| parts.iter().any(|(part, _)| part.contains(offset));
+                    let only_dead = parts.iter().all(|(_, as_)| *as_ == Settled::DeadLettered);
+                    let none_waits = fresh == batch.end - batch.start;
+                    let verdict = Verdict::new(&parts, rest);
+                    prop_assert_eq!(window.settle(batch.clone(), verdict, known).records, fresh);
+                    if only_dead && none_waits && rest != Settled::DeadLettered {
+                        let named = batch.clone().filter(named_one).count() as u64;
+                        let now = window.books().balance(window.cursor(), end).dead_lettered.records;
+                        prop_assert_eq!(now - dead, named, "each record in the way it was named for");
+                    }
+                }
                 Step::SettleAnywhere(start, records, as_) if start < tail => {
                     let part = start..tail.min(start + records);
                     let fresh = part.clone().filter(|offset| !settled.contains(offset)).count() as u64;
                     let got = window.settle(part.clone(), as_, known).records;
                     prop_assert!(got <= fresh);
-                    if got == fresh {
-                        settled.extend(part);
-                        out.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
-                        given_back.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
+                    if got < fresh {
+                        // For want of room some of it stays as it is: what lies in no batch.
+                        prop_assert!(!window.has_spare());
+                        let in_batch = |offset: u64| out.iter().chain(&given_back).any(|o| o.contains(&offset));
+                        let stays = |offset: &u64| !in_batch(*offset) && !is_settled(&window, *offset);
+                        settled.extend(part.filter(|offset| !stays(offset)));
                     } else {
-                        // Some of it was refused for want of room. What was, the window alone knows: end here.
-                        return Ok(());
+                        settled.extend(part);
                     }
+                    out.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
+                    given_back.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
+                }
+                Step::Purge(start, records) => {
+                    let part = start..tail.min(start + records);
+                    let across = |o: &&Range<u64>| {
+                        (o.start < part.start && part.start < o.end) || (o.start < part.end && part.end < o.end)
+                    };
+                    let kept: Vec<Range<u64>> = out.iter().chain(&given_back).filter(across).cloned().collect();
+                    let low = window.cursor().low;
+                    let wanted: Vec<u64> = part.clone()
+                        .filter(|offset| !settled.contains(offset) && !kept.iter().any(|o| o.contains(offset)))
+                        .collect();
+                    let got = window.let_go(part.clone(), Settled::Purged, known).records;
+                    prop_assert!(got <= wanted.len() as u64);
+                    if got < wanted.len() as u64 {
+                        prop_assert!(part.start > low || !kept.is_empty(), "from the low mark on there is always room");
+                    }
+                    let in_batch = |offset: u64| out.iter().chain(&given_back).any(|o| o.contains(&offset));
+                    settled.extend(wanted.into_iter().filter(|o| in_batch(*o) || is_settled(&window, *o)));
+                    out.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
+                    given_back.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
                 }
                 Step::Dissolve(n) if !out.is_empty() => {
                     let before = window.cursor().clone();
@@ -257,14 +419,15 @@ proptest! {
                 _ => {}
             }
             let cursor = window.cursor();
-            prop_assert!(cursor.settled.len() <= SETTLED_RANGES_MAX);
+            prop_assert!(cursor.settled.len() < SETTLED_RANGES_MAX);
             prop_assert!(window.books().agree_with(cursor));
             prop_assert!(damaged || cursor.low_bytes == total(cursor.low), "bytes telescope");
             let mut kept = Vec::new();
             cursor.encode(&mut kept);
             let again = Cursor::decode(&mut super::super::codec::Decoder::new(&kept));
             prop_assert_eq!(again.as_ref(), Ok(cursor), "what it is can be kept");
-            let end = super::super::balance::End { offset: tail, bytes: total(tail) };
+            let end = End { offset: tail, bytes: total(tail) };
+            let cursor = window.cursor();
             prop_assert!(window.books().balance(cursor, end).closes());
             let booked = (0..tail).filter(|&o| cursor.unsettled(o..o + 1).is_empty());
             prop_assert!(booked.clone().all(|offset| settled.contains(&offset)), "nothing is settled by itself");

@@ -60,7 +60,7 @@ fn forecast(forecast: Forecast) -> Option<v1::Forecast> {
 
 fn balance(balance: &Balance) -> v1::Balance {
     // Taken apart by name, so that a new way to settle cannot be forgotten here.
-    let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost } = *balance;
+    let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held } = *balance;
     v1::Balance {
         accepted: count(accepted),
         delivered: count(delivered),
@@ -70,6 +70,7 @@ fn balance(balance: &Balance) -> v1::Balance {
         expired: count(expired),
         purged: count(purged),
         lost: count(lost),
+        held: count(held),
     }
 }
 

@@ -105,7 +105,7 @@ fn balances(
     }
     let mut settled = page.family(settled_name, Kind::Counter, settled_help);
     for ((destination, stream), lag) in &reading.lags {
-        let Balance { accepted: _, delivered, pending: _, dead_lettered, filtered, expired, purged, lost } =
+        let Balance { accepted: _, delivered, pending: _, dead_lettered, filtered, expired, purged, lost, held } =
             lag.queue.balance;
         let ways = [
             ("delivered", delivered),
@@ -114,6 +114,7 @@ fn balances(
             ("expired", expired),
             ("purged", purged),
             ("lost", lost),
+            ("held", held),
         ];
         for (way, count) in ways {
             settled.sample(&[("destination", destination), ("stream", stream), ("as", way)], of(count));
@@ -256,6 +257,11 @@ fn storage(page: &mut Exposition, reading: &LogReading) {
         ("forebay_log_commits_total", "Commits: each is one write and one sync for all that waited.", log.commits),
         ("forebay_log_segments_reclaimed_total", "Segments taken away.", log.segments_reclaimed),
         ("forebay_log_damages_total", "Damaged places met.", log.damages),
+        (
+            "forebay_log_reads_refused_total",
+            "Reads of acknowledged records that the disk refused. Who needs them waits.",
+            log.reads_refused,
+        ),
         ("forebay_log_housekeeping_errors_total", "Rounds of housekeeping that met an error.", log.housekeeping_errors),
         ("forebay_floor_writes_total", "Ticks of the floor that wrote something.", reading.floor_writes),
         ("forebay_sled_resets_total", "How often the sled index was set aside and made anew.", reading.sled_resets),

@@ -166,6 +166,7 @@ impl LogReading {
             commits: 0,
             segments_reclaimed: 0,
             housekeeping_errors: 0,
+            reads_refused: 0,
             damages: 0,
         };
         Self { log, floor_writes: 0, sled_resets: 0 }

@@ -25,7 +25,7 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         state,
         next_attempt_unix_ms,
         last_error: snapshot.last_error,
-        last_error_unix_ms: None,
+        last_error_unix_ms: snapshot.last_error_ms,
         last_success_unix_ms: snapshot.last_success_ms,
         failures_in_a_row: snapshot.failures_in_a_row,
         requests,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use forebay::clock::{Clock, SystemClock};
@@ -17,7 +17,7 @@ use super::pages::Pages;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
-use crate::config::{Config, Destination, Listen, SinkConfig, Start};
+use crate::config::{self, Config, Destination, Listen, SinkConfig, Start};
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::{Environment as SinkEnvironment, Sink};
@@ -36,13 +36,8 @@ use crate::sinks::webhook::Webhook;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory, or what is in it.
-    #[error("can't open the data directory {}", dir.display())]
-    Data {
-        /// The directory.
-        dir: PathBuf,
-        /// What is wrong with it.
-        source: forebay::OpenQueuesError,
-    },
+    #[error("can't open the data directory")]
+    Data(#[from] forebay::OpenQueuesError),
     /// A queue.
     #[error("can't open the queue of destination {destination}")]
     Queue {
@@ -133,8 +128,8 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
     let Ground { config, disk, clock } = ground;
     let dir = &config.data_dir;
     let options = log_options(config, budget_bytes(config, &**disk));
-    Queues::open(Arc::clone(disk) as Arc<dyn Disk>, Arc::clone(clock), dir, options, QueueOptions::default())
-        .map_err(|source| StartError::Data { dir: dir.clone(), source })
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    Ok(Queues::open(disk, Arc::clone(clock), dir, options, QueueOptions::default())?)
 }
 
 /// A start after a crash looks like any other, save for this line.
@@ -152,15 +147,16 @@ fn say_what_was_found(queues: &Queues) {
     );
 }
 
+/// The configuration is checked without a log.
+const _: () = assert!(config::APPEND_BYTES == LogOptions::APPEND_BYTES_MAX as u64);
+
 fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
     let defaults = LogOptions::default();
     let segment_bytes = u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX);
-    // Impressions are stored shorter than they come. Rejects are longer: at worst every byte of the body one by one, the
-    // whole body behind them, and a thousand times a reason and a sender's name.
-    let append = config.ingest.body_bytes_max.saturating_mul(2).saturating_add(8 << 20);
     LogOptions {
         segment_bytes,
-        append_bytes_max: u32::try_from(append).unwrap_or(u32::MAX).min(512 << 20),
+        // Not cut to what the log takes: one that is too large for it must not start.
+        append_bytes_max: u32::try_from(config.ingest.append_bytes_max()).unwrap_or(u32::MAX),
         queue_bytes_max: usize::try_from(config.ingest.queue_bytes_max).unwrap_or(usize::MAX),
         tail_cache_bytes: usize::try_from(config.log.tail_cache_bytes).unwrap_or(usize::MAX),
         replay_window: config.log.replay_window,

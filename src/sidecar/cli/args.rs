@@ -29,9 +29,22 @@ pub struct LagArgs {
     #[arg(long, short, value_name = "ID")]
     pub destination: Option<String>,
 
-    /// Where the sidecar's operators' API listens: `listen` under `[grpc]` in its configuration
-    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    pub address: Listen,
+    /// Where the sidecar's operators' API listens, such as localhost:9090 or unix:/run/forebay.sock [default: 127.0.0.1:9090]
+    #[arg(long, short, value_name = "ADDRESS", value_parser = address, conflicts_with = "config")]
+    pub address: Option<Listen>,
+
+    /// Read the address from the sidecar's configuration: `listen` under `[grpc]`
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// As a configuration has it; and `localhost`, which the API listens on as 127.0.0.1 if it was not told otherwise.
+fn address(text: &str) -> Result<Listen, String> {
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = local.as_deref().unwrap_or(text).parse();
+    parsed.map_err(|_| {
+        format!("{text:?} is none: write localhost:9090, 127.0.0.1:9090, [::1]:9090 or unix:/run/forebay.sock")
+    })
 }
 
 /// Of `log`: looking at a log without the sidecar, which must not be running on it.
@@ -43,6 +56,23 @@ pub enum LogCommand {
     Verify(LogDir),
     /// Writes the records that can be read to the standard output, as lines of JSON
     Dump(DumpArgs),
+    /// Names the places that the disk won't read, and with --lose gives up what lies there
+    ///
+    /// Records that can't be read are never skipped: who needs them waits and tries again. When the disk will not
+    /// come back, this is how to go on without them. The sidecar must not be running for --lose.
+    GiveUp(GiveUpArgs),
+}
+
+/// Of `log give-up`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct GiveUpArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub place: LogDir,
+
+    /// Overwrite these places with zeros: the next start counts the records there as lost, and delivers the rest
+    #[arg(long)]
+    pub lose: bool,
 }
 
 /// A data directory.
@@ -115,12 +145,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let default = lag("lag");
-        assert_eq!(default.address, crate::config::Config::default().grpc.listen);
+        assert!(default.address.is_none() && default.config.is_none());
         assert!(!default.watch && !default.json && default.destination.is_none());
         let told = lag("lag --watch --json --address unix:/run/f.sock");
         assert!(told.watch && told.json);
-        assert_eq!(told.address, Listen::Unix("/run/f.sock".into()));
-        assert!(parse("lag --address localhost:1").is_err());
+        assert_eq!(told.address, Some(Listen::Unix("/run/f.sock".into())));
+        assert_eq!(lag("lag -a localhost:9090").address, Some(Listen::Tcp(([127, 0, 0, 1], 9090).into())));
+        assert_eq!(lag("lag -c f.toml").config, Some(PathBuf::from("f.toml")));
+        for wrong in ["lag -a localhost:x", "lag -a localhost", "lag -a example.com:1", "lag -a 127.0.0.1:1 -c f.toml"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -136,6 +171,9 @@ mod tests {
         assert_eq!(log("log dump d"), LogCommand::Dump(all.clone()));
         let some = DumpArgs { stream: Some("!rejects/prod".to_owned()), from: 5, limit: Some(2), ..all };
         assert_eq!(log("log dump d --stream !rejects/prod --from 5 --limit 2"), LogCommand::Dump(some));
+        let give_up = |lose| LogCommand::GiveUp(GiveUpArgs { place: dir("d"), lose });
+        assert_eq!(log("log give-up d"), give_up(false));
+        assert_eq!(log("log give-up d --lose"), give_up(true));
         assert!(parse("log verify").is_err());
     }
 }

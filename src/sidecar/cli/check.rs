@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::BAD_CONFIG;
-use super::args::ConfigArgs;
-use crate::config::{self, Config, Finding, render, tally};
+use super::args::{ConfigArgs, LagArgs};
+use crate::config::{self, Config, Finding, GrpcConfig, Listen, render, tally};
 
 /// Writes the findings to the standard output. Warnings alone are success.
 pub fn run(args: &ConfigArgs) -> ExitCode {
@@ -25,6 +25,22 @@ pub fn load(path: &Path) -> Result<Config, ExitCode> {
     let text = render(&path.display().to_string(), &findings);
     let _ = io::stderr().lock().write_all(text.as_bytes());
     config.ok_or(ExitCode::from(BAD_CONFIG))
+}
+
+/// Where the sidecar listens for operators. What is wrong with the configuration that should say it goes to the standard
+/// error; only that one key is looked at, since the secrets of the others may be elsewhere.
+///
+/// # Errors
+/// The code to exit with.
+pub fn api_address(args: &LagArgs) -> Result<Listen, ExitCode> {
+    let Some(path) = &args.config else {
+        return Ok(args.address.clone().unwrap_or(GrpcConfig::default().listen));
+    };
+    config::grpc_listen(path).map_err(|findings| {
+        let text = render(&path.display().to_string(), &findings);
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        ExitCode::from(BAD_CONFIG)
+    })
 }
 
 fn judge(path: &Path) -> (String, u8) {

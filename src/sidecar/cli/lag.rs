@@ -23,6 +23,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// For one answer of the API; a watch may be silent for its interval.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// Between two tries to reach a sidecar that went away: a restart takes a second or two.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// As many as the API gives at a time.
 const LAGS_MAX: u32 = 1_000;
 
@@ -50,6 +53,22 @@ pub enum LagError {
         /// What it said.
         message: String,
     },
+    /// It was there, and the connection broke.
+    #[error("{address} did not tell the lag: the connection broke ({message})")]
+    Gone {
+        /// Where.
+        address: Listen,
+        /// What was seen of it.
+        message: String,
+    },
+    /// Nothing is delivered, nor was, to what `--destination` names.
+    #[error("{address} knows no destination {id:?}: `forebay lag` without --destination lists those that there are")]
+    NoSuchDestination {
+        /// Where it was sought.
+        address: Listen,
+        /// What was asked for.
+        id: String,
+    },
     /// The output cannot be written.
     #[error("cannot write the lag")]
     Output(#[from] io::Error),
@@ -58,42 +77,112 @@ pub enum LagError {
     Runtime(#[source] io::Error),
 }
 
-/// Shows the lag on standard output. With `watch` it returns when the sidecar stops.
+/// Shows the lag on standard output. With `watch` it goes on until it is interrupted, also across restarts of the
+/// sidecar.
 ///
 /// # Errors
 /// See [`LagError`]. A reader who has seen enough (`| head`) is no error.
-pub fn run(args: LagArgs) -> Result<(), LagError> {
+pub fn run(args: &LagArgs, address: &Listen) -> Result<(), LagError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LagError::Runtime)?;
-    let terminal = io::stdout().is_terminal();
-    match runtime.block_on(show(&args, &mut io::stdout(), terminal)) {
+    let show = Show { args, address, terminal: io::stdout().is_terminal(), pause: PAUSE };
+    let shown = runtime.block_on(async {
+        if args.watch {
+            show.watch(&mut io::stdout(), &mut io::stderr()).await
+        } else {
+            show.once(&mut io::stdout()).await
+        }
+    });
+    match shown {
         Err(LagError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         shown => shown,
     }
 }
 
-async fn show(args: &LagArgs, out: &mut impl Write, terminal: bool) -> Result<(), LagError> {
-    let mut cursors = connect(&args.address).await?;
-    if !args.watch {
-        let snapshot = all(&mut cursors, args).await?;
-        return Ok(write(args, &snapshot, out)?);
+/// What is shown, and how.
+struct Show<'a> {
+    args: &'a LagArgs,
+    address: &'a Listen,
+    /// Whether the output can be cleared.
+    terminal: bool,
+    /// Between two tries to connect again.
+    pause: Duration,
+}
+
+impl Show<'_> {
+    async fn once(&self, out: &mut impl Write) -> Result<(), LagError> {
+        let snapshot = self.all(&mut connect(self.address).await?).await?;
+        self.write(&snapshot, out)
     }
-    let request = WatchLagRequest {
-        destination: args.destination.clone().unwrap_or_default(),
-        interval_ms: 0,
-        lags_max: if args.json { LAGS_MAX } else { ROWS_WATCHED_MAX },
-    };
-    let refused = |status| refused(&args.address, &status);
-    let mut snapshots = cursors.watch_lag(request).await.map_err(refused)?.into_inner();
-    while let Some(message) = snapshots.message().await.map_err(refused)? {
-        if !args.json {
-            // A file or a pipe gets one table under the other, with an empty line between.
-            out.write_all(if terminal { CLEAR } else { "\n" }.as_bytes())?;
+
+    /// Returns with an error only: when there is nothing at the start, when what answers is no sidecar, when the output
+    /// is closed. A sidecar that was there is waited for.
+    async fn watch(&self, out: &mut impl Write, notes: &mut impl Write) -> Result<(), LagError> {
+        let mut cursors = connect(self.address).await?;
+        loop {
+            match self.watch_one(&mut cursors, out).await {
+                Ok(()) | Err(LagError::Gone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            // Not to the output: that is for tables or JSON.
+            writeln!(notes, "forebay: {} answers no more; trying again until it does", self.address)?;
+            cursors = loop {
+                tokio::time::sleep(self.pause).await;
+                if let Ok(cursors) = connect(self.address).await {
+                    break cursors;
+                }
+            };
+            if !self.terminal {
+                writeln!(notes, "forebay: {} answers again", self.address)?;
+            }
         }
-        let snapshot =
-            Snapshot { lags: message.lags, omitted: message.omitted, read_at_unix_ms: message.read_at_unix_ms };
-        write(args, &snapshot, out)?;
     }
-    Ok(())
+
+    /// Until this sidecar stops.
+    async fn watch_one(&self, cursors: &mut CursorsClient<Channel>, out: &mut impl Write) -> Result<(), LagError> {
+        let request = WatchLagRequest {
+            destination: self.args.destination.clone().unwrap_or_default(),
+            interval_ms: 0,
+            lags_max: if self.args.json { LAGS_MAX } else { ROWS_WATCHED_MAX },
+        };
+        let refused = |status| refused(self.address, &status);
+        let mut snapshots = cursors.watch_lag(request).await.map_err(refused)?.into_inner();
+        while let Some(message) = snapshots.message().await.map_err(refused)? {
+            if !self.args.json {
+                // A file or a pipe gets one table under the other, with an empty line between.
+                out.write_all(if self.terminal { CLEAR } else { "\n" }.as_bytes())?;
+            }
+            let snapshot =
+                Snapshot { lags: message.lags, omitted: message.omitted, read_at_unix_ms: message.read_at_unix_ms };
+            self.write(&snapshot, out)?;
+        }
+        Ok(())
+    }
+
+    /// Every page.
+    async fn all(&self, cursors: &mut CursorsClient<Channel>) -> Result<Snapshot, LagError> {
+        let mut snapshot = Snapshot { lags: Vec::new(), omitted: 0, read_at_unix_ms: 0 };
+        let mut page_token = String::new();
+        loop {
+            let destination = self.args.destination.clone().unwrap_or_default();
+            let request = ListLagRequest { destination, page_size: LAGS_MAX, page_token };
+            let page = cursors.list_lag(request).await.map_err(|status| refused(self.address, &status))?.into_inner();
+            snapshot.lags.extend(page.lags);
+            snapshot.read_at_unix_ms = page.read_at_unix_ms;
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    fn write(&self, snapshot: &Snapshot, out: &mut impl Write) -> Result<(), LagError> {
+        if let Some(id) = self.args.destination.as_ref().filter(|_| snapshot.lags.is_empty()) {
+            return Err(LagError::NoSuchDestination { address: self.address.clone(), id: id.clone() });
+        }
+        let text = if self.args.json { json::line(snapshot) } else { lag_table::text(snapshot) };
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
 }
 
 async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
@@ -103,36 +192,15 @@ async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
     channel.map(CursorsClient::new).map_err(nothing_listens)
 }
 
-/// Every page.
-async fn all(cursors: &mut CursorsClient<Channel>, args: &LagArgs) -> Result<Snapshot, LagError> {
-    let mut snapshot = Snapshot { lags: Vec::new(), omitted: 0, read_at_unix_ms: 0 };
-    let mut page_token = String::new();
-    loop {
-        let destination = args.destination.clone().unwrap_or_default();
-        let request = ListLagRequest { destination, page_size: LAGS_MAX, page_token };
-        let page = cursors.list_lag(request).await.map_err(|status| refused(&args.address, &status))?.into_inner();
-        snapshot.lags.extend(page.lags);
-        snapshot.read_at_unix_ms = page.read_at_unix_ms;
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(snapshot);
-        }
-    }
-}
-
 fn refused(address: &Listen, status: &tonic::Status) -> LagError {
-    let message = match status.code() {
-        tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one".to_owned(),
-        tonic::Code::Unavailable | tonic::Code::Unknown => format!("the connection broke ({})", status.message()),
-        _ => status.message().to_owned(),
-    };
-    LagError::Refused { address: address.clone(), message }
-}
-
-fn write(args: &LagArgs, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    let text = if args.json { json::line(snapshot) } else { lag_table::text(snapshot) };
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let (address, message) = (address.clone(), status.message().to_owned());
+    match status.code() {
+        tonic::Code::Unimplemented => {
+            LagError::Refused { address, message: "what listens there is no Forebay, or an older one".to_owned() }
+        }
+        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => LagError::Gone { address, message },
+        _ => LagError::Refused { address, message },
+    }
 }
 
 #[cfg(test)]
@@ -147,13 +215,19 @@ mod tests {
     use crate::api::{Api, LocalListener, grpc};
     use crate::shutdown::{self, Stop};
 
-    fn args(address: &Listen) -> LagArgs {
-        LagArgs { watch: false, json: false, destination: None, address: address.clone() }
+    const ONCE: LagArgs = LagArgs { watch: false, json: false, destination: None, address: None, config: None };
+
+    fn show<'a>(args: &'a LagArgs, address: &'a Listen, terminal: bool) -> Show<'a> {
+        Show { args, address, terminal, pause: Duration::from_millis(1) }
     }
 
     /// A sidecar's API with `queues` destinations.
     async fn serve(queues: usize) -> (Listen, Stop) {
-        let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        serve_at(&"127.0.0.1:0".parse().unwrap(), queues).await
+    }
+
+    async fn serve_at(address: &Listen, queues: usize) -> (Listen, Stop) {
+        let listener = LocalListener::bind(address).await.unwrap();
         let address = listener.address().unwrap();
         let readings: Vec<QueueReading> = (0..queues)
             .map(|number| QueueReading {
@@ -174,7 +248,7 @@ mod tests {
     async fn a_table_has_every_destination_however_many_pages_it_takes() {
         let (address, _stop) = serve(2_500).await;
         let mut out = Vec::new();
-        show(&args(&address), &mut out, true).await.unwrap();
+        show(&ONCE, &address, true).once(&mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("hook-")).count(), 2_500);
         assert!(!text.contains('\x1b'), "it is not cleared for a single table");
@@ -184,8 +258,8 @@ mod tests {
     async fn json_is_one_line_a_snapshot() {
         let (address, _stop) = serve(3).await;
         let mut out = Vec::new();
-        let only = LagArgs { json: true, destination: Some("hook-00001".to_owned()), ..args(&address) };
-        show(&only, &mut out, true).await.unwrap();
+        let only = LagArgs { json: true, destination: Some("hook-00001".to_owned()), ..ONCE };
+        show(&only, &address, true).once(&mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 1);
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -194,30 +268,75 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_ends_without_an_error_when_the_sidecar_stops() {
-        let (address, stop) = serve(1).await;
-        let watching = LagArgs { watch: true, ..args(&address) };
-        let mut out = StopAfterFirst { text: Vec::new(), stop };
-        show(&watching, &mut out, false).await.unwrap();
-        let text = String::from_utf8(out.text).unwrap();
-        assert!(text.contains("hook-00000"), "{text}");
-        assert!(!text.contains('\x1b'), "no terminal, no commands to one: {text:?}");
+    async fn a_destination_that_is_not_there_is_an_error_and_no_empty_table() {
+        let (address, _stop) = serve(3).await;
+        for watch in [false, true] {
+            let nosuch = LagArgs { watch, destination: Some("nosuch".to_owned()), ..ONCE };
+            let show = show(&nosuch, &address, false);
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            let shown = if watch { show.watch(&mut out, &mut notes).await } else { show.once(&mut out).await };
+            let error = shown.unwrap_err();
+            assert!(matches!(error, LagError::NoSuchDestination { .. }), "{error:?}");
+            assert!(error.to_string().contains("no destination \"nosuch\""), "{error}");
+        }
     }
 
-    /// Stops the sidecar as soon as a table was shown.
-    struct StopAfterFirst {
+    #[tokio::test]
+    async fn a_watch_outlives_a_restart_and_says_so() {
+        let (address, stop) = serve(1).await;
+        let watching = LagArgs { watch: true, ..ONCE };
+        let mut out = Reader { text: Vec::new(), tables: 0, stop };
+        let (gone, mut is_gone) = tokio::sync::watch::channel(false);
+        let mut notes = Notes { text: Vec::new(), gone };
+        let restart = async {
+            is_gone.wait_for(|gone| *gone).await.expect("the watch notes that the sidecar is gone");
+            serve_at(&address, 1).await
+        };
+        let show = show(&watching, &address, false);
+        let (shown, _restarted) = tokio::join!(show.watch(&mut out, &mut notes), restart);
+        // The reader closes its end at the second table.
+        assert!(matches!(shown, Err(LagError::Output(_))), "{shown:?}");
+        let text = String::from_utf8(out.text).unwrap();
+        assert_eq!(text.matches("hook-00000").count(), 2, "{text}");
+        assert!(!text.contains('\x1b'), "no terminal, no commands to one: {text:?}");
+        let notes = String::from_utf8(notes.text).unwrap();
+        assert!(notes.contains("answers no more") && notes.contains("answers again"), "{notes}");
+    }
+
+    /// Stops the sidecar as soon as a table was shown, and is gone after the second.
+    struct Reader {
         text: Vec<u8>,
+        tables: usize,
         stop: Stop,
     }
 
-    impl Write for StopAfterFirst {
+    impl Write for Reader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.text.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {
+            self.tables += 1;
             self.stop.stop();
+            if self.tables == 2 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        }
+    }
+
+    /// Passes on that something was noted.
+    struct Notes {
+        text: Vec<u8>,
+        gone: tokio::sync::watch::Sender<bool>,
+    }
+
+    impl Write for Notes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.text.extend_from_slice(bytes);
+            self.gone.send_replace(true);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -228,7 +347,8 @@ mod tests {
         let socket = format!("unix:{}/none.sock", directory.path().display());
         // Port 1 is nobody's.
         for text in ["127.0.0.1:1", &socket] {
-            let error = show(&args(&text.parse().unwrap()), &mut Vec::new(), false).await.unwrap_err();
+            let address = text.parse().unwrap();
+            let error = show(&ONCE, &address, false).once(&mut Vec::new()).await.unwrap_err();
             assert!(matches!(error, LagError::NothingListens { .. }), "{error:?}");
             assert!(error.to_string().contains(text) && error.to_string().contains("forebay run"), "{error}");
             assert!(error.source().is_some());

@@ -1,6 +1,6 @@
 //! `forebay log`: what a log's directory holds, what is damaged in it, and the records themselves. Without the sidecar.
 //!
-//! Writes nothing to the directory and takes no lock. On the directory of a sidecar that runs it tells what was there a
+//! Writes nothing to the directory and takes no lock, save for `give-up --lose`. On the directory of a sidecar that runs it tells what was there a
 //! moment ago.
 
 mod dump;
@@ -10,14 +10,18 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Class, Inspected, OpenError, SegmentReport, inspect};
+use forebay::{Class, GiveUpError, Inspected, OpenError, SegmentReport, Unreadable, give_up, inspect};
 
 use super::args::LogCommand;
 use super::code_of;
 use crate::console::{aligned, units};
+
+/// Between two tries to read a place: an error that passes has time to.
+const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 
 /// Why a log could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,9 @@ pub enum LogToolError {
     /// It can't be read, or a later version wrote it.
     #[error(transparent)]
     Unreadable(#[from] OpenError),
+    /// Places can't be given up.
+    #[error(transparent)]
+    NotGivenUp(#[from] GiveUpError),
     /// `--stream` names none.
     #[error("no stream of this log is named {name:?}: `forebay log inspect` lists them")]
     NoSuchStream {
@@ -49,7 +56,7 @@ enum Verdict {
     Damaged,
 }
 
-/// Does what the command says, on the standard output. Exits with 1 when `verify` finds damage.
+/// Does what the command says, on the standard output. Exits with 1 when `verify` finds damage, or `give-up` what can't be read.
 pub fn run(command: &LogCommand) -> ExitCode {
     match act(command, &RealDisk, &mut io::stdout().lock()) {
         Ok(Verdict::Clean) => ExitCode::SUCCESS,
@@ -75,6 +82,14 @@ fn act(command: &LogCommand, disk: &dyn Disk, out: &mut impl Write) -> Result<Ve
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
                 _ => Ok(verdict),
             };
+        }
+        LogCommand::GiveUp(args) => {
+            let dir = log_dir(disk, &args.place.dir);
+            expect_a_log(&dir, &inspect(disk, &dir, |_| ControlFlow::Continue(()))?)?;
+            let places = give_up(disk, &dir, args.lose, &mut || std::thread::sleep(BETWEEN_TRIES))?;
+            out.write_all(given_up(&dir, &places, args.lose).as_bytes())?;
+            out.flush()?;
+            return Ok(if places.is_empty() || args.lose { Verdict::Clean } else { Verdict::Damaged });
         }
         LogCommand::Dump(args) => dump::dump(disk, &log_dir(disk, &args.place.dir), args, out)?,
     }
@@ -197,6 +212,28 @@ fn verify(dir: &Path, seen: &Inspected) -> (String, Verdict) {
     }
     text.push_str("nothing was changed\n");
     (text, verdict)
+}
+
+/// What can't be read, and what became of it.
+fn given_up(dir: &Path, places: &[Unreadable], lose: bool) -> String {
+    let mut text = String::new();
+    for place in places {
+        let _ = writeln!(text, "{place}");
+    }
+    let _ = match (places.len(), lose) {
+        (0, _) => writeln!(text, "{}: everything can be read; nothing was changed", dir.display()),
+        (n, false) => writeln!(
+            text,
+            "{} can't be read; nothing was changed. With --lose what lies there is given up: stop the sidecar first",
+            counted(n, "place")
+        ),
+        (n, true) => writeln!(
+            text,
+            "{} given up: `forebay log verify` names the records, the next start counts them as lost",
+            counted(n, "place")
+        ),
+    };
+    text
 }
 
 fn verdict(seen: &Inspected) -> Verdict {

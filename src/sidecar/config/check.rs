@@ -6,12 +6,13 @@
 mod bounds;
 mod destinations;
 mod environments;
+mod ground;
 mod values;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::FileContent;
+use super::files::{FileContent, Ground};
 use super::finding::Finding;
 use super::limits;
 use super::raw::{Field, Section};
@@ -26,6 +27,8 @@ pub struct Outside<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The content of a secret's file.
     pub file: &'a dyn Fn(&Path) -> io::Result<FileContent>,
+    /// What a directory, which may not exist yet, stands on or would be made on.
+    pub ground: &'a dyn Fn(&Path) -> io::Result<Ground>,
 }
 
 impl Outside<'_> {
@@ -44,10 +47,19 @@ pub fn check(text: &str, outside: &Outside<'_>) -> (Option<Config>, Vec<Finding>
     (usable.then_some(config).flatten(), report.into_findings())
 }
 
+/// Judges one key of a text.
+pub(super) fn grpc_listen(text: &str, outside: &Outside<'_>) -> Result<Listen, Vec<Finding>> {
+    let (report, document) = Report::parse(text);
+    let listen = read_grpc(&Section::root(&report, &document).section("grpc"), outside).listen;
+    if report.any_error() { Err(report.into_findings()) } else { Ok(listen) }
+}
+
 pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     let data_dir = root
         .require("data_dir", "say where the log is to live, such as data_dir = \"/var/lib/forebay\"")
-        .and_then(|field| values::path(&field, outside));
+        .and_then(|field| Some((values::path(&field, outside)?, field.place)));
+    let room = data_dir.as_ref().and_then(|(dir, place)| ground::data_dir(dir, place, outside));
+    let data_dir = data_dir.map(|(dir, _)| dir);
     let shutdown_grace = root.duration("shutdown_grace", &limits::SHUTDOWN_GRACE);
 
     let ingest_section = root.section("ingest");
@@ -62,7 +74,9 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     let delivery = read_delivery(&delivery_section);
 
     bounds::ingest(&ingest_section, &ingest);
+    bounds::append(&ingest_section, &ingest);
     bounds::log(&log_section, &log);
+    ground::budget(&log_section, &log, room);
     let mut listens = vec![
         (ingest_section.at("listen"), ingest.listen, "[ingest]"),
         (admin_section.at("listen"), admin.listen, "[admin]"),

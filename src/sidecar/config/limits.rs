@@ -26,6 +26,23 @@ const fn hours(hours: u64) -> Duration {
 /// A body above it is lost upstream, so the default is generous.
 pub(super) const BODY_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: 64 * KIB, most: GIB };
 
+/// What the log takes in one append, as `app` sees to while it compiles. A body is one append.
+pub(crate) const APPEND_BYTES: u64 = 512 * MIB;
+
+/// What is stored of a body beside its elements: a thousand times a reason and a sender's name.
+const BESIDE_BODY_BYTES: u64 = 8 * MIB;
+
+/// The most that is stored of one body. Impressions are stored shorter than they come. Rejects are longer: at worst
+/// every byte of the body one by one, and the whole body behind them.
+pub(super) const fn append_bytes(body_bytes: u64) -> u64 {
+    body_bytes.saturating_mul(2).saturating_add(BESIDE_BODY_BYTES)
+}
+
+/// The largest body whose worst case the log takes: one above it could be refused for ever.
+pub(super) const BODY_BYTES_STORABLE: u64 = (APPEND_BYTES - BESIDE_BODY_BYTES) / 2;
+
+const _: () = assert!(append_bytes(BODY_BYTES_STORABLE) == APPEND_BYTES);
+
 /// All bodies being read and parsed at once: two of the largest, so that one never keeps the others out.
 pub(super) const INGEST_MEMORY_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: MIB, most: 64 * GIB };
 

@@ -139,7 +139,10 @@ impl<'r> Section<'r> {
         for (name, _) in self.table.into_iter().flatten() {
             let word = name.get_ref().as_ref();
             if !asked.contains(&word) {
-                let remedy = match suggest::nearest(word, asked.iter().copied()) {
+                // What is written down already is not what was meant.
+                let open =
+                    asked.iter().copied().filter(|key| !self.table.is_some_and(|table| table.contains_key(*key)));
+                let remedy = match suggest::nearest(word, open) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("remove it; known here: {}", asked.join(", ")),
                 };

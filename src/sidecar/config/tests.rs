@@ -46,7 +46,20 @@ fn check_text(text: &str) -> (Option<Config>, Vec<Finding>) {
         Some("binary") => Ok(FileContent { bytes: vec![0xff, 0xfe], world_readable: false }),
         _ => Err(io::ErrorKind::NotFound.into()),
     };
-    check(text, &Outside { base: Path::new("/etc/forebay"), env: &env, file: &file })
+    check(text, &Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground })
+}
+
+/// A machine with a disk of 100 GiB; `/readonly` may not be written to, `/file` is a file, `/hidden` can't be looked at.
+fn ground(directory: &Path) -> io::Result<Ground> {
+    let ground = |nearest: &str, is_directory, writable| {
+        Ok(Ground { nearest: nearest.into(), is_directory, writable, disk_bytes: 100 << 30 })
+    };
+    match directory.iter().nth(1).and_then(|name| name.to_str()) {
+        Some("readonly") => ground("/readonly", true, false),
+        Some("file") => ground("/file", false, true),
+        Some("hidden") => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => ground("/", true, true),
+    }
 }
 
 /// Each finding in one line: number, first letter of its severity, path, message.
@@ -133,7 +146,7 @@ fn the_example_names_every_key_there_is() {
     );
     for (table, key) in asked {
         let named = |line: &str| {
-            let line = line.trim_start_matches('#');
+            let line = line.trim_start_matches(['#', ' ']);
             line.starts_with(&format!("{key} =")) || line == format!("[{key}]") || line == format!("[[{key}]]")
         };
         assert!(whole.lines().any(named), "`{key}` of [{table}] is not in the example");
@@ -144,7 +157,7 @@ fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
     let (report, document) = Report::parse(text);
     let env = |_: &str| Some(String::from("value"));
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let outside = Outside { base: Path::new("/"), env: &env, file: &file };
+    let outside = Outside { base: Path::new("/"), env: &env, file: &file, ground: &ground };
     let _ = check::read(Section::root(&report, &document), &outside);
     report.asked()
 }
@@ -458,6 +471,14 @@ fn bounds_that_cannot_stand_together_are_refused() {
         "ingest.memory_bytes_max: memory_bytes_max is 32MiB, so",
     );
     assert_only(&with("[ingest]\nbody_bytes_max = \"100MiB\""), "ingest.body_bytes_max: queue_bytes_max is 64MiB, so");
+    let large = |body: &str| {
+        with(&format!("[ingest]\nbody_bytes_max = \"{body}\"\nmemory_bytes_max = \"2GiB\"\nqueue_bytes_max = \"2GiB\""))
+    };
+    assert_only(
+        &large("253MiB"),
+        "ingest.body_bytes_max: of a body of 253MiB up to 514MiB may have to be stored, and the log takes 512MiB at once",
+    );
+    assert_eq!(messages(&large("252MiB")), Vec::<String>::new());
     assert_only(
         &with("[log]\nbudget_bytes = \"200MiB\""),
         "log.budget_bytes: the budget of 200MiB does not hold 4 segments",
@@ -471,6 +492,59 @@ fn bounds_that_cannot_stand_together_are_refused() {
         "concurrency: 3 requests are more",
     );
     assert_only(&with("[log]\nbudget_bytes = \"96%\""), "96% is out of bounds");
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_used_is_an_error_and_a_destinations_own_a_warning() {
+    for (path, why) in [
+        ("/readonly/data", "this user may not write to /readonly"),
+        ("/file/data", "/file is a file, not a directory"),
+        ("/hidden/data", "/hidden/data can't be looked at: permission denied"),
+    ] {
+        let (config, findings) = check_text(&AGREED.replace("./data", path));
+        assert_eq!(told(&findings), [format!("2 E data_dir: {why}")]);
+        assert!(config.is_none());
+        let (config, findings) = check_text(&AGREED.replace("./out", path));
+        let told = told(&findings);
+        assert!(
+            told.len() == 1 && told[0].ends_with(&format!(" W destinations[acme-archive].directory: {why}")),
+            "{told:?}"
+        );
+        assert!(config.is_some(), "the others go on without it");
+    }
+}
+
+#[test]
+fn a_budget_larger_than_its_disk_is_a_warning() {
+    let (config, findings) = check_text(&with("[log]\nbudget_bytes = \"101GiB\""));
+    assert!(config.is_some());
+    assert_eq!(
+        told(&findings),
+        ["3 W log.budget_bytes: 101GiB is more than the disk of data_dir holds, which is 100GiB"]
+    );
+    assert_eq!(messages(&with("[log]\nbudget_bytes = \"100GiB\"")), Vec::<String>::new());
+}
+
+#[test]
+fn a_slip_is_not_taken_for_what_is_written_down_already() {
+    let (_, findings) = check_text(&with("[log]\n[logg]"));
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].remedy.starts_with("remove it; known here: "), "{:?}", findings[0].remedy);
+    let (_, findings) = check_text(&with("[logg]"));
+    assert_eq!(findings[0].remedy, "did you mean `log`?");
+}
+
+#[test]
+fn the_address_of_the_api_is_read_whatever_else_is_wrong() {
+    let env = |_: &str| None;
+    let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    let outside = Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground };
+    let read = |text: &str| check::grpc_listen(text, &outside);
+    assert_eq!(read(&with("[grpc]\nlisten = \"[::1]:7\"\n[oops]")).unwrap().to_string(), "[::1]:7");
+    assert_eq!(read("[grpc]\nlisten = \"unix:f.sock\"").unwrap().to_string(), "unix:/etc/forebay/f.sock");
+    assert_eq!(read("").unwrap(), GrpcConfig::default().listen);
+    assert_eq!(read("[grpc]\nlisten = 7").unwrap_err().len(), 1);
+    assert_eq!(read("[grpc").unwrap_err().len(), 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::outcome::{Failure, Outcome};
 use super::sharing::Shared;
 use super::sink::{Job, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
+use crate::causes;
 
 /// Jobs up to this many stored bytes are encoded where they are; larger ones would hold up other destinations' turns
 /// on the async worker, and pay for the way to a thread of their own.
@@ -92,7 +93,9 @@ async fn encode_planned(
         None => {}
         Some(planned) => match planned.await {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => return Err(Failure::Local(format!("the batch's plan could not be stored: {why}"))),
+            Ok(Err(why)) => {
+                return Err(Failure::Local(format!("the batch's plan could not be stored: {}", causes::line(&*why))));
+            }
             Err(_) => return Err(Failure::Local("the batch's plan could not be stored: the queue is closed".into())),
         },
     }
@@ -109,5 +112,5 @@ async fn encode(common: &Arc<Common>, sink: &Arc<dyn Sink>, job: Job) -> Result<
         drop(turn);
         encoded.map_err(|panic| Failure::Local(format!("the encoder stopped: {panic}")))?
     };
-    result.map_err(|why| Failure::Local(why.to_string()))
+    result.map_err(|why| Failure::Local(causes::line(&why)))
 }

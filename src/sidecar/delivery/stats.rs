@@ -31,7 +31,14 @@ pub struct DeliveryStats {
     state: AtomicU8,
     asked_to_wait: AtomicBool,
     state_until_ms: AtomicU64,
-    last_error: Mutex<Option<Box<str>>>,
+    last_error: Mutex<Option<LastError>>,
+}
+
+#[derive(Debug)]
+struct LastError {
+    text: Box<str>,
+    /// In milliseconds since 1970.
+    at_ms: u64,
 }
 
 /// What a destination is doing.
@@ -77,6 +84,8 @@ pub struct Snapshot {
     pub last_success_ms: Option<u64>,
     /// What went wrong last, even if all is well since.
     pub last_error: Option<String>,
+    /// When that was, in milliseconds since 1970.
+    pub last_error_ms: Option<u64>,
 }
 
 impl DeliveryStats {
@@ -84,6 +93,9 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let last_success_ms = get(&self.last_success_ms);
+        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last_error, last_error_ms) =
+            last_error.as_ref().map(|error| (error.text.to_string(), error.at_ms)).unzip();
         Snapshot {
             state: self.state(),
             asked_to_wait: self.asked_to_wait.load(Ordering::Relaxed),
@@ -96,7 +108,8 @@ impl DeliveryStats {
             failures_in_a_row: get(&self.failures_in_a_row),
             in_flight: get(&self.in_flight),
             last_success_ms: (last_success_ms > 0).then_some(last_success_ms),
-            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(str::to_owned),
+            last_error,
+            last_error_ms,
         }
     }
 
@@ -114,14 +127,14 @@ impl DeliveryStats {
     }
 
     /// Counts a failure; returns how many there were in a row.
-    pub(super) fn failed(&self, outcome: &Outcome) -> u64 {
+    pub(super) fn failed(&self, outcome: &Outcome, now_ms: u64) -> u64 {
         let Some(why) = outcome.failure() else { return get(&self.failures_in_a_row) };
         let throttled = matches!(outcome, Outcome::Throttled { .. });
         add(&self.throttled, u64::from(throttled));
         self.asked_to_wait.store(throttled, Ordering::Relaxed);
         add(&self.failures[class(why)], 1);
-        let text = cut(why.to_string());
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into_boxed_str());
+        let error = LastError { text: cut(why.to_string()).into_boxed_str(), at_ms: now_ms };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -203,36 +216,37 @@ mod tests {
     fn every_failure_is_counted_under_its_own_name() {
         let stats = DeliveryStats::default();
         for code in [100, 301, 404, 429, 500, 502, 503, 999] {
-            stats.failed(&status(code));
+            stats.failed(&status(code), 1);
         }
         for why in [Failure::Timeout, Failure::Connect("x".into()), Failure::Broken("x".into())] {
-            stats.failed(&Outcome::Retry { why });
+            stats.failed(&Outcome::Retry { why }, 1);
         }
-        stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) });
-        stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) });
+        stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) }, 2);
+        stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) }, 3);
         let snapshot = stats.snapshot();
         let counts: Vec<u64> = CLASSES.iter().map(|class| count(&snapshot, class)).collect();
         assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]);
         assert_eq!(snapshot.failures_in_a_row, 13);
-        assert_eq!(snapshot.last_error.as_deref(), Some("no plan"));
+        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("no plan"), Some(3)));
     }
 
     #[test]
     fn a_success_ends_the_row_and_keeps_the_last_error() {
         let stats = DeliveryStats::default();
-        assert_eq!(stats.snapshot().last_success_ms, None);
-        assert_eq!(stats.failed(&status(500)), 1);
+        let fresh = stats.snapshot();
+        assert_eq!((fresh.last_success_ms, fresh.last_error_ms), (None, None));
+        assert_eq!(stats.failed(&status(500), 1_200), 1);
         stats.delivered(10, 1234);
         let snapshot = stats.snapshot();
         assert_eq!((snapshot.failures_in_a_row, snapshot.delivered_records), (0, 10));
         assert_eq!(snapshot.last_success_ms, Some(1234));
-        assert_eq!(snapshot.last_error.as_deref(), Some("answered 500"));
+        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("answered 500"), Some(1_200)));
     }
 
     #[test]
     fn a_long_error_is_cut_at_a_character() {
         let stats = DeliveryStats::default();
-        stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) });
+        stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) }, 1);
         let text = stats.snapshot().last_error.unwrap();
         assert!(text.len() <= ERROR_TEXT_MAX + '…'.len_utf8() && text.ends_with('…'));
     }

@@ -23,6 +23,7 @@ use super::sink::{BoxFuture, Sink};
 use super::source::{BoxError, Claimed, Source};
 use super::stats::{DeliveryStats, State, moment_ms};
 use super::{Common, Settings};
+use crate::causes;
 
 /// One destination as the outside has it: to wake it, to stop it, to watch it. Keeps its worker while that rests.
 pub(super) struct Post {
@@ -222,7 +223,7 @@ impl Worker {
         match prepared {
             Ok(None) => self.queues[busy.preparing_from].dry = true,
             Err(why) => {
-                let why = Failure::Local(format!("the next batch could not be read: {why}"));
+                let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
@@ -286,7 +287,7 @@ impl Worker {
                 }
             }
             Some(why) => {
-                busy.post.stats.failed(outcome);
+                busy.post.stats.failed(outcome, self.common.clock.wall_ms());
                 if !failed_before {
                     tracing::warn!(destination = %self.id, %why, "the destination does not take batches; will retry");
                 }

@@ -63,7 +63,7 @@ fn balance_table(lags: &[Lag]) -> String {
         ["DESTINATION", "ACCEPTED", "DELIVERED", "PENDING", "DEAD-LETTERED", "FILTERED", "EXPIRED", "PURGED", "LOST"];
     let mut rows = vec![titles.map(str::to_owned)];
     rows.extend(lags.iter().map(|lag| {
-        let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost } =
+        let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, .. } =
             lag.balance.unwrap_or_default();
         let counts = [accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost];
         let [a, d, p, dl, f, e, pu, l] = counts.map(|count| units::count(records(count)));
@@ -76,8 +76,8 @@ fn balance_table(lags: &[Lag]) -> String {
 fn queues(books: &Books<'_>) -> (bool, String) {
     let closed = |lag: &Lag| {
         let Some(balance) = lag.balance else { return false };
-        let settled =
-            [balance.delivered, balance.dead_lettered, balance.filtered, balance.expired, balance.purged, balance.lost];
+        let Balance { delivered, dead_lettered, filtered, expired, purged, lost, held, .. } = balance;
+        let settled = [delivered, dead_lettered, filtered, expired, purged, lost, held];
         let settled: u64 = settled.into_iter().map(records).sum();
         let (accepted, pending) = (records(balance.accepted), records(balance.pending));
         let delivered = records(balance.delivered) == books.acknowledged;

@@ -129,7 +129,7 @@ fn particulars(lag: &Lag) -> Vec<String> {
             parts.push(format!("drains in {time}"));
         }
         Some(Outcome::KeepsUp(_)) => parts.push("keeps up".to_owned()),
-        Some(Outcome::NeverAtThisRate(_)) => parts.push("never drains at this rate".to_owned()),
+        Some(Outcome::NeverAtThisRate(_)) => parts.push("grows for now".to_owned()),
         None => {}
     }
     parts

@@ -51,6 +51,21 @@ impl<'a> JsonText<'a> {
         Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
     }
 
+    /// Whether `word` is the string that the text stands for. Allocates nothing: names of fields are compared so.
+    pub(crate) fn spells(self, word: &str) -> bool {
+        let (mut rest, mut word) = (self.0, word.as_bytes());
+        loop {
+            let (plain, escaped) = rest.split_at(memchr::memchr(b'\\', rest).unwrap_or(rest.len()));
+            let Some(behind) = word.strip_prefix(plain) else { return false };
+            if escaped.is_empty() {
+                return behind.is_empty();
+            }
+            let (c, used) = first_escape(escaped);
+            let Some(behind) = behind.strip_prefix(c.encode_utf8(&mut [0; 4]).as_bytes()) else { return false };
+            (rest, word) = (&escaped[used..], behind);
+        }
+    }
+
     /// The longest beginning of at most `bytes_max` bytes that ends behind a whole character.
     pub(crate) fn cut(self, bytes_max: usize) -> Self {
         let mut end = 0;
@@ -238,6 +253,16 @@ mod tests {
             prop_assert_eq!(JsonText::checked(&out).unescape(), plain.as_str());
             let quoted = [b"\"", &out[..], b"\""].concat();
             prop_assert_eq!(serde_json::from_slice::<String>(&quoted).unwrap(), plain);
+        }
+
+        #[test]
+        fn a_text_spells_what_it_unescapes_to_and_nothing_else(
+            text in r"([a-c]|\\u006[1-3]|\\n|ü|\\ud83d){0,4}",
+            word in "[a-cü\n\u{FFFD}]{0,4}",
+        ) {
+            let text = JsonText::checked(text.as_bytes());
+            prop_assert!(text.spells(&text.unescape()));
+            prop_assert_eq!(text.spells(&word), text.unescape() == word);
         }
 
         #[test]

@@ -1,4 +1,5 @@
-//! Says when something that goes wrong again and again may be logged: once in an interval for each SDK key. Pure.
+//! Says when something that goes wrong again and again may be logged: once in an interval for each cause and SDK key.
+//! Pure.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,11 +7,27 @@ use std::time::Duration;
 use super::environments::{Environments, KeyOwner};
 use super::limits::COMPLAINT_INTERVAL;
 
-/// One turnstile per configured key, and one for all strangers together.
-pub(crate) struct Complaints {
-    by_key: Vec<Vec<Turnstile>>,
-    strangers: Turnstile,
+/// What the log has a line about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A post showed no key that is configured; counted in posts.
+    UnknownKey,
+    /// A body was refused for what it is; counted in posts.
+    Body,
+    /// Elements of a body cannot be impressions; counted in elements.
+    Elements,
 }
+
+const CAUSES: usize = 3;
+
+/// The turnstiles of each configured key, and those of all strangers together.
+pub(crate) struct Complaints {
+    by_key: Vec<Vec<Turnstiles>>,
+    strangers: Turnstiles,
+}
+
+/// One for each cause.
+type Turnstiles = [Turnstile; CAUSES];
 
 #[derive(Default)]
 struct Turnstile(Mutex<Passed>);
@@ -25,23 +42,23 @@ impl Complaints {
     pub(crate) fn new(environments: &Environments) -> Self {
         let by_key = environments.all().iter().map(|environment| {
             let keys = 0..environment.keys();
-            keys.map(|_| Turnstile::default()).collect()
+            keys.map(|_| Turnstiles::default()).collect()
         });
-        Self { by_key: by_key.collect(), strangers: Turnstile::default() }
+        Self { by_key: by_key.collect(), strangers: Turnstiles::default() }
     }
 
-    /// `Some` when this one may be logged, with the number of those held back since the last.
-    pub(crate) fn due(&self, owner: Option<KeyOwner>, now: Duration) -> Option<u64> {
+    /// Of `count` more. `Some` when they may be logged, with the number of those held back since the last line.
+    pub(crate) fn due(&self, cause: Cause, owner: Option<KeyOwner>, count: u64, now: Duration) -> Option<u64> {
         let of_key = owner.and_then(|owner| self.by_key.get(owner.environment)?.get(owner.key as usize));
-        of_key.unwrap_or(&self.strangers).due(now)
+        of_key.unwrap_or(&self.strangers)[cause as usize].due(count, now)
     }
 }
 
 impl Turnstile {
-    fn due(&self, now: Duration) -> Option<u64> {
+    fn due(&self, count: u64, now: Duration) -> Option<u64> {
         let mut passed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if passed.last.is_some_and(|last| now.saturating_sub(last) < COMPLAINT_INTERVAL) {
-            passed.held_back += 1;
+            passed.held_back = passed.held_back.saturating_add(count);
             return None;
         }
         passed.last = Some(now);
@@ -54,16 +71,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_is_heard_once_a_minute_with_the_number_held_back() {
+    fn each_cause_of_each_key_is_heard_once_a_minute_with_the_number_held_back() {
         let environments = Environments::new([("prod".to_owned(), vec!["a", "b"])]).unwrap();
         let complaints = Complaints::new(&environments);
         let key = |key| Some(KeyOwner { environment: 0, key });
-        let at = Duration::from_secs;
-        assert_eq!(complaints.due(key(0), at(0)), Some(0));
-        assert_eq!(complaints.due(key(0), at(1)), None);
-        assert_eq!(complaints.due(key(0), at(59)), None);
-        assert_eq!(complaints.due(key(1), at(59)), Some(0), "another key");
-        assert_eq!(complaints.due(None, at(59)), Some(0), "a stranger");
-        assert_eq!(complaints.due(key(0), at(60)), Some(2));
+        let due = |owner, count, at| complaints.due(Cause::Body, owner, count, Duration::from_secs(at));
+        assert_eq!(due(key(0), 1, 0), Some(0));
+        assert_eq!(due(key(0), 1, 1), None);
+        assert_eq!(due(key(0), 7, 59), None);
+        assert_eq!(due(key(1), 1, 59), Some(0), "another key");
+        assert_eq!(due(None, 1, 59), Some(0), "a stranger");
+        let of_another_cause = complaints.due(Cause::Elements, key(0), 1, Duration::from_secs(59));
+        assert_eq!(of_another_cause, Some(0));
+        assert_eq!(due(key(0), 1, 60), Some(8));
     }
 }

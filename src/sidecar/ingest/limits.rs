@@ -36,7 +36,7 @@ pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
 /// The same when the log cannot take anything for a while (a full or failed disk).
 pub(crate) const RETRY_AFTER_DISK_SECONDS: u64 = 5;
 
-/// One SDK key's unreadable bodies are logged once in this time.
+/// What is wrong with one SDK key's posts is logged once in this time, for each cause.
 pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a configuration may set.

@@ -15,6 +15,7 @@ use tracing::warn;
 use super::admission::Exhausted;
 use super::answer::{self, Answer};
 use super::body::{self, Body, BodyError, Bounds, Encoding};
+use super::complaints::Cause;
 use super::environments::KeyOwner;
 use super::limits::{BEACON_BYTES_MAX, INLINE_BYTES_MAX, RETRY_AFTER_DISK_SECONDS, RETRY_AFTER_SECONDS};
 use super::routes::{self, Route};
@@ -70,17 +71,18 @@ enum Refused {
 
 async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
     let mut owner = sender::key(&head, form).and_then(|key| ingest.environments.owner_of(&key));
+    let sdk = owner.is_none().then(|| sender::sdk(&head.headers));
     match take(ingest, head, form, &mut body, &mut owner).await {
         Ok((owner, queued)) => {
             ingest.stats.request(owner.environment);
             if queued.rejected == 0 {
-                answer::stored()
-            } else {
-                answer::stored_with_rejects(queued.accepted, queued.rejected)
+                return answer::stored();
             }
+            note_rejects(ingest, owner, queued.rejected, queued.first_reject.as_deref());
+            answer::stored_with_rejects(queued.accepted, queued.rejected)
         }
         Err(refused) => {
-            note(ingest, &refused, owner);
+            note(ingest, &refused, owner, sdk.as_deref());
             // Who was too slow is not waited for a second time.
             let over = matches!(refused.reason(), Refusal::Slow | Refusal::Disconnected);
             if over { answer::and_close(refused.answer()) } else { after_body(body, refused.answer()).await }
@@ -172,20 +174,51 @@ impl Job {
     }
 }
 
-/// Counts a refusal, and logs those that a sender should mend, once a minute for each key.
-fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>) {
+/// Counts a refusal, and logs those that a sender should mend, once a minute for each key. `sdk` is what a sender
+/// whose key is not known says it is.
+fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>, sdk: Option<&str>) {
     let why = refused.reason();
     ingest.stats.refused(owner.map(|owner| owner.environment), why);
-    if !matches!(why, Refusal::Unreadable | Refusal::TooLarge | Refusal::Encoding) {
-        return;
+    let now = ingest.clock.monotonic();
+    match why {
+        Refusal::UnknownKey => {
+            if let Some(held_back) = ingest.complaints.due(Cause::UnknownKey, None, 1, now) {
+                warn!(
+                    sdk,
+                    held_back,
+                    "a post without an sdk key that is configured here was refused (401); its sender loses it: add the \
+                     key to the sdk_keys of an environment"
+                );
+            }
+        }
+        Refusal::Unreadable | Refusal::TooLarge | Refusal::Encoding => {
+            if let Some(owner) = owner {
+                ingest.stats.unreadable_of_key(owner);
+            }
+            if let Some(held_back) = ingest.complaints.due(Cause::Body, owner, 1, now) {
+                let environment = owner.map_or("unknown", |owner| ingest.environments.all()[owner.environment].id());
+                let sdk_key = owner.map(|owner| owner.key);
+                warn!(environment, sdk_key, error = %refused, held_back, "a body was refused; its sender may lose it");
+            }
+        }
+        _ => {}
     }
-    if let Some(owner) = owner {
-        ingest.stats.unreadable_of_key(owner);
-    }
-    if let Some(held_back) = ingest.complaints.due(owner, ingest.clock.monotonic()) {
-        let environment = owner.map_or("unknown", |owner| ingest.environments.all()[owner.environment].id());
-        let sdk_key = owner.map(|owner| owner.key);
-        warn!(environment, sdk_key, error = %refused, held_back, "a body was refused; its sender may lose it");
+}
+
+/// Logs, once a minute for each key, that a post had elements that cannot be impressions, with the first one's reason.
+fn note_rejects(ingest: &Ingest, owner: KeyOwner, elements: u64, reason: Option<&str>) {
+    let due = ingest.complaints.due(Cause::Elements, Some(owner), elements, ingest.clock.monotonic());
+    if let Some(held_back) = due {
+        let environment = &ingest.environments.all()[owner.environment];
+        warn!(
+            environment = environment.id(),
+            sdk_key = owner.key,
+            elements,
+            reason,
+            held_back,
+            "a post had elements that cannot be impressions; they are kept: forebay log dump DIR --stream '{}'",
+            environment.rejects_stream()
+        );
     }
 }
 

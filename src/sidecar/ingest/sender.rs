@@ -7,6 +7,9 @@ use hyper::http::request::Parts;
 
 use crate::impression::{BatchMeta, Form};
 
+/// Of what an unknown sender calls itself: "ruby-8.4.0" and its like are a dozen.
+const SDK_CHARS_MAX: usize = 40;
+
 /// The key that the head shows. A listener's sender (Split Synchronizer, Split Evaluator) sets no headers, but its URL
 /// is free: there the key may stand in the query, `/api/listener?key=<sdk key>`. A beacon's is in its body.
 pub(crate) fn key(head: &Parts, form: Form) -> Option<Cow<'_, [u8]>> {
@@ -31,6 +34,12 @@ pub(crate) fn meta(headers: &HeaderMap, received_ms: u64, sdk_key_index: u32) ->
         received_ms,
         sdk_key_index,
     }
+}
+
+/// What the sender says it is, for people: it may be anybody, so it is kept short.
+pub(crate) fn sdk(headers: &HeaderMap) -> String {
+    let text = headers.get("splitsdkversion").map_or(Cow::Borrowed(""), |sdk| String::from_utf8_lossy(sdk.as_bytes()));
+    text.chars().take(SDK_CHARS_MAX).collect()
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

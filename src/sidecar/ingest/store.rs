@@ -32,6 +32,8 @@ pub(crate) struct Queued {
     pub(crate) accepted: u64,
     /// Elements that cannot be one.
     pub(crate) rejected: u64,
+    /// Why the first of them cannot.
+    pub(crate) first_reject: Option<String>,
     answered: oneshot::Receiver<Result<(), AppendError>>,
 }
 
@@ -67,6 +69,7 @@ impl Store {
         // Each of them has it, so it is cut as it is for impressions.
         let sdk = &meta.sdk[..meta.sdk.len().min(self.parse_limits.shared_bytes_max)];
         let set_aside = Sender { received_ms: meta.received_ms, sdk_key: meta.sdk_key_index, sdk };
+        let first_reject = parsed.rejects.first().map(|reject| reject.reason.clone());
         let set_aside = rejects::encode(parsed.rejects, &set_aside);
         let (accepted, rejected) = (parsed.records, parsed.rejected);
         let parts: Vec<Payload> =
@@ -91,7 +94,7 @@ impl Store {
         }
         let (answer, answered) = oneshot::channel();
         append(&self.log, steps, held, &Arc::new(Mutex::new(Some(answer))));
-        Ok(Queued { accepted, rejected, answered })
+        Ok(Queued { accepted, rejected, first_reject, answered })
     }
 }
 

@@ -6,4 +6,5 @@ mod gated_disk;
 mod harness;
 mod lifetime;
 mod limits;
+mod logged;
 mod posts;

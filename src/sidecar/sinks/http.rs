@@ -1,10 +1,9 @@
 //! The one HTTP client of all sinks: posts bytes, brings back the answer. Judges no answer; that is the sink's part.
 //!
 //! What always holds: the whole exchange ends by its deadline; no redirect is followed; of an answer's body at most
-//! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end is not used again. Each
-//! destination has connections of its own, made when it first sends.
+//! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
+//! is not used again. Each destination has connections of its own, made when it first sends.
 
-use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::causes;
 use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
 
@@ -75,7 +75,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, up to [`ANSWER_BYTES_MAX`] or the sink's own limit; ends early if the rest did not come in time or not at all.
+    /// Its body, up to [`ANSWER_BYTES_MAX`] or the sink's own limit; ends early if the rest did not come in time or not
+    /// at all.
     pub body: Vec<u8>,
 }
 
@@ -120,8 +121,8 @@ impl Http {
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         let answer = match timeout_at(deadline, line.client.request(request)).await {
             Err(_) => return Err(Failure::Timeout),
-            Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(chain(&why))),
-            Ok(Err(why)) => return Err(Failure::Broken(chain(&why))),
+            Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(causes::line(&why))),
+            Ok(Err(why)) => return Err(Failure::Broken(causes::line(&why))),
             Ok(Ok(answer)) => answer,
         };
         let (head, incoming) = answer.into_parts();
@@ -226,21 +227,6 @@ fn printable(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(EXCERPT_CHARS_MAX * 4)];
     let text = String::from_utf8_lossy(start);
     text.trim().chars().take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// An error with all its causes: the outermost alone says little more than "client error".
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

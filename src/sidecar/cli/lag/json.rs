@@ -66,6 +66,7 @@ fn balance(balance: &Balance) -> Value {
         "expired": count(&balance.expired),
         "purged": count(&balance.purged),
         "lost": count(&balance.lost),
+        "held": count(&balance.held),
     })
 }
 

@@ -6,7 +6,7 @@ use forebay::{Log, LogOptions, Payload};
 use serde_json::Value;
 
 use super::*;
-use crate::cli::args::{DumpArgs, LogDir};
+use crate::cli::args::{DumpArgs, GiveUpArgs, LogDir};
 use crate::impression::{BatchMeta, Form, Limits, parse};
 
 /// A data directory with 3 impressions, a frame of ours and one that is no batch, and the positions they got.
@@ -153,4 +153,18 @@ fn a_reject_is_shown_with_its_reason() {
     log.close().unwrap();
     let lines = dumped(&disk, Some("!rejects/prod"), 0, None);
     assert_eq!((&lines[0]["reject"]["reason"], &lines[0]["reject"]["raw"]), (&"no key".into(), &"{\"k\":7}".into()));
+}
+
+#[test]
+fn give_up_says_what_cannot_be_read_and_what_became_of_it() {
+    let disk = data_dir();
+    for lose in [false, true] {
+        let (text, verdict) = told(&disk, &LogCommand::GiveUp(GiveUpArgs { place: place("/data"), lose }));
+        assert_eq!((&*text, verdict), ("/data/log: everything can be read; nothing was changed\n", Verdict::Clean));
+    }
+    let bad = [Unreadable { path: "/d/0.seg".into(), positions: 4096..8192, why: "EIO".to_owned() }];
+    let text = |lose| given_up(Path::new("/d"), &bad, lose);
+    assert!(text(false).starts_with("/d/0.seg bytes 4096..8192: EIO\n1 place can't be read; nothing was changed."));
+    assert!(text(true).contains("1 place given up"));
+    assert!(act(&LogCommand::GiveUp(GiveUpArgs { place: place("/no"), lose: true }), &disk, &mut Vec::new()).is_err());
 }

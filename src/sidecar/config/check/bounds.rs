@@ -22,6 +22,22 @@ pub(super) fn ingest(section: &Section<'_>, ingest: &IngestConfig) {
     }
 }
 
+/// What may be stored of the largest body must fit into one append of the log.
+pub(super) fn append(section: &Section<'_>, ingest: &IngestConfig) {
+    if ingest.append_bytes_max() <= limits::APPEND_BYTES {
+        return;
+    }
+    let message = format!(
+        "of a body of {} up to {} may have to be stored, and the log takes {} at once",
+        show_bytes(ingest.body_bytes_max),
+        show_bytes(ingest.append_bytes_max()),
+        show_bytes(limits::APPEND_BYTES)
+    );
+    section
+        .at("body_bytes_max")
+        .error(message, format!("lower body_bytes_max to {} or less", show_bytes(limits::BODY_BYTES_STORABLE)));
+}
+
 /// The budget must hold enough segments for any of them to be reclaimed.
 pub(super) fn log(section: &Section<'_>, log: &LogSettings) {
     let Budget::Bytes(budget) = log.budget else { return };

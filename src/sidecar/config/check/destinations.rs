@@ -15,7 +15,7 @@ use super::super::{
     limits,
 };
 use super::environments::{self, Environments};
-use super::{Outside, values};
+use super::{Outside, ground, values};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
 const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
@@ -226,6 +226,7 @@ fn file(section: &Section<'_>, outside: &Outside<'_>, directories: &mut Director
     let rotate_age = section.duration("rotate_age", &limits::FILE_ROTATE_AGE);
     let (directory, place) = directory?;
     directories.take(&directory, &place);
+    ground::destination(&directory, &place, outside);
     Some(FileConfig { directory, rotate_bytes, rotate_age })
 }
 

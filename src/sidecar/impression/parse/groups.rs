@@ -350,14 +350,16 @@ impl Dialect {
 
     #[cold]
     fn field_with_escapes(&self, name: JsonText<'_>) -> Option<Field> {
-        if name.as_bytes().contains(&b'\\') { (self.field)(name.unescape().as_bytes()) } else { None }
+        let mut fields = self.fields.into_iter().zip(FIELDS);
+        let spelled = || fields.find(|(field_name, _)| name.spells(field_name)).map(|(_, field)| field);
+        name.as_bytes().contains(&b'\\').then(spelled).flatten()
     }
 }
 
 /// Whether `name` spells `word`, with escapes or without.
 #[inline]
 fn is(name: JsonText<'_>, word: &str) -> bool {
-    name.as_bytes() == word.as_bytes() || (name.as_bytes().contains(&b'\\') && name.unescape() == word)
+    name.as_bytes() == word.as_bytes() || (name.as_bytes().contains(&b'\\') && name.spells(word))
 }
 
 #[cfg(test)]

@@ -285,7 +285,7 @@ impl Sidecar<'_> {
                 in_flight: number(&lag["records_in_flight"]),
                 accepted: records("accepted"),
                 delivered: records("delivered"),
-                otherwise: ["dead_lettered", "filtered", "expired", "purged", "lost"].map(records).iter().sum(),
+                otherwise: ["dead_lettered", "filtered", "expired", "purged", "lost", "held"].map(records).iter().sum(),
             }
         };
         let lags = snapshot["lags"].as_array().expect("a list").iter().map(lag).collect();

@@ -1,0 +1,77 @@
+//! The stream tables as an opening finds them: which can be read, whose log it is when none can, and both made sound
+//! again before anything else is written.
+//!
+//! Not what a table holds (that is `stream_table`), nor when it is written later (`keeper`).
+
+use super::super::file_name::FileName;
+use super::super::files::{Files, write_whole};
+use super::super::index::IndexHeader;
+use super::super::listing::{Listing, read_header};
+use super::super::options::OpenError;
+use super::super::stream_table::{BadTable, StreamTable};
+use crate::disk::read_all;
+use crate::offset::LogId;
+use std::collections::BTreeMap;
+use std::io;
+
+/// The stream tables on disk.
+#[derive(Default)]
+pub(super) struct Tables {
+    pub(super) newest: Option<StreamTable>,
+    /// The slots that can be read.
+    pub(super) good: Vec<u8>,
+}
+
+/// Writes the slots of the stream table that can't be read, so that writing the table later changes no name and never
+/// goes over the only good copy. In a fresh log this comes before anything else: its id must outlive the first record.
+pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &StreamTable) -> Result<(), OpenError> {
+    for slot in (0..2).filter(|slot| !good.contains(slot)) {
+        let path = files.path(FileName::Streams(slot));
+        match write_whole(&**files.disk(), &path, &table.encode()) {
+            // On a full disk a damaged slot may stay one: it is the next to be written.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && !good.is_empty() => {}
+            written => written.map_err(OpenError::io("write", &path))?,
+        }
+    }
+    let named = (0..2).all(|slot| listing.tables.contains(&slot));
+    if named { Ok(()) } else { files.sync_dir().map_err(OpenError::io("sync", files.dir())) }
+}
+
+pub(super) fn read(files: &Files, listing: &Listing) -> Result<Tables, OpenError> {
+    let mut tables = Tables::default();
+    for slot in &listing.tables {
+        let path = files.path(FileName::Streams(*slot));
+        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
+        match StreamTable::decode(&bytes) {
+            Ok(table) => {
+                tables.good.push(*slot);
+                if tables.newest.as_ref().is_none_or(|newest| newest.generation < table.generation) {
+                    tables.newest = Some(table);
+                }
+            }
+            Err(BadTable::Version(version)) => return Err(OpenError::Newer { path, version }),
+            Err(BadTable::Damaged) => {
+                tracing::warn!(path = %path.display(), "this copy of the stream table is torn or damaged");
+            }
+        }
+    }
+    Ok(tables)
+}
+
+/// The log's id, when both copies of the table are damaged: what most segments and indexes say.
+pub(super) fn id_from_segments(files: &Files, listing: &Listing) -> Result<Option<LogId>, OpenError> {
+    let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
+    for (sequence, class) in &listing.segments {
+        if let Some(header) = read_header(files, *sequence, *class)? {
+            *votes.entry(header.log).or_default() += 1;
+        }
+    }
+    for sequence in &listing.indexes {
+        let path = files.path(FileName::Index(*sequence));
+        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
+        if let Some(header) = IndexHeader::decode(&bytes) {
+            *votes.entry(header.log).or_default() += 1;
+        }
+    }
+    Ok(votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(log, _)| log))
+}

@@ -1,0 +1,64 @@
+//! What the writer is handed: an append with its checksums, and whom to tell what became of it.
+//!
+//! Each is answered once, on the thread that commits; a panic in whoever is told ends there.
+
+use super::PLANS_STREAM;
+use super::frame::stored_len;
+use super::options::{AppendError, Appended, Done, Payload};
+use super::segment::Class;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// An append that waits.
+pub(super) struct Pending {
+    pub(super) stream: Arc<str>,
+    /// Each part with its checksum.
+    pub(super) parts: Vec<(Payload, u32)>,
+    pub(super) done: Done,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Sums the parts up here, on the caller's thread: the writer is one for all, and what it does everybody waits for.
+    pub(super) fn new(stream: &str, parts: Vec<Payload>, done: Done) -> Self {
+        let summed = |part: Payload| {
+            let crc = crc32fast::hash(&part.bytes);
+            (part, crc)
+        };
+        Self { stream: stream.into(), parts: parts.into_iter().map(summed).collect(), done }
+    }
+
+    /// Bytes that it will take in a segment, at most.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let frames: u64 = self.parts.iter().map(|(part, _)| u64::from(stored_len(part.bytes.len() as u32))).sum();
+        frames + u64::from(stored_len(self.stream.len() as u32))
+    }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.parts.iter().map(|(part, _)| part.bytes.len()).sum()
+    }
+
+    pub(super) fn class(&self) -> Class {
+        // Plans go with the records they are about and end with them; all else of ours is kept apart.
+        if is_ours(&self.stream) && &*self.stream != PLANS_STREAM { Class::System } else { Class::Main }
+    }
+}
+
+pub(super) fn is_ours(stream: &str) -> bool {
+    stream.starts_with('!')
+}
+
+/// Answers all of them with the same error.
+pub(super) fn refuse(appends: Vec<Pending>, error: &AppendError) {
+    for append in appends {
+        answer(append.done, Err(error.clone()));
+    }
+}
+
+/// Calls back. A panic in the callback is its owner's bug and must not stop the log.
+pub(super) fn answer(done: Done, result: Result<Appended, AppendError>) {
+    if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+        tracing::error!("a completion callback panicked");
+    }
+}

@@ -1,0 +1,182 @@
+//! Settling: what moves the cursor and the books of a [`Window`], together or not at all.
+//!
+//! Bytes come from the caller or from the marks of an open batch; what the cursor knows goes before both.
+
+use super::verdict::Verdict;
+use super::{SETTLED_RANGES_MAX, Window};
+use crate::queue::balance::{Count, Settled};
+use std::ops::Range;
+
+impl Window {
+    /// Settles what of `offsets` is not settled yet, and says how much that was. `bytes_at` gives the running total at
+    /// an offset for which no open batch can; a part for which it has no answer stays as it is. Records outside of
+    /// open batches are settled only while the cursor has room.
+    pub(crate) fn settle(
+        &mut self,
+        offsets: Range<u64>,
+        as_: impl Into<Verdict>,
+        bytes_at: impl Fn(u64) -> Option<u64>,
+    ) -> Count {
+        let verdict = as_.into();
+        let occupied = self.occupied();
+        let mut settled = Count::default();
+        let mut from = offsets.start;
+        while from < offsets.end {
+            let Some(batch) = self.open_at_or_behind(from..offsets.end) else {
+                settled += self.settle_outside(from..offsets.end, &verdict, &bytes_at);
+                break;
+            };
+            if from < batch.start {
+                settled += self.settle_outside(from..batch.start, &verdict, &bytes_at);
+            }
+            let part = from.max(batch.start)..offsets.end.min(batch.end);
+            from = part.end;
+            settled += self.settle_inside(batch.start, part, &verdict, &bytes_at);
+        }
+        // More than the limit only where an earlier version left a cursor with every range in use.
+        assert!(self.occupied() < SETTLED_RANGES_MAX.max(occupied + 1), "batches and ranges have one limit");
+        settled
+    }
+
+    /// Settles all of `offsets` but the batches and plans that reach beyond it: they stay whole, as they will be sent.
+    /// From the low mark on it always has room, however many ranges there are.
+    pub(crate) fn let_go(&mut self, offsets: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {
+        let open = self.open.iter().map(|(start, batch)| *start..batch.end);
+        let left = self.left.iter().map(|(start, planned)| *start..planned.end);
+        let reaches_beyond = |whole: &Range<u64>| {
+            (whole.start < offsets.end && offsets.end < whole.end)
+                || (whole.start < offsets.start && offsets.start < whole.end)
+        };
+        let mut kept: Vec<Range<u64>> = open.chain(left).filter(reaches_beyond).collect();
+        kept.sort_by_key(|whole| whole.start);
+        let mut settled = Count::default();
+        let mut from = offsets.start;
+        for whole in kept {
+            settled += self.settle(from..whole.start, as_, &bytes_at);
+            from = whole.end;
+        }
+        settled += self.settle(from..offsets.end.max(from), as_, &bytes_at);
+        let cursor = &self.cursor;
+        self.left.retain(|start, planned| !cursor.unsettled(*start..planned.end).is_empty());
+        settled
+    }
+
+    /// The open batch that holds the first of `offsets`, or the first one behind it.
+    fn open_at_or_behind(&self, offsets: Range<u64>) -> Option<Range<u64>> {
+        let before = self.open.range(..=offsets.start).next_back().filter(|(_, batch)| batch.end > offsets.start);
+        before.or_else(|| self.open.range(offsets).next()).map(|(start, batch)| *start..batch.end)
+    }
+
+    /// Settles a part of the open batch that starts at `start`.
+    fn settle_inside(
+        &mut self,
+        start: u64,
+        part: Range<u64>,
+        verdict: &Verdict,
+        bytes_at: &impl Fn(u64) -> Option<u64>,
+    ) -> Count {
+        let batch = self.open.get_mut(&start).expect("the caller found it");
+        // Both come back unless the batch is done with.
+        let (marks, held) = (std::mem::take(&mut batch.marks), std::mem::take(&mut batch.held));
+        let end = batch.end;
+        let known = |offset| marks.bytes_at(offset).or_else(|| bytes_at(offset));
+        let fresh: Vec<Range<u64>> =
+            self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &held)).collect();
+        let count = fresh.iter().map(|part| self.count(part, known)).sum::<Option<Count>>();
+        let unsettled: u64 = self.cursor.unsettled(start..end).iter().map(|part| part.end - part.start).sum();
+        let waiting: u64 = held.iter().map(|(part, _)| part.end - part.start).sum();
+        let whole = count.is_some_and(|count| unsettled == waiting + count.records);
+        let fresh = if count.is_some() { fresh } else { Vec::new() };
+        let mut still_held = Vec::new();
+        if whole {
+            held.into_iter().for_each(|(part, as_)| self.post(part, &as_.into(), known));
+            fresh.into_iter().for_each(|part| self.post(part, verdict, known));
+            self.open.remove(&start);
+        } else {
+            let fresh = fresh.into_iter().flat_map(|part| verdict.pieces(part));
+            for (part, as_) in held.into_iter().chain(fresh) {
+                if self.has_spare() || self.cursor.touches(&part) {
+                    self.post(part, &as_.into(), known);
+                } else {
+                    still_held.push((part, as_));
+                }
+            }
+            let batch = self.open.get_mut(&start).expect("it was there");
+            (batch.marks, batch.held) = (marks, still_held);
+        }
+        count.unwrap_or_default()
+    }
+
+    /// Settles records that are in no open batch.
+    fn settle_outside(&mut self, part: Range<u64>, verdict: &Verdict, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
+        let mut settled = Count::default();
+        for part in self.cursor.unsettled(part) {
+            if let Some(count) = self.count(&part, bytes_at)
+                && (self.has_spare() || self.cursor.touches(&part))
+            {
+                settled += count;
+                self.post(part, verdict, bytes_at);
+            }
+        }
+        settled
+    }
+
+    /// Enters a part into the cursor and the books: at one stroke, in however many ways it settles.
+    fn post(&mut self, part: Range<u64>, verdict: &Verdict, bytes_at: impl Fn(u64) -> Option<u64>) {
+        let bytes = self.totals(&part, &bytes_at).expect("asked before: what was known stays known");
+        let mut from = bytes.start;
+        for (piece, as_) in verdict.pieces(part.clone()) {
+            let until = if piece.end == part.end {
+                bytes.end
+            } else {
+                // What cannot be read is shared evenly: records are exact, and the sum is.
+                let even = || {
+                    let share = u128::from(bytes.end - bytes.start) * u128::from(piece.end - part.start)
+                        / u128::from(part.end - part.start);
+                    bytes.start + u64::try_from(share).expect("at most the bytes of the part")
+                };
+                bytes_at(piece.end).unwrap_or_else(even).clamp(from, bytes.end)
+            };
+            self.books.post(Count { records: piece.end - piece.start, bytes: until - from }, as_);
+            from = until;
+        }
+        self.cursor.insert(part, bytes);
+        debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
+    }
+
+    /// Records and bytes of a part.
+    fn count(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
+        let bytes = self.totals(part, bytes_at)?;
+        Some(Count { records: part.end - part.start, bytes: bytes.end - bytes.start })
+    }
+
+    /// The running totals at the ends of a part. What the cursor knows goes before what the log says: inside a frame
+    /// that was damaged meanwhile the log has other answers, and sums must telescope all the same.
+    fn totals(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Range<u64>> {
+        let (below, above) = self.cursor.around(part);
+        let total = |offset| match (below, above) {
+            ((at, bytes), _) | (_, Some((at, bytes))) if at == offset => Some(bytes),
+            ((_, least), above) => Some(bytes_at(offset)?.clamp(least, above.map_or(u64::MAX, |(_, most)| most))),
+        };
+        let (start, end) = (total(part.start)?, total(part.end)?);
+        Some(start..end.max(start))
+    }
+}
+
+/// What of `part` is in none of `held`.
+fn without(part: Range<u64>, held: &[(Range<u64>, Settled)]) -> Vec<Range<u64>> {
+    let mut parts = vec![part];
+    for (hole, _) in held {
+        parts = (parts.into_iter())
+            .flat_map(|part| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end])
+            .filter(|part| part.start < part.end)
+            .collect();
+    }
+    parts
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, count| sum + count)
+    }
+}
