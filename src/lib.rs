@@ -90,7 +90,7 @@ pub use log::{
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
-    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, FloorDamage, FloorError, KeyValue, Lag,
-    MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError, QueueOptions, Queues, QueuesStats, Settled,
-    SettledRange, Slice, Start, StoreChoice, StoreError,
+    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, FloorDamage, FloorError, Halved,
+    KeyValue, Lag, MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError, QueueOptions, Queues,
+    QueuesStats, Settled, SettledRange, Slice, SplitError, Start, StoreChoice, StoreError,
 };

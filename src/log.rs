@@ -268,12 +268,17 @@ impl Log {
     }
 
     /// Says that nobody needs the records of `stream` below `before`, and that this is durably known to whoever says so.
-    /// Segments go when it holds for all their streams and the replay window is over. Never takes anything back; see
-    /// [`keep`](Self::keep).
+    /// Segments go when it holds for all their streams and the replay window is over; from memory the records go now.
+    /// Never takes anything back; see [`keep`](Self::keep).
     pub fn trim(&self, stream: StreamId, before: u64) {
-        if let Some(stream) = self.shared.catalog_write().stream_mut(stream) {
-            stream.trimmed = stream.trimmed.max(before.min(stream.row.next));
-        }
+        let mut catalog = self.shared.catalog_write();
+        let Some(known) = catalog.stream_mut(stream) else { return };
+        known.trimmed = known.trimmed.max(before.min(known.row.next));
+        let settled = known.trimmed;
+        // Given back behind the lock: readers and the writer wait for it.
+        let going = catalog.tail.settle(stream, settled);
+        drop(catalog);
+        drop(going);
         if matches!(self.shared.state(), LogState::Full { .. }) {
             self.shared.request_housekeeping(); // it may be what there was no room for
         }

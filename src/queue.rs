@@ -9,6 +9,7 @@
 //! come again unchanged until they are settled; the balance closes.
 
 mod balance;
+mod claim;
 mod codec;
 mod cursor;
 mod cursor_store;
@@ -25,7 +26,9 @@ mod planner;
 mod reading;
 mod recover;
 mod set;
+mod settle;
 mod sled_store;
+mod split;
 mod store_keeper;
 mod window;
 
@@ -37,21 +40,21 @@ pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use set::{CloseQueuesError, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
+pub use split::{Halved, SplitError};
 
 use crate::clock::Clock;
 use crate::disk::Lock;
 use crate::{Frame, Log, LogId, PLANS_STREAM, ReadError, StreamId};
 use balance::End;
 use floor_file::EntryId;
-use marks::{Mark, Marks};
 use plan::PlanRecord;
 use planner::Planner;
-use reading::{Gathered, Reading};
+use reading::Reading;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use window::{Offer, Plan, Verdict, Window};
+use window::{Offer, Plan, Window};
 
 /// The queue of one destination for one stream. Cheap to clone; all clones are one queue.
 ///
@@ -95,6 +98,14 @@ pub struct Slice {
     pub frame: Arc<Frame>,
     /// The offsets of the records that belong to the batch.
     pub offsets: Range<u64>,
+}
+
+impl Slice {
+    /// The part of it that lies within these offsets.
+    fn within(&self, offsets: &Range<u64>) -> Option<Self> {
+        let cut = self.offsets.start.max(offsets.start)..self.offsets.end.min(offsets.end);
+        (!cut.is_empty()).then(|| Self { frame: Arc::clone(&self.frame), offsets: cut })
+    }
 }
 
 /// Why a queue could not be made, or a batch not be had.
@@ -187,72 +198,18 @@ impl Queue {
         Arc::clone(&self.inner.stream)
     }
 
-    /// Claims the next records: first batches that were planned before a crash or given back, with the same boundaries
-    /// whatever `limits` says, then fresh ones. `None` when nothing waits, or when so many batches are open that one
-    /// must be settled first. May read the disk; see [`ready_in_memory`](Self::ready_in_memory).
-    ///
-    /// Records that damage took are settled as lost here, and a batch ends before them.
-    ///
-    /// # Errors
-    /// When the log cannot be read. Nothing is claimed then.
-    pub fn next_batch(&self, limits: BatchLimits) -> Result<Option<Batch>, QueueError> {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return Ok(None) };
-        let mut reading = lock(&queue.reading);
-        loop {
-            let tail = queue.context.log.durable(stream).offset;
-            let offer = queue.window().offer(tail);
-            let (range, plan, again) = match offer {
-                Offer::Again { offsets, plan } => (offsets, plan, true),
-                Offer::Fresh(offsets) => (offsets, None, false),
-                Offer::Nothing | Offer::Full => {
-                    reading.rest();
-                    return Ok(None);
-                }
-            };
-            let limits = if again { BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX } } else { limits };
-            let gathered = reading.gather(&queue.context, stream, range.clone(), limits)?;
-            if let Some(hole) = &gathered.hole {
-                let bytes = queue.total_at(stream, hole.start)?..queue.total_at(stream, hole.end)?;
-                let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
-                let mut window = queue.window();
-                if again {
-                    // It cannot be sent as it stood: an id never stands for fewer records than it did.
-                    window.dissolve(&range, |offset| queue.total_at(stream, offset).ok());
-                }
-                let lost = window.settle(hole.clone(), Settled::Lost, bytes_at);
-                drop(window);
-                queue.dirty.store(true, Ordering::Release);
-                if lost.records > 0 {
-                    tracing::error!(
-                        destination = self.destination(),
-                        stream = self.stream(),
-                        ?hole,
-                        records = lost.records,
-                        "records are lost to damage and will not be delivered"
-                    );
-                }
-                if again || (gathered.slices.is_empty() && lost.records > 0) {
-                    continue;
-                }
-            }
-            if gathered.slices.is_empty() {
-                // At the tail, or at damage that has no place among the settled ranges before a batch is settled.
-                return Ok(None);
-            }
-            if let Some(batch) = queue.claim(stream, gathered, plan) {
-                return Ok(Some(batch));
-            }
-            // Somebody settled a part of it meanwhile.
-        }
-    }
-
     /// Makes the batch's boundaries durable: after a crash the same records come again under the same id. `done` runs
     /// when they are, on the log's writer thread, and must not block; at once where they are durable already. Plans of
     /// many queues share appends. Do not send before.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
-        if queue.window().plan_of(&batch.offsets).is_some() {
+        let window = queue.window();
+        let (plan, failed_split) = (window.plan_of(&batch.offsets), window.failed_split(&batch.offsets));
+        drop(window);
+        if let Some(at) = failed_split {
+            return done(Err(PlanError::SplitFailed { at }));
+        }
+        if plan.is_some() {
             return done(Ok(()));
         }
         let stream = queue.stream_id().expect("a batch is of a stream that exists");
@@ -267,106 +224,6 @@ impl Queue {
             }));
         };
         self.inner.context.planner.submit(record, tail, Box::new(planned));
-    }
-
-    /// Settles all of the batch that is not settled yet.
-    pub fn settle(&self, batch: &Batch, as_: Settled) {
-        self.settle_range(batch.offsets.clone(), as_);
-    }
-
-    /// Settles all of the batch that is not settled yet in one step, each of `parts` in its own way and `rest` what
-    /// they leave out; says how many records that were. No crash and no other thread sees only a part of it, and it
-    /// takes one settled range at most, however many parts there are.
-    ///
-    /// ```
-    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
-    /// # use std::{path::Path, sync::Arc};
-    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
-    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
-    /// # let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
-    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
-    /// let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: 1 << 20 })?.expect("ten records wait");
-    /// // The destination took all but the fourth and the fifth.
-    /// queue.settle_parts(&batch, &[(3..5, Settled::DeadLettered)], Settled::Delivered);
-    /// let balance = queue.balance();
-    /// assert_eq!((balance.delivered.records, balance.dead_lettered.records), (8, 2));
-    /// assert!(balance.closes());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn settle_parts(&self, batch: &Batch, parts: &[(Range<u64>, Settled)], rest: Settled) -> u64 {
-        self.settle_as(batch.offsets.clone(), Verdict::new(parts, rest))
-    }
-
-    /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is
-    /// handed out is always settled, without reading. Elsewhere (a purge) the log is asked for its bytes, and a part
-    /// is left as it is if that fails or if there are 256 ranges and open batches already.
-    ///
-    /// Durable after the next tick; a crash before it sends these records again.
-    pub fn settle_range(&self, offsets: Range<u64>, as_: Settled) -> u64 {
-        self.settle_as(offsets, as_.into())
-    }
-
-    fn settle_as(&self, offsets: Range<u64>, verdict: Verdict) -> u64 {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return 0 };
-        let tail = queue.context.log.durable(stream).offset;
-        let offsets = offsets.start..offsets.end.min(tail);
-        let mut window = queue.window();
-        let was_full = !window.has_spare();
-        let settled = window.settle(offsets, verdict, |offset| queue.total_at(stream, offset).ok());
-        drop(window);
-        queue.dirty.store(true, Ordering::Release);
-        if was_full {
-            queue.wake();
-        }
-        settled.records
-    }
-
-    /// Settles as purged what of `offsets` is not settled yet, and says how much that was: for an operator who gives
-    /// records up. See [`let_go`](Self::let_go).
-    ///
-    /// # Errors
-    /// When the log cannot be read. Nothing was settled then.
-    pub fn purge(&self, offsets: Range<u64>) -> Result<Count, QueueError> {
-        self.let_go(offsets, Settled::Purged)
-    }
-
-    /// Settles what of `offsets` is not settled yet, whatever the destination says, and tells how much that was: for a
-    /// purge by hand or an overflow policy. From the low mark on there is always room; a range that begins above it may
-    /// find too many settled ranges, and then a part of it is left as it is.
-    ///
-    /// Batches in flight that lie inside are settled with the rest: the destination may get them all the same, and
-    /// settling or giving them back later does nothing. Batches and plans that reach beyond `offsets` are left whole,
-    /// because they will be sent whole, under the id that they have.
-    ///
-    /// Durable after the next tick; a crash before it takes it back.
-    ///
-    /// # Errors
-    /// When the log cannot be read. Nothing was settled then.
-    pub fn let_go(&self, offsets: Range<u64>, as_: Settled) -> Result<Count, QueueError> {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return Ok(Count::default()) };
-        let tail = queue.context.log.durable(stream).offset;
-        let offsets = offsets.start..offsets.end.min(tail);
-        if offsets.is_empty() {
-            return Ok(Count::default());
-        }
-        // Read before the window is locked; what lies between, batches and the cursor know.
-        let ends = [offsets.start, offsets.end];
-        let totals = [queue.total_at(stream, ends[0])?, queue.total_at(stream, ends[1])?];
-        let bytes_at = |offset| match ends.iter().position(|end| *end == offset) {
-            Some(end) => Some(totals[end]),
-            None => queue.total_at(stream, offset).ok(),
-        };
-        let mut window = queue.window();
-        let was_full = !window.has_spare();
-        let settled = window.let_go(offsets, as_, bytes_at);
-        drop(window);
-        queue.dirty.store(true, Ordering::Release);
-        if was_full {
-            queue.wake();
-        }
-        Ok(settled)
     }
 
     /// Gives a batch back unsettled: [`next_batch`](Self::next_batch) will hand out the same boundaries, and so the
@@ -479,26 +336,6 @@ impl Inner {
     fn plan_record(&self, stream_id: StreamId, offsets: Range<u64>, revision: u32) -> PlanRecord {
         let (destination, incarnation) = (Arc::clone(&self.destination), self.incarnation);
         PlanRecord { destination, incarnation, stream_id, offsets, revision }
-    }
-
-    /// Enters what was read into the window. `None` when the window changed since it made the offer.
-    fn claim(&self, stream: StreamId, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
-        let slices = gathered.slices;
-        let offsets = slices.first()?.offsets.start..slices.last()?.offsets.end;
-        let marks = Marks::new(slices.iter().map(|slice| Mark {
-            first: slice.frame.first,
-            records: slice.frame.records,
-            bytes: u32::try_from(slice.frame.payload().len()).expect("the log's appends are below 4 GiB"),
-            bytes_before: slice.frame.bytes_before,
-            ingest_ms: slice.frame.ingest_ms,
-        }));
-        if !self.window().claim(offsets.clone(), marks) {
-            return None;
-        }
-        let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);
-        let record = self.plan_record(stream, offsets.clone(), settings_revision);
-        let id = plan::batch_id(self.context.log_id, &record);
-        Some(Batch { id, offsets, slices, bytes: gathered.bytes, settings_revision, planned: plan.is_some() })
     }
 
     /// The stream's running total at `offset`: where the record before it ends. Where that one is lost, what the log

@@ -11,6 +11,7 @@ use forebay::{LogId, StreamId};
 use forebay_sidecar::config::{AmplitudeConfig, Compression, Endpoint, SegmentConfig, WebhookConfig};
 use forebay_sidecar::delivery::sink::{Environment, Job, Origin, Part, Sink};
 use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
+use forebay_sidecar::sinks::address_guard::AddressPolicy;
 use forebay_sidecar::sinks::amplitude::Amplitude;
 use forebay_sidecar::sinks::segment::Segment;
 use forebay_sidecar::sinks::webhook::Webhook;
@@ -25,7 +26,7 @@ pub(crate) fn measure() -> Vec<Figure> {
     let endpoint = Endpoint::parse("http://localhost/").expect("an address");
     let clock = Arc::new(SystemClock::new());
     let webhook = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint) };
-    let webhook = Webhook::new(&webhook, 1, Arc::default(), clock.clone());
+    let webhook = Webhook::new(&webhook, AddressPolicy::Operator, 1, Arc::default(), clock.clone());
     let segment = Segment::new(&SegmentConfig::new("key"), 1, Arc::default(), clock.clone());
     let amplitude = Amplitude::new(&AmplitudeConfig::new("key"), 1, Arc::default(), clock);
     let job = job();

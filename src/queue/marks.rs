@@ -1,6 +1,8 @@
 //! How many bytes the stream had at each offset of a batch, and when its records came: what remains of its frames once
 //! they are sent, so that settling never reads the log. A few words per frame; says nothing of any offset outside.
 
+use std::ops::Range;
+
 /// One frame, as far as a batch reaches into it, in offset order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -23,6 +25,12 @@ pub(crate) struct Marks(Box<[Mark]>);
 impl Marks {
     pub(crate) fn new(frames: impl IntoIterator<Item = Mark>) -> Self {
         Self(frames.into_iter().collect())
+    }
+
+    /// Those of the frames that a part of the batch reaches into.
+    pub(crate) fn of(&self, offsets: &Range<u64>) -> Self {
+        let reaches = |mark: &&Mark| mark.first < offsets.end && offsets.start < mark.first + u64::from(mark.records);
+        Self(self.0.iter().filter(reaches).copied().collect())
     }
 
     /// The running total at `offset`: exact where frames meet, shared evenly by the records within one.
@@ -61,6 +69,7 @@ mod tests {
         let totals: Vec<_> = (10..=15).map(|offset| marks.bytes_at(offset)).collect();
         assert_eq!(totals, [1000, 1033, 1066, 1100, 1103, 1107].map(Some));
         assert_eq!((marks.bytes_at(9), marks.bytes_at(16)), (None, None));
+        assert_eq!(marks.of(&(13..14)).0, [mark(13, 2, 7, 1100)].into());
         assert_eq!((marks.ingest_ms(12), marks.ingest_ms(14), marks.ingest_ms(15)), (Some(10), Some(13), None));
     }
 }

@@ -24,15 +24,25 @@ struct Shared {
 /// Appends to the stream of plans; must not block.
 pub(crate) type AppendPlans = Box<dyn Fn(Vec<Payload>, Done) -> Result<(), AppendError> + Send + Sync>;
 
-/// Called with the plan's offset when it is durable, on the writer's thread.
+/// Called with the plan's offset when it is durable, on the writer's thread. A second half has the next one.
 pub(crate) type Planned = Box<dyn FnOnce(Result<u64, PlanError>) + Send>;
+
+/// Plans that become durable together, in one frame: one, or the two halves of a split.
+struct Submitted {
+    plan: PlanRecord,
+    half: Option<PlanRecord>,
+    planned: Planned,
+}
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<(PlanRecord, Planned)>,
+    waiting: Vec<Submitted>,
     /// No plan of the append that is on its way has an offset below.
     on_its_way: Option<u64>,
 }
+
+/// Who waits for an append, and which of its plans is theirs.
+type Waiting = Vec<(u64, Planned)>;
 
 /// Why a batch has no durable plan: it must not be sent yet. Give it back; it comes again with the same boundaries.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -46,6 +56,13 @@ pub enum PlanError {
         /// Plans that wait.
         waiting: usize,
     },
+    /// The batch was to be split and that could not be made durable, or not for certain: after a crash either the batch
+    /// or its halves come again. So it must not be sent whole any more.
+    #[error("a split of this batch is not settled: split it again, at {at} or elsewhere, and send the halves")]
+    SplitFailed {
+        /// Where it was to be split.
+        at: u64,
+    },
 }
 
 impl Planner {
@@ -55,13 +72,22 @@ impl Planner {
 
     /// Makes a plan durable. `tail` is the durable tail of the stream of plans now.
     pub(crate) fn submit(&self, plan: PlanRecord, tail: u64, planned: Planned) {
+        self.submit_all(Submitted { plan, half: None, planned }, tail);
+    }
+
+    /// Makes the two halves of a split durable: both or, whatever happens, neither.
+    pub(crate) fn submit_halves(&self, [plan, half]: [PlanRecord; 2], tail: u64, planned: Planned) {
+        self.submit_all(Submitted { plan, half: Some(half), planned }, tail);
+    }
+
+    fn submit_all(&self, submitted: Submitted, tail: u64) {
         let mut state = self.lock();
         let waiting = state.waiting.len();
         if waiting >= PLANS_WAITING_MAX {
             drop(state);
-            return planned(Err(PlanError::Busy { waiting }));
+            return (submitted.planned)(Err(PlanError::Busy { waiting }));
         }
-        state.waiting.push((plan, planned));
+        state.waiting.push(submitted);
         if state.on_its_way.is_none() {
             self.send(state, tail);
         }
@@ -89,13 +115,24 @@ impl Planner {
         }
     }
 
-    fn append(&self, plans: Vec<(PlanRecord, Planned)>) {
-        let (records, waiting): (Vec<PlanRecord>, Vec<Planned>) = plans.into_iter().unzip();
-        let frame = |plans: &[PlanRecord]| Payload {
-            bytes: encode(plans),
+    fn append(&self, submitted: Vec<Submitted>) {
+        let mut frames = vec![Vec::new()];
+        let mut waiting = Waiting::with_capacity(submitted.len());
+        let mut count = 0;
+        for Submitted { plan, half, planned } in submitted {
+            let plans = 1 + usize::from(half.is_some());
+            if frames.last().is_some_and(|frame| frame.len() + plans > PLANS_PER_FRAME_MAX) {
+                frames.push(Vec::new()); // halves are never parted: damage takes both or none
+            }
+            frames.last_mut().expect("one at least").extend([plan].into_iter().chain(half));
+            waiting.push((count, planned));
+            count += plans as u64;
+        }
+        let frame = |plans: Vec<PlanRecord>| Payload {
+            bytes: encode(&plans),
             records: u32::try_from(plans.len()).expect("a few thousand at most"),
         };
-        let frames = records.chunks(PLANS_PER_FRAME_MAX).map(frame).collect();
+        let frames = frames.into_iter().map(frame).collect();
         // Whoever comes first takes them: the callback, or this call when the append was not taken.
         let waiting = Arc::new(Mutex::new(Some(waiting)));
         let (planner, theirs) = (self.clone(), Arc::clone(&waiting));
@@ -106,15 +143,18 @@ impl Planner {
     }
 
     /// Tells everybody, and only then takes the append off its way: in between a plan is known by its queue and here.
-    fn finish(&self, waiting: &Mutex<Option<Vec<Planned>>>, appended: Result<Appended, AppendError>) {
+    fn finish(&self, waiting: &Mutex<Option<Waiting>>, appended: Result<Appended, AppendError>) {
         let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         let tail = appended.as_ref().ok().map(|appended| appended.offsets.end);
         match appended.map_err(Arc::new) {
             Ok(Appended { offsets, .. }) => {
-                waiting.into_iter().flatten().zip(offsets).for_each(|(planned, offset)| planned(Ok(offset)));
+                waiting.into_iter().flatten().for_each(|(nth, planned)| planned(Ok(offsets.start + nth)));
             }
             Err(error) => {
-                waiting.into_iter().flatten().for_each(|planned| planned(Err(PlanError::Append(Arc::clone(&error)))));
+                waiting
+                    .into_iter()
+                    .flatten()
+                    .for_each(|(_, planned)| planned(Err(PlanError::Append(Arc::clone(&error)))));
             }
         }
         let mut state = self.lock();
@@ -218,5 +258,25 @@ mod tests {
         complete(&appends, Ok(0));
         assert_eq!(appends.lock().expect("one thread")[0].0.len(), 2);
         assert_eq!(complete(&appends, Ok(1)).len(), PLANS_PER_FRAME_MAX + 1);
+    }
+
+    #[test]
+    fn halves_share_a_frame_and_each_hears_where_its_plan_lies() {
+        let (planner, appends, heard) = planner();
+        submit(&planner, &heard, 0, 0);
+        (1..PLANS_PER_FRAME_MAX as u64).for_each(|n| submit(&planner, &heard, n, 0));
+        let theirs = Arc::clone(&heard);
+        let planned = move |result: Result<u64, PlanError>| {
+            theirs.lock().expect("one thread").push((999, result.map_err(|error| error.to_string())));
+        };
+        planner.submit_halves([plan(20), plan(30)], 0, Box::new(planned));
+        submit(&planner, &heard, 777, 0);
+        complete(&appends, Ok(0));
+        let frames = appends.lock().expect("one thread")[0].0.iter().map(|frame| frame.records).collect::<Vec<_>>();
+        assert_eq!(frames, [PLANS_PER_FRAME_MAX as u32 - 1, 3], "the halves had no room together in the first");
+        complete(&appends, Ok(1));
+        let heard = heard.lock().expect("one thread");
+        let first = PLANS_PER_FRAME_MAX as u64;
+        assert_eq!(heard[heard.len() - 2..], [(999, Ok(first)), (777, Ok(first + 2))]);
     }
 }

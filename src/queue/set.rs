@@ -4,20 +4,18 @@
 //! dir/LOCK     one process          dir/floor    what decides what may be deleted (floor_file.rs)
 //! dir/log/     the records          dir/sled/    hints, worth a few repeats (store_keeper.rs)
 //! ```
-//! The order of a tick is what makes it safe: cursors are taken, the floor is synced, and only then does the log hear
-//! what may go, and the cursor store what it may remember. A floor that cannot be written withholds all trimming.
-//! Plans are let go one tick after the cursors that settled them: the floor's pages may land in any order, and a plan
-//! must not be gone while the cursor is still below it.
+//! What a tick does, and why in that order, is in tick.rs; what is believed at open, in opening.rs.
 
+mod index;
 mod opening;
 mod options;
+mod tick;
 
 pub use options::{CloseQueuesError, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
 use super::balance::Books;
 use super::cursor::Cursor;
 use super::floor_file::{EntryId, FloorEntry, FloorError, FloorFile, Found};
-use super::hint::{self, Hint};
 use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
@@ -27,16 +25,15 @@ use super::window::{Plan, Window};
 use super::{Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::{Log, LogOptions, PLANS_STREAM, StreamId, Tail};
-use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
-use std::collections::{BTreeMap, HashMap};
-use std::io;
+use crate::{Log, LogOptions, StreamId, Tail};
+use index::Index;
+use opening::{append_plans, io_error, open_store, place_orphans, rebuild, resume_plans, take_lock};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
+use tick::Ticker;
 
 const LOG_NAME: &str = "log";
 
@@ -79,19 +76,6 @@ struct Keeping {
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
     /// floor is pinned.
     trim_all: bool,
-}
-
-/// The queues by what they are asked by.
-#[derive(Default)]
-struct Index {
-    by_name: BTreeMap<(Arc<str>, Arc<str>), Arc<Inner>>,
-    by_stream: HashMap<Arc<str>, Vec<Arc<Inner>>>,
-    by_id: HashMap<StreamId, Vec<Arc<Inner>>>,
-}
-
-struct Ticker {
-    stop: SyncSender<()>,
-    thread: JoinHandle<()>,
 }
 
 impl Queues {
@@ -330,87 +314,6 @@ impl Set {
         self.commit(&mut keeping)
     }
 
-    /// A tick, by whoever holds what it keeps.
-    fn commit(&self, keeping: &mut Keeping) -> Result<(), FloorError> {
-        let log = &self.context.log;
-        // In this order: a plan that is durable now is below the tail; one that its queue does not know yet is not
-        // below what is on its way; every other one its queue knows.
-        let plans_tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
-        let on_its_way = self.context.planner.on_its_way().unwrap_or(u64::MAX);
-        let changed = |inner: &&Arc<Inner>| inner.dirty.swap(false, Ordering::AcqRel);
-        let changed: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(changed).cloned().collect();
-        let mut hints = Vec::new();
-        for inner in changed {
-            let entry = inner.snapshot();
-            hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
-            let low = entry.cursor.low;
-            keeping.floor.set(inner.entry, entry);
-            keeping.unconfirmed.insert(inner.entry, (inner, low));
-        }
-        let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
-        let plan_low = plan_low.unwrap_or(u64::MAX);
-        let orphaned = keeping.orphans.first().map_or(u64::MAX, |(offset, _)| *offset);
-        let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
-
-        keeping.floor.add_synced(log.synced());
-        keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark));
-        let committed = keeping.floor.commit();
-        // With or without a floor: the hints are worth more than ever where it fails.
-        self.keeper.offer(hints);
-        let mut stats = lock(&self.stats);
-        match committed {
-            Ok(done) => {
-                stats.pinned = keeping.floor.is_pinned();
-                stats.count_commit(done.syncs);
-            }
-            Err(error) => {
-                stats.count_error(&error);
-                return Err(error);
-            }
-        }
-        drop(stats);
-        let durable_plan_mark = keeping.plan_mark;
-        keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
-        self.trim(keeping, durable_plan_mark);
-        Ok(())
-    }
-
-    /// Tells the log what nobody needs, after the floor that says so is on disk.
-    fn trim(&self, keeping: &mut Keeping, plan_mark: u64) {
-        let confirmed = std::mem::take(&mut keeping.unconfirmed);
-        for (inner, low) in confirmed.values() {
-            inner.durable_low.fetch_max(*low, Ordering::AcqRel);
-        }
-        if keeping.floor.is_pinned() {
-            return;
-        }
-        let log = &self.context.log;
-        let index = self.index_read();
-        let moved = |inner: &Inner| {
-            let subscribers = index.by_stream.get(&inner.stream).into_iter().flatten();
-            let low = subscribers.map(|inner| inner.durable_low.load(Ordering::Acquire)).min();
-            if let (Some(stream), Some(low)) = (inner.stream_id(), low) {
-                log.trim(stream, low);
-            }
-        };
-        if std::mem::take(&mut keeping.trim_all) {
-            index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
-        } else {
-            confirmed.values().for_each(|(inner, _)| moved(inner));
-        }
-        if let Some(plans) = log.stream(PLANS_STREAM) {
-            log.trim(plans, plan_mark);
-        }
-        if self.unrouted.swap(false, Ordering::AcqRel) {
-            for stream in log.streams() {
-                let by_age = !stream.name.starts_with('!') || stream.name.starts_with(REJECTS_PREFIX);
-                if by_age && !index.by_stream.contains_key(&stream.name) {
-                    log.trim(stream.id, stream.tail.offset);
-                }
-            }
-        }
-    }
-
     /// Has the log wake the queues of a stream when records arrive.
     fn watch(self: &Arc<Self>) {
         let set: Weak<Self> = Arc::downgrade(self);
@@ -458,59 +361,6 @@ impl Inner {
             durable_low: AtomicU64::new(low),
             plan_low: AtomicU64::new(u64::MAX),
         }
-    }
-
-    /// The queue as the floor keeps it; notes the oldest plan along with it.
-    fn snapshot(&self) -> FloorEntry {
-        let stream_id = self.stream_id.get().copied();
-        let window = self.window();
-        self.plan_low.store(window.oldest_plan().unwrap_or(u64::MAX), Ordering::Release);
-        FloorEntry {
-            destination: Arc::clone(&self.destination),
-            stream: Arc::clone(&self.stream),
-            stream_id,
-            incarnation: self.incarnation,
-            epoch: self.epoch,
-            books: window.books().clone(),
-            cursor: window.cursor().clone(),
-        }
-    }
-}
-
-impl Index {
-    fn add(&mut self, inner: Arc<Inner>) {
-        let key = (Arc::clone(&inner.destination), Arc::clone(&inner.stream));
-        self.by_stream.entry(Arc::clone(&inner.stream)).or_default().push(Arc::clone(&inner));
-        // Under its number it is entered when records next come: there may be an entry without this queue by now.
-        if let Some(id) = inner.context.log.stream(&inner.stream) {
-            self.by_id.remove(&id);
-        }
-        self.by_name.insert(key, inner);
-    }
-
-    /// The name as other queues have it, so that a thousand destinations of an environment share its letters.
-    fn name(&self, name: &str, of: impl Fn(&(Arc<str>, Arc<str>)) -> &Arc<str>) -> Arc<str> {
-        let stream = self.by_stream.get_key_value(name).map(|(name, _)| Arc::clone(name));
-        let from = (Arc::from(name), Arc::from(""));
-        let neighbour = || self.by_name.range(from.clone()..).next().map(|(key, _)| Arc::clone(of(key)));
-        stream.or_else(neighbour).filter(|found| **found == *name).unwrap_or_else(|| Arc::from(name))
-    }
-}
-
-impl Ticker {
-    fn start(set: &Arc<Set>, period: Duration) -> io::Result<Self> {
-        let (stop, stopped) = sync_channel::<()>(1);
-        let set = Arc::downgrade(set);
-        let thread = std::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
-            while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                let Some(set) = set.upgrade() else { return };
-                if let Err(error) = set.tick() {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, "the cursors are not durable: nothing is deleted, and a crash would repeat");
-                }
-            }
-        })?;
-        Ok(Self { stop, thread })
     }
 }
 

@@ -19,8 +19,10 @@
 //! ```
 
 mod settling;
+mod split;
 mod verdict;
 
+pub(crate) use split::NoSplit;
 pub(crate) use verdict::Verdict;
 
 use super::balance::{Books, Settled};
@@ -50,8 +52,17 @@ struct OpenBatch {
     given_back: bool,
     plan: Option<Plan>,
     marks: Marks,
+    /// Where it is to be split, from when that is asked for until it is known to be durable.
+    split: Option<Split>,
     /// Settled parts for which the cursor had no room. Not in the cursor nor in the books before the batch is whole.
     held: Vec<(Range<u64>, Settled)>,
+}
+
+/// A split that is under way, or failed and may be durable all the same.
+#[derive(Debug, Clone, Copy)]
+struct Split {
+    at: u64,
+    on_its_way: bool,
 }
 
 /// Boundaries that are durable.
@@ -83,6 +94,13 @@ pub(crate) enum Offer {
     Full,
 }
 
+impl OpenBatch {
+    /// Whether nobody has it, and nothing is about to change its boundaries.
+    fn can_come_again(&self) -> bool {
+        self.given_back && !self.split.is_some_and(|split| split.on_its_way)
+    }
+}
+
 impl Window {
     pub(crate) fn new(cursor: Cursor, books: Books) -> Self {
         let next = cursor.low;
@@ -97,22 +115,34 @@ impl Window {
         &self.books
     }
 
-    /// Takes over a plan that was open when the last process ended. `false` when there is nothing left of it to send,
-    /// or when it cuts across a plan that came before it: two ids for one record would be a lie.
-    pub(crate) fn adopt(&mut self, offsets: Range<u64>, plan: Plan) -> bool {
+    /// Takes over a plan that was open when the last process ended; they come in the order in which they were made. One
+    /// that overlaps earlier ones replaces them: a batch was split, or given up for damage and planned anew. Says how
+    /// many it replaced.
+    pub(crate) fn adopt(&mut self, offsets: Range<u64>, plan: Plan) -> usize {
         assert!(self.open.is_empty(), "plans are adopted before anything is handed out");
-        let crosses = self.left.range(..offsets.end).next_back().is_some_and(|(_, left)| left.end > offsets.start);
-        if offsets.is_empty() || crosses || self.cursor.unsettled(offsets.clone()).is_empty() {
-            return false;
+        if offsets.is_empty() {
+            return 0;
         }
-        self.left.insert(offsets.start, Planned { end: offsets.end, plan });
-        true
+        let before = self.left.range(..offsets.start).next_back().filter(|(_, left)| left.end > offsets.start);
+        let overlapped = before.into_iter().chain(self.left.range(offsets.clone())).map(|(start, _)| *start);
+        let overlapped: Vec<u64> = overlapped.collect();
+        let replaced = overlapped.iter().filter_map(|start| self.left.remove_entry(start));
+        let replaced = replaced.filter(|(start, left)| (*start, left.end) != (offsets.start, offsets.end)).count();
+        if !self.cursor.unsettled(offsets.clone()).is_empty() {
+            self.left.insert(offsets.start, Planned { end: offsets.end, plan });
+        }
+        replaced
+    }
+
+    /// Plans of the last process that are still to be handed out.
+    pub(crate) fn plans_left(&self) -> usize {
+        self.left.len()
     }
 
     /// What to hand out next, if the stream ends at `tail`: what was given back or planned first, in order.
     pub(crate) fn offer(&mut self, tail: u64) -> Offer {
         self.drop_settled_plans();
-        let again = self.open.iter().find(|(_, batch)| batch.given_back).map(|(start, batch)| (*start, batch));
+        let again = self.open.iter().find(|(_, batch)| batch.can_come_again()).map(|(start, batch)| (*start, batch));
         let planned = self.left.first_key_value().filter(|(_, planned)| planned.end <= tail);
         let (fits, blocked) = match planned {
             Some((&start, planned)) if self.has_room_at(start) => (Some((start, planned)), false),
@@ -139,7 +169,7 @@ impl Window {
     pub(crate) fn claim(&mut self, offsets: Range<u64>, marks: Marks) -> bool {
         assert!(!offsets.is_empty(), "a batch holds a record");
         if let Some(batch) = self.open.get_mut(&offsets.start) {
-            let same = batch.end == offsets.end && batch.given_back;
+            let same = batch.end == offsets.end && batch.can_come_again();
             if same {
                 batch.given_back = false;
                 batch.marks = marks;
@@ -153,7 +183,7 @@ impl Window {
             return false;
         }
         self.left.remove(&offsets.start);
-        let batch = OpenBatch { end: offsets.end, given_back: false, plan, marks, held: Vec::new() };
+        let batch = OpenBatch { end: offsets.end, given_back: false, plan, marks, split: None, held: Vec::new() };
         self.open.insert(offsets.start, batch);
         true
     }
@@ -223,7 +253,8 @@ impl Window {
     fn occupied(&self) -> usize {
         let low = self.cursor.low;
         let at_low = self.open.range(..=low).next_back().is_some_and(|(_, batch)| batch.end > low);
-        self.cursor.settled.len() + self.open.len() - usize::from(at_low)
+        let split = self.open.values().filter(|batch| batch.split.is_some()).count();
+        self.cursor.settled.len() + self.open.len() + split - usize::from(at_low)
     }
 
     /// The first run of records below `tail` that is neither settled, open nor left. Moves `next` up to it.

@@ -15,9 +15,11 @@ mod listen;
 mod raw;
 mod report;
 mod secret;
+mod signing;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 
 pub use check::{Outside, check};
 pub use endpoint::{Endpoint, EndpointError};
@@ -36,6 +39,8 @@ pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use secret::Secret;
+pub use signing::{SigningSecret, SigningSecretError};
+pub use tls::{TlsError, TlsSettings};
 
 /// All that the sidecar is told.
 #[derive(Debug, Clone)]
@@ -227,6 +232,8 @@ pub struct Destination {
     pub batch_records_max: u32,
     /// The most bytes of records in one batch, before compression.
     pub batch_bytes_max: u64,
+    /// How long a batch may wait for more records; at zero what is there is sent.
+    pub batch_wait_max: Duration,
     /// Where it starts when it was never seen before.
     pub start: Start,
     /// What it is.
@@ -245,6 +252,7 @@ impl Destination {
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,
+            batch_wait_max: limits::BATCH_WAIT.default,
             start: Start::default(),
             sink,
         }
@@ -305,13 +313,26 @@ pub struct WebhookConfig {
     pub compression: Compression,
     /// What to send along. Values may be secrets, so all are kept as such.
     pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
+    /// What requests are signed with; more than one while a secret is replaced. Unsigned if there are none.
+    pub signing: Vec<SigningSecret>,
+    /// Certificates of its own.
+    pub tls: TlsSettings,
+    /// Where it may be besides: networks that are refused to every destination which does not name them.
+    pub allow_addresses: Vec<IpNet>,
 }
 
 impl WebhookConfig {
     /// A webhook with the defaults.
     #[must_use]
     pub fn new(url: Endpoint) -> Self {
-        Self { url, compression: Compression::default(), headers: Vec::new() }
+        Self {
+            url,
+            compression: Compression::default(),
+            headers: Vec::new(),
+            signing: Vec::new(),
+            tls: TlsSettings::default(),
+            allow_addresses: Vec::new(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! No sink waits, repeats or settles; that is the loop's part (see [`crate::delivery`]).
 
+pub mod address_guard;
 pub mod amplitude;
 mod events;
 pub mod file;

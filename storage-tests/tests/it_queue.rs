@@ -8,7 +8,7 @@ use forebay::clock::{ManualClock, SystemClock};
 use forebay::disk::{Disk, real::RealDisk};
 use forebay::{
     Batch, BatchLimits, Cursor, FloorDamage, LogOptions, OpenError, OpenQueuesError, OpenStore, Payload, Queue,
-    QueueOptions, Queues, Settled, Start, StoreChoice,
+    QueueOptions, Queues, Settled, SplitError, Start, StoreChoice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -58,6 +58,8 @@ struct QueueModel {
     out: Vec<Batch>,
     /// Planned and acknowledged as such, by first offset. Each comes again as it stood until it is settled.
     planned: BTreeMap<u64, (Range<u64>, String)>,
+    /// Splits that failed, and where: after a crash such a batch may come whole or in halves.
+    maybe_split: Vec<(Range<u64>, u64)>,
     /// Every id that ever was, and its records.
     ids: BTreeMap<String, Range<u64>>,
 }
@@ -89,7 +91,14 @@ impl Model {
                 assert!(batch.planned || missing.is_empty(), "plans come first: {missing:?} not before {batch:?}");
                 check_content(&self.acked[stream], &batch);
                 if let Some((offsets, id)) = missing.remove(&batch.offsets.start) {
-                    assert_eq!((&offsets, &id), (&batch.offsets, &batch.id));
+                    if model.maybe_split.contains(&(offsets.clone(), batch.offsets.end)) {
+                        // The first half: the second one must come as well.
+                        let second = batch.offsets.end..offsets.end;
+                        let id = half_id(&batch, &second);
+                        missing.insert(second.start, (second, id));
+                    } else {
+                        assert_eq!((&offsets, &id), (&batch.offsets, &batch.id));
+                    }
                 }
                 if let Some(before) = model.ids.get(&batch.id) {
                     assert_eq!(*before, batch.offsets, "an id is never given to other records");
@@ -100,11 +109,21 @@ impl Model {
                 }
                 resumed.push(batch);
             }
+            // Of a batch whose first half is settled only the second one comes.
+            let second = |whole: &Range<u64>| {
+                let halves = model.maybe_split.iter().filter(|(split, _)| split == whole);
+                halves.map(|(_, at)| *at).any(|at| resumed.iter().any(|half| half.offsets == (at..whole.end)))
+            };
+            missing.retain(|_, (whole, _)| !second(whole));
             assert!(missing.is_empty(), "{destination}/{stream}: plans lost: {missing:?}");
             resumed.iter().for_each(|batch| queue.release(batch));
             model.settled = (0..cursor.end()).filter(|o| settled(*o)).collect();
             model.durable = cursor.clone();
             model.out.clear();
+            model.maybe_split.clear();
+            model.planned = (resumed.iter().filter(|batch| batch.planned))
+                .map(|batch| (batch.offsets.start, (batch.offsets.clone(), batch.id.clone())))
+                .collect();
         }
     }
 
@@ -113,6 +132,21 @@ impl Model {
             model.durable = queues.queue(destination, stream, Start::Earliest).expect("it is there").cursor();
         }
     }
+}
+
+/// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one
+/// that says how many they are.
+fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
+    let numbers = |offsets: &Range<u64>| -> String {
+        let number = |n: u64| {
+            let digits = forebay::base64_digits(u128::from(n));
+            forebay::base64_digits(digits.len() as u128) + &digits
+        };
+        number(offsets.start) + &number(offsets.end - offsets.start)
+    };
+    let destination = DESTINATIONS.iter().find(|name| of.id.ends_with(**name)).expect("one of ours");
+    let front = of.id.strip_suffix(*destination).and_then(|id| id.strip_suffix(&numbers(&of.offsets)));
+    format!("{}{}{destination}", front.expect("as documented"), numbers(offsets))
 }
 
 /// Eight bytes a record, and every record says who it is.
@@ -165,6 +199,10 @@ fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
                 queue.release(&batch);
                 return;
             }
+            if rng.chance(1, 3) && batch.offsets.end - batch.offsets.start > 1 {
+                split(rng, &queue, entry, batch);
+                return;
+            }
             if rng.chance(1, 4) {
                 let part = batch.offsets.start..batch.offsets.start + 1;
                 queue.settle_range(part, Settled::DeadLettered);
@@ -198,6 +236,42 @@ fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
             }
         }
         _ => queues.log().housekeep(),
+    }
+}
+
+/// Splits a batch somewhere. Its halves are out from then on, or it is itself.
+fn split(rng: &mut Rng, queue: &Queue, entry: &mut QueueModel, batch: Batch) {
+    let at = batch.offsets.start + 1 + rng.below((batch.offsets.end - batch.offsets.start - 1) as usize) as u64;
+    let halves = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&halves);
+    queue.split(&batch, at, Box::new(move |result| *heard.lock().expect("one thread") = Some(result)));
+    match halves.lock().expect("one thread").take().expect("inline") {
+        Ok(halves) => {
+            let planned = entry.planned.remove(&batch.offsets.start).is_some();
+            for half in halves {
+                let bytes: u64 = (half.slices.iter())
+                    .map(|slice| slice.frame.bytes_at(slice.offsets.end) - slice.frame.bytes_at(slice.offsets.start))
+                    .sum();
+                assert!(half.slices.is_empty() || half.bytes == bytes, "{half:?}");
+                assert_eq!(half.id, half_id(&batch, &half.offsets));
+                if planned {
+                    entry.planned.insert(half.offsets.start, (half.offsets.clone(), half.id.clone()));
+                    entry.ids.insert(half.id.clone(), half.offsets.clone());
+                }
+                entry.out.push(half);
+            }
+        }
+        Err(SplitError::Plan(_)) => {
+            entry.maybe_split.push((batch.offsets.clone(), at));
+            let refused = Arc::new(AtomicBool::new(false));
+            let heard = Arc::clone(&refused);
+            queue.plan(&batch, Box::new(move |result| heard.store(result.is_err(), Ordering::SeqCst)));
+            assert!(refused.load(Ordering::SeqCst), "it is not to be sent whole");
+            entry.out.push(batch);
+        }
+        Err(SplitError::NotOut) => {} // purged, or settled in parts
+        Err(SplitError::NoRoom | SplitError::Read(_)) => entry.out.push(batch),
+        Err(error @ SplitError::NoBoundary { .. }) => panic!("{error}"),
     }
 }
 
@@ -358,6 +432,73 @@ fn a_plan_is_never_gone_before_the_cursor_that_settled_it_whatever_part_of_a_tic
                 let again = queue.next_batch(ANY).expect("reads").expect("more");
                 assert!(again.planned && again.id == id, "change {crash}, {cut:?}");
             }
+        }
+    }
+}
+
+/// A crash at every change from before the split to after the second half is settled: the whole comes or both halves do,
+/// and from the moment that the split is told the halves, of these those that are not settled.
+#[test]
+fn a_split_batch_comes_again_whole_or_in_halves_and_never_both() {
+    let clock = ManualClock::at(1_000_000);
+    let prepare = |disk: &SimDisk| {
+        let queues = open(disk, &clock);
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        let payload = Payload { bytes: vec![7; 100], records: 10 };
+        queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
+        let batch = queue.next_batch(ANY).expect("reads").expect("more");
+        queue.plan(&batch, Box::new(|result| result.expect("the plan is durable")));
+        queues.tick().expect("the disk is sound");
+        (queues, queue, batch)
+    };
+    // What was told before the power went: the halves, and how many of them are settled for good.
+    let act = |queues: &Queues, queue: &Queue, batch: &Batch| {
+        let halves = Arc::new(Mutex::new(None));
+        let heard = Arc::clone(&halves);
+        queue.split(batch, 4, Box::new(move |result| *heard.lock().expect("one thread") = result.ok()));
+        let Some(halves) = halves.lock().expect("one thread").take() else { return (None, 0) };
+        let mut settled = 0;
+        for half in &halves {
+            queue.settle(half, Settled::Delivered);
+            if queues.tick().is_err() {
+                break;
+            }
+            settled += 1;
+        }
+        (Some(halves), settled)
+    };
+    let disk = SimDisk::new(2);
+    let (queues, queue, batch) = prepare(&disk);
+    let before = disk.ops();
+    let (halves, settled) = act(&queues, &queue, &batch);
+    assert_eq!((halves.expect("a sound disk").map(|half| half.offsets), settled), ([0..4, 4..10], 2));
+    let changes = disk.ops() - before;
+    assert!(changes >= 6, "{changes}: a frame, a sync, and two ticks");
+    drop((queues, queue));
+
+    let cuts = [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
+    for (crash, cut) in (0..=changes).flat_map(|crash| cuts.map(|cut| (crash, cut))) {
+        let disk = SimDisk::new(crash);
+        let (queues, queue, whole) = prepare(&disk);
+        disk.crash_at(disk.ops() + crash, Performed::Nothing);
+        let (halves, settled) = act(&queues, &queue, &whole);
+        drop((queues, queue));
+        disk.power_cut(cut);
+        let queues = open(&disk, &clock);
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
+        let mut again = Vec::new();
+        while let Some(batch) = queue.next_batch(ANY).expect("reads") {
+            assert!(batch.planned);
+            again.push((batch.offsets, batch.id));
+        }
+        let [first, second] = [0..4, 4..10].map(|offsets| (offsets.clone(), half_id(&whole, &offsets)));
+        let in_halves = [vec![first, second.clone()], vec![second], vec![]];
+        let whole = vec![(whole.offsets, whole.id)];
+        if halves.is_some() {
+            let at_most = in_halves.iter().skip(settled).any(|left| *left == again);
+            assert!(at_most, "change {crash}, {cut:?}: {settled} were settled, and {again:?} come");
+        } else {
+            assert!(again == whole || again == in_halves[0], "change {crash}, {cut:?}: {again:?}");
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Each step reads one of them and makes the queues of it. Nothing here refuses a set for damage to bytes.
 
-use super::{Index, OpenQueuesError, QueueOptions, QueuesStats};
+use super::index::Index;
+use super::{OpenQueuesError, QueueOptions, QueuesStats};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::queue::balance::Books;
@@ -220,7 +221,6 @@ pub(super) fn resume_plans(
     let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
         .filter_map(|inner| Some(((Arc::clone(&inner.destination), inner.stream_id()?), Arc::clone(inner))))
         .collect();
-    let mut seen: HashMap<(Arc<str>, StreamId, u64, u64), u64> = HashMap::new();
     while let Some(item) = reader.next()? {
         let (offsets, plans) = match item {
             Item::Frame(frame) => (frame.offsets(), plan::decode(frame.payload()).unwrap_or_default()),
@@ -233,17 +233,13 @@ pub(super) fn resume_plans(
         }
         for (offset, plan) in offsets.zip(plans).filter(|(offset, _)| *offset >= mark) {
             let key = (Arc::clone(&plan.destination), plan.stream_id);
-            let same = (key.0.clone(), key.1, plan.offsets.start, plan.offsets.end);
-            let again = seen.insert(same, offset).is_some();
             if let Some(name) = log.stream_name(plan.stream_id) {
                 log.raise_next(&name, plan.offsets.end);
             }
             match queues.get(&key) {
                 Some(inner) if inner.incarnation == plan.incarnation => {
-                    let done = inner.window().cursor().unsettled(plan.offsets.clone()).is_empty();
-                    let adopted = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
-                    stats.plans_resumed += u64::from(adopted);
-                    stats.plans_crossing += u64::from(!adopted && !done && !again);
+                    let replaced = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
+                    stats.plans_replaced += replaced as u64;
                     inner.dirty.store(true, Ordering::Release);
                 }
                 Some(_) => {}
@@ -252,6 +248,7 @@ pub(super) fn resume_plans(
             }
         }
     }
+    stats.plans_resumed = queues.values().map(|inner| inner.window().plans_left() as u64).sum();
     // The mark itself stays until the first tick has seen which plans its queues took.
     Ok((mark, orphans))
 }
@@ -300,9 +297,10 @@ pub(super) fn place_orphans(
                 inner
             }
         };
-        let adopted = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
-        stats.plans_resumed += u64::from(adopted);
+        let replaced = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
+        stats.plans_replaced += replaced as u64;
         inner.dirty.store(true, Ordering::Release);
     }
+    stats.plans_resumed += made.values().map(|inner| inner.window().plans_left() as u64).sum::<u64>();
     Ok(Orphans::new())
 }

@@ -63,8 +63,8 @@ pub struct QueuesStats {
     pub plans_resumed: u64,
     /// Plans that could not be read.
     pub plans_lost: u64,
-    /// Plans that cut across another one and were dropped.
-    pub plans_crossing: u64,
+    /// Plans that later ones replaced: batches that were split, or given up for damage.
+    pub plans_replaced: u64,
     /// Times that the cursor store was set aside when it was opened.
     pub store_resets: u64,
     /// Why the cursor store is not used any more.

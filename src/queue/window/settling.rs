@@ -68,7 +68,7 @@ impl Window {
     }
 
     /// Settles a part of the open batch that starts at `start`.
-    fn settle_inside(
+    pub(super) fn settle_inside(
         &mut self,
         start: u64,
         part: Range<u64>,

@@ -89,10 +89,10 @@ fn parts_of_a_batch_beyond_the_room_wait_for_the_whole_and_are_booked_as_what_th
 fn plans_that_a_crash_left_come_first_and_fresh_batches_keep_clear_of_them() {
     let mut window = window_at(100);
     let plan = |offset| Plan { offset, revision: 3 };
-    assert!(!window.adopt(50..100, plan(0)), "settled whole");
-    assert!(window.adopt(90..110, plan(1)), "settled in part: the batch stays what it was");
-    assert!(window.adopt(150..160, plan(2)));
-    assert!(!window.adopt(155..170, plan(3)), "cuts across a plan before it");
+    window.adopt(50..100, plan(0)); // settled whole
+    window.adopt(90..110, plan(1)); // settled in part: the batch stays what it was
+    window.adopt(150..160, plan(2));
+    assert_eq!(window.plans_left(), 2);
     assert_eq!(window.oldest_plan(), Some(1));
     assert_eq!(window.offer(200), Offer::Again { offsets: 90..110, plan: Some(plan(1)) });
     assert!(window.claim(90..110, Marks::default()));
@@ -103,6 +103,98 @@ fn plans_that_a_crash_left_come_first_and_fresh_batches_keep_clear_of_them() {
     assert_eq!(window.offer(200), Offer::Fresh(160..200));
     assert_eq!(window.settle(90..110, Settled::Delivered, known).records, 10, "the other ten were settled before");
     assert_eq!(window.oldest_plan(), Some(2));
+}
+
+#[test]
+fn a_later_plan_replaces_the_earlier_ones_that_it_overlaps_also_where_it_is_settled() {
+    let mut window = window_at(10);
+    let plan = |offset| Plan { offset, revision: 3 };
+    let again = |window: &mut Window| match window.offer(200) {
+        Offer::Again { offsets, plan: Some(plan) } => (offsets, plan.offset),
+        other => panic!("{other:?}"),
+    };
+    window.adopt(0..40, plan(0));
+    assert_eq!(window.adopt(0..10, plan(1)), 1, "the first half, settled");
+    assert_eq!(window.adopt(10..40, plan(2)), 0);
+    assert_eq!(window.adopt(10..40, plan(3)), 0, "the same once more");
+    assert_eq!((again(&mut window), window.plans_left()), ((10..40, 3), 1));
+    assert_eq!(window.adopt(10..20, plan(4)) + window.adopt(20..40, plan(5)), 1);
+    window.adopt(40..60, plan(6));
+    assert_eq!((again(&mut window), window.plans_left()), ((10..20, 4), 3));
+    assert_eq!(window.adopt(5..50, plan(7)), 3, "made anew after damage");
+    assert_eq!((again(&mut window), window.plans_left()), ((5..50, 7), 1));
+}
+
+#[test]
+fn halves_take_the_place_of_the_whole_and_settle_and_come_again_by_themselves() {
+    let mut window = window_at(0);
+    let plan = |offset| Plan { offset, revision: 3 };
+    let whole = take(&mut window, 100, 10);
+    window.planned(&whole, plan(0));
+    assert_eq!(window.begin_split(&whole, 4), Ok(Some(plan(0))));
+    assert_eq!(window.begin_split(&whole, 4), Err(NoSplit::NotOut), "one at a time");
+    assert!(window.release(&whole));
+    assert_eq!(window.offer(100), Offer::Fresh(10..100), "nobody gets the whole while it is split");
+    window.split(&whole, 4, [Some(plan(1)), Some(plan(2))]);
+    assert_eq!(window.oldest_plan(), Some(1));
+    for (half, offset) in [(0..4, 1), (4..10, 2)] {
+        assert_eq!(window.offer(100), Offer::Again { offsets: half.clone(), plan: Some(plan(offset)) });
+        assert!(window.claim(half, Marks::default()));
+    }
+    window.settle(4..10, Settled::Delivered, known);
+    assert_eq!(window.settle(whole, Settled::Delivered, known).records, 4, "what its halves have not");
+    assert_eq!(window.cursor(), &Cursor::at(10, total(10)));
+}
+
+#[test]
+fn a_batch_is_split_down_to_single_records_as_far_as_there_is_room() {
+    let mut window = window_at(0);
+    let mut out: Vec<Range<u64>> = vec![take(&mut window, 2_000, 1_000)];
+    let mut refused = 0;
+    while let Some(at) = out.iter().position(|batch| batch.end - batch.start > 1) {
+        let batch = out.remove(at);
+        let middle = batch.start + (batch.end - batch.start) / 2;
+        match window.begin_split(&batch, middle) {
+            Ok(_) => {
+                window.split(&batch, middle, [None; 2]);
+                out.extend([batch.start..middle, middle..batch.end]);
+            }
+            Err(NoSplit::NotOut) => panic!("{batch:?} is out"),
+            Err(NoSplit::NoRoom) => {
+                refused += 1;
+                assert_eq!(window.cursor().settled.len() + out.len() + 1, SETTLED_RANGES_MAX);
+                let first = out.iter().map(|batch| batch.start).min().unwrap_or(batch.start);
+                let done = out.iter().position(|batch| batch.start == first).expect("more than one are out");
+                window.settle(out.swap_remove(done), Settled::Delivered, known);
+                out.push(batch);
+            }
+        }
+    }
+    assert!(refused > 0);
+    for batch in out {
+        assert_eq!(window.settle(batch, Settled::Delivered, known).records, 1);
+    }
+    assert_eq!(window.cursor(), &Cursor::at(1_000, total(1_000)));
+}
+
+#[test]
+fn a_failed_split_is_remembered_and_its_place_kept_until_it_is_done() {
+    let mut window = window_at(0);
+    let whole = take(&mut window, 100, 10);
+    window.begin_split(&whole, 5).expect("there is room");
+    window.fail_split(&whole, false);
+    assert_eq!(window.failed_split(&whole), None, "it cannot have been durable");
+    window.begin_split(&whole, 5).expect("there is room");
+    window.fail_split(&whole, true);
+    assert_eq!(window.failed_split(&whole), Some(5));
+    assert!(window.release(&whole));
+    assert_eq!(window.offer(100), Offer::Again { offsets: whole.clone(), plan: None });
+    assert!(window.claim(whole.clone(), Marks::default()));
+    window.begin_split(&whole, 6).expect("it has its place");
+    window.split(&whole, 6, [None; 2]);
+    assert_eq!(window.failed_split(&whole), None);
+    assert_eq!(window.settle(0..6, Settled::Delivered, known).records, 6);
+    assert!(window.release(&(6..10)));
 }
 
 #[test]
@@ -150,7 +242,7 @@ fn whatever_is_settled_from_outside_a_batch_at_the_low_mark_can_be_handed_out_an
 #[test]
 fn a_plan_that_finds_no_place_waits_and_what_lies_at_the_low_mark_goes_before_it() {
     let mut window = window_at(0);
-    assert!(window.adopt(3_000..3_010, Plan { offset: 0, revision: 0 }));
+    window.adopt(3_000..3_010, Plan { offset: 0, revision: 0 });
     for offset in (0..2_000).filter(|offset| offset % 2 == 1) {
         window.settle(offset..offset + 1, Settled::Purged, known);
     }
@@ -238,6 +330,7 @@ enum Step {
     Settle(usize, Settled),
     SettlePart(usize, u64, u64, Settled),
     SettleParts(usize, Vec<(u64, u64, Settled)>, Settled),
+    Split(usize, u64, bool),
     SettleAnywhere(u64, u64, Settled),
     Purge(u64, u64),
     Dissolve(usize),
@@ -264,6 +357,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         9 => (any::<usize>(), 0..30u64, 1..4u64, any_settled()).prop_map(|(n, a, b, s)| Step::SettlePart(n, a, b, s)),
         4 => (any::<usize>(), prop::collection::vec((0..30u64, 0..9u64, any_settled()), 0..5), any_settled())
             .prop_map(|(n, parts, rest)| Step::SettleParts(n, parts, rest)),
+        4 => (any::<usize>(), 1..30u64, any::<bool>()).prop_map(|(n, at, fails)| Step::Split(n, at, fails)),
         2 => (0..3_000u64, 1..40u64, any_settled()).prop_map(|(a, b, s)| Step::SettleAnywhere(a, b, s)),
         1 => (prop_oneof![Just(0), 0..3_000u64], 1..400u64).prop_map(|(a, b)| Step::Purge(a, b)),
         1 => any::<usize>().prop_map(Step::Dissolve),
@@ -356,6 +450,21 @@ proptest! {
                         let now = window.books().balance(window.cursor(), end).dead_lettered.records;
                         prop_assert_eq!(now - dead, named, "each record in the way it was named for");
                     }
+                }
+                Step::Split(n, at, fails) if !out.is_empty() => {
+                    let batch = out[n % out.len()].clone();
+                    let at = batch.start + at;
+                    if at >= batch.end || window.begin_split(&batch, at).is_err() {
+                        continue;
+                    }
+                    if fails {
+                        window.fail_split(&batch, true);
+                        continue;
+                    }
+                    window.split(&batch, at, [None; 2]);
+                    out.retain(|o| *o != batch);
+                    let halves = [batch.start..at, at..batch.end];
+                    out.extend(halves.into_iter().filter(|half| !half.clone().all(|offset| settled.contains(&offset))));
                 }
                 Step::SettleAnywhere(start, records, as_) if start < tail => {
                     let part = start..tail.min(start + records);

@@ -26,6 +26,7 @@ use crate::delivery::{Delivery, Settings};
 use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
+use crate::sinks::address_guard::AddressPolicy;
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
@@ -254,6 +255,7 @@ fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
+        batch_wait: destination.batch_wait_max,
     }
 }
 
@@ -261,7 +263,7 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
     let clock = Arc::clone(&ground.clock);
     match &destination.sink {
         SinkConfig::Webhook(webhook) => {
-            Arc::new(Webhook::new(webhook, destination.concurrency, Arc::clone(tls), clock))
+            Arc::new(Webhook::new(webhook, AddressPolicy::Operator, destination.concurrency, Arc::clone(tls), clock))
         }
         SinkConfig::File(file) => {
             let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;

@@ -8,6 +8,7 @@ mod destinations;
 mod environments;
 mod ground;
 mod values;
+mod webhook;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -547,6 +547,95 @@ fn the_address_of_the_api_is_read_whatever_else_is_wrong() {
     assert_eq!(read("[grpc").unwrap_err().len(), 1);
 }
 
+const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The webhook made of these lines, and what is said of it. `WHSEC` is a variable that holds a signing secret.
+fn webhook_of(lines: &str) -> (Option<WebhookConfig>, Vec<Finding>) {
+    let env = |name: &str| match name {
+        "WHSEC" => Some(WHSEC.to_owned()),
+        _ => Some(format!("{name}-value")),
+    };
+    let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    let text = with_destination(&format!("type = \"webhook\"\nurl = \"https://example.com/\"\n{lines}"));
+    let outside = Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground };
+    let (config, findings) = check(&text, &outside);
+    let webhook = config.and_then(|config| match config.destinations.into_iter().next_back()?.sink {
+        SinkConfig::Webhook(webhook) => Some(webhook),
+        _ => None,
+    });
+    (webhook, findings)
+}
+
+#[track_caller]
+fn refused_webhook(lines: &str, part: &str) {
+    let (_, findings) = webhook_of(lines);
+    let told = told(&findings);
+    assert!(told.len() == 1 && told[0].contains(part), "wanted one finding with {part:?}, got {told:#?}");
+}
+
+#[test]
+fn what_is_signed_is_compressed_only_where_that_is_asked_for() {
+    let signed = |more: &str| webhook_of(&format!("signing_secrets = [\"env:WHSEC\"]\n{more}")).0.unwrap();
+    assert_eq!(signed("").compression, Compression::None);
+    assert_eq!(signed("compression = \"gzip\"").compression, Compression::Gzip);
+    assert_eq!(signed("").signing.len(), 1);
+    assert_eq!(webhook_of("").0.unwrap().compression, Compression::Gzip);
+}
+
+#[test]
+fn a_signing_secret_is_checked_and_not_shown() {
+    refused_webhook("signing_secrets = [\"env:OTHER\"]", "starts with whsec_");
+    refused_webhook("signing_secrets = []", "nothing would be signed");
+    refused_webhook(
+        "signing_secrets = [\"env:WHSEC\", \"env:WHSEC\", \"env:WHSEC\", \"env:WHSEC\", \"env:WHSEC\"]",
+        "5 secrets",
+    );
+    refused_webhook(
+        &format!("signing_secrets = [\"{WHSEC}\"]"),
+        "W destinations[x].signing_secrets[0]: a signing secret stands here",
+    );
+    let (webhook, _) = webhook_of("signing_secrets = [\"env:WHSEC\"]");
+    assert!(!format!("{webhook:?}").contains("MfKQ"));
+    refused_webhook("headers = { webhook-signature = \"x\" }", "Forebay sets this header itself");
+}
+
+#[test]
+fn certificates_come_whole_and_with_tls() {
+    refused_webhook("client_certificate = \"env:A\"", "a certificate is shown with its key");
+    refused_webhook("client_key = \"env:A\"", "a key is of no use alone");
+    refused_webhook(
+        "client_certificate = \"env:A\"\nclient_key = \"env:B\"",
+        "client_certificate: this is no certificate",
+    );
+    refused_webhook("ca_certificate = \"env:A\"", "ca_certificate: this is no certificate");
+    refused_webhook("ca_certificate = \"file:absent.pem\"", "can't be read");
+    let plain =
+        with_destination("type = \"webhook\"\nurl = \"http://example.com/\"\nca_certificate = \"file:absent.pem\"");
+    assert!(messages(&plain).iter().any(|told| told.contains("of no use without TLS")));
+}
+
+#[test]
+fn networks_that_are_allowed_are_read_with_and_without_their_length() {
+    let (webhook, findings) = webhook_of("allow_addresses = [\"169.254.7.0/24\", \"fe80::5\"]");
+    assert_eq!(told(&findings), Vec::<String>::new());
+    let allowed: Vec<String> = webhook.unwrap().allow_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["169.254.7.0/24", "fe80::5/128"]);
+    refused_webhook("allow_addresses = [\"169.254.0.0/33\"]", "is not a network");
+    refused_webhook("allow_addresses = \"all\"", "a list belongs here");
+}
+
+#[test]
+fn a_batch_may_be_told_to_wait() {
+    let wait = |lines: &str| {
+        let (config, _) = check_text(&with(lines));
+        config.map(|config| config.destinations[0].batch_wait_max)
+    };
+    assert_eq!(wait(""), Some(Duration::ZERO));
+    let waits = format!("{}batch_wait_max = \"5s\"", with(""));
+    assert_eq!(check_text(&waits).0.unwrap().destinations[0].batch_wait_max, Duration::from_secs(5));
+    assert_only(&format!("{}batch_wait_max = \"11m\"", with("")), "11m is too large");
+}
+
 #[test]
 fn listeners_do_not_share_a_port() {
     assert_only(&with("[admin]\nlisten = \"127.0.0.1:8080\""), "admin.listen: 127.0.0.1:8080 is taken by");

@@ -31,12 +31,13 @@ pub struct DeliveryStats {
     state: AtomicU8,
     asked_to_wait: AtomicBool,
     state_until_ms: AtomicU64,
-    last_error: Mutex<Option<LastError>>,
+    /// In a box: most destinations have none.
+    last_error: Mutex<Option<Box<LastError>>>,
 }
 
 #[derive(Debug)]
 struct LastError {
-    text: Box<str>,
+    text: String,
     /// In milliseconds since 1970.
     at_ms: u64,
 }
@@ -94,8 +95,7 @@ impl DeliveryStats {
     pub fn snapshot(&self) -> Snapshot {
         let last_success_ms = get(&self.last_success_ms);
         let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last_error, last_error_ms) =
-            last_error.as_ref().map(|error| (error.text.to_string(), error.at_ms)).unzip();
+        let (last_error, last_error_ms) = last_error.as_ref().map(|error| (error.text.clone(), error.at_ms)).unzip();
         Snapshot {
             state: self.state(),
             asked_to_wait: self.asked_to_wait.load(Ordering::Relaxed),
@@ -133,7 +133,7 @@ impl DeliveryStats {
         add(&self.throttled, u64::from(throttled));
         self.asked_to_wait.store(throttled, Ordering::Relaxed);
         add(&self.failures[class(why)], 1);
-        let error = LastError { text: cut(why.to_string()).into_boxed_str(), at_ms: now_ms };
+        let error = Box::new(LastError { text: cut(why.to_string()), at_ms: now_ms });
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }

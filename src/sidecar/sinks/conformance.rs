@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use super::address_guard::AddressPolicy;
 use super::amplitude::Amplitude;
 use super::receiver::{Received, raw, serve};
 use super::sample::job;
@@ -48,7 +49,7 @@ const SINKS: [Subject; 3] = [
         name: "webhook",
         make: |addr| {
             let config = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint(addr)) };
-            Arc::new(Webhook::new(&config, 4, Arc::default(), clock()))
+            Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), clock()))
         },
         ids: |head, _| vec![head.headers["webhook-id"].to_str().unwrap().to_owned()],
         expected_ids: |job| vec![job.id.to_string()],

@@ -1,8 +1,12 @@
 //! The one HTTP client of all sinks: posts bytes, brings back the answer. Judges no answer; that is the sink's part.
 //!
-//! What always holds: the whole exchange ends by its deadline; no redirect is followed; of an answer's body at most
+//! What always holds: the whole exchange ends by its deadline; nothing is connected to but addresses that the
+//! destination's guard has judged; no redirect is followed; of an answer's body at most
 //! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
 //! is not used again. Each destination has connections of its own, made when it first sends.
+
+mod connector;
+mod tls;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,16 +17,19 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::causes;
 use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
+use crate::sinks::address_guard::AddressGuard;
+use connector::Guarded;
+
+pub use tls::Tls;
 
 /// More of an answer's body than this tells us nothing that we would act on.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -42,19 +49,13 @@ const EXCERPT_CHARS_MAX: usize = 200;
 /// Who we say we are.
 const AGENT: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
 
-type Connector = HttpsConnector<HttpConnector>;
-
-/// The certificates that all destinations trust: the machine's own, read at the first use.
-#[derive(Default)]
-pub struct Tls {
-    config: OnceLock<Result<ClientConfig, String>>,
-    /// For plain HTTP: no certificate is ever looked at, so none is loaded.
-    plain: OnceLock<ClientConfig>,
-}
+type Connector = HttpsConnector<Guarded>;
 
 /// One destination's way over HTTP.
 pub struct Http {
     endpoint: Endpoint,
+    /// Most have that of an operator who allows nothing besides: none is kept for those.
+    guard: Option<Box<AddressGuard>>,
     tls: Arc<Tls>,
     connections_max: u32,
     answer_bytes_max: u32,
@@ -81,11 +82,19 @@ pub struct Answer {
 }
 
 impl Http {
-    /// A way to `endpoint`, with at most `connections_max` idle connections kept. Does not connect yet.
+    /// A way to `endpoint`, which an operator has chosen, with at most `connections_max` idle connections kept. Does not
+    /// connect yet.
     #[must_use]
     pub fn new(endpoint: &Endpoint, tls: Arc<Tls>, connections_max: u32) -> Self {
+        Self::guarded(endpoint, AddressGuard::plain(), tls, connections_max)
+    }
+
+    /// A way to `endpoint` as far as it lies where `guard` lets it.
+    #[must_use]
+    pub fn guarded(endpoint: &Endpoint, guard: AddressGuard, tls: Arc<Tls>, connections_max: u32) -> Self {
+        let guard = (!guard.is_plain()).then(|| Box::new(guard));
         let answer_bytes_max = ANSWER_BYTES_MAX as u32;
-        Self { endpoint: endpoint.clone(), tls, connections_max, answer_bytes_max, line: OnceLock::new() }
+        Self { endpoint: endpoint.clone(), guard, tls, connections_max, answer_bytes_max, line: OnceLock::new() }
     }
 
     /// Reads more of an answer's body, for receivers whose answers have much to say.
@@ -136,10 +145,12 @@ impl Http {
         }
         let uri = self.endpoint.uri();
         let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { self.tls.plain() };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let guard = self.guard.as_deref().cloned().unwrap_or_else(AddressGuard::plain);
+        let tcp = Guarded::new(GaiResolver::new(), guard, |tcp| {
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        });
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
@@ -149,22 +160,6 @@ impl Http {
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
         Ok(self.line.get_or_init(|| Box::new(Line { uri, client })))
-    }
-}
-
-impl Tls {
-    fn config(&self) -> Result<ClientConfig, Failure> {
-        let load = || match builder().with_native_roots() {
-            Ok(builder) => Ok(builder.with_no_client_auth()),
-            Err(why) => Err(format!("no trusted certificates: {why}; install ca-certificates or set SSL_CERT_FILE")),
-        };
-        self.config.get_or_init(load).clone().map_err(Failure::Connect)
-    }
-
-    /// Cheap to clone, as the other: what is large in it is shared.
-    fn plain(&self) -> ClientConfig {
-        let make = || builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        self.plain.get_or_init(make).clone()
     }
 }
 
@@ -209,12 +204,6 @@ async fn read(mut incoming: Incoming, bytes_max: usize, deadline: Instant) -> Ve
         }
     }
     body
-}
-
-fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has ciphers for the default TLS versions")
 }
 
 /// Where a redirect leads, without its path and query: those of webhooks often are the password.

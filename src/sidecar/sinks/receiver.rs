@@ -61,12 +61,7 @@ where
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            while !whole(&request) {
-                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
+            whole_request(&mut stream).await;
             let _ = stream.write_all(answer).await;
             tokio::spawn(then(stream));
         }
@@ -74,10 +69,20 @@ where
     addr
 }
 
-/// Whether a request with a content-length is all there.
+/// Reads a whole request that has a content-length, or as much of it as comes.
+pub(crate) async fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
+    let mut request = Vec::new();
+    while !whole(&request) {
+        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    request
+}
+
 fn whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request).to_lowercase();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
-    body.len() >= length.unwrap_or(0)
+    let Some(head) = request.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
+    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    request.len() - head - 4 >= length.unwrap_or(0)
 }

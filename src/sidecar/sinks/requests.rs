@@ -14,6 +14,7 @@ use hyper::Response;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::address_guard::AddressPolicy;
 use super::amplitude::Amplitude;
 use super::receiver::serve;
 use super::sample::captured;
@@ -77,7 +78,13 @@ async fn requests_are_as_they_were() {
     let endpoint = |path: &str| Endpoint::parse(&format!("http://{addr}{path}")).unwrap();
     let clock = Arc::new(ManualClock::at(1_795_450_900_000));
     let tls = Arc::default();
-    let webhook = Webhook::new(&WebhookConfig::new(endpoint("/hook")), 1, Arc::clone(&tls), clock.clone());
+    let webhook = Webhook::new(
+        &WebhookConfig::new(endpoint("/hook")),
+        AddressPolicy::Operator,
+        1,
+        Arc::clone(&tls),
+        clock.clone(),
+    );
     let amplitude = AmplitudeConfig { endpoint: Some(endpoint("/batch")), ..AmplitudeConfig::new(SECRET) };
     let amplitude = Amplitude::new(&amplitude, 1, Arc::clone(&tls), clock.clone());
     let segment = SegmentConfig {

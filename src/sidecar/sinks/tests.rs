@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +14,12 @@ use forebay::disk::{Disk, read_all};
 use forebay::{LogOptions, Payload, QueueOptions, Queues, Start, StoreChoice};
 use http_body_util::Full;
 use hyper::Response;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
+use super::address_guard::AddressPolicy;
 use super::file::FileSink;
-use super::receiver::{Received, serve};
+use super::receiver::{Received, serve, whole_request};
 use super::sample;
 use super::webhook::Webhook;
 use crate::config::{Endpoint, FileConfig, WebhookConfig};
@@ -68,7 +71,10 @@ impl Stage {
 
     fn webhook(&self, id: &str, addr: std::net::SocketAddr) {
         let config = WebhookConfig::new(Endpoint::parse(&format!("http://{addr}/")).unwrap());
-        self.start(id, Arc::new(Webhook::new(&config, 4, Arc::default(), Arc::clone(&self.clock))));
+        self.start(
+            id,
+            Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), Arc::clone(&self.clock))),
+        );
     }
 
     fn files(&self, id: &str) {
@@ -145,6 +151,44 @@ async fn each_destination_gets_every_record_however_its_receiver_behaves() {
         let balance = queue.balance();
         assert_eq!((balance.accepted.records, balance.delivered.records), (300, 300));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_answer_was_lost_comes_again_under_the_same_id() {
+    let stage = stage(&MemDisk::new());
+    // Twice it takes the whole request and closes without a word.
+    let (addr, received) = silent_at_first(2).await;
+    stage.append(0);
+    stage.webhook("d", addr);
+    stage.drained().await;
+    let requests = received.lock().unwrap();
+    assert_eq!(requests.len(), 3);
+    assert!(String::from_utf8_lossy(&requests[0]).contains("webhook-id: "));
+    assert!(requests.iter().all(|request| *request == requests[0]), "head and body, byte for byte");
+}
+
+/// A receiver that reads whole requests and answers none of the first `silent`. Returns what came.
+async fn silent_at_first(silent: usize) -> (std::net::SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&received);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let request = whole_request(&mut stream).await;
+            let n = {
+                let mut log = log.lock().unwrap();
+                log.push(request);
+                log.len()
+            };
+            if n > silent {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    });
+    (addr, received)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,25 +1,37 @@
 //! A customer's webhook: POSTs of Split's documented array of impressions.
 //!
 //! The receiver tells repeats apart by the header `webhook-id`, the batch's id, so boundaries are planned. 2xx means
-//! that it has the batch; every other answer waits and is sent again. Not signed yet.
+//! that it has the batch; every other answer waits and is sent again. Signed after Standard Webhooks where there is a
+//! secret.
+
+mod signature;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use forebay::clock::Clock;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::gzip::{Body, GZIP_LEVEL};
 use super::http::{Answer, Http, Tls};
 use crate::config::{Compression, Secret, WebhookConfig};
-use crate::delivery::outcome::{Outcome, classify};
+use crate::delivery::outcome::{Failure, Outcome, classify};
 use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_split_objects};
+use signature::Signer;
 
 /// The header that names the batch, after Standard Webhooks.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+
+/// When this attempt was signed, in seconds since 1970; receivers take it for five minutes.
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+
+/// The signatures, one for each secret.
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// JSON is about this many times as long as the stored form.
 const JSON_FACTOR: u64 = 3;
@@ -27,32 +39,67 @@ const JSON_FACTOR: u64 = 3;
 /// One customer's webhook.
 pub struct Webhook {
     http: Http,
-    /// The operator's own. A list, not a map: a map takes a kilobyte, and most destinations are idle.
-    headers: Box<[(HeaderName, Secret<HeaderValue>)]>,
     gzip: Option<u8>,
+    /// In a box: many have none of it, and most destinations are idle.
+    own: Option<Box<Own>>,
     clock: Arc<dyn Clock>,
 }
 
+/// What one webhook has and others have not.
+struct Own {
+    /// A list, not a map: a map takes a kilobyte.
+    headers: Box<[(HeaderName, Secret<HeaderValue>)]>,
+    signer: Option<Signer>,
+}
+
 impl Webhook {
-    /// A webhook that keeps at most `connections_max` idle connections. Connects when it first sends.
+    /// A webhook that keeps at most `connections_max` idle connections. Connects when it first sends. `policy` says who
+    /// chose its address; `tls` is for those without certificates of their own.
     #[must_use]
-    pub fn new(config: &WebhookConfig, connections_max: u32, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: &WebhookConfig,
+        policy: AddressPolicy,
+        connections_max: u32,
+        tls: Arc<Tls>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let gzip = match config.compression {
             Compression::Gzip => Some(GZIP_LEVEL),
             Compression::None => None,
         };
-        Self { http: Http::new(&config.url, tls, connections_max), headers: config.headers.clone().into(), gzip, clock }
+        let guard = AddressGuard::new(policy, &config.allow_addresses);
+        let tls = if config.tls.is_empty() { tls } else { Arc::new(Tls::of(config.tls.clone())) };
+        Self {
+            http: Http::guarded(&config.url, guard, tls, connections_max),
+            gzip,
+            own: Own::of(config).map(Box::new),
+            clock,
+        }
     }
 
     fn headers(&self, id: &str) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(4 + self.headers.len());
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.reveal().clone())));
+        let own = self.own.as_ref().map_or(&[][..], |own| &own.headers);
+        let mut headers = HeaderMap::with_capacity(6 + own.len());
+        headers.extend(own.iter().map(|(name, value)| (name.clone(), value.reveal().clone())));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         headers.insert(WEBHOOK_ID, HeaderValue::from_str(id).expect("ids are made of [A-Za-z0-9_-]"));
         headers
+    }
+
+    /// The headers of one attempt: a signature holds for its own time only.
+    async fn signed(&self, id: &str, body: &Bytes, deadline: Instant) -> Result<HeaderMap, Failure> {
+        let mut headers = self.headers(id);
+        if let Some(signer) = self.own.as_ref().and_then(|own| own.signer.as_ref()) {
+            let now = self.clock.wall_ms() / 1_000;
+            headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now));
+            let signing = signer.sign(id, now, body, self.gzip.is_some());
+            let signature = timeout_at(deadline, signing).await.map_err(|_| Failure::Timeout)??;
+            headers.insert(WEBHOOK_SIGNATURE, signature);
+        }
+        Ok(headers)
     }
 
     fn judge(&self, answer: &Answer) -> Outcome {
@@ -63,6 +110,13 @@ impl Webhook {
 
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms())
+    }
+}
+
+impl Own {
+    fn of(config: &WebhookConfig) -> Option<Self> {
+        let own = Self { headers: config.headers.clone().into(), signer: Signer::new(&config.signing) };
+        (!own.headers.is_empty() || own.signer.is_some()).then_some(own)
     }
 }
 
@@ -96,7 +150,11 @@ impl Sink for Webhook {
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            match self.http.post(self.headers(id), encoded.body.clone(), deadline).await {
+            let sent = async {
+                let headers = self.signed(id, &encoded.body, deadline).await?;
+                self.http.post(headers, encoded.body.clone(), deadline).await
+            };
+            match sent.await {
                 Ok(answer) => self.judge(&answer),
                 Err(why) => Outcome::Retry { why },
             }

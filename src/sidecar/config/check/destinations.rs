@@ -15,7 +15,7 @@ use super::super::{
     limits,
 };
 use super::environments::{self, Environments};
-use super::{Outside, ground, values};
+use super::{Outside, ground, values, webhook as of_webhook};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
 const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
@@ -24,7 +24,7 @@ const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
 const TYPES: &str = "\"webhook\", \"file\", \"amplitude\" or \"segment\"";
 
 /// Headers that Forebay sets itself, or that would break the request.
-const OWN_HEADERS: [&str; 12] = [
+const OWN_HEADERS: [&str; 13] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -36,6 +36,7 @@ const OWN_HEADERS: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
     "webhook-id",
+    "webhook-signature",
     "webhook-timestamp",
 ];
 
@@ -90,6 +91,7 @@ fn read_one(
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     let batch_records_max = section.count("batch_records_max", &bounds.records);
     let batch_bytes_max = section.bytes("batch_bytes_max", &bounds.bytes);
+    let batch_wait_max = section.duration("batch_wait_max", &limits::BATCH_WAIT);
     let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
     fits(&section, concurrency, batch_bytes_max, delivery);
     section.finish();
@@ -100,6 +102,7 @@ fn read_one(
         timeout,
         batch_records_max,
         batch_bytes_max,
+        batch_wait_max,
         start,
         sink: sink?,
     })
@@ -148,9 +151,14 @@ fn webhook(section: &Section<'_>, outside: &Outside<'_>) -> Option<WebhookConfig
     let url = section
         .require("url", "say where to post, such as url = \"https://example.com/impressions\"")
         .and_then(|field| url(&field, outside));
-    let compression = section.choice("compression", &[("gzip", Compression::Gzip), ("none", Compression::None)]);
+    let signing = of_webhook::signing(section, outside);
+    // What is signed is the JSON, and most receivers check the body as it comes: compressed only where that was asked for.
+    let (gzip, none) = (("gzip", Compression::Gzip), ("none", Compression::None));
+    let compression = section.choice("compression", &if signing.is_empty() { [gzip, none] } else { [none, gzip] });
     let headers = section.get("headers").map(|field| headers(&field, outside)).unwrap_or_default();
-    Some(WebhookConfig { url: url?, compression, headers })
+    let tls = of_webhook::tls(section, outside, url.as_ref());
+    let allow_addresses = of_webhook::allowed(section);
+    Some(WebhookConfig { url: url?, compression, headers, signing, tls, allow_addresses })
 }
 
 /// The address; `env:` and `file:` are taken, for many an address is itself the password.

@@ -109,7 +109,27 @@ fn from_env(field: &Field<'_>, name: &str, outside: &Outside<'_>) -> Option<Stri
     value
 }
 
+/// Gets a value that everybody may know from where the field says.
+pub(super) fn open(field: &Field<'_>, outside: &Outside<'_>) -> Option<String> {
+    match Source::of(field.text()?) {
+        Source::Env(name) => from_env(field, name, outside),
+        Source::File(path) => text_of(field, path, outside).map(|(text, _)| text),
+        Source::Literal(text) => Some(text.to_owned()),
+    }
+}
+
 fn from_file(field: &Field<'_>, path: &str, outside: &Outside<'_>) -> Option<String> {
+    let (text, world_readable) = text_of(field, path, outside)?;
+    if world_readable {
+        let path = outside.absolute(path);
+        let remedy = format!("chmod o-r {}", path.display());
+        field.place.warning(format!("every user of this machine may read {path:?}"), remedy);
+    }
+    Some(text)
+}
+
+/// What a file holds, and whether every user may read it.
+fn text_of(field: &Field<'_>, path: &str, outside: &Outside<'_>) -> Option<(String, bool)> {
     if path.is_empty() || path.contains('\0') {
         field.place.error("this names no file", "write \"file:PATH\"");
         return None;
@@ -118,19 +138,15 @@ fn from_file(field: &Field<'_>, path: &str, outside: &Outside<'_>) -> Option<Str
     let content = match (outside.file)(&path) {
         Ok(content) => content,
         Err(error) => {
-            let remedy = "put the secret there, readable for the user that the sidecar runs as";
+            let remedy = "put it there, readable for the user that the sidecar runs as";
             field.place.error(format!("the file {path:?} can't be read: {error}"), remedy);
             return None;
         }
     };
-    if content.world_readable {
-        let remedy = format!("chmod o-r {}", path.display());
-        field.place.warning(format!("every user of this machine may read {path:?}"), remedy);
-    }
     let Ok(text) = String::from_utf8(content.bytes) else {
-        field.place.error(format!("the file {path:?} is not text"), "put the secret there as plain text");
+        field.place.error(format!("the file {path:?} is not text"), "put it there as plain text");
         return None;
     };
     // Editors and `echo` end a file with a line break that is no part of the secret.
-    Some(text.trim_end_matches(['\r', '\n']).to_owned())
+    Some((text.trim_end_matches(['\r', '\n']).to_owned(), content.world_readable))
 }

@@ -105,6 +105,27 @@ async fn a_body_without_end_is_cut_at_once() {
 }
 
 #[tokio::test]
+async fn chunks_without_end_are_cut_at_the_deadline_however_small_and_at_the_limit_however_large() {
+    for (chunk, within) in
+        [(&b"0001\r\nx\r\n"[..], SOON), (&[&b"1000\r\n"[..], &[b'x'; 0x1000], b"\r\n"].concat(), LATER)]
+    {
+        let (chunk, pause) = (chunk.to_vec(), Duration::from_millis(if within == SOON { 20 } else { 0 }));
+        let addr = raw(b"HTTP/1.1 503 Busy\r\ntransfer-encoding: chunked\r\n\r\n", move |mut stream| {
+            let chunk = chunk.clone();
+            async move {
+                while stream.write_all(&chunk).await.is_ok() {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        })
+        .await;
+        let answer = post(&http(addr), within).await.unwrap();
+        assert_eq!(answer.status, 503);
+        assert!(within == SOON && answer.body.len() < 1_000 || answer.body.len() == ANSWER_BYTES_MAX);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_whose_answer_was_cut_is_not_used_again() {
     let (addr, _) = serve(|n| Response::new(Full::from(vec![b'x'; if n == 0 { 50 << 20 } else { 2 }]))).await;
     let http = http(addr);

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use forebay::clock::ManualClock;
+use forebay::clock::{ManualClock, SystemClock};
 use http_body_util::Full;
 use hyper::Response;
 
 use super::*;
-use crate::config::Endpoint;
+use crate::config::{Endpoint, SigningSecret};
 use crate::delivery::outcome::Failure;
 use crate::sinks::receiver::{raw, serve};
 use crate::sinks::sample::job;
@@ -19,7 +19,7 @@ fn config(addr: impl std::fmt::Display) -> WebhookConfig {
 }
 
 fn webhook(config: &WebhookConfig) -> Webhook {
-    Webhook::new(config, 4, Arc::default(), Arc::new(ManualClock::at(784_111_777_000)))
+    Webhook::new(config, AddressPolicy::Operator, 4, Arc::default(), Arc::new(ManualClock::at(784_111_777_000)))
 }
 
 async fn deliver(webhook: &Webhook, job: &Job) -> Outcome {
@@ -86,6 +86,69 @@ async fn each_answer_means_what_it_should() {
     // The manual clock stands at 08:49:37; this receiver believes that it is an hour later.
     let date = [("date", "Sun, 06 Nov 1994 09:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:50:37 GMT")];
     assert_eq!(say(503, &date).await, Outcome::Throttled { retry_after: minute, why: why(503) });
+}
+
+#[tokio::test]
+async fn the_reference_library_takes_what_is_signed_with_either_secret() {
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NEW: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let signing: Vec<_> = [NEW, OLD].iter().map(|secret| SigningSecret::parse(secret).unwrap()).collect();
+    // The library looks at the machine's clock.
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    for compression in [Compression::None, Compression::Gzip] {
+        let config = WebhookConfig { signing: signing.clone(), compression, ..config(addr) };
+        let webhook = Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), Arc::clone(&clock));
+        assert_eq!(deliver(&webhook, &job(0..2_000)).await, Outcome::Delivered);
+    }
+    for (n, (head, body)) in received.lock().unwrap().iter().enumerate() {
+        let mut json = body.to_vec();
+        if n == 1 {
+            json.clear();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut json).unwrap();
+        }
+        for secret in [OLD, NEW] {
+            standardwebhooks::Webhook::new(secret).unwrap().verify(&json, &head.headers).unwrap();
+        }
+        json[1] ^= 1;
+        assert!(standardwebhooks::Webhook::new(NEW).unwrap().verify(&json, &head.headers).is_err(), "one bit");
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_is_signed_for_its_own_time_under_the_same_id() {
+    let (addr, received) = serve(|n| Response::builder().status([500, 200][n]).body(Full::default()).unwrap()).await;
+    let signing = vec![SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()];
+    let config = WebhookConfig { signing, ..config(addr) };
+    let clock = Arc::new(ManualClock::at(784_111_777_900));
+    let webhook =
+        Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), Arc::clone(&clock) as Arc<dyn Clock>);
+    assert!(matches!(deliver(&webhook, &job(0..5)).await, Outcome::Retry { .. }));
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(deliver(&webhook, &job(0..5)).await, Outcome::Delivered);
+    let received = received.lock().unwrap();
+    let header = |n: usize, name: &str| received[n].0.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header(0, "webhook-id"), header(1, "webhook-id"));
+    assert_eq!(
+        (header(0, "webhook-timestamp"), header(1, "webhook-timestamp")),
+        ("784111777".into(), "784111837".into())
+    );
+    assert_ne!(header(0, "webhook-signature"), header(1, "webhook-signature"));
+}
+
+#[tokio::test]
+async fn a_customers_webhook_does_not_reach_this_machine() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    for url in [format!("http://{addr}/"), format!("http://localhost:{}/", addr.port())] {
+        let config = WebhookConfig::new(Endpoint::parse(&url).unwrap());
+        let clock = Arc::new(ManualClock::at(784_111_777_000));
+        let webhook = Webhook::new(&config, AddressPolicy::Customer, 4, Arc::default(), clock);
+        let Outcome::Retry { why: Failure::Connect(why) } = deliver(&webhook, &job(0..5)).await else {
+            panic!("{url} was not refused")
+        };
+        assert!(why.contains("loopback") && !why.contains("127.0.0.1"), "{why}");
+    }
+    assert!(received.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

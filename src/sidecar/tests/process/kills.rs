@@ -1,6 +1,6 @@
 //! SIGKILL at any moment: everything acknowledged arrives everywhere, and what is repeated is told apart by its id.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::load::Load;
 use super::proof::{Arrived, balance_closes, repeats_are_excused};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::Home;
+use super::witness::{Delivered, Witness};
 
 /// The seed of `FOREBAY_SEED`, or a fresh one. Printed, so that a failure can be repeated.
 fn seed() -> u64 {
@@ -66,14 +67,16 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
     let load = Load::start("killed", seed, 4, killed.ingest());
     let load_beside = Load::start("spared", seed, 1, spared.ingest());
 
-    let mut deaths = HashMap::new();
+    let mut deaths = BTreeMap::<usize, Delivered>::new();
     for _ in 0..kills() {
         // Some die while they start.
         let infant = rng.random_ratio(1, 5);
         let sidecar = if infant { killed.spawn() } else { killed.start() };
+        let (life, witness) = (sidecar.life, Witness::over(killed.admin()));
         let lifetime = Duration::from_millis(rng.random_range(0..if infant { 200 } else { 1200 }));
         thread::sleep(lifetime);
-        deaths.insert(sidecar.life, sidecar.kill());
+        sidecar.kill();
+        deaths.insert(life, witness.end());
     }
 
     let last = killed.start();
@@ -85,7 +88,7 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
     let mut repeats = 0;
     let mut everything = Vec::new();
     for (home, posts, lags, deaths) in
-        [(&killed, &posts, &lags, &deaths), (&spared, &posts_beside, &lags_beside, &HashMap::new())]
+        [(&killed, &posts, &lags, &deaths), (&spared, &posts_beside, &lags_beside, &BTreeMap::new())]
     {
         let files = Arrived::in_files(home.lines("archive"));
         files.holds(posts, "archive");
@@ -96,7 +99,9 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
             let arrived = Arrived::at_webhook(&arrivals);
             arrived.holds(posts, id);
             arrived.equals(&files);
-            repeats += repeats_are_excused(&arrivals, deaths);
+            let durable = |seen: &Delivered| seen.get(id).copied().unwrap_or_default();
+            repeats +=
+                repeats_are_excused(&arrivals, &deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
             everything.push(arrived);
         }
         everything.push(files);
@@ -106,6 +111,7 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
         of_spared.iter().for_each(|other| one.shares_no_id_with(other));
     }
     let count = |n: usize| of_killed[n].len();
+    let durable = |id: &str| deaths.values().filter_map(|seen| seen.get(id)).max().copied().unwrap_or_default();
     eprintln!(
         "{} kills, {} posts, {} impressions, {} requests, {repeats} repeated after a success",
         deaths.len(),
@@ -113,6 +119,11 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
         count(0),
         first.count() + second.count()
     );
+    for id in DESTINATIONS {
+        let (durable, arrived) = (durable(id), count(0) as u64);
+        eprintln!("{id}: {durable} of {arrived} were seen to be durable before the last kill");
+        assert!(durable > 0 || deaths.len() < 5, "the witness saw nothing of {id}");
+    }
     // A test in which nothing happened would pass as well.
     assert!(posts.len() > 10 * deaths.len() && count(0) > 100 * deaths.len());
 }

@@ -16,6 +16,7 @@ mod proof;
 mod receiver;
 mod sidecar;
 mod wire;
+mod witness;
 
 mod captures;
 mod kills;

@@ -2,16 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::load::{Fate, Post, delivered};
 use super::receiver::Arrival;
 use super::sidecar::Lag;
-
-/// A success this long before a kill is durable: twenty of the floor's ticks, for a machine with much else to do.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The impressions that arrived at one destination, each by its key.
 pub(crate) struct Arrived {
@@ -103,24 +99,46 @@ fn checked_key(record: &Value) -> String {
     key.to_owned()
 }
 
-/// Batches come again only when they failed, or when a kill took the news of their success with it. `deaths` holds
-/// when each life ended by a kill; a life that is not there ended in good order. Returns how many came again after a
-/// success.
-pub(crate) fn repeats_are_excused(arrivals: &[Arrival], deaths: &HashMap<usize, Instant>) -> usize {
+/// Batches come again only when they failed, or when a kill took the news of their success with it. `deaths` holds of
+/// each life that ended by a kill how many records the queue had delivered durably, as far as was seen; a life that is
+/// not there ended in good order. Returns how many batches came again after a success.
+///
+/// What was durable does not come again: so of what the receiver had taken when a life ended, no more records can
+/// come again than were not durable. That is a count of records, whatever the time between.
+pub(crate) fn repeats_are_excused(arrivals: &[Arrival], deaths: &BTreeMap<usize, u64>) -> usize {
     let mut last = HashMap::<&str, &Arrival>::new();
     let mut repeats = 0;
     for arrival in arrivals {
-        let Some(before) = last.insert(&arrival.id, arrival) else { continue };
-        let Some(answered) = before.answered.filter(|_| before.taken()) else { continue };
+        let Some(before) = last.insert(&arrival.id, arrival).filter(|before| before.taken()) else { continue };
         repeats += 1;
         let (id, life) = (&arrival.id, before.life);
         assert!(arrival.life > life, "batch {id} came again in life {life}, which knew that it was taken");
-        let death = deaths.get(&life);
-        let Some(death) = death else { panic!("batch {id} came again, though life {life} ended in good order") };
-        let age = death.saturating_duration_since(answered);
-        assert!(age < SETTLED_AFTER, "batch {id} came again, though it was taken {age:?} before the kill");
+        assert!(deaths.contains_key(&life), "batch {id} came again, though life {life} ended in good order");
+    }
+    let mut durable = 0;
+    for (&life, &seen) in deaths {
+        durable = durable.max(seen);
+        let (taken, again) = taken_and_again(arrivals, life);
+        assert!(durable <= taken, "life {life} says that {durable} records are delivered, and {taken} were taken");
+        assert!(
+            again <= taken - durable,
+            "{again} records came again after life {life}, though of {taken} that were taken {durable} were durable"
+        );
     }
     repeats
+}
+
+/// Records that were taken up to the end of `life`, and those of them that came again in a later one.
+fn taken_and_again(arrivals: &[Arrival], life: usize) -> (u64, u64) {
+    let taken: HashMap<&str, u64> = arrivals
+        .iter()
+        .filter(|arrival| arrival.life <= life && arrival.taken())
+        .map(|arrival| (&*arrival.id, arrival.records()))
+        .collect();
+    let again: HashSet<&str> =
+        arrivals.iter().filter(|arrival| arrival.life > life).map(|arrival| &*arrival.id).collect();
+    let again = taken.iter().filter(|(id, _)| again.contains(*id)).map(|(_, records)| records).sum();
+    (taken.values().sum(), again)
 }
 
 /// Every queue is empty, has delivered all that it accepted, and accepted this many.
@@ -138,6 +156,7 @@ pub(crate) fn balance_closes(lags: &[Lag], destinations: &[&str], accepted: usiz
 mod tests {
     use super::super::receiver::Answer;
     use super::*;
+    use std::time::Instant;
 
     fn keys(range: std::ops::Range<u32>) -> Vec<String> {
         range.map(|n| format!("load-0-{n}")).collect()
@@ -164,7 +183,7 @@ mod tests {
         let arrived = Arrived::at_webhook(&arrivals);
         let posts = [post(0..3, Fate::Acknowledged), post(3..5, Fate::Unknown), post(5..9, Fate::Unknown)];
         arrived.holds(&posts, "hook");
-        assert_eq!(repeats_are_excused(&arrivals, &HashMap::new()), 0);
+        assert_eq!(repeats_are_excused(&arrivals, &BTreeMap::new()), 0);
     }
 
     #[test]
@@ -215,22 +234,31 @@ mod tests {
     #[test]
     #[should_panic(expected = "which knew")]
     fn a_repeat_of_a_success_is_seen() {
-        repeats_are_excused(&[taken("a", 0..1), taken("a", 0..1)], &HashMap::new());
+        repeats_are_excused(&[taken("a", 0..1), taken("a", 0..1)], &BTreeMap::new());
     }
 
     #[test]
     #[should_panic(expected = "in good order")]
     fn a_repeat_after_a_stop_in_good_order_is_seen() {
-        repeats_are_excused(&[taken("a", 0..1), batch("a", 0..1, 1, Answer::Ok)], &HashMap::new());
+        repeats_are_excused(&[taken("a", 0..1), batch("a", 0..1, 1, Answer::Ok)], &BTreeMap::new());
     }
 
     #[test]
-    fn a_repeat_after_a_kill_is_excused_while_the_success_is_fresh() {
-        let arrivals = [taken("a", 0..1), batch("a", 0..1, 1, Answer::Ok)];
-        let death = |age| HashMap::from([(0, arrivals[0].at + age)]);
-        assert_eq!(repeats_are_excused(&arrivals, &death(Duration::from_millis(50))), 1);
-        let late = std::panic::catch_unwind(|| repeats_are_excused(&arrivals, &death(SETTLED_AFTER)));
-        assert!(late.is_err());
+    fn repeats_after_a_kill_are_excused_as_far_as_their_successes_were_not_durable() {
+        let again = |id, range| batch(id, range, 1, Answer::Ok);
+        let arrivals = [taken("a", 0..4), taken("b", 4..7), again("b", 4..7)];
+        let excused = |durable| repeats_are_excused(&arrivals, &BTreeMap::from([(0, durable)]));
+        assert_eq!((excused(0), excused(4)), (1, 1));
+        for too_much in [5, 7, 8] {
+            assert!(std::panic::catch_unwind(|| excused(too_much)).is_err(), "{too_much} were durable");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "came again after life 1")]
+    fn what_one_life_made_durable_binds_those_that_follow() {
+        let arrivals = [taken("a", 0..4), batch("b", 4..7, 1, Answer::Ok), batch("a", 0..4, 2, Answer::Ok)];
+        repeats_are_excused(&arrivals, &BTreeMap::from([(0, 0), (1, 4)]));
     }
 
     #[test]

@@ -106,6 +106,10 @@ impl Home {
         self.ingest
     }
 
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -238,14 +242,12 @@ impl Sidecar<'_> {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
-    /// SIGKILL. Returns the moment before it.
-    pub(crate) fn kill(mut self) -> Instant {
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
         if let Some(status) = self.child.try_wait().expect("it is our child") {
             panic!("it ended by itself with {status}; it said:\n{}", self.said());
         }
-        let before = Instant::now();
         self.end();
-        before
     }
 
     /// SIGTERM.

@@ -1,6 +1,6 @@
 //! SIGTERM: a stop in good order, within its grace; a second one ends it at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
     arrived.holds(&posts, "hook");
     files.holds(&posts, "archive");
     balance_closes(&lags, &["archive", "hook"], files.len());
-    assert_eq!(repeats_are_excused(&arrivals, &HashMap::new()), 0);
+    assert_eq!(repeats_are_excused(&arrivals, &BTreeMap::new()), 0);
 }
 
 /// A receiver that takes requests and never answers, and a sidecar with some in flight to it.
@@ -61,7 +61,7 @@ fn a_stop_waits_for_a_hung_destination_as_long_as_its_grace_and_no_longer() {
     let arrivals = receiver.arrivals();
     Arrived::at_webhook(&arrivals).holds(&posts, "hook");
     assert_eq!(arrivals[1].id, arrivals[0].id);
-    assert_eq!(repeats_are_excused(&arrivals, &HashMap::new()), 0);
+    assert_eq!(repeats_are_excused(&arrivals, &BTreeMap::new()), 0);
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Settling: by the destination's word, or by whoever lets records go without it.
+//!
+//! The window keeps cursor and books together; here is what it cannot know: totals from the log, and who is to be woken.
+
+use super::balance::Count;
+use super::window::Verdict;
+use super::{Batch, Queue, QueueError, Settled};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+impl Queue {
+    /// Settles all of the batch that is not settled yet.
+    pub fn settle(&self, batch: &Batch, as_: Settled) {
+        self.settle_range(batch.offsets.clone(), as_);
+    }
+
+    /// Settles all of the batch that is not settled yet in one step, each of `parts` in its own way and `rest` what
+    /// they leave out; says how many records that were. No crash and no other thread sees only a part of it, and it
+    /// takes one settled range at most, however many parts there are.
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// # let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: 1 << 20 })?.expect("ten records wait");
+    /// // The destination took all but the fourth and the fifth.
+    /// queue.settle_parts(&batch, &[(3..5, Settled::DeadLettered)], Settled::Delivered);
+    /// let balance = queue.balance();
+    /// assert_eq!((balance.delivered.records, balance.dead_lettered.records), (8, 2));
+    /// assert!(balance.closes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn settle_parts(&self, batch: &Batch, parts: &[(Range<u64>, Settled)], rest: Settled) -> u64 {
+        self.settle_as(batch.offsets.clone(), Verdict::new(parts, rest))
+    }
+
+    /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is
+    /// handed out is always settled, without reading. Elsewhere (a purge) the log is asked for its bytes, and a part
+    /// is left as it is if that fails or if there are 256 ranges and open batches already.
+    ///
+    /// Durable after the next tick; a crash before it sends these records again.
+    pub fn settle_range(&self, offsets: Range<u64>, as_: Settled) -> u64 {
+        self.settle_as(offsets, as_.into())
+    }
+
+    fn settle_as(&self, offsets: Range<u64>, verdict: Verdict) -> u64 {
+        let queue = &*self.inner;
+        let Some(stream) = queue.stream_id() else { return 0 };
+        let tail = queue.context.log.durable(stream).offset;
+        let offsets = offsets.start..offsets.end.min(tail);
+        let mut window = queue.window();
+        let was_full = !window.has_spare();
+        let settled = window.settle(offsets, verdict, |offset| queue.total_at(stream, offset).ok());
+        drop(window);
+        queue.dirty.store(true, Ordering::Release);
+        if was_full {
+            queue.wake();
+        }
+        settled.records
+    }
+
+    /// Settles as purged what of `offsets` is not settled yet, and says how much that was: for an operator who gives
+    /// records up. See [`let_go`](Self::let_go).
+    ///
+    /// # Errors
+    /// When the log cannot be read. Nothing was settled then.
+    pub fn purge(&self, offsets: Range<u64>) -> Result<Count, QueueError> {
+        self.let_go(offsets, Settled::Purged)
+    }
+
+    /// Settles what of `offsets` is not settled yet, whatever the destination says, and tells how much that was: for a
+    /// purge by hand or an overflow policy. From the low mark on there is always room; a range that begins above it may
+    /// find too many settled ranges, and then a part of it is left as it is.
+    ///
+    /// Batches in flight that lie inside are settled with the rest: the destination may get them all the same, and
+    /// settling or giving them back later does nothing. Batches and plans that reach beyond `offsets` are left whole,
+    /// because they will be sent whole, under the id that they have.
+    ///
+    /// Durable after the next tick; a crash before it takes it back.
+    ///
+    /// # Errors
+    /// When the log cannot be read. Nothing was settled then.
+    pub fn let_go(&self, offsets: Range<u64>, as_: Settled) -> Result<Count, QueueError> {
+        let queue = &*self.inner;
+        let Some(stream) = queue.stream_id() else { return Ok(Count::default()) };
+        let tail = queue.context.log.durable(stream).offset;
+        let offsets = offsets.start..offsets.end.min(tail);
+        if offsets.is_empty() {
+            return Ok(Count::default());
+        }
+        // Read before the window is locked; what lies between, batches and the cursor know.
+        let ends = [offsets.start, offsets.end];
+        let totals = [queue.total_at(stream, ends[0])?, queue.total_at(stream, ends[1])?];
+        let bytes_at = |offset| match ends.iter().position(|end| *end == offset) {
+            Some(end) => Some(totals[end]),
+            None => queue.total_at(stream, offset).ok(),
+        };
+        let mut window = queue.window();
+        let was_full = !window.has_spare();
+        let settled = window.let_go(offsets, as_, bytes_at);
+        drop(window);
+        queue.dirty.store(true, Ordering::Release);
+        if was_full {
+            queue.wake();
+        }
+        Ok(settled)
+    }
+}

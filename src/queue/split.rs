@@ -1,0 +1,140 @@
+//! Splitting a batch that is handed out: into two, durably, before either is sent.
+//!
+//! What always holds: after a crash either the whole comes again or both halves do, under the ids that they had; and the
+//! halves, and not the whole, from the moment that whoever split it was told so.
+
+use super::planner::PlanError;
+use super::reading::total_at;
+use super::window::{NoSplit, Plan};
+use super::{Batch, Queue, plan};
+use crate::{PLANS_STREAM, ReadError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Why a batch could not be split.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// There would be no two halves.
+    #[error("records {first}..{end} cannot be split at {at}: choose an offset between them")]
+    NoBoundary {
+        /// First offset of the batch.
+        first: u64,
+        /// The offset behind its last.
+        end: u64,
+        /// Where it was to be split.
+        at: u64,
+    },
+    /// The batch is not handed out any more: it is settled, given back, or being split.
+    #[error("the batch is settled, given back, or being split already")]
+    NotOut,
+    /// There are as many open batches and settled ranges as a queue may have. Settle one, or give this batch back for
+    /// the time being.
+    #[error("the queue has no room for another batch: settle one first")]
+    NoRoom,
+    /// Where the halves end in the log could not be read. Try again.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The halves are not durable, or not for certain. Do not send the batch whole: split it again. It may be given back
+    /// in between.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// Hears of a split, on the log's writer thread or at once; must not block.
+pub type Halved = Box<dyn FnOnce(Result<[Batch; 2], SplitError>) + Send>;
+
+impl Queue {
+    /// Splits a batch that is handed out at the offset `at`. `done` gets the halves, handed out in its place, when their
+    /// boundaries are durable; they share the records that `batch` has, if it has any. A half can be split again, down
+    /// to single records. Halves of a batch that was never [planned](Self::plan) are not planned either, and come at once.
+    ///
+    /// From then on the batch itself is no more: settling it settles what its halves have not, giving it back does
+    /// nothing. After a crash the halves come, and of these those that are not settled.
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// # let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: 1 << 20 })?.expect("ten records wait");
+    /// queue.plan(&batch, Box::new(|planned| planned.expect("the log is sound")));
+    /// // The destination says that it is too large.
+    /// let again = queue.clone();
+    /// queue.split(&batch, 5, Box::new(move |halves| {
+    ///     let [first, second] = halves.expect("the log is sound");
+    ///     assert_eq!((&first.offsets, &second.offsets), (&(0..5), &(5..10)));
+    ///     again.settle(&first, Settled::Delivered);
+    ///     again.release(&second); // comes again as it is
+    /// }));
+    /// # assert_eq!(queue.lag().records, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn split(&self, batch: &Batch, at: u64, done: Halved) {
+        let queue = &self.inner;
+        let offsets = batch.offsets.clone();
+        if at <= offsets.start || at >= offsets.end {
+            return done(Err(SplitError::NoBoundary { first: offsets.start, end: offsets.end, at }));
+        }
+        let halves = match self.halves(batch, at) {
+            Ok(halves) => halves,
+            Err(error) => return done(Err(error)),
+        };
+        let began = queue.window().begin_split(&offsets, at);
+        let planned = match began {
+            Ok(plan) => plan,
+            Err(NoSplit::NotOut) => return done(Err(SplitError::NotOut)),
+            Err(NoSplit::NoRoom) => return done(Err(SplitError::NoRoom)),
+        };
+        let Some(Plan { revision, .. }) = planned else {
+            queue.window().split(&offsets, at, [None; 2]);
+            return done(Ok(halves));
+        };
+        let log = &queue.context.log;
+        let stream = queue.stream_id().expect("a batch is of a stream that exists");
+        let records = halves.each_ref().map(|half| queue.plan_record(stream, half.offsets.clone(), revision));
+        let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
+        let theirs = Arc::clone(queue);
+        let durable = move |result: Result<u64, PlanError>| {
+            let mut window = theirs.window();
+            match &result {
+                Ok(first) => {
+                    let plan = |nth| Some(Plan { offset: first + nth, revision });
+                    window.split(&offsets, at, [plan(0), plan(1)]);
+                }
+                Err(error) => window.fail_split(&offsets, matches!(error, PlanError::Append(_))),
+            }
+            drop(window);
+            theirs.dirty.store(true, Ordering::Release);
+            theirs.wake(); // it may have been given back meanwhile
+            done(result.map(|_| halves).map_err(SplitError::from));
+        };
+        queue.context.planner.submit_halves(records, tail, Box::new(durable));
+    }
+
+    /// The halves as batches. Reads the log only where the batch is large and its frames are not remembered.
+    fn halves(&self, batch: &Batch, at: u64) -> Result<[Batch; 2], SplitError> {
+        let queue = &*self.inner;
+        let Some(stream) = queue.stream_id() else { return Err(SplitError::NotOut) };
+        let first = batch.offsets.start;
+        let total = |offset| match queue.window().marked_total(first, offset) {
+            Some(total) => Ok(total),
+            None => total_at(&queue.context.log, stream, offset),
+        };
+        let bytes = total(at)?.saturating_sub(total(first)?).min(batch.bytes);
+        let ends = [(first..at, bytes), (at..batch.offsets.end, batch.bytes - bytes)];
+        Ok(ends.map(|(offsets, bytes)| {
+            let record = queue.plan_record(stream, offsets.clone(), batch.settings_revision);
+            let cut = batch.slices.iter().filter_map(|slice| slice.within(&offsets));
+            Batch {
+                id: plan::batch_id(queue.context.log_id, &record),
+                slices: cut.collect(),
+                bytes,
+                settings_revision: batch.settings_revision,
+                planned: batch.planned,
+                offsets,
+            }
+        }))
+    }
+}

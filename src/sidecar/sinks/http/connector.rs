@@ -1,0 +1,105 @@
+//! Connects only to addresses that were judged: resolves a name, keeps what the guard lets pass, connects to one of those.
+//!
+//! What always holds: between the judgement and the connection no name is resolved again, so a name that changes its
+//! answer gets nowhere; and an address in a URL is judged like one that a name resolved to.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::vec;
+
+use hyper::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tower::Service;
+
+use crate::sinks::address_guard::AddressGuard;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// A TCP connector with a guard; `R` resolves names.
+#[derive(Clone)]
+pub(super) struct Guarded<R = GaiResolver> {
+    tcp: HttpConnector<Resolver<R>>,
+    guard: AddressGuard,
+}
+
+/// A resolver that leaves out what the guard refuses.
+#[derive(Clone)]
+pub(super) struct Resolver<R> {
+    names: R,
+    guard: AddressGuard,
+}
+
+impl<R: Clone> Guarded<R> {
+    /// `set_up` may change how connections are made.
+    pub(super) fn new(names: R, guard: AddressGuard, set_up: impl FnOnce(&mut HttpConnector<Resolver<R>>)) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { names, guard: guard.clone() });
+        set_up(&mut tcp);
+        Self { tcp, guard }
+    }
+}
+
+impl<R> Service<Uri> for Guarded<R>
+where
+    R: Service<Name, Error: Into<BoxError>, Future: Send, Response: Iterator<Item = SocketAddr>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pending<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        // Addresses never reach the resolver.
+        if let Err(refused) = self.guard.check_host(to.host().unwrap_or_default()) {
+            return Box::pin(async move { Err(refused.into()) });
+        }
+        let connecting = self.tcp.call(to);
+        Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}
+
+impl<R> Service<Name> for Resolver<R>
+where
+    R: Service<Name, Error: Into<BoxError>, Future: Send + 'static, Response: Iterator<Item = SocketAddr>>,
+{
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pending<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.names.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let guard = self.guard.clone();
+        let resolving = self.names.call(name);
+        Box::pin(async move {
+            let (mut passed, mut refused) = (Vec::new(), None);
+            for address in resolving.await.map_err(Into::into)? {
+                match guard.check(address.ip()) {
+                    Ok(()) => passed.push(address),
+                    Err(why) => refused = refused.or(Some(why)),
+                }
+            }
+            match refused {
+                Some(refused) if passed.is_empty() => Err(refused.into()),
+                _ => Ok(passed.into_iter()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! A receiver on loopback that speaks TLS and demands a client's certificate. All certificates are made here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::HeaderMap;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::config::Endpoint;
+use crate::sinks::http::Http;
+
+/// Who vouches for others.
+struct Authority {
+    pem: String,
+    der: rustls::pki_types::CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate as PEM, and its key as PEM and as it is.
+struct Leaf {
+    pem: String,
+    der: rustls::pki_types::CertificateDer<'static>,
+    key_pem: String,
+    key: PrivateKeyDer<'static>,
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+}
+
+fn authority() -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let der = params.self_signed(&key).unwrap().der().clone();
+    Authority { pem: pem("CERTIFICATE", &der), der, issuer: Issuer::new(params, key) }
+}
+
+fn leaf(authority: &Authority, name: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let der = params.signed_by(&key, &authority.issuer).unwrap().der().clone();
+    let key_der = key.serialize_der();
+    let key_pem = pem("PRIVATE KEY", &key_der);
+    Leaf { pem: pem("CERTIFICATE", &der), der, key_pem, key: PrivateKeyDer::Pkcs8(key_der.into()) }
+}
+
+/// Serves over TLS whom `clients` vouches for, and nobody else.
+async fn receiver(server: Leaf, clients: &Authority) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(clients.der.clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.der], server.key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            // The request is short and comes in one piece.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    addr
+}
+
+async fn post(addr: SocketAddr, own: TlsSettings) -> Result<Vec<u8>, Failure> {
+    let endpoint = Endpoint::parse(&format!("https://{addr}/hook")).unwrap();
+    let http = Http::new(&endpoint, Arc::new(Tls::of(own)), 4);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    http.post(HeaderMap::new(), Bytes::from_static(b"[]"), deadline).await.map(|answer| answer.body)
+}
+
+#[tokio::test]
+async fn the_right_certificate_opens_and_any_other_does_not() {
+    let (servers, clients, strangers) = (authority(), authority(), authority());
+    let addr = receiver(leaf(&servers, "127.0.0.1"), &clients).await;
+    let known = leaf(&clients, "acme");
+    let settings = |leaf: &Leaf| TlsSettings::read(Some((&leaf.pem, &leaf.key_pem)), Some(&servers.pem)).unwrap();
+    assert_eq!(post(addr, settings(&known)).await.unwrap(), b"ok");
+
+    assert!(post(addr, settings(&leaf(&strangers, "acme"))).await.is_err(), "another authority's");
+    assert!(post(addr, TlsSettings::read(None, Some(&servers.pem)).unwrap()).await.is_err(), "none at all");
+    let error = post(addr, TlsSettings::read(Some((&known.pem, &known.key_pem)), Some(&strangers.pem)).unwrap()).await;
+    let Err(Failure::Connect(why)) = error else { panic!("a receiver that nobody vouches for: {error:?}") };
+    assert!(why.contains("certificate"), "{why}");
+}
+
+#[tokio::test]
+async fn a_receiver_under_another_name_is_not_talked_to() {
+    let (servers, clients) = (authority(), authority());
+    let addr = receiver(leaf(&servers, "hook.example.com"), &clients).await;
+    let known = leaf(&clients, "acme");
+    let own = TlsSettings::read(Some((&known.pem, &known.key_pem)), Some(&servers.pem)).unwrap();
+    assert!(matches!(post(addr, own).await, Err(Failure::Connect(_))));
+}
+
+#[test]
+fn a_key_that_belongs_to_another_certificate_is_found_at_once() {
+    let clients = authority();
+    let (one, other) = (leaf(&clients, "one"), leaf(&clients, "other"));
+    assert!(TlsSettings::read(Some((&one.pem, &other.key_pem)), None).is_err());
+    assert!(TlsSettings::read(Some((&one.key_pem, &one.key_pem)), None).is_err());
+    assert!(TlsSettings::read(Some((&one.pem, &one.pem)), None).is_err());
+    assert!(TlsSettings::read(None, Some("")).is_err());
+    let settings = TlsSettings::read(Some((&one.pem, &one.key_pem)), Some(&clients.pem)).unwrap();
+    assert_eq!(format!("{settings:?}"), "TlsSettings { client: Some([secret]), authorities: 1 }");
+}
