@@ -13,7 +13,7 @@ use super::Common;
 use super::budget::{ENCODING_FACTOR, Grant};
 use super::outcome::{Failure, Outcome};
 use super::sharing::Shared;
-use super::sink::{Job, Sink};
+use super::sink::{Encoded, Job, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
 use crate::causes;
 
@@ -68,6 +68,8 @@ pub(super) async fn fly(
     let planned = sink.needs_plan().then(|| plan(&*ticket));
     let outcome = match encode_planned(&common, &sink, job, planned).await {
         Err(why) => Some(Outcome::Retry { why }),
+        // As long as nothing keeps them apart they wait, and their batch with them: a success would settle them unsent.
+        Ok(encoded) if !encoded.rejected.is_empty() => Some(Outcome::Retry { why: never_sent(&encoded) }),
         Ok(encoded) if !go(encoded.body.len() as u64) => None,
         Ok(encoded) => {
             grant.shrink(encoded.body.len() as u64);
@@ -75,6 +77,13 @@ pub(super) async fn fly(
         }
     };
     Landed { ticket, outcome, records }
+}
+
+/// Why a batch is not sent whose sink left records out.
+fn never_sent(encoded: &Encoded) -> Failure {
+    let (n, first) = (encoded.rejected.len(), encoded.rejected.first());
+    let first = first.map(|record| format!(", the first at offset {}: {}", record.offset, record.reason));
+    Failure::Local(format!("{n} records of the batch can never be sent{}", first.unwrap_or_default()))
 }
 
 /// Asks for the plan; the answer comes when it is durable.

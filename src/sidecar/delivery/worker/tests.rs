@@ -13,7 +13,7 @@ use forebay::{LogId, StreamId};
 use tokio::time::{Instant, sleep};
 
 use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, Origin, Sink};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Ticket};
 use crate::delivery::stats::State;
@@ -188,6 +188,8 @@ struct Receiver {
     /// Encoders fail or panic for this many jobs.
     encode_errors: AtomicU64,
     encode_panics: AtomicU64,
+    /// So many encodings leave the first record out, as one that is never taken.
+    left_out: AtomicU64,
     plans_of: Option<Script>,
 }
 
@@ -201,6 +203,7 @@ fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receive
         in_flight_max: AtomicU64::new(0),
         encode_errors: AtomicU64::new(0),
         encode_panics: AtomicU64::new(0),
+        left_out: AtomicU64::new(0),
         plans_of: None,
     }
 }
@@ -225,7 +228,13 @@ impl Sink for Receiver {
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        Ok(Encoded::whole(job, Bytes::from_static(&[b'x'; 100])))
+        let whole = Encoded::whole(job, Bytes::from_static(&[b'x'; 100]));
+        if !take_one(&self.left_out) {
+            return Ok(whole);
+        }
+        let offset = job.origin.offsets.start;
+        let rejected = vec![RejectedRecord { offset, reason: "told to".to_owned() }];
+        Ok(Encoded { except: [offset].into(), rejected, ..whole })
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
@@ -527,6 +536,21 @@ async fn an_encoder_that_fails_or_panics_loses_no_batch() {
     let receiver = start(&delivery, "d", receiver, &queue);
     sleep(HOUR).await;
     assert_eq!((receiver.sent().len(), queue.settled()), (3, 25));
+}
+
+/// A success for the rest of the batch would settle them, and nobody would have them.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_leaves_records_out_waits_and_is_not_settled() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    let receiver = receiver(|_| at_once(Outcome::Delivered));
+    receiver.left_out.store(u64::MAX, Ordering::SeqCst);
+    let receiver = start(&delivery, "d", receiver, &queue);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (0, 0));
+    assert!(delivery.stats_of("d").unwrap().last_error.unwrap().contains("can never be sent"));
+    receiver.left_out.store(0, Ordering::SeqCst);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (1, 10));
 }
 
 #[tokio::test(start_paused = true)]
