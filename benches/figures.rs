@@ -7,6 +7,8 @@
 mod ack_latency;
 #[path = "figures/append.rs"]
 mod append;
+#[path = "figures/encode_cost.rs"]
+mod encode_cost;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
 #[path = "figures/idle.rs"]
@@ -30,6 +32,7 @@ type Measurement = (&'static str, fn() -> Vec<Figure>);
 const MEASUREMENTS: &[Measurement] = &[
     ("append_throughput", append::throughput),
     ("append_latency", append::latency),
+    ("encode_cost", encode_cost::measure),
     ("end_to_end_cpu", end_to_end::plain),
     ("end_to_end_cpu_gzip", end_to_end::gzip),
     ("plan_cost", plan_cost::measure),

@@ -7,6 +7,7 @@
 
 mod check;
 mod endpoint;
+mod events;
 mod files;
 mod finding;
 mod limits;
@@ -30,6 +31,9 @@ use ipnet::IpNet;
 
 pub use check::{Outside, check};
 pub use endpoint::{Endpoint, EndpointError};
+pub use events::{
+    AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, EVENT_NAME, Region, SegmentConfig, SegmentIdentity,
+};
 pub use files::{FileContent, Ground};
 pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
@@ -272,6 +276,10 @@ pub enum SinkConfig {
     Webhook(WebhookConfig),
     /// `type = "file"`.
     File(FileConfig),
+    /// `type = "amplitude"`.
+    Amplitude(AmplitudeConfig),
+    /// `type = "segment"`.
+    Segment(SegmentConfig),
 }
 
 impl SinkConfig {
@@ -281,6 +289,8 @@ impl SinkConfig {
         match self {
             Self::Webhook(_) => "webhook",
             Self::File(_) => "file",
+            Self::Amplitude(_) => "amplitude",
+            Self::Segment(_) => "segment",
         }
     }
 
@@ -288,6 +298,8 @@ impl SinkConfig {
         match self {
             Self::Webhook(_) => SinkKind::Webhook,
             Self::File(_) => SinkKind::File,
+            Self::Amplitude(amplitude) => SinkKind::Amplitude(amplitude.api),
+            Self::Segment(_) => SinkKind::Segment,
         }
     }
 }
@@ -362,6 +374,8 @@ impl FileConfig {
 enum SinkKind {
     Webhook,
     File,
+    Amplitude(AmplitudeApi),
+    Segment,
 }
 
 /// What a batch may be, by type of destination.
@@ -384,6 +398,21 @@ impl SinkKind {
                 concurrency: limits::Bound { default: 1, ..limits::CONCURRENCY },
                 records: limits::FILE_RECORDS,
                 bytes: limits::FILE_BYTES,
+            },
+            Self::Amplitude(AmplitudeApi::Batch) => BatchBounds {
+                concurrency: limits::CONCURRENCY,
+                records: limits::AMPLITUDE_BATCH_RECORDS,
+                bytes: limits::AMPLITUDE_BATCH_BYTES,
+            },
+            Self::Amplitude(AmplitudeApi::HttpV2) => BatchBounds {
+                concurrency: limits::CONCURRENCY,
+                records: limits::AMPLITUDE_HTTP_RECORDS,
+                bytes: limits::AMPLITUDE_HTTP_BYTES,
+            },
+            Self::Segment => BatchBounds {
+                concurrency: limits::CONCURRENCY,
+                records: limits::TO_SEGMENT_RECORDS,
+                bytes: limits::TO_SEGMENT_BYTES,
             },
         }
     }

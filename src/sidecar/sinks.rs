@@ -3,13 +3,21 @@
 //! No sink waits, repeats or settles; that is the loop's part (see [`crate::delivery`]).
 
 pub mod address_guard;
+pub mod amplitude;
+mod events;
 pub mod file;
 pub mod gzip;
 pub mod http;
+mod rfc3339;
+pub mod segment;
 pub mod webhook;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 pub(crate) mod receiver;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

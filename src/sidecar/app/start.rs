@@ -27,8 +27,10 @@ use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as Ing
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
+use crate::sinks::segment::Segment;
 use crate::sinks::webhook::Webhook;
 
 /// Why the sidecar did not start (or, last, did not stop well).
@@ -266,6 +268,12 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
         SinkConfig::File(file) => {
             let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
             Arc::new(FileSink::new(&destination.id, file.clone(), disk, clock))
+        }
+        SinkConfig::Amplitude(amplitude) => {
+            Arc::new(Amplitude::new(amplitude, destination.concurrency, Arc::clone(tls), clock))
+        }
+        SinkConfig::Segment(segment) => {
+            Arc::new(Segment::new(segment, destination.concurrency, Arc::clone(tls), clock))
         }
     }
 }

@@ -103,6 +103,30 @@ pub(super) const FILE_ROTATE_BYTES: Bound<u64> = Bound { default: 128 * MIB, lea
 /// A file is closed when it is this old, so that whoever collects the files gets them.
 pub(super) const FILE_ROTATE_AGE: Bound<Duration> = Bound { default: hours(1), least: secs(1), most: hours(7 * 24) };
 
+/// Events in one request to Amplitude's batch API, which takes 2,000.
+pub(super) const AMPLITUDE_BATCH_RECORDS: Bound<u32> = Bound { default: 2_000, least: 1, most: 2_000 };
+
+/// Bytes of records in it: it takes bodies of 20 MB, and an event is some hundred bytes longer than its record.
+pub(super) const AMPLITUDE_BATCH_BYTES: Bound<u64> = Bound { default: 4 * MIB, least: KIB, most: 16 * MIB };
+
+/// Events in one request to Amplitude's HTTP V2 API, which takes fewer than 2,000.
+pub(super) const AMPLITUDE_HTTP_RECORDS: Bound<u32> = Bound { default: 1_000, least: 1, most: 1_999 };
+
+/// Bytes of records in it: it takes bodies of 1 MB, of which a thousand events' own fields are about half.
+pub(super) const AMPLITUDE_HTTP_BYTES: Bound<u64> = Bound { default: 256 * KIB, least: KIB, most: 768 * KIB };
+
+/// Amplitude's own default of 5 would take the ids off impressions with short keys, and then refuse them.
+pub(super) const AMPLITUDE_MIN_ID_LENGTH: Bound<u32> = Bound { default: 1, least: 1, most: 1_024 };
+
+/// Events in one request to Segment: it takes 2,500, but 500 of common size are half of the bytes it takes.
+pub(super) const TO_SEGMENT_RECORDS: Bound<u32> = Bound { default: 500, least: 1, most: 2_500 };
+
+/// Bytes of records in it: it takes bodies of 500 KB.
+pub(super) const TO_SEGMENT_BYTES: Bound<u64> = Bound { default: 128 * KIB, least: KIB, most: 400 * KIB };
+
+/// What Amplitude takes; Segment names no limit.
+pub(super) const EVENT_NAME_CHARS_MAX: usize = 1_024;
+
 /// Ids stand in file names, batch ids and URLs.
 pub(super) const ID_BYTES_MAX: usize = 40;
 

@@ -112,18 +112,25 @@ fn the_agreed_shape_is_taken_without_a_word() {
     assert_eq!(archive.concurrency, 1);
 }
 
+/// The example with the parts that are not in use.
+fn whole_example() -> String {
+    EXAMPLE.replace("## ", "")
+}
+
 #[test]
 fn the_example_is_good_and_shows_the_defaults_as_they_are() {
-    let (config, findings) = check_text(EXAMPLE);
+    assert_eq!(told(&check_text(EXAMPLE).1), Vec::<String>::new());
+    let whole = whole_example();
+    let (config, findings) = check_text(&whole);
     assert_eq!(told(&findings), Vec::<String>::new());
-    let shown: String = EXAMPLE
+    let shown: String = whole
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
-    assert_ne!(shown, EXAMPLE);
+    assert_ne!(shown, whole);
     let (explicit, findings) = check_text(&shown);
     assert_eq!(told(&findings), Vec::<String>::new());
     assert_eq!(format!("{:#?}", explicit.expect("good")), format!("{:#?}", config.expect("good")));
@@ -131,8 +138,9 @@ fn the_example_is_good_and_shows_the_defaults_as_they_are() {
 
 #[test]
 fn the_example_names_every_key_there_is() {
-    // What the checker asks for on its way through the example is every key of every section and of both types.
-    let asked = asked(EXAMPLE);
+    // What the checker asks for on its way through the example is every key of every section and of all types.
+    let whole = whole_example();
+    let asked = asked(&whole);
     assert!(
         asked.contains(&("ingest".into(), "queue_bytes_max")) && asked.contains(&("destinations".into(), "rotate_age"))
     );
@@ -141,7 +149,7 @@ fn the_example_names_every_key_there_is() {
             let line = line.trim_start_matches(['#', ' ']);
             line.starts_with(&format!("{key} =")) || line == format!("[{key}]") || line == format!("[[{key}]]")
         };
-        assert!(EXAMPLE.lines().any(named), "`{key}` of [{table}] is not in the example");
+        assert!(whole.lines().any(named), "`{key}` of [{table}] is not in the example");
     }
 }
 
@@ -231,6 +239,74 @@ bucket = "acme"
     );
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "each says what to do");
     assert_eq!(findings[2].remedy, "did you mean `listen`?");
+}
+
+fn amplitude(keys: &str) -> String {
+    with_destination(&format!("type = \"amplitude\"\napi_key = \"env:KEY\"\n{keys}"))
+}
+
+fn segment(keys: &str) -> String {
+    with_destination(&format!("type = \"segment\"\nwrite_key = \"env:KEY\"\n{keys}"))
+}
+
+/// The destination that was added to the good file.
+fn added(text: &str) -> Destination {
+    let (config, findings) = check_text(text);
+    assert_eq!(told(&findings), Vec::<String>::new());
+    config.expect("good").destinations.remove(1)
+}
+
+#[test]
+fn an_event_service_needs_no_more_than_its_key() {
+    let destination = added(&amplitude(""));
+    let SinkConfig::Amplitude(config) = &destination.sink else { panic!("amplitude") };
+    assert_eq!((config.api_key.reveal().as_str(), config.event_type.as_str()), ("KEY-value", "get_treatment"));
+    assert_eq!(config.url().uri(), "https://api2.amplitude.com/batch");
+    assert_eq!((destination.batch_records_max, config.min_id_length), (2_000, 1));
+    let by_hand = Destination::new("x", vec!["a".into()], SinkConfig::Amplitude(AmplitudeConfig::new("KEY-value")));
+    assert_eq!(format!("{destination:?}"), format!("{by_hand:?}"));
+    let destination = added(&segment(""));
+    let SinkConfig::Segment(config) = &destination.sink else { panic!("segment") };
+    assert_eq!((config.write_key.reveal().as_str(), config.event.as_str()), ("KEY-value", "get_treatment"));
+    assert_eq!(config.url().uri(), "https://api.segment.io/v1/batch");
+    let by_hand = Destination::new("x", vec!["a".into()], SinkConfig::Segment(SegmentConfig::new("KEY-value")));
+    assert_eq!(format!("{destination:?}"), format!("{by_hand:?}"));
+}
+
+#[test]
+fn an_event_service_goes_where_and_how_it_is_told() {
+    let url = |text: &str| match added(text).sink {
+        SinkConfig::Amplitude(config) => config.url().uri().to_string(),
+        SinkConfig::Segment(config) => config.url().uri().to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(url(&amplitude("region = \"eu\"")), "https://api.eu.amplitude.com/batch");
+    assert_eq!(url(&amplitude("api = \"http-v2\"")), "https://api2.amplitude.com/2/httpapi");
+    assert_eq!(url(&amplitude("api = \"http-v2\"\nregion = \"eu\"")), "https://api.eu.amplitude.com/2/httpapi");
+    assert_eq!(url(&amplitude("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
+    assert_eq!(url(&segment("region = \"eu\"")), "https://events.eu1.segmentapis.com/v1/batch");
+    assert_eq!(url(&segment("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
+    assert_eq!(added(&amplitude("api = \"http-v2\"")).batch_records_max, 1_000);
+    let told = added(&amplitude("identity = \"device_id\"\nevent_type = \"Seen\"\nmin_id_length = 5"));
+    let SinkConfig::Amplitude(told) = told.sink else { panic!("amplitude") };
+    assert_eq!((told.identity, told.event_type.as_str(), told.min_id_length), (AmplitudeIdentity::DeviceId, "Seen", 5));
+}
+
+#[test]
+fn slips_about_event_services_are_told() {
+    let both = "region = \"eu\"\nendpoint = \"http://localhost:1/x\"";
+    assert_only(&amplitude(both), "E destinations[x].endpoint: `endpoint` and `region` name two addresses");
+    assert_only(&amplitude("api = \"http-v2\"\nbatch_records_max = 2000"), "2000 is too large");
+    assert_only(&amplitude("event_type = \" \""), "E destinations[x].event_type: this can't be the name of an event");
+    assert_only(&segment("identity = \"device_id\""), "\"device_id\" is not known here");
+    assert_only(&segment("event_type = \"Seen\""), "E destinations[x].event_type: unknown key");
+    assert_only(&with_destination("type = \"amplitude\""), "E destinations[x]: `api_key` is missing");
+    let spaced = with_destination("type = \"segment\"\nwrite_key = \" canary\"");
+    assert_only(&spaced, "E destinations[x].write_key: the key has spaces around it");
+    let literal = with_destination("type = \"segment\"\nwrite_key = \"canary\"");
+    assert_only(&literal, "W destinations[x].write_key: this key stands here for everyone");
+    let (config, findings) = check_text(&literal);
+    assert!(!format!("{config:?} {findings:?}").contains("canary"));
 }
 
 #[test]
@@ -485,7 +561,7 @@ fn webhook_of(lines: &str) -> (Option<WebhookConfig>, Vec<Finding>) {
     let (config, findings) = check(&text, &outside);
     let webhook = config.and_then(|config| match config.destinations.into_iter().next_back()?.sink {
         SinkConfig::Webhook(webhook) => Some(webhook),
-        SinkConfig::File(_) => None,
+        _ => None,
     });
     (webhook, findings)
 }

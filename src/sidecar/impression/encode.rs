@@ -53,14 +53,14 @@ pub fn write_split_objects(
     out: &mut Vec<u8>,
     first: &mut bool,
 ) -> Result<(), EncodeError> {
-    let mut template = Template::new(batch.shared(), environment);
-    each(batch, skip, take, |_, record| {
+    let mut fields = SplitFields::new(batch.shared(), environment);
+    each_record(batch, skip, take, |_, record| {
         if !*first {
             out.push(b',');
         }
         *first = false;
         out.extend_from_slice(b"{\"key\":\"");
-        template.write_split_fields(record, out);
+        fields.write_split_fields(record, out);
         out.push(b'}');
     })
 }
@@ -81,25 +81,28 @@ pub fn write_json_lines(
     mut write_id: impl FnMut(usize, &mut Vec<u8>),
 ) -> Result<(), EncodeError> {
     let shared = batch.shared();
-    let mut template = Template::new(shared, environment);
+    let mut fields = SplitFields::new(shared, environment);
     let mut line_end = Vec::with_capacity(64);
     push_shared(b",\"impressionsMode\":\"", shared.mode, &mut line_end);
     line_end.extend_from_slice(b",\"receivedTime\":");
     push_integer(i64::try_from(shared.received_ms).unwrap_or(i64::MAX), &mut line_end);
     line_end.extend_from_slice(b"}\n");
-    each(batch, skip, take, |place, record| {
+    each_record(batch, skip, take, |place, record| {
         out.extend_from_slice(b"{\"id\":\"");
         write_id(place, out);
         out.extend_from_slice(b"\",\"key\":\"");
-        template.write_split_fields(record, out);
+        fields.write_split_fields(record, out);
         push_number(b",\"previousTime\":", record.previous_time_ms, out);
         out.extend_from_slice(&line_end);
     })
 }
 
-/// Hands the records `skip..skip + take` and their places to `write`.
+/// Hands the records `skip..skip + take` of `batch` and their places in it to `write`, in order.
+///
+/// # Errors
+/// [`EncodeError`] if the payload is damaged or has fewer records. Those before the error were handed over.
 #[inline]
-fn each<'a>(
+pub fn each_record<'a>(
     batch: &StoredBatch<'a>,
     skip: usize,
     take: usize,
@@ -118,8 +121,9 @@ fn each<'a>(
     if found < wanted_to { Err(EncodeError::TooFew { wanted_from: skip, wanted_to, found }) } else { Ok(()) }
 }
 
-/// The parts of an object that stay the same from record to record.
-struct Template<'a> {
+/// Writes the fields of Split's objects, for encoders that put more around them. Holds the parts that stay the same from
+/// record to record; one is made for each stored batch.
+pub struct SplitFields<'a> {
     /// `","split":"<flag>","environmentId":…,"environmentName":…`, for the flag of the record before.
     middle: Vec<u8>,
     middle_flag: Option<JsonText<'a>>,
@@ -135,8 +139,10 @@ struct Template<'a> {
     sdk: Vec<u8>,
 }
 
-impl<'a> Template<'a> {
-    fn new(shared: &Shared<'_>, environment: &EnvironmentLabel<'_>) -> Self {
+impl<'a> SplitFields<'a> {
+    /// For the records of the batch that `shared` is of.
+    #[must_use]
+    pub fn new(shared: &Shared<'_>, environment: &EnvironmentLabel<'_>) -> Self {
         let mut environment_fields = b"\",\"environmentId\":\"".to_vec();
         escape(environment.id.as_bytes(), &mut environment_fields);
         environment_fields.extend_from_slice(b"\",\"environmentName\":\"");
@@ -151,6 +157,13 @@ impl<'a> Template<'a> {
         push_shared(b",\"sdkVersion\":\"", version, &mut sdk);
         let (middle, tail) = (Vec::with_capacity(128), Vec::with_capacity(192));
         Self { middle, middle_flag: None, environment: environment_fields, tail, tail_of: None, machine, sdk }
+    }
+
+    /// Appends the fields of [`write_split_objects`] without the braces around them. There is one at least.
+    #[inline]
+    pub fn write(&mut self, record: &Impression<'a>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"key\":\"");
+        self.write_split_fields(record, out);
     }
 
     /// Appends the fields of Split's object from the text of `key` on, without the closing brace.

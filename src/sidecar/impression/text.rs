@@ -86,6 +86,18 @@ impl<'a> JsonText<'a> {
     }
 }
 
+impl<'a> JsonText<'a> {
+    /// The characters of the string that the text stands for; a lone surrogate is U+FFFD. Allocates nothing.
+    pub fn chars(self) -> impl Iterator<Item = char> + 'a {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (c, used) = first_char(rest)?;
+            rest = &rest[used..];
+            Some(c)
+        })
+    }
+}
+
 impl fmt::Debug for JsonText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", String::from_utf8_lossy(self.0))
@@ -116,7 +128,7 @@ pub fn escape(plain: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends `number` in decimal.
-pub(crate) fn push_integer(number: i64, out: &mut Vec<u8>) {
+pub fn push_integer(number: i64, out: &mut Vec<u8>) {
     const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
         2021222324252627282930313233343536373839\
         4041424344454647484950515253545556575859\
@@ -142,6 +154,19 @@ pub(crate) fn push_integer(number: i64, out: &mut Vec<u8>) {
         digits[start] = b'-';
     }
     out.extend_from_slice(&digits[start..]);
+}
+
+/// The character at the beginning of `text`, escaped or not, and how many bytes spell it; `None` at the end.
+fn first_char(text: &[u8]) -> Option<(char, usize)> {
+    let width = match *text.first()? {
+        b'\\' => return Some(first_escape(text)),
+        ascii @ 0..0x80 => return Some((char::from(ascii), 1)),
+        0x80..0xE0 => 2,
+        0xE0..0xF0 => 3,
+        0xF0.. => 4,
+    };
+    let c = text.get(..width).and_then(|bytes| std::str::from_utf8(bytes).ok()?.chars().next());
+    Some(c.map_or((char::REPLACEMENT_CHARACTER, text.len()), |c| (c, width)))
 }
 
 /// The character that the escape at the beginning of `text` stands for, and how many bytes spell it.
@@ -238,6 +263,12 @@ mod tests {
             let text = JsonText::checked(text.as_bytes());
             prop_assert!(text.spells(&text.unescape()));
             prop_assert_eq!(text.spells(&word), text.unescape() == word);
+        }
+
+        #[test]
+        fn the_characters_of_a_text_are_those_that_it_unescapes_to(text in r"([a-c]|\\u006[1-3]|\\n|ü|🙂|\\ud83d){0,6}") {
+            let text = JsonText::checked(text.as_bytes());
+            prop_assert_eq!(text.chars().collect::<String>(), text.unescape());
         }
 
         #[test]

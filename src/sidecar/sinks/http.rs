@@ -2,8 +2,8 @@
 //!
 //! What always holds: the whole exchange ends by its deadline; nothing is connected to but addresses that the
 //! destination's guard has judged; no redirect is followed; of an answer's body at most
-//! [`ANSWER_BYTES_MAX`] are read, and a connection whose answer was not read to its end is not used again. Each
-//! destination has connections of its own, made when it first sends.
+//! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
+//! is not used again. Each destination has connections of its own, made when it first sends.
 
 mod connector;
 mod tls;
@@ -11,7 +11,8 @@ mod tls;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
@@ -57,6 +58,7 @@ pub struct Http {
     guard: Option<Box<AddressGuard>>,
     tls: Arc<Tls>,
     connections_max: u32,
+    answer_bytes_max: u32,
     /// Made when it is first used, since most destinations of a large sidecar are idle.
     line: OnceLock<Box<Line>>,
 }
@@ -64,7 +66,7 @@ pub struct Http {
 /// What it takes to send.
 struct Line {
     uri: Uri,
-    client: Client<Connector, Full<Bytes>>,
+    client: Client<Connector, Full<Chain<Bytes, Bytes>>>,
 }
 
 /// A whole answer, or as much of it as came.
@@ -74,7 +76,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, up to [`ANSWER_BYTES_MAX`]; ends early if the rest did not come in time or not at all.
+    /// Its body, up to [`ANSWER_BYTES_MAX`] or the sink's own limit; ends early if the rest did not come in time or not
+    /// at all.
     pub body: Vec<u8>,
 }
 
@@ -90,7 +93,14 @@ impl Http {
     #[must_use]
     pub fn guarded(endpoint: &Endpoint, guard: AddressGuard, tls: Arc<Tls>, connections_max: u32) -> Self {
         let guard = (!guard.is_plain()).then(|| Box::new(guard));
-        Self { endpoint: endpoint.clone(), guard, tls, connections_max, line: OnceLock::new() }
+        let answer_bytes_max = ANSWER_BYTES_MAX as u32;
+        Self { endpoint: endpoint.clone(), guard, tls, connections_max, answer_bytes_max, line: OnceLock::new() }
+    }
+
+    /// Reads more of an answer's body, for receivers whose answers have much to say.
+    #[must_use]
+    pub fn with_answers_up_to(self, answer_bytes_max: u32) -> Self {
+        Self { answer_bytes_max, ..self }
     }
 
     /// Posts `body` once. An answer of any status is an answer.
@@ -98,8 +108,22 @@ impl Http {
     /// # Errors
     /// When no head of an answer came by the deadline. The peer may have had the request or not.
     pub async fn post(&self, headers: HeaderMap, body: Bytes, deadline: Instant) -> Result<Answer, Failure> {
+        self.post_with_tail(headers, body, Bytes::new(), deadline).await
+    }
+
+    /// Posts `body` and behind it `tail`, as one body: so that what is shared by many requests is not copied for each.
+    ///
+    /// # Errors
+    /// As [`Http::post`].
+    pub async fn post_with_tail(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+        tail: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let line = self.line()?;
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(Full::new(body.chain(tail)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = line.uri.clone();
         *request.headers_mut() = headers;
@@ -111,7 +135,7 @@ impl Http {
             Ok(Ok(answer)) => answer,
         };
         let (head, incoming) = answer.into_parts();
-        let body = read(incoming, deadline).await;
+        let body = read(incoming, self.answer_bytes_max as usize, deadline).await;
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
@@ -140,6 +164,22 @@ impl Http {
 }
 
 impl Answer {
+    /// Takes a secret out of the body, wherever the receiver repeats it: what is left may be shown.
+    pub fn hide(&mut self, secret: &str) {
+        if secret.is_empty() || memchr::memmem::find(&self.body, secret.as_bytes()).is_none() {
+            return;
+        }
+        let mut shown = Vec::with_capacity(self.body.len());
+        let mut rest = &self.body[..];
+        while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+            shown.extend_from_slice(&rest[..at]);
+            shown.extend_from_slice(b"[secret]");
+            rest = &rest[at + secret.len()..];
+        }
+        shown.extend_from_slice(rest);
+        self.body = shown;
+    }
+
     /// What the answer says of itself to people: where it redirects to, or the start of its body in printable form.
     #[must_use]
     pub fn excerpt(&self) -> String {
@@ -153,11 +193,11 @@ impl Answer {
 }
 
 /// The body by the deadline; whatever is missing then stays missing. Dropping the rest closes the connection.
-async fn read(mut incoming: Incoming, deadline: Instant) -> Vec<u8> {
+async fn read(mut incoming: Incoming, bytes_max: usize, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, incoming.frame()).await {
         let Some(data) = frame.data_ref() else { continue };
-        let room = ANSWER_BYTES_MAX - body.len();
+        let room = bytes_max - body.len();
         body.extend_from_slice(&data[..data.len().min(room)]);
         if data.len() > room {
             break;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay::{LogId, StreamId};
+use serde_json::Value;
 
 use crate::delivery::sink::{Environment, Job, Origin, Part};
 use crate::impression::{BatchMeta, Form, Limits, parse};
@@ -33,11 +34,62 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
     }
 }
 
+/// The records of a bulk, from offset 100 on.
+pub(crate) fn job_of(bulk: &str) -> Job {
+    let (payload, records) = stored_bulk(bulk);
+    let offsets = 100..100 + u64::from(records);
+    Job {
+        parts: vec![Part { payload: payload.clone(), skip: 0, take: records as usize }],
+        bytes: payload.len() as u64,
+        origin: Origin { offsets, ..job(0..0).origin },
+        ..job(0..0)
+    }
+}
+
+/// Up to `records_max` records of the largest post with impressions that a captured SDK sent: its last ones, among which
+/// are the odd ones.
+pub(crate) fn captured(capture: &str, records_max: u64) -> Job {
+    let capture: Value = serde_json::from_str(capture).unwrap();
+    let posts = capture["requests"].as_array().unwrap().iter();
+    let impressions = posts.filter(|post| post["path"].as_str().unwrap().starts_with("/api/testImpressions/b"));
+    let post = impressions.max_by_key(|post| post["body_bytes"].as_u64()).unwrap();
+    let header = |wanted: &str| -> &[u8] {
+        let headers = post["headers"].as_array().unwrap();
+        let found = headers.iter().find(|header| header[0].as_str().unwrap().eq_ignore_ascii_case(wanted));
+        found.map_or(b"", |header| header[1].as_str().unwrap().as_bytes())
+    };
+    let meta = BatchMeta {
+        sdk: header("SplitSDKVersion"),
+        machine_name: header("SplitSDKMachineName"),
+        machine_ip: header("SplitSDKMachineIP"),
+        mode: header("SplitSDKImpressionsMode"),
+        received_ms: 1_795_450_895_000,
+        sdk_key_index: 0,
+    };
+    let form = if post["path"].as_str().unwrap().ends_with("beacon") { Form::Beacon } else { Form::Bulk };
+    let body = post["body_text"].as_str().unwrap();
+    let mut parsed = parse(body.as_bytes(), form, &meta, &Limits::default()).unwrap();
+    let part = parsed.parts.remove(0);
+    let records = u64::from(part.records);
+    let take = records.min(records_max);
+    let (payload, skip) = (Bytes::from(part.payload), (records - take) as usize);
+    let offsets = 100..100 + take;
+    Job {
+        bytes: payload.len() as u64,
+        parts: vec![Part { payload, skip, take: take as usize }],
+        origin: Origin { offsets, ..job(0..0).origin },
+        ..job(0..0)
+    }
+}
+
 fn stored(keys: Range<u64>) -> Bytes {
     let impressions: Vec<String> = keys
         .map(|n| format!(r#"{{"k":"user-{n}","t":"on","m":{},"c":5,"r":"default rule"}}"#, 1_700_000_000_000 + n))
         .collect();
-    let body = format!(r#"[{{"f":"checkout","i":[{}]}}]"#, impressions.join(","));
+    stored_bulk(&format!(r#"[{{"f":"checkout","i":[{}]}}]"#, impressions.join(","))).0
+}
+
+fn stored_bulk(body: &str) -> (Bytes, u32) {
     let meta = BatchMeta {
         sdk: b"rust-1.2.3",
         machine_name: b"host",
@@ -48,5 +100,6 @@ fn stored(keys: Range<u64>) -> Bytes {
     };
     let mut parsed = parse(body.as_bytes(), Form::Bulk, &meta, &Limits::default()).unwrap();
     assert_eq!((parsed.parts.len(), parsed.rejects.len()), (1, 0));
-    parsed.parts.remove(0).payload.into()
+    let part = parsed.parts.remove(0);
+    (part.payload.into(), part.records)
 }

@@ -3,10 +3,18 @@
 //! Counted, not timed, and on this thread alone. Allowed are: what a post costs whatever is in it, a fixed number for
 //! each part, and one for each doubling of a buffer whose size could not be known ahead.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
+use forebay::clock::SystemClock;
+use forebay::{LogId, StreamId};
+use forebay_sidecar::config::{AmplitudeConfig, SegmentConfig};
+use forebay_sidecar::delivery::sink::{Environment, Job, Origin, Part, Sink};
 use forebay_sidecar::impression::{
     BatchMeta, EnvironmentLabel, Form, Limits, Parsed, StoredBatch, parse, write_json_lines, write_split_objects,
 };
+use forebay_sidecar::sinks::amplitude::Amplitude;
+use forebay_sidecar::sinks::segment::Segment;
 use serde_json::Value;
 
 const ENVIRONMENT: EnvironmentLabel<'_> = EnvironmentLabel { id: "acme-prod", name: "production" };
@@ -158,6 +166,42 @@ fn reading_a_stored_batch_allocates_nothing() {
             }
         });
         assert_eq!((read, counted.count_total), (MANY, 0), "{name}");
+    }
+}
+
+/// Properties that are read on the way, apart from Split's fields. Flat ones: for objects in them the reader allocates.
+fn with_properties(n: usize) -> String {
+    let time = 1_795_450_894_053 + n;
+    format!(r#"{{"k":"user-{n:06}","t":"on","m":{time},"properties":"{{\"plan\":\"pro\",\"n\":1{n:06}}}"}}"#)
+}
+
+#[test]
+fn events_are_encoded_with_as_many_allocations_for_a_hundred_as_for_ten_thousand() {
+    let clock = Arc::new(SystemClock::new());
+    let amplitude = Amplitude::new(&AmplitudeConfig::new("key"), 1, Arc::default(), clock.clone());
+    let segment = Segment::new(&SegmentConfig::new("key"), 1, Arc::default(), clock);
+    let sinks: [(&str, &dyn Sink); 2] = [("amplitude", &amplitude), ("segment", &segment)];
+    let limits = Limits { part_bytes: 64 << 20, ..Limits::default() };
+    for (name, sink) in sinks {
+        for one in [node, with_properties] {
+            let [at_few, at_many] = [FEW, MANY].map(|records| {
+                let body = format!("[{}]", groups("\"f\"", "\"i\"", "exp_checkout", one, records, records));
+                let part = parsed(&body, Form::Bulk, &limits).0.parts.remove(0);
+                let job = Job {
+                    id: "batch".into(),
+                    origin: Origin { log: LogId(7), stream: StreamId(1), offsets: 0..records as u64 },
+                    environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
+                    bytes: part.payload.len() as u64,
+                    parts: vec![Part { payload: part.payload.into(), skip: 0, take: records }],
+                    except: Arc::default(),
+                };
+                let mut encoded = None;
+                let counted = measure(|| encoded = sink.encode(&job).ok());
+                assert_eq!(encoded.expect("just stored").records(), records as u64);
+                counted.count_total
+            });
+            assert!(at_few > 0 && at_many <= at_few + DOUBLINGS, "{name}: {at_few}, then {at_many}");
+        }
     }
 }
 

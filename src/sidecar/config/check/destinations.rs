@@ -1,5 +1,7 @@
 //! Reads `[[destinations]]`: what all have in common, then what their type adds.
 
+mod events;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -16,7 +18,10 @@ use super::environments::{self, Environments};
 use super::{Outside, ground, values, webhook as of_webhook};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
-const LATER_TYPES: [&str; 4] = ["s3", "amplitude", "segment", "upstream"];
+const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
+
+/// Those that are there, for whoever has to choose.
+const TYPES: &str = "\"webhook\", \"file\", \"amplitude\" or \"segment\"";
 
 /// Headers that Forebay sets itself, or that would break the request.
 const OWN_HEADERS: [&str; 13] = [
@@ -78,6 +83,8 @@ fn read_one(
     let sink = match kind {
         SinkKind::Webhook => webhook(&section, outside).map(SinkConfig::Webhook),
         SinkKind::File => file(&section, outside, directories).map(SinkConfig::File),
+        SinkKind::Amplitude(api) => events::amplitude(&section, api, outside).map(SinkConfig::Amplitude),
+        SinkKind::Segment => events::segment(&section, outside).map(SinkConfig::Segment),
     };
     let bounds = kind.bounds();
     let concurrency = section.count("concurrency", &bounds.concurrency);
@@ -102,18 +109,20 @@ fn read_one(
 }
 
 fn kind(section: &Section<'_>) -> Option<SinkKind> {
-    let field = section.require("type", "write type = \"webhook\" or type = \"file\"")?;
+    let field = section.require("type", &format!("write type = {TYPES}"))?;
     match field.text()? {
         "webhook" => Some(SinkKind::Webhook),
         "file" => Some(SinkKind::File),
+        "amplitude" => Some(SinkKind::Amplitude(events::amplitude_api(section))),
+        "segment" => Some(SinkKind::Segment),
         later if LATER_TYPES.contains(&later) => {
-            let remedy = "take it out until then; \"webhook\" and \"file\" are there";
+            let remedy = format!("take it out until then; there are {TYPES}");
             field.place.error(format!("type {later:?} is not in this version"), remedy);
             None
         }
         other => {
             let other: String = other.chars().take(limits::ID_BYTES_MAX).collect();
-            field.place.error(format!("there is no type {other:?}"), "write \"webhook\" or \"file\"");
+            field.place.error(format!("there is no type {other:?}"), format!("write {TYPES}"));
             None
         }
     }

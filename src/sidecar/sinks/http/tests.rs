@@ -195,3 +195,29 @@ fn an_excerpt_is_short_and_printable() {
     assert_eq!(printable(b" a\r\nb\x1b[31m\xff "), "a  b [31m\u{fffd}");
     assert_eq!(printable(&[b'x'; 10_000]).len(), EXCERPT_CHARS_MAX);
 }
+
+#[tokio::test]
+async fn a_tail_arrives_behind_the_body_as_one_body() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let (body, tail) = (Bytes::from_static(b"[1,"), Bytes::from_static(b"2]"));
+    http(addr).post_with_tail(HeaderMap::new(), body, tail, Instant::now() + LATER).await.unwrap();
+    let received = received.lock().unwrap();
+    assert_eq!((&received[0].0.headers["content-length"], &received[0].1[..]), (&"5".parse().unwrap(), &b"[1,2]"[..]));
+}
+
+#[tokio::test]
+async fn a_sink_may_have_more_of_an_answer_read() {
+    let (addr, _) = serve(|_| Response::new(Full::from(vec![b'x'; 1 << 20]))).await;
+    let more = http(addr).with_answers_up_to(500_000);
+    assert_eq!(post(&more, LATER).await.unwrap().body.len(), 500_000);
+}
+
+#[test]
+fn a_secret_that_an_answer_repeats_is_taken_out() {
+    let answer = |body: &str| Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() };
+    for (body, shown) in [("Invalid key: hush.hush", "Invalid key: [secret].[secret]"), ("hus", "hus"), ("", "")] {
+        let mut answer = answer(body);
+        answer.hide("hush");
+        assert_eq!(answer.excerpt(), shown);
+    }
+}

@@ -1,0 +1,86 @@
+//! What turning stored records into a request's body costs, for each sink that speaks HTTP.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::report::{Figure, Target};
+use bytes::Bytes;
+use forebay::clock::SystemClock;
+use forebay::{LogId, StreamId};
+use forebay_sidecar::config::{AmplitudeConfig, Compression, Endpoint, SegmentConfig, WebhookConfig};
+use forebay_sidecar::delivery::sink::{Environment, Job, Origin, Part, Sink};
+use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
+use forebay_sidecar::sinks::address_guard::AddressPolicy;
+use forebay_sidecar::sinks::amplitude::Amplitude;
+use forebay_sidecar::sinks::segment::Segment;
+use forebay_sidecar::sinks::webhook::Webhook;
+
+const RECORDS: u64 = 1_000;
+const BATCHES_PER_ROUND: u64 = 100;
+/// The best of these counts, so that what else the machine does falls out. One thread that never waits: its time is CPU.
+const ROUNDS: usize = 15;
+
+/// CPU per million impressions.
+pub(crate) fn measure() -> Vec<Figure> {
+    let endpoint = Endpoint::parse("http://localhost/").expect("an address");
+    let clock = Arc::new(SystemClock::new());
+    let webhook = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint) };
+    let webhook = Webhook::new(&webhook, AddressPolicy::Operator, 1, Arc::default(), clock.clone());
+    let segment = Segment::new(&SegmentConfig::new("key"), 1, Arc::default(), clock.clone());
+    let amplitude = Amplitude::new(&AmplitudeConfig::new("key"), 1, Arc::default(), clock);
+    let job = job();
+    let sinks: [(&str, &dyn Sink, f64); 3] =
+        [("webhook, uncompressed", &webhook, 0.35), ("Segment", &segment, 0.5), ("Amplitude", &amplitude, 0.5)];
+    let figure = |(name, sink, most): (&str, &dyn Sink, f64)| {
+        let bytes = sink.encode(&job).expect("it was just stored").body.len() as u64 / RECORDS;
+        Figure {
+            name: "encode_cost",
+            what: format!("CPU to encode a million impressions for {name}, {RECORDS} a batch, {bytes} bytes each"),
+            value: (0..ROUNDS).map(|_| round(sink, &job)).fold(f64::INFINITY, f64::min),
+            unit: "s",
+            baseline: None,
+            ratio: None,
+            target: Target::ValueAtMost(most),
+        }
+    };
+    sinks.into_iter().map(figure).collect()
+}
+
+/// Seconds per million records.
+fn round(sink: &dyn Sink, job: &Job) -> f64 {
+    let began = Instant::now();
+    for _ in 0..BATCHES_PER_ROUND {
+        black_box(sink.encode(black_box(job)).expect("it was just stored"));
+    }
+    began.elapsed().as_secs_f64() * 1e6 / (RECORDS * BATCHES_PER_ROUND) as f64
+}
+
+/// A batch as Node's SDK posts it.
+fn job() -> Job {
+    let impressions: Vec<String> = (0..RECORDS)
+        .map(|n| {
+            let time = 1_795_450_894_053 + n;
+            format!(r#"{{"k":"user-{n:06}","t":"on","m":{time},"c":1700000000001,"r":"default rule"}}"#)
+        })
+        .collect();
+    let body = format!(r#"[{{"f":"exp_checkout","i":[{}]}}]"#, impressions.join(","));
+    let meta = BatchMeta {
+        sdk: b"nodejs-11.11.2",
+        machine_name: b"web-1",
+        machine_ip: b"10.1.2.3",
+        mode: b"DEBUG",
+        received_ms: 1_795_450_895_000,
+        sdk_key_index: 0,
+    };
+    let mut parsed = parse(body.as_bytes(), Form::Bulk, &meta, &Limits::default()).expect("the body is a bulk");
+    let payload = Bytes::from(parsed.parts.remove(0).payload);
+    Job {
+        id: "batch".into(),
+        origin: Origin { log: LogId(7), stream: StreamId(1), offsets: 123_456_000..123_456_000 + RECORDS },
+        environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
+        bytes: payload.len() as u64,
+        parts: vec![Part { payload, skip: 0, take: RECORDS as usize }],
+        except: Arc::default(),
+    }
+}

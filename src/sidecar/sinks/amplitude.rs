@@ -1,0 +1,119 @@
+//! Amplitude: one event for each impression, over its batch or HTTP V2 API.
+//!
+//! It tells repeats apart by record: `insert_id` is the record's id, for seven days. So batches need no plan. Where an
+//! answer names events, [`answer`] says what becomes of each. The key goes in the body's tail, is shown nowhere, and is
+//! taken out of answers that repeat it.
+
+mod answer;
+mod encode;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use forebay::clock::Clock;
+use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use tokio::time::Instant;
+
+use super::http::{Answer, Http, Tls};
+use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::retry_after;
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::impression::escape;
+use answer::Reply;
+use encode::Events;
+
+/// An answer about 2,000 events may name each of them, and each of their users.
+const ANSWER_BYTES_MAX: u32 = 1 << 20;
+
+/// One project at Amplitude.
+pub struct Amplitude {
+    http: Http,
+    api: AmplitudeApi,
+    events: Box<Events>,
+    api_key: Secret<String>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Amplitude {
+    /// A destination that keeps at most `connections_max` idle connections. Connects when it first sends.
+    #[must_use]
+    pub fn new(config: &AmplitudeConfig, connections_max: u32, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            http: Http::new(&config.url(), tls, connections_max).with_answers_up_to(ANSWER_BYTES_MAX),
+            api: config.api,
+            events: Box::new(Events::new(config)),
+            api_key: config.api_key.clone(),
+            clock,
+        }
+    }
+
+    /// What follows the events.
+    fn tail(&self) -> Bytes {
+        let mut tail = format!("],\"options\":{{\"min_id_length\":{}}},\"api_key\":\"", self.events.min_id_length());
+        let mut key = Vec::new();
+        escape(self.api_key.reveal().as_bytes(), &mut key);
+        tail.push_str(&String::from_utf8_lossy(&key));
+        tail.push_str("\"}");
+        tail.into()
+    }
+
+    fn judge(&self, mut answer: Answer, encoded: &Encoded) -> Outcome {
+        answer.hide(self.api_key.reveal());
+        let header = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
+        let now: SystemTime = UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms());
+        let reply = Reply {
+            status: answer.status.as_u16(),
+            retry_after: header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE), now)),
+            cut: answer.body.len() >= ANSWER_BYTES_MAX as usize,
+            body: &answer.body,
+            excerpt: answer.excerpt(),
+        };
+        answer::judge(reply, encoded, self.api, self.events.identity())
+    }
+}
+
+impl Sink for Amplitude {
+    fn format(&self) -> Format {
+        Format { name: self.events.format_name(), gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        self.events.encode(job)
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            if encoded.records() == 0 {
+                return Outcome::Delivered;
+            }
+            let tail = self.tail();
+            if let Some(why) = too_large(self.api, encoded.body.len() + tail.len()) {
+                return Outcome::TooLarge { why };
+            }
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+            match self.http.post_with_tail(headers, encoded.body.clone(), tail, deadline).await {
+                Ok(answer) => self.judge(answer, encoded),
+                Err(why) => Outcome::Retry { why },
+            }
+        })
+    }
+
+    fn needs_plan(&self) -> bool {
+        false
+    }
+}
+
+/// Why a body of so many bytes need not be sent: it would be refused.
+fn too_large(api: AmplitudeApi, bytes: usize) -> Option<Failure> {
+    let bytes_max = match api {
+        AmplitudeApi::Batch => 20_000_000,
+        AmplitudeApi::HttpV2 => 1_000_000,
+    };
+    let why = || format!("{bytes} bytes of events are more than Amplitude takes in one request, {bytes_max}");
+    (bytes > bytes_max).then(|| Failure::Local(why()))
+}
+
+#[cfg(test)]
+mod tests;

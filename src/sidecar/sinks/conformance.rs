@@ -1,0 +1,334 @@
+//! One table of faults for every sink that speaks HTTP: what each makes of each, and that what it sends has the same
+//! ids whatever happened before.
+//!
+//! A sink that joins gets a line in `SINKS` and a column in the tables.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::clock::ManualClock;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::http::request;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::address_guard::AddressPolicy;
+use super::amplitude::Amplitude;
+use super::receiver::{Received, raw, serve};
+use super::sample::job;
+use super::segment::Segment;
+use super::webhook::Webhook;
+use crate::config::{AmplitudeConfig, Compression, Endpoint, SegmentConfig, WebhookConfig};
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::record_id;
+use crate::delivery::sink::{Job, Sink};
+use Class::{Delivered, Refused, Rejected, Retry, Throttled, TooLarge};
+
+const SOON: Duration = Duration::from_millis(300);
+const LATER: Duration = Duration::from_secs(20);
+
+/// A sink under test.
+struct Subject {
+    name: &'static str,
+    make: fn(SocketAddr) -> Arc<dyn Sink>,
+    /// The ids by which a receiver tells repeats apart.
+    ids: fn(&request::Parts, &Bytes) -> Vec<String>,
+    /// What they must be.
+    expected_ids: fn(&Job) -> Vec<String>,
+    /// The pause asked for by a 429 that does not say for how long.
+    unasked_pause: Option<Duration>,
+}
+
+const SINKS: [Subject; 3] = [
+    Subject {
+        name: "webhook",
+        make: |addr| {
+            let config = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint(addr)) };
+            Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), clock()))
+        },
+        ids: |head, _| vec![head.headers["webhook-id"].to_str().unwrap().to_owned()],
+        expected_ids: |job| vec![job.id.to_string()],
+        unasked_pause: None,
+    },
+    Subject {
+        name: "amplitude",
+        make: |addr| {
+            let config = AmplitudeConfig { endpoint: Some(endpoint(addr)), ..AmplitudeConfig::new("hush") };
+            Arc::new(Amplitude::new(&config, 4, Arc::default(), clock()))
+        },
+        ids: |_, body| event_ids(body, "events", "insert_id"),
+        expected_ids: record_ids,
+        unasked_pause: Some(Duration::from_secs(15)),
+    },
+    Subject {
+        name: "segment",
+        make: |addr| {
+            let config = SegmentConfig { endpoint: Some(endpoint(addr)), ..SegmentConfig::new("hush") };
+            Arc::new(Segment::new(&config, 4, Arc::default(), clock()))
+        },
+        ids: |_, body| event_ids(body, "batch", "messageId"),
+        expected_ids: record_ids,
+        unasked_pause: None,
+    },
+];
+
+fn endpoint(addr: SocketAddr) -> Endpoint {
+    Endpoint::parse(&format!("http://{addr}/in")).unwrap()
+}
+
+/// Sun, 06 Nov 1994 08:49:37 GMT.
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(784_111_777_000))
+}
+
+fn event_ids(body: &Bytes, list: &str, id: &str) -> Vec<String> {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body[list].as_array().unwrap().iter().map(|event| event[id].as_str().unwrap().to_owned()).collect()
+}
+
+fn record_ids(job: &Job) -> Vec<String> {
+    let prefix = record_id::prefix(&job.origin);
+    job.origin.offsets.clone().map(|offset| format!("{prefix}{offset}")).collect()
+}
+
+/// An outcome without what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Delivered,
+    Throttled,
+    Retry,
+    TooLarge,
+    Rejected,
+    Partial,
+    Refused,
+}
+
+impl Class {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Delivered => Delivered,
+            Outcome::Throttled { .. } => Throttled,
+            Outcome::Retry { .. } => Retry,
+            Outcome::TooLarge { .. } => TooLarge,
+            Outcome::Rejected { .. } => Rejected,
+            Outcome::Partial(_) => Class::Partial,
+            Outcome::Refused { .. } => Refused,
+        }
+    }
+}
+
+async fn deliver(sink: &dyn Sink, job: &Job, within: Duration) -> Outcome {
+    let encoded = sink.encode(job).unwrap();
+    sink.send(&encoded, &job.id, Instant::now() + within).await
+}
+
+/// Statuses, and what the webhook, Amplitude and Segment make of them.
+const STATUSES: [(u16, [Class; 3]); 26] = [
+    (200, [Delivered, Delivered, Delivered]),
+    (201, [Delivered, Retry, Delivered]),
+    (202, [Delivered, Retry, Delivered]),
+    (204, [Delivered, Retry, Delivered]),
+    (301, [Retry, Retry, Retry]),
+    (302, [Retry, Retry, Retry]),
+    (304, [Retry, Retry, Retry]),
+    (307, [Retry, Retry, Retry]),
+    (400, [Retry, Rejected, Rejected]),
+    (401, [Retry, Refused, Refused]),
+    (403, [Retry, Refused, Refused]),
+    (404, [Retry, Refused, Refused]),
+    (405, [Retry, Retry, Retry]),
+    (408, [Retry, Retry, Retry]),
+    (409, [Retry, Retry, Retry]),
+    (410, [Retry, Retry, Retry]),
+    (413, [Retry, TooLarge, TooLarge]),
+    (422, [Retry, Retry, Retry]),
+    (429, [Throttled, Throttled, Throttled]),
+    (460, [Retry, Retry, Retry]),
+    (500, [Retry, Retry, Retry]),
+    (501, [Retry, Retry, Retry]),
+    (502, [Retry, Retry, Retry]),
+    (503, [Throttled, Throttled, Throttled]),
+    (504, [Retry, Retry, Retry]),
+    (599, [Retry, Retry, Retry]),
+];
+
+#[tokio::test]
+async fn each_status_has_its_meaning_and_a_repeat_has_the_same_ids() {
+    for (column, subject) in SINKS.iter().enumerate() {
+        for (status, classes) in STATUSES {
+            // To itself: who followed a redirect would be seen twice.
+            let (addr, received) = serve(move |n| {
+                let status = if n == 0 { status } else { 200 };
+                Response::builder().status(status).header("location", "/in").body(Full::default()).unwrap()
+            })
+            .await;
+            let (sink, job) = ((subject.make)(addr), job(8..23));
+            let outcome = deliver(&*sink, &job, LATER).await;
+            assert_eq!(Class::of(&outcome), classes[column], "{} {status}: {outcome:?}", subject.name);
+            assert_eq!(received.lock().unwrap().len(), 1, "{} {status}: one request an attempt", subject.name);
+            assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{} {status}", subject.name);
+            same_ids(subject, &job, &received);
+        }
+    }
+}
+
+fn same_ids(subject: &Subject, job: &Job, received: &Received) {
+    for (head, body) in received.lock().unwrap().iter() {
+        assert_eq!((subject.ids)(head, body), (subject.expected_ids)(job), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_read_in_all_its_forms() {
+    let seconds = Duration::from_secs;
+    let forms = [
+        ("0", Some(seconds(0))),
+        ("120", Some(seconds(120))),
+        ("99999999999999999999", Some(seconds(86_400))),
+        ("Sun, 06 Nov 1994 09:50:37 GMT", Some(seconds(60))),
+        ("Sun, 06 Nov 1994 00:00:00 GMT", Some(seconds(0))),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+    ];
+    for subject in &SINKS {
+        for status in [429, 503, 500] {
+            for (text, asked) in forms {
+                // This receiver believes that it is an hour later than we do.
+                let (addr, _) = serve(move |_| {
+                    let answer = Response::builder().status(status).header("date", "Sun, 06 Nov 1994 09:49:37 GMT");
+                    answer.header("retry-after", text).body(Full::default()).unwrap()
+                })
+                .await;
+                let outcome = deliver(&*(subject.make)(addr), &job(0..3), LATER).await;
+                let place = format!("{} {status} {text:?}", subject.name);
+                match (&outcome, asked) {
+                    (Outcome::Throttled { retry_after, .. }, Some(_)) => assert_eq!(*retry_after, asked, "{place}"),
+                    (Outcome::Throttled { retry_after, .. }, None) if status == 429 => {
+                        assert_eq!(*retry_after, subject.unasked_pause, "{place}");
+                    }
+                    (Outcome::Throttled { retry_after: None, .. }, None) => assert_eq!(status, 503, "{place}"),
+                    (Outcome::Retry { .. }, None) => assert_eq!(status, 500, "{place}"),
+                    _ => panic!("{place}: {outcome:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// What becomes of a connection once the request was read and the start of an answer was written.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Close,
+    Reset,
+    Hang,
+    Drip,
+    Flood,
+}
+
+impl Then {
+    async fn play(self, mut stream: TcpStream) {
+        match self {
+            Then::Close => drop(stream),
+            Then::Reset => stream.set_zero_linger().unwrap(),
+            Then::Hang => tokio::time::sleep(LATER).await,
+            Then::Drip => {
+                while stream.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            Then::Flood => while stream.write_all(&[b'x'; 65_536]).await.is_ok() {},
+        }
+    }
+}
+
+const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n";
+const FAILED: &[u8] = b"HTTP/1.1 500 No\r\ncontent-length: 1000000000000\r\n\r\n";
+const CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// What is answered, what then, and what all sinks make of it.
+const TROUBLES: [(&[u8], Then, Class); 19] = [
+    (b"", Then::Close, Retry),
+    (b"", Then::Reset, Retry),
+    (b"", Then::Hang, Retry),
+    (b"HTTP/1.1 2", Then::Close, Retry),
+    (b"HTTP/1.1 200 OK\r\n", Then::Hang, Retry),
+    (b"HTTP/1.1 200 OK\r\nx-drip: ", Then::Drip, Retry),
+    (b"HTTP/1.1 200 OK\r\nx-long: ", Then::Flood, Retry),
+    (b"HTTP/1.1 nonsense\r\n\r\n", Then::Close, Retry),
+    (b"no HTTP at all\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/1.1 099 Low\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Then::Close, Retry),
+    (CHUNKS, Then::Flood, Delivered),
+    (LENGTH, Then::Close, Delivered),
+    (LENGTH, Then::Hang, Delivered),
+    (LENGTH, Then::Drip, Delivered),
+    (LENGTH, Then::Flood, Delivered),
+    (CLOSED, Then::Flood, Delivered),
+    (FAILED, Then::Drip, Retry),
+    (FAILED, Then::Flood, Retry),
+];
+
+#[tokio::test]
+async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say() {
+    let began = Instant::now();
+    for subject in &SINKS {
+        for (answer, then, class) in TROUBLES {
+            let addr = raw(answer, move |stream| then.play(stream)).await;
+            let patience = if matches!(then, Then::Hang | Then::Drip) { SOON } else { LATER };
+            let outcome = deliver(&*(subject.make)(addr), &job(0..3), patience).await;
+            let place = format!("{} {:?} {then:?}", subject.name, String::from_utf8_lossy(answer));
+            assert_eq!(Class::of(&outcome), class, "{place}: {outcome:?}");
+            if answer.is_empty() && matches!(then, Then::Hang) {
+                assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout }, "{place}");
+            }
+        }
+    }
+    assert!(Instant::now() - began < LATER * SINKS.len() as u32, "nothing is read for ever");
+}
+
+#[tokio::test]
+async fn nobody_listening_and_a_cut_before_the_request_was_read_are_retries() {
+    for subject in &SINKS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = (subject.make)(listener.local_addr().unwrap());
+        let cutting = tokio::spawn(async move {
+            // Twice: the client may try another connection where it knows that nothing was read.
+            for _ in 0..2 {
+                drop(listener.accept().await.unwrap());
+            }
+        });
+        // Large enough not to be taken by the socket's buffers before the cut is noticed.
+        let outcome = deliver(&*sink, &job(0..500), SOON).await;
+        assert_eq!(Class::of(&outcome), Retry, "{}: {outcome:?}", subject.name);
+        cutting.abort();
+        // The listener is gone with its task, whenever that is.
+        let _ = cutting.await;
+        let outcome = deliver(&*sink, &job(0..3), LATER).await;
+        let connected = matches!(outcome, Outcome::Retry { why: Failure::Connect(_) });
+        assert!(connected, "{}: {outcome:?}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_giant_answer_leaves_the_sink_usable_and_is_not_shown_whole() {
+    for subject in &SINKS {
+        let (addr, received) = serve(|n| {
+            let body = Full::from(vec![b'x'; if n == 0 { 50 << 20 } else { 2 }]);
+            Response::builder().status(if n == 0 { 500 } else { 200 }).body(body).unwrap()
+        })
+        .await;
+        let (sink, job) = ((subject.make)(addr), job(0..3));
+        let outcome = deliver(&*sink, &job, LATER).await;
+        assert!(outcome.failure().unwrap().to_string().len() < 300, "{}", subject.name);
+        assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
+        same_ids(subject, &job, &received);
+    }
+}
