@@ -1,31 +1,143 @@
-//! What an impression costs between the socket and the request: parse and store, then read and write Split's objects;
-//! beside it the same with serde_json, in the same run.
+//! What an impression costs between the socket and the request, step by step, each beside the same done with the crates
+//! that everybody would take: serde_json for JSON, prost for the stored form.
 //!
-//! `cargo bench -p forebay-sidecar --bench impressions`. One thread, best of several rounds, so that what else the
-//! machine does falls out.
+//! `cargo bench --bench impressions [-- NAME]`. One thread, one body; the numbers are for the whole body, the throughput
+//! for one impression.
 
 use std::borrow::Cow;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use forebay_sidecar::impression::{
-    BatchMeta, EnvironmentLabel, Form, Limits, StoredBatch, parse, write_json_lines, write_split_objects,
+    BatchMeta, EnvironmentLabel, Form, Limits, Part, StoredBatch, beacon_token, parse, write_json_lines,
+    write_split_objects,
 };
+use forebay_sidecar::proto::v1;
+use prost::Message;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 const ENVIRONMENT: EnvironmentLabel<'_> = EnvironmentLabel { id: "acme-prod", name: "production" };
-const ROUNDS: usize = 15;
-const IMPRESSIONS_PER_ROUND: usize = 200_000;
 
-fn main() {
+const META: BatchMeta<'_> = BatchMeta {
+    sdk: b"nodejs-11.11.2",
+    machine_name: b"web-1",
+    machine_ip: b"10.1.2.3",
+    mode: b"DEBUG",
+    received_ms: 1_795_450_895_000,
+    sdk_key_index: 0,
+};
+
+criterion_group!(benches, impressions);
+criterion_main!(benches);
+
+fn impressions(criterion: &mut Criterion) {
     for (sdk, per_body) in [("node", 1_000), ("node", 100), ("python", 1_000)] {
         let body = body(sdk, per_body);
-        let bytes = body.len() as f64 / per_body as f64;
-        println!("{sdk}, {per_body} impressions a body, {bytes:.0} bytes each:");
-        let ours = measure_ours(&body, per_body);
-        let serde = measure_serde_json(&body, per_body);
-        println!("  serde_json / forebay, both ways: {:.1}", serde / ours);
+        let stored = stored(&body, per_body);
+        let mut step = |name: &str, bench: &dyn Fn(&mut BenchmarkGroup<'_, WallTime>)| {
+            let mut group = criterion.benchmark_group(format!("{name}/{sdk}-{per_body}"));
+            group.throughput(Throughput::Elements(per_body as u64));
+            bench(&mut group);
+            group.finish();
+        };
+        step("scan", &|group| scan(group, &body));
+        step("parse", &|group| parse_and_store(group, &body));
+        step("read", &|group| read(group, &stored));
+        step("write", &|group| write(group, &body, &stored));
     }
+}
+
+/// The JSON checked and stepped over, nothing taken from it: what a beacon's token costs.
+fn scan(group: &mut BenchmarkGroup<'_, WallTime>, body: &[u8]) {
+    let beacon = [br#"{"entries":"#, body, br#","token":"key"}"#].concat();
+    group.bench_function("forebay", |bencher| {
+        bencher.iter(|| beacon_token(black_box(&beacon)).expect("the body is a beacon"));
+    });
+    group.bench_function("serde_json", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<IgnoredAny>(black_box(&beacon)).expect("the body is JSON"));
+    });
+}
+
+/// From a body to payloads for the log; beside it into borrowed structs, nothing stored.
+fn parse_and_store(group: &mut BenchmarkGroup<'_, WallTime>, body: &[u8]) {
+    let limits = Limits::default();
+    group.bench_function("forebay", |bencher| {
+        bencher.iter(|| parse(black_box(body), Form::Bulk, &META, &limits).expect("the body is a bulk"));
+    });
+    group.bench_function("serde_json", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<Vec<Group<'_>>>(black_box(body)).expect("the body is a bulk").len());
+    });
+}
+
+/// The stored form read.
+fn read(group: &mut BenchmarkGroup<'_, WallTime>, stored: &[Part]) {
+    group.bench_function("forebay", |bencher| {
+        bencher.iter(|| {
+            for part in stored {
+                let batch = StoredBatch::decode(black_box(&part.payload)).expect("it was just written");
+                for record in batch.records() {
+                    black_box(record.expect("it was just written"));
+                }
+            }
+        });
+    });
+    group.bench_function("prost", |bencher| {
+        bencher.iter(|| {
+            for part in stored {
+                black_box(v1::StoredBatch::decode(black_box(&*part.payload)).expect("it was just written"));
+            }
+        });
+    });
+}
+
+/// From the stored form to JSON for destinations; beside it from structs that are read already.
+fn write(group: &mut BenchmarkGroup<'_, WallTime>, body: &[u8], stored: &[Part]) {
+    let mut out = Vec::new();
+    group.bench_function("forebay", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            let mut first = true;
+            for part in stored {
+                let batch = StoredBatch::decode(black_box(&part.payload)).expect("it was just written");
+                let records = part.records as usize;
+                write_split_objects(&batch, 0, records, &ENVIRONMENT, &mut out, &mut first).expect("all are there");
+            }
+            out.len()
+        });
+    });
+    group.bench_function("forebay, as lines", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            for part in stored {
+                let batch = StoredBatch::decode(black_box(&part.payload)).expect("it was just written");
+                let id = |_: usize, out: &mut Vec<u8>| out.extend_from_slice(b"ABCDEFGHIJKLMNOPQRSTUV-B-Qk9");
+                let records = part.records as usize;
+                write_json_lines(&batch, 0, records, &ENVIRONMENT, &mut out, id).expect("all are there");
+            }
+            out.len()
+        });
+    });
+    let groups: Vec<Group<'_>> = serde_json::from_slice(body).expect("the body is a bulk");
+    group.bench_function("serde_json", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            for group in black_box(&groups) {
+                for impression in &group.i {
+                    serde_json::to_writer(&mut out, &split_object(&group.f, impression)).expect("writing to memory");
+                    out.push(b',');
+                }
+            }
+            out.len()
+        });
+    });
+}
+
+fn stored(body: &[u8], per_body: usize) -> Vec<Part> {
+    let parsed = parse(body, Form::Bulk, &META, &Limits::default()).expect("the body is a bulk");
+    assert_eq!(parsed.records as usize, per_body);
+    parsed.parts
 }
 
 /// A body as the SDK would write it: Node leaves out what was not given, Python writes nulls and spaces.
@@ -51,62 +163,6 @@ fn body(sdk: &str, impressions: usize) -> Vec<u8> {
         })
         .collect();
     format!("[{}]", groups.join(",")).into_bytes()
-}
-
-/// Prints nanoseconds per impression for each step. Returns those of parsing and encoding together.
-fn measure_ours(body: &[u8], per_body: usize) -> f64 {
-    let meta = BatchMeta {
-        sdk: b"nodejs-11.11.2",
-        machine_name: b"web-1",
-        machine_ip: b"10.1.2.3",
-        mode: b"DEBUG",
-        received_ms: 1_795_450_895_000,
-        sdk_key_index: 0,
-    };
-    let limits = Limits::default();
-    let parsed = parse(body, Form::Bulk, &meta, &limits).expect("the body is a bulk");
-    assert_eq!(parsed.records as usize, per_body);
-    let payloads: Vec<(&[u8], usize)> =
-        parsed.parts.iter().map(|part| (part.payload.as_slice(), part.records as usize)).collect();
-
-    let parsing = best(per_body, || {
-        black_box(parse(black_box(body), Form::Bulk, &meta, &limits).expect("the body is a bulk"));
-    });
-    let reading = best(per_body, || {
-        for (payload, _) in &payloads {
-            let batch = StoredBatch::decode(black_box(payload)).expect("it was just written");
-            for record in batch.records() {
-                black_box(record.expect("it was just written"));
-            }
-        }
-    });
-    let mut out = Vec::new();
-    let objects = best(per_body, || {
-        out.clear();
-        let mut first = true;
-        for (payload, records) in &payloads {
-            let batch = StoredBatch::decode(black_box(payload)).expect("it was just written");
-            write_split_objects(&batch, 0, *records, &ENVIRONMENT, &mut out, &mut first).expect("all are there");
-        }
-        black_box(&out);
-    });
-    let object_bytes = out.len() / per_body;
-    let lines = best(per_body, || {
-        out.clear();
-        for (payload, records) in &payloads {
-            let batch = StoredBatch::decode(black_box(payload)).expect("it was just written");
-            let id = |_: usize, out: &mut Vec<u8>| out.extend_from_slice(b"ABCDEFGHIJKLMNOPQRSTUV-B-Qk9");
-            write_json_lines(&batch, 0, *records, &ENVIRONMENT, &mut out, id).expect("all are there");
-        }
-        black_box(&out);
-    });
-    let stored_bytes = payloads.iter().map(|(payload, _)| payload.len()).sum::<usize>() / per_body;
-    println!("  parse and store {parsing:6.1} ns  ({stored_bytes} bytes stored)");
-    println!("  read            {reading:6.1} ns");
-    println!("  read and write  {objects:6.1} ns  ({object_bytes} bytes an object)");
-    println!("  … as lines      {lines:6.1} ns");
-    println!("  both ways       {:6.1} ns", parsing + objects);
-    parsing + objects
 }
 
 #[derive(Deserialize)]
@@ -154,54 +210,21 @@ struct SplitObject<'a> {
     properties: Option<&'a str>,
 }
 
-/// Parses into borrowed structs and writes Split's objects of them, nothing stored in between.
-fn measure_serde_json(body: &[u8], per_body: usize) -> f64 {
-    let parsing = best(per_body, || {
-        black_box(serde_json::from_slice::<Vec<Group<'_>>>(black_box(body)).expect("the body is a bulk"));
-    });
-    let groups: Vec<Group<'_>> = serde_json::from_slice(body).expect("the body is a bulk");
-    let mut out = Vec::new();
-    let objects = best(per_body, || {
-        out.clear();
-        for group in black_box(&groups) {
-            for impression in &group.i {
-                let object = SplitObject {
-                    key: &impression.k,
-                    split: &group.f,
-                    environment_id: ENVIRONMENT.id,
-                    environment_name: ENVIRONMENT.name,
-                    treatment: &impression.t,
-                    time: impression.m,
-                    bucketing_key: impression.b.as_deref(),
-                    label: impression.r.as_deref(),
-                    machine_name: "web-1",
-                    machine_ip: "10.1.2.3",
-                    split_version_number: impression.c,
-                    sdk: "nodejs",
-                    sdk_version: "11.11.2",
-                    properties: impression.properties.as_deref(),
-                };
-                serde_json::to_writer(&mut out, &object).expect("writing to memory");
-                out.push(b',');
-            }
-        }
-        black_box(&out);
-    });
-    println!("  serde_json      {parsing:6.1} ns in, {objects:.1} ns out");
-    parsing + objects
-}
-
-/// Nanoseconds per impression of `step`, which handles `per_body` of them: the best of several rounds.
-#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
-fn best(per_body: usize, mut step: impl FnMut()) -> f64 {
-    let bodies = IMPRESSIONS_PER_ROUND.div_ceil(per_body);
-    let mut shortest = Duration::MAX;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        for _ in 0..bodies {
-            step();
-        }
-        shortest = shortest.min(start.elapsed());
+fn split_object<'a>(flag: &'a str, impression: &'a Impression<'_>) -> SplitObject<'a> {
+    SplitObject {
+        key: &impression.k,
+        split: flag,
+        environment_id: ENVIRONMENT.id,
+        environment_name: ENVIRONMENT.name,
+        treatment: &impression.t,
+        time: impression.m,
+        bucketing_key: impression.b.as_deref(),
+        label: impression.r.as_deref(),
+        machine_name: "web-1",
+        machine_ip: "10.1.2.3",
+        split_version_number: impression.c,
+        sdk: "nodejs",
+        sdk_version: "11.11.2",
+        properties: impression.properties.as_deref(),
     }
-    shortest.as_nanos() as f64 / (bodies * per_body) as f64
 }
