@@ -232,8 +232,6 @@ pub struct Destination {
     pub batch_records_max: u32,
     /// The most bytes of records in one batch, before compression.
     pub batch_bytes_max: u64,
-    /// How long a batch may wait for more records; at zero what is there is sent.
-    pub batch_wait_max: Duration,
     /// Where it starts when it was never seen before.
     pub start: Start,
     /// What it is.
@@ -252,7 +250,6 @@ impl Destination {
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,
-            batch_wait_max: limits::BATCH_WAIT.default,
             start: Start::default(),
             sink,
         }

@@ -56,8 +56,6 @@ pub struct Settings {
     pub timeout: Duration,
     /// The size of a batch.
     pub limits: Limits,
-    /// How long a batch may wait for more records; at zero what is there is sent.
-    pub batch_wait: Duration,
 }
 
 impl Default for Settings {
@@ -67,7 +65,6 @@ impl Default for Settings {
             concurrency_max: 4,
             timeout: Duration::from_secs(30),
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
-            batch_wait: Duration::ZERO,
         }
     }
 }

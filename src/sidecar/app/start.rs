@@ -255,7 +255,6 @@ fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
-        batch_wait: destination.batch_wait_max,
     }
 }
 

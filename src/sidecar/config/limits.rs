@@ -136,10 +136,6 @@ pub(super) const NAME_BYTES_MAX: usize = 256;
 /// SDK keys are 36 to 60 characters; servers take headers of 8 KiB in all.
 pub(super) const SDK_KEY_BYTES_MAX: usize = 1_024;
 
-/// How long a batch may wait for more records. By default it does not: under load batches fill by themselves, while the
-/// ones before are under way.
-pub(super) const BATCH_WAIT: Bound<Duration> = Bound { default: secs(0), least: secs(0), most: secs(600) };
-
 /// Secrets that sign one request: the new one, the old one, and room for a slip.
 pub(super) const SIGNING_SECRETS_MAX: usize = 4;
 

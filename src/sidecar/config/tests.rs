@@ -625,18 +625,6 @@ fn networks_that_are_allowed_are_read_with_and_without_their_length() {
 }
 
 #[test]
-fn a_batch_may_be_told_to_wait() {
-    let wait = |lines: &str| {
-        let (config, _) = check_text(&with(lines));
-        config.map(|config| config.destinations[0].batch_wait_max)
-    };
-    assert_eq!(wait(""), Some(Duration::ZERO));
-    let waits = format!("{}batch_wait_max = \"5s\"", with(""));
-    assert_eq!(check_text(&waits).0.unwrap().destinations[0].batch_wait_max, Duration::from_secs(5));
-    assert_only(&format!("{}batch_wait_max = \"11m\"", with("")), "11m is too large");
-}
-
-#[test]
 fn listeners_do_not_share_a_port() {
     assert_only(&with("[admin]\nlisten = \"127.0.0.1:8080\""), "admin.listen: 127.0.0.1:8080 is taken by");
     assert_only(&with("[ingest]\nlisten = \"0.0.0.0:9090\""), "grpc.listen: 127.0.0.1:9090 is taken by 0.0.0.0:9090");

@@ -91,7 +91,6 @@ fn read_one(
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     let batch_records_max = section.count("batch_records_max", &bounds.records);
     let batch_bytes_max = section.bytes("batch_bytes_max", &bounds.bytes);
-    let batch_wait_max = section.duration("batch_wait_max", &limits::BATCH_WAIT);
     let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
     fits(&section, concurrency, batch_bytes_max, delivery);
     section.finish();
@@ -102,7 +101,6 @@ fn read_one(
         timeout,
         batch_records_max,
         batch_bytes_max,
-        batch_wait_max,
         start,
         sink: sink?,
     })

@@ -213,12 +213,16 @@ impl Apart {
             // In the order of names, so that the same answer gives the same reasons.
             for (field, events) in fields.iter().flatten().collect::<BTreeMap<_, _>>() {
                 let reason = format!("{what} {}", short(field));
-                events.iter().try_for_each(|&index| Some(apart.reject(encoded.offset_at(index)?, &reason)))?;
+                for &index in events {
+                    apart.reject(encoded.offset_at(index)?, &reason);
+                }
             }
         }
         let limits = [(&lists.throttled_events, throttled), (&lists.silenced_events, throttled.max(SILENCED_WAIT))];
         for (events, wait) in limits {
-            events.iter().flatten().try_for_each(|&index| Some(apart.hold(encoded.offset_at(index)?, wait)))?;
+            for &index in events.iter().flatten() {
+                apart.hold(encoded.offset_at(index)?, wait);
+            }
         }
         apart.hold_by_name(&lists.waits(identity, throttled), encoded);
         let rejected = &apart.rejected;

@@ -42,8 +42,9 @@ fn flaky(seed: u64) -> impl Fn(usize) -> Answer + Send + Sync {
     }
 }
 
-/// Small batches, so that there are many; a short timeout, so that a hang costs the test little.
-const WEBHOOK: &str = "batch_records_max = 150\ntimeout = \"3s\"";
+/// Small batches, so that there are many; a timeout that answers on a starved machine keep (one that comes later is not
+/// heard, and its batch comes again), and that costs the test little where a receiver hangs.
+const WEBHOOK: &str = "batch_records_max = 150\ntimeout = \"10s\"";
 
 fn home(name: &str, first: &Receiver, second: &Receiver) -> Home {
     Home::new(name)

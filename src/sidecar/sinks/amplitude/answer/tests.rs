@@ -26,8 +26,11 @@ fn partial(status: u16, body: &str) -> Partial {
     }
 }
 
-/// Offsets and reasons, offsets and seconds.
-fn apart(partial: &Partial) -> (Vec<(u64, &str)>, Vec<(u64, u64)>) {
+type Reasons<'a> = Vec<(u64, &'a str)>;
+type Seconds = Vec<(u64, u64)>;
+
+/// By offset: why records are rejected, how long others are held.
+fn apart(partial: &Partial) -> (Reasons<'_>, Seconds) {
     assert_eq!(partial.rest, Rest::Again, "a 400 or 429 takes nothing");
     let rejected = partial.rejected.iter().map(|record| (record.offset, record.reason.as_str())).collect();
     (rejected, partial.held.iter().map(|record| (record.offset, record.wait.as_secs())).collect())
