@@ -1,7 +1,7 @@
 //! Amplitude: one event for each impression, over its batch or HTTP V2 API.
 //!
 //! It tells repeats apart by record: `insert_id` is the record's id, for seven days. So batches need no plan. Where an
-//! answer names events, [`answer`] says what becomes of each. The key goes in the body's tail, is shown nowhere, and is
+//! answer names events, `answer` says what becomes of each. The key goes in the body's tail, is shown nowhere, and is
 //! taken out of answers that repeat it.
 
 mod answer;
