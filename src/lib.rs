@@ -85,12 +85,13 @@ pub mod fuzzing {
 
 pub use log::{
     AppendError, Appended, Class, CloseError, Damage, Done, Flaw, Frame, GiveUpError, Inspected, Item, Log, LogOptions,
-    LogState, LogStats, OnFull, OpenError, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream,
-    SegmentReport, StreamStats, SyncedMark, Tail, Unreadable, give_up, inspect,
+    LogState, LogStats, OnFull, OpenError, Outline, PLANS_STREAM, Payload, ReadError, Reader, SeenFrame, SeenStream,
+    SegmentReport, Skimmed, StreamStats, SyncedMark, Tail, Unreadable, give_up, inspect,
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
     Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, FloorDamage, FloorError, Halved,
     KeyValue, Lag, MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError, QueueOptions, Queues,
-    QueuesStats, Settled, SettledRange, Slice, SplitError, Start, StoreChoice, StoreError,
+    QueuesStats, RangeError, RangeLimits, RangeReader, Settled, SettledRange, Slice, SplitError, Start, StoreChoice,
+    StoreError, Waiting,
 };

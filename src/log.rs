@@ -35,7 +35,7 @@ pub use damage::Damage;
 pub use give_up::{GiveUpError, Unreadable, give_up};
 pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect};
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
-pub use reader::{Frame, Item, ReadError, Reader};
+pub use reader::{Frame, Item, Outline, ReadError, Reader, Skimmed};
 pub use segment::Class;
 pub use stats::{LogState, LogStats, StreamStats, Tail};
 

@@ -23,6 +23,7 @@ mod marks;
 mod mem_store;
 mod plan;
 mod planner;
+mod range;
 mod reading;
 mod recover;
 mod set;
@@ -39,6 +40,7 @@ pub use floor_file::{FloorDamage, FloorError};
 pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
+pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
 pub use set::{CloseQueuesError, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
 pub use split::{Halved, SplitError};
 
@@ -81,7 +83,7 @@ pub struct Batch {
     pub id: String,
     /// The offsets of its records.
     pub offsets: Range<u64>,
-    /// The records, frame by frame.
+    /// The records, frame by frame. None for a range: see [`Queue::read`].
     pub slices: Vec<Slice>,
     /// Their bytes as stored.
     pub bytes: u64,
@@ -98,6 +100,17 @@ pub struct Slice {
     pub frame: Arc<Frame>,
     /// The offsets of the records that belong to the batch.
     pub offsets: Range<u64>,
+}
+
+impl BatchLimits {
+    /// No limits: for what comes again as it was.
+    const NONE: Self = Self { records_max: u64::MAX, bytes_max: u64::MAX };
+}
+
+impl From<BatchLimits> for RangeLimits {
+    fn from(BatchLimits { records_max, bytes_max }: BatchLimits) -> Self {
+        Self { records_max, bytes_max, partition_ms: None }
+    }
 }
 
 impl Slice {
@@ -159,8 +172,8 @@ struct Inner {
     entry: EntryId,
     window: Mutex<Window>,
     reading: Mutex<Reading>,
-    /// Offset and time of the record that was last found to be the oldest.
-    oldest: Mutex<Option<(u64, u64)>>,
+    /// When some records were taken in that are asked for again and again: two frames at most.
+    ages: Mutex<Option<Box<[Age; 2]>>>,
     more: Mutex<Option<Waker>>,
     revision: AtomicU32,
     /// Changed since the last tick.
@@ -170,6 +183,9 @@ struct Inner {
     /// The oldest plan needed at the last tick; `u64::MAX` for none.
     plan_low: AtomicU64,
 }
+
+/// The records of a frame, and when they were taken in.
+type Age = (Range<u64>, u64);
 
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
@@ -276,7 +292,7 @@ impl Queue {
         drop(window);
         let end = queue.end(); // after the cursor, which is never ahead of it
         let behind = cursor.pending(end).records > 0;
-        let oldest_ms = oldest_ms.or_else(|| queue.oldest_ms(cursor.low).filter(|_| behind));
+        let oldest_ms = oldest_ms.or_else(|| queue.ingest_ms(cursor.low).filter(|_| behind));
         Lag::of(&cursor, end, in_flight, oldest_ms, queue.context.clock.wall_ms())
     }
 
@@ -344,14 +360,19 @@ impl Inner {
         reading::total_at(&self.context.log, stream, offset)
     }
 
-    /// When the record at `low` was taken in. Remembered, since it is asked again and again.
-    fn oldest_ms(&self, low: u64) -> Option<u64> {
-        let mut oldest = lock(&self.oldest);
-        if let Some((_, ms)) = oldest.filter(|(offset, _)| *offset == low) {
-            return Some(ms);
+    /// When the record at `offset` was taken in. Remembered: the oldest one and the first that waits are asked for again
+    /// and again.
+    fn ingest_ms(&self, offset: u64) -> Option<u64> {
+        let mut ages = lock(&self.ages);
+        let known = ages.iter().flat_map(|ages| ages.iter()).find(|(offsets, _)| offsets.contains(&offset));
+        if let Some((_, ms)) = known {
+            return Some(*ms);
         }
-        let ms = reading::ingest_ms(&self.context.log, self.stream_id()?, low)?;
-        *oldest = Some((low, ms));
+        let age = reading::ingest_ms(&self.context.log, self.stream_id()?, offset)?;
+        let ms = age.1;
+        let ages = ages.get_or_insert_default();
+        ages.swap(0, 1);
+        ages[0] = age;
         Some(ms)
     }
 }

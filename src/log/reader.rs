@@ -30,6 +30,35 @@ pub struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A frame without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outline {
+    /// Offset of the first record.
+    pub first: u64,
+    /// How many records it holds.
+    pub records: u32,
+    /// The stream's running total of payload bytes before this frame.
+    pub bytes_before: u64,
+    /// Bytes of its payload.
+    pub bytes: u32,
+    /// When it was committed, in milliseconds since 1970.
+    pub ingest_ms: u64,
+}
+
+/// What [`Reader::skim`] meets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skimmed {
+    /// Records, whose payload was not looked at.
+    Frame(Outline),
+    /// Records that can't be had any more, as in [`Item::Lost`].
+    Lost {
+        /// Which ones.
+        offsets: Range<u64>,
+        /// What happened to them.
+        why: String,
+    },
+}
+
 /// What a reader meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
@@ -93,14 +122,36 @@ impl Frame {
     /// know where one record ends and the next begins, so bytes within a frame are shared out evenly; sums are exact.
     #[must_use]
     pub fn bytes_at(&self, offset: u64) -> u64 {
-        let within = offset.clamp(self.first, self.offsets().end) - self.first;
-        let share = self.payload.len() as u128 * u128::from(within) / u128::from(self.records.max(1));
-        self.bytes_before + u64::try_from(share).expect("at most the payload's length")
+        self.outline().bytes_at(offset)
+    }
+
+    /// All but the payload.
+    #[must_use]
+    pub fn outline(&self) -> Outline {
+        let Self { first, records, bytes_before, ingest_ms, .. } = *self;
+        let bytes = u32::try_from(self.payload.len()).expect("a frame's header has 32 bits for its length");
+        Outline { first, records, bytes_before, bytes, ingest_ms }
     }
 
     /// Bytes that it takes in memory, roughly.
     pub(crate) fn weight(&self) -> usize {
         self.payload.len() + size_of::<Self>() + 32
+    }
+}
+
+impl Outline {
+    /// The offsets of its records.
+    #[must_use]
+    pub fn offsets(&self) -> Range<u64> {
+        self.first..self.first + u64::from(self.records)
+    }
+
+    /// The stream's running total of payload bytes before `offset`; see [`Frame::bytes_at`].
+    #[must_use]
+    pub fn bytes_at(&self, offset: u64) -> u64 {
+        let within = offset.clamp(self.first, self.offsets().end) - self.first;
+        let share = u128::from(self.bytes) * u128::from(within) / u128::from(self.records.max(1));
+        self.bytes_before + u64::try_from(share).expect("at most the payload's length")
     }
 }
 
@@ -142,6 +193,26 @@ impl Reader {
         reason = "the usual name; the result is no iterator's, since the tail moves"
     )]
     pub fn next(&mut self) -> Result<Option<Item>, ReadError> {
+        Ok(self.step(Depth::Payload)?.map(|met| match met {
+            Met::Frame(frame) => Item::Frame(frame),
+            Met::Header(_) => unreachable!("the payload was asked for"),
+            Met::Lost { offsets, why } => Item::Lost { offsets, why },
+        }))
+    }
+
+    /// Like [`next`](Self::next), but reads only the headers of frames: cheap, and blind to damage in payloads.
+    ///
+    /// # Errors
+    /// When the disk can't be read. The position stays.
+    pub fn skim(&mut self) -> Result<Option<Skimmed>, ReadError> {
+        Ok(self.step(Depth::Header)?.map(|met| match met {
+            Met::Frame(frame) => Skimmed::Frame(frame.outline()),
+            Met::Header(outline) => Skimmed::Frame(outline),
+            Met::Lost { offsets, why } => Skimmed::Lost { offsets, why },
+        }))
+    }
+
+    fn step(&mut self, depth: Depth) -> Result<Option<Met>, ReadError> {
         let (durable, first_kept) = {
             let catalog = self.shared.catalog_read();
             let Some(stream) = catalog.stream(self.stream) else { return Ok(None) };
@@ -151,21 +222,21 @@ impl Reader {
             if let Some(frame) = catalog.tail.get(self.stream, self.next) {
                 self.next = frame.offsets().end;
                 self.hint = None; // whoever was served from memory is near the newest segment
-                return Ok(Some(Item::Frame(frame)));
+                return Ok(Some(Met::Frame(frame)));
             }
             (stream.row.next, stream.row.first_kept)
         };
         if self.next < first_kept {
             return Ok(Some(self.lost(first_kept, "no longer kept")));
         }
-        let read = self.next_from_disk(durable);
+        let read = self.step_on_disk(durable, depth);
         if let Err(error) = &read {
             self.shared.read_trouble.note(self.shared.clock.monotonic(), error);
         }
         read
     }
 
-    fn next_from_disk(&mut self, durable: u64) -> Result<Option<Item>, ReadError> {
+    fn step_on_disk(&mut self, durable: u64, depth: Depth) -> Result<Option<Met>, ReadError> {
         let (stream, offset) = (self.stream, self.next);
         let failed = |place, source| ReadError::Io { stream, offset, place, source };
         // A segment may be recycled between finding a frame in it and reading it: look again, then.
@@ -176,11 +247,11 @@ impl Reader {
             if frame.first > self.next {
                 return Ok(Some(self.lost(frame.first.min(durable), "its frames are damaged or missing")));
             }
-            match self.load(sequence, frame).map_err(|e| failed(Some((sequence, frame.position)), e))? {
-                Loaded::Frame(loaded) => {
-                    self.next = loaded.offsets().end;
+            match self.load(sequence, frame, depth).map_err(|e| failed(Some((sequence, frame.position)), e))? {
+                Loaded::Met(met) => {
+                    self.next = met.end();
                     self.hint = Some(sequence);
-                    return Ok(Some(Item::Frame(loaded)));
+                    return Ok(Some(met));
                 }
                 Loaded::Damaged => {
                     let why = format!("damaged on disk: segment {sequence}, position {}", frame.position);
@@ -193,10 +264,10 @@ impl Reader {
         Err(failed(None, io::Error::other("segments are reclaimed faster than they are read")))
     }
 
-    fn lost(&mut self, to: u64, why: &str) -> Item {
+    fn lost(&mut self, to: u64, why: &str) -> Met {
         let offsets = self.next..to;
         self.next = to;
-        Item::Lost { offsets, why: why.to_owned() }
+        Met::Lost { offsets, why: why.to_owned() }
     }
 
     /// The frame that holds the next record, or the first one behind it.
@@ -248,12 +319,13 @@ impl Reader {
         }
     }
 
-    fn load(&self, sequence: Sequence, frame: FrameRef) -> io::Result<Loaded> {
+    fn load(&self, sequence: Sequence, frame: FrameRef, depth: Depth) -> io::Result<Loaded> {
         if let Some(kept) = self.shared.read_cache.get(self.stream, frame.first) {
-            return Ok(Loaded::Frame(kept));
+            return Ok(Loaded::Met(Met::Frame(kept)));
         }
         let Some(file) = self.shared.segment_file(sequence)? else { return Ok(Loaded::Gone) };
-        let mut bytes = vec![0; FRAME_HEADER_BYTES as usize + frame.payload_len as usize];
+        let payload_len = if depth == Depth::Payload { frame.payload_len as usize } else { 0 };
+        let mut bytes = vec![0; FRAME_HEADER_BYTES as usize + payload_len];
         let read = read_exact_at(&*file, &mut bytes, u64::from(frame.position));
         if !self.shared.catalog_read().segments.contains_key(&sequence) {
             return Ok(Loaded::Gone);
@@ -263,19 +335,52 @@ impl Reader {
             other => other?,
         }
         let identity = Identity::new(self.shared.log_id, sequence);
-        let header = match FrameHeader::decode_whole(&identity, frame.position, &bytes) {
-            Ok((header, _)) if header.stream == self.stream && header.first == frame.first => header,
+        let header = match depth {
+            Depth::Header => FrameHeader::decode(&identity, frame.position, &bytes),
+            Depth::Payload => FrameHeader::decode_whole(&identity, frame.position, &bytes).map(|(header, _)| header),
+        };
+        let header = match header {
+            Ok(header) if header.stream == self.stream && header.first == frame.first => header,
             _ => return Ok(Loaded::Damaged),
         };
+        let FrameHeader { first, records, bytes_before, payload_len, ingest_ms, .. } = header;
+        if depth == Depth::Header {
+            let outline = Outline { first, records, bytes_before, bytes: payload_len, ingest_ms };
+            return Ok(Loaded::Met(Met::Header(outline)));
+        }
         bytes.drain(..FRAME_HEADER_BYTES as usize);
         let loaded = Arc::new(Frame::of(&header, bytes));
         self.shared.read_cache.put(&loaded);
-        Ok(Loaded::Frame(loaded))
+        Ok(Loaded::Met(Met::Frame(loaded)))
+    }
+}
+
+/// How much of a frame is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Header,
+    Payload,
+}
+
+/// What is at a position.
+enum Met {
+    Frame(Arc<Frame>),
+    Header(Outline),
+    Lost { offsets: Range<u64>, why: String },
+}
+
+impl Met {
+    fn end(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => frame.offsets().end,
+            Self::Header(outline) => outline.offsets().end,
+            Self::Lost { offsets, .. } => offsets.end,
+        }
     }
 }
 
 enum Loaded {
-    Frame(Arc<Frame>),
+    Met(Met),
     Damaged,
     /// The segment was reclaimed meanwhile.
     Gone,

@@ -3,11 +3,12 @@
 //! Damage that is met on the way is settled as lost here. What always holds: a batch is entered into the window before
 //! anybody has it, and its records were durable and unsettled then.
 
-use super::marks::{Mark, Marks};
-use super::reading::Gathered;
+use super::balance::Count;
+use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
-use super::{Batch, BatchLimits, Inner, Queue, QueueError, Settled, lock, plan};
-use crate::StreamId;
+use super::{Batch, BatchLimits, Inner, Queue, QueueError, RangeLimits, lock, plan};
+use crate::{ReadError, StreamId};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 impl Queue {
@@ -20,6 +21,32 @@ impl Queue {
     /// # Errors
     /// When the log cannot be read. Nothing is claimed then.
     pub fn next_batch(&self, limits: BatchLimits) -> Result<Option<Batch>, QueueError> {
+        self.claim_next(|reading, stream, range, again| match again {
+            true => reading.gather(&self.inner.context, stream, range, BatchLimits::NONE),
+            false => reading.gather(&self.inner.context, stream, range, limits),
+        })
+    }
+
+    /// Like [`next_batch`](Self::next_batch), without the records: fixes the boundaries of a batch that may be far larger
+    /// than memory, from the headers of its frames alone. Read it with [`read`](Self::read), as often as needed; plan,
+    /// split, settle and release it like any other.
+    ///
+    /// What comes again may be just as large, so whoever claims ranges claims everything that way.
+    ///
+    /// # Errors
+    /// When the log cannot be read. Nothing is claimed then.
+    pub fn next_range(&self, limits: RangeLimits) -> Result<Option<Batch>, QueueError> {
+        self.claim_next(|reading, stream, range, again| match again {
+            true => Reading::resurvey(&self.inner.context, stream, range),
+            false => reading.survey(&self.inner.context, stream, range, limits),
+        })
+    }
+
+    /// Claims what is offered. `look` reads it from the front: all of it if it comes again.
+    fn claim_next(
+        &self,
+        look: impl Fn(&mut Reading, StreamId, Range<u64>, bool) -> Result<Gathered, ReadError>,
+    ) -> Result<Option<Batch>, QueueError> {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(None) };
         let mut reading = lock(&queue.reading);
@@ -34,33 +61,14 @@ impl Queue {
                     return Ok(None);
                 }
             };
-            let limits = if again { BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX } } else { limits };
-            let gathered = reading.gather(&queue.context, stream, range.clone(), limits)?;
-            if let Some(hole) = &gathered.hole {
-                let bytes = queue.total_at(stream, hole.start)?..queue.total_at(stream, hole.end)?;
-                let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
-                let mut window = queue.window();
-                if again {
-                    // It cannot be sent as it stood: an id never stands for fewer records than it did.
-                    window.dissolve(&range, |offset| queue.total_at(stream, offset).ok());
-                }
-                let lost = window.settle(hole.clone(), Settled::Lost, bytes_at);
-                drop(window);
-                queue.dirty.store(true, Ordering::Release);
-                if lost.records > 0 {
-                    tracing::error!(
-                        destination = self.destination(),
-                        stream = self.stream(),
-                        ?hole,
-                        records = lost.records,
-                        "records are lost to damage and will not be delivered"
-                    );
-                }
-                if again || (gathered.slices.is_empty() && lost.records > 0) {
+            let gathered = look(&mut reading, stream, range.clone(), again)?;
+            if let Some(hole) = gathered.hole.clone() {
+                let lost = queue.lose(stream, hole, again.then_some(&range))?;
+                if again || (gathered.offsets.is_empty() && lost.records > 0) {
                     continue;
                 }
             }
-            if gathered.slices.is_empty() {
+            if gathered.offsets.is_empty() {
                 // At the tail, or at damage that has no place among the settled ranges before a batch is settled.
                 return Ok(None);
             }
@@ -75,21 +83,42 @@ impl Queue {
 impl Inner {
     /// Enters what was read into the window. `None` when the window changed since it made the offer.
     fn claim(&self, stream: StreamId, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
-        let slices = gathered.slices;
-        let offsets = slices.first()?.offsets.start..slices.last()?.offsets.end;
-        let marks = Marks::new(slices.iter().map(|slice| Mark {
-            first: slice.frame.first,
-            records: slice.frame.records,
-            bytes: u32::try_from(slice.frame.payload().len()).expect("the log's appends are below 4 GiB"),
-            bytes_before: slice.frame.bytes_before,
-            ingest_ms: slice.frame.ingest_ms,
-        }));
+        let Gathered { offsets, marks, slices, bytes, .. } = gathered;
         if !self.window().claim(offsets.clone(), marks) {
             return None;
         }
         let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);
         let record = self.plan_record(stream, offsets.clone(), settings_revision);
         let id = plan::batch_id(self.context.log_id, &record);
-        Some(Batch { id, offsets, slices, bytes: gathered.bytes, settings_revision, planned: plan.is_some() })
+        Some(Batch { id, offsets, slices, bytes, settings_revision, planned: plan.is_some() })
+    }
+
+    /// Settles as lost what damage took. A batch that it is a part of is given up, as it cannot be sent as it stood: an id
+    /// never stands for fewer records than it did. What is left of it is fresh again.
+    pub(super) fn lose(
+        &self,
+        stream: StreamId,
+        hole: Range<u64>,
+        batch: Option<&Range<u64>>,
+    ) -> Result<Count, ReadError> {
+        let bytes = self.total_at(stream, hole.start)?..self.total_at(stream, hole.end)?;
+        let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
+        let mut window = self.window();
+        if let Some(batch) = batch {
+            window.dissolve(batch, |offset| self.total_at(stream, offset).ok());
+        }
+        let lost = window.lose(hole.clone(), bytes_at);
+        drop(window);
+        self.dirty.store(true, Ordering::Release);
+        if lost.records > 0 {
+            tracing::error!(
+                destination = %self.destination,
+                stream = %self.stream,
+                ?hole,
+                records = lost.records,
+                "records are lost to damage and will not be delivered"
+            );
+        }
+        Ok(lost)
     }
 }

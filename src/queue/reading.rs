@@ -4,8 +4,9 @@
 //! Decides nothing: it is told from where to where, and says what is there and what is not.
 
 use super::limits::{BATCH_RECORDS_MAX, HELD_BYTES_MAX};
-use super::{BatchLimits, Context, Slice};
-use crate::{Frame, Item, Log, ReadError, Reader, StreamId};
+use super::marks::{Mark, Marks};
+use super::{BatchLimits, Context, RangeLimits, Slice};
+use crate::{Frame, Item, Log, Outline, ReadError, Reader, Skimmed, StreamId};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +27,10 @@ struct Held {
 }
 
 /// Records from the front of a range.
-#[derive(Default)]
 pub(super) struct Gathered {
+    pub(super) offsets: Range<u64>,
+    pub(super) marks: Marks,
+    /// None of a range that was surveyed.
     pub(super) slices: Vec<Slice>,
     pub(super) bytes: u64,
     /// What follows them is lost.
@@ -54,17 +57,17 @@ impl Reading {
         limits: BatchLimits,
     ) -> Result<Gathered, ReadError> {
         let end = range.end.min(range.start.saturating_add(limits.records_max.clamp(1, BATCH_RECORDS_MAX)));
-        let mut gathered = Gathered::default();
+        let (mut slices, mut bytes, mut hole) = (Vec::<Slice>::new(), 0, None);
         let mut at = range.start;
         while at < end {
             match self.item(context, stream, at)? {
                 Some(Item::Frame(frame)) => {
-                    let room = limits.bytes_max.saturating_sub(gathered.bytes);
+                    let room = limits.bytes_max.saturating_sub(bytes);
                     let most = at..end.min(frame.offsets().end);
-                    let offsets = fitting(&frame, most.clone(), room, gathered.slices.is_empty());
+                    let offsets = fitting(&frame.outline(), most.clone(), room, slices.is_empty());
                     if !offsets.is_empty() {
-                        gathered.bytes += frame.bytes_at(offsets.end) - frame.bytes_at(offsets.start);
-                        gathered.slices.push(Slice { frame, offsets: offsets.clone() });
+                        bytes += frame.bytes_at(offsets.end) - frame.bytes_at(offsets.start);
+                        slices.push(Slice { frame, offsets: offsets.clone() });
                     }
                     at = offsets.end;
                     if offsets != most {
@@ -72,13 +75,68 @@ impl Reading {
                     }
                 }
                 Some(Item::Lost { offsets, .. }) => {
-                    gathered.hole = Some(at..offsets.end.min(range.end));
+                    hole = Some(at..offsets.end.min(range.end));
                     break;
                 }
                 None => break,
             }
         }
-        Ok(gathered)
+        let marks = Marks::new(slices.iter().map(|slice| Mark::of(&slice.frame.outline())));
+        Ok(Gathered { offsets: range.start..at, marks, slices, bytes, hole })
+    }
+
+    /// Finds out how far `range` goes within the limits, the first hole, and the first frame of another partition,
+    /// without reading any payload.
+    pub(super) fn survey(
+        &mut self,
+        context: &Context,
+        stream: StreamId,
+        range: Range<u64>,
+        limits: RangeLimits,
+    ) -> Result<Gathered, ReadError> {
+        let end = range.end.min(range.start.saturating_add(limits.records_max.clamp(1, BATCH_RECORDS_MAX)));
+        let partition = |ms: u64| limits.partition_ms.map(|len| ms / len.max(1));
+        self.held = None;
+        let reader = self.reader.get_or_insert_with(|| Box::new(context.log.reader(stream, range.start)));
+        reader.seek(range.start);
+        let (mut at, mut bytes, mut hole) = (range.start, 0, None);
+        let mut first: Option<(u64, u64)> = None;
+        while at < end {
+            match reader.skim()? {
+                Some(Skimmed::Frame(frame)) => {
+                    let (_, first_ms) = *first.get_or_insert((frame.bytes_at(at), frame.ingest_ms));
+                    if partition(frame.ingest_ms) != partition(first_ms) {
+                        break;
+                    }
+                    let most = at..end.min(frame.offsets().end);
+                    let offsets =
+                        fitting(&frame, most.clone(), limits.bytes_max.saturating_sub(bytes), at == range.start);
+                    bytes += frame.bytes_at(offsets.end) - frame.bytes_at(offsets.start);
+                    at = offsets.end;
+                    if offsets != most {
+                        break;
+                    }
+                }
+                Some(Skimmed::Lost { offsets, .. }) => {
+                    hole = Some(at..offsets.end.min(range.end));
+                    break;
+                }
+                None => break,
+            }
+        }
+        let (total, ingest_ms) = first.unwrap_or_default();
+        let offsets = range.start..at;
+        let marks = Marks::ends(&offsets, total..total + bytes, Some(ingest_ms));
+        Ok(Gathered { offsets, marks, slices: Vec::new(), bytes, hole })
+    }
+
+    /// A range whose boundaries are fixed already. Damage in it is met when it is read.
+    pub(super) fn resurvey(context: &Context, stream: StreamId, offsets: Range<u64>) -> Result<Gathered, ReadError> {
+        let totals = total_at(&context.log, stream, offsets.start)?..total_at(&context.log, stream, offsets.end)?;
+        let bytes = totals.end.saturating_sub(totals.start);
+        let ms = ingest_ms(&context.log, stream, offsets.start).map(|(_, ms)| ms);
+        let marks = Marks::ends(&offsets, totals.start..totals.start + bytes, ms);
+        Ok(Gathered { offsets, marks, slices: Vec::new(), bytes, hole: None })
     }
 
     /// What is at `offset`.
@@ -100,7 +158,7 @@ impl Reading {
 }
 
 /// The records of `most` that fit into `room` bytes; one at least, if `one`.
-fn fitting(frame: &Frame, most: Range<u64>, room: u64, one: bool) -> Range<u64> {
+fn fitting(frame: &Outline, most: Range<u64>, room: u64, one: bool) -> Range<u64> {
     let from = frame.bytes_at(most.start);
     let fits = |end: u64| frame.bytes_at(end) - from <= room;
     // Between the last end known to fit and the first known not to.
@@ -116,17 +174,17 @@ fn fitting(frame: &Frame, most: Range<u64>, room: u64, one: bool) -> Range<u64> 
 /// of the next one that is not.
 pub(super) fn total_at(log: &Log, stream: StreamId, offset: u64) -> Result<u64, ReadError> {
     if let Some(before) = offset.checked_sub(1)
-        && let Some(Item::Frame(frame)) = log.reader(stream, before).next()?
+        && let Some(Skimmed::Frame(frame)) = log.reader(stream, before).skim()?
     {
         return Ok(frame.bytes_at(offset));
     }
     log.bytes_at(stream, offset)
 }
 
-/// When the record at `offset` was taken in, if it can be read.
-pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<u64> {
-    match log.reader(stream, offset).next() {
-        Ok(Some(Item::Frame(frame))) => Some(frame.ingest_ms),
+/// When the record at `offset` was taken in, if that can be read, and the others with it.
+pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Range<u64>, u64)> {
+    match log.reader(stream, offset).skim() {
+        Ok(Some(Skimmed::Frame(frame))) => Some((frame.offsets(), frame.ingest_ms)),
         _ => None,
     }
 }

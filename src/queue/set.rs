@@ -354,7 +354,7 @@ impl Inner {
             entry: id,
             window: Mutex::new(Window::new(entry.cursor, entry.books)),
             reading: Mutex::default(),
-            oldest: Mutex::default(),
+            ages: Mutex::default(),
             more: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),

@@ -77,7 +77,7 @@ impl Queue {
         if at <= offsets.start || at >= offsets.end {
             return done(Err(SplitError::NoBoundary { first: offsets.start, end: offsets.end, at }));
         }
-        let halves = match self.halves(batch, at) {
+        let (halves, total) = match self.halves(batch, at) {
             Ok(halves) => halves,
             Err(error) => return done(Err(error)),
         };
@@ -88,7 +88,7 @@ impl Queue {
             Err(NoSplit::NoRoom) => return done(Err(SplitError::NoRoom)),
         };
         let Some(Plan { revision, .. }) = planned else {
-            queue.window().split(&offsets, at, [None; 2]);
+            queue.window().split(&offsets, at, total, [None; 2]);
             return done(Ok(halves));
         };
         let log = &queue.context.log;
@@ -101,7 +101,7 @@ impl Queue {
             match &result {
                 Ok(first) => {
                     let plan = |nth| Some(Plan { offset: first + nth, revision });
-                    window.split(&offsets, at, [plan(0), plan(1)]);
+                    window.split(&offsets, at, total, [plan(0), plan(1)]);
                 }
                 Err(error) => window.fail_split(&offsets, matches!(error, PlanError::Append(_))),
             }
@@ -113,8 +113,8 @@ impl Queue {
         queue.context.planner.submit_halves(records, tail, Box::new(durable));
     }
 
-    /// The halves as batches. Reads the log only where the batch is large and its frames are not remembered.
-    fn halves(&self, batch: &Batch, at: u64) -> Result<[Batch; 2], SplitError> {
+    /// The halves as batches, and the stream's running total between them. Reads the log only where the batch is large and its frames are not remembered.
+    fn halves(&self, batch: &Batch, at: u64) -> Result<([Batch; 2], u64), SplitError> {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Err(SplitError::NotOut) };
         let first = batch.offsets.start;
@@ -122,9 +122,10 @@ impl Queue {
             Some(total) => Ok(total),
             None => total_at(&queue.context.log, stream, offset),
         };
-        let bytes = total(at)?.saturating_sub(total(first)?).min(batch.bytes);
+        let middle = total(at)?;
+        let bytes = middle.saturating_sub(total(first)?).min(batch.bytes);
         let ends = [(first..at, bytes), (at..batch.offsets.end, batch.bytes - bytes)];
-        Ok(ends.map(|(offsets, bytes)| {
+        let halves = ends.map(|(offsets, bytes)| {
             let record = queue.plan_record(stream, offsets.clone(), batch.settings_revision);
             let cut = batch.slices.iter().filter_map(|slice| slice.within(&offsets));
             Batch {
@@ -135,6 +136,7 @@ impl Queue {
                 planned: batch.planned,
                 offsets,
             }
-        }))
+        });
+        Ok((halves, middle))
     }
 }

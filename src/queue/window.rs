@@ -25,11 +25,11 @@ mod verdict;
 pub(crate) use split::NoSplit;
 pub(crate) use verdict::Verdict;
 
-use super::balance::{Books, Settled};
+use super::balance::{Books, End, Settled};
 use super::cursor::Cursor;
 use super::limits::SETTLED_RANGES_MAX;
 use super::marks::Marks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// What a queue knows of its stream, apart from the records.
@@ -43,6 +43,10 @@ pub(crate) struct Window {
     left: BTreeMap<u64, Planned>,
     /// Everything below is settled, open or left: fresh batches start here or above.
     next: u64,
+    /// Where damage begins for which there was no place among the settled ranges: fresh batches end before it, so that
+    /// it comes to lie at the low mark, where it needs none.
+    #[expect(clippy::box_collection, reason = "a word instead of three in every idle queue, and almost always absent")]
+    damaged: Option<Box<BTreeSet<u64>>>,
 }
 
 /// A batch that was handed out.
@@ -104,7 +108,7 @@ impl OpenBatch {
 impl Window {
     pub(crate) fn new(cursor: Cursor, books: Books) -> Self {
         let next = cursor.low;
-        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next }
+        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next, damaged: None }
     }
 
     pub(crate) fn cursor(&self) -> &Cursor {
@@ -200,6 +204,32 @@ impl Window {
         self.open.get(&offsets.start).filter(|batch| batch.end == offsets.end)?.plan
     }
 
+    /// Whether a batch with these boundaries is open.
+    pub(crate) fn is_open(&self, offsets: &Range<u64>) -> bool {
+        self.open.get(&offsets.start).is_some_and(|batch| batch.end == offsets.end)
+    }
+
+    /// Whether something waits that was handed out or planned before.
+    pub(crate) fn comes_again(&mut self, tail: u64) -> bool {
+        self.drop_settled_plans();
+        self.open.values().any(OpenBatch::can_come_again)
+            || self.left.first_key_value().is_some_and(|(_, planned)| planned.end <= tail)
+    }
+
+    /// The first run of fresh records, and the running totals at its ends where they are known.
+    pub(crate) fn fresh_known(&mut self, tail: End) -> Option<(Range<u64>, [Option<u64>; 2])> {
+        let run = self.fresh(tail.offset)?;
+        let cursor = &self.cursor;
+        let ((below, below_bytes), above) = cursor.around(&run);
+        let before = self.open.range(..run.start).next_back().filter(|(_, batch)| batch.end == run.start);
+        let start = (below == run.start).then_some(below_bytes);
+        let start = start.or_else(|| before.and_then(|(_, batch)| batch.marks.bytes_at(run.start)));
+        let end = (tail.offset == run.end).then_some(tail.bytes);
+        let end = end.or_else(|| above.filter(|(at, _)| *at == run.end).map(|(_, bytes)| bytes));
+        let end = end.or_else(|| self.open.get(&run.end).and_then(|batch| batch.marks.bytes_at(run.end)));
+        Some((run, [start, end]))
+    }
+
     /// Takes a batch back: the next offer names the same boundaries. `false` when there is no such open batch.
     pub(crate) fn release(&mut self, offsets: &Range<u64>) -> bool {
         let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
@@ -279,6 +309,7 @@ impl Window {
                 settled.map(|range| range.start),
                 self.open.range(next..).next().map(|(start, _)| *start),
                 self.left.range(next..).next().map(|(start, _)| *start),
+                self.damaged.as_ref().and_then(|damaged| damaged.range(next + 1..).next().copied()),
             ];
             let end = ends.into_iter().flatten().min().expect("the tail is one of them");
             return (next < end).then_some(next..end);

@@ -8,7 +8,7 @@ use forebay::clock::{ManualClock, SystemClock};
 use forebay::disk::{Disk, real::RealDisk};
 use forebay::{
     Batch, BatchLimits, Cursor, FloorDamage, LogOptions, OpenError, OpenQueuesError, OpenStore, Payload, Queue,
-    QueueOptions, Queues, Settled, SplitError, Start, StoreChoice,
+    QueueOptions, Queues, RangeError, Settled, SplitError, Start, StoreChoice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -87,7 +87,7 @@ impl Model {
             model.planned.retain(|_, (offsets, _)| !offsets.clone().all(&settled));
             let mut resumed = Vec::new();
             let mut missing: BTreeMap<_, _> = model.planned.clone();
-            while let Some(batch) = queue.next_batch(ANY).expect("the disk reads") {
+            while let Some(batch) = claim(&queue, ANY) {
                 assert!(batch.planned || missing.is_empty(), "plans come first: {missing:?} not before {batch:?}");
                 check_content(&self.acked[stream], &batch);
                 if let Some((offsets, id)) = missing.remove(&batch.offsets.start) {
@@ -171,7 +171,7 @@ fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
         6..11 => {
             let limits = BatchLimits { records_max: 1 + rng.below(40) as u64, ..ANY };
             let (queue, entry) = (queue(), model.queues.get_mut(&key).expect("all are known"));
-            let Ok(Some(batch)) = queue.next_batch(limits) else { return };
+            let Some(batch) = claim(&queue, limits) else { return };
             assert!(batch.offsets.clone().any(|offset| !entry.settled.contains(&offset)));
             assert!(
                 entry.out.iter().all(|o| o.offsets.end <= batch.offsets.start || batch.offsets.end <= o.offsets.start)
@@ -286,6 +286,25 @@ fn append(rng: &mut Rng, queues: &Queues, model: &mut Model, stream: &'static st
     }
 }
 
+/// The next batch with its records; of the archive as a range that is read one frame at a time, twice.
+fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
+    if queue.destination() != "archive" {
+        return queue.next_batch(limits).expect("the disk reads");
+    }
+    let mut range = queue.next_range(limits.into()).expect("the disk reads")?;
+    let read = || {
+        let mut reader = queue.read(&range);
+        std::iter::from_fn(move || reader.next().expect("the disk reads")).collect::<Vec<_>>()
+    };
+    let (slices, again) = (read(), read());
+    let outline = |slices: &[forebay::Slice]| -> Vec<_> {
+        slices.iter().map(|slice| (slice.offsets.clone(), slice.frame.payload().to_vec())).collect()
+    };
+    assert_eq!(outline(&slices), outline(&again));
+    range.slices = slices;
+    Some(range)
+}
+
 /// Settles everything, and checks that all that was acknowledged has come by.
 fn drain(queues: &Queues, model: &mut Model) {
     for (&(destination, stream), entry) in &mut model.queues {
@@ -293,7 +312,7 @@ fn drain(queues: &Queues, model: &mut Model) {
         for batch in entry.out.drain(..) {
             queue.release(&batch);
         }
-        while let Some(batch) = queue.next_batch(ANY).expect("the disk reads") {
+        while let Some(batch) = claim(&queue, ANY) {
             check_content(&model.acked[stream], &batch);
             queue.settle(&batch, Settled::Delivered);
             entry.settled.extend(batch.offsets.clone());
@@ -601,6 +620,56 @@ fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
     assert!(balance.closes(), "{balance:?}");
     assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
     assert_eq!(seen.len(), 390);
+    assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// A range is claimed by the headers of its frames, so damage to a payload is met only when it is sent.
+#[test]
+fn damage_inside_of_a_range_gives_it_up_and_the_rest_is_delivered_in_others() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    queues.queue("archive", "acme", Start::Earliest).expect("it is made");
+    for n in 0..40u8 {
+        let payload = Payload { bytes: vec![n; 1_000], records: 10 };
+        queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
+    }
+    queues.close().expect("the disk is sound");
+    drop(queues);
+    let segments: Vec<_> =
+        disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+    disk.flip_bit(&segments[segments.len() / 2], 8 * 1_500);
+
+    let queues = open(&disk, &clock);
+    let queue = queues.queue("archive", "acme", Start::Earliest).expect("it is there");
+    let (mut seen, mut given_up) = (BTreeSet::new(), Vec::new());
+    while let Some(range) = queue.next_range(ANY.into()).expect("reads") {
+        queue.plan(&range, Box::new(|result| result.expect("the plan is durable")));
+        let mut reader = queue.read(&range);
+        let mut records = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(slice)) => records.extend(slice.offsets),
+                Ok(None) => {
+                    assert_eq!(records, range.offsets.clone().collect::<Vec<_>>());
+                    queue.settle(&range, Settled::Delivered);
+                    records.iter().for_each(|offset| assert!(seen.insert(*offset)));
+                    break;
+                }
+                Err(RangeError::Lost { offsets }) => {
+                    assert_eq!(offsets.end - offsets.start, 10);
+                    assert!(matches!(reader.next(), Err(RangeError::Lost { .. })), "it does not go on behind the hole");
+                    queue.release(&range); // to no effect
+                    given_up.push(range.id.clone());
+                    break;
+                }
+                Err(RangeError::Read(error)) => panic!("{error}"),
+            }
+        }
+        assert!(queue.balance().closes());
+    }
+    assert_eq!((given_up.len(), seen.len()), (1, 390));
+    let balance = queue.balance();
+    assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
     assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
 }
 

@@ -61,6 +61,22 @@ impl Window {
         settled
     }
 
+    /// Settles damage as lost, which is in no open batch. Without a place for it, it has its turn at the low mark.
+    pub(crate) fn lose(&mut self, hole: Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {
+        let lost = self.settle(hole.clone(), Settled::Lost, bytes_at);
+        let low = self.cursor.low;
+        let mut damaged = self.damaged.take().unwrap_or_default();
+        damaged.retain(|at| *at > low);
+        if !self.cursor.unsettled(hole.clone()).is_empty() {
+            damaged.insert(hole.start);
+            if damaged.len() > SETTLED_RANGES_MAX {
+                damaged.pop_last(); // it is met again
+            }
+        }
+        self.damaged = Some(damaged).filter(|damaged| !damaged.is_empty());
+        lost
+    }
+
     /// The open batch that holds the first of `offsets`, or the first one behind it.
     fn open_at_or_behind(&self, offsets: Range<u64>) -> Option<Range<u64>> {
         let before = self.open.range(..=offsets.start).next_back().filter(|(_, batch)| batch.end > offsets.start);

@@ -34,8 +34,8 @@ impl Window {
     }
 
     /// The halves are durable, or need no plans: they are open batches from now on, given back if the whole was meanwhile.
-    /// Nothing happens if the whole is settled by now.
-    pub(crate) fn split(&mut self, offsets: &Range<u64>, at: u64, plans: [Option<Plan>; 2]) {
+    /// Nothing happens if the whole is settled by now. `total` is the running total at `at`.
+    pub(crate) fn split(&mut self, offsets: &Range<u64>, at: u64, total: u64, plans: [Option<Plan>; 2]) {
         if self.open.get(&offsets.start).is_none_or(|batch| batch.end != offsets.end || batch.split.is_none()) {
             return;
         }
@@ -43,7 +43,7 @@ impl Window {
         for (half, plan) in [offsets.start..at, at..offsets.end].into_iter().zip(plans) {
             let cut = |part: &Range<u64>| part.start.max(half.start)..part.end.min(half.end);
             let held = held.iter().map(|(part, as_)| (cut(part), *as_)).filter(|(part, _)| !part.is_empty());
-            let (held, marks) = (held.collect(), marks.of(&half));
+            let (held, marks) = (held.collect(), marks.of(&half, (at, total)));
             let batch = OpenBatch { end: half.end, given_back, plan, marks, split: None, held };
             self.open.insert(half.start, batch);
             // A half all of whose records are settled needs no place.

@@ -135,7 +135,7 @@ fn halves_take_the_place_of_the_whole_and_settle_and_come_again_by_themselves() 
     assert_eq!(window.begin_split(&whole, 4), Err(NoSplit::NotOut), "one at a time");
     assert!(window.release(&whole));
     assert_eq!(window.offer(100), Offer::Fresh(10..100), "nobody gets the whole while it is split");
-    window.split(&whole, 4, [Some(plan(1)), Some(plan(2))]);
+    window.split(&whole, 4, total(4), [Some(plan(1)), Some(plan(2))]);
     assert_eq!(window.oldest_plan(), Some(1));
     for (half, offset) in [(0..4, 1), (4..10, 2)] {
         assert_eq!(window.offer(100), Offer::Again { offsets: half.clone(), plan: Some(plan(offset)) });
@@ -156,7 +156,7 @@ fn a_batch_is_split_down_to_single_records_as_far_as_there_is_room() {
         let middle = batch.start + (batch.end - batch.start) / 2;
         match window.begin_split(&batch, middle) {
             Ok(_) => {
-                window.split(&batch, middle, [None; 2]);
+                window.split(&batch, middle, total(middle), [None; 2]);
                 out.extend([batch.start..middle, middle..batch.end]);
             }
             Err(NoSplit::NotOut) => panic!("{batch:?} is out"),
@@ -191,7 +191,7 @@ fn a_failed_split_is_remembered_and_its_place_kept_until_it_is_done() {
     assert_eq!(window.offer(100), Offer::Again { offsets: whole.clone(), plan: None });
     assert!(window.claim(whole.clone(), Marks::default()));
     window.begin_split(&whole, 6).expect("it has its place");
-    window.split(&whole, 6, [None; 2]);
+    window.split(&whole, 6, total(6), [None; 2]);
     assert_eq!(window.failed_split(&whole), None);
     assert_eq!(window.settle(0..6, Settled::Delivered, known).records, 6);
     assert!(window.release(&(6..10)));
@@ -251,6 +251,26 @@ fn a_plan_that_finds_no_place_waits_and_what_lies_at_the_low_mark_goes_before_it
     assert_eq!(window.offer(3_500), Offer::Full);
     window.settle(0..1, Settled::Delivered, known);
     assert!(matches!(window.offer(3_500), Offer::Again { plan: Some(_), .. }));
+}
+
+/// Before: damage that only the reading of a range shows was claimed, met and given up for ever when there was no place
+/// to settle it.
+#[test]
+fn damage_without_a_place_is_settled_when_it_comes_to_lie_at_the_low_mark() {
+    let mut window = window_at(0);
+    for offset in (1_000..2_000).filter(|offset| offset % 2 == 1) {
+        window.settle(offset..offset + 1, Settled::Purged, known);
+    }
+    let range = take(&mut window, 2_000, 900);
+    assert_eq!(range, 0..900);
+    window.dissolve(&range, known);
+    assert_eq!(window.lose(500..510, known), Count::default(), "no place");
+    assert_eq!(take(&mut window, 2_000, 900), 0..500);
+    window.settle(0..500, Settled::Delivered, known);
+    assert_eq!(take(&mut window, 2_000, 900), 500..1_001, "met again, at the low mark");
+    window.dissolve(&(500..1_001), known);
+    assert_eq!(window.lose(500..510, known).records, 10);
+    assert_eq!(take(&mut window, 2_000, 900), 510..1_001);
 }
 
 #[test]
@@ -461,7 +481,7 @@ proptest! {
                         window.fail_split(&batch, true);
                         continue;
                     }
-                    window.split(&batch, at, [None; 2]);
+                    window.split(&batch, at, total(at), [None; 2]);
                     out.retain(|o| *o != batch);
                     let halves = [batch.start..at, at..batch.end];
                     out.extend(halves.into_iter().filter(|half| !half.clone().all(|offset| settled.contains(&offset))));
