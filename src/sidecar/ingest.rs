@@ -16,6 +16,7 @@ mod http;
 mod limits;
 mod patience;
 mod rejects;
+mod relay;
 mod request;
 mod routes;
 mod sender;
@@ -34,6 +35,7 @@ pub use environments::{Environment, Environments, EnvironmentsError, KeyOwner};
 pub use http::{Ended, serve};
 pub use limits::Limits;
 pub use rejects::{StoredReject, decode as decode_rejects};
+pub use relay::{Relay, RelaySnapshot};
 pub use stats::{EnvironmentSnapshot, IngestStats, Refusal, Snapshot};
 
 use admission::Pool;
@@ -91,6 +93,20 @@ impl Ingest {
     #[must_use]
     pub fn memory_used_bytes(&self) -> u64 {
         self.memory.used()
+    }
+
+    /// Whether any environment's posts are kept as they came.
+    fn relays_any(&self) -> bool {
+        self.environments.all().iter().any(|environment| environment.relay().is_some())
+    }
+
+    /// Where posts are kept as they came, each once.
+    #[must_use]
+    pub fn relays(&self) -> Vec<RelaySnapshot> {
+        let mut relays: Vec<Arc<Relay>> = self.environments.all().iter().filter_map(Environment::relay).collect();
+        relays.sort_by_key(|relay| Arc::as_ptr(relay) as usize);
+        relays.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        relays.iter().map(|relay| relay.snapshot()).collect()
     }
 
     /// Requests that wait for memory now.

@@ -22,14 +22,15 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("causes", &[]),
     ("impression", &[]),
     ("proto", &[]),
+    ("post", &["proto"]),
     ("config", &[]),
     ("ready", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("console", &["proto"]),
-    ("ingest", &["config", "impression"]),
+    ("ingest", &["config", "impression", "post"]),
     ("delivery", &["causes", "config", "impression"]),
-    ("sinks", &["causes", "config", "delivery", "impression"]),
+    ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     ("api", &["config", "delivery", "ingest", "proto", "ready", "shutdown"]),
     (
         "app",
@@ -40,6 +41,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "delivery",
             "impression",
             "ingest",
+            "post",
             "proto",
             "ready",
             "shutdown",
@@ -54,7 +56,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
 ];
 
 /// Modules of the sidecar that are pure and know no log.
-const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "proto", "config", "console"];
+const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "post", "proto", "config", "console"];
 
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =

@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
+
+use super::relay::Relay;
 
 /// The environments and their keys, fixed for the life of the process.
 pub struct Environments {
@@ -27,6 +29,7 @@ pub struct Environment {
     rejects: Arc<str>,
     keys: usize,
     routed: AtomicBool,
+    relay: RwLock<Option<Arc<Relay>>>,
 }
 
 /// Whose key it was: places in the configuration.
@@ -97,6 +100,7 @@ impl Environments {
             rejects: format!("!rejects/{id}").into(),
             keys: keys.len(),
             routed: AtomicBool::new(true),
+            relay: RwLock::default(),
         });
         for (place, key) in keys.iter().map(AsRef::as_ref).enumerate() {
             if key.is_empty() {
@@ -147,6 +151,17 @@ impl Environment {
     /// Says whether any destination takes its records; so it is until somebody says otherwise.
     pub fn set_routed(&self, routed: bool) {
         self.routed.store(routed, Ordering::Relaxed);
+    }
+
+    /// Where its posts are kept as they came, if anywhere.
+    #[must_use]
+    pub fn relay(&self) -> Option<Arc<Relay>> {
+        self.relay.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says where its posts are kept as they come, from now on.
+    pub fn set_relay(&self, relay: Option<Arc<Relay>>) {
+        *self.relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
     }
 }
 
