@@ -21,6 +21,7 @@ mod suggest;
 mod tests;
 mod tls;
 mod units;
+mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub use listen::{Listen, ListenError};
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
 pub use tls::{TlsError, TlsSettings};
+pub use upstream::{NotABase, SPLIT_EVENTS, SPLIT_TELEMETRY, UpstreamConfig};
 
 /// All that the sidecar is told.
 #[derive(Debug, Clone)]
@@ -277,6 +279,8 @@ pub enum SinkConfig {
     Amplitude(AmplitudeConfig),
     /// `type = "segment"`.
     Segment(SegmentConfig),
+    /// `type = "upstream"`.
+    Upstream(UpstreamConfig),
 }
 
 impl SinkConfig {
@@ -288,6 +292,7 @@ impl SinkConfig {
             Self::File(_) => "file",
             Self::Amplitude(_) => "amplitude",
             Self::Segment(_) => "segment",
+            Self::Upstream(_) => "upstream",
         }
     }
 
@@ -297,6 +302,7 @@ impl SinkConfig {
             Self::File(_) => SinkKind::File,
             Self::Amplitude(amplitude) => SinkKind::Amplitude(amplitude.api),
             Self::Segment(_) => SinkKind::Segment,
+            Self::Upstream(_) => SinkKind::Upstream,
         }
     }
 }
@@ -373,6 +379,7 @@ enum SinkKind {
     File,
     Amplitude(AmplitudeApi),
     Segment,
+    Upstream,
 }
 
 /// What a batch may be, by type of destination.
@@ -410,6 +417,12 @@ impl SinkKind {
                 concurrency: limits::CONCURRENCY,
                 records: limits::TO_SEGMENT_RECORDS,
                 bytes: limits::TO_SEGMENT_BYTES,
+            },
+            // One post is one request. Those of one key go one after the other, so it is keys that go at once.
+            Self::Upstream => BatchBounds {
+                concurrency: limits::Bound { default: 8, ..limits::CONCURRENCY },
+                records: limits::UPSTREAM_RECORDS,
+                bytes: limits::UPSTREAM_BYTES,
             },
         }
     }

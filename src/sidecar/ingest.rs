@@ -95,11 +95,6 @@ impl Ingest {
         self.memory.used()
     }
 
-    /// Whether any environment's posts are kept as they came.
-    fn relays_any(&self) -> bool {
-        self.environments.all().iter().any(|environment| environment.relay().is_some())
-    }
-
     /// Where posts are kept as they came, each once.
     #[must_use]
     pub fn relays(&self) -> Vec<RelaySnapshot> {

@@ -124,6 +124,8 @@ pub struct Arrival<'a> {
     pub kind: Kind,
     /// When it came, in milliseconds since 1970.
     pub received_ms: u64,
+    /// The environment whose key it showed.
+    pub environment: &'a str,
     /// The SDK key that it showed.
     pub key: &'a [u8],
     /// The key's place in its environment's list.
@@ -133,12 +135,13 @@ pub struct Arrival<'a> {
 /// The stored form of a post. `body` is without compression.
 #[must_use]
 pub fn keep(arrival: &Arrival<'_>, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
-    let Arrival { kind, received_ms, key, sdk_key_index } = *arrival;
+    let Arrival { kind, received_ms, environment, key, sdk_key_index } = *arrival;
     let shown = headers.get(CLIENT_KEY).map(HeaderValue::as_bytes);
     let client_key_chars = shown.filter(|end| key.ends_with(end)).map_or(0, <[u8]>::len);
     let post = StoredPost {
         received_ms,
         path: kind.path().to_owned(),
+        environment: environment.to_owned(),
         sdk_key_index,
         authorized: headers.contains_key(AUTHORIZATION),
         client_key_chars: u32::try_from(client_key_chars).unwrap_or(0),
@@ -198,6 +201,12 @@ impl Post {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.0.path
+    }
+
+    /// The id of the environment whose key it showed.
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        &self.0.environment
     }
 
     /// The place of its SDK key in the list of its environment, when it came.

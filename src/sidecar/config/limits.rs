@@ -124,6 +124,15 @@ pub(super) const TO_SEGMENT_RECORDS: Bound<u32> = Bound { default: 500, least: 1
 /// Bytes of records in it: it takes bodies of 500 KB.
 pub(super) const TO_SEGMENT_BYTES: Bound<u64> = Bound { default: 128 * KIB, least: KIB, most: 400 * KIB };
 
+/// Posts in one request to an upstream: as the SDK sent it, and no other way.
+pub(super) const UPSTREAM_RECORDS: Bound<u32> = Bound { default: 1, least: 1, most: 1 };
+
+/// What one post is expected to weigh at most; a larger one is sent all the same.
+pub(super) const UPSTREAM_BYTES: Bound<u64> = Bound { default: MIB, least: KIB, most: 64 * MIB };
+
+/// What posts that wait for an upstream may take of the disk: at 100 KB/s of posts three hours.
+pub(super) const UPSTREAM_SHARE_BYTES: Bound<u64> = Bound { default: GIB, least: 8 * MIB, most: 1024 * TIB };
+
 /// What Amplitude takes; Segment names no limit.
 pub(super) const EVENT_NAME_CHARS_MAX: usize = 1_024;
 

@@ -20,6 +20,8 @@ pub struct Environments {
     all: Vec<Environment>,
     by_key_hash: HashMap<u64, Vec<Configured>>,
     hasher: RandomState,
+    /// Some environment had a relay once: whether it is worth asking.
+    relayed: AtomicBool,
 }
 
 /// One environment, as far as ingest needs it.
@@ -73,7 +75,7 @@ impl Environments {
     pub fn new<K: AsRef<[u8]>>(
         environments: impl IntoIterator<Item = (String, Vec<K>)>,
     ) -> Result<Self, EnvironmentsError> {
-        let mut built = Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new() };
+        let mut built = Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new(), relayed: AtomicBool::new(false) };
         for (id, keys) in environments {
             built.add(&id, &keys)?;
         }
@@ -91,6 +93,18 @@ impl Environments {
     pub fn owner_of(&self, key: &[u8]) -> Option<KeyOwner> {
         let candidates = self.by_key_hash.get(&self.hasher.hash_one(key))?;
         candidates.iter().find(|configured| equal_in_constant_time(&configured.secret, key)).map(|found| found.owner)
+    }
+
+    /// Says where the posts of the environment at this place are kept as they come, from now on.
+    pub fn set_relay(&self, environment: usize, relay: Option<Arc<Relay>>) {
+        self.relayed.fetch_or(relay.is_some(), Ordering::Relaxed);
+        *self.all[environment].relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
+    }
+
+    /// Whether the posts of any environment may be kept as they come.
+    #[must_use]
+    pub fn relayed(&self) -> bool {
+        self.relayed.load(Ordering::Relaxed)
     }
 
     fn add<K: AsRef<[u8]>>(&mut self, id: &str, keys: &[K]) -> Result<(), EnvironmentsError> {
@@ -158,11 +172,7 @@ impl Environment {
     pub fn relay(&self) -> Option<Arc<Relay>> {
         self.relay.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Says where its posts are kept as they come, from now on.
-    pub fn set_relay(&self, relay: Option<Arc<Relay>>) {
-        *self.relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
-    }
+}
 }
 
 impl fmt::Debug for Environments {

@@ -192,7 +192,7 @@ impl Job {
 struct Relaying {
     relay: Arc<Relay>,
     kind: Kind,
-    stream: String,
+    environment: Arc<str>,
     key: Box<[u8]>,
     place: u32,
 }
@@ -202,14 +202,13 @@ impl Relaying {
     fn of(ingest: &Ingest, owner: KeyOwner, key: &[u8], kind: Option<Kind>) -> Option<Self> {
         let environment = &ingest.environments.all()[owner.environment];
         let (relay, kind) = (environment.relay()?, kind?);
-        let stream = post::stream(environment.id(), owner.key);
-        Some(Self { relay, kind, stream, key: key.into(), place: owner.key })
+        Some(Self { relay, kind, environment: environment.id().into(), key: key.into(), place: owner.key })
     }
 
     fn original(self, headers: &header::HeaderMap, body: &bytes::Bytes, received_ms: u64) -> Original {
-        let Self { relay, kind, stream, key, place } = self;
-        let arrival = Arrival { kind, received_ms, key: &key, sdk_key_index: place };
-        Original { relay, stream, post: post::keep(&arrival, headers, body) }
+        let Self { relay, kind, environment, key, place } = self;
+        let arrival = Arrival { kind, received_ms, environment: &environment, key: &key, sdk_key_index: place };
+        Original { relay, stream: post::stream(&environment, place), post: post::keep(&arrival, headers, body) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use hyper::header::{CONTENT_TYPE, ORIGIN, USER_AGENT};
 use serde_json::Value;
 
 use super::*;
@@ -25,7 +26,7 @@ fn headers(list: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn arrival(kind: Kind, key: &str) -> Arrival<'_> {
-    Arrival { kind, received_ms: 5, key: key.as_bytes(), sdk_key_index: 2 }
+    Arrival { kind, received_ms: 5, environment: "prod", key: key.as_bytes(), sdk_key_index: 2 }
 }
 
 fn kept(kind: Kind, key: &str, list: &[(&str, &str)], body: &[u8]) -> Bytes {
@@ -58,7 +59,8 @@ fn what_real_sdks_sent_goes_out_as_it_came_and_no_key_is_kept() {
             let payload = kept(kind, &key, &list, body);
             assert!(!holds(&payload, &key), "{path}: the key is kept");
             let post = Post::read(&payload).unwrap();
-            assert_eq!((post.path(), post.sdk_key_index(), post.received_ms()), (path, 2, 5));
+            assert_eq!((post.path(), post.environment(), post.sdk_key_index()), (path, "prod", 2));
+            assert_eq!(post.received_ms(), 5);
             assert_eq!(post.key_check(), Check::of(key.as_bytes()));
             let out = post.request(&key).unwrap();
             assert!(out.body == body, "{path}: the bytes are those of the sdk");
@@ -76,8 +78,6 @@ fn what_real_sdks_sent_goes_out_as_it_came_and_no_key_is_kept() {
     }
     assert!(posts >= 25 && beacons == 8, "{posts} {beacons}");
 }
-
-use hyper::header::{CONTENT_TYPE, ORIGIN, USER_AGENT};
 
 #[test]
 fn the_end_of_the_key_that_java_shows_is_not_kept_either() {

@@ -1,6 +1,7 @@
 //! Reads `[[destinations]]`: what all have in common, then what their type adds.
 
 mod events;
+mod upstream;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -18,10 +19,10 @@ use super::environments::{self, Environments};
 use super::{Outside, ground, values, webhook as of_webhook};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
-const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
+const LATER_TYPES: [&str; 1] = ["s3"];
 
 /// Those that are there, for whoever has to choose.
-const TYPES: &str = "\"webhook\", \"file\", \"amplitude\" or \"segment\"";
+const TYPES: &str = "\"webhook\", \"file\", \"amplitude\", \"segment\" or \"upstream\"";
 
 /// Headers that Forebay sets itself, or that would break the request.
 const OWN_HEADERS: [&str; 13] = [
@@ -54,6 +55,7 @@ pub(super) fn read(
     let mut directories = Directories { data_dir: data_dir.map(plain), taken: BTreeMap::new() };
     let mut destinations = Vec::with_capacity(sections.len().min(limits::TABLES_MAX));
     let mut routed = HashSet::new();
+    let mut relayed = BTreeMap::new();
     for section in sections.take(limits::TABLES_MAX) {
         let id = values::id(&section);
         if let Some(id) = id {
@@ -65,6 +67,7 @@ pub(super) fn read(
                 routed.insert(environment.clone());
             }
         }
+        upstream::one_each(&section, &subscribed, &mut relayed);
         destinations.extend(read_one(section, id, subscribed, outside, delivery, &mut directories));
     }
     (destinations, routed)
@@ -85,6 +88,7 @@ fn read_one(
         SinkKind::File => file(&section, outside, directories).map(SinkConfig::File),
         SinkKind::Amplitude(api) => events::amplitude(&section, api, outside).map(SinkConfig::Amplitude),
         SinkKind::Segment => events::segment(&section, outside).map(SinkConfig::Segment),
+        SinkKind::Upstream => upstream::upstream(&section, outside).map(SinkConfig::Upstream),
     };
     let bounds = kind.bounds();
     let concurrency = section.count("concurrency", &bounds.concurrency);
@@ -113,6 +117,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "file" => Some(SinkKind::File),
         "amplitude" => Some(SinkKind::Amplitude(events::amplitude_api(section))),
         "segment" => Some(SinkKind::Segment),
+        "upstream" => Some(SinkKind::Upstream),
         later if LATER_TYPES.contains(&later) => {
             let remedy = format!("take it out until then; there are {TYPES}");
             field.place.error(format!("type {later:?} is not in this version"), remedy);

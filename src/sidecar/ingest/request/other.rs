@@ -23,7 +23,7 @@ pub(super) async fn answer(ingest: &Arc<Ingest>, head: Parts, kind: Kind, mut bo
     let shown = sender::bearer_key(&head.headers);
     let owner = shown.and_then(|key| ingest.environments.owner_of(key));
     let relaying = shown.zip(owner).and_then(|(key, owner)| Relaying::of(ingest, owner, key, Some(kind)));
-    let may_be_kept = relaying.is_some() || (kind.is_beacon() && ingest.relays_any());
+    let may_be_kept = relaying.is_some() || (kind.is_beacon() && ingest.environments.relayed());
     if !may_be_kept {
         ingest.stats.ignored();
         return after_body(body, answer::ignored()).await;

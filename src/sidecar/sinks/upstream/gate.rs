@@ -1,0 +1,136 @@
+//! When a key that its upstream refuses may be tried again: by itself, so that no other key waits for it.
+//!
+//! What always holds: a key is never given up. It waits longer with each refusal, up to a bound, and a settled post
+//! opens its gate at once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// How long a key waits behind its first refusal.
+pub(super) const WAIT_MIN: Duration = Duration::from_secs(5);
+
+/// How long a key waits at most: a key that is mended is found within this time.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// The gates of one upstream, made as keys come.
+pub struct Gates {
+    destination: Arc<str>,
+    by_key: Mutex<HashMap<(String, u32), Arc<Gate>>>,
+}
+
+/// The gate of one key.
+pub(super) struct Gate {
+    destination: Arc<str>,
+    environment: String,
+    place: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    refusals: u32,
+    closed_until: Option<Instant>,
+}
+
+impl Gates {
+    /// The gates of an upstream, all open.
+    #[must_use]
+    pub fn new(destination: Arc<str>) -> Self {
+        Self { destination, by_key: Mutex::default() }
+    }
+
+    /// The gate of the key at a place of an environment.
+    pub(super) fn of(&self, environment: &str, place: u32) -> Arc<Gate> {
+        let mut gates = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = gates.entry((environment.to_owned(), place)).or_insert_with(|| {
+            Arc::new(Gate {
+                destination: Arc::clone(&self.destination),
+                environment: environment.to_owned(),
+                place,
+                state: Mutex::default(),
+            })
+        });
+        Arc::clone(gate)
+    }
+}
+
+impl fmt::Debug for Gates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gates").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// Whose it is, for people.
+    pub(super) fn name(&self) -> String {
+        format!("sdk key {} of environment {}", self.place, self.environment)
+    }
+
+    /// When it opens; `None` when it is open.
+    pub(super) fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.state().closed_until.filter(|until| *until > now)
+    }
+
+    /// The upstream refuses the key's next post.
+    pub(super) fn hold(&self, why: &str) {
+        let mut state = self.state();
+        let wait = WAIT_MIN.saturating_mul(1 << state.refusals.min(16)).min(WAIT_MAX);
+        state.refusals = state.refusals.saturating_add(1);
+        state.closed_until = Some(Instant::now() + wait);
+        if state.refusals == 1 {
+            warn!(
+                destination = %self.destination,
+                environment = %self.environment,
+                sdk_key = self.place,
+                why,
+                "the upstream refuses posts of this sdk key: they wait in order and are tried again, other keys go on; \
+                 while they wait they take of the upstream's share of the disk"
+            );
+        }
+    }
+
+    /// The key's next post is settled.
+    pub(super) fn open(&self) {
+        let mut state = self.state();
+        if state.refusals > 0 {
+            info!(
+                destination = %self.destination,
+                environment = %self.environment,
+                sdk_key = self.place,
+                "posts of this sdk key go on"
+            );
+        }
+        *state = State::default();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_refusal_waits_longer_up_to_a_bound_and_a_settled_post_opens() {
+        let gates = Gates::new("split".into());
+        let gate = gates.of("prod", 1);
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            gate.hold("answered 401");
+            waits.push(gate.closed_until(Instant::now()).unwrap() - Instant::now());
+        }
+        assert_eq!((waits[0], waits[1], waits[19]), (WAIT_MIN, 2 * WAIT_MIN, WAIT_MAX));
+        assert!(waits.is_sorted());
+        assert!(gates.of("prod", 0).closed_until(Instant::now()).is_none(), "another key");
+        gates.of("prod", 1).open();
+        assert!(gate.closed_until(Instant::now()).is_none());
+        assert_eq!(gate.name(), "sdk key 1 of environment prod");
+    }
+}
