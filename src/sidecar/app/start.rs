@@ -19,6 +19,7 @@ use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Destination, Listen, SinkConfig, Start};
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::{Environment as SinkEnvironment, Sink};
 use crate::delivery::source::{Limits as BatchLimits, Source};
@@ -199,7 +200,7 @@ fn start_delivery(
         bytes_max: config.delivery.batch_memory_bytes,
         ..BudgetLimits::default()
     };
-    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock)));
+    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock), Arc::new(NoParking)));
     let names: BTreeMap<&str, Arc<SinkEnvironment>> = config
         .environments
         .iter()
@@ -255,6 +256,7 @@ fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
+        ..Settings::default()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forebay::Settled;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -264,7 +265,7 @@ impl Worker {
         // Not sent: it goes back by the ticket's drop, to come again when its time has come.
         let Some(outcome) = outcome else { return };
         if outcome == Outcome::Delivered {
-            ticket.settle();
+            ticket.settle(&[], Settled::Delivered);
             busy.post.stats.delivered(records, self.common.clock.wall_ms());
             self.heard(busy, &outcome, epoch);
         } else {
