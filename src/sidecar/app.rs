@@ -7,6 +7,7 @@
 mod pages;
 pub mod readings;
 mod start;
+mod upstreams;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -70,6 +71,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 /// A sidecar that runs.
 pub struct Sidecar {
     queues: Queues,
+    upstreams: Arc<upstreams::Upstreams>,
     delivery: Arc<Delivery>,
     api: Api,
     ingest: JoinHandle<ingest::Ended>,
@@ -126,7 +128,7 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, delivery, api: _, ingest, pages, grace, readiness, .. } = self;
+        let Self { queues, upstreams, delivery, api: _, ingest, pages, grace, readiness, .. } = self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -137,7 +139,11 @@ impl Sidecar {
         if !cut_off.is_empty() {
             warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
         }
-        let closed = tokio::task::spawn_blocking(move || queues.close()).await;
+        let closed = tokio::task::spawn_blocking(move || {
+            let relayed = upstreams.close();
+            queues.close().and(relayed)
+        })
+        .await;
         pages.end().await;
         match closed {
             Ok(Ok(())) => info!("stopped; everything is written down"),

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use super::pages::Pages;
+use super::upstreams::Upstreams;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
@@ -32,6 +33,7 @@ use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
 use crate::sinks::segment::Segment;
+use crate::sinks::upstream::Upstream;
 use crate::sinks::webhook::Webhook;
 
 /// Why the sidecar did not start (or, last, did not stop well).
@@ -47,6 +49,14 @@ pub enum StartError {
         destination: String,
         /// What is wrong.
         source: QueueError,
+    },
+    /// An upstream's own log.
+    #[error("can't open the log of upstream {destination}")]
+    Upstream {
+        /// The destination.
+        destination: String,
+        /// What is wrong.
+        source: forebay::OpenQueuesError,
     },
     /// An address for SDKs.
     #[error("can't listen for sdks on {address}; is another sidecar running? choose another [ingest] listen")]
@@ -99,7 +109,8 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     say_what_was_found(&queues);
     let environments = environments(config)?;
-    let (delivery, mut drained) = start_delivery(&ground, destinations, &queues, wrap)?;
+    let upstreams = Arc::new(upstreams(&ground));
+    let (delivery, mut drained) = start_delivery(&ground, destinations, &queues, &upstreams, &environments, wrap)?;
     for environment in environments.all() {
         environment.set_routed(drained.iter().any(|queue| queue.stream() == environment.id()));
     }
@@ -111,14 +122,14 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         ..IngestLimits::default()
     };
     let ingest = Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), environments, limits));
-    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
+    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &upstreams, &delivery, &ingest, readiness.clone()));
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
     let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
     drop(opening);
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
-    Ok(Sidecar { queues, delivery, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
+    Ok(Sidecar { queues, upstreams, delivery, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -192,6 +203,8 @@ fn start_delivery(
     ground: &Ground,
     destinations: Vec<Destination>,
     queues: &Queues,
+    upstreams: &Upstreams,
+    keyed: &Environments,
     wrap: WrapSink,
 ) -> Result<(Arc<Delivery>, Vec<Queue>), StartError> {
     let config = &ground.config;
@@ -209,6 +222,26 @@ fn start_delivery(
     let tls = Arc::new(Tls::default());
     let mut drained = Vec::with_capacity(destinations.len());
     for destination in destinations {
+        if let SinkConfig::Upstream(config) = &destination.sink {
+            let of_queue = |source| StartError::Queue { destination: destination.id.clone(), source };
+            let opened = upstreams
+                .open(&destination.id, config)
+                .map_err(|source| StartError::Upstream { destination: destination.id.clone(), source })?;
+            let labels = |id: &str| names.get(id).cloned();
+            let sources = opened.sources(&destination, upstreams.keys(), labels).map_err(of_queue)?;
+            let (keys, clock) = (Arc::clone(upstreams.keys()), Arc::clone(&ground.clock));
+            let policy = AddressPolicy::Operator;
+            let sink = Upstream::new(config, policy, destination.concurrency, keys, opened.gates(), &tls, clock);
+            let started =
+                delivery.start(destination.id.as_str(), wrap(Arc::new(sink)), sources, settings(&destination));
+            started.expect("check refuses two destinations of one id");
+            for (place, environment) in keyed.all().iter().enumerate() {
+                if destination.environments.iter().any(|id| id == environment.id()) {
+                    keyed.set_relay(place, Some(opened.relay()));
+                }
+            }
+            continue;
+        }
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         let of_others = drained.len();
         for environment in &destination.environments {
@@ -229,6 +262,12 @@ fn start_delivery(
         started.expect("check refuses two destinations of one id");
     }
     Ok((delivery, drained))
+}
+
+fn upstreams(ground: &Ground) -> Upstreams {
+    let Ground { config, disk, clock } = ground;
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    Upstreams::new(&config.data_dir, disk, Arc::clone(clock), &config.ingest, &config.environments)
 }
 
 /// A destination taken out of the file is kept with all its records until it is purged: loudly, since it holds the disk.
@@ -276,6 +315,7 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
         SinkConfig::Segment(segment) => {
             Arc::new(Segment::new(segment, destination.concurrency, Arc::clone(tls), clock))
         }
+        SinkConfig::Upstream(_) => unreachable!("it has a log of its own, and is started with it"),
     }
 }
 
@@ -283,12 +323,13 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
 fn sources(
     ground: &Ground,
     queues: &Queues,
+    upstreams: &Arc<Upstreams>,
     delivery: &Arc<Delivery>,
     ingest: &Arc<Ingest>,
     readiness: Readiness,
 ) -> Sources {
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
-    let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
+    let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
         destination: queue.destination_name(),
@@ -297,12 +338,15 @@ fn sources(
         balance: queue.balance(),
     };
     Sources {
-        queues: Box::new(move |each| all.all().iter().map(reading).for_each(each)),
+        queues: Box::new(move |each| {
+            all.all().iter().map(reading).for_each(&mut *each);
+            upstreams.each_queue(&mut |queue| each(reading(queue)));
+        }),
         deliveries: Box::new(move || {
             delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
         }),
         ingest: Box::new(move || {
-            readings::ingest(ingest.stats().snapshot(), ingest.memory_used_bytes(), memory_bytes_max)
+            readings::ingest(ingest.stats().snapshot(), ingest.relays(), ingest.memory_used_bytes(), memory_bytes_max)
         }),
         log: Box::new(move || {
             let stats = stats.stats();

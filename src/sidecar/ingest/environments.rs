@@ -173,7 +173,6 @@ impl Environment {
         self.relay.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
-}
 
 impl fmt::Debug for Environments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

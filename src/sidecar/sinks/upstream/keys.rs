@@ -1,40 +1,50 @@
 //! The SDK keys by environment and place, to be put back into posts. Shows none.
 
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 
 use crate::config::{Environment, Secret};
 use crate::post::Check;
 
 /// The configured keys.
 #[derive(Debug, Default)]
-pub struct SdkKeys {
-    by_environment: HashMap<String, Vec<(Check, Secret<String>)>>,
-}
+pub struct SdkKeys(RwLock<ByEnvironment>);
+
+type ByEnvironment = HashMap<String, Vec<(Check, Secret<String>)>>;
 
 impl SdkKeys {
     /// The keys of these environments.
     #[must_use]
     pub fn of<'a>(environments: impl IntoIterator<Item = &'a Environment>) -> Self {
+        let keys = Self::default();
+        keys.replace(environments);
+        keys
+    }
+
+    /// From now on the keys of these environments, and no others.
+    pub fn replace<'a>(&self, environments: impl IntoIterator<Item = &'a Environment>) {
         let keys = |environment: &Environment| {
             let checked = |key: &Secret<String>| (Check::of(key.reveal().as_bytes()), key.clone());
             (environment.id.clone(), environment.sdk_keys.iter().map(checked).collect())
         };
-        Self { by_environment: environments.into_iter().map(keys).collect() }
+        let keys = environments.into_iter().map(keys).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// The key that stood at `place` of an environment when a post came: where it stands now, if it still does.
     #[must_use]
-    pub fn find(&self, environment: &str, place: u32, check: Check) -> Option<&Secret<String>> {
-        let keys = self.by_environment.get(environment)?;
+    pub fn find(&self, environment: &str, place: u32, check: Check) -> Option<Secret<String>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = all.get(environment)?;
         let at_its_place = keys.get(place as usize).filter(|(known, _)| *known == check);
-        at_its_place.or_else(|| keys.iter().find(|(known, _)| *known == check)).map(|(_, key)| key)
+        at_its_place.or_else(|| keys.iter().find(|(known, _)| *known == check)).map(|(_, key)| key.clone())
     }
 
     /// How many keys an environment has.
     #[must_use]
     pub fn count(&self, environment: &str) -> u32 {
-        let count = self.by_environment.get(environment).map_or(0, Vec::len);
-        u32::try_from(count).unwrap_or(u32::MAX)
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(environment).map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX))
     }
 }
 
