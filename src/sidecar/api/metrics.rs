@@ -249,9 +249,12 @@ fn relays(page: &mut Exposition, relays: &[RelayReading]) {
     let families: [(&'static str, Kind, &'static str, Of); 3] = [
         ("forebay_upstream_kept_bytes_total", Kind::Counter, "Bytes of posts that were kept.", |of| of.kept_bytes),
         ("forebay_upstream_used_bytes", Kind::Gauge, "What an upstream's posts take of the disk.", |of| of.used_bytes),
-        ("forebay_upstream_limit_bytes", Kind::Gauge, "The most that they may take; beyond it posts are missed.", |of| {
-            of.limit_bytes
-        }),
+        (
+            "forebay_upstream_limit_bytes",
+            Kind::Gauge,
+            "The most that they may take; beyond it posts are missed.",
+            |of| of.limit_bytes,
+        ),
     ];
     for (name, kind, help, of) in families {
         let mut family = page.family(name, kind, help);

@@ -122,7 +122,10 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         ..IngestLimits::default()
     };
     let ingest = Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), environments, limits));
-    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &upstreams, &delivery, &ingest, readiness.clone()));
+    let api = Api::new(
+        Arc::clone(&ground.clock),
+        sources(&ground, &queues, &upstreams, &delivery, &ingest, readiness.clone()),
+    );
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();

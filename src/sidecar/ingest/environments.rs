@@ -75,7 +75,12 @@ impl Environments {
     pub fn new<K: AsRef<[u8]>>(
         environments: impl IntoIterator<Item = (String, Vec<K>)>,
     ) -> Result<Self, EnvironmentsError> {
-        let mut built = Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new(), relayed: AtomicBool::new(false) };
+        let mut built = Self {
+            all: Vec::new(),
+            by_key_hash: HashMap::new(),
+            hasher: RandomState::new(),
+            relayed: AtomicBool::new(false),
+        };
         for (id, keys) in environments {
             built.add(&id, &keys)?;
         }

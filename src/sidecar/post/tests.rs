@@ -1,8 +1,8 @@
 //! Posts go out as they came, and what is kept of them holds no key.
 
+use hyper::header::{CONTENT_TYPE, ORIGIN, USER_AGENT};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use hyper::header::{CONTENT_TYPE, ORIGIN, USER_AGENT};
 use serde_json::Value;
 
 use super::*;
@@ -137,7 +137,8 @@ fn a_proxys_name_for_the_mode_is_kept_as_it_is() {
 
 #[test]
 fn a_token_is_found_in_envelopes_and_in_nothing_else() {
-    for body in ["", "[]", "{}", r#"{"token":7}"#, r#"{"token":null}"#, r#"{"token":"a"#, r#"{"token":"a","token":"b"}"#]
+    for body in
+        ["", "[]", "{}", r#"{"token":7}"#, r#"{"token":null}"#, r#"{"token":"a"#, r#"{"token":"a","token":"b"}"#]
     {
         assert_eq!(token(body.as_bytes()), None, "{body}");
     }

@@ -78,9 +78,7 @@ async fn take(
     let keeping = original.relay.keep(&original.stream, original.post, held, false);
     match keeping.await {
         Ok(Ok(())) => Ok(Some(owner)),
-        Ok(Err(AppendError::TooLarge { limit, .. })) => {
-            Err(Refused::Body(BodyError::TooLarge { limit: limit as u64 }))
-        }
+        Ok(Err(AppendError::TooLarge { limit, .. })) => Err(Refused::Body(BodyError::TooLarge { limit: limit as u64 })),
         Ok(Err(error)) => Err(Refused::Store(StoreError::Append(error))),
         Err(_) => Err(Refused::Store(StoreError::Closed)),
     }
