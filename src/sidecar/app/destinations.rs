@@ -12,6 +12,9 @@ use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
 
+/// A destination's name and its sources.
+pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>);
+
 /// The sources that a destination takes from, and its name as its queues have it, to be shared.
 ///
 /// Makes queues that are not there yet, which may wait for the disk.
@@ -19,7 +22,7 @@ pub(super) fn sources(
     queues: &Queues,
     destination: &Destination,
     labels: impl Fn(&str) -> Option<Arc<Environment>>,
-) -> Result<(Arc<str>, Vec<Arc<dyn Source>>), QueueError> {
+) -> Result<Named, QueueError> {
     let mut name: Option<Arc<str>> = None;
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(destination.environments.len());
     for environment in &destination.environments {
