@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod concurrency;
+pub mod filter;
 pub mod outcome;
 pub mod pace;
 pub mod parking;

@@ -227,6 +227,8 @@ impl Worker {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
+            // Nothing of it is for this destination: there is no request to make, and no word of the destination's to heed.
+            Ok(Some((claimed, _))) if claimed.job.is_empty() => claimed.ticket.settle(&[], Settled::Delivered),
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
             Ok(Some((claimed, grant))) if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start => {
                 let epoch = self.pace.epoch();
