@@ -8,6 +8,7 @@ use forebay::{Queue, QueueError, Queues, Start as QueueStart};
 
 use crate::config::{Destination, Start};
 use crate::delivery::Settings;
+use crate::delivery::filter::Filters;
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
@@ -23,13 +24,18 @@ pub(super) fn sources(
     destination: &Destination,
     labels: impl Fn(&str) -> Option<Arc<Environment>>,
 ) -> Result<Named, QueueError> {
+    let filters = (!destination.filter.is_empty()).then(|| Filters::of(&destination.filter));
     let mut name: Option<Arc<str>> = None;
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(destination.environments.len());
     for environment in &destination.environments {
         let queue: Queue = queues.queue(&destination.id, environment, start(destination.start))?;
         name.get_or_insert_with(|| queue.destination_name());
         let Some(label) = labels(environment) else { continue };
-        sources.push(Arc::new(Queued::new(queue, queues.log().log_id(), label)));
+        let queued = Queued::new(queue, queues.log().log_id(), label);
+        sources.push(Arc::new(match &filters {
+            Some(filters) => queued.with_filters(filters.clone()),
+            None => queued,
+        }));
     }
     Ok((name.unwrap_or_else(|| destination.id.as_str().into()), sources))
 }
@@ -50,5 +56,6 @@ pub(super) fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
+        ..Settings::default()
     }
 }

@@ -21,6 +21,7 @@ use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
 use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
@@ -96,7 +97,7 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         .await
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     say_what_was_found(&queues);
-    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock)));
+    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), Arc::new(NoParking)));
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
     let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), wrap);

@@ -11,6 +11,7 @@ use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 use super::*;
 use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
 use crate::ingest::{Environments, Limits};
 use crate::sinks::sample;
 
@@ -33,7 +34,8 @@ async fn house() -> House {
         QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
     )
     .unwrap();
-    let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock)));
+    let delivery =
+        Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking)));
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let factory = SinkFactory::new(Arc::new(disk.clone()), clock, |sink| sink);
