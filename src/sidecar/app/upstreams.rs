@@ -4,8 +4,8 @@
 //! the log's budget is the upstream's `max_bytes`, so that posts never take room from impressions. See
 //! docs/decisions/0060-posts-in-a-log-of-their-own.md.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use forebay::{
     CloseQueuesError, LogOptions, OpenQueuesError, Queue, QueueError, QueueOptions, Queues, Start, StoreChoice,
 };
 
-use crate::config::{Destination, Environment as KeyedEnvironment, IngestConfig, UpstreamConfig};
+use crate::config::{Destination, IngestConfig, UpstreamConfig};
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::Source;
-use crate::ingest::Relay;
+use crate::ingest::{Environments, Relay, Wanted as WantedEnvironment};
 use crate::post;
 use crate::sinks::upstream::{Gates, InOrder, SdkKeys};
 
@@ -47,19 +47,33 @@ pub(super) struct Opened {
     queues: Queues,
     relay: Arc<Relay>,
     gates: Arc<Gates>,
+    /// Those whose posts it keeps.
+    environments: Mutex<Vec<String>>,
 }
 
 impl Upstreams {
-    pub(super) fn new(
-        data_dir: &std::path::Path,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        ingest: &IngestConfig,
-        environments: &[KeyedEnvironment],
-    ) -> Self {
-        let keys = Arc::new(SdkKeys::of(environments));
+    pub(super) fn new(data_dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, ingest: &IngestConfig) -> Self {
         let directory = data_dir.join(DIRECTORY);
-        Self { directory, disk, clock, ingest: ingest.clone(), keys, open: Mutex::default() }
+        Self { directory, disk, clock, ingest: ingest.clone(), keys: Arc::default(), open: Mutex::default() }
+    }
+
+    /// From now on posts are sent with these keys. Call it before any of them is let in: the queues of new ones are made
+    /// here, so that their posts wait for the sources that [`Opened::sources`] makes of them.
+    ///
+    /// # Errors
+    /// When a queue can't be made.
+    pub(super) fn set_keys(&self, environments: &[WantedEnvironment<String>]) -> Result<(), QueueError> {
+        self.keys.replace(environments.iter().map(|(id, keys)| (id.as_str(), &keys[..])));
+        let open: Vec<_> = self.lock().iter().map(|(id, opened)| (id.clone(), Arc::clone(opened))).collect();
+        for (id, opened) in open {
+            let environments = opened.environments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for environment in environments {
+                for place in self.keys.places(&environment) {
+                    opened.queue(&id, &post::stream(&environment, place))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The SDK keys that posts are sent with.
@@ -77,7 +91,8 @@ impl Upstreams {
         let (disk, clock) = (Arc::clone(&self.disk), Arc::clone(&self.clock));
         let queues = Queues::open(disk, clock, &self.directory.join(id), self.log_options(config), options)?;
         let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
-        let opened = Arc::new(Opened { queues, relay: Arc::new(relay), gates: Arc::new(Gates::new(id.into())) });
+        let (relay, gates) = (Arc::new(relay), Arc::new(Gates::new(id.into())));
+        let opened = Arc::new(Opened { queues, relay, gates, environments: Mutex::default() });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -98,6 +113,11 @@ impl Upstreams {
         }
     }
 
+    /// The log of an upstream, if it is open.
+    pub(super) fn opened(&self, id: &str) -> Option<Arc<Opened>> {
+        self.lock().get(id).cloned()
+    }
+
     /// Calls `each` with every queue of every upstream.
     pub(super) fn each_queue(&self, each: &mut dyn FnMut(&Queue)) {
         let open: Vec<Arc<Opened>> = self.lock().values().cloned().collect();
@@ -116,9 +136,20 @@ impl Upstreams {
 }
 
 impl Opened {
-    /// Where its posts are kept.
-    pub(super) fn relay(&self) -> Arc<Relay> {
-        Arc::clone(&self.relay)
+    /// Keeps the posts of these environments from now on, and those of no others.
+    pub(super) fn keep(&self, environments: &Environments, of: &[String]) {
+        for (place, environment) in environments.all().iter().enumerate() {
+            if of.iter().any(|id| id == environment.id()) {
+                environments.set_relay(place, Some(Arc::clone(&self.relay)));
+            } else if environment.relay().is_some_and(|relay| Arc::ptr_eq(&relay, &self.relay)) {
+                environments.set_relay(place, None);
+            }
+        }
+    }
+
+    fn queue(&self, id: &str, stream: &str) -> Result<Queue, QueueError> {
+        // From its first post, whatever a new destination's `start` says: the two begin together.
+        self.queues.queue(id, stream, Start::Earliest)
     }
 
     /// The gates of its keys.
@@ -134,18 +165,17 @@ impl Opened {
         keys: &SdkKeys,
         labels: impl Fn(&str) -> Option<Arc<Environment>>,
     ) -> Result<Vec<Arc<dyn Source>>, QueueError> {
+        *self.environments.lock().unwrap_or_else(PoisonError::into_inner) = destination.environments.clone();
         let log = self.queues.log().log_id();
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         for environment in &destination.environments {
-            let known = (0..keys.count(environment)).map(|place| post::stream(environment, place));
+            let known = keys.places(environment).into_iter().map(|place| post::stream(environment, place));
             let of_old = self.queues.all().into_iter().map(|queue| queue.stream().to_owned());
-            let streams: std::collections::BTreeSet<String> = known.chain(of_old).collect();
+            let streams: BTreeSet<String> = known.chain(of_old).collect();
             for stream in streams {
                 let Some((owner, place)) = post::stream_owner(&stream) else { continue };
                 let Some(label) = labels(environment).filter(|_| owner == environment) else { continue };
-                // From its first post, whatever a new destination's `start` says: the two begin together.
-                let queue = self.queues.queue(&destination.id, &stream, Start::Earliest)?;
-                let queued = Arc::new(Queued::new(queue, log, label));
+                let queued = Arc::new(Queued::new(self.queue(&destination.id, &stream)?, log, label));
                 sources.push(Arc::new(InOrder::new(queued, &self.gates, environment, place)));
             }
         }

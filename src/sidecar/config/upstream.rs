@@ -9,7 +9,7 @@ pub const SPLIT_EVENTS: &str = "https://events.split.io/api";
 pub const SPLIT_TELEMETRY: &str = "https://telemetry.split.io/api/v1";
 
 /// SDKs' posts as they came, to Split's own endpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamConfig {
     /// The base for impressions and events: `testImpressions/bulk` and the like are below it.
     pub events: Endpoint,

@@ -144,6 +144,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether nothing of it is to be sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.except.len() as u64 == self.origin.records()
+    }
+
     /// What is to be sent, in order: the parts without the records that are excepted. None of them is empty.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let starts = self.parts.iter().scan(self.origin.offsets.start, |next, part| {

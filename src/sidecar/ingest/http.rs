@@ -48,7 +48,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Ended {
-    if !ingest.environments.relayed() {
+    if !ingest.environments().relayed() {
         warn!(
             "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and \
              dropped: a destination of type upstream relays them"

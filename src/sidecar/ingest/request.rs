@@ -24,7 +24,7 @@ use super::relay::Relay;
 use super::routes::{self, Route};
 use super::stats::Refusal;
 use super::store::{Original, Queued, StoreError};
-use super::{Ingest, sender};
+use super::{Ingest, STRANGERS, account, sender};
 use crate::impression::{self, Form, Unreadable};
 use crate::post::{self, Arrival, Kind};
 
@@ -77,7 +77,7 @@ enum Refused {
 async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
     let mut relaying = None;
     let mut owner = sender::key(&head, form).and_then(|key| {
-        let owner = ingest.environments.owner_of(&key)?;
+        let owner = ingest.environments().owner_of(&key)?;
         relaying = Relaying::of(ingest, owner, &key, kind(form));
         Some(owner)
     });
@@ -122,7 +122,7 @@ async fn take(
         // The body's own token counts before any header.
         if let Some(token) = impression::beacon_token(&body.bytes).map_err(StoreError::from)? {
             let key = token.secret().as_bytes();
-            *owner = ingest.environments.owner_of(key);
+            *owner = ingest.environments().owner_of(key);
             relaying = owner.and_then(|owner| Relaying::of(ingest, owner, key, kind(form)));
         }
     }
@@ -145,7 +145,7 @@ async fn receive(
     let limits = &ingest.limits;
     let bounds = Bounds {
         memory: &ingest.memory,
-        environment: owner.map_or(ingest.strangers(), |owner| owner.environment),
+        environment: owner.map_or(STRANGERS, |owner| account(owner.environment)),
         bytes_max: limits.body_bytes_max.min(bytes_max),
         charge,
         memory_wait_max: limits.memory_wait_max,
@@ -161,7 +161,7 @@ async fn queue(job: Job, body: Body) -> Result<Queued, Refused> {
         return Ok(job.run(body)?);
     }
     let ingest = &job.ingest;
-    let thread = ingest.parsers.reserve(job.owner.environment, 1, ingest.limits.body_time_max).await?;
+    let thread = ingest.parsers.reserve(account(job.owner.environment), 1, ingest.limits.body_time_max).await?;
     let work = move || {
         let queued = job.run(body);
         drop(thread);
@@ -184,7 +184,9 @@ impl Job {
         let Self { ingest, head, form, owner, received_ms, relaying } = self;
         let meta = sender::meta(&head.headers, received_ms, owner.key);
         let original = |body: &_| Some(relaying?.original(&head.headers, body, received_ms));
-        ingest.store.queue(owner.environment, body.bytes, form, &meta, body.held, original)
+        let environments = ingest.environments();
+        let to = (owner.environment, &*environments.all()[owner.environment]);
+        ingest.store.queue(to, body.bytes, form, &meta, body.held, original)
     }
 }
 
@@ -200,7 +202,8 @@ struct Relaying {
 impl Relaying {
     /// `None` where nobody wants the posts of the key's environment, or this one.
     fn of(ingest: &Ingest, owner: KeyOwner, key: &[u8], kind: Option<Kind>) -> Option<Self> {
-        let environment = &ingest.environments.all()[owner.environment];
+        let environments = ingest.environments();
+        let environment = &environments.all()[owner.environment];
         let (relay, kind) = (environment.relay()?, kind?);
         Some(Self { relay, kind, environment: environment.id().into(), key: key.into(), place: owner.key })
     }
@@ -243,7 +246,8 @@ fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>, sdk: Option
                 ingest.stats.unreadable_of_key(owner);
             }
             if let Some(held_back) = ingest.complaints.due(Cause::Body, owner, 1, now) {
-                let environment = owner.map_or("unknown", |owner| ingest.environments.all()[owner.environment].id());
+                let environments = ingest.environments();
+                let environment = owner.map_or("unknown", |owner| environments.all()[owner.environment].id());
                 let sdk_key = owner.map(|owner| owner.key);
                 warn!(environment, sdk_key, error = %refused, held_back, "a body was refused; its sender may lose it");
             }
@@ -256,7 +260,8 @@ fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>, sdk: Option
 fn note_rejects(ingest: &Ingest, owner: KeyOwner, elements: u64, reason: Option<&str>) {
     let due = ingest.complaints.due(Cause::Elements, Some(owner), elements, ingest.clock.monotonic());
     if let Some(held_back) = due {
-        let environment = &ingest.environments.all()[owner.environment];
+        let environments = ingest.environments();
+        let environment = &environments.all()[owner.environment];
         warn!(
             environment = environment.id(),
             sdk_key = owner.key,

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 const KEY_BYTES_MIN: usize = 8;
 
 /// Tells keys apart without holding one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Check(pub(super) u32);
 
 impl Check {

@@ -21,9 +21,9 @@ use crate::post::{self, Kind};
 /// Answers it.
 pub(super) async fn answer(ingest: &Arc<Ingest>, head: Parts, kind: Kind, mut body: Incoming) -> Answer {
     let shown = sender::bearer_key(&head.headers);
-    let owner = shown.and_then(|key| ingest.environments.owner_of(key));
+    let owner = shown.and_then(|key| ingest.environments().owner_of(key));
     let relaying = shown.zip(owner).and_then(|(key, owner)| Relaying::of(ingest, owner, key, Some(kind)));
-    let may_be_kept = relaying.is_some() || (kind.is_beacon() && ingest.environments.relayed());
+    let may_be_kept = relaying.is_some() || (kind.is_beacon() && ingest.environments().relayed());
     if !may_be_kept {
         ingest.stats.ignored();
         return after_body(body, answer::ignored()).await;
@@ -66,7 +66,7 @@ async fn take(
     let sender = match token {
         None => sender,
         Some(token) => {
-            *owner = ingest.environments.owner_of(token.as_bytes());
+            *owner = ingest.environments().owner_of(token.as_bytes());
             owner.and_then(|owner| Some((owner, Relaying::of(ingest, owner, token.as_bytes(), Some(kind))?)))
         }
     };

@@ -1,33 +1,34 @@
 //! The SDK keys by environment and place, to be put back into posts. Shows none.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{PoisonError, RwLock};
 
-use crate::config::{Environment, Secret};
+use crate::config::Secret;
 use crate::post::Check;
 
 /// The configured keys.
 #[derive(Debug, Default)]
-pub struct SdkKeys(RwLock<ByEnvironment>);
+pub struct SdkKeys(RwLock<HashMap<String, Vec<Placed>>>);
 
-type ByEnvironment = HashMap<String, Vec<(Check, Secret<String>)>>;
+/// A key, and the place under which posts that showed it are kept.
+#[derive(Debug, Clone)]
+struct Placed {
+    place: u32,
+    check: Check,
+    key: Secret<String>,
+}
 
 impl SdkKeys {
-    /// The keys of these environments.
-    #[must_use]
-    pub fn of<'a>(environments: impl IntoIterator<Item = &'a Environment>) -> Self {
-        let keys = Self::default();
-        keys.replace(environments);
-        keys
-    }
-
-    /// From now on the keys of these environments, and no others.
-    pub fn replace<'a>(&self, environments: impl IntoIterator<Item = &'a Environment>) {
-        let keys = |environment: &Environment| {
-            let checked = |key: &Secret<String>| (Check::of(key.reveal().as_bytes()), key.clone());
-            (environment.id.clone(), environment.sdk_keys.iter().map(checked).collect())
+    /// From now on these keys, by environment and with their places, and no others.
+    pub fn replace<'a>(&self, environments: impl IntoIterator<Item = (&'a str, &'a [(u32, String)])>) {
+        let placed = |(place, key): &(u32, String)| Placed {
+            place: *place,
+            check: Check::of(key.as_bytes()),
+            key: Secret::new(key.clone()),
         };
-        let keys = environments.into_iter().map(keys).collect();
+        let keys = environments.into_iter().map(|(id, keys)| (id.to_owned(), keys.iter().map(placed).collect()));
+        let keys = keys.collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
@@ -36,15 +37,23 @@ impl SdkKeys {
     pub fn find(&self, environment: &str, place: u32, check: Check) -> Option<Secret<String>> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let keys = all.get(environment)?;
-        let at_its_place = keys.get(place as usize).filter(|(known, _)| *known == check);
-        at_its_place.or_else(|| keys.iter().find(|(known, _)| *known == check)).map(|(_, key)| key.clone())
+        let same = || keys.iter().filter(|known| known.check == check);
+        same().find(|known| known.place == place).or_else(|| same().next()).map(|known| known.key.clone())
     }
 
-    /// How many keys an environment has.
+    /// The places of an environment's keys.
     #[must_use]
-    pub fn count(&self, environment: &str) -> u32 {
+    pub fn places(&self, environment: &str) -> Vec<u32> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(environment).map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX))
+        all.get(environment).map(|keys| keys.iter().map(|known| known.place).collect()).unwrap_or_default()
+    }
+
+    /// Tells whether an environment's keys have changed.
+    pub fn hash_of(&self, environment: &str, state: &mut impl Hasher) {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for Placed { place, check, .. } in all.get(environment).into_iter().flatten() {
+            (place, check).hash(state);
+        }
     }
 }
 
@@ -54,22 +63,22 @@ mod tests {
 
     #[test]
     fn a_key_is_found_where_it_stood_or_where_it_stands_now_and_no_other_is_taken_for_it() {
-        let environment = |keys: &[&str]| Environment {
-            id: "prod".to_owned(),
-            name: "prod".to_owned(),
-            sdk_keys: keys.iter().map(|key| Secret::new((*key).to_owned())).collect(),
+        let keyed = |list: &[(u32, &str)]| {
+            let list: Vec<_> = list.iter().map(|(place, key)| (*place, (*key).to_owned())).collect();
+            let keys = SdkKeys::default();
+            keys.replace([("prod", &list[..])]);
+            keys
         };
-        let find = |keys: &[&str], place, key: &str| {
-            let keys = SdkKeys::of([&environment(keys)]);
-            keys.find("prod", place, Check::of(key.as_bytes())).map(|key| key.reveal().clone())
+        let find = |list: &[(u32, &str)], place, key: &str| {
+            keyed(list).find("prod", place, Check::of(key.as_bytes())).map(|key| key.reveal().clone())
         };
-        assert_eq!(find(&["key-a", "key-b"], 1, "key-b").as_deref(), Some("key-b"));
-        assert_eq!(find(&["key-b"], 1, "key-b").as_deref(), Some("key-b"), "the one before it is gone");
-        assert_eq!(find(&["key-new", "key-b", "key-a"], 0, "key-a").as_deref(), Some("key-a"), "moved");
-        assert_eq!(find(&["key-new"], 0, "key-a"), None, "replaced");
-        let keys = SdkKeys::of([&environment(&["key-a"])]);
+        assert_eq!(find(&[(0, "key-a"), (1, "key-b")], 1, "key-b").as_deref(), Some("key-b"));
+        assert_eq!(find(&[(1, "key-b")], 1, "key-b").as_deref(), Some("key-b"), "the one before it is gone");
+        assert_eq!(find(&[(0, "key-new"), (2, "key-a")], 0, "key-a").as_deref(), Some("key-a"), "moved");
+        assert_eq!(find(&[(0, "key-new")], 0, "key-a"), None, "replaced");
+        let keys = keyed(&[(0, "key-a"), (3, "key-b")]);
         assert!(keys.find("staging", 0, Check::of(b"key-a")).is_none());
-        assert_eq!((keys.count("prod"), keys.count("staging")), (1, 0));
+        assert_eq!((keys.places("prod"), keys.places("staging")), (vec![0, 3], vec![]));
         assert!(!format!("{keys:?}").contains("key-a"));
     }
 }

@@ -1,0 +1,67 @@
+//! From a destination's settings to the sink that obeys them. The one place that knows every type of destination.
+
+use std::sync::Arc;
+
+use forebay::clock::Clock;
+use forebay::disk::Disk;
+
+use super::WrapSink;
+use crate::config::{Destination, SinkConfig, UpstreamConfig};
+use crate::delivery::sink::Sink;
+use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::amplitude::Amplitude;
+use crate::sinks::file::FileSink;
+use crate::sinks::http::Tls;
+use crate::sinks::segment::Segment;
+use crate::sinks::upstream::{Gates, SdkKeys, Upstream};
+use crate::sinks::webhook::Webhook;
+
+/// Makes sinks. They share what the machine trusts.
+pub(super) struct SinkFactory {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    tls: Arc<Tls>,
+    wrap: WrapSink,
+}
+
+impl SinkFactory {
+    pub(super) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, wrap: WrapSink) -> Self {
+        Self { disk, clock, tls: Arc::new(Tls::default()), wrap }
+    }
+
+    /// The sink of a destination. Does not connect and opens nothing yet. `policy` says who chose its address.
+    pub(super) fn sink(&self, destination: &Destination, policy: AddressPolicy) -> Arc<dyn Sink> {
+        let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
+        let connections_max = destination.concurrency;
+        let sink: Arc<dyn Sink> = match &destination.sink {
+            SinkConfig::Webhook(webhook) => Arc::new(Webhook::new(webhook, policy, connections_max, tls, clock)),
+            SinkConfig::File(file) => {
+                Arc::new(FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock))
+            }
+            SinkConfig::Amplitude(amplitude) => {
+                Arc::new(Amplitude::new(amplitude, connections_max, tls, clock).under(policy))
+            }
+            SinkConfig::Segment(segment) => Arc::new(Segment::new(segment, connections_max, tls, clock).under(policy)),
+            // For whoever has no log of posts: it refuses whatever is no post of a known key.
+            SinkConfig::Upstream(upstream) => {
+                let gates = Arc::new(Gates::new(destination.id.as_str().into()));
+                return self.upstream(upstream, destination, policy, Arc::default(), gates);
+            }
+        };
+        (self.wrap)(sink)
+    }
+
+    /// The sink of an upstream, with the gates of its sources.
+    pub(super) fn upstream(
+        &self,
+        config: &UpstreamConfig,
+        destination: &Destination,
+        policy: AddressPolicy,
+        keys: Arc<SdkKeys>,
+        gates: Arc<Gates>,
+    ) -> Arc<dyn Sink> {
+        let clock = Arc::clone(&self.clock);
+        let sink = Upstream::new(config, policy, destination.concurrency, keys, gates, &self.tls, clock);
+        (self.wrap)(Arc::new(sink))
+    }
+}
