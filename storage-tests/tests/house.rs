@@ -50,7 +50,10 @@ const SIDECAR: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["api", "app", "config", "console", "impression", "proto", "shutdown", "telemetry"]),
-    ("cli", &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "proto", "shutdown"]),
+    (
+        "cli",
+        &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "post", "proto", "shutdown"],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

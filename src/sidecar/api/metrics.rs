@@ -345,7 +345,11 @@ mod tests {
         };
         let ingest = IngestReading {
             environments: vec![environment],
-            relays: vec![RelayReading { destination: "split".into(), ..RelayReading::default() }],
+            relays: vec![RelayReading {
+                destination: "split".into(),
+                posts: [("kept", 3), ("missed", 2), ("refused", 1)],
+                ..RelayReading::default()
+            }],
             refused: vec![(None, "unknown_key", 3), (Some("prod".to_owned()), "busy", 1)],
             ..IngestReading::default()
         };

