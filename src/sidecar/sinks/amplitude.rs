@@ -16,6 +16,7 @@ use forebay::clock::Clock;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use super::size_cap::SizeCap;
 use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
@@ -57,6 +58,12 @@ impl Amplitude {
             api_key: config.api_key.clone(),
             clock,
         }
+    }
+
+    /// The same, with an address that somebody else chose.
+    #[must_use]
+    pub fn under(self, policy: AddressPolicy) -> Self {
+        Self { http: self.http.behind(AddressGuard::new(policy, &[])), ..self }
     }
 
     /// What follows the events.

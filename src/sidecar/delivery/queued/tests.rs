@@ -13,6 +13,7 @@ use super::*;
 use crate::config::FilterSpec;
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::Outcome;
+use crate::delivery::parking::NoParking;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Sink};
 use crate::delivery::{Delivery, Settings};
 use crate::sinks::sample::{job, job_of};
@@ -57,7 +58,7 @@ fn what_is_filtered_settles_with_its_batch_and_is_counted_apart() {
     drop(ticket);
     let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
     assert_eq!(&*job.except, &[2], "the same again");
-    ticket.settle();
+    ticket.settle(&[], Settled::Delivered);
     let balance = queue.balance();
     assert_eq!((balance.delivered.records, balance.filtered.records, balance.pending.records), (3, 1, 0));
     assert!(balance.closes());
@@ -120,7 +121,11 @@ async fn a_batch_of_which_nothing_is_left_settles_without_a_request_or_a_plan() 
     let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
     let source = Arc::new(source.with_filters(Filters::of(&filter(&["a"]))));
     append(&queues, NONE_WANTED);
-    let delivery = Delivery::new(Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(1_700_000_000_000)));
+    let delivery = Delivery::new(
+        Budget::new(BudgetLimits::default()),
+        Arc::new(ManualClock::at(1_700_000_000_000)),
+        Arc::new(NoParking),
+    );
     let sink = Arc::new(Counting::default());
     delivery.start("d", Arc::clone(&sink) as _, vec![source], Settings::default()).unwrap();
     let settled = async |records| {
@@ -135,4 +140,55 @@ async fn a_batch_of_which_nothing_is_left_settles_without_a_request_or_a_plan() 
     timeout(Duration::from_secs(60), settled(7)).await.unwrap();
     assert_eq!((queue.balance().filtered.records, &sink.sent.lock().unwrap()[..]), (4, &[3][..]));
     assert!(queue.balance().closes());
+}
+
+#[test]
+fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    append(&queues, BULK);
+    append(&queues, NONE_WANTED);
+    let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
+    assert_eq!(job.origin.offsets, 0..7);
+    let stored = ticket.letters(&[1, 3, 4, 6]).unwrap();
+    let found: Vec<_> = stored.iter().map(|stored| (stored.offset, stored.origin.offset, stored.index)).collect();
+    assert_eq!(found, [(1, 1, 1), (3, 3, 3), (4, 4, 0), (6, 6, 2)]);
+    assert_eq!((&stored[1].payload, &stored[2].payload), (&job.parts[0].payload, &job.parts[1].payload));
+    let (told, heard) = std::sync::mpsc::channel();
+    ticket.plan(Box::new({
+        let told = told.clone();
+        move |result| told.send(result.is_ok()).unwrap()
+    }));
+    ticket.split(3, Box::new(move |result| told.send(result.is_ok()).unwrap()));
+    assert!(heard.recv().unwrap() && heard.recv().unwrap());
+    let halves: Vec<_> = (0..2).map(|_| source.next(LIMITS).unwrap().unwrap()).collect();
+    assert_eq!(halves.iter().map(|half| half.job.origin.offsets.clone()).collect::<Vec<_>>(), [0..3, 3..7]);
+    assert_eq!(halves[1].ticket.letters(&[5]).unwrap()[0].index, 1);
+    for half in halves {
+        let first = half.job.origin.offsets.start;
+        half.ticket.settle(&[(first..first + 1, Settled::DeadLettered)], Settled::Delivered);
+    }
+    assert_eq!((queue.balance().dead_lettered.records, queue.balance().delivered.records), (2, 5));
+    assert!(queue.balance().closes());
+}
+
+#[test]
+fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = source.with_filters(Filters::of(&filter(&["a"])));
+    append(&queues, BULK);
+    append(&queues, NONE_WANTED);
+    assert_eq!(source.waiting().unwrap().records, 7);
+    let Claimed { job, ticket } = source.next_large(LIMITS, Some(3_600_000)).unwrap().unwrap();
+    assert_eq!((job.origin.offsets.clone(), &*job.except), (0..7, &[2, 4, 5, 6][..]));
+    assert_eq!(job.received_ms, 1_700_000_000_000);
+    for _ in 0..2 {
+        let takes: Vec<_> = job.records.parts().map(|part| part.unwrap().take).collect();
+        assert_eq!(takes, [4, 3], "as often as it is asked for");
+    }
+    ticket.settle(&[], Settled::Delivered);
+    assert_eq!((queue.balance().filtered.records, queue.balance().delivered.records), (4, 3));
 }
