@@ -99,5 +99,5 @@ impl AsRef<[u8]> for Payload {
 fn part(slice: Slice) -> Part {
     let within = |offset: u64| usize::try_from(offset - slice.frame.first).expect("a frame's records fit in memory");
     let (skip, end) = (within(slice.offsets.start), within(slice.offsets.end));
-    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip }
+    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip, first: slice.offsets.start }
 }
