@@ -9,6 +9,7 @@ mod check;
 mod endpoint;
 mod events;
 mod files;
+mod filter;
 mod finding;
 mod limits;
 mod listen;
@@ -35,6 +36,7 @@ pub use events::{
     AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, EVENT_NAME, Region, SegmentConfig, SegmentIdentity,
 };
 pub use files::{FileContent, Ground};
+pub use filter::{FilterSpec, Pattern, PatternError};
 pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
@@ -234,6 +236,8 @@ pub struct Destination {
     pub batch_bytes_max: u64,
     /// Where it starts when it was never seen before.
     pub start: Start,
+    /// What of its environments' impressions it gets.
+    pub filter: FilterSpec,
     /// What it is.
     pub sink: SinkConfig,
 }
@@ -251,6 +255,7 @@ impl Destination {
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,
             start: Start::default(),
+            filter: FilterSpec::default(),
             sink,
         }
     }

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod concurrency;
+pub mod filter;
 pub mod outcome;
 pub mod pace;
 pub mod parking;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use budget::Budget;
 use pace::Pace;
+use parking::Parking;
 use sharing::Sharing;
 use sink::Sink;
 use source::{Limits, Source};
@@ -41,6 +43,8 @@ use worker::{Post, Turn, Worker};
 struct Common {
     budget: Budget,
     sharing: Sharing,
+    #[expect(dead_code, reason = "nothing sets records apart yet")]
+    parking: Arc<dyn Parking>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
     /// The moment from which every pace counts.
@@ -56,6 +60,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The size of a batch.
     pub limits: Limits,
+    /// A batch that is not full is sent when its oldest record has waited so long; at once, if zero.
+    pub batch_wait_max: Duration,
 }
 
 impl Default for Settings {
@@ -65,6 +71,7 @@ impl Default for Settings {
             concurrency_max: 4,
             timeout: Duration::from_secs(30),
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
+            batch_wait_max: Duration::ZERO,
         }
     }
 }
@@ -81,15 +88,16 @@ pub struct Delivery {
 pub struct AlreadyRunning(pub String);
 
 impl Delivery {
-    /// Delivery without destinations, on the current tokio runtime.
+    /// Delivery without destinations, on the current tokio runtime. What can't be delivered yet or ever is kept by
+    /// `parking`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn new(budget: Budget, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>) -> Self {
         let (runtime, began) = (Handle::current(), Instant::now());
         Self {
-            common: Arc::new(Common { budget, sharing: Sharing::default(), clock, runtime, began }),
+            common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began }),
             posts: Mutex::new(BTreeMap::new()),
         }
     }

@@ -19,6 +19,8 @@ use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Destination, Listen, SinkConfig, Start};
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::filter::Filters;
+use crate::delivery::parking::NoParking;
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::{Environment as SinkEnvironment, Sink};
 use crate::delivery::source::{Limits as BatchLimits, Source};
@@ -199,7 +201,7 @@ fn start_delivery(
         bytes_max: config.delivery.batch_memory_bytes,
         ..BudgetLimits::default()
     };
-    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock)));
+    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock), Arc::new(NoParking)));
     let names: BTreeMap<&str, Arc<SinkEnvironment>> = config
         .environments
         .iter()
@@ -209,6 +211,7 @@ fn start_delivery(
     let mut drained = Vec::with_capacity(destinations.len());
     for destination in destinations {
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+        let filters = (!destination.filter.is_empty()).then(|| Filters::of(&destination.filter));
         let of_others = drained.len();
         for environment in &destination.environments {
             let start = match destination.start {
@@ -220,7 +223,11 @@ fn start_delivery(
                 .map_err(|source| StartError::Queue { destination: destination.id.clone(), source })?;
             drained.push(queue.clone());
             let Some(label) = names.get(environment.as_str()) else { continue };
-            sources.push(Arc::new(Queued::new(queue, queues.log().log_id(), Arc::clone(label))));
+            let queued = Queued::new(queue, queues.log().log_id(), Arc::clone(label));
+            sources.push(Arc::new(match &filters {
+                Some(filters) => queued.with_filters(filters.clone()),
+                None => queued,
+            }));
         }
         let sink = wrap(sink(ground, &destination, &tls));
         let id = drained.get(of_others).map_or_else(|| destination.id.as_str().into(), Queue::destination_name);
@@ -255,6 +262,7 @@ fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
+        ..Settings::default()
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use forebay::{LogId, StreamId};
 use tokio::time::Instant;
 
+use super::budget::Turns;
 use super::outcome::{Outcome, RejectedRecord};
 use super::source::BoxError;
 
@@ -48,6 +49,15 @@ pub trait Sink: Send + Sync {
 
 /// A sink whose batches are too large to be held in memory: it reads the records as it sends them.
 pub trait LargeSink: Send + Sync {
+    /// Memory that a [`put`](Self::put) of a job of so many stored bytes takes at most, all buffers included. The loop
+    /// charges it to the shared budget for as long as that runs.
+    fn memory_bytes(&self, job_bytes: u64) -> u64;
+
+    /// No batch holds records that were received in different spans of so many milliseconds, counted from 1970.
+    fn partition_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Brings the records to the destination, as the batch named by the job. The same job gives the same bytes,
     /// always. Answers by `deadline` after the last progress, or soon after if stopping half way would do harm.
     fn put<'a>(&'a self, job: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome>;
@@ -106,6 +116,8 @@ pub struct LargeJob {
     pub bytes: u64,
     /// Its records.
     pub records: Arc<dyn Reread>,
+    /// One is taken for each part that is read or encoded, and given back before the part is sent.
+    pub turns: Turns,
 }
 
 /// The records of a large batch: read anew for each attempt, a part at a time.
@@ -132,6 +144,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether nothing of it is to be sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.except.len() as u64 == self.origin.records()
+    }
+
     /// What is to be sent, in order: the parts without the records that are excepted. None of them is empty.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let starts = self.parts.iter().scan(self.origin.offsets.start, |next, part| {

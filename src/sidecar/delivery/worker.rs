@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forebay::Settled;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -226,6 +227,8 @@ impl Worker {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
+            // Nothing of it is for this destination: there is no request to make, and no word of the destination's to heed.
+            Ok(Some((claimed, _))) if claimed.job.is_empty() => claimed.ticket.settle(&[], Settled::Delivered),
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
             Ok(Some((claimed, grant))) if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start => {
                 let epoch = self.pace.epoch();
@@ -264,7 +267,7 @@ impl Worker {
         // Not sent: it goes back by the ticket's drop, to come again when its time has come.
         let Some(outcome) = outcome else { return };
         if outcome == Outcome::Delivered {
-            ticket.settle();
+            ticket.settle(&[], Settled::Delivered);
             busy.post.stats.delivered(records, self.common.clock.wall_ms());
             self.heard(busy, &outcome, epoch);
         } else {

@@ -1,7 +1,7 @@
 //! The loop on a paused clock, between a scripted queue and a scripted destination: hours pass in milliseconds, and
 //! sends are counted, not timed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::ManualClock;
-use forebay::{LogId, StreamId};
+use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, Origin, Sink};
-use crate::delivery::source::{BoxError, Claimed, Limits, Source, Ticket};
+use crate::delivery::parking::{LetterOrigin, NoParking};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Sink};
+use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
@@ -40,7 +41,7 @@ struct ScriptState {
     next: u64,
     returned: Vec<Range<u64>>,
     planned: BTreeSet<u64>,
-    settled: Vec<Range<u64>>,
+    settled: BTreeMap<u64, Settled>,
     plans_refused: u32,
     plan_delay: Duration,
     wake: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -72,7 +73,7 @@ impl Script {
     }
 
     fn settled(&self) -> u64 {
-        self.with(|state| state.settled.iter().map(|range| range.end - range.start).sum())
+        self.with(|state| state.settled.len() as u64)
     }
 }
 
@@ -100,7 +101,7 @@ impl Source for Script {
             job: Job {
                 id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
                 origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
-                environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
+                environment: environment(),
                 parts: Vec::new(),
                 except: Arc::default(),
                 bytes: 1000,
@@ -109,9 +110,21 @@ impl Source for Script {
         }))
     }
 
+    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        unreachable!("no sink here is a large one")
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        unreachable!("nothing waits for a batch to fill here")
+    }
+
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.with(|state| state.wake = Some(wake));
     }
+}
+
+fn environment() -> Arc<Environment> {
+    Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() })
 }
 
 struct ScriptTicket {
@@ -138,13 +151,41 @@ impl Ticket for ScriptTicket {
         });
     }
 
-    fn settle(mut self: Box<Self>) {
+    fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         let offsets = self.offsets.take().unwrap();
         self.script.with(|state| {
-            let twice = state.settled.iter().any(|old| old.start < offsets.end && offsets.start < old.end);
-            assert!(!twice, "{offsets:?} settled twice");
-            state.settled.push(offsets);
+            for offset in offsets {
+                let part = parts.iter().find(|(part, _)| part.contains(&offset));
+                let before = state.settled.insert(offset, part.map_or(rest, |(_, as_)| *as_));
+                assert_eq!(before, None, "{offset} settled twice");
+            }
         });
+    }
+
+    fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let offsets = self.offsets.take().unwrap();
+        assert!(offsets.start < at && at < offsets.end, "{offsets:?} split at {at}");
+        let wake = self.script.with(|state| {
+            if state.planned.contains(&offsets.start) {
+                state.planned.insert(at);
+            }
+            state.returned.extend([offsets.start..at, at..offsets.end]);
+            state.wake.clone()
+        });
+        wake.inspect(|wake| wake());
+        done(Ok(()));
+    }
+
+    fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
+        let stream = StreamId(self.script.0.stream);
+        let stored = |&offset| Stored {
+            offset,
+            origin: LetterOrigin { log: LogId(1), stream, offset },
+            environment: environment(),
+            payload: Bytes::new(),
+            index: 0,
+        };
+        Ok(offsets.iter().map(stored).collect())
     }
 }
 
@@ -285,7 +326,7 @@ fn delivery() -> Delivery {
 }
 
 fn delivery_with(limits: BudgetLimits) -> Delivery {
-    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)))
+    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)), Arc::new(NoParking))
 }
 
 /// Batches of ten records.
@@ -446,7 +487,7 @@ impl Sink for Together {
 async fn who_waits_out_a_failure_holds_nothing_of_the_budget() {
     let budget = Budget::new(BudgetLimits::default());
     let free = (budget.free_requests(), budget.free_bytes());
-    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)));
+    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)), Arc::new(NoParking));
     let queue = Script::with_records(100);
     start(&delivery, "d", receiver(|_| at_once(throttled(Some(HOUR)))), &queue);
     sleep(SECOND).await;
