@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
@@ -102,7 +102,12 @@ impl Source for Script {
                 id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
                 origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
                 environment: environment(),
-                parts: Vec::new(),
+                parts: vec![Part {
+                    payload: Bytes::new(),
+                    skip: 0,
+                    take: (offsets.end - offsets.start) as usize,
+                    first: offsets.start,
+                }],
                 except: Arc::default(),
                 bytes: 1000,
             },
@@ -269,13 +274,13 @@ impl Sink for Receiver {
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        let whole = Encoded::whole(job, Bytes::from_static(&[b'x'; 100]));
+        let body = Bytes::from_static(&[b'x'; 100]);
         if !take_one(&self.left_out) {
-            return Ok(whole);
+            return Ok(Encoded::whole(job, body));
         }
         let offset = job.origin.offsets.start;
         let rejected = vec![RejectedRecord { offset, reason: "told to".to_owned() }];
-        Ok(Encoded { except: [offset].into(), rejected, ..whole })
+        Ok(Encoded::without(job, rejected, body))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
