@@ -11,6 +11,7 @@ mod keys;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use forebay::clock::Clock;
 use hyper::header::{DATE, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use crate::config::UpstreamConfig;
-use crate::delivery::outcome::{Failure, Outcome, classify};
+use crate::delivery::outcome::{Failure, Outcome, RejectedRecord, classify};
 use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::post::Post;
@@ -58,9 +59,8 @@ impl Upstream {
         let (environment, place) = (post.environment(), post.sdk_key_index());
         let gate = self.gates.of(environment, place);
         let Some(key) = self.keys.find(environment, place, post.key_check()) else {
-            let why = format!("the sdk key at place {place} of environment {environment} is not configured any more");
-            gate.hold(&why);
-            return Outcome::Rejected { why: Failure::Local(why) };
+            // It was there a moment ago.
+            return Outcome::Retry { why: Failure::Local(no_key(post)) };
         };
         let key = key.reveal();
         let request = match post.request(key) {
@@ -95,7 +95,7 @@ impl Upstream {
             // These pass: too early, a request that came too slowly, a mistaken or overworked server.
             408 | 409 | 421 | 425 | 429 => self.wait(answer),
             400..=499 => {
-                gate.hold(&format!("answered {status}"));
+                gate.rejected();
                 Outcome::Rejected { why: why() }
             }
             _ => self.wait(answer),
@@ -110,12 +110,18 @@ impl Upstream {
     }
 }
 
+/// Why a post can't be sent.
+fn no_key(post: &Post) -> String {
+    let (environment, place) = (post.environment(), post.sdk_key_index());
+    format!("the sdk key at place {place} of environment {environment} is not configured any more")
+}
+
 impl Sink for Upstream {
     fn format(&self) -> Format {
         Format { name: "post", gzip: None }
     }
 
-    /// The post as it lies in the log: no key is in what others may share.
+    /// The post as it lies in the log: no key is in what others may share. One whose key is gone is left out.
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let mut runs = job.runs();
@@ -125,12 +131,19 @@ impl Sink for Upstream {
         if (run.skip, run.take) != (0, 1) {
             return Err(refuse("a payload holds one post".to_owned()));
         }
-        Post::read(run.payload).map_err(|error| refuse(error.to_string()))?;
+        let post = Post::read(run.payload).map_err(|error| refuse(error.to_string()))?;
+        if self.keys.find(post.environment(), post.sdk_key_index(), post.key_check()).is_none() {
+            let rejected = RejectedRecord { offset: run.first, reason: no_key(&post) };
+            return Ok(Encoded::without(job, vec![rejected], Bytes::new()));
+        }
         Ok(Encoded::whole(job, run.payload.clone()))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+            if encoded.records() == 0 {
+                return Outcome::Delivered;
+            }
             match Post::read(&encoded.body) {
                 Ok(post) => self.relay(&post, deadline).await,
                 Err(error) => Outcome::Retry { why: Failure::Local(error.to_string()) },

@@ -1,9 +1,11 @@
-//! When a key that its upstream refuses may be tried again: by itself, so that no other key waits for it.
+//! Whether the next post of a key may go: not before the one before it is over, and not while the upstream refuses the
+//! key. Each key has a gate of its own, so that no other key waits for it.
 //!
 //! What always holds: a key is never given up. It waits longer with each refusal, up to a bound, and a settled post
-//! opens its gate at once.
+//! opens its gate at once. Of the posts that are claimed all but one have been rejected: those lie aside, until the
+//! loop has found out whether they or the upstream are to blame, and it finds that out by what comes behind them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +37,17 @@ pub(super) struct Gate {
 struct State {
     refusals: u32,
     closed_until: Option<Instant>,
+    /// Claims that were made, so that each has a number.
+    claims: u64,
+    /// Posts that are claimed.
+    out: BTreeSet<u64>,
+    /// Those of them that were rejected.
+    aside: BTreeSet<u64>,
 }
+
+/// A claimed post.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClaimId(u64);
 
 impl Gates {
     /// The gates of an upstream, all open.
@@ -69,6 +81,38 @@ impl Gate {
     /// Whose it is, for people.
     pub(super) fn name(&self) -> String {
         format!("sdk key {} of environment {}", self.place, self.environment)
+    }
+
+    /// Takes the turn for the next post, if it is free.
+    pub(super) fn enter(&self) -> Option<ClaimId> {
+        let mut state = self.state();
+        if state.busy() {
+            return None;
+        }
+        state.claims += 1;
+        let claim = state.claims;
+        state.out.insert(claim);
+        Some(ClaimId(claim))
+    }
+
+    /// Whether a post is on its way.
+    pub(super) fn busy(&self) -> bool {
+        self.state().busy()
+    }
+
+    /// A claimed post is over: settled, or handed back.
+    pub(super) fn leave(&self, ClaimId(claim): ClaimId) {
+        let mut state = self.state();
+        state.out.remove(&claim);
+        state.aside.remove(&claim);
+    }
+
+    /// The post that is on its way was rejected: it may be poison, and the next one may go.
+    pub(super) fn rejected(&self) {
+        let mut state = self.state();
+        // The one on its way is the only one that is not aside already.
+        let all: Vec<u64> = state.out.iter().copied().collect();
+        state.aside.extend(all);
     }
 
     /// When it opens; `None` when it is open.
@@ -105,7 +149,7 @@ impl Gate {
                 "posts of this sdk key go on"
             );
         }
-        *state = State::default();
+        (state.refusals, state.closed_until) = (0, None);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -113,9 +157,33 @@ impl Gate {
     }
 }
 
+impl State {
+    fn busy(&self) -> bool {
+        self.out.len() > self.aside.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_post_is_on_its_way_and_those_that_were_rejected_lie_aside() {
+        let gate = Gates::new("split".into()).of("prod", 0);
+        let first = gate.enter().unwrap();
+        assert!(gate.busy() && gate.enter().is_none());
+        gate.rejected();
+        let second = gate.enter().unwrap();
+        assert!(gate.enter().is_none());
+        gate.rejected();
+        let third = gate.enter().unwrap();
+        gate.leave(second);
+        assert!(gate.busy(), "the third is on its way, the first aside");
+        gate.leave(third);
+        assert!(!gate.busy());
+        gate.leave(first);
+        assert!(gate.enter().is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_refusal_waits_longer_up_to_a_bound_and_a_settled_post_opens() {

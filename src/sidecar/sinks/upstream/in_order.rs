@@ -1,7 +1,8 @@
 //! A key's queue of posts, one post at a time and not before its gate opens: what keeps them in order.
 //!
-//! What always holds: at most one post of the key is claimed; the next claim comes after it was settled, or is that
-//! same post again. Whoever waits is woken when the gate opens. Adds no order of its own: it is the queue's.
+//! What always holds: at most one post of the key is on its way; the next one is claimed after it was settled, or is that
+//! same post again. A post that was rejected lets the next one pass, for the loop needs to see whether anything is taken
+//! before it calls the post poison. Whoever waits is woken when the gate opens. Adds no order of its own: it is the queue's.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use forebay::{Settled, Waiting};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::gate::{Gate, Gates};
+use super::gate::{ClaimId, Gate, Gates};
 use crate::delivery::sink::LargeJob;
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
@@ -26,8 +27,6 @@ struct Turn {
     inner: Arc<dyn Source>,
     gate: Arc<Gate>,
     runtime: Handle,
-    /// A post is claimed.
-    taken: AtomicBool,
     /// Somebody sleeps until the gate opens.
     sleeping: AtomicBool,
     wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -44,7 +43,6 @@ impl InOrder {
             inner: Arc::clone(&inner),
             gate: gates.of(environment, place),
             runtime: Handle::current(),
-            taken: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             wake: Mutex::default(),
         };
@@ -54,9 +52,7 @@ impl InOrder {
 
 impl Source for InOrder {
     fn has_more(&self) -> bool {
-        !self.turn.taken.load(Ordering::Acquire)
-            && self.turn.gate.closed_until(Instant::now()).is_none()
-            && self.inner.has_more()
+        !self.turn.gate.busy() && self.turn.gate.closed_until(Instant::now()).is_none() && self.inner.has_more()
     }
 
     fn in_memory(&self) -> bool {
@@ -64,15 +60,13 @@ impl Source for InOrder {
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
-        if self.turn.taken.swap(true, Ordering::AcqRel) {
-            return Ok(None);
-        }
+        let Some(claim) = self.turn.gate.enter() else { return Ok(None) };
         // Gives the turn back however this ends, unless a post is claimed: then the post's end does.
-        let mut held = InTurn { turn: Arc::clone(&self.turn), ticket: None };
+        let mut held = InTurn { turn: Arc::clone(&self.turn), claim, claimed: false, ticket: None };
         let Some(Claimed { job, ticket }) = self.inner.next(Limits { records_max: 1, ..limits })? else {
             return Ok(None);
         };
-        held.ticket = Some(ticket);
+        (held.claimed, held.ticket) = (true, Some(ticket));
         Ok(Some(Claimed { job, ticket: Box::new(held) }))
     }
 
@@ -90,9 +84,12 @@ impl Source for InOrder {
     }
 }
 
-/// The one claimed post. Its end, whatever it is, gives the turn back.
+/// A claimed post. Its end, whatever it is, gives the turn back.
 struct InTurn {
     turn: Arc<Turn>,
+    claim: ClaimId,
+    /// There was a post to claim.
+    claimed: bool,
     ticket: Option<Box<dyn Ticket>>,
 }
 
@@ -131,8 +128,10 @@ impl Drop for InTurn {
     fn drop(&mut self) {
         // First handed back, so that it is the next one: its return wakes, and finds the turn taken.
         drop(self.ticket.take());
-        self.turn.taken.store(false, Ordering::Release);
-        self.turn.pass();
+        self.turn.gate.leave(self.claim);
+        if self.claimed {
+            self.turn.pass();
+        }
     }
 }
 

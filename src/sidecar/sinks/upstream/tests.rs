@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use forebay::clock::SystemClock;
 use forebay::disk::mem::MemDisk;
 use forebay::{LogId, LogOptions, Payload, QueueOptions, Queues, Start, StoreChoice, StreamId};
@@ -61,7 +60,7 @@ fn job(payload: Bytes) -> Job {
         origin: Origin { log: LogId(7), stream: StreamId(0), offsets: 5..6 },
         environment: environment(),
         bytes: payload.len() as u64,
-        parts: vec![Part { payload, skip: 0, take: 1 }],
+        parts: vec![Part { payload, skip: 0, take: 1, first: 5 }],
         except: Arc::default(),
     }
 }
@@ -154,7 +153,7 @@ async fn each_status_has_its_meaning() {
             _ => "retry",
         };
         assert_eq!(class, expected, "{status}: {outcome:?}");
-        assert_eq!(held, matches!(expected, "key" | "rejected"), "{status}");
+        assert_eq!(held, expected == "key", "{status}");
         assert_eq!(received.lock().unwrap().len(), 1, "{status}: a redirect is not followed");
         assert!(!format!("{outcome:?}").contains(KEYS[0]), "{status}: an answer that repeats the key is shown without");
         if expected == "key" {
@@ -165,13 +164,16 @@ async fn each_status_has_its_meaning() {
 }
 
 #[tokio::test]
-async fn a_post_whose_key_is_gone_is_rejected_and_nothing_is_sent() {
+async fn a_post_whose_key_is_gone_is_left_out_and_nothing_is_sent() {
     let (addr, received) = serve(|_| Response::new(Full::default())).await;
     let config = UpstreamConfig::at(&format!("http://{addr}")).unwrap();
     let clock = Arc::new(SystemClock::new());
     let sink = Upstream::new(&config, AddressPolicy::Operator, 1, Arc::default(), gates(), &Arc::default(), clock);
-    let Outcome::Rejected { why } = send(&sink, kept(Kind::Counts, 2, "{}")).await else { panic!("rejected") };
-    assert!(why.to_string().contains("place 2 of environment prod"), "{why}");
+    let job = job(kept(Kind::Counts, 2, "{}"));
+    let encoded = sink.encode(&job).unwrap();
+    assert_eq!((encoded.records(), encoded.rejected.len(), encoded.rejected[0].offset), (0, 1, 5));
+    assert!(encoded.rejected[0].reason.contains("place 2 of environment prod"), "{:?}", encoded.rejected);
+    assert_eq!(sink.send(&encoded, &job.id, Instant::now() + Duration::from_secs(20)).await, Outcome::Delivered);
     assert!(received.lock().unwrap().is_empty());
 }
 
