@@ -14,6 +14,7 @@ pub mod parking;
 pub mod queued;
 pub mod record_id;
 pub mod retry_after;
+pub mod sheet;
 pub mod sink;
 pub mod source;
 pub mod stats;
