@@ -30,8 +30,9 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("console", &["proto"]),
     ("ingest", &["config", "impression", "post"]),
     ("delivery", &["causes", "config", "impression"]),
+    ("letters", &["delivery", "impression", "proto"]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
-    ("api", &["config", "delivery", "ingest", "proto", "ready", "shutdown"]),
+    ("api", &["config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
     (
         "app",
         &[
@@ -41,6 +42,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "delivery",
             "impression",
             "ingest",
+            "letters",
             "post",
             "proto",
             "ready",

@@ -22,6 +22,7 @@ use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
+use crate::letters::{HeldSource, Letters};
 use crate::sinks::address_guard::AddressPolicy;
 
 /// All that runs. Shared by those who change it.
@@ -30,6 +31,7 @@ pub struct Registry {
     upstreams: Arc<Upstreams>,
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
+    letters: Arc<Letters>,
     factory: SinkFactory,
     /// What a destination that is stopped or replaced has for what is in flight.
     grace: Duration,
@@ -128,13 +130,23 @@ impl Registry {
     pub(super) fn new(
         queues: Queues,
         upstreams: Arc<Upstreams>,
-        delivery: Arc<Delivery>,
-        ingest: Arc<Ingest>,
+        (delivery, ingest, letters): (Arc<Delivery>, Arc<Ingest>, Arc<Letters>),
         factory: SinkFactory,
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { queues, upstreams, delivery, ingest, factory, grace, hasher: RandomState::new(), changing, table }
+        Self {
+            queues,
+            upstreams,
+            delivery,
+            ingest,
+            letters,
+            factory,
+            grace,
+            hasher: RandomState::new(),
+            changing,
+            table,
+        }
     }
 
     /// From now on these are the environments, with these keys. Requests under way end as they began. Destinations that
@@ -255,7 +267,7 @@ impl Registry {
         let Wanted { destination, policy } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
         let refuse = |source: OpenError| PutError { destination: destination.id.clone(), source };
-        let (name, sources, sink) = match &destination.sink {
+        let (name, mut sources, sink) = match &destination.sink {
             SinkConfig::Upstream(config) => {
                 let keys = self.upstreams.keys();
                 let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
@@ -271,12 +283,16 @@ impl Registry {
         };
         let environments = self.ingest.environments();
         let places = destination.environments.iter().filter_map(|id| environments.place_of(id));
+        // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
+        let is_upstream = matches!(destination.sink, SinkConfig::Upstream(_));
+        let alone = sink.needs_plan() || sink.large().is_some() || is_upstream;
+        sources.push(Arc::new(HeldSource::new(self.letters.desk(&destination.id), alone)));
         Ok(Ready {
             name,
             sink,
             sources,
             settings: destinations::settings(destination),
-            is_upstream: matches!(destination.sink, SinkConfig::Upstream(_)),
+            is_upstream,
             running: Running { fingerprint: self.fingerprint(wanted), environments: Places::of(places) },
         })
     }

@@ -145,6 +145,14 @@ fn a_token_is_found_in_envelopes_and_in_nothing_else() {
 }
 
 #[test]
+fn a_post_is_never_taken_for_impressions() {
+    let payload = kept(Kind::Counts, KEY, &[("splitsdkversion", "go-6.8.1")], b"\x0a\x01x\x12\x03\x0a\x01k");
+    assert!(crate::impression::cut_out(&payload, 0).is_err(), "a dead letter is kept as the whole post");
+    let records = crate::impression::StoredBatch::decode(&payload).map_or(0, |batch| batch.records().count());
+    assert_eq!(records, 0);
+}
+
+#[test]
 fn a_stream_is_named_by_environment_and_key_and_read_back() {
     assert_eq!(stream("acme-prod", 3), "posts/acme-prod/3");
     assert_eq!(stream_owner("posts/acme-prod/3"), Some(("acme-prod", 3)));

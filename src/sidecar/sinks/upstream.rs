@@ -2,7 +2,8 @@
 //!
 //! One post is one request, with the key put back. Its records are posts, not impressions, and come from the upstream's
 //! own log, one queue for each SDK key; [`InOrder`] sees to it that the next post of a key starts when the one before
-//! is settled. An upstream tells no repeats apart, so there is no plan: what was in flight at a crash may come twice.
+//! is settled. An upstream tells no repeats apart, so there is no plan: what was in flight at a crash, or settled since the
+//! last tick, comes twice.
 
 mod gate;
 mod in_order;
@@ -55,7 +56,7 @@ impl Upstream {
         Self { events: way(&config.events), telemetry: way(&config.telemetry), keys, gates, clock }
     }
 
-    async fn relay(&self, post: &Post, deadline: Instant) -> Outcome {
+    async fn relay(&self, post: &Post, offset: u64, deadline: Instant) -> Outcome {
         let (environment, place) = (post.environment(), post.sdk_key_index());
         let gate = self.gates.of(environment, place);
         let Some(key) = self.keys.find(environment, place, post.key_check()) else {
@@ -75,12 +76,12 @@ impl Upstream {
             Err(why) => Outcome::Retry { why },
             Ok(mut answer) => {
                 answer.hide(key);
-                self.judge(&answer, &gate)
+                self.judge(&answer, &gate, offset)
             }
         }
     }
 
-    fn judge(&self, answer: &Answer, gate: &Gate) -> Outcome {
+    fn judge(&self, answer: &Answer, gate: &Gate, offset: u64) -> Outcome {
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };
         match status {
@@ -95,7 +96,7 @@ impl Upstream {
             // These pass: too early, a request that came too slowly, a mistaken or overworked server.
             408 | 409 | 421 | 425 | 429 => self.wait(answer),
             400..=499 => {
-                gate.rejected();
+                gate.rejected(offset);
                 Outcome::Rejected { why: why() }
             }
             _ => self.wait(answer),
@@ -145,7 +146,7 @@ impl Sink for Upstream {
                 return Outcome::Delivered;
             }
             match Post::read(&encoded.body) {
-                Ok(post) => self.relay(&post, deadline).await,
+                Ok(post) => self.relay(&post, encoded.origin.offsets.start, deadline).await,
                 Err(error) => Outcome::Retry { why: Failure::Local(error.to_string()) },
             }
         })

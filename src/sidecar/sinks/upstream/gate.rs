@@ -5,7 +5,7 @@
 //! opens its gate at once. Of the posts that are claimed all but one have been rejected: those lie aside, until the
 //! loop has found out whether they or the upstream are to blame, and it finds that out by what comes behind them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,8 +39,8 @@ struct State {
     closed_until: Option<Instant>,
     /// Claims that were made, so that each has a number.
     claims: u64,
-    /// Posts that are claimed.
-    out: BTreeSet<u64>,
+    /// Posts that are claimed, with their offsets as soon as these are known.
+    out: BTreeMap<u64, Option<u64>>,
     /// Those of them that were rejected.
     aside: BTreeSet<u64>,
 }
@@ -91,7 +91,7 @@ impl Gate {
         }
         state.claims += 1;
         let claim = state.claims;
-        state.out.insert(claim);
+        state.out.insert(claim, None);
         Some(ClaimId(claim))
     }
 
@@ -107,12 +107,16 @@ impl Gate {
         state.aside.remove(&claim);
     }
 
-    /// The post that is on its way was rejected: it may be poison, and the next one may go.
-    pub(super) fn rejected(&self) {
+    /// Which post was claimed.
+    pub(super) fn claimed(&self, ClaimId(claim): ClaimId, offset: u64) {
+        self.state().out.insert(claim, Some(offset));
+    }
+
+    /// A post was rejected: it may be poison, and the next one may go. A letter that was sent again is none of these.
+    pub(super) fn rejected(&self, offset: u64) {
         let mut state = self.state();
-        // The one on its way is the only one that is not aside already.
-        let all: Vec<u64> = state.out.iter().copied().collect();
-        state.aside.extend(all);
+        let claim = state.out.iter().find(|(_, at)| **at == Some(offset)).map(|(claim, _)| *claim);
+        state.aside.extend(claim);
     }
 
     /// When it opens; `None` when it is open.
@@ -172,10 +176,14 @@ mod tests {
         let gate = Gates::new("split".into()).of("prod", 0);
         let first = gate.enter().unwrap();
         assert!(gate.busy() && gate.enter().is_none());
-        gate.rejected();
+        gate.claimed(first, 70);
+        gate.rejected(69);
+        assert!(gate.enter().is_none(), "a letter of old");
+        gate.rejected(70);
         let second = gate.enter().unwrap();
+        gate.claimed(second, 71);
         assert!(gate.enter().is_none());
-        gate.rejected();
+        gate.rejected(71);
         let third = gate.enter().unwrap();
         gate.leave(second);
         assert!(gate.busy(), "the third is on its way, the first aside");

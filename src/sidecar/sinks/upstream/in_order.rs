@@ -67,6 +67,7 @@ impl Source for InOrder {
             return Ok(None);
         };
         (held.claimed, held.ticket) = (true, Some(ticket));
+        self.turn.gate.claimed(claim, job.origin.offsets.start);
         Ok(Some(Claimed { job, ticket: Box::new(held) }))
     }
 

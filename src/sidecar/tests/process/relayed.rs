@@ -1,6 +1,6 @@
 //! What SDKs post reaches Split: all of it, once, in order for each SDK key, byte for byte, through outages and kills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use super::sidecar::{Home, Lag, SDK_KEY, Sidecar, free_address, wait_for};
 use super::wire::{Client, Message};
+
+/// How often the sidecar is killed.
+const KILLS: usize = 4;
 
 /// The key that the captured browsers show, in their bodies.
 const BROWSER_KEY: &str = "browser-sdk-key-0001";
@@ -126,11 +129,8 @@ impl Inner {
 }
 
 fn home(name: &str, split: &Split, more: &str) -> Home {
-    Home::new(name).destination(&format!(
-        "[[destinations]]\nid = \"split\"\nenvironments = [\"acme-prod\"]\ntype = \"upstream\"\n\
-         url = \"http://{}/api\"\n{more}\n",
-        split.address
-    ))
+    Home::new(name)
+        .destination("split", &format!("type = \"upstream\"\nurl = \"http://{}/api\"\n{more}", split.address))
 }
 
 /// What the captured SDKs sent, with the keys that the sidecar knows.
@@ -265,11 +265,11 @@ fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
     split.answers(|n| [503, 500, 0, 429][n % 4]);
     let home = home("relayed-kills", &split, "timeout = \"10s\"");
     let mut acknowledged = Vec::new();
-    for life in 0..4 {
+    for life in 0..KILLS {
         let sidecar = home.start();
         let address = home.ingest();
         let posting = thread::spawn(move || numbered(address, life * 100_000, 100_000));
-        thread::sleep(Duration::from_millis(600));
+        thread::sleep(Duration::from_millis(300));
         if life == 2 {
             split.answers(|n| if n % 5 == 0 { 503 } else { 200 });
             thread::sleep(Duration::from_millis(600));
@@ -281,19 +281,25 @@ fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
     let sidecar = home.start();
     drained(&sidecar);
     let posts = split.posts();
-    // Those that were taken, without repeats that follow each other: what was in flight at a kill comes twice.
+    // Those that were taken. A kill takes back what was settled since the last tick of the floor: then they come again
+    // from there on, in order.
     let mut taken: Vec<usize> = posts.iter().filter(|post| post.status == 200).map(|post| number(&post.body)).collect();
+    let steps_back = taken.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+    assert!(
+        steps_back <= KILLS,
+        "{steps_back} steps back: one for each kill at most, and between them none is out of order"
+    );
     let all = taken.len();
-    taken.dedup();
+    let mut seen = BTreeSet::new();
+    taken.retain(|n| seen.insert(*n));
+    assert!(taken.is_sorted(), "each came first when it was its turn");
     let repeats = all - taken.len();
-    assert!(taken.is_sorted_by(|a, b| a < b), "in order, and each once");
-    assert!(repeats <= 4, "{repeats} repeats: at most one for each kill");
     for post in &posts {
         assert_eq!(post.body, bulk(number(&post.body)).as_bytes());
     }
     let missing: Vec<_> = acknowledged.iter().filter(|n| taken.binary_search(n).is_err()).collect();
     assert!(missing.is_empty(), "{} of {} acknowledged posts were not relayed", missing.len(), acknowledged.len());
-    assert!(acknowledged.len() > 50, "{}", acknowledged.len());
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
     eprintln!("{} posts acknowledged, {} taken, {repeats} repeats", acknowledged.len(), taken.len());
 }
 

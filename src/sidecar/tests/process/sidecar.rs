@@ -93,9 +93,10 @@ impl Home {
         self
     }
 
-    /// Adds a destination's table as it stands.
-    pub(crate) fn destination(mut self, table: &str) -> Self {
-        self.destinations.push_str(table);
+    /// Adds a destination; `settings` are the lines of its table that make it what it is.
+    pub(crate) fn destination(mut self, id: &str, settings: &str) -> Self {
+        self.destinations
+            .push_str(&format!("[[destinations]]\nid = \"{id}\"\nenvironments = [\"acme-prod\"]\n{settings}\n"));
         self
     }
 
@@ -156,6 +157,7 @@ impl Home {
         let child = forebay(&["run", "--config"])
             .arg(config)
             .env("FOREBAY_TEST_LIFE", life.to_string())
+            .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&stderr).expect("the directory is ours"))
