@@ -676,7 +676,7 @@ fn the_operators_api_listens_on_this_machine_only() {
 #[test]
 fn two_writers_never_share_a_directory() {
     let file = |directory: &str| with_destination(&format!("type = \"file\"\ndirectory = {directory:?}"));
-    assert_only(&file("./x/../out"), "another destination writes to this directory already, in line 10");
+    assert_only(&file("./x/../out"), "another destination writes to this directory already, in line 11");
     assert_only(&file("data/log"), "inside data_dir");
     assert_eq!(messages(&file("data2")), Vec::<String>::new());
 }
@@ -820,5 +820,5 @@ fn an_upstream_has_a_base_without_a_query_no_filter_and_an_environment_for_itsel
     assert_only(&upstream("batch_records_max = 2"), "batch_records_max: 2 is too large");
     assert_only(&upstream("filter = { flags = [\"a\"] }"), "filter: an upstream relays posts whole");
     let two = format!("{}[[destinations]]\nid = \"y\"\nenvironments = [\"a\"]\ntype = \"upstream\"\n", upstream(""));
-    assert_only(&two, "environments: the posts of \"a\" go to another upstream already, in line 10");
+    assert_only(&two, "environments: the posts of \"a\" go to another upstream already, in line 11");
 }
