@@ -32,6 +32,7 @@ use crate::sinks::address_guard::AddressPolicy;
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
+use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
 use crate::sinks::webhook::Webhook;
 
@@ -262,6 +263,7 @@ fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
+        batch_wait_max: destination.batch_wait_max,
         ..Settings::default()
     }
 }
@@ -281,6 +283,10 @@ fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn S
         }
         SinkConfig::Segment(segment) => {
             Arc::new(Segment::new(segment, destination.concurrency, Arc::clone(tls), clock))
+        }
+        SinkConfig::S3(s3) => {
+            let (id, connections_max) = (&destination.id, destination.concurrency);
+            Arc::new(S3Sink::new(id, s3, AddressPolicy::Operator, connections_max, Arc::clone(tls), clock))
         }
     }
 }
