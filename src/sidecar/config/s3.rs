@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::{Endpoint, Secret, limits};
 
 /// Objects in a bucket of Amazon S3, or of a store that speaks its protocol.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct S3Config {
     /// The bucket.
     pub bucket: String,
@@ -59,7 +59,7 @@ pub(super) const REGION: &str = "us-east-1";
 pub(super) const PARTITIONS: &str = "environment={environment}/date={date}/hour={hour}/";
 
 /// What is in an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum S3Format {
     /// One JSON object a line.
     JsonLines(LinesCompression),
@@ -74,7 +74,7 @@ impl Default for S3Format {
 }
 
 /// How lines are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LinesCompression {
     /// The least CPU and the smallest objects.
     #[default]
@@ -86,7 +86,7 @@ pub enum LinesCompression {
 }
 
 /// How columns are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ParquetCompression {
     /// The smallest.
     #[default]
@@ -98,7 +98,7 @@ pub enum ParquetCompression {
 }
 
 /// An access key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct S3Keys {
     /// Its name.
     pub access_key_id: Secret<String>,
@@ -107,7 +107,7 @@ pub struct S3Keys {
 }
 
 /// A role of somebody else's account, as a rule the customer's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AssumeRole {
     /// `arn:aws:iam::123456789012:role/name`.
     pub role_arn: String,
@@ -120,7 +120,7 @@ pub struct AssumeRole {
 }
 
 /// What the store encrypts with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Encryption {
     /// Keys of S3's own.
     S3,
@@ -135,7 +135,7 @@ pub enum Encryption {
 
 /// The beginning of objects' names, with places for what differs: `{environment}`, `{date}` (`2026-01-01`) and `{hour}`
 /// (`00` to `23`, UTC) of the moment when an object's first record was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyTemplate(Box<str>);
 
 /// Why a text is no [`KeyTemplate`].

@@ -114,6 +114,23 @@ impl Inner {
         Ok(store)
     }
 
+    /// A customer's destination must not come as the machine itself: whatever the machine may write to would be theirs. Says
+    /// what is missing.
+    fn borrows(&self) -> Option<&'static str> {
+        if self.policy == AddressPolicy::Operator {
+            return None;
+        }
+        match (&self.config.keys, &self.config.assume_role) {
+            (_, Some(role)) if role.endpoint.is_some() => {
+                Some("a customer's role is asked for at no address of theirs")
+            }
+            (Some(_), _) => None,
+            (None, Some(role)) if role.external_id.is_some() => None,
+            (None, Some(_)) => Some("a customer's role needs an external_id"),
+            (None, None) => Some("a customer's bucket needs keys of its own, or a role with an external_id"),
+        }
+    }
+
     /// Sees to it that the client is dropped once nobody uses it.
     fn used(self: &Arc<Self>) {
         self.uses.fetch_add(1, Ordering::Relaxed);
@@ -172,6 +189,9 @@ impl LargeSink for S3Sink {
     /// upload behind that the next run gives up.
     fn put<'a>(&'a self, job: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+            if let Some(why) = self.inner.borrows() {
+                return Outcome::Refused { why: Failure::Local(why.to_owned()) };
+            }
             self.inner.used();
             match self.inner.store(&job.id, timeout).await {
                 Ok(store) => upload(&store, &self.inner.live, job, timeout).await,

@@ -160,7 +160,7 @@ impl Carrier {
         let request = request.try_into_http1x().map_err(|why| ConnectorError::user(why.into()))?;
         let (head, body) = request.into_parts();
         // In memory already, and of one piece: nothing is copied.
-        let body = body.collect().await.map_err(|why| ConnectorError::user(why))?.to_bytes();
+        let body = body.collect().await.map_err(ConnectorError::user)?.to_bytes();
         let request = hyper::Request::from_parts(head, body);
         let answer = self.0.send(request, Instant::now() + REQUEST_MAX).await.map_err(|why| match why {
             Failure::Timeout => ConnectorError::timeout(why.to_string().into()),

@@ -53,7 +53,7 @@ pub(super) fn each_run(
         heavy.take();
         let Some(part) = parts.next() else { break };
         let part = part.map_err(Stopped::Read)?;
-        for run in part.runs(next, &job.except) {
+        for run in part.runs(&job.except) {
             each(run)?;
         }
         next += part.take as u64;

@@ -448,6 +448,25 @@ async fn a_role_is_taken_on_with_its_external_id() {
     assert!(seen.iter().all(|seen| authorization(seen).contains(key)), "in the role's name");
 }
 
+/// Else the machine's own permissions would be the customer's.
+#[tokio::test]
+async fn a_customers_destination_never_comes_as_the_machine_itself() {
+    let role = |external_id: Option<&str>, endpoint| crate::config::AssumeRole {
+        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
+        external_id: external_id.map(str::to_owned),
+        session_name: "forebay".to_owned(),
+        endpoint,
+    };
+    let address = Endpoint::parse("https://sts.example.com").unwrap();
+    for assume_role in [None, Some(role(None, None)), Some(role(Some("acme-42"), Some(address)))] {
+        let config = S3Config { assume_role, ..S3Config::new("impressions") };
+        let clock = Arc::new(SystemClock::new());
+        let sink = S3Sink::new("acme-s3", &config, AddressPolicy::Customer, 2, Arc::default(), clock);
+        let outcome = put(&sink, &large(0..10)).await;
+        assert_eq!(kind(&outcome), "refused", "{outcome:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_nobody_uses_is_dropped() {
     let (_root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
