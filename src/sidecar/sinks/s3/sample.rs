@@ -22,8 +22,13 @@ pub(crate) fn large(offsets: Range<u64>) -> LargeJob {
     of(sample::job(offsets))
 }
 
-/// A job's records as a large one.
-pub(crate) fn of(job: Job) -> LargeJob {
+/// A job's parts as a large one, one behind the other from its first offset on.
+pub(crate) fn of(mut job: Job) -> LargeJob {
+    let mut next = job.origin.offsets.start;
+    for part in &mut job.parts {
+        part.first = next;
+        next += part.take as u64;
+    }
     LargeJob {
         id: job.id,
         origin: job.origin,
