@@ -11,6 +11,7 @@ pub mod http;
 mod rfc3339;
 pub mod s3;
 pub mod segment;
+mod size_cap;
 pub mod webhook;
 
 #[cfg(test)]
