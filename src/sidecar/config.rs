@@ -370,6 +370,18 @@ pub struct FileConfig {
     pub rotate_bytes: u64,
     /// A file is closed when it is this old.
     pub rotate_age: Duration,
+    /// How lines are packed.
+    pub compression: FileCompression,
+}
+
+/// How the lines of a file are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FileCompression {
+    /// As they are, so that a file can be watched as it grows.
+    #[default]
+    None,
+    /// A tenth of the size.
+    Zstd,
 }
 
 impl FileConfig {
@@ -380,6 +392,7 @@ impl FileConfig {
             directory: directory.into(),
             rotate_bytes: limits::FILE_ROTATE_BYTES.default,
             rotate_age: limits::FILE_ROTATE_AGE.default,
+            compression: FileCompression::default(),
         }
     }
 }

@@ -13,8 +13,8 @@ use super::super::raw::{Field, Section};
 use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
-    Compression, DeliveryConfig, Destination, Endpoint, FileConfig, Secret, SinkConfig, SinkKind, Start, WebhookConfig,
-    limits,
+    Compression, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret, SinkConfig, SinkKind,
+    Start, WebhookConfig, limits,
 };
 use super::environments::{self, Environments};
 use super::{Outside, ground, values, webhook as of_webhook};
@@ -253,10 +253,12 @@ fn file(section: &Section<'_>, outside: &Outside<'_>, directories: &mut Director
         .and_then(|field| Some((values::path(&field, outside)?, field.place)));
     let rotate_bytes = section.bytes("rotate_bytes", &limits::FILE_ROTATE_BYTES);
     let rotate_age = section.duration("rotate_age", &limits::FILE_ROTATE_AGE);
+    let compressions = [("none", FileCompression::None), ("zstd", FileCompression::Zstd)];
+    let compression = section.choice("compression", &compressions);
     let (directory, place) = directory?;
     directories.take(&directory, &place);
     ground::destination(&directory, &place, outside);
-    Some(FileConfig { directory, rotate_bytes, rotate_age })
+    Some(FileConfig { directory, rotate_bytes, rotate_age, compression })
 }
 
 /// Which directories are in use: two writers in one would take each other's files.
