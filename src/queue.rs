@@ -264,6 +264,15 @@ impl Queue {
         }
     }
 
+    /// The id that a batch of exactly these records has, whether there is or ever was one: for who sends a record on
+    /// its own that was taken out of its batch. `None` before the stream exists.
+    #[must_use]
+    pub fn batch_id(&self, offsets: Range<u64>) -> Option<String> {
+        let queue = &*self.inner;
+        let record = queue.plan_record(queue.stream_id()?, offsets, 0);
+        Some(plan::batch_id(queue.context.log_id, &record))
+    }
+
     /// Whether [`next_batch`](Self::next_batch) would find something. Does not touch the disk.
     #[must_use]
     pub fn has_more(&self) -> bool {

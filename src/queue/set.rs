@@ -198,6 +198,12 @@ impl Queues {
         Ok(Queue { inner })
     }
 
+    /// The queue of a destination for a stream, if there is one. Makes none.
+    #[must_use]
+    pub fn find(&self, destination: &str, stream: &str) -> Option<Queue> {
+        self.set.find(destination, stream).map(|inner| Queue { inner })
+    }
+
     /// All queues, by destination and stream.
     #[must_use]
     pub fn all(&self) -> Vec<Queue> {
