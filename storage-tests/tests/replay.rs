@@ -46,8 +46,11 @@ fn plan(queue: &Queue, batch: &Batch) {
     queue.plan(batch, Box::new(|planned| planned.expect("the plan is durable")));
 }
 
+/// Batches that were delivered: their ids and offsets.
+type Sent = Vec<(String, Range<u64>)>;
+
 /// Plans and delivers all that waits, so many records a batch; every third batch was too large and went in halves.
-fn deliver(queue: &Queue, records: u64) -> Vec<(String, Range<u64>)> {
+fn deliver(queue: &Queue, records: u64) -> Sent {
     let mut sent = Vec::new();
     while queue.has_more() {
         let batch = next(queue, records);
@@ -70,7 +73,7 @@ fn deliver(queue: &Queue, records: u64) -> Vec<(String, Range<u64>)> {
 }
 
 /// Plans and delivers all that waits, as it comes.
-fn send(queue: &Queue, records: u64) -> Vec<(String, Range<u64>)> {
+fn send(queue: &Queue, records: u64) -> Sent {
     let mut sent = Vec::new();
     while queue.has_more() {
         let batch = next(queue, records);
@@ -81,13 +84,13 @@ fn send(queue: &Queue, records: u64) -> Vec<(String, Range<u64>)> {
     sent
 }
 
-fn sorted(mut sent: Vec<(String, Range<u64>)>) -> Vec<(String, Range<u64>)> {
+fn sorted(mut sent: Sent) -> Sent {
     sent.sort_by_key(|(_, offsets)| offsets.start);
     sent
 }
 
 /// Forty frames of ten records, ten seconds apart; all of them delivered, and ticked.
-fn delivered(disk: &SimDisk, clock: &ManualClock) -> (Queues, Queue, Vec<(String, Range<u64>)>) {
+fn delivered(disk: &SimDisk, clock: &ManualClock) -> (Queues, Queue, Sent) {
     let queues = open(disk, clock);
     let queue = hook(&queues);
     for _ in 0..40 {
@@ -279,7 +282,7 @@ fn what_went_out_without_a_plan_is_filled_in_batches_of_its_own_that_outlive_a_c
 }
 
 /// What somebody who replays does, until the disk is gone. Says what was told to it: the replay, and whether it is done.
-fn act(queues: &Queues, mode: ReplayMode) -> (Option<Vec<(String, Range<u64>)>>, bool) {
+fn act(queues: &Queues, mode: ReplayMode) -> (Option<Sent>, bool) {
     let Ok(replay) = queues.replay("hook", "acme", ReplayRequest { mode, ..FILL }) else { return (None, false) };
     let mut sent = Vec::new();
     while let Ok(Some(batch)) = replay.next_batch(BatchLimits { records_max: 120, ..ANY }) {
