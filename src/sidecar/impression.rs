@@ -14,7 +14,10 @@ mod stored;
 mod text;
 
 pub use cut::cut_out;
-pub use encode::{EncodeError, EnvironmentLabel, SplitFields, each_record, write_json_lines, write_split_objects};
+pub use encode::{
+    EncodeError, EnvironmentLabel, SplitFields, each_record, sdk_name_and_version, write_json_lines,
+    write_split_objects,
+};
 pub use parse::{BatchMeta, Form, Limits, Parsed, Reject, Token, beacon_token, parse};
 pub use scan::{DEPTH_MAX, Unreadable, UnreadableWhy};
 pub use stored::{Impression, Malformed, Part, Records, Shared, StoredBatch};
