@@ -133,8 +133,11 @@ fn home(name: &str, split: &Split, more: &str) -> Home {
         .destination("split", &format!("type = \"upstream\"\nurl = \"http://{}/api\"\n{more}", split.address))
 }
 
+/// A post as it is sent: path, headers, body.
+type Sent = (String, Vec<(String, String)>, Vec<u8>);
+
 /// What the captured SDKs sent, with the keys that the sidecar knows.
-fn captured() -> Vec<(String, Vec<(String, String)>, Vec<u8>)> {
+fn captured() -> Vec<Sent> {
     let captures = ["java-debug", "python-debug", "node-debug", "browser-debug-navigate", "browser-optimized-navigate"];
     let mut posts = Vec::new();
     for name in captures {
