@@ -18,6 +18,7 @@ mod sidecar;
 mod wire;
 mod witness;
 
+mod bodies;
 mod captures;
 mod kills;
 mod outages;
