@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod concurrency;
+pub mod filter;
 pub mod outcome;
 pub mod pace;
 pub mod parking;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use budget::Budget;
 use pace::Pace;
+use parking::Parking;
 use sharing::Sharing;
 use sink::Sink;
 use source::{Limits, Source};
@@ -41,6 +43,8 @@ use worker::{Post, Turn, Worker};
 struct Common {
     budget: Budget,
     sharing: Sharing,
+    #[expect(dead_code, reason = "nothing sets records apart yet")]
+    parking: Arc<dyn Parking>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
     /// The moment from which every pace counts.
@@ -56,6 +60,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The size of a batch.
     pub limits: Limits,
+    /// A batch that is not full is sent when its oldest record has waited so long; at once, if zero.
+    pub batch_wait_max: Duration,
 }
 
 impl Default for Settings {
@@ -65,6 +71,7 @@ impl Default for Settings {
             concurrency_max: 4,
             timeout: Duration::from_secs(30),
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
+            batch_wait_max: Duration::ZERO,
         }
     }
 }
@@ -75,21 +82,29 @@ pub struct Delivery {
     posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
 }
 
+/// How a destination stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests were cut off: they are sent again under the same ids.
+    pub cut_off: bool,
+}
+
 /// A destination of this name runs already.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("destination {0} is running already: stop it first")]
 pub struct AlreadyRunning(pub String);
 
 impl Delivery {
-    /// Delivery without destinations, on the current tokio runtime.
+    /// Delivery without destinations, on the current tokio runtime. What can't be delivered yet or ever is kept by
+    /// `parking`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn new(budget: Budget, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>) -> Self {
         let (runtime, began) = (Handle::current(), Instant::now());
         Self {
-            common: Arc::new(Common { budget, sharing: Sharing::default(), clock, runtime, began }),
+            common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began }),
             posts: Mutex::new(BTreeMap::new()),
         }
     }
@@ -106,7 +121,31 @@ impl Delivery {
         sources: Vec<Arc<dyn Source>>,
         settings: Settings,
     ) -> Result<(), AlreadyRunning> {
-        let id: Arc<str> = id.into();
+        self.begin(id.into(), sink, sources, settings, false)
+    }
+
+    /// The same, [paused](Self::pause) from the beginning: it is shown, and sends nothing until it is resumed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_paused(
+        &self,
+        id: impl Into<Arc<str>>,
+        sink: Arc<dyn Sink>,
+        sources: Vec<Arc<dyn Source>>,
+        settings: Settings,
+    ) -> Result<(), AlreadyRunning> {
+        self.begin(id.into(), sink, sources, settings, true)
+    }
+
+    fn begin(
+        &self,
+        id: Arc<str>,
+        sink: Arc<dyn Sink>,
+        sources: Vec<Arc<dyn Source>>,
+        settings: Settings,
+        paused: bool,
+    ) -> Result<(), AlreadyRunning> {
         let mut posts = self.lock();
         if posts.contains_key(&id) {
             return Err(AlreadyRunning(id.to_string()));
@@ -121,6 +160,9 @@ impl Delivery {
             settings,
             pace: Pace::new(settings.concurrency_max),
         });
+        if paused {
+            post.pause();
+        }
         for source in &sources {
             // Weak: the resting worker holds its queues, and they hold this.
             let post = Arc::downgrade(&post);
@@ -134,6 +176,39 @@ impl Delivery {
         }
         posts.insert(id, post);
         Ok(())
+    }
+
+    /// Starts no more batches of a destination; what is in flight goes on. It keeps its sink and its settings, and is
+    /// shown as paused. Says whether there is such a destination.
+    pub fn pause(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.pause()).is_some()
+    }
+
+    /// Takes a [`pause`](Self::pause) back. Says whether there is such a destination.
+    pub fn resume(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.resume()).is_some()
+    }
+
+    /// Stops one destination and forgets it: nothing new is started, what is in flight may finish until `grace` has
+    /// passed, the rest is cut off. What was not settled is handed back to its queues, and comes again under the same
+    /// ids; a destination of this id can be started when this returns. `None` where none runs.
+    pub async fn stop(&self, id: &str, grace: Duration) -> Option<Stopped> {
+        let post = self.lock().get(id).cloned()?;
+        let mut stopped = Stopped { cut_off: false };
+        if let Some(mut task) = post.stop()
+            && tokio::time::timeout(grace, &mut task).await.is_err()
+        {
+            task.abort();
+            // Until it is really gone: it holds the claims. What ended it is of no interest.
+            let _ = task.await;
+            stopped.cut_off = true;
+        }
+        let mut posts = self.lock();
+        // Who else stopped it may have started another by now.
+        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post)) {
+            posts.remove(id);
+        }
+        Some(stopped)
     }
 
     /// Every destination's counters, by id.

@@ -1,7 +1,8 @@
 //! What the fuzzer of floor pages calls: see [`crate::fuzzing`].
 
 use super::FloorEntry;
-use super::page::{self, BODY_BYTES_MAX, Body, Slot, VERSION};
+use super::layout::{self, Placement};
+use super::page::{self, BODY_BYTES_MAX, Body, Header, Slot, VERSION};
 use crate::queue::codec::Decoder;
 use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
 
@@ -10,7 +11,7 @@ const HEADER_BYTES: usize = FLOOR_SLOT_BYTES - BODY_BYTES_MAX;
 
 /// `data`: the page at whose place the slot was found (1 byte, its low two bits) and whether to put header and checksum
 /// right (its highest bit), then the slot, as far as it is not zeros. A slot that is accepted is written back with the
-/// bytes that were read, if it is of the version that is written.
+/// bytes that were read, if it is of the version that is written; one of version 1 with room for what has grown.
 pub fn floor_page(data: &[u8]) {
     let Some((how, bytes)) = data.split_first() else { return };
     let at = u32::from(how & 3);
@@ -25,6 +26,11 @@ pub fn floor_page(data: &[u8]) {
         Body::Marks(marks) => page::encode_marks(header, marks),
         Body::Entries(entries) => {
             entries.iter().for_each(check_entry);
+            let pages = written_pages(entries);
+            if pages.len() > 1 {
+                assert_eq!(slot[8], 1, "what was one page of this version is one page again");
+                return pages.into_iter().for_each(|entries| check_written(header, entries));
+            }
             page::encode(header, entries.iter())
         }
     };
@@ -43,6 +49,27 @@ pub fn floor_page(data: &[u8]) {
         damaged[place] = !byte;
         assert_eq!(page::decode(&damaged, at), Slot::Bad, "damage at byte {place} is told");
     });
+}
+
+/// The entries of a page as the floor writes them with the page's next change. An entry of version 1 has grown since: what
+/// does not fit any more moves to other pages, and none is lost.
+fn written_pages(entries: &[FloorEntry]) -> Vec<Vec<FloorEntry>> {
+    let ids = 0..u32::try_from(entries.len()).expect("a count of 16 bits");
+    // Page 0 takes none. Never more pages than entries.
+    let mut pages: Placement = vec![Vec::new(), ids.collect()];
+    pages.resize(entries.len() + 2, Vec::new());
+    let len_of = |id: u32| entries[id as usize].encoded_len();
+    layout::rearrange(&mut pages, std::iter::once(1), Vec::new(), len_of).expect("a page each would do");
+    assert_eq!(pages.iter().map(Vec::len).sum::<usize>(), entries.len(), "each has a page");
+    let page = |ids: &Vec<u32>| ids.iter().map(|id| entries[*id as usize].clone()).collect();
+    let used = pages[2..].iter().filter(|ids| !ids.is_empty());
+    std::iter::once(&pages[1]).chain(used).map(page).collect()
+}
+
+/// A page of these entries can be written and is read again.
+fn check_written(header: Header, entries: Vec<FloorEntry>) {
+    let slot = page::encode(header, entries.iter());
+    assert_eq!(page::decode(&slot, header.page), Slot::Good(header, Body::Entries(entries)), "and is read again");
 }
 
 /// An entry takes the room that its page was chosen by, and holds what a cursor promises.

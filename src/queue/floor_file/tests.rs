@@ -220,6 +220,50 @@ fn a_newer_format_is_refused_as_such_and_not_taken_for_damage() {
     assert!(matches!(error, FloorError::NewerFormat { version: 3, .. }), "{error}");
 }
 
+/// A page that version 1 had filled is too small for its entries since they have a seventh count. A fuzzer found that
+/// such a page cannot be written as it was read; the floor must move entries out of it, and lose none.
+#[test]
+fn a_page_that_version_1_had_filled_makes_room_with_its_next_change() {
+    let entries: Vec<_> = (0..70).map(|n| entry(n, u64::from(n), 0)).collect();
+    let disk = floor_of([]);
+    let len: usize = entries.iter().map(FloorEntry::encoded_len).sum();
+    assert!(len > page::ENTRIES_BYTES_MAX && len - 70 * 16 <= page::ENTRIES_BYTES_MAX, "{len}");
+    for (slot, generation) in [(2, 50), (3, 51)] {
+        overwrite(&disk, slot * FLOOR_SLOT_BYTES, &slot_of_version_1(&entries, generation));
+    }
+
+    let (mut floor, damage) = load(&disk);
+    assert_eq!(damage, []);
+    assert_eq!(all(&floor), entries);
+    let (id, _) = floor.entries().next().expect("seventy");
+    floor.set(id, entry(0, 9, 0));
+    floor.commit().expect("the disk is sound");
+    let (floor, damage) = load(&disk);
+    assert_eq!(damage, []);
+    assert_eq!(all(&floor)[1..], entries[1..]);
+    assert_eq!(all(&floor)[0], entry(0, 9, 0));
+}
+
+/// Page 1 as version 1 wrote it: the books without the seventh count.
+fn slot_of_version_1(entries: &[FloorEntry], generation: u64) -> Vec<u8> {
+    let header = Header { page: 1, pages: 4, generation, log_id: LOG, pinned: false };
+    let mut body = u16::try_from(entries.len()).expect("seventy").to_le_bytes().to_vec();
+    for entry in entries {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        let books_end = bytes.len() - (8 + 8 + 2); // a cursor without ranges
+        bytes.drain(books_end - 16..books_end);
+        body.extend(bytes);
+    }
+    let mut slot = page::encode(header, [].iter());
+    slot[8] = 1;
+    slot[20..24].copy_from_slice(&u32::try_from(body.len()).expect("below 12 KiB").to_le_bytes());
+    slot[48..48 + body.len()].copy_from_slice(&body);
+    let crc = crc32fast::hash(&slot[4..]);
+    slot[..4].copy_from_slice(&crc.to_le_bytes());
+    slot
+}
+
 #[test]
 fn after_a_failed_sync_the_file_is_left_alone_and_a_new_one_takes_its_place() {
     let plays = Plays::on(&fresh_disk());

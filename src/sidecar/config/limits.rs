@@ -142,6 +142,12 @@ pub(super) const SIGNING_SECRETS_MAX: usize = 4;
 /// Custom headers of one webhook: servers take about 100 in all.
 pub(super) const HEADERS_MAX: usize = 50;
 
+/// Patterns in one list of a filter: each is held against every impression.
+pub(super) const PATTERNS_MAX: usize = 256;
+
+/// Flags have names of up to 100 characters, labels of some hundred.
+pub(super) const PATTERN_BYTES_MAX: usize = 1_024;
+
 /// Environments and destinations in one file, each: at 2 KB an idle destination this is 20 MB.
 pub(super) const TABLES_MAX: usize = 10_000;
 

@@ -147,7 +147,10 @@ fn the_example_names_every_key_there_is() {
     for (table, key) in asked {
         let named = |line: &str| {
             let line = line.trim_start_matches(['#', ' ']);
-            line.starts_with(&format!("{key} =")) || line == format!("[{key}]") || line == format!("[[{key}]]")
+            line.starts_with(&format!("{key} ="))
+                || line == format!("[{key}]")
+                || line == format!("[[{key}]]")
+                || line == format!("[{table}.{key}]")
         };
         assert!(whole.lines().any(named), "`{key}` of [{table}] is not in the example");
     }
@@ -571,6 +574,28 @@ fn refused_webhook(lines: &str, part: &str) {
     let (_, findings) = webhook_of(lines);
     let told = told(&findings);
     assert!(told.len() == 1 && told[0].contains(part), "wanted one finding with {part:?}, got {told:#?}");
+}
+
+#[test]
+fn a_filter_is_three_lists_of_patterns() {
+    let with = |filter: &str| {
+        with_destination(&format!("type = \"file\"\ndirectory = \"x\"\n[destinations.filter]\n{filter}"))
+    };
+    let (config, findings) =
+        check_text(&with("flags = [\"exp_*\", \"!exp_internal\"]\ntreatments = [\"!control\"]\nlabels = ['in \\*']"));
+    assert_eq!(told(&findings), Vec::<String>::new());
+    let filter = config.expect("good").destinations[1].filter.clone();
+    let spelled = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect::<Vec<_>>();
+    assert_eq!(spelled(&filter.flags), ["exp_*", "!exp_internal"]);
+    assert_eq!(
+        (spelled(&filter.treatments), spelled(&filter.labels)),
+        (vec!["!control".into()], vec![r"in \*".into()])
+    );
+    assert_only(&with("flags = [\"a*b\"]"), "destinations[x].filter.flags[0]: `*` stands at the end");
+    assert_only(&with("flags = ['a\\']"), "nothing stands behind the `\\`");
+    assert_only(&with("flag = []"), "unknown key");
+    assert_only(&with(&format!("labels = [\"{}\"]", "x".repeat(1_025))), "no name is as long as this");
+    assert_only(&with(&format!("labels = [{}]", "\"x\",".repeat(257))), "257 patterns");
 }
 
 #[test]

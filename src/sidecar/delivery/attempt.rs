@@ -64,7 +64,7 @@ pub(super) async fn fly(
     go: impl Fn(u64) -> bool,
 ) -> Landed {
     let Claimed { job, ticket } = claimed;
-    let (id, records) = (Arc::clone(&job.id), job.origin.records());
+    let (id, records) = (Arc::clone(&job.id), job.records());
     let planned = sink.needs_plan().then(|| plan(&*ticket));
     let outcome = match encode_planned(&common, &sink, job, planned).await {
         Err(why) => Some(Outcome::Retry { why }),

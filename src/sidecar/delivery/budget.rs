@@ -70,6 +70,12 @@ impl Budget {
         Turn(acquire(&self.heavy, 1).await)
     }
 
+    /// The turns at heavy work, for who needs nothing else of the budget.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        Turns(Some(Arc::clone(&self.heavy)))
+    }
+
     /// Requests in flight now.
     #[must_use]
     pub fn free_requests(&self) -> usize {
@@ -95,6 +101,20 @@ impl Grant {
     pub fn shrink(&mut self, bytes: u64) {
         let surplus = self.bytes.num_permits().saturating_sub(units(bytes) as usize);
         drop(self.bytes.split(surplus));
+    }
+}
+
+/// Turns at heavy work. Without a budget behind them everybody has one.
+#[derive(Debug, Clone, Default)]
+pub struct Turns(Option<Arc<Semaphore>>);
+
+impl Turns {
+    /// Waits for one. Hold it for milliseconds: others wait for theirs.
+    pub async fn turn(&self) -> Option<Turn> {
+        match &self.0 {
+            Some(heavy) => Some(Turn(acquire(heavy, 1).await)),
+            None => None,
+        }
     }
 }
 

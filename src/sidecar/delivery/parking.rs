@@ -23,6 +23,16 @@ pub trait Parking: Send + Sync {
     fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
 }
 
+/// Keeps nothing: every batch with a letter waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoParking;
+
+impl Parking for NoParking {
+    fn park(&self, _: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        done(Err("there is no place to keep dead letters".into()));
+    }
+}
+
 /// A record that was taken out of its destination's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {

@@ -1,28 +1,63 @@
 //! The real source of batches: one queue of the log, as the loop of a destination sees it. Adds names, no policy.
 //!
-//! What always holds: a claim that ends without being settled goes back to the queue, whatever ended it. While a batch
+//! What the destination's filter leaves out is excepted from the job, and settled as filtered when the rest of its batch
+//! settles. What always holds: a claim that ends without being settled goes back to the queue, whatever ended it. While a batch
 //! is being sent its records are not held in memory for the queue's sake.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{Batch, BatchLimits, Frame, LogId, Queue, Settled, Slice};
+use forebay::{Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, Settled, Slice, Waiting};
 
-use super::sink::{Environment, Job, Origin, Part};
-use super::source::{BoxError, Claimed, Limits, Source, Ticket};
+use super::budget::Turns;
+use super::filter::Filters;
+use super::parking::LetterOrigin;
+use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread};
+use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
 /// One destination's queue of one environment.
 pub struct Queued {
     queue: Queue,
     log: LogId,
     environment: Arc<Environment>,
+    filters: Option<Filters>,
 }
 
 impl Queued {
     /// The source that `queue` of the log `log` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
-        Self { queue, log, environment }
+        Self { queue, log, environment, filters: None }
+    }
+
+    /// The same, for a destination that does not get everything.
+    #[must_use]
+    pub fn with_filters(self, filters: Filters) -> Self {
+        Self { filters: Some(filters), ..self }
+    }
+
+    fn claim(&self, batch: Batch) -> Box<Claim> {
+        let environment = Arc::clone(&self.environment);
+        let (queue, log) = (self.queue.clone(), self.log);
+        Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Vec::new() })
+    }
+
+    /// What of the job is filtered out, under the settings of `revision`.
+    fn filtered(&self, job: &Job, revision: u32) -> Result<Vec<Range<u64>>, BoxError> {
+        let filter = self.filters.as_ref().and_then(|filters| filters.at(revision));
+        Ok(filter.map(|filter| filter.filtered(job.runs())).transpose()?.unwrap_or_default())
+    }
+
+    /// The same for a batch that is not in memory: reads all of it, one frame at a time.
+    fn filtered_of(&self, batch: &Batch) -> Result<Vec<Range<u64>>, BoxError> {
+        let filter = self.filters.as_ref().and_then(|filters| filters.at(batch.settings_revision));
+        let (mut filtered, mut reader) = (Vec::new(), self.queue.read(batch));
+        let Some(filter) = filter else { return Ok(filtered) };
+        while let Some(slice) = reader.next()? {
+            filtered.extend(filter.filtered(part(slice).runs(&[]))?);
+        }
+        Ok(filtered)
     }
 }
 
@@ -32,7 +67,8 @@ impl Source for Queued {
     }
 
     fn in_memory(&self) -> bool {
-        self.queue.ready_in_memory()
+        // To filter is to read every record: too long for an async worker.
+        self.filters.is_none() && self.queue.ready_in_memory()
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
@@ -40,10 +76,10 @@ impl Source for Queued {
         let Some(mut batch) = self.queue.next_batch(limits)? else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
         // From here on a panic hands the batch back, too.
-        let ticket = Box::new(Claim { queue: self.queue.clone(), batch: Some(batch) });
-        let batch = ticket.batch.as_ref().expect("set above");
+        let mut ticket = self.claim(batch);
+        let batch = ticket.batch();
         let stream = slices.first().ok_or("a batch without records")?.frame.stream;
-        let job = Job {
+        let mut job = Job {
             id: batch.id.as_str().into(),
             origin: Origin { log: self.log, stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
@@ -51,7 +87,38 @@ impl Source for Queued {
             except: Arc::default(),
             bytes: batch.bytes,
         };
+        let filtered = self.filtered(&job, batch.settings_revision)?;
+        if !filtered.is_empty() {
+            job.except = filtered.iter().cloned().flatten().collect();
+            ticket.filtered = filtered;
+        }
         Ok(Some(Claimed { job, ticket }))
+    }
+
+    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
+        let Some(batch) = self.queue.next_range(limits)? else { return Ok(None) };
+        let mut ticket = self.claim(batch);
+        let batch = ticket.batch();
+        let filtered = self.filtered_of(batch)?;
+        // The first frame alone: it says which stream this is, and when its records were received.
+        let first = self.queue.read(batch).next()?.ok_or("a batch without records")?;
+        let job = LargeJob {
+            id: batch.id.as_str().into(),
+            origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },
+            environment: Arc::clone(&self.environment),
+            except: filtered.iter().cloned().flatten().collect(),
+            received_ms: first.frame.ingest_ms,
+            bytes: batch.bytes,
+            records: Arc::new(Records { queue: self.queue.clone(), batch: batch.clone() }),
+            turns: Turns::default(),
+        };
+        ticket.filtered = filtered;
+        Ok(Some(Claimed { job, ticket }))
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        Ok(self.queue.waiting()?)
     }
 
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
@@ -62,20 +129,67 @@ impl Source for Queued {
 /// The right to a batch of a queue.
 struct Claim {
     queue: Queue,
-    /// Without its records; gone once settled.
+    log: LogId,
+    environment: Arc<Environment>,
+    /// Without its records; gone once settled or split.
     batch: Option<Batch>,
+    /// Offsets that the destination does not get.
+    filtered: Vec<Range<u64>>,
+}
+
+impl Claim {
+    fn batch(&self) -> &Batch {
+        self.batch.as_ref().expect("only settling and splitting take it, and those take the ticket")
+    }
 }
 
 impl Ticket for Claim {
     fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
-        let batch = self.batch.as_ref().expect("only settling takes it, and that takes the ticket");
-        self.queue.plan(batch, Box::new(move |result| done(result.map_err(BoxError::from))));
+        self.queue.plan(self.batch(), Box::new(move |result| done(result.map_err(BoxError::from))));
     }
 
-    fn settle(mut self: Box<Self>) {
+    fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(batch) = self.batch.take() {
-            self.queue.settle(&batch, Settled::Delivered);
+            let filtered = self.filtered.drain(..).map(|range| (range, Settled::Filtered));
+            let parts: Vec<_> = parts.iter().cloned().chain(filtered).collect();
+            self.queue.settle_parts(&batch, &parts, rest);
         }
+    }
+
+    fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let Some(batch) = self.batch.take() else { return };
+        let (queue, whole) = (self.queue.clone(), batch.clone());
+        let halved = move |result: Result<[Batch; 2], _>| {
+            match &result {
+                Ok(halves) => halves.iter().for_each(|half| queue.release(half)),
+                Err(_) => queue.release(&whole),
+            }
+            done(result.map(drop).map_err(BoxError::from));
+        };
+        self.queue.split(&batch, at, Box::new(halved));
+    }
+
+    fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
+        let mut stored = Vec::with_capacity(offsets.len());
+        let mut reader = self.queue.read(self.batch());
+        while stored.len() < offsets.len()
+            && let Some(slice) = reader.next()?
+        {
+            let (stream, within) = (slice.frame.stream, slice.offsets.clone());
+            let Part { payload, skip, .. } = part(slice);
+            let behind = &offsets[stored.len()..];
+            for &offset in behind.iter().take_while(|offset| **offset < within.end) {
+                let at = usize::try_from(offset - within.start).expect("a frame's records fit in memory");
+                stored.push(Stored {
+                    offset,
+                    origin: LetterOrigin { log: self.log, stream, offset },
+                    environment: Arc::clone(&self.environment),
+                    payload: payload.clone(),
+                    index: skip + at,
+                });
+            }
+        }
+        Ok(stored)
     }
 }
 
@@ -84,6 +198,37 @@ impl Drop for Claim {
         if let Some(batch) = &self.batch {
             self.queue.release(batch);
         }
+    }
+}
+
+/// The records of a large batch.
+struct Records {
+    queue: Queue,
+    batch: Batch,
+}
+
+impl Reread for Records {
+    fn parts(&self) -> Box<dyn Iterator<Item = Result<Part, BoxError>> + Send + '_> {
+        Box::new(Parts { reader: self.queue.read(&self.batch), ended: false })
+    }
+}
+
+/// One reading of them.
+struct Parts {
+    reader: RangeReader,
+    ended: bool,
+}
+
+impl Iterator for Parts {
+    type Item = Result<Part, BoxError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.reader.next().transpose()?;
+        self.ended = next.is_err();
+        Some(next.map(part).map_err(BoxError::from))
     }
 }
 
@@ -99,5 +244,8 @@ impl AsRef<[u8]> for Payload {
 fn part(slice: Slice) -> Part {
     let within = |offset: u64| usize::try_from(offset - slice.frame.first).expect("a frame's records fit in memory");
     let (skip, end) = (within(slice.offsets.start), within(slice.offsets.end));
-    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip }
+    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip, first: slice.offsets.start }
 }
+
+#[cfg(test)]
+mod tests;

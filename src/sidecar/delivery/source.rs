@@ -1,12 +1,18 @@
-//! The seam between the loop of a destination and its queues: where batches are claimed, planned, settled, handed back.
+//! The seam between the loop of a destination and its queues: where batches are claimed, planned, split, settled,
+//! handed back.
 //!
 //! Two things implement it: the real queue ([`super::queued`]) and the script of the worker's tests. What always
 //! holds: a claimed batch is either settled or, when its [`Ticket`] is dropped, handed back with the same id and the
 //! same boundaries. No panic, timeout or cancelled task can lose a claim.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::sink::Job;
+use bytes::Bytes;
+use forebay::{Settled, Waiting};
+
+use super::parking::LetterOrigin;
+use super::sink::{Environment, Job, LargeJob};
 
 /// One destination's queue of one stream.
 pub trait Source: Send + Sync {
@@ -22,6 +28,20 @@ pub trait Source: Send + Sync {
     /// When the records cannot be read. They stay queued.
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError>;
 
+    /// Like [`next`](Self::next), for a batch that is read as it is sent. It never spans two moments that lie in
+    /// different spans of `partition_ms` milliseconds. Whoever claims this way claims everything this way. May read the
+    /// disk.
+    ///
+    /// # Errors
+    /// When the log cannot be read. The records stay queued.
+    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError>;
+
+    /// What the next claim would find. May read the disk: not for async workers.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn waiting(&self) -> Result<Waiting, BoxError>;
+
     /// Names whom to wake when records arrive or a batch is handed back. Called from any thread; must not block.
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>);
 }
@@ -36,20 +56,48 @@ pub struct Limits {
 }
 
 /// A batch that is ours to send.
-pub struct Claimed {
+pub struct Claimed<J = Job> {
     /// Its records.
-    pub job: Job,
+    pub job: J,
     /// Our right to it.
     pub ticket: Box<dyn Ticket>,
 }
 
-/// The right to settle one batch. Dropped without [`settle`](Self::settle) it hands the batch back.
+/// The right to settle one batch. Dropped without [`settle`](Self::settle) or [`split`](Self::split) it hands the
+/// batch back. Offsets are those of the job's origin.
 pub trait Ticket: Send + Sync {
     /// Makes the batch's boundaries durable. `done` runs when they are, on any thread, and must not block.
     fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
 
-    /// The destination has the batch: it is never claimed again.
-    fn settle(self: Box<Self>);
+    /// Settles all of the batch in one step: `parts` each in its own way, `rest` what they leave out. It is never
+    /// claimed again.
+    fn settle(self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled);
+
+    /// Splits the batch at the offset `at`, which lies behind its first record and not behind its last. `done` runs on
+    /// any thread, and must not block: when the halves are as durable as the batch was, and handed back; or when that
+    /// failed, and the batch is. From then on it is never claimed whole again where it was split.
+    fn split(self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
+
+    /// Where the batch's records at `offsets`, ascending, are stored. Reads the disk: not for async workers.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError>;
+}
+
+/// A record of a batch, as it is stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its offset in the batch.
+    pub offset: u64,
+    /// Where it comes from.
+    pub origin: LetterOrigin,
+    /// The environment that it belongs to.
+    pub environment: Arc<Environment>,
+    /// The stored batch that it lies in, as a whole.
+    pub payload: Bytes,
+    /// How many records come before it there.
+    pub index: usize,
 }
 
 /// An error of which the loop only needs the text.

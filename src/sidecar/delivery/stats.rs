@@ -56,6 +56,8 @@ pub enum State {
     },
     /// No more batches are started.
     Stopped,
+    /// An operator holds it: no more batches are started until the operator says so.
+    Paused,
 }
 
 /// The counters at one moment. Each is exact; they are not read all at the same instant.
@@ -148,6 +150,7 @@ impl DeliveryStats {
             State::Sending => (1, 0),
             State::Backoff { until_ms } => (2, until_ms),
             State::Stopped => (3, 0),
+            State::Paused => (4, 0),
         };
         self.state_until_ms.store(until_ms, Ordering::Relaxed);
         self.state.store(code, Ordering::Release);
@@ -158,6 +161,7 @@ impl DeliveryStats {
             0 => State::Idle,
             1 => State::Sending,
             2 => State::Backoff { until_ms: get(&self.state_until_ms) },
+            4 => State::Paused,
             _ => State::Stopped,
         }
     }
@@ -254,7 +258,7 @@ mod tests {
     #[test]
     fn a_state_reads_back_as_it_was_set() {
         let stats = DeliveryStats::default();
-        for state in [State::Sending, State::Backoff { until_ms: 77 }, State::Stopped, State::Idle] {
+        for state in [State::Sending, State::Backoff { until_ms: 77 }, State::Stopped, State::Paused, State::Idle] {
             stats.set_state(state);
             assert_eq!(stats.snapshot().state, state);
         }

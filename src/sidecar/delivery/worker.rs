@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forebay::Settled;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -30,6 +31,8 @@ pub(super) struct Post {
     place: Mutex<Place>,
     wake: Notify,
     stopping: AtomicBool,
+    /// An operator holds it: it rests, whatever there is to send.
+    paused: AtomicBool,
     /// The number of the pace's epoch, for flights that have not sent yet.
     epoch: AtomicU64,
     pub(super) stats: DeliveryStats,
@@ -51,6 +54,7 @@ impl Post {
             place: Mutex::new(Place::Resting(worker)),
             wake: Notify::new(),
             stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             stats: DeliveryStats::default(),
         })
@@ -60,6 +64,7 @@ impl Post {
     pub(super) fn wake(self: &Arc<Self>) {
         let mut place = self.place();
         match std::mem::replace(&mut *place, Place::Ended) {
+            Place::Resting(worker) if self.paused() => *place = Place::Resting(worker),
             Place::Resting(worker) => {
                 let runtime = worker.common.runtime.clone();
                 *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))), woken: false };
@@ -70,6 +75,29 @@ impl Post {
             }
             Place::Ended => {}
         }
+    }
+
+    /// No batch is started until [`resume`](Self::resume); those in flight go on, and so does what they become.
+    pub(super) fn pause(&self) {
+        let place = self.place();
+        self.paused.store(true, Ordering::Release);
+        match &*place {
+            Place::Resting(_) => self.stats.set_state(State::Paused),
+            Place::Working { .. } => self.wake.notify_one(),
+            Place::Ended => {}
+        }
+    }
+
+    /// Batches are started again.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let place = self.place();
+        self.paused.store(false, Ordering::Release);
+        if matches!(&*place, Place::Resting(_)) {
+            self.stats.set_state(State::Idle);
+        }
+        drop(place);
+        // It finds out by itself whether there is anything to send.
+        self.wake();
     }
 
     /// No batch is started from now on; those in flight go on. Returns the task to wait for, if there is one.
@@ -92,13 +120,13 @@ impl Post {
         self.stats.set_in_flight(0);
         let mut place = self.place();
         match &mut *place {
-            Place::Working { woken, .. } if *woken => {
+            Place::Working { woken, .. } if *woken && !self.paused() => {
                 *woken = false;
                 return Some(worker);
             }
             Place::Ended => self.stats.set_state(State::Stopped),
             _ => {
-                self.stats.set_state(State::Idle);
+                self.stats.set_state(if self.paused() { State::Paused } else { State::Idle });
                 *place = Place::Resting(worker);
             }
         }
@@ -107,6 +135,15 @@ impl Post {
 
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    fn paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// No batch may be started now.
+    fn held(&self) -> bool {
+        self.stopping() || self.paused()
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
@@ -173,14 +210,14 @@ impl Worker {
         self.wet();
         loop {
             let verdict = self.pace.verdict(self.now(), busy.flights.len());
-            if post.stopping() {
+            if post.held() {
                 // A claim in the making is handed back by its drop.
                 busy.preparing = None;
             } else if busy.preparing.is_none() && verdict == Verdict::Start {
                 self.prepare(&mut busy);
             }
             let due = match verdict {
-                Verdict::NotBefore(due) if !post.stopping() && self.turn().is_some() => Some(due),
+                Verdict::NotBefore(due) if !post.held() && self.turn().is_some() => Some(due),
                 _ => None,
             };
             if busy.flights.is_empty() && busy.preparing.is_none() && due.is_none() {
@@ -226,6 +263,8 @@ impl Worker {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
+            // Nothing of it is for this destination: there is no request to make, and no word of the destination's to heed.
+            Ok(Some((claimed, _))) if claimed.job.is_empty() => claimed.ticket.settle(&[], Settled::Delivered),
             // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
             Ok(Some((claimed, grant))) if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start => {
                 let epoch = self.pace.epoch();
@@ -264,7 +303,7 @@ impl Worker {
         // Not sent: it goes back by the ticket's drop, to come again when its time has come.
         let Some(outcome) = outcome else { return };
         if outcome == Outcome::Delivered {
-            ticket.settle();
+            ticket.settle(&[], Settled::Delivered);
             busy.post.stats.delivered(records, self.common.clock.wall_ms());
             self.heard(busy, &outcome, epoch);
         } else {

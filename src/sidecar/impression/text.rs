@@ -66,6 +66,24 @@ impl<'a> JsonText<'a> {
         }
     }
 
+    /// Whether the string that the text stands for begins with `word`. Allocates nothing.
+    pub(crate) fn begins_with(self, word: &str) -> bool {
+        let (mut rest, mut word) = (self.0, word.as_bytes());
+        loop {
+            let (plain, escaped) = rest.split_at(memchr::memchr(b'\\', rest).unwrap_or(rest.len()));
+            if plain.len() >= word.len() {
+                return plain.starts_with(word);
+            }
+            let Some(behind) = word.strip_prefix(plain) else { return false };
+            if escaped.is_empty() {
+                return false;
+            }
+            let (c, used) = first_escape(escaped);
+            let Some(behind) = behind.strip_prefix(c.encode_utf8(&mut [0; 4]).as_bytes()) else { return false };
+            (rest, word) = (&escaped[used..], behind);
+        }
+    }
+
     /// The longest beginning of at most `bytes_max` bytes that ends behind a whole character.
     pub(crate) fn cut(self, bytes_max: usize) -> Self {
         let mut end = 0;

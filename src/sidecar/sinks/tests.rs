@@ -24,6 +24,7 @@ use super::sample;
 use super::webhook::Webhook;
 use crate::config::{Endpoint, FileConfig, WebhookConfig};
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::{Environment, Sink};
 use crate::delivery::source::{Limits, Source};
@@ -48,7 +49,7 @@ fn stage(disk: &MemDisk) -> Stage {
         QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
     )
     .unwrap();
-    let delivery = Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock));
+    let delivery = Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking));
     Stage { queues, delivery, clock, disk: disk.clone() }
 }
 

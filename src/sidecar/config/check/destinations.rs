@@ -1,6 +1,7 @@
 //! Reads `[[destinations]]`: what all have in common, then what their type adds.
 
 mod events;
+mod filter;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -92,6 +93,7 @@ fn read_one(
     let batch_records_max = section.count("batch_records_max", &bounds.records);
     let batch_bytes_max = section.bytes("batch_bytes_max", &bounds.bytes);
     let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
+    let filter = filter::read(&section);
     fits(&section, concurrency, batch_bytes_max, delivery);
     section.finish();
     Some(Destination {
@@ -102,6 +104,7 @@ fn read_one(
         batch_records_max,
         batch_bytes_max,
         start,
+        filter,
         sink: sink?,
     })
 }

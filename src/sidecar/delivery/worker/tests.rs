@@ -1,7 +1,7 @@
 //! The loop on a paused clock, between a scripted queue and a scripted destination: hours pass in milliseconds, and
 //! sends are counted, not timed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::ManualClock;
-use forebay::{LogId, StreamId};
+use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, Origin, Sink};
-use crate::delivery::source::{BoxError, Claimed, Limits, Source, Ticket};
+use crate::delivery::parking::{LetterOrigin, NoParking};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
+use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
@@ -40,7 +41,7 @@ struct ScriptState {
     next: u64,
     returned: Vec<Range<u64>>,
     planned: BTreeSet<u64>,
-    settled: Vec<Range<u64>>,
+    settled: BTreeMap<u64, Settled>,
     plans_refused: u32,
     plan_delay: Duration,
     wake: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -72,7 +73,7 @@ impl Script {
     }
 
     fn settled(&self) -> u64 {
-        self.with(|state| state.settled.iter().map(|range| range.end - range.start).sum())
+        self.with(|state| state.settled.len() as u64)
     }
 }
 
@@ -100,8 +101,13 @@ impl Source for Script {
             job: Job {
                 id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
                 origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
-                environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
-                parts: Vec::new(),
+                environment: environment(),
+                parts: vec![Part {
+                    payload: Bytes::new(),
+                    skip: 0,
+                    take: (offsets.end - offsets.start) as usize,
+                    first: offsets.start,
+                }],
                 except: Arc::default(),
                 bytes: 1000,
             },
@@ -109,9 +115,21 @@ impl Source for Script {
         }))
     }
 
+    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        unreachable!("no sink here is a large one")
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        unreachable!("nothing waits for a batch to fill here")
+    }
+
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.with(|state| state.wake = Some(wake));
     }
+}
+
+fn environment() -> Arc<Environment> {
+    Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() })
 }
 
 struct ScriptTicket {
@@ -138,13 +156,41 @@ impl Ticket for ScriptTicket {
         });
     }
 
-    fn settle(mut self: Box<Self>) {
+    fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         let offsets = self.offsets.take().unwrap();
         self.script.with(|state| {
-            let twice = state.settled.iter().any(|old| old.start < offsets.end && offsets.start < old.end);
-            assert!(!twice, "{offsets:?} settled twice");
-            state.settled.push(offsets);
+            for offset in offsets {
+                let part = parts.iter().find(|(part, _)| part.contains(&offset));
+                let before = state.settled.insert(offset, part.map_or(rest, |(_, as_)| *as_));
+                assert_eq!(before, None, "{offset} settled twice");
+            }
         });
+    }
+
+    fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let offsets = self.offsets.take().unwrap();
+        assert!(offsets.start < at && at < offsets.end, "{offsets:?} split at {at}");
+        let wake = self.script.with(|state| {
+            if state.planned.contains(&offsets.start) {
+                state.planned.insert(at);
+            }
+            state.returned.extend([offsets.start..at, at..offsets.end]);
+            state.wake.clone()
+        });
+        wake.inspect(|wake| wake());
+        done(Ok(()));
+    }
+
+    fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
+        let stream = StreamId(self.script.0.stream);
+        let stored = |&offset| Stored {
+            offset,
+            origin: LetterOrigin { log: LogId(1), stream, offset },
+            environment: environment(),
+            payload: Bytes::new(),
+            index: 0,
+        };
+        Ok(offsets.iter().map(stored).collect())
     }
 }
 
@@ -228,13 +274,13 @@ impl Sink for Receiver {
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        let whole = Encoded::whole(job, Bytes::from_static(&[b'x'; 100]));
+        let body = Bytes::from_static(&[b'x'; 100]);
         if !take_one(&self.left_out) {
-            return Ok(whole);
+            return Ok(Encoded::whole(job, body));
         }
         let offset = job.origin.offsets.start;
         let rejected = vec![RejectedRecord { offset, reason: "told to".to_owned() }];
-        Ok(Encoded { except: [offset].into(), rejected, ..whole })
+        Ok(Encoded::without(job, rejected, body))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
@@ -285,7 +331,7 @@ fn delivery() -> Delivery {
 }
 
 fn delivery_with(limits: BudgetLimits) -> Delivery {
-    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)))
+    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)), Arc::new(NoParking))
 }
 
 /// Batches of ten records.
@@ -446,7 +492,7 @@ impl Sink for Together {
 async fn who_waits_out_a_failure_holds_nothing_of_the_budget() {
     let budget = Budget::new(BudgetLimits::default());
     let free = (budget.free_requests(), budget.free_bytes());
-    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)));
+    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)), Arc::new(NoParking));
     let queue = Script::with_records(100);
     start(&delivery, "d", receiver(|_| at_once(throttled(Some(HOUR)))), &queue);
     sleep(SECOND).await;
@@ -643,4 +689,60 @@ async fn no_wake_is_lost_by_who_is_going_to_rest() {
     };
     tokio::time::timeout(Duration::from_secs(60), one_by_one).await.expect("each record is seen");
     assert!(delivery.shutdown(Duration::from_secs(20)).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_destination_finishes_what_is_in_flight_and_starts_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let receiver = start(&delivery, "d", receiver(|_| Answer::After(SECOND, Outcome::Delivered)), &queue);
+    sleep(SECOND / 2).await;
+    let in_flight = receiver.sent().len();
+    assert!(in_flight > 0 && delivery.pause("d"));
+    sleep(HOUR).await;
+    queue.append(10);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (in_flight, in_flight as u64 * 10));
+    assert_eq!(delivery.stats_of("d").unwrap().state, State::Paused);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "it rests");
+    assert!(delivery.resume("d"));
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), delivery.stats_of("d").unwrap().state), (110, State::Idle));
+    assert!(!delivery.pause("nobody") && !delivery.resume("nobody"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_begins_paused_or_is_paused_while_it_backs_off_sends_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    let first = Arc::new(receiver(|_| at_once(refused())));
+    delivery.start_paused("d", Arc::clone(&first) as Arc<dyn Sink>, vec![Arc::new(queue.clone())], settings()).unwrap();
+    queue.append(10);
+    sleep(HOUR).await;
+    assert_eq!((first.sent().len(), delivery.stats_of("d").unwrap().state), (0, State::Paused));
+    delivery.resume("d");
+    sleep(HOUR).await;
+    delivery.pause("d");
+    sleep(SECOND).await;
+    let sent = first.sent().len();
+    sleep(HOUR * 24).await;
+    assert_eq!((first.sent().len(), delivery.stats_of("d").unwrap().state), (sent, State::Paused));
+    assert!(sent > 0 && delivery.shutdown(SECOND).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_destination_hands_everything_back_and_another_takes_its_place() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let hanging = start(&delivery, "d", receiver(|_| Answer::Hang), &queue);
+    let (other, other_queue) = (receiver(|_| at_once(Outcome::Delivered)), Script::with_records(10));
+    start(&delivery, "other", other, &other_queue);
+    sleep(SECOND).await;
+    let ids = |receiver: &Receiver| receiver.sent().into_iter().map(|sent| sent.id).collect::<BTreeSet<_>>();
+    let cut_off = ids(&hanging);
+    assert_eq!(delivery.stop("d", SECOND).await, Some(crate::delivery::Stopped { cut_off: true }));
+    assert_eq!((delivery.stop("d", SECOND).await, delivery.stats_of("d")), (None, None));
+    let next = start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), other_queue.settled()), (100, 10));
+    assert!(ids(&next).is_superset(&cut_off), "what was cut off comes again under its own id");
+    assert_eq!(next.sent().len(), 10, "each batch once");
+    assert_eq!(delivery.stop("other", SECOND).await, Some(crate::delivery::Stopped { cut_off: false }));
 }

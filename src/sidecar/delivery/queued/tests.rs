@@ -1,0 +1,194 @@
+//! Real queues behind the loop: what a filter leaves out reaches no request, and the books know it.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use forebay::clock::ManualClock;
+use forebay::disk::mem::MemDisk;
+use forebay::{LogOptions, Payload, QueueOptions, Queues, Start};
+use tokio::time::{Duration, Instant, timeout};
+
+use super::*;
+use crate::config::FilterSpec;
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::outcome::Outcome;
+use crate::delivery::parking::NoParking;
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Sink};
+use crate::delivery::{Delivery, Settings};
+use crate::sinks::sample::{job, job_of};
+
+fn queues() -> Queues {
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    Queues::open(Arc::new(MemDisk::new()), clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())
+        .unwrap()
+}
+
+fn filter(flags: &[&str]) -> FilterSpec {
+    FilterSpec { flags: flags.iter().map(|text| text.parse().unwrap()).collect(), ..FilterSpec::default() }
+}
+
+fn environment() -> Arc<Environment> {
+    Arc::clone(&job(0..0).environment)
+}
+
+/// Stores a bulk of SDKs' as one append.
+fn append(queues: &Queues, bulk: &str) {
+    let job = job_of(bulk);
+    let payloads = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: part.take as u32 });
+    queues.log().append_wait("acme-prod", payloads.collect()).unwrap();
+}
+
+const BULK: &str = r#"[{"f":"a","i":[{"k":"0"},{"k":"1"}]},{"f":"b","i":[{"k":"2"}]},{"f":"a","i":[{"k":"3"}]}]"#;
+const NONE_WANTED: &str = r#"[{"f":"b","i":[{"k":"0"},{"k":"1"},{"k":"2"}]}]"#;
+
+const LIMITS: Limits = Limits { records_max: 1000, bytes_max: 1 << 20 };
+
+#[test]
+fn what_is_filtered_settles_with_its_batch_and_is_counted_apart() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = source.with_filters(Filters::of(&filter(&["a"])));
+    append(&queues, BULK);
+    assert!(!source.in_memory(), "filtering is not for an async worker");
+    let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
+    assert_eq!((&*job.except, job.is_empty()), (&[2][..], false));
+    assert_eq!(queue.balance().pending.records, 4, "nothing is settled before the rest of the batch is");
+    drop(ticket);
+    let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
+    assert_eq!(&*job.except, &[2], "the same again");
+    ticket.settle(&[], Settled::Delivered);
+    let balance = queue.balance();
+    assert_eq!((balance.delivered.records, balance.filtered.records, balance.pending.records), (3, 1, 0));
+    assert!(balance.closes());
+}
+
+#[test]
+fn a_batch_of_an_older_revision_keeps_its_filter() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let filters = Filters::of(&filter(&["a"]));
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).with_filters(filters.clone());
+    append(&queues, BULK);
+    let Claimed { ticket, .. } = source.next(LIMITS).unwrap().unwrap();
+    let planned = Arc::new(Mutex::new(false));
+    let done = Arc::clone(&planned);
+    ticket.plan(Box::new(move |result| *done.lock().unwrap() = result.is_ok()));
+    assert!(*planned.lock().unwrap());
+    // The filter changes while the batch waits.
+    filters.set(1, &filter(&["b"]));
+    queue.set_settings_revision(1);
+    drop(ticket);
+    append(&queues, BULK);
+    let again = source.next(LIMITS).unwrap().unwrap();
+    let fresh = source.next(LIMITS).unwrap().unwrap();
+    assert_eq!((&*again.job.except, again.job.origin.offsets.clone()), (&[2][..], 0..4));
+    assert_eq!((&*fresh.job.except, fresh.job.origin.offsets.clone()), (&[4, 5, 7][..], 4..8));
+}
+
+/// Counts what is asked of it.
+#[derive(Default)]
+struct Counting {
+    sent: Mutex<Vec<u64>>,
+    plans: AtomicU32,
+}
+
+impl Sink for Counting {
+    fn format(&self) -> Format {
+        Format { name: "counting", gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        Ok(Encoded::whole(job, Bytes::from_static(b"x")))
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, _: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
+        self.sent.lock().unwrap().push(encoded.records());
+        Box::pin(async { Outcome::Delivered })
+    }
+
+    fn needs_plan(&self) -> bool {
+        self.plans.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_is_left_settles_without_a_request_or_a_plan() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Arc::new(source.with_filters(Filters::of(&filter(&["a"]))));
+    append(&queues, NONE_WANTED);
+    let delivery = Delivery::new(
+        Budget::new(BudgetLimits::default()),
+        Arc::new(ManualClock::at(1_700_000_000_000)),
+        Arc::new(NoParking),
+    );
+    let sink = Arc::new(Counting::default());
+    delivery.start("d", Arc::clone(&sink) as _, vec![source], Settings::default()).unwrap();
+    let settled = async |records| {
+        while queue.balance().pending.records > 0 || queue.balance().accepted.records < records {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), settled(3)).await.unwrap();
+    assert_eq!((queue.balance().filtered.records, sink.sent.lock().unwrap().len()), (3, 0));
+    assert_eq!(sink.plans.load(Ordering::SeqCst), 0);
+    append(&queues, BULK);
+    timeout(Duration::from_secs(60), settled(7)).await.unwrap();
+    assert_eq!((queue.balance().filtered.records, &sink.sent.lock().unwrap()[..]), (4, &[3][..]));
+    assert!(queue.balance().closes());
+}
+
+#[test]
+fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    append(&queues, BULK);
+    append(&queues, NONE_WANTED);
+    let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
+    assert_eq!(job.origin.offsets, 0..7);
+    let stored = ticket.letters(&[1, 3, 4, 6]).unwrap();
+    let found: Vec<_> = stored.iter().map(|stored| (stored.offset, stored.origin.offset, stored.index)).collect();
+    assert_eq!(found, [(1, 1, 1), (3, 3, 3), (4, 4, 0), (6, 6, 2)]);
+    assert_eq!((&stored[1].payload, &stored[2].payload), (&job.parts[0].payload, &job.parts[1].payload));
+    let (told, heard) = std::sync::mpsc::channel();
+    ticket.plan(Box::new({
+        let told = told.clone();
+        move |result| told.send(result.is_ok()).unwrap()
+    }));
+    ticket.split(3, Box::new(move |result| told.send(result.is_ok()).unwrap()));
+    assert!(heard.recv().unwrap() && heard.recv().unwrap());
+    let halves: Vec<_> = (0..2).map(|_| source.next(LIMITS).unwrap().unwrap()).collect();
+    assert_eq!(halves.iter().map(|half| half.job.origin.offsets.clone()).collect::<Vec<_>>(), [0..3, 3..7]);
+    assert_eq!(halves[1].ticket.letters(&[5]).unwrap()[0].index, 1);
+    for half in halves {
+        let first = half.job.origin.offsets.start;
+        half.ticket.settle(&[(first..first + 1, Settled::DeadLettered)], Settled::Delivered);
+    }
+    assert_eq!((queue.balance().dead_lettered.records, queue.balance().delivered.records), (2, 5));
+    assert!(queue.balance().closes());
+}
+
+#[test]
+fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = source.with_filters(Filters::of(&filter(&["a"])));
+    append(&queues, BULK);
+    append(&queues, NONE_WANTED);
+    assert_eq!(source.waiting().unwrap().records, 7);
+    let Claimed { job, ticket } = source.next_large(LIMITS, Some(3_600_000)).unwrap().unwrap();
+    assert_eq!((job.origin.offsets.clone(), &*job.except), (0..7, &[2, 4, 5, 6][..]));
+    assert_eq!(job.received_ms, 1_700_000_000_000);
+    for _ in 0..2 {
+        let takes: Vec<_> = job.records.parts().map(|part| part.unwrap().take).collect();
+        assert_eq!(takes, [4, 3], "as often as it is asked for");
+    }
+    ticket.settle(&[], Settled::Delivered);
+    assert_eq!((queue.balance().filtered.records, queue.balance().delivered.records), (4, 3));
+}
