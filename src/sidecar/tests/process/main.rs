@@ -11,6 +11,7 @@
 
 #[path = "../evaluated/mod.rs"]
 mod evaluated;
+mod event_service;
 mod load;
 mod proof;
 mod receiver;
@@ -22,5 +23,6 @@ mod bodies;
 mod captures;
 mod kills;
 mod outages;
+mod services;
 mod starts;
 mod stops;
