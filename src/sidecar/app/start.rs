@@ -16,6 +16,7 @@ use super::pages::Pages;
 use super::registry::{PutError, Registry, Wanted};
 use super::sinks::SinkFactory;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
+use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
@@ -116,7 +117,8 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     }
     registry.warn_of_orphans();
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
+    let api =
+        Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, &letters, readiness.clone()));
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
@@ -244,10 +246,12 @@ fn sources(
     queues: &Queues,
     delivery: &Arc<Delivery>,
     ingest: &Arc<Ingest>,
+    letters: &Arc<Letters>,
     readiness: Readiness,
 ) -> Sources {
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
+    let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
         destination: queue.destination_name(),
@@ -256,7 +260,11 @@ fn sources(
         balance: queue.balance(),
     };
     Sources {
-        queues: Box::new(move |each| all.all().iter().map(reading).for_each(each)),
+        // Dead letters are no lag: nothing is behind until somebody decides.
+        queues: Box::new(move |each| {
+            let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));
+            lagging.map(|queue| reading(&queue)).for_each(each);
+        }),
         deliveries: Box::new(move || {
             delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
         }),
@@ -265,8 +273,15 @@ fn sources(
         }),
         log: Box::new(move || {
             let stats = stats.stats();
-            LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
+            let count = |desk: &Arc<letters::Desk>| (desk.destination_name(), desk.dead());
+            LogReading {
+                log: log.stats(),
+                floor_writes: stats.floor_commits,
+                sled_resets: stats.store_resets,
+                dead_letters: counted.desks().iter().map(count).collect(),
+            }
         }),
+        letters: Some(letters),
         readiness,
     }
 }

@@ -13,8 +13,8 @@ use super::super::raw::{Field, Section};
 use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
-    Compression, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret, SinkConfig, SinkKind,
-    Start, WebhookConfig, limits,
+    Compression, DeadLettersConfig, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret,
+    SinkConfig, SinkKind, Start, WebhookConfig, limits,
 };
 use super::environments::{self, Environments};
 use super::{Outside, ground, values, webhook as of_webhook};
@@ -105,6 +105,7 @@ fn read_one(
     };
     let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
     let filter = filter::read(&section);
+    let dead_letters = dead_letters(&section);
     if kind != SinkKind::S3 {
         fits_memory(&section, batch_bytes_max, delivery);
     }
@@ -120,8 +121,17 @@ fn read_one(
         batch_wait_max,
         start,
         filter,
+        dead_letters,
         sink: sink?,
     })
+}
+
+fn dead_letters(destination: &Section<'_>) -> DeadLettersConfig {
+    let section = destination.section("dead_letters");
+    let max_age = section.get("max_age").and_then(|field| field.duration(&limits::DEAD_LETTERS_AGE));
+    let max_bytes = section.get("max_bytes").and_then(|field| field.bytes(&limits::DEAD_LETTERS_BYTES));
+    section.finish();
+    DeadLettersConfig { max_age, max_bytes }
 }
 
 fn kind(section: &Section<'_>) -> Option<SinkKind> {
