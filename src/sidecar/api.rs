@@ -11,9 +11,11 @@ use tokio::sync::Semaphore;
 
 use self::lag::{LagBoard, Reading};
 use self::readings::{IngestReading, LogReading, Source, Sources};
+use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
 mod cursors;
+pub mod dead_letters;
 mod exposition;
 pub mod forecast;
 pub mod grpc;
@@ -40,6 +42,7 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
+    letters: Option<Arc<Letters>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
@@ -54,8 +57,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, readiness } = sources;
-        let parts = Parts { ingest, log, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, letters, readiness } = sources;
+        let parts = Parts { ingest, log, letters, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -83,6 +86,11 @@ impl Api {
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// The letters that operators may see to.
+    fn letters(&self) -> Option<Arc<Letters>> {
+        self.parts.letters.clone()
     }
 
     /// What the sidecar itself says of its readiness.

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod check;
+pub mod dead_letters;
 pub mod lag;
 pub mod log_tool;
 
@@ -43,6 +44,9 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Lists, shows, sends again and purges records that their destination does not take
+    #[command(subcommand)]
+    DeadLetters(args::DeadLettersCommand),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -66,6 +70,13 @@ where
                 Ok(address) => code_of(lag::run(&args, &address)),
                 Err(code) => code,
             },
+            Command::DeadLetters(command) => {
+                let call = command.call();
+                match check::api_at(call.address.as_ref(), call.config.as_deref()) {
+                    Ok(address) => code_of(dead_letters::run(&command, &address)),
+                    Err(code) => code,
+                }
+            }
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {

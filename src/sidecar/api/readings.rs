@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use forebay::{LogState, LogStats};
 
+use crate::letters::Letters;
 use crate::ready::Readiness;
 
 /// Asks for the present value of something.
@@ -26,6 +27,8 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// The letters, where there are any to be seen to.
+    pub letters: Option<Arc<Letters>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
 }
@@ -39,6 +42,7 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            letters: None,
             readiness: Readiness::new(),
         }
     }
@@ -148,6 +152,8 @@ pub struct LogReading {
     pub floor_writes: u64,
     /// How often the sled index was set aside and made anew since the start.
     pub sled_resets: u64,
+    /// Dead letters by destination, of those that have or had some.
+    pub dead_letters: Vec<(Arc<str>, forebay::Count)>,
 }
 
 impl LogReading {
@@ -169,7 +175,7 @@ impl LogReading {
             reads_refused: 0,
             damages: 0,
         };
-        Self { log, floor_writes: 0, sled_resets: 0 }
+        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new() }
     }
 }
 

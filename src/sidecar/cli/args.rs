@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+mod dead_letters;
+
+pub use dead_letters::{
+    DeadLettersCommand, LetterFilterArgs, ListLettersArgs, PurgeLettersArgs, RedriveLettersArgs, ShowLetterArgs,
+};
+
 use crate::config::Listen;
 
 /// Of `run` and `check`: the file that says everything.
@@ -28,6 +34,22 @@ pub struct LagArgs {
     /// Only this destination
     #[arg(long, short, value_name = "ID")]
     pub destination: Option<String>,
+
+    /// Where the sidecar's operators' API listens, such as localhost:9090 or unix:/run/forebay.sock [default: 127.0.0.1:9090]
+    #[arg(long, short, value_name = "ADDRESS", value_parser = address, conflicts_with = "config")]
+    pub address: Option<Listen>,
+
+    /// Read the address from the sidecar's configuration: `listen` under `[grpc]`
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Where to call the sidecar, and how to show its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CallArgs {
+    /// JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 
     /// Where the sidecar's operators' API listens, such as localhost:9090 or unix:/run/forebay.sock [default: 127.0.0.1:9090]
     #[arg(long, short, value_name = "ADDRESS", value_parser = address, conflicts_with = "config")]
