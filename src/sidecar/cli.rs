@@ -5,7 +5,7 @@
 
 pub mod args;
 pub mod check;
-pub mod dead_letters;
+pub mod destinations;
 pub mod lag;
 pub mod log_tool;
 
@@ -44,9 +44,12 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
-    /// Lists, shows, sends again and purges records that their destination does not take
+    /// Lists, makes, changes, pauses and deletes destinations at run time
     #[command(subcommand)]
-    DeadLetters(args::DeadLettersCommand),
+    Destinations(args::DestinationsCommand),
+    /// Lists, makes and deletes environments at run time
+    #[command(subcommand)]
+    Environments(args::EnvironmentsCommand),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -61,7 +64,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Run(args) => match check::load(&args.config) {
-                Ok(config) => crate::app::run(config),
+                Ok(config) => crate::app::run_file(config, args.config),
                 Err(code) => code,
             },
             Command::Demo(args) => show(args.seconds),
@@ -70,13 +73,8 @@ where
                 Ok(address) => code_of(lag::run(&args, &address)),
                 Err(code) => code,
             },
-            Command::DeadLetters(command) => {
-                let call = command.call();
-                match check::api_at(call.address.as_ref(), call.config.as_deref()) {
-                    Ok(address) => code_of(dead_letters::run(&command, &address)),
-                    Err(code) => code,
-                }
-            }
+            Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),
+            Command::Environments(command) => destinations::run(&destinations::Wish::of_environments(command)),
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
