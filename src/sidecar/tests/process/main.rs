@@ -22,6 +22,7 @@ mod witness;
 mod bodies;
 mod captures;
 mod kills;
+mod operations;
 mod outages;
 mod services;
 mod starts;
