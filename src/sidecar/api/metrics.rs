@@ -11,17 +11,27 @@ use forebay::{Balance, Count, LogState};
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, RelayReading};
+use super::readings::{
+    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, RelayReading, ReloadReading,
+};
 
 /// All metrics.
-pub(super) fn render(reading: &Reading, ingest: &IngestReading, log: &LogReading, ready: bool) -> String {
+pub(super) fn render(
+    reading: &Reading,
+    ingest: &IngestReading,
+    log: &LogReading,
+    reloads: &ReloadReading,
+    ready: bool,
+) -> String {
     let mut page = Exposition::default();
     process(&mut page, ready);
+    configuration(&mut page, reloads);
     lag(&mut page, reading);
     settled(&mut page, reading);
     delivery(&mut page, reading);
     way_in(&mut page, ingest);
     storage(&mut page, log);
+    dead_letters(&mut page, log);
     page.into_text()
 }
 
@@ -29,6 +39,19 @@ fn process(page: &mut Exposition, ready: bool) {
     page.family("forebay_build_info", Kind::Gauge, "Always 1; the labels say what runs.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("forebay_ready", Kind::Gauge, "1 when /readyz says yes.").sample(&[], u64::from(ready));
+}
+
+fn configuration(page: &mut Exposition, reloads: &ReloadReading) {
+    let help = "Times that the configuration file was read again.";
+    let mut reads = page.family("forebay_config_reloads_total", Kind::Counter, help);
+    reads.sample(&[("result", "done")], reloads.done);
+    reads.sample(&[("result", "failed")], reloads.failed);
+    page.family(
+        "forebay_config_reload_failed",
+        Kind::Gauge,
+        "1 when the configuration file has a mistake: what runs is not what it says.",
+    )
+    .sample(&[], u64::from(reloads.last_failed));
 }
 
 fn lag(page: &mut Exposition, reading: &Reading) {
@@ -264,6 +287,18 @@ fn relays(page: &mut Exposition, relays: &[RelayReading]) {
     }
 }
 
+fn dead_letters(page: &mut Exposition, reading: &LogReading) {
+    let mut records =
+        page.family("forebay_dead_letters_records", Kind::Gauge, "Dead letters that wait for somebody to decide.");
+    for (destination, dead) in &reading.dead_letters {
+        records.sample(&[("destination", destination)], dead.records);
+    }
+    let mut bytes = page.family("forebay_dead_letters_bytes", Kind::Gauge, "Their bytes as stored in the log.");
+    for (destination, dead) in &reading.dead_letters {
+        bytes.sample(&[("destination", destination)], dead.bytes);
+    }
+}
+
 fn storage(page: &mut Exposition, reading: &LogReading) {
     let log = &reading.log;
     let state = match log.state {
@@ -354,7 +389,9 @@ mod tests {
             ..IngestReading::default()
         };
         let deliveries = BTreeMap::from([("hook".into(), delivery)]);
-        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::empty(), true)
+        let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
+        let log = LogReading { dead_letters, ..LogReading::empty() };
+        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &log, &ReloadReading::default(), true)
     }
 
     /// Splits a sample line as Prometheus does: name, labels, number.
@@ -413,6 +450,7 @@ mod tests {
             "state",
             "outcome",
             "reason",
+            "result",
             "key",
             "version",
         ]);

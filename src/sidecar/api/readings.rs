@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use forebay::{LogState, LogStats};
 
+use super::destinations::Operations;
+use crate::letters::Letters;
 use crate::ready::Readiness;
 
 /// Asks for the present value of something.
@@ -26,6 +28,12 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// The configuration file.
+    pub reloads: Source<ReloadReading>,
+    /// What operators may have done, where that is possible.
+    pub operations: Option<Arc<dyn Operations>>,
+    /// The letters, where there are any to be seen to.
+    pub letters: Option<Arc<Letters>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
 }
@@ -39,9 +47,23 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            reloads: Box::new(ReloadReading::default),
+            operations: None,
+            letters: None,
             readiness: Readiness::new(),
         }
     }
+}
+
+/// What came of the configuration file's changes since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReloadReading {
+    /// Times that it was read again and obeyed.
+    pub done: u64,
+    /// Times that it was not, for a mistake.
+    pub failed: u64,
+    /// Whether the last time was one of those: what runs is not what the file says.
+    pub last_failed: bool,
 }
 
 /// One queue: how far a destination is behind on a stream, and where every record went.
@@ -165,6 +187,8 @@ pub struct LogReading {
     pub floor_writes: u64,
     /// How often the sled index was set aside and made anew since the start.
     pub sled_resets: u64,
+    /// Dead letters by destination, of those that have or had some.
+    pub dead_letters: Vec<(Arc<str>, forebay::Count)>,
 }
 
 impl LogReading {
@@ -186,7 +210,7 @@ impl LogReading {
             reads_refused: 0,
             damages: 0,
         };
-        Self { log, floor_writes: 0, sled_resets: 0 }
+        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new() }
     }
 }
 

@@ -17,12 +17,12 @@ use tracing::warn;
 use super::destinations;
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
-use crate::config::{self, Destination, SinkConfig};
+use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
-use crate::letters::{HeldSource, Letters};
+use crate::letters::{HeldSource, Letters, Policy};
 use crate::sinks::address_guard::AddressPolicy;
 
 /// All that runs. Shared by those who change it.
@@ -55,6 +55,8 @@ struct Table {
 struct Running {
     fingerprint: u64,
     environments: Places,
+    type_name: &'static str,
+    policy: AddressPolicy,
 }
 
 /// Environments by their places in the way in. Nearly always one.
@@ -70,6 +72,31 @@ pub struct Wanted {
     pub destination: Destination,
     /// Who chose its address.
     pub policy: AddressPolicy,
+    /// The revision of its settings, and what it gets under each one that is known.
+    pub revision: u32,
+    /// See `revision`. None: what its settings say.
+    pub filters: Vec<(u32, FilterSpec)>,
+}
+
+impl Wanted {
+    /// One of the configuration file, whose settings never changed.
+    #[must_use]
+    pub fn of_file(destination: Destination) -> Self {
+        Self { destination, policy: AddressPolicy::Operator, revision: 0, filters: Vec::new() }
+    }
+}
+
+/// A destination that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Who chose its address: that of the file, or somebody through the API.
+    pub policy: AddressPolicy,
+    /// The word for its type.
+    pub type_name: &'static str,
+    /// Whose records it gets.
+    pub environments: Vec<Arc<str>>,
 }
 
 /// What a [`Registry::put`] did.
@@ -228,6 +255,50 @@ impl Registry {
         self.table().destinations.contains_key(id)
     }
 
+    /// One that runs.
+    pub fn shown(&self, id: &str) -> Option<Shown> {
+        let table = self.table();
+        let (id, running) = table.destinations.get_key_value(id)?;
+        Some(self.show(id, running))
+    }
+
+    /// All that run and come behind `after`, by id.
+    pub fn all_after(&self, after: &str, most: usize) -> Vec<Shown> {
+        let table = self.table();
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        table.destinations.range::<str, _>(range).take(most).map(|(id, running)| self.show(id, running)).collect()
+    }
+
+    fn show(&self, id: &Arc<str>, running: &Running) -> Shown {
+        let environments = self.ingest.environments();
+        let name = |place: &u32| environments.all()[*place as usize].id().into();
+        Shown {
+            id: Arc::clone(id),
+            policy: running.policy,
+            type_name: running.type_name,
+            environments: running.environments.all().iter().map(name).collect(),
+        }
+    }
+
+    /// How many destinations take from an environment.
+    pub fn subscribers(&self, environment: &str) -> u32 {
+        let place = self.ingest.environments().place_of(environment);
+        place.and_then(|place| self.table().subscribers.get(place).copied()).unwrap_or(0)
+    }
+
+    /// The environment that an SDK key belongs to.
+    pub fn owner_of(&self, key: &str) -> Option<String> {
+        let environments = self.ingest.environments();
+        let owner = environments.owner_of(key.as_bytes())?;
+        Some(environments.all()[owner.environment].id().to_owned())
+    }
+
+    /// Starts no more batches of a destination, or goes on with it. What is in flight is finished. Says whether it runs.
+    pub async fn pause(&self, id: &str, paused: bool) -> bool {
+        let _changing = self.changing.lock().await;
+        if paused { self.delivery.pause(id) } else { self.delivery.resume(id) }
+    }
+
     /// Whether anything takes from this queue.
     pub fn drains(&self, queue: &Queue) -> bool {
         let place = self.ingest.environments().place_of(queue.stream());
@@ -236,10 +307,16 @@ impl Registry {
         running.is_some_and(|running| place.is_some_and(|place| running.environments.all().contains(&(place as u32))))
     }
 
+    /// The queues that nothing takes from.
+    pub fn left_behind(&self) -> Vec<Queue> {
+        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
+        self.queues.all().into_iter().filter(|queue| ours(queue) && !self.drains(queue)).collect()
+    }
+
     /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
     /// records until it is purged, and holds the disk.
     pub fn warn_of_orphans(&self) {
-        for queue in self.queues.all().iter().filter(|queue| !queue.stream().starts_with('!') && !self.drains(queue)) {
+        for queue in self.left_behind() {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),
@@ -264,7 +341,7 @@ impl Registry {
     }
 
     fn ready(&self, wanted: &Wanted) -> Result<Ready, PutError> {
-        let Wanted { destination, policy } = wanted;
+        let Wanted { destination, policy, .. } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
         let refuse = |source: OpenError| PutError { destination: destination.id.clone(), source };
         let (name, mut sources, sink) = match &destination.sink {
@@ -277,7 +354,7 @@ impl Registry {
             }
             _ => {
                 let (name, sources) =
-                    destinations::sources(&self.queues, destination, labels).map_err(|e| refuse(e.into()))?;
+                    destinations::sources(&self.queues, wanted, labels).map_err(|e| refuse(e.into()))?;
                 (name, sources, self.factory.sink(destination, *policy))
             }
         };
@@ -286,14 +363,22 @@ impl Registry {
         // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
         let is_upstream = matches!(destination.sink, SinkConfig::Upstream(_));
         let alone = sink.needs_plan() || sink.large().is_some() || is_upstream;
-        sources.push(Arc::new(HeldSource::new(self.letters.desk(&destination.id), alone)));
+        let desk = self.letters.desk(&destination.id);
+        let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
+        desk.set_policy(Policy { age_max, bytes_max });
+        sources.push(Arc::new(HeldSource::new(desk, alone)));
         Ok(Ready {
             name,
             sink,
             sources,
             settings: destinations::settings(destination),
             is_upstream,
-            running: Running { fingerprint: self.fingerprint(wanted), environments: Places::of(places) },
+            running: Running {
+                fingerprint: self.fingerprint(wanted),
+                environments: Places::of(places),
+                type_name: destination.sink.type_name(),
+                policy: *policy,
+            },
         })
     }
 
@@ -360,7 +445,7 @@ impl Places {
     }
 }
 
-const _: () = assert!(size_of::<Running>() <= 32);
+const _: () = assert!(size_of::<Running>() <= 48);
 
 #[cfg(test)]
 mod tests;

@@ -12,14 +12,17 @@ use forebay::{Log, LogOptions, QueueOptions, Queues};
 use tokio::net::TcpListener;
 use tracing::info;
 
+use super::operations::{OperationError, Operations};
 use super::pages::Pages;
-use super::registry::{EnvironmentsChange, OpenError, PutError, Registry, Wanted};
+use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
+use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
+use crate::control::Journal;
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
@@ -28,7 +31,7 @@ use crate::ingest::{self, Environments, Ingest, Limits as IngestLimits};
 use crate::letters::{self, Letters};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
-use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::address_guard::AddressGuard;
 
 /// Why the sidecar did not start (or, last, did not stop well).
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,9 @@ pub enum StartError {
     /// The SDK keys.
     #[error("the sdk keys can't be used")]
     Environments(#[from] EnvironmentsChange),
+    /// What operators decided.
+    #[error("what operators decided at run time can't be read or written")]
+    Control(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The dead and held letters.
     #[error("the dead letters can't be read")]
     Letters(#[source] BoxError),
@@ -67,6 +73,16 @@ pub enum StartError {
     /// It started, ran, and stopped badly.
     #[error(transparent)]
     Stop(StopError),
+}
+
+impl From<OperationError> for StartError {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Put(error) => error.into(),
+            OperationError::Environments(error) => error.into(),
+            OperationError::Journal(error) => Self::Control(error.into()),
+        }
+    }
 }
 
 impl From<PutError> for StartError {
@@ -85,6 +101,8 @@ struct Ground {
 pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
     // Each is used up as it starts: what the file says of thousands of them is not needed a second time.
     let destinations = std::mem::take(&mut config.destinations);
+    let environments = std::mem::take(&mut config.environments);
+    let secrets = std::mem::take(&mut config.secrets);
     let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
@@ -108,28 +126,41 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking));
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
-    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), wrap);
+    let customers = AddressGuard::customer(&config.grpc.allow_addresses);
+    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), customers, wrap);
+    let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk) as Arc<dyn Disk>, Arc::clone(&ground.clock));
     let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest));
-    let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, config.shutdown_grace);
-    registry.set_environments(&config.environments, keyed(&config.environments)).await?;
-    for destination in destinations {
-        registry.start(&Wanted { destination, policy: AddressPolicy::Operator }, false)?;
-    }
-    registry.warn_of_orphans();
+    let (log, clock) = (queues.log().clone(), Arc::clone(&ground.clock));
+    let journal = tokio::task::spawn_blocking(move || Journal::open(log, clock)).await;
+    let (journal, skipped) =
+        journal.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(|e| StartError::Control(e.into()))?;
+    let told = Config { destinations, environments, secrets, ..config.clone() };
+    let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    let api = Api::new(
-        Arc::clone(&ground.clock),
-        sources(&ground, &queues, &upstreams, &delivery, &ingest, readiness.clone()),
-    );
+    let shown = sources(&ground, (&queues, &upstreams), &delivery, (&ingest, &letters), &operations, readiness.clone());
+    let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
     let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
+    tokio::spawn(Arc::clone(&operations).look_after(shutdown.clone()));
     drop(opening);
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
-    Ok(Sidecar { queues, upstreams, delivery, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
+    Ok(Sidecar {
+        queues,
+        upstreams,
+        delivery,
+        operations,
+        api,
+        ingest: serving,
+        pages,
+        addresses,
+        grace,
+        readiness,
+        shutdown,
+    })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -236,25 +267,19 @@ fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
     Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), Environments::none(), limits)
 }
 
-/// The environments with the places of their keys: those in the list.
-fn keyed(environments: &[config::Environment]) -> Vec<ingest::Wanted<String>> {
-    let keys = |environment: &config::Environment| {
-        (0..).zip(environment.sdk_keys.iter().map(|key| key.reveal().clone())).collect()
-    };
-    environments.iter().map(|environment| (environment.id.clone(), keys(environment))).collect()
-}
-
 /// What the API looks at.
 fn sources(
     ground: &Ground,
-    queues: &Queues,
-    upstreams: &Arc<Upstreams>,
+    (queues, upstreams): (&Queues, &Arc<Upstreams>),
     delivery: &Arc<Delivery>,
-    ingest: &Arc<Ingest>,
+    (ingest, letters): (&Arc<Ingest>, &Arc<Letters>),
+    operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
+    let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
+    let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
         destination: queue.destination_name(),
@@ -263,8 +288,10 @@ fn sources(
         balance: queue.balance(),
     };
     Sources {
+        // Dead letters are no lag: nothing is behind until somebody decides.
         queues: Box::new(move |each| {
-            all.all().iter().map(reading).for_each(&mut *each);
+            let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));
+            lagging.map(|queue| reading(&queue)).for_each(&mut *each);
             upstreams.each_queue(&mut |queue| each(reading(queue)));
         }),
         deliveries: Box::new(move || {
@@ -275,8 +302,17 @@ fn sources(
         }),
         log: Box::new(move || {
             let stats = stats.stats();
-            LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
+            let count = |desk: &Arc<letters::Desk>| (desk.destination_name(), desk.dead());
+            LogReading {
+                log: log.stats(),
+                floor_writes: stats.floor_commits,
+                sled_resets: stats.store_resets,
+                dead_letters: counted.desks().iter().map(count).collect(),
+            }
         }),
+        reloads: Box::new(move || reloads.reloads()),
+        operations: Some(asked),
+        letters: Some(letters),
         readiness,
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
 use crate::ingest::{Environments, Limits};
+use crate::sinks::address_guard::AddressGuard;
 use crate::sinks::sample;
 
 struct House {
@@ -40,7 +41,8 @@ async fn house() -> House {
     let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
-    let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), |sink| sink);
+    let factory =
+        SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), AddressGuard::customer(&[]), |sink| sink);
     let ingest_config = crate::config::IngestConfig::default();
     let upstreams = Arc::new(Upstreams::new(Path::new("data"), Arc::new(disk.clone()), clock, &ingest_config));
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);
@@ -102,14 +104,14 @@ impl House {
 fn files(id: &str, environments: &[&str], directory: &str) -> Wanted {
     let environments = environments.iter().map(|id| (*id).to_owned()).collect();
     let sink = SinkConfig::File(FileConfig::new(directory));
-    Wanted { destination: Destination::new(id, environments, sink), policy: AddressPolicy::Operator }
+    Wanted::of_file(Destination::new(id, environments, sink))
 }
 
 fn webhook(id: &str, header: &str) -> Wanted {
     let mut config = WebhookConfig::new(Endpoint::parse("http://127.0.0.1:9/").unwrap());
     config.headers.push(("x-token".parse().unwrap(), Secret::new(header.parse().unwrap())));
     let destination = Destination::new(id, vec!["prod".to_owned()], SinkConfig::Webhook(config));
-    Wanted { destination, policy: AddressPolicy::Operator }
+    Wanted::of_file(destination)
 }
 
 #[tokio::test]
@@ -199,7 +201,7 @@ async fn an_upstream_keeps_posts_as_long_as_it_runs_and_has_a_queue_for_each_key
     let upstream = |max_bytes| {
         let config = crate::config::UpstreamConfig { max_bytes, ..crate::config::UpstreamConfig::default() };
         let destination = Destination::new("split", vec!["prod".to_owned()], SinkConfig::Upstream(config));
-        Wanted { destination, policy: AddressPolicy::Operator }
+        Wanted::of_file(destination)
     };
     let relayed = || house.ingest.environments().all()[0].relay().is_some();
     let streams = || {
