@@ -16,9 +16,12 @@ mod load;
 mod proof;
 mod receiver;
 mod sidecar;
+#[path = "../store/mod.rs"]
+mod store;
 mod wire;
 mod witness;
 
+mod buckets;
 mod captures;
 mod kills;
 mod outages;
