@@ -24,6 +24,7 @@ mod witness;
 mod buckets;
 mod captures;
 mod kills;
+mod operations;
 mod outages;
 mod services;
 mod starts;
