@@ -21,6 +21,7 @@ mod store;
 mod wire;
 mod witness;
 
+mod bodies;
 mod buckets;
 mod captures;
 mod kills;
