@@ -16,13 +16,10 @@ mod load;
 mod proof;
 mod receiver;
 mod sidecar;
-#[path = "../store/mod.rs"]
-mod store;
 mod wire;
 mod witness;
 
 mod bodies;
-mod buckets;
 mod captures;
 mod kills;
 mod operations;
