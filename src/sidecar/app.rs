@@ -4,8 +4,11 @@
 //! before it can be kept. Stopping: the way in and the deliveries at once, within the grace; then the queues are
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
+mod destinations;
 mod pages;
 pub mod readings;
+pub mod registry;
+mod sinks;
 mod start;
 
 use std::io::{self, Write};

@@ -209,7 +209,7 @@ impl Default for DeliveryConfig {
 }
 
 /// `[[environments]]`: a customer's environment; its id is the name of its stream in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Environment {
     /// 1 to 40 of `[A-Za-z0-9_-]`.
     pub id: String,
@@ -219,8 +219,9 @@ pub struct Environment {
     pub sdk_keys: Vec<Secret<String>>,
 }
 
-/// `[[destinations]]`: one sink with its settings.
-#[derive(Debug, Clone)]
+/// `[[destinations]]`: one sink with its settings. Its `Hash` takes in all of it, secrets included: two that have the
+/// same are the same, as far as a process can tell.
+#[derive(Debug, Clone, Hash)]
 pub struct Destination {
     /// 1 to 40 of `[A-Za-z0-9_-]`.
     pub id: String,
@@ -262,7 +263,7 @@ impl Destination {
 }
 
 /// Where a destination starts when it was never seen before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Start {
     /// At the oldest record that the log still has: what came in before the destination was written down is sent too.
     #[default]
@@ -272,7 +273,7 @@ pub enum Start {
 }
 
 /// What a destination is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum SinkConfig {
     /// `type = "webhook"`.
     Webhook(WebhookConfig),
@@ -307,7 +308,7 @@ impl SinkConfig {
 }
 
 /// Split's documented JSON array, posted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct WebhookConfig {
     /// Where to post.
     pub url: Endpoint,
@@ -339,7 +340,7 @@ impl WebhookConfig {
 }
 
 /// How a request's body is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
     /// As Split does.
     #[default]
@@ -349,7 +350,7 @@ pub enum Compression {
 }
 
 /// JSON lines in files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileConfig {
     /// Where the files go. No other destination writes there.
     pub directory: PathBuf,

@@ -18,7 +18,11 @@ pub mod sink;
 pub mod source;
 pub mod stats;
 
+mod apart;
 mod attempt;
+mod keeping;
+mod notes;
+mod poison;
 mod sharing;
 mod worker;
 
@@ -43,7 +47,6 @@ use worker::{Post, Turn, Worker};
 struct Common {
     budget: Budget,
     sharing: Sharing,
-    #[expect(dead_code, reason = "nothing sets records apart yet")]
     parking: Arc<dyn Parking>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
@@ -82,6 +85,13 @@ pub struct Delivery {
     posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
 }
 
+/// How a destination stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests were cut off: they are sent again under the same ids.
+    pub cut_off: bool,
+}
+
 /// A destination of this name runs already.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("destination {0} is running already: stop it first")]
@@ -114,7 +124,31 @@ impl Delivery {
         sources: Vec<Arc<dyn Source>>,
         settings: Settings,
     ) -> Result<(), AlreadyRunning> {
-        let id: Arc<str> = id.into();
+        self.begin(id.into(), sink, sources, settings, false)
+    }
+
+    /// The same, [paused](Self::pause) from the beginning: it is shown, and sends nothing until it is resumed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_paused(
+        &self,
+        id: impl Into<Arc<str>>,
+        sink: Arc<dyn Sink>,
+        sources: Vec<Arc<dyn Source>>,
+        settings: Settings,
+    ) -> Result<(), AlreadyRunning> {
+        self.begin(id.into(), sink, sources, settings, true)
+    }
+
+    fn begin(
+        &self,
+        id: Arc<str>,
+        sink: Arc<dyn Sink>,
+        sources: Vec<Arc<dyn Source>>,
+        settings: Settings,
+        paused: bool,
+    ) -> Result<(), AlreadyRunning> {
         let mut posts = self.lock();
         if posts.contains_key(&id) {
             return Err(AlreadyRunning(id.to_string()));
@@ -128,7 +162,11 @@ impl Delivery {
             next: 0,
             settings,
             pace: Pace::new(settings.concurrency_max),
+            memory: Box::default(),
         });
+        if paused {
+            post.pause();
+        }
         for source in &sources {
             // Weak: the resting worker holds its queues, and they hold this.
             let post = Arc::downgrade(&post);
@@ -142,6 +180,45 @@ impl Delivery {
         }
         posts.insert(id, post);
         Ok(())
+    }
+
+    /// Starts no more batches of a destination; what is in flight goes on. It keeps its sink and its settings, and is
+    /// shown as paused. Says whether there is such a destination.
+    pub fn pause(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.pause()).is_some()
+    }
+
+    /// Takes a [`pause`](Self::pause) back. Says whether there is such a destination.
+    pub fn resume(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.resume()).is_some()
+    }
+
+    /// Tries a destination now, whatever it asked for and however long it has refused: for an operator who mended it. What
+    /// it rejected before is not held against it. Says whether there is such a destination.
+    pub fn probe(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.probe()).is_some()
+    }
+
+    /// Stops one destination and forgets it: nothing new is started, what is in flight may finish until `grace` has
+    /// passed, the rest is cut off. What was not settled is handed back to its queues, and comes again under the same
+    /// ids; a destination of this id can be started when this returns. `None` where none runs.
+    pub async fn stop(&self, id: &str, grace: Duration) -> Option<Stopped> {
+        let post = self.lock().get(id).cloned()?;
+        let mut stopped = Stopped { cut_off: false };
+        if let Some(mut task) = post.stop()
+            && tokio::time::timeout(grace, &mut task).await.is_err()
+        {
+            task.abort();
+            // Until it is really gone: it holds the claims. What ended it is of no interest.
+            let _ = task.await;
+            stopped.cut_off = true;
+        }
+        let mut posts = self.lock();
+        // Who else stopped it may have started another by now.
+        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post)) {
+            posts.remove(id);
+        }
+        Some(stopped)
     }
 
     /// Every destination's counters, by id.

@@ -24,13 +24,13 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::available_parallelism;
 
 use forebay::Log;
 use forebay::clock::Clock;
 
-pub use environments::{Environment, Environments, EnvironmentsError, KeyOwner};
+pub use environments::{Environment, Environments, EnvironmentsError, KeyOwner, Wanted};
 pub use http::{Ended, serve};
 pub use limits::Limits;
 pub use rejects::{StoredReject, decode as decode_rejects};
@@ -43,7 +43,8 @@ use store::Store;
 /// All that the requests share.
 pub struct Ingest {
     clock: Arc<dyn Clock>,
-    environments: Arc<Environments>,
+    /// Replaced as a whole; a request takes one version and keeps to it.
+    environments: RwLock<Arc<Environments>>,
     limits: Limits,
     /// Bytes of bodies, and of their stored form until it is on disk.
     memory: Pool,
@@ -58,18 +59,16 @@ impl Ingest {
     /// The way into `log` for these environments. Does nothing until [`serve`] is given it.
     #[must_use]
     pub fn new(log: Log, clock: Arc<dyn Clock>, environments: Environments, limits: Limits) -> Self {
-        let environments = Arc::new(environments);
         let stats = Arc::new(IngestStats::new(&environments));
-        // One more than there are: whoever is not known yet shares an account of its own.
-        let accounts = environments.all().len() + 1;
+        let accounts = accounts(&environments);
         let processors = available_parallelism().map_or(1, usize::from) as u64;
         Self {
             clock,
             memory: Pool::new(limits.memory_bytes_max, accounts),
             parsers: Pool::new(processors, accounts),
             complaints: Complaints::new(&environments),
-            store: Store::new(log, Arc::clone(&environments), Arc::clone(&stats)),
-            environments,
+            store: Store::new(log, Arc::clone(&stats)),
+            environments: RwLock::new(Arc::new(environments)),
             limits,
             stats,
         }
@@ -81,10 +80,21 @@ impl Ingest {
         &self.stats
     }
 
-    /// The environments, to say which have destinations.
+    /// The environments as they are now. A request keeps to the version that it began with.
     #[must_use]
-    pub fn environments(&self) -> &Arc<Environments> {
-        &self.environments
+    pub fn environments(&self) -> Arc<Environments> {
+        Arc::clone(&self.environments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in their place, made by [`Environments::changed`] from those that are there. Requests under way end
+    /// as they began. Not to be called by two at a time.
+    pub fn set_environments(&self, environments: Environments) {
+        // Room first: from the moment they can be seen they are counted.
+        self.stats.make_room(&environments);
+        self.complaints.make_room(&environments);
+        self.memory.make_room(accounts(&environments));
+        self.parsers.make_room(accounts(&environments));
+        *self.environments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(environments);
     }
 
     /// Bytes that bodies hold now.
@@ -98,9 +108,16 @@ impl Ingest {
     pub fn memory_waiting(&self) -> usize {
         self.memory.waiting()
     }
+}
 
-    /// The account of senders that are not known yet.
-    fn strangers(&self) -> usize {
-        self.environments.all().len()
-    }
+/// The account of senders that are not known yet.
+const STRANGERS: usize = 0;
+
+/// The account of the environment at this place.
+fn account(environment: usize) -> usize {
+    environment + 1
+}
+
+fn accounts(environments: &Environments) -> usize {
+    account(environments.all().len())
 }

@@ -17,6 +17,8 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         State::Backoff { until_ms } if snapshot.asked_to_wait => (DeliveryState::Throttled, Some(until_ms)),
         State::Backoff { until_ms } => (DeliveryState::Retrying, Some(until_ms)),
         State::Stopped => (DeliveryState::Stopping, None),
+        State::Paused => (DeliveryState::Paused, None),
+        State::Refused { until_ms } => (DeliveryState::Refused, Some(until_ms).filter(|until_ms| *until_ms > 0)),
     };
     let mut requests = vec![("delivered", snapshot.delivered_batches)];
     requests.extend(CLASSES.into_iter().zip(snapshot.failures));

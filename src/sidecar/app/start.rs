@@ -1,6 +1,5 @@
 //! Starts the sidecar's parts in order. Knows every part; holds none.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,31 +8,24 @@ use std::sync::Arc;
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Log, LogOptions, Queue, QueueError, QueueOptions, Queues, Start as QueueStart};
+use forebay::{Log, LogOptions, QueueError, QueueOptions, Queues};
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::pages::Pages;
+use super::registry::{PutError, Registry, Wanted};
+use super::sinks::SinkFactory;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
-use crate::config::{self, Config, Destination, Listen, SinkConfig, Start};
+use crate::config::{self, Config, Listen};
+use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::filter::Filters;
 use crate::delivery::parking::NoParking;
-use crate::delivery::queued::Queued;
-use crate::delivery::sink::{Environment as SinkEnvironment, Sink};
-use crate::delivery::source::{Limits as BatchLimits, Source};
-use crate::delivery::{Delivery, Settings};
 use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
-use crate::sinks::amplitude::Amplitude;
-use crate::sinks::file::FileSink;
-use crate::sinks::http::Tls;
-use crate::sinks::segment::Segment;
-use crate::sinks::webhook::Webhook;
 
 /// Why the sidecar did not start (or, last, did not stop well).
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +63,12 @@ pub enum StartError {
     Stop(StopError),
 }
 
+impl From<PutError> for StartError {
+    fn from(PutError { destination, source }: PutError) -> Self {
+        Self::Queue { destination, source }
+    }
+}
+
 /// What most of the parts need.
 struct Ground {
     config: Config,
@@ -99,19 +97,17 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         .await
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     say_what_was_found(&queues);
-    let environments = environments(config)?;
-    let (delivery, mut drained) = start_delivery(&ground, destinations, &queues, wrap)?;
-    for environment in environments.all() {
-        environment.set_routed(drained.iter().any(|queue| queue.stream() == environment.id()));
+    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), Arc::new(NoParking)));
+    let ingest = Arc::new(ingest(&ground, &queues));
+    let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
+    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), wrap);
+    let registry =
+        Registry::new(queues.clone(), Arc::clone(&delivery), Arc::clone(&ingest), factory, config.shutdown_grace);
+    registry.set_environments(&config.environments, keyed(&config.environments)).await?;
+    for destination in destinations {
+        registry.start(&Wanted { destination, policy: AddressPolicy::Operator }, false)?;
     }
-    warn_of_orphans(&queues, &mut drained);
-    drop(drained);
-    let limits = IngestLimits {
-        body_bytes_max: config.ingest.body_bytes_max,
-        memory_bytes_max: config.ingest.memory_bytes_max,
-        ..IngestLimits::default()
-    };
-    let ingest = Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), environments, limits));
+    registry.warn_of_orphans();
     let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
@@ -181,108 +177,31 @@ fn budget_bytes(config: &Config, disk: &dyn Disk) -> u64 {
     config.log.budget.bytes(free.saturating_add(taken))
 }
 
-fn environments(config: &Config) -> Result<Environments, EnvironmentsError> {
-    let keyed = |environment: &crate::config::Environment| {
-        (environment.id.clone(), environment.sdk_keys.iter().map(|key| key.reveal().clone()).collect::<Vec<_>>())
-    };
-    Environments::new(config.environments.iter().map(keyed))
-}
-
-/// Starts a loop for every destination. Returns the queues that these drain.
-fn start_delivery(
-    ground: &Ground,
-    destinations: Vec<Destination>,
-    queues: &Queues,
-    wrap: WrapSink,
-) -> Result<(Arc<Delivery>, Vec<Queue>), StartError> {
-    let config = &ground.config;
-    let limits = BudgetLimits {
+fn budget(config: &Config) -> Budget {
+    Budget::new(BudgetLimits {
         requests_max: config.delivery.requests_max as usize,
         bytes_max: config.delivery.batch_memory_bytes,
         ..BudgetLimits::default()
+    })
+}
+
+/// The way in, as yet without environments.
+fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
+    let config = &ground.config.ingest;
+    let limits = IngestLimits {
+        body_bytes_max: config.body_bytes_max,
+        memory_bytes_max: config.memory_bytes_max,
+        ..IngestLimits::default()
     };
-    let delivery = Arc::new(Delivery::new(Budget::new(limits), Arc::clone(&ground.clock), Arc::new(NoParking)));
-    let names: BTreeMap<&str, Arc<SinkEnvironment>> = config
-        .environments
-        .iter()
-        .map(|e| (e.id.as_str(), Arc::new(SinkEnvironment { id: e.id.clone(), name: e.name.clone() })))
-        .collect();
-    let tls = Arc::new(Tls::default());
-    let mut drained = Vec::with_capacity(destinations.len());
-    for destination in destinations {
-        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-        let filters = (!destination.filter.is_empty()).then(|| Filters::of(&destination.filter));
-        let of_others = drained.len();
-        for environment in &destination.environments {
-            let start = match destination.start {
-                Start::Earliest => QueueStart::Earliest,
-                Start::Now => QueueStart::Now,
-            };
-            let queue = queues
-                .queue(&destination.id, environment, start)
-                .map_err(|source| StartError::Queue { destination: destination.id.clone(), source })?;
-            drained.push(queue.clone());
-            let Some(label) = names.get(environment.as_str()) else { continue };
-            let queued = Queued::new(queue, queues.log().log_id(), Arc::clone(label));
-            sources.push(Arc::new(match &filters {
-                Some(filters) => queued.with_filters(filters.clone()),
-                None => queued,
-            }));
-        }
-        let sink = wrap(sink(ground, &destination, &tls));
-        let id = drained.get(of_others).map_or_else(|| destination.id.as_str().into(), Queue::destination_name);
-        let started = delivery.start(id, sink, sources, settings(&destination));
-        started.expect("check refuses two destinations of one id");
-    }
-    Ok((delivery, drained))
+    Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), Environments::none(), limits)
 }
 
-/// A destination taken out of the file is kept with all its records until it is purged: loudly, since it holds the disk.
-fn warn_of_orphans(queues: &Queues, drained: &mut [Queue]) {
-    let by_name = |a: &Queue, b: &Queue| (a.destination(), a.stream()).cmp(&(b.destination(), b.stream()));
-    drained.sort_by(by_name);
-    for queue in queues.all() {
-        if drained.binary_search_by(|other| by_name(other, &queue)).is_err() {
-            warn!(
-                destination = queue.destination(),
-                environment = queue.stream(),
-                records = queue.lag().records,
-                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
-                 too, and they fill the disk; put it back under this id to drain it"
-            );
-        }
-    }
-}
-
-fn settings(destination: &Destination) -> Settings {
-    Settings {
-        concurrency_max: destination.concurrency,
-        timeout: destination.timeout,
-        limits: BatchLimits {
-            records_max: u64::from(destination.batch_records_max),
-            bytes_max: destination.batch_bytes_max,
-        },
-        ..Settings::default()
-    }
-}
-
-fn sink(ground: &Ground, destination: &Destination, tls: &Arc<Tls>) -> Arc<dyn Sink> {
-    let clock = Arc::clone(&ground.clock);
-    match &destination.sink {
-        SinkConfig::Webhook(webhook) => {
-            Arc::new(Webhook::new(webhook, AddressPolicy::Operator, destination.concurrency, Arc::clone(tls), clock))
-        }
-        SinkConfig::File(file) => {
-            let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
-            Arc::new(FileSink::new(&destination.id, file.clone(), disk, clock))
-        }
-        SinkConfig::Amplitude(amplitude) => {
-            Arc::new(Amplitude::new(amplitude, destination.concurrency, Arc::clone(tls), clock))
-        }
-        SinkConfig::Segment(segment) => {
-            Arc::new(Segment::new(segment, destination.concurrency, Arc::clone(tls), clock))
-        }
-    }
+/// The environments with the places of their keys: those in the list.
+fn keyed(environments: &[config::Environment]) -> Vec<ingest::Wanted<String>> {
+    let keys = |environment: &config::Environment| {
+        (0..).zip(environment.sdk_keys.iter().map(|key| key.reveal().clone())).collect()
+    };
+    environments.iter().map(|environment| (environment.id.clone(), keys(environment))).collect()
 }
 
 /// What the API looks at.

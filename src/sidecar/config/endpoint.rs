@@ -10,7 +10,7 @@ use hyper::Uri;
 
 /// An `http` or `https` address with a host. Kept as its text, shared by all clones: taken apart it is six times as
 /// large, and most destinations are idle.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint(Arc<str>);
 
 /// Why a text is no endpoint. Says nothing of the text: it may hold a secret.

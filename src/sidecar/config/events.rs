@@ -6,7 +6,7 @@ use super::{Endpoint, Secret};
 pub const EVENT_NAME: &str = "get_treatment";
 
 /// Where a service keeps its data. Data sent to the wrong region is lost on their side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Region {
     /// The United States.
     #[default]
@@ -16,7 +16,7 @@ pub enum Region {
 }
 
 /// Events to Amplitude.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct AmplitudeConfig {
     /// The project's key.
     pub api_key: Secret<String>,
@@ -63,7 +63,7 @@ impl AmplitudeConfig {
 }
 
 /// Amplitude's ways in for events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AmplitudeApi {
     /// Large requests, 1,000 events a second of one user, seen a little later.
     #[default]
@@ -73,7 +73,7 @@ pub enum AmplitudeApi {
 }
 
 /// What an impression's key is at Amplitude.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AmplitudeIdentity {
     /// The user.
     #[default]
@@ -83,7 +83,7 @@ pub enum AmplitudeIdentity {
 }
 
 /// Events to Segment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct SegmentConfig {
     /// The source's key.
     pub write_key: Secret<String>,
@@ -122,7 +122,7 @@ impl SegmentConfig {
 }
 
 /// What an impression's key is at Segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SegmentIdentity {
     /// Somebody known.
     #[default]

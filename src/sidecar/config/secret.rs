@@ -7,8 +7,8 @@
 use std::fmt;
 use std::hint::black_box;
 
-/// A value that is never printed.
-#[derive(Clone)]
+/// A value that is never printed. Its `Hash` is for telling whether it has changed, within one process.
+#[derive(Clone, Hash)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {

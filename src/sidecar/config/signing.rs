@@ -14,7 +14,7 @@ const PREFIX: &str = "whsec_";
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A secret that requests are signed with. Its `Debug` does not show it.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub struct SigningSecret(Secret<Box<[u8]>>);
 
 /// Why a text is no signing secret. Says nothing of the text.

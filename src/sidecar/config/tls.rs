@@ -3,6 +3,7 @@
 //! Read and put together once, so that a key which does not belong to its certificate is found before anything starts.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -19,6 +20,16 @@ pub struct TlsSettings {
     pub client: Option<Secret<Arc<CertifiedKey>>>,
     /// Who else may vouch for the receiver.
     pub authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Hash for TlsSettings {
+    /// A key is that of its certificate, or [`TlsSettings::read`] had refused it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let shown = self.client.as_ref().map(|client| client.reveal().cert.iter());
+        let shown: Vec<&[u8]> = shown.into_iter().flatten().map(AsRef::as_ref).collect();
+        let trusted: Vec<&[u8]> = self.authorities.iter().map(AsRef::as_ref).collect();
+        (shown, trusted).hash(state);
+    }
 }
 
 /// Why certificates cannot be used. Says nothing of the key.

@@ -80,6 +80,22 @@ impl Apart {
         self.0.insert(offset, fate);
     }
 
+    /// Those of them that lie in `offsets`.
+    pub(super) fn within(&self, offsets: &Range<u64>) -> Self {
+        Self(self.0.range(offsets.clone()).map(|(offset, fate)| (*offset, fate.clone())).collect())
+    }
+
+    /// All but the record at `offset`.
+    pub(super) fn without(mut self, offset: u64) -> Self {
+        self.0.remove(&offset);
+        self
+    }
+
+    /// The first that is never taken, and why.
+    pub(super) fn first_dead(&self) -> Option<(u64, &str)> {
+        self.0.iter().find(|(_, fate)| fate.kind == Kind::Dead).map(|(offset, fate)| (*offset, &*fate.reason))
+    }
+
     /// How many records are apart.
     pub(super) fn len(&self) -> u64 {
         self.0.len() as u64

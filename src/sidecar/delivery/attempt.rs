@@ -43,6 +43,8 @@ pub(super) struct Shape {
     pub(super) except: Arc<[u64]>,
     /// How many records are.
     pub(super) records: u64,
+    /// The offset of the first that is.
+    pub(super) first: u64,
     /// The offset that parts them in halves, if there are two at least.
     pub(super) middle: Option<u64>,
     /// Their size as stored.
@@ -100,6 +102,7 @@ impl Load {
                 offsets: job.origin.offsets.clone(),
                 except: Arc::clone(&job.except),
                 records: job.runs().map(|run| run.take as u64).sum(),
+                first: job.runs().next().map_or(job.origin.offsets.start, |run| run.first),
                 middle: middle(job),
                 bytes: job.bytes,
             },
@@ -109,6 +112,7 @@ impl Load {
                 Shape {
                     except: Arc::clone(&job.except),
                     records: job.origin.records() - job.except.len() as u64,
+                    first: (first..end).find(|at| job.except.binary_search(at).is_err()).unwrap_or(first),
                     middle: (end - first > 1).then(|| first.midpoint(end)),
                     bytes: job.bytes,
                     offsets,

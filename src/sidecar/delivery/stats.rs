@@ -69,6 +69,8 @@ pub enum State {
     },
     /// No more batches are started.
     Stopped,
+    /// An operator holds it: no more batches are started until the operator says so.
+    Paused,
 }
 
 /// The counters at one moment. Each is exact; they are not read all at the same instant.
@@ -186,7 +188,8 @@ impl DeliveryStats {
             State::Sending => (1, 0),
             State::Backoff { until_ms } => (2, until_ms),
             State::Stopped => (3, 0),
-            State::Refused { until_ms } => (4, until_ms),
+            State::Paused => (4, 0),
+            State::Refused { until_ms } => (5, until_ms),
         };
         self.state_until_ms.store(until_ms, Ordering::Relaxed);
         self.state.store(code, Ordering::Release);
@@ -197,7 +200,8 @@ impl DeliveryStats {
             0 => State::Idle,
             1 => State::Sending,
             2 => State::Backoff { until_ms: get(&self.state_until_ms) },
-            4 => State::Refused { until_ms: get(&self.state_until_ms) },
+            4 => State::Paused,
+            5 => State::Refused { until_ms: get(&self.state_until_ms) },
             _ => State::Stopped,
         }
     }
@@ -305,7 +309,8 @@ mod tests {
     #[test]
     fn a_state_reads_back_as_it_was_set() {
         let stats = DeliveryStats::default();
-        for state in [State::Sending, State::Backoff { until_ms: 77 }, State::Refused { until_ms: 78 }, State::Stopped, State::Idle] {
+        let (backoff, refused) = (State::Backoff { until_ms: 77 }, State::Refused { until_ms: 78 });
+        for state in [State::Sending, backoff, refused, State::Stopped, State::Paused, State::Idle] {
             stats.set_state(state);
             assert_eq!(stats.snapshot().state, state);
         }

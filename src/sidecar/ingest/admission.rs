@@ -59,6 +59,13 @@ impl Pool {
         Self { shared: Arc::new(Shared { limit, account: Mutex::new(account) }) }
     }
 
+    /// Makes room for the accounts of so many environments.
+    pub(crate) fn make_room(&self, environments: usize) {
+        let mut account = self.shared.account();
+        let room = account.used_by.len().max(environments);
+        account.used_by.resize(room, 0);
+    }
+
     /// Units reserved now.
     pub(crate) fn used(&self) -> u64 {
         self.shared.account().used

@@ -1,7 +1,7 @@
 //! Says when something that goes wrong again and again may be logged: once in an interval for each cause and SDK key.
 //! Pure.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::environments::{Environments, KeyOwner};
@@ -22,7 +22,8 @@ const CAUSES: usize = 3;
 
 /// The turnstiles of each configured key, and those of all strangers together.
 pub(crate) struct Complaints {
-    by_key: Vec<Vec<Turnstiles>>,
+    /// By the environment's place and the key's. Only grows.
+    by_key: RwLock<Vec<Vec<Turnstiles>>>,
     strangers: Turnstiles,
 }
 
@@ -40,16 +41,26 @@ struct Passed {
 
 impl Complaints {
     pub(crate) fn new(environments: &Environments) -> Self {
-        let by_key = environments.all().iter().map(|environment| {
-            let keys = 0..environment.keys();
-            keys.map(|_| Turnstiles::default()).collect()
-        });
-        Self { by_key: by_key.collect(), strangers: Turnstiles::default() }
+        let complaints = Self { by_key: RwLock::default(), strangers: Turnstiles::default() };
+        complaints.make_room(environments);
+        complaints
+    }
+
+    /// Makes turnstiles for what is new among the environments and their keys.
+    pub(crate) fn make_room(&self, environments: &Environments) {
+        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        let room = by_key.len().max(environments.all().len());
+        by_key.resize_with(room, Vec::new);
+        for (keys, environment) in by_key.iter_mut().zip(environments.all()) {
+            let room = keys.len().max(environment.keys());
+            keys.resize_with(room, Turnstiles::default);
+        }
     }
 
     /// Of `count` more. `Some` when they may be logged, with the number of those held back since the last line.
     pub(crate) fn due(&self, cause: Cause, owner: Option<KeyOwner>, count: u64, now: Duration) -> Option<u64> {
-        let of_key = owner.and_then(|owner| self.by_key.get(owner.environment)?.get(owner.key as usize));
+        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
+        let of_key = owner.and_then(|owner| by_key.get(owner.environment)?.get(owner.key as usize));
         of_key.unwrap_or(&self.strangers)[cause as usize].due(count, now)
     }
 }

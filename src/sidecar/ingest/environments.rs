@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
-/// The environments and their keys, fixed for the life of the process.
+use super::limits::ENVIRONMENTS_MAX;
+
+/// The environments and their keys, as they are until [others](Environments::changed) take their place.
 pub struct Environments {
-    all: Vec<Environment>,
+    all: Vec<Arc<Environment>>,
     by_key_hash: HashMap<u64, Vec<Configured>>,
     hasher: RandomState,
 }
@@ -26,17 +28,20 @@ pub struct Environment {
     id: Arc<str>,
     rejects: Arc<str>,
     keys: usize,
-    routed: AtomicBool,
+    routed: Arc<AtomicBool>,
 }
 
-/// Whose key it was: places in the configuration.
+/// Whose key it was: two places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyOwner {
     /// The environment, as a place in [`Environments::all`].
     pub environment: usize,
-    /// The key, as a place among the environment's keys. This is what the log stores.
+    /// The key, as its place among the environment's keys. This is what the log stores.
     pub key: u32,
 }
+
+/// An environment to take in: its id, and its keys with their places.
+pub type Wanted<K> = (String, Vec<(u32, K)>);
 
 struct Configured {
     secret: Box<[u8]>,
@@ -60,27 +65,77 @@ pub enum EnvironmentsError {
         /// Whose it is.
         environment: Arc<str>,
     },
+    /// More than there is room for, those that are gone included.
+    #[error("this process has had {limit} environments, and takes no more before it is started again")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl Environments {
-    /// Takes each environment's id and its keys.
+    /// Takes each environment's id and its keys, whose places are those in the list.
     ///
     /// # Errors
     /// A key that is empty or belongs to two environments.
     pub fn new<K: AsRef<[u8]>>(
         environments: impl IntoIterator<Item = (String, Vec<K>)>,
     ) -> Result<Self, EnvironmentsError> {
-        let mut built = Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new() };
-        for (id, keys) in environments {
-            built.add(&id, &keys)?;
+        let placed = |keys: Vec<K>| (0..).zip(keys).collect();
+        Self::none().changed(environments.into_iter().map(|(id, keys)| (id, placed(keys))))
+    }
+
+    /// No environments.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new() }
+    }
+
+    /// What takes the place of these: the environments that are wanted. An environment's place stays its own for ever:
+    /// one that is not wanted any more keeps it and has no keys, since what came for it may still be under way.
+    ///
+    /// # Errors
+    /// A key that is empty or belongs to two environments; too many of them. Nothing has changed then.
+    pub fn changed<K: AsRef<[u8]>>(
+        &self,
+        wanted: impl IntoIterator<Item = Wanted<K>>,
+    ) -> Result<Self, EnvironmentsError> {
+        let mut built = Self { all: self.all.clone(), ..Self::none() };
+        let mut places: HashMap<Arc<str>, usize> =
+            self.all.iter().enumerate().map(|(place, environment)| (Arc::clone(&environment.id), place)).collect();
+        for (id, keys) in wanted {
+            let keys_max = keys.iter().map(|(place, _)| *place as usize + 1).max().unwrap_or(0);
+            let place = match places.get(id.as_str()) {
+                Some(&place) => {
+                    if built.all[place].keys < keys_max {
+                        built.all[place] = Arc::new(built.all[place].with_keys(keys_max));
+                    }
+                    place
+                }
+                None if built.all.len() >= ENVIRONMENTS_MAX => {
+                    return Err(EnvironmentsError::TooMany { limit: ENVIRONMENTS_MAX });
+                }
+                None => {
+                    built.all.push(Arc::new(Environment::new(&id, keys_max)));
+                    places.insert(id.as_str().into(), built.all.len() - 1);
+                    built.all.len() - 1
+                }
+            };
+            built.take_keys(place, &keys)?;
         }
         Ok(built)
     }
 
-    /// All of them, in the order of the configuration.
+    /// All of them, in the order in which they came. Those that are gone have no keys.
     #[must_use]
-    pub fn all(&self) -> &[Environment] {
+    pub fn all(&self) -> &[Arc<Environment>] {
         &self.all
+    }
+
+    /// The place of an environment.
+    #[must_use]
+    pub fn place_of(&self, id: &str) -> Option<usize> {
+        self.all.iter().position(|environment| environment.id() == id)
     }
 
     /// Whose key this is, if anybody's.
@@ -90,29 +145,22 @@ impl Environments {
         candidates.iter().find(|configured| equal_in_constant_time(&configured.secret, key)).map(|found| found.owner)
     }
 
-    fn add<K: AsRef<[u8]>>(&mut self, id: &str, keys: &[K]) -> Result<(), EnvironmentsError> {
-        let environment = self.all.len();
-        self.all.push(Environment {
-            id: id.into(),
-            rejects: format!("!rejects/{id}").into(),
-            keys: keys.len(),
-            routed: AtomicBool::new(true),
-        });
-        for (place, key) in keys.iter().map(AsRef::as_ref).enumerate() {
+    fn take_keys<K: AsRef<[u8]>>(&mut self, environment: usize, keys: &[(u32, K)]) -> Result<(), EnvironmentsError> {
+        let id = Arc::clone(&self.all[environment].id);
+        for (place, key) in keys.iter().map(|(place, key)| (*place, key.as_ref())) {
             if key.is_empty() {
-                return Err(EnvironmentsError::EmptyKey { environment: id.into() });
+                return Err(EnvironmentsError::EmptyKey { environment: id });
             }
             match self.owner_of(key) {
                 // The same key twice in one environment is clumsy and harmless: the first place counts.
                 Some(owner) if owner.environment == environment => continue,
                 Some(owner) => {
                     let first = Arc::clone(&self.all[owner.environment].id);
-                    return Err(EnvironmentsError::SharedKey { first, second: id.into() });
+                    return Err(EnvironmentsError::SharedKey { first, second: id });
                 }
                 None => {}
             }
-            let owner = KeyOwner { environment, key: u32::try_from(place).unwrap_or(u32::MAX) };
-            let configured = Configured { secret: key.into(), owner };
+            let configured = Configured { secret: key.into(), owner: KeyOwner { environment, key: place } };
             self.by_key_hash.entry(self.hasher.hash_one(key)).or_default().push(configured);
         }
         Ok(())
@@ -120,6 +168,14 @@ impl Environments {
 }
 
 impl Environment {
+    fn new(id: &str, keys: usize) -> Self {
+        Self { id: id.into(), rejects: format!("!rejects/{id}").into(), keys, routed: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn with_keys(&self, keys: usize) -> Self {
+        Self { id: Arc::clone(&self.id), rejects: Arc::clone(&self.rejects), keys, routed: Arc::clone(&self.routed) }
+    }
+
     /// Its id, which is also the name of its stream.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -132,7 +188,7 @@ impl Environment {
         &self.rejects
     }
 
-    /// How many keys it has.
+    /// How many places its keys have had.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys
@@ -202,6 +258,28 @@ mod tests {
         let empty = Environments::new([("a".to_owned(), vec![""])]);
         assert_eq!(empty.unwrap_err(), EnvironmentsError::EmptyKey { environment: "a".into() });
         assert!(Environments::new([("a".to_owned(), vec!["twice", "twice"])]).is_ok());
+    }
+
+    #[test]
+    fn places_stay_whatever_comes_and_goes() {
+        let before = two();
+        let keyed = |keys: &[(u32, &'static str)]| keys.to_vec();
+        let after = before
+            .changed([
+                ("new".to_owned(), keyed(&[(0, "key-n")])),
+                ("prod".to_owned(), keyed(&[(1, "key-b"), (2, "key-d")])),
+            ])
+            .unwrap();
+        assert_eq!(after.owner_of(b"key-b"), Some(KeyOwner { environment: 0, key: 1 }));
+        assert_eq!(after.owner_of(b"key-d"), Some(KeyOwner { environment: 0, key: 2 }));
+        assert_eq!(after.owner_of(b"key-n"), Some(KeyOwner { environment: 3, key: 0 }));
+        assert_eq!((after.owner_of(b"key-a"), after.owner_of(b"key-c")), (None, None), "taken out");
+        let ids: Vec<&str> = after.all().iter().map(|environment| environment.id()).collect();
+        assert_eq!(ids, ["prod", "staging", "empty", "new"]);
+        before.all()[0].set_routed(false);
+        assert!(!after.all()[0].routed(), "one flag, whichever version a request has seen");
+        let again = after.changed([("staging".to_owned(), keyed(&[(0, "key-c")]))]).unwrap();
+        assert_eq!(again.owner_of(b"key-c"), Some(KeyOwner { environment: 1, key: 0 }), "back where it was");
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub(crate) const RETRY_AFTER_DISK_SECONDS: u64 = 5;
 /// What is wrong with one SDK key's posts is logged once in this time, for each cause.
 pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Environments that one process may see come and go. Twice what a configuration may name; each keeps a place, its
+/// counters among it, until the process ends: about 300 bytes.
+pub(crate) const ENVIRONMENTS_MAX: usize = 20_000;
+
 /// What a configuration may set.
 #[derive(Debug, Clone)]
 pub struct Limits {

@@ -21,7 +21,7 @@ use super::limits::{BEACON_BYTES_MAX, INLINE_BYTES_MAX, RETRY_AFTER_DISK_SECONDS
 use super::routes::{self, Route};
 use super::stats::Refusal;
 use super::store::{Queued, StoreError};
-use super::{Ingest, sender};
+use super::{Ingest, STRANGERS, account, sender};
 use crate::impression::{self, Form, Unreadable};
 
 /// Answers a request, whatever it is.
@@ -70,7 +70,7 @@ enum Refused {
 }
 
 async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
-    let mut owner = sender::key(&head, form).and_then(|key| ingest.environments.owner_of(&key));
+    let mut owner = sender::key(&head, form).and_then(|key| ingest.environments().owner_of(&key));
     let sdk = owner.is_none().then(|| sender::sdk(&head.headers));
     match take(ingest, head, form, &mut body, &mut owner).await {
         Ok((owner, queued)) => {
@@ -107,7 +107,7 @@ async fn take(
     if form == Form::Beacon {
         // The body's own token counts before any header.
         if let Some(token) = impression::beacon_token(&body.bytes).map_err(StoreError::from)? {
-            *owner = ingest.environments.owner_of(token.secret().as_bytes());
+            *owner = ingest.environments().owner_of(token.secret().as_bytes());
         }
     }
     let owner = owner.ok_or(Refused::UnknownKey)?;
@@ -128,7 +128,7 @@ async fn receive(
     let form_bytes_max = if form == Form::Beacon { BEACON_BYTES_MAX } else { u64::MAX };
     let bounds = Bounds {
         memory: &ingest.memory,
-        environment: owner.map_or(ingest.strangers(), |owner| owner.environment),
+        environment: owner.map_or(STRANGERS, |owner| account(owner.environment)),
         bytes_max: limits.body_bytes_max.min(form_bytes_max),
         memory_wait_max: limits.memory_wait_max,
         time_max: limits.body_time_max,
@@ -150,7 +150,7 @@ async fn queue(
     if body.bytes.len() <= INLINE_BYTES_MAX {
         return Ok(job.run(body)?);
     }
-    let thread = ingest.parsers.reserve(owner.environment, 1, ingest.limits.body_time_max).await?;
+    let thread = ingest.parsers.reserve(account(owner.environment), 1, ingest.limits.body_time_max).await?;
     let work = move || {
         let queued = job.run(body);
         drop(thread);
@@ -170,7 +170,9 @@ struct Job {
 impl Job {
     fn run(self, body: Body) -> Result<Queued, StoreError> {
         let meta = sender::meta(&self.head.headers, self.received_ms, self.owner.key);
-        self.ingest.store.queue(self.owner.environment, body.bytes, self.form, &meta, body.held)
+        let environments = self.ingest.environments();
+        let to = (self.owner.environment, &*environments.all()[self.owner.environment]);
+        self.ingest.store.queue(to, body.bytes, self.form, &meta, body.held)
     }
 }
 
@@ -196,7 +198,8 @@ fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>, sdk: Option
                 ingest.stats.unreadable_of_key(owner);
             }
             if let Some(held_back) = ingest.complaints.due(Cause::Body, owner, 1, now) {
-                let environment = owner.map_or("unknown", |owner| ingest.environments.all()[owner.environment].id());
+                let environments = ingest.environments();
+                let environment = owner.map_or("unknown", |owner| environments.all()[owner.environment].id());
                 let sdk_key = owner.map(|owner| owner.key);
                 warn!(environment, sdk_key, error = %refused, held_back, "a body was refused; its sender may lose it");
             }
@@ -209,7 +212,8 @@ fn note(ingest: &Ingest, refused: &Refused, owner: Option<KeyOwner>, sdk: Option
 fn note_rejects(ingest: &Ingest, owner: KeyOwner, elements: u64, reason: Option<&str>) {
     let due = ingest.complaints.due(Cause::Elements, Some(owner), elements, ingest.clock.monotonic());
     if let Some(held_back) = due {
-        let environment = &ingest.environments.all()[owner.environment];
+        let environments = ingest.environments();
+        let environment = &environments.all()[owner.environment];
         warn!(
             environment = environment.id(),
             sdk_key = owner.key,

@@ -3,8 +3,8 @@
 //! What always holds: every request is counted once as answered, ignored, or refused for one reason; impressions count
 //! when they are durable, whether or not the sender heard of it. Numbers only grow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::environments::{Environments, KeyOwner};
 
@@ -69,7 +69,8 @@ impl Refusal {
 /// The counters of the whole way in.
 #[derive(Debug)]
 pub struct IngestStats {
-    environments: Vec<EnvironmentStats>,
+    /// By place. Only grows.
+    environments: RwLock<Vec<EnvironmentStats>>,
     /// Requests whose sender we do not know.
     strangers: Refusals,
     ignored: AtomicU64,
@@ -95,7 +96,7 @@ struct Refusals([AtomicU64; Refusal::ALL.len()]);
 /// The counters at one moment. Those of one request may be seen in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// In the order of the configuration.
+    /// In the order in which they came; those that are gone stay, with what they had counted.
     pub environments: Vec<EnvironmentSnapshot>,
     /// Requests refused before their environment was known: (reason, count).
     pub strangers: Vec<(Refusal, u64)>,
@@ -130,25 +131,39 @@ pub struct EnvironmentSnapshot {
 
 impl IngestStats {
     pub(crate) fn new(environments: &Environments) -> Self {
-        let environments = environments.all().iter().map(|environment| EnvironmentStats {
-            id: environment.id().into(),
-            unreadable_by_key: (0..environment.keys()).map(|_| AtomicU64::new(0)).collect(),
-            ..EnvironmentStats::default()
-        });
-        Self {
-            environments: environments.collect(),
+        let stats = Self {
+            environments: RwLock::default(),
             strangers: Refusals::default(),
             ignored: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             connections_open: AtomicU64::new(0),
+        };
+        stats.make_room(environments);
+        stats
+    }
+
+    /// Makes counters for what is new among the environments and their keys.
+    pub(crate) fn make_room(&self, environments: &Environments) {
+        let mut all = self.environments.write().unwrap_or_else(PoisonError::into_inner);
+        for (place, environment) in environments.all().iter().enumerate() {
+            if place == all.len() {
+                all.push(EnvironmentStats { id: environment.id().into(), ..EnvironmentStats::default() });
+            }
+            let by_key = &mut all[place].unreadable_by_key;
+            let room = by_key.len().max(environment.keys());
+            by_key.resize_with(room, || AtomicU64::new(0));
         }
+    }
+
+    fn environments(&self) -> RwLockReadGuard<'_, Vec<EnvironmentStats>> {
+        self.environments.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            environments: self.environments.iter().map(EnvironmentStats::snapshot).collect(),
+            environments: self.environments().iter().map(EnvironmentStats::snapshot).collect(),
             strangers: self.strangers.snapshot(),
             ignored: self.ignored.load(Relaxed),
             connections: self.connections.load(Relaxed),
@@ -158,17 +173,18 @@ impl IngestStats {
 
     /// A request was answered with a 2xx.
     pub(crate) fn request(&self, environment: usize) {
-        self.environments[environment].requests.fetch_add(1, Relaxed);
+        self.environments()[environment].requests.fetch_add(1, Relaxed);
     }
 
     /// A body arrived.
     pub(crate) fn body(&self, environment: usize, bytes: u64) {
-        self.environments[environment].body_bytes.fetch_add(bytes, Relaxed);
+        self.environments()[environment].body_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Impressions are durable.
     pub(crate) fn accepted(&self, environment: usize, impressions: u64, routed: bool) {
-        let stats = &self.environments[environment];
+        let environments = self.environments();
+        let stats = &environments[environment];
         stats.accepted.fetch_add(impressions, Relaxed);
         if !routed {
             stats.unrouted.fetch_add(impressions, Relaxed);
@@ -177,16 +193,17 @@ impl IngestStats {
 
     /// Elements that cannot be impressions are durable.
     pub(crate) fn rejected(&self, environment: usize, elements: u64) {
-        self.environments[environment].rejected.fetch_add(elements, Relaxed);
+        self.environments()[environment].rejected.fetch_add(elements, Relaxed);
     }
 
     pub(crate) fn refused(&self, environment: Option<usize>, why: Refusal) {
-        let refusals = environment.map_or(&self.strangers, |place| &self.environments[place].refusals);
+        let environments = self.environments();
+        let refusals = environment.map_or(&self.strangers, |place| &environments[place].refusals);
         refusals.0[why as usize].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn unreadable_of_key(&self, owner: KeyOwner) {
-        if let Some(count) = self.environments[owner.environment].unreadable_by_key.get(owner.key as usize) {
+        if let Some(count) = self.environments()[owner.environment].unreadable_by_key.get(owner.key as usize) {
             count.fetch_add(1, Relaxed);
         }
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::admission::Held;
-use super::environments::Environments;
+use super::environments::Environment;
 use super::rejects::{self, Sender};
 use super::stats::IngestStats;
 use crate::impression::{self, BatchMeta, Form, Unreadable};
@@ -21,7 +21,6 @@ use crate::impression::{self, BatchMeta, Form, Unreadable};
 /// Where bodies go.
 pub(crate) struct Store {
     log: Log,
-    environments: Arc<Environments>,
     stats: Arc<IngestStats>,
     parse_limits: impression::Limits,
 }
@@ -49,15 +48,15 @@ pub(crate) enum StoreError {
 }
 
 impl Store {
-    pub(crate) fn new(log: Log, environments: Arc<Environments>, stats: Arc<IngestStats>) -> Self {
-        Self { log, environments, stats, parse_limits: impression::Limits::default() }
+    pub(crate) fn new(log: Log, stats: Arc<IngestStats>) -> Self {
+        Self { log, stats, parse_limits: impression::Limits::default() }
     }
 
-    /// Parses and queues a body of `environment`. Does not wait for the disk; see [`Queued::durable`]. `held` is the
+    /// Parses and queues a body of the environment at a place. Does not wait for the disk; see [`Queued::durable`]. `held` is the
     /// memory of the body: what the stored form needs is given back when it is on disk, the rest at once.
     pub(crate) fn queue(
         &self,
-        environment: usize,
+        (environment, to): (usize, &Environment),
         body: Bytes,
         form: Form,
         meta: &BatchMeta<'_>,
@@ -76,7 +75,6 @@ impl Store {
             parsed.parts.into_iter().map(|part| Payload { bytes: part.payload, records: part.records }).collect();
         let stored_bytes: usize = set_aside.iter().chain(&parts).map(|part| part.bytes.len()).sum();
         held.shrink_to(stored_bytes as u64);
-        let to = &self.environments.all()[environment];
         let mut steps = VecDeque::new();
         if !set_aside.is_empty() {
             // The log would take them from its reserve, which is there to drain a full disk and not for what comes in.

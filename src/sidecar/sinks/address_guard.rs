@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Who chose the address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressPolicy {
     /// Whoever runs the sidecar: any address but link-local ones and those where clouds keep credentials.
     Operator,

@@ -15,6 +15,7 @@ use forebay::clock::Clock;
 use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
 use crate::delivery::outcome::{Failure, Outcome};
@@ -47,6 +48,12 @@ impl Amplitude {
             api_key: config.api_key.clone(),
             clock,
         }
+    }
+
+    /// The same, with an address that somebody else chose.
+    #[must_use]
+    pub fn under(self, policy: AddressPolicy) -> Self {
+        Self { http: self.http.behind(AddressGuard::new(policy, &[])), ..self }
     }
 
     /// What follows the events.

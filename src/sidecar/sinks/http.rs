@@ -97,6 +97,12 @@ impl Http {
         Self { endpoint: endpoint.clone(), guard, tls, connections_max, answer_bytes_max, line: OnceLock::new() }
     }
 
+    /// The same way, as far as it lies where `guard` lets it.
+    #[must_use]
+    pub fn behind(self, guard: AddressGuard) -> Self {
+        Self { guard: (!guard.is_plain()).then(|| Box::new(guard)), ..self }
+    }
+
     /// Reads more of an answer's body, for receivers whose answers have much to say.
     #[must_use]
     pub fn with_answers_up_to(self, answer_bytes_max: u32) -> Self {

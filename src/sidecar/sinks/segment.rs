@@ -14,6 +14,7 @@ use forebay::clock::Clock;
 use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use super::rfc3339::Times;
 use crate::config::{Secret, SegmentConfig};
@@ -48,6 +49,12 @@ impl Segment {
             write_key: config.write_key.clone(),
             clock,
         }
+    }
+
+    /// The same, with an address that somebody else chose.
+    #[must_use]
+    pub fn under(self, policy: AddressPolicy) -> Self {
+        Self { http: self.http.behind(AddressGuard::new(policy, &[])), ..self }
     }
 
     /// What follows the events: last of all the time, which is another at every attempt.

@@ -685,3 +685,59 @@ async fn no_wake_is_lost_by_who_is_going_to_rest() {
     tokio::time::timeout(Duration::from_secs(60), one_by_one).await.expect("each record is seen");
     assert!(delivery.shutdown(Duration::from_secs(20)).await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_destination_finishes_what_is_in_flight_and_starts_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let receiver = start(&delivery, "d", receiver(|_| Answer::After(SECOND, Outcome::Delivered)), &queue);
+    sleep(SECOND / 2).await;
+    let in_flight = receiver.sent().len();
+    assert!(in_flight > 0 && delivery.pause("d"));
+    sleep(HOUR).await;
+    queue.append(10);
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (in_flight, in_flight as u64 * 10));
+    assert_eq!(delivery.stats_of("d").unwrap().state, State::Paused);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "it rests");
+    assert!(delivery.resume("d"));
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), delivery.stats_of("d").unwrap().state), (110, State::Idle));
+    assert!(!delivery.pause("nobody") && !delivery.resume("nobody"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_begins_paused_or_is_paused_while_it_backs_off_sends_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    let first = Arc::new(receiver(|_| at_once(refused())));
+    delivery.start_paused("d", Arc::clone(&first) as Arc<dyn Sink>, vec![Arc::new(queue.clone())], settings()).unwrap();
+    queue.append(10);
+    sleep(HOUR).await;
+    assert_eq!((first.sent().len(), delivery.stats_of("d").unwrap().state), (0, State::Paused));
+    delivery.resume("d");
+    sleep(HOUR).await;
+    delivery.pause("d");
+    sleep(SECOND).await;
+    let sent = first.sent().len();
+    sleep(HOUR * 24).await;
+    assert_eq!((first.sent().len(), delivery.stats_of("d").unwrap().state), (sent, State::Paused));
+    assert!(sent > 0 && delivery.shutdown(SECOND).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_destination_hands_everything_back_and_another_takes_its_place() {
+    let (delivery, queue) = (delivery(), Script::with_records(100));
+    let hanging = start(&delivery, "d", receiver(|_| Answer::Hang), &queue);
+    let (other, other_queue) = (receiver(|_| at_once(Outcome::Delivered)), Script::with_records(10));
+    start(&delivery, "other", other, &other_queue);
+    sleep(SECOND).await;
+    let ids = |receiver: &Receiver| receiver.sent().into_iter().map(|sent| sent.id).collect::<BTreeSet<_>>();
+    let cut_off = ids(&hanging);
+    assert_eq!(delivery.stop("d", SECOND).await, Some(crate::delivery::Stopped { cut_off: true }));
+    assert_eq!((delivery.stop("d", SECOND).await, delivery.stats_of("d")), (None, None));
+    let next = start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), other_queue.settled()), (100, 10));
+    assert!(ids(&next).is_superset(&cut_off), "what was cut off comes again under its own id");
+    assert_eq!(next.sent().len(), 10, "each batch once");
+    assert_eq!(delivery.stop("other", SECOND).await, Some(crate::delivery::Stopped { cut_off: false }));
+}

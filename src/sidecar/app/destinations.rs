@@ -1,0 +1,61 @@
+//! What one destination is made of: the queues that it drains, and how it is sent to.
+//!
+//! Whoever gives destinations another source of batches (letters that were held, replays) adds it in [`sources`].
+
+use std::sync::Arc;
+
+use forebay::{Queue, QueueError, Queues, Start as QueueStart};
+
+use crate::config::{Destination, Start};
+use crate::delivery::Settings;
+use crate::delivery::filter::Filters;
+use crate::delivery::queued::Queued;
+use crate::delivery::sink::Environment;
+use crate::delivery::source::{Limits, Source};
+
+/// A destination's name and its sources.
+pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>);
+
+/// The sources that a destination takes from, and its name as its queues have it, to be shared.
+///
+/// Makes queues that are not there yet, which may wait for the disk.
+pub(super) fn sources(
+    queues: &Queues,
+    destination: &Destination,
+    labels: impl Fn(&str) -> Option<Arc<Environment>>,
+) -> Result<Named, QueueError> {
+    let filters = (!destination.filter.is_empty()).then(|| Filters::of(&destination.filter));
+    let mut name: Option<Arc<str>> = None;
+    let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(destination.environments.len());
+    for environment in &destination.environments {
+        let queue: Queue = queues.queue(&destination.id, environment, start(destination.start))?;
+        name.get_or_insert_with(|| queue.destination_name());
+        let Some(label) = labels(environment) else { continue };
+        let queued = Queued::new(queue, queues.log().log_id(), label);
+        sources.push(Arc::new(match &filters {
+            Some(filters) => queued.with_filters(filters.clone()),
+            None => queued,
+        }));
+    }
+    Ok((name.unwrap_or_else(|| destination.id.as_str().into()), sources))
+}
+
+fn start(start: Start) -> QueueStart {
+    match start {
+        Start::Earliest => QueueStart::Earliest,
+        Start::Now => QueueStart::Now,
+    }
+}
+
+/// How a destination is sent to.
+pub(super) fn settings(destination: &Destination) -> Settings {
+    Settings {
+        concurrency_max: destination.concurrency,
+        timeout: destination.timeout,
+        limits: Limits {
+            records_max: u64::from(destination.batch_records_max),
+            bytes_max: destination.batch_bytes_max,
+        },
+        ..Settings::default()
+    }
+}

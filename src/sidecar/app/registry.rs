@@ -1,0 +1,293 @@
+//! What runs: every environment and every destination. Each can be added, changed and taken out at run time, while
+//! the way in and all others go on.
+//!
+//! Knows nothing of why: what is written down, and where, is the affair of whoever calls. What always holds: changes
+//! come one at a time; a destination that is replaced or stopped hands back every claim before another of its id is
+//! started, so that its cursor and its batches go on where they were; what is equal is left running untouched. What
+//! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use forebay::{Queue, QueueError, Queues};
+use tracing::warn;
+
+use super::destinations;
+use super::sinks::SinkFactory;
+use crate::config::{self, Destination};
+use crate::delivery::sink::{Environment as Label, Sink};
+use crate::delivery::source::Source;
+use crate::delivery::{Delivery, Settings};
+use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
+use crate::sinks::address_guard::AddressPolicy;
+
+/// All that runs. Shared by those who change it.
+pub struct Registry {
+    queues: Queues,
+    delivery: Arc<Delivery>,
+    ingest: Arc<Ingest>,
+    factory: SinkFactory,
+    /// What a destination that is stopped or replaced has for what is in flight.
+    grace: Duration,
+    /// Tells whether settings have changed, for as long as this process lives.
+    hasher: RandomState,
+    /// Held for the whole of a change.
+    changing: tokio::sync::Mutex<()>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By the environment's id: what its records are sent with.
+    labels: BTreeMap<Arc<str>, Arc<Label>>,
+    destinations: BTreeMap<Arc<str>, Running>,
+    /// How many destinations take from an environment, by its place.
+    subscribers: Vec<u32>,
+}
+
+/// What is remembered of a destination that runs.
+struct Running {
+    fingerprint: u64,
+    environments: Places,
+}
+
+/// Environments by their places in the way in. Nearly always one.
+enum Places {
+    One(u32),
+    Some(Box<[u32]>),
+}
+
+/// A destination that is to run.
+#[derive(Debug, Clone, Hash)]
+pub struct Wanted {
+    /// Its settings.
+    pub destination: Destination,
+    /// Who chose its address.
+    pub policy: AddressPolicy,
+}
+
+/// What a [`Registry::put`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// None of its id ran.
+    Started,
+    /// One with other settings ran.
+    Replaced,
+    /// It ran already, with the same settings.
+    Untouched,
+}
+
+/// A destination could not be started. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[error("can't open the queue of destination {destination}")]
+pub struct PutError {
+    /// The destination.
+    pub destination: String,
+    /// What is wrong.
+    pub source: QueueError,
+}
+
+/// A destination, ready to be started.
+struct Ready {
+    name: Arc<str>,
+    sink: Arc<dyn Sink>,
+    sources: Vec<Arc<dyn Source>>,
+    settings: Settings,
+    running: Running,
+}
+
+impl Registry {
+    /// Nothing runs yet, and the way in knows no environment.
+    pub(super) fn new(
+        queues: Queues,
+        delivery: Arc<Delivery>,
+        ingest: Arc<Ingest>,
+        factory: SinkFactory,
+        grace: Duration,
+    ) -> Self {
+        let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { queues, delivery, ingest, factory, grace, hasher: RandomState::new(), changing, table }
+    }
+
+    /// From now on these are the environments, with these keys. Requests under way end as they began. Destinations that
+    /// run keep the names they have; [`put`](Self::put) those whose environments have others.
+    ///
+    /// # Errors
+    /// A key that belongs to two of them, among others. Nothing has changed then.
+    pub async fn set_environments(
+        &self,
+        environments: &[config::Environment],
+        keyed: Vec<WantedEnvironment<String>>,
+    ) -> Result<(), EnvironmentsError> {
+        let _changing = self.changing.lock().await;
+        let next = self.ingest.environments().changed(keyed)?;
+        let mut table = self.table();
+        table.subscribers.resize(next.all().len(), 0);
+        for (place, environment) in next.all().iter().enumerate() {
+            environment.set_routed(table.subscribers[place] > 0);
+        }
+        let label = |environment: &config::Environment| {
+            let known = table.labels.get(environment.id.as_str());
+            let same = known.filter(|label| label.name == environment.name);
+            let label = Label { id: environment.id.clone(), name: environment.name.clone() };
+            (environment.id.as_str().into(), same.map_or_else(|| Arc::new(label), Arc::clone))
+        };
+        table.labels = environments.iter().map(label).collect();
+        drop(table);
+        self.ingest.set_environments(next);
+        Ok(())
+    }
+
+    /// Starts a destination where none of its id runs. Waits for the disk where it has no queue yet: for a start of the
+    /// whole, not for later.
+    ///
+    /// # Errors
+    /// When it has no queue and none can be made.
+    pub fn start(&self, wanted: &Wanted, paused: bool) -> Result<(), PutError> {
+        let ready = self.ready(wanted)?;
+        self.begin(ready, paused);
+        Ok(())
+    }
+
+    /// Starts a destination, or has it go on with these settings. One that is replaced finishes what is in flight,
+    /// within the grace; what it has not delivered then goes out under the new settings, in the same batches.
+    ///
+    /// # Errors
+    /// When a queue can't be made. What ran goes on then.
+    pub async fn put(self: &Arc<Self>, wanted: Wanted, paused: bool) -> Result<Put, PutError> {
+        let _changing = self.changing.lock().await;
+        let id = wanted.destination.id.clone();
+        let fingerprint = self.fingerprint(&wanted);
+        let before = self.table().destinations.get(id.as_str()).map(|running| running.fingerprint);
+        if before == Some(fingerprint) {
+            return Ok(Put::Untouched);
+        }
+        let registry = Arc::clone(self);
+        let ready = tokio::task::spawn_blocking(move || registry.ready(&wanted));
+        let ready = ready.await.expect("making a destination ready does not panic")?;
+        if before.is_some() {
+            self.end(&id).await;
+        }
+        self.begin(ready, paused);
+        Ok(if before.is_some() { Put::Replaced } else { Put::Started })
+    }
+
+    /// Stops a destination. Its queues stay, and what they hold. Says whether it ran.
+    pub async fn remove(&self, id: &str) -> bool {
+        let _changing = self.changing.lock().await;
+        self.end(id).await
+    }
+
+    /// Whether a destination of this id runs, paused or not.
+    pub fn runs(&self, id: &str) -> bool {
+        self.table().destinations.contains_key(id)
+    }
+
+    /// Whether anything takes from this queue.
+    pub fn drains(&self, queue: &Queue) -> bool {
+        let place = self.ingest.environments().place_of(queue.stream());
+        let table = self.table();
+        let running = table.destinations.get(queue.destination());
+        running.is_some_and(|running| place.is_some_and(|place| running.environments.all().contains(&(place as u32))))
+    }
+
+    /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
+    /// records until it is purged, and holds the disk.
+    pub fn warn_of_orphans(&self) {
+        for queue in self.queues.all().iter().filter(|queue| !queue.stream().starts_with('!') && !self.drains(queue)) {
+            warn!(
+                destination = queue.destination(),
+                environment = queue.stream(),
+                records = queue.lag().records,
+                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
+                 too, and they fill the disk; put it back under this id to drain it"
+            );
+        }
+    }
+
+    /// The same for two destinations that are the same, and are sent the same names.
+    fn fingerprint(&self, wanted: &Wanted) -> u64 {
+        let table = self.table();
+        let names = wanted.destination.environments.iter().map(|id| table.labels.get(id.as_str()).map(|l| &l.name));
+        self.hasher.hash_one((wanted, names.collect::<Vec<_>>()))
+    }
+
+    fn ready(&self, wanted: &Wanted) -> Result<Ready, PutError> {
+        let Wanted { destination, policy } = wanted;
+        let labels = |id: &str| self.table().labels.get(id).cloned();
+        let (name, sources) = destinations::sources(&self.queues, destination, labels)
+            .map_err(|source| PutError { destination: destination.id.clone(), source })?;
+        let environments = self.ingest.environments();
+        let places = destination.environments.iter().filter_map(|id| environments.place_of(id));
+        Ok(Ready {
+            name,
+            sink: self.factory.sink(destination, *policy),
+            sources,
+            settings: destinations::settings(destination),
+            running: Running { fingerprint: self.fingerprint(wanted), environments: Places::of(places) },
+        })
+    }
+
+    fn begin(&self, ready: Ready, paused: bool) {
+        let Ready { name, sink, sources, settings, running } = ready;
+        // Before it can be seen to deliver: records that come now are for somebody.
+        self.count(&running.environments, |subscribers| subscribers + 1);
+        self.table().destinations.insert(Arc::clone(&name), running);
+        let started = if paused {
+            self.delivery.start_paused(name, sink, sources, settings)
+        } else {
+            self.delivery.start(name, sink, sources, settings)
+        };
+        started.expect("what ran under this id was stopped, and changes come one at a time");
+    }
+
+    async fn end(&self, id: &str) -> bool {
+        if let Some(stopped) = self.delivery.stop(id, self.grace).await
+            && stopped.cut_off
+        {
+            warn!(destination = id, "requests in flight were cut off: they are repeated under the same ids");
+        }
+        let Some(running) = self.table().destinations.remove(id) else { return false };
+        self.count(&running.environments, |subscribers| subscribers - 1);
+        true
+    }
+
+    fn count(&self, places: &Places, change: impl Fn(u32) -> u32) {
+        let environments = self.ingest.environments();
+        let mut table = self.table();
+        for &place in places.all() {
+            let subscribers = &mut table.subscribers[place as usize];
+            *subscribers = change(*subscribers);
+            environments.all()[place as usize].set_routed(*subscribers > 0);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing that can panic runs between two changes of the table.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn of(places: impl Iterator<Item = usize>) -> Self {
+        let places: Box<[u32]> = places.map(|place| u32::try_from(place).expect("environments are limited")).collect();
+        match *places {
+            [one] => Self::One(one),
+            _ => Self::Some(places),
+        }
+    }
+
+    fn all(&self) -> &[u32] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Some(places) => places,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Running>() <= 32);
+
+#[cfg(test)]
+mod tests;

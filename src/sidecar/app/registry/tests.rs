@@ -1,0 +1,190 @@
+//! The registry over a real log in memory, with destinations that write files there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::mem::MemDisk;
+use forebay::disk::{Disk, read_all};
+use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
+
+use super::*;
+use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
+use crate::ingest::{Environments, Limits};
+use crate::sinks::sample;
+
+struct House {
+    disk: MemDisk,
+    queues: Queues,
+    delivery: Arc<Delivery>,
+    ingest: Arc<Ingest>,
+    registry: Arc<Registry>,
+}
+
+async fn house() -> House {
+    let disk = MemDisk::default();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let queues = Queues::open(
+        Arc::new(disk.clone()),
+        Arc::clone(&clock),
+        Path::new("data"),
+        LogOptions::default(),
+        QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
+    )
+    .unwrap();
+    let delivery =
+        Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking)));
+    let ingest =
+        Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
+    let factory = SinkFactory::new(Arc::new(disk.clone()), clock, |sink| sink);
+    let registry =
+        Registry::new(queues.clone(), Arc::clone(&delivery), Arc::clone(&ingest), factory, Duration::from_secs(5));
+    let house = House { disk, queues, delivery, ingest, registry: Arc::new(registry) };
+    house.environments(&[("prod", "production")]).await;
+    house
+}
+
+impl House {
+    async fn environments(&self, ids: &[(&str, &str)]) {
+        let environment = |(id, name): &(&str, &str)| config::Environment {
+            id: (*id).to_owned(),
+            name: (*name).to_owned(),
+            sdk_keys: vec![Secret::new(format!("key-{id}"))],
+        };
+        let environments: Vec<_> = ids.iter().map(environment).collect();
+        let keyed = ids.iter().map(|(id, _)| ((*id).to_owned(), vec![(0, format!("key-{id}"))])).collect();
+        self.registry.set_environments(&environments, keyed).await.unwrap();
+    }
+
+    /// Ten records: those of the keys `first` and the nine that follow.
+    fn append(&self, stream: &str, first: u64) {
+        let job = sample::job(first..first + 10);
+        let parts = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 }).collect();
+        self.queues.log().append_wait(stream, parts).unwrap();
+    }
+
+    async fn drained(&self) {
+        for _ in 0..4000 {
+            if self.queues.all().iter().all(|queue| queue.lag().records == 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("not drained: {:?}", self.delivery.stats());
+    }
+
+    /// How often each key was written into a directory.
+    fn keys(&self, directory: &str) -> BTreeMap<String, u32> {
+        let mut keys = BTreeMap::new();
+        for name in self.disk.list(Path::new(directory)).unwrap_or_default() {
+            let file = self.disk.open(&Path::new(directory).join(name)).unwrap();
+            let text = String::from_utf8(read_all(&*file).unwrap()).unwrap();
+            for line in text.lines() {
+                let object: serde_json::Value = serde_json::from_str(line).unwrap();
+                *keys.entry(object["key"].as_str().unwrap().to_owned()).or_default() += 1;
+            }
+        }
+        keys
+    }
+
+    fn routed(&self) -> Vec<(String, bool)> {
+        let environments = self.ingest.environments();
+        environments.all().iter().map(|environment| (environment.id().to_owned(), environment.routed())).collect()
+    }
+}
+
+fn files(id: &str, environments: &[&str], directory: &str) -> Wanted {
+    let environments = environments.iter().map(|id| (*id).to_owned()).collect();
+    let sink = SinkConfig::File(FileConfig::new(directory));
+    Wanted { destination: Destination::new(id, environments, sink), policy: AddressPolicy::Operator }
+}
+
+fn webhook(id: &str, header: &str) -> Wanted {
+    let mut config = WebhookConfig::new(Endpoint::parse("http://127.0.0.1:9/").unwrap());
+    config.headers.push(("x-token".parse().unwrap(), Secret::new(header.parse().unwrap())));
+    let destination = Destination::new(id, vec!["prod".to_owned()], SinkConfig::Webhook(config));
+    Wanted { destination, policy: AddressPolicy::Operator }
+}
+
+#[tokio::test]
+async fn a_replaced_destination_goes_on_where_it_was() {
+    let house = house().await;
+    house.registry.start(&files("archive", &["prod"], "first"), false).unwrap();
+    house.append("prod", 0);
+    house.drained().await;
+    let put = house.registry.put(files("archive", &["prod"], "second"), false).await.unwrap();
+    assert_eq!(put, Put::Replaced);
+    house.append("prod", 10);
+    house.drained().await;
+    let (first, second) = (house.keys("first"), house.keys("second"));
+    assert_eq!((first.len(), second.len()), (10, 10));
+    assert!(first.keys().all(|key| !second.contains_key(key)), "each record in one of them");
+    assert!(first.values().chain(second.values()).all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn what_is_equal_is_left_running_and_a_new_secret_is_a_change() {
+    let house = house().await;
+    let put = |wanted| house.registry.put(wanted, false);
+    assert_eq!(put(webhook("hook", "one")).await.unwrap(), Put::Started);
+    assert_eq!(put(webhook("hook", "one")).await.unwrap(), Put::Untouched);
+    assert_eq!(put(webhook("hook", "two")).await.unwrap(), Put::Replaced);
+    let customers = Wanted { policy: AddressPolicy::Customer, ..webhook("hook", "two") };
+    assert_eq!(put(customers.clone()).await.unwrap(), Put::Replaced);
+    house.environments(&[("prod", "production"), ("other", "other")]).await;
+    assert_eq!(put(customers.clone()).await.unwrap(), Put::Untouched);
+    house.environments(&[("prod", "renamed")]).await;
+    assert_eq!(put(customers).await.unwrap(), Put::Replaced, "its records are sent with another name");
+}
+
+#[tokio::test]
+async fn one_that_is_taken_out_keeps_its_records_until_it_is_back() {
+    let house = house().await;
+    let (kept, other) = (files("kept", &["prod"], "kept"), files("other", &["prod"], "other"));
+    house.registry.start(&kept, false).unwrap();
+    house.registry.start(&other, false).unwrap();
+    assert!(house.registry.remove("kept").await && !house.registry.remove("kept").await);
+    assert_eq!(house.routed(), [("prod".to_owned(), true)]);
+    house.append("prod", 0);
+    let queue = |id: &str| house.queues.all().into_iter().find(|queue| queue.destination() == id).unwrap();
+    while queue("other").lag().records > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((queue("kept").lag().records, house.registry.drains(&queue("kept"))), (10, false));
+    assert!(house.registry.drains(&queue("other")) && !house.registry.runs("kept"));
+    assert!(house.registry.remove("other").await);
+    assert_eq!(house.routed(), [("prod".to_owned(), false)], "nobody takes from it now");
+    assert_eq!(house.registry.put(kept, false).await.unwrap(), Put::Started);
+    house.drained().await;
+    assert_eq!((house.keys("kept").len(), house.keys("other").len()), (10, 10));
+    assert_eq!(house.routed(), [("prod".to_owned(), true)]);
+}
+
+#[tokio::test]
+async fn environments_come_and_go_and_keep_their_places() {
+    let house = house().await;
+    let owner = |key: &str| house.ingest.environments().owner_of(key.as_bytes()).map(|owner| owner.environment);
+    house.registry.start(&files("archive", &["prod"], "out"), false).unwrap();
+    house.environments(&[("next", "next"), ("prod", "production")]).await;
+    assert_eq!((owner("key-prod"), owner("key-next")), (Some(0), Some(1)));
+    assert_eq!(house.routed(), [("prod".to_owned(), true), ("next".to_owned(), false)]);
+    house.registry.put(files("archive", &["prod", "next"], "out"), false).await.unwrap();
+    assert_eq!(house.routed(), [("prod".to_owned(), true), ("next".to_owned(), true)]);
+    house.append("next", 0);
+    house.append("prod", 10);
+    house.drained().await;
+    assert_eq!(house.keys("out").len(), 20);
+    house.environments(&[("next", "next")]).await;
+    assert_eq!((owner("key-prod"), owner("key-next")), (None, Some(1)), "its key is refused from now on");
+}
+
+#[tokio::test]
+async fn a_key_of_two_environments_changes_nothing() {
+    let house = house().await;
+    let keyed = ["prod", "twin"].map(|id| (id.to_owned(), vec![(0, "same".to_owned())])).to_vec();
+    assert!(house.registry.set_environments(&[], keyed).await.is_err());
+    let environments = house.ingest.environments();
+    assert_eq!((environments.all().len(), environments.owner_of(b"key-prod").is_some()), (1, true));
+}

@@ -1,0 +1,47 @@
+//! From a destination's settings to the sink that obeys them. The one place that knows every type of destination.
+
+use std::sync::Arc;
+
+use forebay::clock::Clock;
+use forebay::disk::Disk;
+
+use super::WrapSink;
+use crate::config::{Destination, SinkConfig};
+use crate::delivery::sink::Sink;
+use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::amplitude::Amplitude;
+use crate::sinks::file::FileSink;
+use crate::sinks::http::Tls;
+use crate::sinks::segment::Segment;
+use crate::sinks::webhook::Webhook;
+
+/// Makes sinks. They share what the machine trusts.
+pub(super) struct SinkFactory {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    tls: Arc<Tls>,
+    wrap: WrapSink,
+}
+
+impl SinkFactory {
+    pub(super) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, wrap: WrapSink) -> Self {
+        Self { disk, clock, tls: Arc::new(Tls::default()), wrap }
+    }
+
+    /// The sink of a destination. Does not connect and opens nothing yet. `policy` says who chose its address.
+    pub(super) fn sink(&self, destination: &Destination, policy: AddressPolicy) -> Arc<dyn Sink> {
+        let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
+        let connections_max = destination.concurrency;
+        let sink: Arc<dyn Sink> = match &destination.sink {
+            SinkConfig::Webhook(webhook) => Arc::new(Webhook::new(webhook, policy, connections_max, tls, clock)),
+            SinkConfig::File(file) => {
+                Arc::new(FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock))
+            }
+            SinkConfig::Amplitude(amplitude) => {
+                Arc::new(Amplitude::new(amplitude, connections_max, tls, clock).under(policy))
+            }
+            SinkConfig::Segment(segment) => Arc::new(Segment::new(segment, connections_max, tls, clock).under(policy)),
+        };
+        (self.wrap)(sink)
+    }
+}
