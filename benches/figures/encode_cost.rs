@@ -79,7 +79,7 @@ fn job() -> Job {
         origin: Origin { log: LogId(7), stream: StreamId(1), offsets: 123_456_000..123_456_000 + RECORDS },
         environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
         bytes: payload.len() as u64,
-        parts: vec![Part { payload, skip: 0, take: RECORDS as usize }],
+        parts: vec![Part { payload, skip: 0, take: RECORDS as usize, first: 123_456_000 }],
         except: Arc::default(),
     }
 }

@@ -44,7 +44,8 @@ impl Apart {
         let mut count = 0;
         for offset in named {
             if !sent(offset) {
-                let why = format!("the answer ({}) names the record at offset {offset}, which was not sent", partial.why);
+                let why =
+                    format!("the answer ({}) names the record at offset {offset}, which was not sent", partial.why);
                 return Err(Failure::Local(why));
             }
             count += 1;
@@ -54,7 +55,8 @@ impl Apart {
         }
         let excerpt = excerpt(&partial.why);
         for RejectedRecord { offset, reason } in &partial.rejected {
-            let fate = Fate { kind: Kind::Dead, reason: reason.as_str().into(), excerpt: Arc::clone(&excerpt), told: true };
+            let fate =
+                Fate { kind: Kind::Dead, reason: reason.as_str().into(), excerpt: Arc::clone(&excerpt), told: true };
             self.0.insert(*offset, fate);
         }
         let reason: Arc<str> = if partial.held.is_empty() { "".into() } else { partial.why.to_string().into() };

@@ -101,7 +101,7 @@ impl Load {
             Load::Small(Claimed { job, .. }) => Shape {
                 offsets: job.origin.offsets.clone(),
                 except: Arc::clone(&job.except),
-                records: job.runs().map(|run| run.take as u64).sum(),
+                records: job.records(),
                 first: job.runs().next().map_or(job.origin.offsets.start, |run| run.first),
                 middle: middle(job),
                 bytes: job.bytes,
@@ -132,8 +132,7 @@ impl Load {
 
 /// The offset of the record that begins the second half of what is sent.
 fn middle(job: &Job) -> Option<u64> {
-    let records: u64 = job.runs().map(|run| run.take as u64).sum();
-    let mut before = records / 2;
+    let mut before = job.records() / 2;
     if before == 0 {
         return None;
     }
@@ -242,7 +241,13 @@ async fn send(
     Came::Sent { outcome, records, rejected }
 }
 
-async fn put(sink: &dyn Sink, job: &LargeJob, ticket: &dyn Ticket, timeout: Duration, go: impl Fn(u64) -> bool) -> Came {
+async fn put(
+    sink: &dyn Sink,
+    job: &LargeJob,
+    ticket: &dyn Ticket,
+    timeout: Duration,
+    go: impl Fn(u64) -> bool,
+) -> Came {
     let Some(large) = sink.large() else {
         return Came::Hindered(Failure::Local("the sink takes no batch that is read as it is sent".to_owned()));
     };

@@ -65,7 +65,10 @@ pub(super) async fn keep(
     true
 }
 
-async fn find(ticket: Box<dyn Ticket>, offsets: Arc<[u64]>) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
+async fn find(
+    ticket: Box<dyn Ticket>,
+    offsets: Arc<[u64]>,
+) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
     let find = move || {
         let stored = ticket.letters(&offsets).and_then(|stored| match stored.len() == offsets.len() {
             true => Ok(stored),

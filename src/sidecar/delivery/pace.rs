@@ -136,8 +136,12 @@ impl Pace {
 
     /// The destination refuses whatever is sent: one probe at a time, now and then.
     pub fn refuse(&mut self, why: Refusal, now: Duration, rng: &mut impl Rng) {
-        self.refusal.get_or_insert((why, Probes::default())).0 = why;
-        self.fail(now, rng);
+        // What is known already, and waited out, is not held against it twice.
+        let known = self.refusal.is_some_and(|(before, _)| before == why) && now < self.not_before;
+        if !known {
+            self.refusal.get_or_insert((why, Probes::default())).0 = why;
+            self.fail(now, rng);
+        }
     }
 
     /// An answer about the records of a request: the destination is there.

@@ -55,8 +55,7 @@ impl Queued {
         let (mut filtered, mut reader) = (Vec::new(), self.queue.read(batch));
         let Some(filter) = filter else { return Ok(filtered) };
         while let Some(slice) = reader.next()? {
-            let first = slice.offsets.start;
-            filtered.extend(filter.filtered(part(slice).runs(first, &[]))?);
+            filtered.extend(filter.filtered(part(slice).runs(&[]))?);
         }
         Ok(filtered)
     }
@@ -245,7 +244,7 @@ impl AsRef<[u8]> for Payload {
 fn part(slice: Slice) -> Part {
     let within = |offset: u64| usize::try_from(offset - slice.frame.first).expect("a frame's records fit in memory");
     let (skip, end) = (within(slice.offsets.start), within(slice.offsets.end));
-    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip }
+    Part { payload: Bytes::from_owner(Payload(slice.frame)), skip, take: end - skip, first: slice.offsets.start }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! of the requests in flight. What always holds: equal keys have equal bytes, because [`Sink::format`] promises it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::sink::{EncodeError, Encoded, Environment, Format, Job, Origin, Sink};
@@ -27,7 +28,7 @@ struct Table {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     origin: Origin,
-    except: Arc<[u64]>,
+    sent: Arc<[Range<u64>]>,
     format: Format,
     environment: Arc<Environment>,
 }
@@ -70,12 +71,8 @@ impl Sharing {
     }
 
     fn cell(&self, format: Format, job: &Job) -> Arc<Cell> {
-        let key = Key {
-            origin: job.origin.clone(),
-            except: Arc::clone(&job.except),
-            format,
-            environment: Arc::clone(&job.environment),
-        };
+        let key =
+            Key { origin: job.origin.clone(), sent: job.sent(&[]), format, environment: Arc::clone(&job.environment) };
         // A panic under this lock could at most leave an entry too many.
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = table.cells.get(&key).and_then(Weak::upgrade) {
@@ -106,7 +103,6 @@ mod tests {
     use crate::delivery::sink::BoxFuture;
     use bytes::Bytes;
     use forebay::{LogId, StreamId};
-    use std::ops::Range;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::time::Instant;
 

@@ -131,11 +131,11 @@ pub trait Reread: Send + Sync {
 pub struct Job {
     /// The batch's id: the same at every attempt.
     pub id: Arc<str>,
-    /// Which records these are.
+    /// Which records these are: from the first to the last. Letters that are sent again may leave gaps between them.
     pub origin: Origin,
     /// The environment that they belong to.
     pub environment: Arc<Environment>,
-    /// The records in order; together they make up `origin.offsets`.
+    /// The records, ascending by offset, within `origin.offsets`: all of it, save for letters.
     pub parts: Vec<Part>,
     /// Offsets in the batch that are not to be sent, ascending.
     pub except: Arc<[u64]>,
@@ -147,17 +147,42 @@ impl Job {
     /// Whether nothing of it is to be sent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.except.len() as u64 == self.origin.records()
+        self.runs().next().is_none()
     }
 
     /// What is to be sent, in order: the parts without the records that are excepted. None of them is empty.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        let starts = self.parts.iter().scan(self.origin.offsets.start, |next, part| {
-            let first = *next;
-            *next += part.take as u64;
-            Some((first, part))
-        });
-        starts.flat_map(|(first, part)| part.runs(first, &self.except))
+        self.parts.iter().flat_map(|part| part.runs(&self.except))
+    }
+
+    /// How many records are to be sent.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.runs().map(|run| run.take as u64).sum()
+    }
+
+    /// The offsets of what is to be sent, ascending and apart from each other, without those in `left_out` (ascending).
+    pub(super) fn sent(&self, left_out: &[RejectedRecord]) -> Arc<[Range<u64>]> {
+        let mut sent: Vec<Range<u64>> = Vec::with_capacity(1);
+        let mut left_out = left_out.iter().map(|record| record.offset).peekable();
+        for run in self.runs() {
+            let (mut from, end) = (run.first, run.first + run.take as u64);
+            while let Some(out) = left_out.next_if(|out| *out < end) {
+                push(from..out, &mut sent);
+                from = out + 1;
+            }
+            push(from..end, &mut sent);
+        }
+        sent.into()
+    }
+}
+
+/// Appends a range; one that touches the last becomes a part of it.
+fn push(range: Range<u64>, to: &mut Vec<Range<u64>>) {
+    match to.last_mut() {
+        _ if range.is_empty() => {}
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => to.push(range),
     }
 }
 
@@ -170,6 +195,8 @@ pub struct Part {
     pub skip: usize,
     /// How many to take.
     pub take: usize,
+    /// The offset of the first that is taken.
+    pub first: u64,
 }
 
 /// Consecutive records to send, of one stored batch.
@@ -186,8 +213,9 @@ pub struct Run<'a> {
 }
 
 impl Part {
-    /// The records of this part, whose first has the offset `first`, without those at the offsets `except` (ascending).
-    pub fn runs<'a>(&'a self, first: u64, except: &'a [u64]) -> impl Iterator<Item = Run<'a>> {
+    /// The records of this part without those at the offsets `except` (ascending).
+    pub fn runs<'a>(&'a self, except: &'a [u64]) -> impl Iterator<Item = Run<'a>> {
+        let first = self.first;
         let end = first + self.take as u64;
         let except = &except[except.partition_point(|&offset| offset < first)..];
         let except = &except[..except.partition_point(|&offset| offset < end)];
@@ -206,9 +234,9 @@ impl Part {
 pub struct Encoded {
     /// The batch that it was made of.
     pub origin: Origin,
-    /// Offsets in the batch that are not in the body, ascending.
-    pub except: Arc<[u64]>,
-    /// Those among them that the sink knows beforehand that its destination never takes, ascending.
+    /// The offsets of the records in the body, ascending and apart from each other.
+    pub sent: Arc<[Range<u64>]>,
+    /// Records of the job that the sink knows beforehand that its destination never takes, ascending. Not in the body.
     pub rejected: Vec<RejectedRecord>,
     /// The bytes, compressed if the format says so.
     pub body: Bytes,
@@ -218,30 +246,39 @@ impl Encoded {
     /// The whole job in `body`.
     #[must_use]
     pub fn whole(job: &Job, body: Bytes) -> Self {
-        Self { origin: job.origin.clone(), except: Arc::clone(&job.except), rejected: Vec::new(), body }
+        Self::without(job, Vec::new(), body)
+    }
+
+    /// The job in `body`, save for what its destination never takes (ascending).
+    #[must_use]
+    pub fn without(job: &Job, rejected: Vec<RejectedRecord>, body: Bytes) -> Self {
+        Self { origin: job.origin.clone(), sent: job.sent(&rejected), rejected, body }
     }
 
     /// How many records are in the body.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.origin.records() - self.except.len() as u64
+        self.sent.iter().map(|range| range.end - range.start).sum()
     }
 
     /// The offset of the record that stands at `index` in the body; `None` behind the last.
     #[must_use]
     pub fn offset_at(&self, index: u64) -> Option<u64> {
-        if index >= self.records() {
-            return None;
-        }
-        // Those left out before it push it on; each of them by one.
-        let mut offset = self.origin.offsets.start + index;
-        for &except in self.except.iter() {
-            if except > offset {
-                break;
+        // An index comes from an answer and may be anything.
+        let mut left = index;
+        for range in self.sent.iter() {
+            let records = range.end - range.start;
+            if left < records {
+                return Some(range.start + left);
             }
-            offset += 1;
+            left -= records;
         }
-        Some(offset)
+        None
+    }
+
+    /// The offsets of the records in the body, in their order.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> {
+        self.sent.iter().flat_map(Clone::clone)
     }
 }
 
@@ -261,9 +298,15 @@ mod tests {
     use proptest::collection::btree_set;
     use proptest::prelude::*;
 
-    fn job(sizes: &[usize], first: u64, except: Vec<u64>) -> Job {
-        let parts = sizes.iter().map(|&take| Part { payload: Bytes::new(), skip: 3, take }).collect();
-        let offsets = first..first + sizes.iter().sum::<usize>() as u64;
+    fn job(sizes: &[(usize, u64)], first: u64, except: Vec<u64>) -> Job {
+        let mut next = first;
+        let part = |&(take, gap): &(usize, u64)| {
+            let first = next + gap;
+            next = first + take as u64;
+            Part { payload: Bytes::new(), skip: 3, take, first }
+        };
+        let parts: Vec<Part> = sizes.iter().map(part).collect();
+        let offsets = first..next;
         Job {
             id: "batch".into(),
             origin: Origin { log: LogId(1), stream: StreamId(1), offsets },
@@ -277,24 +320,32 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_excepted_is_not_sent_and_all_else_is_at_its_place(
-            sizes in proptest::collection::vec(1usize..9, 0..5),
+            sizes in proptest::collection::vec((1usize..9, 0u64..3), 0..5),
             first in 0u64..1000,
             except in btree_set(0u64..40, 0..20),
         ) {
-            let end = sizes.iter().sum::<usize>() as u64;
-            let except: Vec<u64> = except.into_iter().filter(|&n| n < end).map(|n| n + first).collect();
+            let except: Vec<u64> = except.into_iter().map(|n| n + first).collect();
             let job = job(&sizes, first, except.clone());
+            let there: Vec<u64> = job.parts.iter().flat_map(|part| part.first..part.first + part.take as u64).collect();
             let sent: Vec<u64> = job.runs().flat_map(|run| run.first..run.first + run.take as u64).collect();
-            let wanted: Vec<u64> = job.origin.offsets.clone().filter(|offset| !except.contains(offset)).collect();
+            let wanted: Vec<u64> = there.iter().copied().filter(|offset| !except.contains(offset)).collect();
             prop_assert_eq!(&sent, &wanted);
+            prop_assert_eq!(job.records(), wanted.len() as u64);
             for run in job.runs() {
                 let part_first = run.first - (run.skip as u64 - 3);
-                let starts = sizes.iter().scan(first, |next, &size| Some(std::mem::replace(next, *next + size as u64)));
-                prop_assert!(starts.collect::<Vec<_>>().contains(&part_first), "skip is counted from the part's start");
+                prop_assert!(job.parts.iter().any(|part| part.first == part_first), "skip is counted from the part's start");
             }
-            let encoded = Encoded::whole(&job, Bytes::new());
-            let by_index: Vec<u64> = (0..end + 2).map_while(|index| encoded.offset_at(index)).collect();
-            prop_assert_eq!(by_index, wanted);
+            let rejected: Vec<RejectedRecord> = (wanted.iter().filter(|&offset| offset % 3 == 0))
+                .map(|&offset| RejectedRecord { offset, reason: String::new() })
+                .collect();
+            let encoded = Encoded::without(&job, rejected, Bytes::new());
+            let in_body: Vec<u64> = wanted.into_iter().filter(|offset| offset % 3 != 0).collect();
+            let by_index: Vec<u64> = (0..100).map_while(|index| encoded.offset_at(index)).collect();
+            prop_assert_eq!(&by_index, &in_body);
+            prop_assert_eq!(encoded.offset_at(u64::MAX), None);
+            prop_assert_eq!(encoded.offsets().collect::<Vec<_>>(), in_body);
+            prop_assert_eq!(encoded.records(), by_index.len() as u64);
+            prop_assert!(encoded.sent.windows(2).all(|two| two[0].end < two[1].start), "what touches is one range");
         }
     }
 }

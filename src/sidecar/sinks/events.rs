@@ -4,7 +4,7 @@
 //! in the request's tail. What can't be sent is left out and said in [`Encoded::rejected`], by offset.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -55,7 +55,7 @@ pub(super) fn encode(
     let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
     let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
     let id_prefix = record_id::prefix(&job.origin);
-    let hint = (job.origin.records() * EVENT_BYTES_HINT).min(BODY_BYTES_HINT_MAX);
+    let hint = (job.records() * EVENT_BYTES_HINT).min(BODY_BYTES_HINT_MAX);
     let mut body = Vec::with_capacity(usize::try_from(hint).unwrap_or(0));
     body.extend_from_slice(opening);
     let mut rejected = Vec::new();
@@ -77,17 +77,7 @@ pub(super) fn encode(
         })
         .map_err(|why| refuse(why.to_string()))?;
     }
-    Ok(Encoded { origin: job.origin.clone(), except: left_out(job, &rejected), rejected, body: Bytes::from(body) })
-}
-
-/// What was not to be sent and what can't be, ascending.
-fn left_out(job: &Job, rejected: &[RejectedRecord]) -> Arc<[u64]> {
-    if rejected.is_empty() {
-        return Arc::clone(&job.except);
-    }
-    let mut offsets: Vec<u64> = job.except.iter().copied().chain(rejected.iter().map(|record| record.offset)).collect();
-    offsets.sort_unstable();
-    offsets.into()
+    Ok(Encoded::without(job, rejected, Bytes::from(body)))
 }
 
 /// The name of an encoding that depends on settings, as a format needs it. Kept as long as the process lives, one for

@@ -22,6 +22,7 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
             payload: stored(first..first + 10),
             skip: (from - first) as usize,
             take: (to - from) as usize,
+            first: from,
         });
     }
     Job {
@@ -39,7 +40,7 @@ pub(crate) fn job_of(bulk: &str) -> Job {
     let (payload, records) = stored_bulk(bulk);
     let offsets = 100..100 + u64::from(records);
     Job {
-        parts: vec![Part { payload: payload.clone(), skip: 0, take: records as usize }],
+        parts: vec![Part { payload: payload.clone(), skip: 0, take: records as usize, first: offsets.start }],
         bytes: payload.len() as u64,
         origin: Origin { offsets, ..job(0..0).origin },
         ..job(0..0)
@@ -76,7 +77,7 @@ pub(crate) fn captured(capture: &str, records_max: u64) -> Job {
     let offsets = 100..100 + take;
     Job {
         bytes: payload.len() as u64,
-        parts: vec![Part { payload, skip, take: take as usize }],
+        parts: vec![Part { payload, skip, take: take as usize, first: offsets.start }],
         origin: Origin { offsets, ..job(0..0).origin },
         ..job(0..0)
     }

@@ -132,7 +132,7 @@ impl Sink for Webhook {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
         // Near enough that nothing grows by doubling, which would copy it and leave up to half of it unused.
-        let plain_bytes = usize::try_from(job.bytes + job.origin.records() * OBJECT_BYTES).unwrap_or(0);
+        let plain_bytes = usize::try_from(job.bytes + job.records() * OBJECT_BYTES).unwrap_or(0);
         let mut body = Body::new(self.gzip, plain_bytes);
         let scratch_bytes = if self.gzip.is_some() { plain_bytes.min(SCRATCH_BYTES_MAX) } else { 0 };
         let (mut scratch, mut first) = (Vec::with_capacity(scratch_bytes), true);

@@ -192,7 +192,7 @@ fn events_are_encoded_with_as_many_allocations_for_a_hundred_as_for_ten_thousand
                     origin: Origin { log: LogId(7), stream: StreamId(1), offsets: 0..records as u64 },
                     environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
                     bytes: part.payload.len() as u64,
-                    parts: vec![Part { payload: part.payload.into(), skip: 0, take: records }],
+                    parts: vec![Part { payload: part.payload.into(), skip: 0, take: records, first: 0 }],
                     except: Arc::default(),
                 };
                 let mut encoded = None;

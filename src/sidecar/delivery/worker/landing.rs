@@ -108,6 +108,10 @@ impl Worker {
     /// The destination, or its sink, said something.
     fn answered(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, outcome: Outcome, request: Request) {
         let epoch = request.epoch;
+        if outcome != Outcome::Delivered || apart.len() > 0 {
+            let note = self.memory.notes.make(batch.queue, &batch.shape.offsets);
+            note.sends = note.sends.saturating_add(1);
+        }
         match outcome {
             Outcome::Delivered => self.taken(busy, batch, apart, request),
             Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } => {
@@ -139,7 +143,7 @@ impl Worker {
     fn again(&mut self, busy: &mut Busy, batch: Batch, outcome: &Outcome, epoch: Epoch) {
         // First learn to wait, then hand the batch back: its return wakes us.
         self.heard(busy, outcome, epoch);
-        self.sent(&batch);
+        drop(batch);
     }
 
     fn too_large(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
@@ -170,7 +174,6 @@ impl Worker {
                 if apart.fate(batch.shape.first).is_none() {
                     apart.alone(batch.shape.first, why, !matches!(why, Failure::Local(_)));
                 }
-                self.sent(&batch);
                 let note = self.memory.notes.take(batch.queue, &batch.shape.offsets).unwrap_or_default();
                 let since = match ruling {
                     Ruling::Doubt(since) => Some(since),
@@ -221,7 +224,6 @@ impl Worker {
             }
             Rest::Again if left == 0 => self.finish(busy, batch, apart),
             Rest::Again => {
-                self.sent(&batch);
                 self.memory.notes.make(batch.queue, &batch.shape.offsets).apart = apart;
             }
         }
@@ -237,7 +239,6 @@ impl Worker {
         self.memory.poison.parked(apart.told_dead());
         let note = self.memory.notes.make(queue, &shape.offsets);
         (note.apart, note.kept_only) = (apart, true);
-        note.sends = note.sends.max(1);
         self.keep(busy, queue, ticket, shape);
     }
 
@@ -261,7 +262,6 @@ impl Worker {
 
     /// Splits a batch whose halves are under suspicion since `mark`.
     fn divide(&mut self, busy: &mut Busy, batch: Batch, at: u64, mark: Mark) {
-        self.sent(&batch);
         let Batch { queue, ticket, shape } = batch;
         let note = self.memory.notes.make(queue, &shape.offsets);
         note.split_at = Some(at);
@@ -327,22 +327,27 @@ impl Worker {
 
     /// Dead letters at last: poison of searches that are over.
     fn decide(&mut self, busy: &mut Busy) {
-        let mut at = 0;
-        while at < busy.asides.all.len() {
-            let aside = &busy.asides.all[at];
-            let run = aside.note.run;
-            let doubted = busy.asides.all.iter().any(|other| !other.poison && other.note.run == run);
-            if !aside.poison || doubted || run.is_some_and(|run| self.memory.notes.searching(run)) {
-                at += 1;
-                continue;
-            }
-            let Aside { batch, note, .. } = busy.asides.all.remove(at);
+        if busy.asides.all.is_empty() {
+            return;
+        }
+        let doubts = busy.asides.all.iter().filter(|aside| !aside.poison);
+        let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
+        let notes = &self.memory.notes;
+        let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
+        let (over, stay) =
+            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
+        busy.asides.all = stay;
+        self.condemn(busy, over);
+        if busy.asides.all.is_empty() {
+            busy.asides.retests = Probes::default();
+        }
+    }
+
+    fn condemn(&mut self, busy: &mut Busy, asides: Vec<Aside>) {
+        for Aside { batch, note, .. } in asides {
             let apart = note.apart.clone();
             *self.memory.notes.make(batch.queue, &batch.shape.offsets) = note;
             self.finish(busy, batch, apart);
-        }
-        if busy.asides.all.is_empty() {
-            busy.asides.retests = Probes::default();
         }
     }
 
@@ -372,7 +377,10 @@ impl Worker {
     /// In case that there is nothing else to send by which the destination could show that it takes anything.
     pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
-            self.put_back_all(busy);
+            // A search that takes as long may never end: a piece of it was purged perhaps.
+            let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
+            self.condemn(busy, poison);
+            self.put_back(doubts, false);
             self.wet();
         }
     }
@@ -396,12 +404,6 @@ impl Worker {
 
     fn note(&self, batch: &Batch) -> Option<&Note> {
         self.memory.notes.get(batch.queue, &batch.shape.offsets)
-    }
-
-    /// Counts that it was sent, for its letters.
-    fn sent(&mut self, batch: &Batch) {
-        let note = self.memory.notes.make(batch.queue, &batch.shape.offsets);
-        note.sends = note.sends.saturating_add(1);
     }
 }
 

@@ -118,6 +118,7 @@ impl Post {
     /// Takes a worker that found nothing to send. Gives it back if it was woken meanwhile.
     pub(super) fn rest(&self, worker: Worker) -> Option<Worker> {
         self.stats.set_in_flight(0);
+        self.stats.set_undecided(0);
         let mut place = self.place();
         match &mut *place {
             Place::Working { woken, .. } if *woken && !self.paused() => {

@@ -15,10 +15,12 @@ use tokio::time::{Instant, sleep};
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
+
+mod outcomes;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -102,7 +104,12 @@ impl Source for Script {
                 id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
                 origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
                 environment: environment(),
-                parts: Vec::new(),
+                parts: vec![Part {
+                    payload: Bytes::new(),
+                    skip: 0,
+                    take: (offsets.end - offsets.start) as usize,
+                    first: offsets.start,
+                }],
                 except: Arc::default(),
                 bytes: 1000,
             },
@@ -216,11 +223,17 @@ fn at_once(outcome: Outcome) -> Answer {
 struct Sent {
     at: Duration,
     id: String,
+    /// Of the batch.
     offsets: Range<u64>,
+    /// The records in the request.
+    records: Vec<u64>,
 }
 
+/// What the n-th request meets, which carries these records.
+type Temper = Box<dyn Fn(usize, &[u64]) -> Answer + Send + Sync>;
+
 struct Receiver {
-    answer: Box<dyn Fn(usize) -> Answer + Send + Sync>,
+    answer: Temper,
     began: Instant,
     sends: AtomicUsize,
     log: Mutex<Vec<Sent>>,
@@ -229,12 +242,19 @@ struct Receiver {
     /// Encoders fail or panic for this many jobs.
     encode_errors: AtomicU64,
     encode_panics: AtomicU64,
-    /// So many encodings leave the first record out, as one that is never taken.
-    left_out: AtomicU64,
+    /// This record is left out, as one that is never taken.
+    left_out: Option<u64>,
+    /// This record can't be encoded.
+    unencodable: Option<u64>,
     plans_of: Option<Script>,
 }
 
 fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receiver {
+    reading(move |n, _| answer(n))
+}
+
+/// One that looks at the records.
+fn reading(answer: impl Fn(usize, &[u64]) -> Answer + Send + Sync + 'static) -> Receiver {
     Receiver {
         answer: Box::new(answer),
         began: Instant::now(),
@@ -244,7 +264,8 @@ fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receive
         in_flight_max: AtomicU64::new(0),
         encode_errors: AtomicU64::new(0),
         encode_panics: AtomicU64::new(0),
-        left_out: AtomicU64::new(0),
+        left_out: None,
+        unencodable: None,
         plans_of: None,
     }
 }
@@ -269,13 +290,14 @@ impl Sink for Receiver {
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        let whole = Encoded::whole(job, Bytes::from_static(&[b'x'; 100]));
-        if !take_one(&self.left_out) {
-            return Ok(whole);
+        let has = |record: Option<u64>| {
+            record.filter(|record| job.runs().any(|run| (run.first..run.first + run.take as u64).contains(record)))
+        };
+        if has(self.unencodable).is_some() {
+            return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
-        let offset = job.origin.offsets.start;
-        let rejected = vec![RejectedRecord { offset, reason: "told to".to_owned() }];
-        Ok(Encoded { except: [offset].into(), rejected, ..whole })
+        let rejected = has(self.left_out).map(|offset| RejectedRecord { offset, reason: "told to".to_owned() });
+        Ok(Encoded::without(job, rejected.into_iter().collect(), Bytes::from_static(&[b'x'; 100])))
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
@@ -284,14 +306,17 @@ impl Sink for Receiver {
                 assert!(script.with(|state| state.planned.contains(&encoded.origin.offsets.start)), "sent unplanned");
             }
             let n = self.sends.fetch_add(1, Ordering::SeqCst);
+            let records: Vec<u64> = encoded.offsets().collect();
+            let answer = (self.answer)(n, &records);
             self.log.lock().unwrap().push(Sent {
                 at: Instant::now() - self.began,
                 id: id.to_owned(),
                 offsets: encoded.origin.offsets.clone(),
+                records,
             });
             let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
             self.in_flight_max.fetch_max(now, Ordering::SeqCst);
-            let outcome = match (self.answer)(n) {
+            let outcome = match answer {
                 Answer::After(wait, outcome) => {
                     sleep(wait).await;
                     outcome
@@ -576,22 +601,9 @@ async fn an_encoder_that_fails_or_panics_loses_no_batch() {
     receiver.encode_panics.store(2, Ordering::SeqCst);
     let receiver = start(&delivery, "d", receiver, &queue);
     sleep(HOUR).await;
-    assert_eq!((receiver.sent().len(), queue.settled()), (3, 25));
-}
-
-/// A success for the rest of the batch would settle them, and nobody would have them.
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_leaves_records_out_waits_and_is_not_settled() {
-    let (delivery, queue) = (delivery(), Script::with_records(10));
-    let receiver = receiver(|_| at_once(Outcome::Delivered));
-    receiver.left_out.store(u64::MAX, Ordering::SeqCst);
-    let receiver = start(&delivery, "d", receiver, &queue);
-    sleep(HOUR).await;
-    assert_eq!((receiver.sent().len(), queue.settled()), (0, 0));
-    assert!(delivery.stats_of("d").unwrap().last_error.unwrap().contains("can never be sent"));
-    receiver.left_out.store(0, Ordering::SeqCst);
-    sleep(HOUR).await;
-    assert_eq!((receiver.sent().len(), queue.settled()), (1, 10));
+    assert_eq!(queue.settled(), 25);
+    assert!(queue.with(|state| state.settled.values().all(|as_| *as_ == Settled::Delivered)));
+    assert!((3..=6).contains(&receiver.sent().len()), "what could not be encoded was split");
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,10 +70,10 @@ impl Writer {
     /// The disk's. The batch may lie in a file in parts; it can be appended again.
     pub(super) fn append(&mut self, batch: &Encoded, now_ms: u64) -> io::Result<()> {
         let prefix = record_id::prefix(&batch.origin);
-        if self.present.has_any(&prefix, &batch.origin.offsets) {
+        if batch.sent.iter().any(|offsets| self.present.has_any(&prefix, offsets)) {
             let missing = self.missing(batch, &prefix);
             self.write(&missing, now_ms)?;
-            self.present.forget(&prefix, &batch.origin.offsets);
+            batch.sent.iter().for_each(|offsets| self.present.forget(&prefix, offsets));
             Ok(())
         } else {
             self.write(&batch.body, now_ms)
@@ -130,7 +130,7 @@ impl Writer {
     /// The lines of the batch whose records lie in no file.
     fn missing(&self, batch: &Encoded, prefix: &str) -> Vec<u8> {
         let mut lines = Vec::new();
-        for (offset, line) in batch.origin.offsets.clone().zip(batch.body.split_inclusive(|byte| *byte == b'\n')) {
+        for (offset, line) in batch.offsets().zip(batch.body.split_inclusive(|byte| *byte == b'\n')) {
             if !self.present.has(prefix, offset) {
                 lines.extend_from_slice(line);
             }

@@ -140,8 +140,8 @@ fn line(offset: u64) -> String {
 fn batch(offsets: Range<u64>) -> Encoded {
     let body: String = offsets.clone().map(line).collect();
     Encoded {
+        sent: Arc::new([offsets.clone()]),
         origin: Origin { log: LogId(77), stream: StreamId(3), offsets },
-        except: Arc::default(),
         rejected: Vec::new(),
         body: Bytes::from(body),
     }
