@@ -117,6 +117,11 @@ impl Pace {
                 self.concurrency.succeeded();
                 return;
             }
+            // Who asks to wait with some records finds nothing wrong with what it is sent.
+            Outcome::Partial(partial) if partial.rejected.is_empty() && current => {
+                self.refusal = None;
+                return self.answered(current, now, rng);
+            }
             Outcome::TooLarge { .. } | Outcome::Rejected { .. } | Outcome::Partial(_) => {
                 return self.answered(current, now, rng);
             }

