@@ -41,7 +41,7 @@ pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
-pub use set::{CloseQueuesError, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
+pub use set::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
 pub use split::{Halved, SplitError};
 
 use crate::clock::Clock;
@@ -143,9 +143,12 @@ pub enum QueueError {
         /// The limit.
         limit: usize,
     },
-    /// The queue exists from now on, but a crash may forget it before the next tick that succeeds.
-    #[error("the queue is made, but not durable yet")]
+    /// What was asked for is done, but a crash may take it back before the next tick that succeeds.
+    #[error("it is done, but not durable yet")]
     NotDurable(#[source] FloorError),
+    /// What deleting needs could not be written. Nothing is deleted.
+    #[error("nothing is deleted: the floor cannot be written")]
+    NotDeleted(#[source] FloorError),
 }
 
 /// What all queues of a set share.
@@ -178,6 +181,8 @@ struct Inner {
     revision: AtomicU32,
     /// Changed since the last tick.
     dirty: AtomicBool,
+    /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
+    gone: AtomicBool,
     /// The low mark that is on disk: what lies below may be deleted.
     durable_low: AtomicU64,
     /// The oldest plan needed at the last tick; `u64::MAX` for none.
@@ -228,7 +233,7 @@ impl Queue {
         if plan.is_some() {
             return done(Ok(()));
         }
-        let stream = queue.stream_id().expect("a batch is of a stream that exists");
+        let Some(stream) = queue.stream_id() else { return done(Err(PlanError::Deleted)) };
         let record = queue.plan_record(stream, batch.offsets.clone(), batch.settings_revision);
         let log = &queue.context.log;
         let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
@@ -324,7 +329,11 @@ impl Inner {
         lock(&self.window)
     }
 
+    /// The stream's number, once the stream exists; none for a queue that was deleted.
     fn stream_id(&self) -> Option<StreamId> {
+        if self.gone.load(Ordering::Acquire) {
+            return None;
+        }
         if self.stream_id.get().is_none() {
             let found = self.context.log.stream(&self.stream)?;
             self.stream_id.get_or_init(|| found);

@@ -56,10 +56,12 @@ pub(crate) struct FloorFile {
     page_of: Vec<u32>,
     /// Entries that have no page yet.
     homeless: Vec<u32>,
+    /// Numbers of entries that were removed, for the next ones.
+    free: BTreeSet<u32>,
     placement: Placement,
     pages: Vec<PageState>,
     changed: BTreeSet<usize>,
-    /// Pages with an entry that only one of their slots holds.
+    /// Pages with an entry that only one of their slots holds, or with news that both are to hold.
     single: BTreeSet<usize>,
     synced: Vec<SyncedMark>,
     pinned: bool,
@@ -164,6 +166,7 @@ impl FloorFile {
             entries: Vec::new(),
             page_of: Vec::new(),
             homeless: Vec::new(),
+            free: BTreeSet::new(),
             placement: Placement::new(),
             pages: Vec::new(),
             changed: BTreeSet::new(),
@@ -202,6 +205,7 @@ impl FloorFile {
         self.entries.clear();
         self.page_of.clear();
         self.homeless.clear();
+        self.free.clear();
         self.synced.clear();
         self.keep_evidence = matches!(damage, FloorDamage::Foreign { .. });
         self.pinned = !log_is_empty;
@@ -227,16 +231,45 @@ impl FloorFile {
 
     /// All entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (EntryId, &FloorEntry)> {
-        (0..).map(EntryId).zip(&self.entries)
+        (0..).map(EntryId).zip(&self.entries).filter(|(id, _)| !self.free.contains(&id.0))
     }
 
     /// Adds an entry; durable after the next commit. `None` when the floor has no room for another queue.
     pub(crate) fn add(&mut self, entry: FloorEntry) -> Option<EntryId> {
-        let id = u32::try_from(self.entries.len()).ok().filter(|id| (*id as usize) < FLOOR_PAGES_MAX - 1)?;
-        self.entries.push(entry);
-        self.page_of.push(0);
+        let id = match self.free.pop_first() {
+            Some(id) => {
+                self.entries[id as usize] = entry;
+                id
+            }
+            None => {
+                let id = u32::try_from(self.entries.len()).ok().filter(|id| (*id as usize) < FLOOR_PAGES_MAX - 1)?;
+                self.entries.push(entry);
+                self.page_of.push(0);
+                id
+            }
+        };
         self.homeless.push(id);
         Some(EntryId(id))
+    }
+
+    /// Has the next commit write the entry into both slots of its page: no rot of one of them takes it back.
+    pub(crate) fn hold_fast(&mut self, id: EntryId) {
+        let page = self.page_of[id.0 as usize] as usize;
+        if page != 0 {
+            self.changed.insert(page);
+            self.single.insert(page);
+        }
+    }
+
+    /// Takes an entry away; durable after the next commit, and in both slots of its page then: no rot of one of them
+    /// brings it back.
+    pub(crate) fn remove(&mut self, id: EntryId) {
+        let EntryId(id) = id;
+        self.hold_fast(EntryId(id));
+        let page = std::mem::take(&mut self.page_of[id as usize]) as usize;
+        self.placement.get_mut(page).into_iter().for_each(|ids| ids.retain(|there| *there != id));
+        self.homeless.retain(|homeless| *homeless != id);
+        self.free.insert(id);
     }
 
     /// Changes an entry; durable after the next commit.
@@ -327,7 +360,8 @@ impl FloorFile {
     fn write_whole(&mut self) -> Result<Committed, FloorError> {
         self.preserve_evidence();
         self.homeless.clear();
-        self.placement = layout::place_all(self.entries.len(), |id| self.entries[id as usize].encoded_len());
+        let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
+        self.placement = layout::place_all(&ids, |id| self.entries[id as usize].encoded_len());
         for (page, ids) in (0..).zip(&self.placement) {
             ids.iter().for_each(|id| self.page_of[*id as usize] = page);
         }

@@ -50,6 +50,9 @@ pub enum PlanError {
     /// The log did not take it.
     #[error("the plan is not durable")]
     Append(#[from] Arc<AppendError>),
+    /// The queue was deleted.
+    #[error("the queue of this batch was deleted: do not send it")]
+    Deleted,
     /// Too many plans wait already.
     #[error("{waiting} plans wait already; settle or give back batches first")]
     Busy {

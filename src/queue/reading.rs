@@ -189,6 +189,29 @@ pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Ran
     }
 }
 
+/// The first record taken in at `ms` or later; see [`Queues::offset_at`](super::Queues::offset_at).
+pub(super) fn offset_at_time(log: &Log, stream: StreamId, ms: u64) -> Result<u64, ReadError> {
+    // Everything below `from` is older, `until` and what follows it is not.
+    let (mut from, mut until) = (log.first_kept(stream), log.durable(stream).offset);
+    while from < until {
+        let middle = from + (until - from) / 2;
+        let mut reader = log.reader(stream, middle);
+        let frame = loop {
+            match reader.skim()? {
+                Some(Skimmed::Lost { .. }) => {} // of the time of what follows it
+                Some(Skimmed::Frame(frame)) => break Some(frame).filter(|frame| frame.first < until),
+                None => break None,
+            }
+        };
+        match frame {
+            Some(frame) if frame.ingest_ms < ms => from = frame.offsets().end,
+            Some(frame) => until = frame.first.clamp(from, middle),
+            None => until = middle,
+        }
+    }
+    Ok(from)
+}
+
 impl Held {
     fn within_budget(frame: &Arc<Frame>, budget: &Arc<AtomicUsize>) -> Option<Self> {
         let bytes = frame.payload().len();

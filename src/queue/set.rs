@@ -6,12 +6,13 @@
 //! ```
 //! What a tick does, and why in that order, is in tick.rs; what is believed at open, in opening.rs.
 
+mod deleting;
 mod index;
 mod opening;
 mod options;
 mod tick;
 
-pub use options::{CloseQueuesError, OpenQueuesError, QueueOptions, QueuesStats, Start};
+pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
 use super::balance::Books;
 use super::cursor::Cursor;
@@ -19,7 +20,7 @@ use super::floor_file::{EntryId, FloorEntry, FloorError, FloorFile, Found};
 use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
-use super::reading::total_at;
+use super::reading::{offset_at_time, total_at};
 use super::store_keeper::StoreKeeper;
 use super::window::{Plan, Window};
 use super::{Context, Inner, Queue, QueueError, lock};
@@ -27,7 +28,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions, StreamId, Tail};
 use index::Index;
-use opening::{append_plans, io_error, open_store, place_orphans, rebuild, resume_plans, take_lock};
+use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -69,6 +70,8 @@ struct Keeping {
     plans: EntryId,
     /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
     plan_mark: u64,
+    /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
+    incarnation: u32,
     /// Low marks that a floor which could not be written has not made durable yet.
     unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
@@ -115,11 +118,19 @@ impl Queues {
         let held_bytes = Arc::default();
         let context = Arc::new(Context { log, log_id, clock, planner, held_bytes, _lock: held });
         let mut index = Index::default();
-        let plans = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
-        let (plan_mark, orphans) = resume_plans(&context, plans.1, &index, &mut stats)?;
+        let mut own = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
+        let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
-        let mut keeping =
-            Keeping { floor, plans: plans.0, plan_mark, unconfirmed: HashMap::new(), orphans, trim_all: true };
+        let mut keeping = Keeping {
+            floor,
+            plans: own.entry,
+            plan_mark: own.plan_mark,
+            incarnation: own.incarnation,
+            unconfirmed: HashMap::new(),
+            orphans,
+            trim_all: true,
+        };
+        keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
@@ -190,6 +201,52 @@ impl Queues {
     #[must_use]
     pub fn destination_known(&self, destination: &str) -> bool {
         self.set.index_read().by_name.keys().any(|(known, _)| &**known == destination)
+    }
+
+    /// Deletes the queue of a destination for a stream, or all that it has, and lets the log go what only they needed. When
+    /// it returns that is durable. Whoever still has one of these queues finds nothing in it any more; stop sending first:
+    /// what is on its way is not called back.
+    ///
+    /// A destination of that id that is made later is another one: its queues begin where they are told to, their
+    /// balances begin anew, and none of their batches ever has an id that one of these had.
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Start};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let limits = BatchLimits { records_max: 10, bytes_max: 1 << 20 };
+    /// let before = queue.next_batch(limits)?.expect("ten records wait");
+    ///
+    /// let deleted = queues.delete("acme-hook", None)?;
+    /// assert_eq!((deleted.queues, deleted.pending.records), (1, 10));
+    /// assert!(queue.next_batch(limits)?.is_none());
+    ///
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// let after = queue.next_batch(limits)?.expect("the records are still kept");
+    /// assert!(after.offsets == before.offsets && after.id != before.id);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`QueueError::NotDeleted`] when nothing is deleted, [`QueueError::NotDurable`] when a crash may still take it back:
+    /// then the next tick that succeeds makes it durable.
+    pub fn delete(&self, destination: &str, stream: Option<&str>) -> Result<Deleted, QueueError> {
+        let mut keeping = lock(&self.set.keeping);
+        self.set.delete(&mut keeping, destination, stream)
+    }
+
+    /// The offset of the first record of a stream that was taken in at `ms` or later (milliseconds since 1970); its
+    /// durable tail where none was. Looks at a few frames' headers only, by halving: where the wall clock was set back in
+    /// between, it is one of the places where records from before that moment and from after it meet.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn offset_at(&self, stream: &str, ms: u64) -> Result<u64, QueueError> {
+        let log = &self.set.context.log;
+        Ok(log.stream(stream).map_or(Ok(0), |stream| offset_at_time(log, stream, ms))?)
     }
 
     /// Makes what was settled durable, lets the log go what nobody needs, and hands hints to the cursor store. One sync
@@ -277,6 +334,7 @@ impl Set {
             Start::Now => tail.offset,
             Start::Earliest => 0,
             Start::At(offset) => offset.min(tail.offset),
+            Start::Time(ms) => stream_id.map_or(Ok(0), |stream| offset_at_time(log, stream, ms))?,
         };
         // Others may be done with it: then the log lets it go, unless it hears otherwise.
         let offset = stream_id.map_or(0, |stream| log.keep(stream, wanted));
@@ -284,12 +342,16 @@ impl Set {
             Some(stream) if offset < tail.offset => total_at(log, stream, offset)?,
             _ => tail.bytes,
         };
+        let ours = |plan: &PlanRecord| *plan.destination == *destination && Some(plan.stream_id) == stream_id;
+        // After damage to the floor it is the one that it was, as far as its plans tell.
+        let orphaned = keeping.orphans.iter().filter(|(_, plan)| ours(plan)).map(|(_, plan)| plan.incarnation).max();
+        let incarnation = orphaned.unwrap_or(keeping.incarnation);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let entry = FloorEntry {
             destination: index.name(destination, |(destination, _)| destination),
             stream: index.name(stream, |(_, stream)| stream),
             stream_id,
-            incarnation: 0,
+            incarnation,
             epoch: 0,
             books: Books::from(offset, bytes),
             cursor: Cursor::at(offset, bytes),
@@ -298,12 +360,11 @@ impl Set {
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
         let inner = Arc::new(Inner::new(&self.context, id, entry));
         keeping.orphans.retain(|(offset, plan)| {
-            let ours = *plan.destination == *destination && Some(plan.stream_id) == stream_id;
-            if ours && plan.offsets.end <= tail.offset {
+            if ours(plan) && plan.incarnation == incarnation && plan.offsets.end <= tail.offset {
                 inner.window().adopt(plan.offsets.clone(), Plan { offset: *offset, revision: plan.revision });
                 inner.dirty.store(true, Ordering::Release);
             }
-            !ours
+            !ours(plan)
         });
         index.add(Arc::clone(&inner));
         Ok(inner)
@@ -358,6 +419,7 @@ impl Inner {
             more: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
             plan_low: AtomicU64::new(u64::MAX),
         }

@@ -92,7 +92,7 @@ impl Queue {
             return done(Ok(halves));
         };
         let log = &queue.context.log;
-        let stream = queue.stream_id().expect("a batch is of a stream that exists");
+        let stream = *queue.stream_id.get().expect("a batch is of a stream that exists");
         let records = halves.each_ref().map(|half| queue.plan_record(stream, half.offsets.clone(), revision));
         let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
         let theirs = Arc::clone(queue);

@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod pace;
 pub mod parking;
 pub mod queued;
+pub mod rate_hints;
 pub mod record_id;
 pub mod retry_after;
 pub mod sink;

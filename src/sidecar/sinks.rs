@@ -10,6 +10,7 @@ pub mod gzip;
 pub mod http;
 mod rfc3339;
 pub mod segment;
+mod size_cap;
 pub mod webhook;
 
 #[cfg(test)]

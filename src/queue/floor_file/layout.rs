@@ -15,11 +15,11 @@ const PAGES_MIN: usize = 4;
 pub(super) type Placement = Vec<Vec<u32>>;
 
 /// Places all entries anew, with as many pages again left free.
-pub(super) fn place_all(entries: usize, len_of: impl Fn(u32) -> usize) -> Placement {
-    assert!(entries < FLOOR_PAGES_MAX, "checked when an entry is added: even one a page, they fit");
+pub(super) fn place_all(entries: &[u32], len_of: impl Fn(u32) -> usize) -> Placement {
+    assert!(entries.len() < FLOOR_PAGES_MAX, "checked when an entry is added: even one a page, they fit");
     let mut pages: Placement = vec![Vec::new(), Vec::new()];
     let mut used = 0;
-    for id in (0..entries).map(|id| u32::try_from(id).expect("fewer than the pages")) {
+    for &id in entries {
         let len = len_of(id);
         if used > 0 && used + len > FILL_BYTES {
             pages.push(Vec::new());
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn every_entry_has_one_page_and_pages_keep_room_to_grow() {
-        let pages = place_all(1_000, |id| 150 + id as usize % 100);
+        let pages = place_all(&(0..1_000).collect::<Vec<_>>(), |id| 150 + id as usize % 100);
         let mut all: Vec<u32> = pages.concat();
         all.sort_unstable();
         assert_eq!(all, (0..1_000).collect::<Vec<u32>>());

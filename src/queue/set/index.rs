@@ -24,6 +24,20 @@ impl Index {
         self.by_name.insert(key, inner);
     }
 
+    /// Forgets a queue.
+    pub(super) fn remove(&mut self, inner: &Arc<Inner>) {
+        self.by_name.remove(&(Arc::clone(&inner.destination), Arc::clone(&inner.stream)));
+        if let Some(queues) = self.by_stream.get_mut(&inner.stream) {
+            queues.retain(|other| !Arc::ptr_eq(other, inner));
+            if queues.is_empty() {
+                self.by_stream.remove(&inner.stream);
+            }
+        }
+        for queues in self.by_id.values_mut() {
+            queues.retain(|other| !Arc::ptr_eq(other, inner));
+        }
+    }
+
     /// The name as other queues have it, so that a thousand destinations of an environment share its letters.
     pub(super) fn name(&self, name: &str, of: impl Fn(&(Arc<str>, Arc<str>)) -> &Arc<str>) -> Arc<str> {
         let stream = self.by_stream.get_key_value(name).map(|(name, _)| Arc::clone(name));

@@ -106,41 +106,67 @@ pub(super) fn append_plans(log: &Log) -> crate::queue::planner::AppendPlans {
     Box::new(move |frames, done| log.append_group(PLANS_STREAM, frames, OnFull::Refuse, done))
 }
 
-/// The pseudo entry that holds the plan mark. No destination can have its name.
-pub(super) fn plan_entry(mark: u64) -> FloorEntry {
+/// The pseudo entry that holds the plan mark, and the incarnation of queues that are made next. No destination can have
+/// its name.
+pub(super) fn plan_entry(mark: u64, incarnation: u32) -> FloorEntry {
     let name: Arc<str> = Arc::from(PLANS_STREAM);
     FloorEntry {
         destination: Arc::clone(&name),
         stream: name,
         stream_id: None,
-        incarnation: 0,
+        incarnation,
         epoch: 0,
         books: Books::from(mark, 0),
         cursor: Cursor::at(mark, 0),
     }
 }
 
-/// Makes the queues that the floor knows. Returns the entry of the plan mark, and the mark.
+/// What the pseudo entry of the floor says.
+pub(super) struct Own {
+    pub(super) entry: EntryId,
+    /// The oldest plan still needed.
+    pub(super) plan_mark: u64,
+    /// The incarnation that new queues had when the last process ended.
+    pub(super) incarnation_was: u32,
+    /// The incarnation of queues that are made next: greater than that of any that was deleted.
+    pub(super) incarnation: u32,
+}
+
+impl Own {
+    /// An incarnation that no queue ever had, for one that had `before`.
+    pub(super) fn another(&mut self, before: u32) -> u32 {
+        self.incarnation = self.incarnation.max(before).saturating_add(1);
+        self.incarnation
+    }
+}
+
+/// Makes the queues that the floor knows.
 pub(super) fn rebuild(
     context: &Arc<Context>,
     floor: &mut FloorFile,
     mut hints: Hints,
     index: &mut Index,
     stats: &mut QueuesStats,
-) -> Result<(EntryId, u64), OpenQueuesError> {
+) -> Result<Own, OpenQueuesError> {
     let log = &context.log;
-    let mut plans = None;
     let mut entries: Vec<(EntryId, FloorEntry)> = floor.entries().map(|(id, entry)| (id, entry.clone())).collect();
     // Should the log have lost its streams, they are made again in the order of their numbers.
     entries.sort_by_key(|(_, entry)| entry.stream_id.map_or(u32::MAX, |id| id.0));
     // As the log says it, before any cursor says otherwise.
     let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
+    let place = entries.iter().position(|(_, entry)| &*entry.destination == PLANS_STREAM);
+    let own = place.map(|place| entries.remove(place));
+    let own = own.or_else(|| Some((floor.add(plan_entry(0, 0))?, plan_entry(0, 0))));
+    let (id, entry) = own.expect("there is room: entries are fewer than the floor holds, see FloorFile::add");
+    let mut own = Own {
+        entry: id,
+        plan_mark: entry.cursor.low,
+        incarnation_was: entry.incarnation,
+        // No smaller than any that is seen: should the floor have lost what it said.
+        incarnation: entries.iter().map(|(_, entry)| entry.incarnation).fold(entry.incarnation, u32::max),
+    };
+    log.raise_next(PLANS_STREAM, own.plan_mark);
     for (id, mut entry) in entries {
-        if &*entry.destination == PLANS_STREAM {
-            log.raise_next(PLANS_STREAM, entry.cursor.low);
-            plans = Some((id, entry.cursor.low));
-            continue;
-        }
         let tail = tails.get(&entry.stream).copied().unwrap_or_default();
         let hint = hints.remove(&hint::key(&entry.destination, &entry.stream));
         let offered = hint.is_some();
@@ -159,15 +185,15 @@ pub(super) fn rebuild(
         let now = log.stream(&entry.stream);
         let renumbered = entry.stream_id.is_some() && now.is_some() && entry.stream_id != now;
         if renumbered {
-            // Batch ids hold the stream's number: under the next incarnation no old one can come again.
+            // Batch ids hold the stream's number: under another incarnation no old one can come again.
             stats.streams_renumbered += 1;
-            entry.incarnation += 1;
+            entry.incarnation = own.another(entry.incarnation);
             tracing::error!(stream = %entry.stream, was = ?entry.stream_id, is = ?now, "a stream has another number");
         }
         let forgotten = entry.stream_id.is_some() && now.is_none();
         if forgotten {
             // Its first append failed, or nothing of it is left. The number may be another stream's by now, or soon.
-            entry.incarnation += 1;
+            entry.incarnation = own.another(entry.incarnation);
             tracing::warn!(stream = %entry.stream, was = ?entry.stream_id, "a stream has no number any more");
         }
         let learned = entry.stream_id.is_none() && now.is_some();
@@ -183,8 +209,7 @@ pub(super) fn rebuild(
         settle_gap(&inner, stats)?;
         index.add(inner);
     }
-    let plans = plans.or_else(|| floor.add(plan_entry(0)).map(|id| (id, 0)));
-    Ok(plans.expect("there is room: entries are fewer than the floor holds, see FloorFile::add"))
+    Ok(own)
 }
 
 /// Settles what is not kept any more but was not settled: the floor is older than what was deleted, or it was damaged.
@@ -206,16 +231,15 @@ fn settle_gap(inner: &Inner, stats: &mut QueuesStats) -> Result<(), ReadError> {
 
 pub(super) type Orphans = Vec<(u64, PlanRecord)>;
 
-/// Reads the plans that were open, and hands them to their queues. Returns the oldest that is still needed, and those
-/// of queues that nobody knows.
+/// Reads the plans that were open, and hands them to their queues. Returns those of queues that nobody knows.
 pub(super) fn resume_plans(
     context: &Context,
-    mark: u64,
+    own: &mut Own,
     index: &Index,
     stats: &mut QueuesStats,
-) -> Result<(u64, Orphans), OpenQueuesError> {
-    let log = &context.log;
-    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok((mark, Orphans::new())) };
+) -> Result<Orphans, OpenQueuesError> {
+    let (log, mark) = (&context.log, own.plan_mark);
+    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok(Orphans::new()) };
     let mut reader = log.reader(stream, mark.max(log.first_kept(stream)));
     let mut orphans = Orphans::new();
     let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
@@ -233,6 +257,7 @@ pub(super) fn resume_plans(
         }
         for (offset, plan) in offsets.zip(plans).filter(|(offset, _)| *offset >= mark) {
             let key = (Arc::clone(&plan.destination), plan.stream_id);
+            own.incarnation = own.incarnation.max(plan.incarnation);
             if let Some(name) = log.stream_name(plan.stream_id) {
                 log.raise_next(&name, plan.offsets.end);
             }
@@ -250,16 +275,17 @@ pub(super) fn resume_plans(
     }
     stats.plans_resumed = queues.values().map(|inner| inner.window().plans_left() as u64).sum();
     // The mark itself stays until the first tick has seen which plans its queues took.
-    Ok((mark, orphans))
+    Ok(orphans)
 }
 
 /// Takes care of plans without a queue. Where the floor was damaged they wait for their queues to be made again. Else
-/// the crash came before the first tick of a queue that begins at the oldest record: it is made again as it was.
+/// the queue was deleted, or the crash came before the first tick of one that begins at the oldest record: that is made
+/// again as it was. The incarnation tells: deleting raises it, and makes everything else durable before.
 pub(super) fn place_orphans(
     context: &Arc<Context>,
     floor: &mut FloorFile,
     index: &mut Index,
-    orphans: Orphans,
+    (orphans, incarnation): (Orphans, u32),
     stats: &mut QueuesStats,
 ) -> Result<Orphans, ReadError> {
     let log = &context.log;
@@ -270,7 +296,7 @@ pub(super) fn place_orphans(
         return Ok(Orphans::new()); // whose the numbers were cannot be known for sure
     }
     let mut made: HashMap<(Arc<str>, StreamId), Arc<Inner>> = HashMap::new();
-    for (offset, plan) in orphans.into_iter().filter(|(_, plan)| plan.incarnation == 0) {
+    for (offset, plan) in orphans.into_iter().filter(|(_, plan)| plan.incarnation == incarnation) {
         let key = (Arc::clone(&plan.destination), plan.stream_id);
         let inner = match made.get(&key) {
             Some(inner) => Arc::clone(inner),
@@ -285,7 +311,7 @@ pub(super) fn place_orphans(
                     destination: index.name(&plan.destination, |(destination, _)| destination),
                     stream: index.name(&stream, |(_, stream)| stream),
                     stream_id: Some(plan.stream_id),
-                    incarnation: 0,
+                    incarnation,
                     epoch: 0,
                     books: Books::from(first_kept, bytes),
                     cursor: Cursor::at(first_kept, bytes),

@@ -1,5 +1,6 @@
 //! What can be set when queues are opened, what they tell in numbers, and the errors of opening and closing them.
 
+use crate::queue::balance::Count;
 use crate::queue::cursor_store::StoreChoice;
 use crate::queue::floor_file::{FloorDamage, FloorError};
 use crate::{CloseError, OpenError, ReadError};
@@ -30,6 +31,18 @@ pub enum Start {
     Earliest,
     /// At this offset, or the nearest that is kept or next.
     At(u64),
+    /// At the first record that was taken in at this moment or later, in milliseconds since 1970; see
+    /// [`offset_at`](super::Queues::offset_at).
+    Time(u64),
+}
+
+/// What deleting took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Deleted {
+    /// Queues.
+    pub queues: usize,
+    /// What these had not settled, all together.
+    pub pending: Count,
 }
 
 /// The queues in numbers, since they were opened.

@@ -48,7 +48,7 @@ impl Set {
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
         keeping.floor.add_synced(log.synced());
-        keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark));
+        keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
         let committed = keeping.floor.commit();
         // With or without a floor: the hints are worth more than ever where it fails.
         self.keeper.offer(hints);

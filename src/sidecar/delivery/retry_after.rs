@@ -23,7 +23,8 @@ pub fn parse(retry_after: &[u8], date: Option<&[u8]>, now: SystemTime) -> Option
     Some(until.duration_since(sent).unwrap_or(Duration::ZERO).min(WAIT_MAX))
 }
 
-fn http_date(text: &[u8]) -> Option<SystemTime> {
+/// A date as HTTP writes it, in any of its three forms.
+pub(super) fn http_date(text: &[u8]) -> Option<SystemTime> {
     httpdate::parse_http_date(std::str::from_utf8(text).ok()?.trim_ascii()).ok()
 }
 

@@ -1,38 +1,46 @@
 //! Amplitude: one event for each impression, over its batch or HTTP V2 API.
 //!
 //! It tells repeats apart by record: `insert_id` is the record's id, for seven days. So batches need no plan. Where an
-//! answer names events, `answer` says what becomes of each. The key goes in the body's tail, is shown nowhere, and is
+//! answer names events, `answer` says what becomes of each; whose users or devices were throttled, `holds` remembers, so that
+//! their new events wait with them. The key goes in the body's tail, is shown nowhere, and is
 //! taken out of answers that repeat it.
 
 mod answer;
 mod encode;
+mod holds;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use forebay::clock::Clock;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
+use super::size_cap::SizeCap;
 use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
 use crate::delivery::outcome::{Failure, Outcome};
-use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::escape;
 use answer::Reply;
 use encode::Events;
+use holds::Holds;
 
 /// An answer about 2,000 events may name each of them, and each of their users.
 const ANSWER_BYTES_MAX: u32 = 1 << 20;
+
+/// In a body up to this long those who wait are looked for on the spot; in a longer one, whose ids take milliseconds to
+/// read, on a thread of its own.
+const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// One project at Amplitude.
 pub struct Amplitude {
     http: Http,
     api: AmplitudeApi,
+    size_cap: SizeCap,
     events: Box<Events>,
+    holds: Arc<Holds>,
     api_key: Secret<String>,
     clock: Arc<dyn Clock>,
 }
@@ -44,6 +52,8 @@ impl Amplitude {
         Self {
             http: Http::new(&config.url(), tls, connections_max).with_answers_up_to(ANSWER_BYTES_MAX),
             api: config.api,
+            size_cap: SizeCap::default(),
+            holds: Arc::default(),
             events: Box::new(Events::new(config)),
             api_key: config.api_key.clone(),
             clock,
@@ -68,16 +78,39 @@ impl Amplitude {
 
     fn judge(&self, mut answer: Answer, encoded: &Encoded) -> Outcome {
         answer.hide(self.api_key.reveal());
-        let header = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
-        let now: SystemTime = UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms());
         let reply = Reply {
             status: answer.status.as_u16(),
-            retry_after: header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE), now)),
+            retry_after: answer.wait(self.clock.wall_ms()),
             cut: answer.body.len() >= ANSWER_BYTES_MAX as usize,
             body: &answer.body,
             excerpt: answer.excerpt(),
         };
-        answer::judge(reply, encoded, self.api, self.events.identity())
+        let outcome = answer::judge(reply, encoded, self.api, self.events.identity());
+        if let Outcome::Partial(partial) = &outcome {
+            self.holds.learn(encoded, &partial.held, self.clock.monotonic());
+        }
+        outcome
+    }
+
+    /// Why the request is not sent: it would be too large, or some in it have to wait.
+    async fn foreseen(&self, encoded: &Encoded, bytes: usize) -> Option<Outcome> {
+        if let Some(why) = too_large(self.api, bytes) {
+            return Some(Outcome::TooLarge { why });
+        }
+        let now = self.clock.monotonic();
+        if self.holds.any(now) {
+            let apart = if bytes <= INLINE_BYTES_MAX {
+                self.holds.apart(encoded, now)
+            } else {
+                let (holds, encoded) = (Arc::clone(&self.holds), encoded.clone());
+                let looking = tokio::task::spawn_blocking(move || holds.apart(&encoded, now));
+                looking.await.unwrap_or_default()
+            };
+            if apart.is_some() {
+                return apart;
+            }
+        }
+        self.size_cap.refuses(encoded.records(), bytes)
     }
 }
 
@@ -96,12 +129,17 @@ impl Sink for Amplitude {
                 return Outcome::Delivered;
             }
             let tail = self.tail();
-            if let Some(why) = too_large(self.api, encoded.body.len() + tail.len()) {
-                return Outcome::TooLarge { why };
+            let bytes = encoded.body.len() + tail.len();
+            if let Some(outcome) = self.foreseen(encoded, bytes).await {
+                return outcome;
             }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             match self.http.post_with_tail(headers, encoded.body.clone(), tail, deadline).await {
-                Ok(answer) => self.judge(answer, encoded),
+                Ok(answer) => {
+                    let outcome = self.judge(answer, encoded);
+                    self.size_cap.heard(&outcome, bytes);
+                    outcome
+                }
                 Err(why) => Outcome::Retry { why },
             }
         })

@@ -9,7 +9,7 @@ mod connector;
 mod tls;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::causes;
 use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
+use crate::delivery::rate_hints;
 use crate::sinks::address_guard::AddressGuard;
 use connector::Guarded;
 
@@ -170,6 +171,13 @@ impl Http {
 }
 
 impl Answer {
+    /// How long it asks us to wait, counted from `now_ms`, its receipt, in milliseconds since 1970.
+    #[must_use]
+    pub fn wait(&self, now_ms: u64) -> Option<Duration> {
+        let header = |name: &str| self.headers.get(name).map(HeaderValue::as_bytes);
+        rate_hints::wait(self.status.as_u16(), header, UNIX_EPOCH + Duration::from_millis(now_ms))
+    }
+
     /// Takes a secret out of the body, wherever the receiver repeats it: what is left may be shown.
     pub fn hide(&mut self, secret: &str) {
         if secret.is_empty() || memchr::memmem::find(&self.body, secret.as_bytes()).is_none() {

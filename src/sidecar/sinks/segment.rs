@@ -7,25 +7,27 @@
 mod encode;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use forebay::clock::Clock;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use super::rfc3339::Times;
+use super::size_cap::SizeCap;
 use crate::config::{Secret, SegmentConfig};
 use crate::delivery::outcome::{Failure, Outcome, classify};
-use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::escape;
 use encode::Events;
 
 /// It takes 500 KB; its own SDKs stop short of that as well.
 const BODY_BYTES_MAX: usize = 480_000;
+
+/// What is beyond it drops, and answers 200.
+const EVENTS_MAX: u64 = 2_500;
 
 /// Who sends, merged into each event.
 const CONTEXT: &str =
@@ -34,6 +36,7 @@ const CONTEXT: &str =
 /// One source at Segment.
 pub struct Segment {
     http: Http,
+    size_cap: SizeCap,
     events: Box<Events>,
     write_key: Secret<String>,
     clock: Arc<dyn Clock>,
@@ -45,6 +48,7 @@ impl Segment {
     pub fn new(config: &SegmentConfig, connections_max: u32, tls: Arc<Tls>, clock: Arc<dyn Clock>) -> Self {
         Self {
             http: Http::new(&config.url(), tls, connections_max),
+            size_cap: SizeCap::default(),
             events: Box::new(Events::new(config)),
             write_key: config.write_key.clone(),
             clock,
@@ -85,12 +89,7 @@ impl Segment {
             400 => Outcome::Rejected { why: why() },
             401 | 403 | 404 => Outcome::Refused { why: why() },
             413 => Outcome::TooLarge { why: why() },
-            _ => {
-                let header = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
-                let now: SystemTime = UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms());
-                let wait = header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE), now));
-                classify(status, wait, || answer.excerpt())
-            }
+            _ => classify(status, answer.wait(self.clock.wall_ms()), || answer.excerpt()),
         }
     }
 }
@@ -110,15 +109,24 @@ impl Sink for Segment {
                 return Outcome::Delivered;
             }
             let tail = self.tail();
-            let bytes = encoded.body.len() + tail.len();
-            if bytes > BODY_BYTES_MAX {
-                let why =
-                    format!("{bytes} bytes of events are more than one request to Segment holds, {BODY_BYTES_MAX}");
+            let (events, bytes) = (encoded.records(), encoded.body.len() + tail.len());
+            if bytes > BODY_BYTES_MAX || events > EVENTS_MAX {
+                let why = format!(
+                    "{events} events of {bytes} bytes are more than one request to Segment holds, {EVENTS_MAX} of \
+                     {BODY_BYTES_MAX}"
+                );
                 return Outcome::TooLarge { why: Failure::Local(why) };
+            }
+            if let Some(outcome) = self.size_cap.refuses(events, bytes) {
+                return outcome;
             }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             match self.http.post_with_tail(headers, encoded.body.clone(), tail, deadline).await {
-                Ok(answer) => self.judge(answer),
+                Ok(answer) => {
+                    let outcome = self.judge(answer);
+                    self.size_cap.heard(&outcome, bytes);
+                    outcome
+                }
                 Err(why) => Outcome::Retry { why },
             }
         })

@@ -1,25 +1,25 @@
 //! A customer's webhook: POSTs of Split's documented array of impressions.
 //!
 //! The receiver tells repeats apart by the header `webhook-id`, the batch's id, so boundaries are planned. 2xx means
-//! that it has the batch; every other answer waits and is sent again. Signed after Standard Webhooks where there is a
+//! that it has the batch; 400, 415 and 422 that it does not like what is in it, 413 that it is too large; 401, 403, 404 and
+//! 410 that nothing is taken here; every other answer waits and is sent again. Signed after Standard Webhooks where there is a
 //! secret.
 
 mod signature;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use forebay::clock::Clock;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::gzip::{Body, GZIP_LEVEL};
 use super::http::{Answer, Http, Tls};
+use super::size_cap::SizeCap;
 use crate::config::{Compression, Secret, WebhookConfig};
 use crate::delivery::outcome::{Failure, Outcome, classify};
-use crate::delivery::retry_after;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_split_objects};
 use signature::Signer;
@@ -43,6 +43,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 pub struct Webhook {
     http: Http,
     gzip: Option<u8>,
+    size_cap: SizeCap,
     /// In a box: many have none of it, and most destinations are idle.
     own: Option<Box<Own>>,
     clock: Arc<dyn Clock>,
@@ -75,6 +76,7 @@ impl Webhook {
         Self {
             http: Http::guarded(&config.url, guard, tls, connections_max),
             gzip,
+            size_cap: SizeCap::default(),
             own: Own::of(config).map(Box::new),
             clock,
         }
@@ -106,13 +108,14 @@ impl Webhook {
     }
 
     fn judge(&self, answer: &Answer) -> Outcome {
-        let header = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
-        let wait = header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE), self.now()));
-        classify(answer.status.as_u16(), wait, || answer.excerpt())
-    }
-
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms())
+        let status = answer.status.as_u16();
+        let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        match status {
+            400 | 415 | 422 => Outcome::Rejected { why: why() },
+            401 | 403 | 404 | 410 => Outcome::Refused { why: why() },
+            413 => Outcome::TooLarge { why: why() },
+            _ => classify(status, answer.wait(self.clock.wall_ms()), || answer.excerpt()),
+        }
     }
 }
 
@@ -156,12 +159,19 @@ impl Sink for Webhook {
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+            if let Some(outcome) = self.size_cap.refuses(encoded.records(), encoded.body.len()) {
+                return outcome;
+            }
             let sent = async {
                 let headers = self.signed(id, &encoded.body, deadline).await?;
                 self.http.post(headers, encoded.body.clone(), deadline).await
             };
             match sent.await {
-                Ok(answer) => self.judge(&answer),
+                Ok(answer) => {
+                    let outcome = self.judge(&answer);
+                    self.size_cap.heard(&outcome, encoded.body.len());
+                    outcome
+                }
                 Err(why) => Outcome::Retry { why },
             }
         })

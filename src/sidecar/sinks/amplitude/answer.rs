@@ -271,7 +271,7 @@ impl Apart {
 
 /// The users or devices of the request's events, in order. None, if one of them is spelled in a way that can't be read
 /// back (half a surrogate pair): then events are known by their numbers alone.
-fn ids(encoded: &Encoded) -> Vec<String> {
+pub(super) fn ids(encoded: &Encoded) -> Vec<String> {
     #[derive(Deserialize)]
     struct Body {
         events: Vec<Identified>,

@@ -1,5 +1,7 @@
 //! The sink against a real receiver: what arrives, and what is never shown.
 
+use std::time::Duration;
+
 use forebay::clock::ManualClock;
 use http_body_util::Full;
 use hyper::Response;
@@ -42,6 +44,51 @@ async fn a_key_that_the_answer_repeats_is_not_shown() {
     let outcome = deliver(&amplitude(addr), &job(0..3)).await;
     let shown = format!("{outcome:?}");
     assert!(shown.contains("[secret]") && !shown.contains("hush"), "{shown}");
+}
+
+#[tokio::test]
+async fn new_events_of_a_throttled_user_wait_with_the_others_and_are_not_sent() {
+    let (addr, received) = serve(|n| {
+        let throttled = r#"{"code":429,"error":"Too many requests for some devices and users","eps_threshold":1000,
+            "throttled_devices":{},"throttled_users":{"user-1":4000},"exceeded_daily_quota_users":{"user-3":500200},
+            "exceeded_daily_quota_devices":{},"throttled_events":[1,3]}"#;
+        let (status, body) = if n == 0 { (429, throttled) } else { (200, "{}") };
+        Response::builder().status(status).body(Full::from(body)).unwrap()
+    })
+    .await;
+    let clock = ManualClock::at(784_111_777_000);
+    let amplitude = Amplitude { clock: Arc::new(clock.clone()), ..amplitude(addr) };
+    let held = |outcome: Outcome| {
+        let Outcome::Partial(partial) = outcome else { panic!("{outcome:?}") };
+        assert!(partial.rejected.is_empty());
+        partial.held.iter().map(|record| (record.offset, record.wait.as_secs())).collect::<Vec<_>>()
+    };
+    assert_eq!(held(deliver(&amplitude, &job(0..5)).await), [(1, 15), (3, 3600)]);
+    clock.advance(Duration::from_secs(5));
+    // Later events of those two, in a batch large enough to be looked through elsewhere.
+    assert_eq!(held(deliver(&amplitude, &job(0..500)).await), [(1, 10), (3, 3595)]);
+    assert_eq!(received.lock().unwrap().len(), 1, "known beforehand");
+    let rest = Job { except: [1, 3].into(), ..job(0..500) };
+    assert_eq!(deliver(&amplitude, &rest).await, Outcome::Delivered, "the others go on");
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(held(deliver(&amplitude, &job(0..5)).await), [(3, 3585)]);
+    clock.advance(Duration::from_secs(3585));
+    assert_eq!(deliver(&amplitude, &job(0..5)).await, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn a_payload_that_was_too_large_lowers_what_is_sent() {
+    let (addr, received) = serve(|n| {
+        let large = r#"{"code":413,"error":"Payload too large"}"#;
+        let (status, body) = if n == 0 { (413, large) } else { (200, "{}") };
+        Response::builder().status(status).body(Full::from(body)).unwrap()
+    })
+    .await;
+    let amplitude = amplitude(addr);
+    assert!(matches!(deliver(&amplitude, &job(0..100)).await, Outcome::TooLarge { .. }));
+    assert!(matches!(deliver(&amplitude, &job(100..200)).await, Outcome::TooLarge { .. }));
+    assert_eq!(deliver(&amplitude, &job(0..50)).await, Outcome::Delivered);
+    assert_eq!(received.lock().unwrap().len(), 2);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The sink against a real receiver, and its events.
 
+use std::time::Duration;
+
 use forebay::clock::ManualClock;
 use http_body_util::Full;
 use hyper::Response;
@@ -117,6 +119,43 @@ async fn a_body_above_the_margin_is_not_sent_and_says_so() {
     let Outcome::TooLarge { why } = outcome else { panic!("{outcome:?}") };
     assert!(why.to_string().contains("480000"), "{why}");
     assert!(received.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn more_events_than_segment_takes_are_not_sent_to_be_dropped_in_silence() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let segment = segment(&config(addr), clock());
+    let mut encoded = encoded(&job(0..2_501));
+    encoded.body = encoded.body.slice(..1_000);
+    let outcome = segment.send(&encoded, "id", Instant::now() + Duration::from_secs(20)).await;
+    let Outcome::TooLarge { why } = outcome else { panic!("{outcome:?}") };
+    assert!(why.to_string().starts_with("2501 events"), "{why}");
+    assert!(received.lock().unwrap().is_empty());
+}
+
+#[test]
+fn no_message_id_reaches_the_hundred_characters_at_which_segment_stops() {
+    use crate::delivery::record_id;
+    use crate::delivery::sink::Origin;
+    use forebay::{LogId, StreamId};
+    let origin = Origin { log: LogId(u128::MAX), stream: StreamId(u32::MAX), offsets: 0..0 };
+    let mut id = Vec::new();
+    record_id::write(&record_id::prefix(&origin), u64::MAX, &mut id);
+    assert!(id.len() < 100, "{}", id.len());
+}
+
+#[tokio::test]
+async fn a_limit_is_waited_for_as_long_as_segment_says() {
+    let (addr, _) = serve(|n| {
+        let (name, value) = [("retry-after", "7"), ("x-ratelimit-reset", "11")][n];
+        Response::builder().status(429).header(name, value).body(Full::default()).unwrap()
+    })
+    .await;
+    let segment = segment(&config(addr), clock());
+    for seconds in [7, 11] {
+        let Outcome::Throttled { retry_after, .. } = deliver(&segment, &job(0..3)).await else { panic!("no throttle") };
+        assert_eq!(retry_after, Some(Duration::from_secs(seconds)));
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::{ManualClock, SystemClock};
@@ -76,8 +77,14 @@ async fn each_answer_means_what_it_should() {
     for status in [200, 201, 202, 299] {
         assert_eq!(say(status, &[]).await, Outcome::Delivered);
     }
-    for status in [302, 400, 401, 403, 404, 410, 413, 422, 500, 502, 504] {
+    for status in [302, 405, 408, 409, 500, 502, 504] {
         assert_eq!(say(status, &[]).await, Outcome::Retry { why: why(status) });
+    }
+    for status in [400, 415, 422] {
+        assert_eq!(say(status, &[]).await, Outcome::Rejected { why: why(status) });
+    }
+    for status in [401, 403, 404, 410] {
+        assert_eq!(say(status, &[]).await, Outcome::Refused { why: why(status) });
     }
     for status in [429, 503] {
         assert_eq!(say(status, &[]).await, Outcome::Throttled { retry_after: None, why: why(status) });
@@ -112,6 +119,34 @@ async fn the_reference_library_takes_what_is_signed_with_either_secret() {
         }
         json[1] ^= 1;
         assert!(standardwebhooks::Webhook::new(NEW).unwrap().verify(&json, &head.headers).is_err(), "one bit");
+    }
+}
+
+#[tokio::test]
+async fn what_was_too_large_is_not_sent_in_that_size_again() {
+    let (addr, received) =
+        serve(|n| Response::builder().status([413, 200][n.min(1)]).body(Full::default()).unwrap()).await;
+    let webhook = webhook(&WebhookConfig { compression: Compression::None, ..config(addr) });
+    assert!(matches!(deliver(&webhook, &job(0..100)).await, Outcome::TooLarge { why: Failure::Status { .. } }));
+    assert!(matches!(deliver(&webhook, &job(100..200)).await, Outcome::TooLarge { why: Failure::Local(_) }));
+    assert_eq!(deliver(&webhook, &job(0..50)).await, Outcome::Delivered);
+    assert_eq!(received.lock().unwrap().len(), 2, "the second would have been refused too");
+}
+
+#[tokio::test]
+async fn a_limit_that_tells_when_it_is_reset_is_waited_for() {
+    let (addr, _) = serve(|n| {
+        // An hour ahead of us, and a moment by that clock.
+        let ahead = [("x-ratelimit-reset", "1767229260"), ("date", "Thu, 01 Jan 2026 01:00:00 GMT")];
+        let headers = [ahead, [("ratelimit", "\"a\";r=0;t=60"), ("x-ratelimit-reset", "5")]][n];
+        let response = Response::builder().status(429).header(headers[0].0, headers[0].1);
+        response.header(headers[1].0, headers[1].1).body(Full::default()).unwrap()
+    })
+    .await;
+    let webhook = webhook(&config(addr));
+    for _ in 0..2 {
+        let Outcome::Throttled { retry_after, .. } = deliver(&webhook, &job(0..5)).await else { panic!("no throttle") };
+        assert_eq!(retry_after, Some(Duration::from_secs(60)));
     }
 }
 

@@ -59,6 +59,65 @@ fn only_a_200_delivers_whatever_its_body_says() {
     }
 }
 
+/// What Amplitude documents, letter by letter, for requests of ten events.
+const DOCUMENTED: [(u16, &str, &str); 13] = [
+    (
+        200,
+        r#"{"code":200,"events_ingested":50,"payload_size_bytes":50,"server_upload_time":1396381378123}"#,
+        "delivered",
+    ),
+    // Both name the key that is missing and lists: no list is believed before the key is right.
+    (
+        400,
+        r#"{"code":400,"error":"Request missing required field","missing_field":"api_key","events_with_invalid_fields":{"time":[3,4,7]},"events_with_missing_fields":{"event_type":[3,4,7]}}"#,
+        "refused",
+    ),
+    (
+        400,
+        r#"{"code":400,"error":"Events silenced for device_id","eps_threshold":100,"silenced_devices":["d1"],"silenced_events":[5,6],"throttled_devices":{"d2":100},"throttled_events":[3,4],"exceeded_daily_quota_devices":{}}"#,
+        "partial",
+    ),
+    (400, r#"{"code":400,"error":"Invalid request path"}"#, "refused"),
+    (400, r#"{"code":400,"error":"Missing request body"}"#, "rejected"),
+    (400, r#"{"code":400,"error":"Invalid JSON request body"}"#, "rejected"),
+    (400, r#"{"code":400,"error":"Request missing required field","missing_field":"events"}"#, "rejected"),
+    (400, r#"{"code":400,"error":"Invalid event JSON"}"#, "rejected"),
+    (400, r#"{"code":400,"error":"Invalid API key"}"#, "refused"),
+    (
+        400,
+        r#"{"code":400,"error":"Invalid field values on some events","events_with_invalid_fields":{"time":[3,4,7]},"events_with_missing_fields":{"event_type":[3,4,7]}}"#,
+        "partial",
+    ),
+    (403, r#"{"code":403,"error":"Forbidden"}"#, "refused"),
+    (413, r#"{"code":413,"error":"Payload too large"}"#, "too large"),
+    (
+        429,
+        r#"{"code":429,"error":"Too many requests for some devices and users","eps_threshold":1000,"throttled_devices":{"D":4000},"throttled_users":{"U":4000},"exceeded_daily_quota_users":{"U2":500200},"exceeded_daily_quota_devices":{"D2":500900},"throttled_events":[3,4,7]}"#,
+        "partial",
+    ),
+];
+
+#[test]
+fn the_documented_answers_mean_what_is_documented() {
+    let encoded = encoded(&job(40..50));
+    for (status, body, wanted) in DOCUMENTED {
+        let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, excerpt: String::new() };
+        let outcome = judge(reply, &encoded, AmplitudeApi::Batch, USER);
+        assert_eq!(class(&outcome), wanted, "{status} {body}");
+        let Outcome::Partial(partial) = outcome else { continue };
+        let expected: (Reasons<'_>, Seconds) = match (status, body.contains("silenced")) {
+            (400, true) => (vec![], vec![(43, 15), (44, 15), (45, 6 * 3600), (46, 6 * 3600)]),
+            (400, false) => {
+                let why = "invalid time, missing event_type";
+                (vec![(43, why), (44, why), (47, why)], vec![])
+            }
+            // The users of the example are not among ours; its events are.
+            _ => (vec![], vec![(43, 15), (44, 15), (47, 15)]),
+        };
+        assert_eq!(apart(&partial), expected, "{body}");
+    }
+}
+
 #[test]
 fn wrong_events_are_rejected_with_what_is_wrong_and_the_rest_is_sent_again() {
     let body = r#"{"code":400,"error":"Invalid field values on some events",

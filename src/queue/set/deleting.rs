@@ -1,0 +1,55 @@
+//! Deleting queues, for good.
+//!
+//! Three commits, because pages of the floor may land in any order. The first makes durable what only a tick would have:
+//! from then on every queue that a plan names is in the floor or was deleted. The second raises the incarnation that
+//! new queues get beyond what goes. The third takes the entries away. A crash before the third leaves the queues as they
+//! are, one after it leaves none; and none of their ids can be given again, since the number is there before they go.
+
+use super::{Deleted, Keeping, Set};
+use crate::queue::{Inner, QueueError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+impl Set {
+    /// See [`Queues::delete`](super::Queues::delete).
+    pub(super) fn delete(
+        &self,
+        keeping: &mut Keeping,
+        destination: &str,
+        stream: Option<&str>,
+    ) -> Result<Deleted, QueueError> {
+        let wanted =
+            |inner: &&Arc<Inner>| *inner.destination == *destination && stream.is_none_or(|s| *inner.stream == *s);
+        let going: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(wanted).cloned().collect();
+        let Some(newest) = going.iter().map(|inner| inner.incarnation).max() else {
+            // Asked for again, perhaps: then what the last time left undone is done now.
+            self.commit(keeping).map_err(QueueError::NotDurable)?;
+            return Ok(Deleted::default());
+        };
+        self.commit(keeping).map_err(QueueError::NotDeleted)?;
+        keeping.incarnation = keeping.incarnation.max(newest).saturating_add(1);
+        // In both slots: without that number the plans of what goes would look like those of a queue that a crash took.
+        keeping.floor.hold_fast(keeping.plans);
+        self.commit(keeping).map_err(QueueError::NotDeleted)?;
+        let mut deleted = Deleted::default();
+        for inner in &going {
+            deleted.queues += 1;
+            deleted.pending += self.forget(keeping, inner);
+        }
+        self.commit(keeping).map_err(QueueError::NotDurable)?;
+        Ok(deleted)
+    }
+
+    /// Takes a queue out of everything but the disk: the next commit does that. Says what it had not settled.
+    fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
+        let pending = crate::Queue { inner: Arc::clone(inner) }.balance().pending;
+        inner.gone.store(true, Ordering::Release);
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);
+        keeping.floor.remove(inner.entry);
+        keeping.unconfirmed.remove(&inner.entry);
+        // What was kept for it may go, once it is durable that nobody needs it.
+        keeping.trim_all = true;
+        self.unrouted.store(true, Ordering::Release);
+        pending
+    }
+}
