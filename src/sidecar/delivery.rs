@@ -21,6 +21,7 @@ pub mod stats;
 
 mod apart;
 mod attempt;
+mod filling;
 mod keeping;
 mod notes;
 mod poison;
@@ -154,7 +155,7 @@ impl Delivery {
         if posts.contains_key(&id) {
             return Err(AlreadyRunning(id.to_string()));
         }
-        let queues = sources.iter().map(|source| Turn { source: Arc::clone(source), dry: false }).collect();
+        let queues = sources.iter().map(|source| Turn::new(Arc::clone(source))).collect();
         let post = Post::new(Worker {
             id: Arc::clone(&id),
             common: Arc::clone(&self.common),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading};
-use crate::delivery::stats::{CLASSES, Snapshot as DeliverySnapshot, State};
+use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State};
 use crate::ingest::{Refusal, Snapshot as IngestSnapshot};
 
 /// One destination.
@@ -33,6 +33,8 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         requests,
         requests_in_flight: snapshot.in_flight,
         sent_bytes: snapshot.sent_bytes,
+        verdicts: ANSWERS.into_iter().zip(snapshot.answers).collect(),
+        undecided_records: snapshot.undecided_records,
     }
 }
 

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::Common;
 use super::apart::Apart;
 use super::budget::{ENCODING_FACTOR, Grant};
+use super::filling::Filling;
 use super::outcome::{Failure, Outcome, RejectedRecord};
 use super::sharing::Shared;
-use super::sink::{Job, LargeJob, Sink};
+use super::sink::{Job, LargeJob, LargeSink, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
 use crate::causes;
 
@@ -145,16 +146,44 @@ fn middle(job: &Job) -> Option<u64> {
     None
 }
 
-/// Waits for room in the budget, then claims a batch, off the async workers if it must be read from disk.
+/// What there was to claim.
+pub(super) enum Prepared {
+    Nothing,
+    /// Records wait, and a batch is to be made of them later: look again after so long.
+    NotYet(Duration),
+    Batch(Load, Grant),
+}
+
+/// Waits for room in the budget, then claims a batch, off the async workers if it must be read from disk. Where batches
+/// are to fill it looks first whether it is time.
 pub(super) async fn prepare(
     common: Arc<Common>,
     source: Arc<dyn Source>,
     sink: Arc<dyn Sink>,
     limits: Limits,
-) -> Result<Option<(Load, Grant)>, BoxError> {
-    if sink.large().is_some() {
-        return prepare_large(common, source, sink, limits).await;
+    wait_max: Duration,
+) -> Result<Prepared, BoxError> {
+    if !wait_max.is_zero() {
+        let partition_ms = sink.large().and_then(LargeSink::partition_ms);
+        let asked = Arc::clone(&source);
+        let waiting = tokio::task::spawn_blocking(move || asked.waiting()).await??;
+        let filling = Filling { limits, wait_max, partition_ms };
+        if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms()) {
+            return Ok(Prepared::NotYet(wait));
+        }
     }
+    let batch = match sink.large() {
+        Some(_) => claim_large(common, source, sink, limits).await?,
+        None => claim(common, source, limits).await?,
+    };
+    Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
+}
+
+async fn claim(
+    common: Arc<Common>,
+    source: Arc<dyn Source>,
+    limits: Limits,
+) -> Result<Option<(Load, Grant)>, BoxError> {
     let mut grant = common.budget.grant(limits.bytes_max.saturating_mul(ENCODING_FACTOR)).await;
     let claimed = if source.in_memory() {
         source.next(limits)?
@@ -170,7 +199,7 @@ pub(super) async fn prepare(
 }
 
 /// The same for a batch that is read as it is sent: only the headers of its frames are read now.
-async fn prepare_large(
+async fn claim_large(
     common: Arc<Common>,
     source: Arc<dyn Source>,
     sink: Arc<dyn Sink>,

@@ -59,11 +59,19 @@ pub(super) struct Memory {
 
 /// A queue, and whether it had nothing when last asked.
 pub(super) struct Turn {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) dry: bool,
+    source: Arc<dyn Source>,
+    dry: bool,
+    /// Its batch is to fill until then, or until somebody looks again.
+    look_at: Duration,
 }
 
-type Prepared = Result<Option<(Load, Grant)>, BoxError>;
+impl Turn {
+    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, dry: false, look_at: Duration::ZERO }
+    }
+}
+
+type Prepared = Result<attempt::Prepared, BoxError>;
 
 /// What is under way while a destination is busy.
 struct Busy {
@@ -128,7 +136,7 @@ impl Worker {
             if busy.is_still() && due.is_none() {
                 return;
             }
-            self.report(&busy, due);
+            self.report(&busy, verdict, due);
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
                     self.landed(&mut busy, landed);
@@ -148,7 +156,8 @@ impl Worker {
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.
     fn due(&self, busy: &Busy, verdict: Verdict) -> Option<Duration> {
         let allowed = match verdict {
-            Verdict::NotBefore(due) if self.turn().is_some() => Some(due),
+            Verdict::NotBefore(due) if self.turn().is_some() || self.filling().is_some() => Some(due),
+            Verdict::Start if busy.preparing.is_none() => self.filling(),
             _ => None,
         };
         allowed.into_iter().chain(busy.asides.retest_at()).min()
@@ -173,17 +182,19 @@ impl Worker {
         let source = Arc::clone(&self.queues[turn].source);
         busy.preparing_from = turn;
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
-        busy.preparing = Some(Box::pin(attempt::prepare(common, source, sink, self.settings.limits)));
+        let Settings { limits, batch_wait_max, .. } = self.settings;
+        busy.preparing = Some(Box::pin(attempt::prepare(common, source, sink, limits, batch_wait_max)));
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(None) => self.queues[busy.preparing_from].dry = true,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = true,
+            Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
-            Ok(Some((load, grant))) => self.claimed(busy, load, grant),
+            Ok(attempt::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant),
         }
     }
 
@@ -265,11 +276,18 @@ impl Worker {
 
     /// The next queue with something to send, in turn.
     fn turn(&self) -> Option<usize> {
-        let n = self.queues.len();
+        let (n, now) = (self.queues.len(), self.now());
         (0..n).map(|step| (self.next + step) % n).find(|&at| {
             let turn = &self.queues[at];
-            !turn.dry && turn.source.has_more()
+            !turn.dry && turn.look_at <= now && turn.source.has_more()
         })
+    }
+
+    /// When to look again at the first queue whose batch fills.
+    fn filling(&self) -> Option<Duration> {
+        let now = self.now();
+        let fills = |turn: &&Turn| !turn.dry && turn.look_at > now && turn.source.has_more();
+        self.queues.iter().filter(fills).map(|turn| turn.look_at).min()
     }
 
     /// Something moved: queues that had nothing may have something.
@@ -277,13 +295,15 @@ impl Worker {
         self.queues.iter_mut().for_each(|turn| turn.dry = false);
     }
 
-    fn report(&self, busy: &Busy, due: Option<Duration>) {
+    fn report(&self, busy: &Busy, verdict: Verdict, due: Option<Duration>) {
         busy.post.stats.set_in_flight(busy.flights.len());
         busy.post.stats.set_undecided(busy.asides.len());
         let wait = due.unwrap_or_default().saturating_sub(self.now());
         let until_ms = moment_ms(self.common.clock.wall_ms(), wait);
         let state = match due {
             _ if self.pace.refused() => State::Refused { until_ms },
+            // Not while a batch only fills.
+            Some(_) if matches!(verdict, Verdict::Start | Verdict::Full) && busy.asides.len() == 0 => State::Sending,
             Some(_) if busy.flights.is_empty() && busy.preparing.is_none() => State::Backoff { until_ms },
             _ => State::Sending,
         };

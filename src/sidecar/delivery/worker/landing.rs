@@ -202,7 +202,8 @@ impl Worker {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
         let left = records.saturating_sub((partial.rejected.len() + partial.held.len()) as u64);
-        let (rest, why, held, rejected) = (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
+        let (rest, why, held, rejected) =
+            (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
         self.heard(busy, &Outcome::Partial(partial), epoch);
         if rejected == 0 {
             // Who asks to wait with some records finds nothing wrong with them.
