@@ -17,6 +17,7 @@ mod floor_file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hint;
+mod kept_plans;
 mod lag;
 mod limits;
 mod marks;
@@ -26,6 +27,7 @@ mod planner;
 mod range;
 mod reading;
 mod recover;
+mod replay;
 mod set;
 mod settle;
 mod sled_store;
@@ -41,6 +43,7 @@ pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
+pub use replay::{Replay, ReplayError, ReplayFrom, ReplayMode, ReplayRequest, Replayed};
 pub use set::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
 pub use split::{Halved, SplitError};
 
@@ -52,6 +55,7 @@ use floor_file::EntryId;
 use plan::PlanRecord;
 use planner::Planner;
 use reading::Reading;
+use replay::Bounds;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -177,6 +181,10 @@ struct Inner {
     reading: Mutex<Reading>,
     /// When some records were taken in that are asked for again and again: two frames at most.
     ages: Mutex<Option<Box<[Age; 2]>>>,
+    /// A replay of another queue, and where it ends.
+    replay: Option<Box<Bounds>>,
+    /// What replays of this queue did that are over.
+    replayed: Mutex<Option<Box<Replayed>>>,
     more: Mutex<Option<Waker>>,
     revision: AtomicU32,
     /// Changed since the last tick.
@@ -195,7 +203,7 @@ type Age = (Range<u64>, u64);
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 impl Queue {
-    /// The destination's id.
+    /// The destination's id. Of a replay it is `<id>!replay-<number>`; see [`replay`](Self::replay).
     #[must_use]
     pub fn destination(&self) -> &str {
         &self.inner.destination
@@ -256,11 +264,20 @@ impl Queue {
         }
     }
 
+    /// The id that a batch of exactly these records has, whether there is or ever was one: for who sends a record on
+    /// its own that was taken out of its batch. `None` before the stream exists.
+    #[must_use]
+    pub fn batch_id(&self, offsets: Range<u64>) -> Option<String> {
+        let queue = &*self.inner;
+        let record = queue.plan_record(queue.stream_id()?, offsets, 0);
+        Some(plan::batch_id(queue.context.log_id, &record))
+    }
+
     /// Whether [`next_batch`](Self::next_batch) would find something. Does not touch the disk.
     #[must_use]
     pub fn has_more(&self) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
-        let tail = self.inner.context.log.durable(stream).offset;
+        let tail = self.inner.tail(stream).offset;
         !matches!(self.inner.window().offer(tail), Offer::Nothing | Offer::Full)
     }
 
@@ -270,7 +287,7 @@ impl Queue {
     pub fn ready_in_memory(&self) -> bool {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return true };
-        let tail = queue.context.log.durable(stream).offset;
+        let tail = queue.tail(stream).offset;
         let offer = queue.window().offer(tail);
         match offer {
             Offer::Nothing | Offer::Full => true,
@@ -344,8 +361,25 @@ impl Inner {
 
     /// Where the stream ends now.
     fn end(&self) -> End {
-        let tail = self.stream_id().map(|stream| self.context.log.durable(stream)).unwrap_or_default();
-        End { offset: tail.offset, bytes: tail.bytes }
+        self.stream_id().map(|stream| self.tail(stream)).unwrap_or_default()
+    }
+
+    /// Where the stream ends now: for a replay, where that ends.
+    fn tail(&self, stream: StreamId) -> End {
+        let tail = self.context.log.durable(stream);
+        match &self.replay {
+            Some(bounds) if bounds.end.offset <= tail.offset => bounds.end,
+            _ => End { offset: tail.offset, bytes: tail.bytes },
+        }
+    }
+
+    /// The id of a batch. That of a replay is made with its destination's id.
+    fn batch_id(&self, stream_id: StreamId, offsets: Range<u64>) -> String {
+        let mut record = self.plan_record(stream_id, offsets, 0);
+        if let Some(bounds) = &self.replay {
+            record.destination = Arc::clone(&bounds.of);
+        }
+        plan::batch_id(self.context.log_id, &record)
     }
 
     fn wake(&self) {

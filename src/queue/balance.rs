@@ -115,6 +115,11 @@ impl Books {
         }
     }
 
+    /// What the destination acknowledged.
+    pub(crate) fn delivered(&self) -> Count {
+        self.delivered
+    }
+
     /// All of them, in the order of [`Settled`].
     fn counts(&self) -> [Count; KINDS] {
         let others = self.others.as_deref().copied().unwrap_or_default();

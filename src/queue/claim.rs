@@ -6,7 +6,7 @@
 use super::balance::Count;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
-use super::{Batch, BatchLimits, Inner, Queue, QueueError, RangeLimits, lock, plan};
+use super::{Batch, BatchLimits, Inner, Queue, QueueError, RangeLimits, lock};
 use crate::{ReadError, StreamId};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -51,7 +51,7 @@ impl Queue {
         let Some(stream) = queue.stream_id() else { return Ok(None) };
         let mut reading = lock(&queue.reading);
         loop {
-            let tail = queue.context.log.durable(stream).offset;
+            let tail = queue.tail(stream).offset;
             let offer = queue.window().offer(tail);
             let (range, plan, again) = match offer {
                 Offer::Again { offsets, plan } => (offsets, plan, true),
@@ -88,8 +88,7 @@ impl Inner {
             return None;
         }
         let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);
-        let record = self.plan_record(stream, offsets.clone(), settings_revision);
-        let id = plan::batch_id(self.context.log_id, &record);
+        let id = self.batch_id(stream, offsets.clone());
         Some(Batch { id, offsets, slices, bytes, settings_revision, planned: plan.is_some() })
     }
 

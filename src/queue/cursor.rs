@@ -64,6 +64,13 @@ impl Cursor {
         self.low >= other.low && other.settled.iter().all(|range| self.unsettled(range.start..range.end).is_empty())
     }
 
+    /// Whether the record at `offset` is settled.
+    #[must_use]
+    pub fn is_settled(&self, offset: u64) -> bool {
+        let at = self.settled.partition_point(|range| range.end <= offset);
+        offset < self.low || self.settled.get(at).is_some_and(|range| range.start <= offset)
+    }
+
     /// The parts of `offsets` that are not settled, in order.
     pub(crate) fn unsettled(&self, offsets: Range<u64>) -> Vec<Range<u64>> {
         let mut parts = Vec::new();
@@ -224,6 +231,8 @@ mod tests {
         assert_eq!(cursor.unsettled(20..30), []);
         assert_eq!(cursor.unsettled(0..10), []);
         assert_eq!(cursor.unsettled(25..25), []);
+        let settled: Vec<u64> = (0..60).filter(|&offset| cursor.is_settled(offset)).collect();
+        assert_eq!(settled, (0..10).chain(20..30).chain(40..50).collect::<Vec<_>>());
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod layout;
 mod load;
 mod page;
 
-pub(crate) use entry::FloorEntry;
+pub(crate) use entry::{Extra, FloorEntry};
 
 use super::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::disk::{Disk, File};
@@ -142,7 +142,7 @@ pub enum FloorError {
         source: io::Error,
     },
     /// Written by a newer program.
-    #[error("the floor file {path} has format version {version}, this program knows up to 2: use the newer program")]
+    #[error("the floor file {path} has format version {version}, this program knows up to 3: use the newer program")]
     NewerFormat {
         /// Which file.
         path: PathBuf,

@@ -47,7 +47,7 @@ pub fn hint(data: &[u8]) {
     let Hint { log_id, incarnation, epoch, books, cursor } = hint.clone();
     let (end, agree) = (cursor.end(), books.agree_with(&cursor));
     let (destination, stream) = ("hook".into(), "acme".into());
-    let floor = FloorEntry { destination, stream, stream_id: None, incarnation, epoch, books, cursor };
+    let floor = FloorEntry { destination, stream, stream_id: None, incarnation, epoch, books, cursor, extra: None };
     assert_eq!(hint.continues(&floor, log_id, end), agree, "with other books it is not believed");
     assert!(end == 0 || !hint.continues(&floor, log_id, end - 1), "ahead of the log it is not believed");
     assert!(!hint.continues(&floor, LogId(!log_id.0), end), "of another log it is not believed");

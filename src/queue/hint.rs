@@ -90,6 +90,7 @@ mod tests {
             epoch: 2,
             books,
             cursor: Cursor::at(settled, settled * 10),
+            extra: None,
         }
     }
 

@@ -7,6 +7,13 @@ pub(crate) const SETTLED_RANGES_MAX: usize = 256;
 /// Bytes of a destination's id. Part of every batch id, which must stay under [`BATCH_ID_BYTES_MAX`].
 pub(crate) const DESTINATION_BYTES_MAX: usize = 40;
 
+/// Bytes of a queue's name: a destination's id, or that of one of its replays.
+pub(crate) const QUEUE_NAME_BYTES_MAX: usize = DESTINATION_BYTES_MAX + super::replay::SUFFIX_BYTES_MAX;
+
+/// Plans that a replay goes by, and with them the batches that it sends under their old ids: some 12 MiB while it runs. A
+/// range that has more ends before them; the next replay goes on there.
+pub(crate) const REPLAY_PLANS_MAX: usize = 262_144;
+
 /// Bytes of a stream's name as a queue knows it: an environment's id (40) behind the longest prefix (`!rejects/`),
 /// and room to grow.
 pub(crate) const STREAM_BYTES_MAX: usize = 128;

@@ -4,7 +4,8 @@
 //! Pure: bytes in and out. Plans travel through [`Planner`](super::planner::Planner) into the log's stream of plans.
 
 use super::codec::{Decoder, Malformed, put_text};
-use super::limits::{BATCH_ID_BYTES_MAX, BATCH_RECORDS_MAX, DESTINATION_BYTES_MAX, PLAN_FRAME_BYTES_MAX};
+use super::limits::{BATCH_ID_BYTES_MAX, BATCH_RECORDS_MAX, DESTINATION_BYTES_MAX};
+use super::limits::{PLAN_FRAME_BYTES_MAX, QUEUE_NAME_BYTES_MAX};
 use crate::{LogId, StreamId, base64_digits};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ const VERSION: u8 = 1;
 /// The boundaries of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlanRecord {
+    /// The destination's id; of a replay the name of its queue, which tells its plans from those of the live queue.
     pub(crate) destination: Arc<str>,
     pub(crate) incarnation: u32,
     pub(crate) stream_id: StreamId,
@@ -54,7 +56,7 @@ pub(crate) fn decode(frame: &[u8]) -> Result<Vec<PlanRecord>, Malformed> {
 }
 
 /// Plans in one frame at most.
-pub(crate) const PLANS_PER_FRAME_MAX: usize = (PLAN_FRAME_BYTES_MAX - 1) / (1 + DESTINATION_BYTES_MAX + 24);
+pub(crate) const PLANS_PER_FRAME_MAX: usize = (PLAN_FRAME_BYTES_MAX - 1) / (1 + QUEUE_NAME_BYTES_MAX + 24);
 
 /// The id of a batch: log id (22 digits), then incarnation, stream, first offset and count, each as one digit that
 /// tells how many follow and those digits, then the destination. No two batches share one: it can be read back.

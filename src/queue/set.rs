@@ -10,25 +10,28 @@ mod deleting;
 mod index;
 mod opening;
 mod options;
+mod replaying;
 mod tick;
 
 pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
 use super::balance::Books;
 use super::cursor::Cursor;
-use super::floor_file::{EntryId, FloorEntry, FloorError, FloorFile, Found};
+use super::floor_file::{EntryId, Extra, FloorEntry, FloorError, FloorFile, Found};
 use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::{offset_at_time, total_at};
+use super::replay::{self, Bounds, ReplayError, ReplayRequest};
 use super::store_keeper::StoreKeeper;
 use super::window::{Plan, Window};
-use super::{Context, Inner, Queue, QueueError, lock};
+use super::{Balance, Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions, StreamId, Tail};
 use index::Index;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
+use replaying::resume_fills;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -72,6 +75,8 @@ struct Keeping {
     plan_mark: u64,
     /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
     incarnation: u32,
+    /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
+    fills_low: u64,
     /// Low marks that a floor which could not be written has not made durable yet.
     unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
@@ -119,6 +124,8 @@ impl Queues {
         let context = Arc::new(Context { log, log_id, clock, planner, held_bytes, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
+        let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
+        resume_fills(&context.log, fills.iter()).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
         let mut keeping = Keeping {
@@ -126,6 +133,7 @@ impl Queues {
             plans: own.entry,
             plan_mark: own.plan_mark,
             incarnation: own.incarnation,
+            fills_low: 0,
             unconfirmed: HashMap::new(),
             orphans,
             trim_all: true,
@@ -190,6 +198,12 @@ impl Queues {
         Ok(Queue { inner })
     }
 
+    /// The queue of a destination for a stream, if there is one. Makes none.
+    #[must_use]
+    pub fn find(&self, destination: &str, stream: &str) -> Option<Queue> {
+        self.set.find(destination, stream).map(|inner| Queue { inner })
+    }
+
     /// All queues, by destination and stream.
     #[must_use]
     pub fn all(&self) -> Vec<Queue> {
@@ -236,6 +250,68 @@ impl Queues {
     pub fn delete(&self, destination: &str, stream: Option<&str>) -> Result<Deleted, QueueError> {
         let mut keeping = lock(&self.set.keeping);
         self.set.delete(&mut keeping, destination, stream)
+    }
+
+    /// Sends records of a destination's stream once more that its queue has settled: makes a queue of their own for them,
+    /// beside the live one, which goes on as it is. Hand it to whoever sends for the destination; it hands out batches
+    /// like any other, until its records are settled. With the next tick it is gone then. It outlives restarts, keeps
+    /// its records from being let go, and counts in its own balance; see [`Queue::replay`] and [`Queue::replayed`].
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let limits = BatchLimits { records_max: 5, bytes_max: 1 << 20 };
+    /// let sent = queue.next_batch(limits)?.expect("ten records wait");
+    /// queue.plan(&sent, Box::new(|planned| planned.expect("the log is sound")));
+    /// queue.settle(&sent, Settled::Delivered);
+    ///
+    /// // The receiver has lost them. What it still has it tells by the id.
+    /// let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    /// let replay = queues.replay("acme-hook", "acme-prod", request)?;
+    /// let again = replay.next_batch(limits)?.expect("five records were settled");
+    /// assert_eq!((&again.id, &again.offsets), (&sent.id, &sent.offsets));
+    /// replay.settle(&again, Settled::Delivered);
+    /// queues.tick()?;
+    /// assert_eq!(queue.replayed().delivered.records, 5);
+    /// assert_eq!(queue.balance().delivered.records, 5, "the books of the queue count each record once");
+    /// assert!(queues.replays().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is nothing to replay, a replay of that queue is under way, or the disk refuses.
+    pub fn replay(&self, destination: &str, stream: &str, request: ReplayRequest) -> Result<Queue, ReplayError> {
+        let mut keeping = lock(&self.set.keeping);
+        let inner = self.set.start_replay(&mut keeping, (destination, stream), request)?;
+        Ok(Queue { inner })
+    }
+
+    /// The queues of the replays that are under way, by destination and stream.
+    #[must_use]
+    pub fn replays(&self) -> Vec<Queue> {
+        let index = self.set.index_read();
+        let replays = index.by_name.values().filter(|inner| inner.replay.is_some());
+        replays.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+    }
+
+    /// Ends a replay that is under way, and says what became of its records. `None` when there is none. What is on its
+    /// way is not called back.
+    ///
+    /// # Errors
+    /// When the floor cannot be written: a crash, or the next tick, decides whether it goes on.
+    pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
+        let mut keeping = lock(&self.set.keeping);
+        let Some(inner) = self.set.replay_of(destination, stream) else { return Ok(None) };
+        // What it settled so far counts, and is durable before its number is taken.
+        self.set.commit(&mut keeping)?;
+        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        self.set.end_replay(&mut keeping, &inner)?;
+        Ok(Some(balance))
     }
 
     /// The offset of the first record of a stream that was taken in at `ms` or later (milliseconds since 1970); its
@@ -355,6 +431,7 @@ impl Set {
             epoch: 0,
             books: Books::from(offset, bytes),
             cursor: Cursor::at(offset, bytes),
+            extra: None,
         };
         let too_many = QueueError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
@@ -405,6 +482,16 @@ impl Set {
 impl Inner {
     fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
         let low = entry.cursor.low;
+        let (mut replay, mut replayed) = (None, None);
+        match entry.extra.as_deref() {
+            Some(Extra::Replay { again, end }) => {
+                let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
+                let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
+                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids }));
+            }
+            Some(Extra::Replayed(known)) => replayed = Some(Box::new(*known)),
+            None => {}
+        }
         Self {
             context: Arc::clone(context),
             destination: entry.destination,
@@ -416,6 +503,8 @@ impl Inner {
             window: Mutex::new(Window::new(entry.cursor, entry.books)),
             reading: Mutex::default(),
             ages: Mutex::default(),
+            replay,
+            replayed: Mutex::new(replayed),
             more: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),

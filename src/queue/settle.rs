@@ -49,7 +49,7 @@ impl Queue {
     fn settle_as(&self, offsets: Range<u64>, verdict: Verdict) -> u64 {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return 0 };
-        let tail = queue.context.log.durable(stream).offset;
+        let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
         let mut window = queue.window();
         let was_full = !window.has_spare();
@@ -86,7 +86,7 @@ impl Queue {
     pub fn let_go(&self, offsets: Range<u64>, as_: Settled) -> Result<Count, QueueError> {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(Count::default()) };
-        let tail = queue.context.log.durable(stream).offset;
+        let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
         if offsets.is_empty() {
             return Ok(Count::default());

@@ -6,7 +6,7 @@
 use super::planner::PlanError;
 use super::reading::total_at;
 use super::window::{NoSplit, Plan};
-use super::{Batch, Queue, plan};
+use super::{Batch, Queue};
 use crate::{PLANS_STREAM, ReadError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -126,10 +126,9 @@ impl Queue {
         let bytes = middle.saturating_sub(total(first)?).min(batch.bytes);
         let ends = [(first..at, bytes), (at..batch.offsets.end, batch.bytes - bytes)];
         let halves = ends.map(|(offsets, bytes)| {
-            let record = queue.plan_record(stream, offsets.clone(), batch.settings_revision);
             let cut = batch.slices.iter().filter_map(|slice| slice.within(&offsets));
             Batch {
-                id: plan::batch_id(queue.context.log_id, &record),
+                id: queue.batch_id(stream, offsets.clone()),
                 slices: cut.collect(),
                 bytes,
                 settings_revision: batch.settings_revision,

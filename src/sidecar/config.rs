@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod raw;
 mod report;
+mod s3;
 mod secret;
 mod signing;
 mod suggest;
@@ -40,6 +41,10 @@ pub use filter::{FilterSpec, Pattern, PatternError};
 pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
+pub use s3::{
+    AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys,
+    TemplateError,
+};
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
 pub use tls::{TlsError, TlsSettings};
@@ -235,6 +240,8 @@ pub struct Destination {
     pub batch_records_max: u32,
     /// The most bytes of records in one batch, before compression.
     pub batch_bytes_max: u64,
+    /// How long the oldest record of a batch waits for others; zero: not at all.
+    pub batch_wait_max: Duration,
     /// Where it starts when it was never seen before.
     pub start: Start,
     /// What of its environments' impressions it gets.
@@ -255,6 +262,7 @@ impl Destination {
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,
+            batch_wait_max: bounds.wait_default,
             start: Start::default(),
             filter: FilterSpec::default(),
             sink,
@@ -283,6 +291,8 @@ pub enum SinkConfig {
     Amplitude(AmplitudeConfig),
     /// `type = "segment"`.
     Segment(SegmentConfig),
+    /// `type = "s3"`. In a box: it is told much.
+    S3(Box<S3Config>),
 }
 
 impl SinkConfig {
@@ -294,6 +304,7 @@ impl SinkConfig {
             Self::File(_) => "file",
             Self::Amplitude(_) => "amplitude",
             Self::Segment(_) => "segment",
+            Self::S3(_) => "s3",
         }
     }
 
@@ -303,6 +314,7 @@ impl SinkConfig {
             Self::File(_) => SinkKind::File,
             Self::Amplitude(amplitude) => SinkKind::Amplitude(amplitude.api),
             Self::Segment(_) => SinkKind::Segment,
+            Self::S3(_) => SinkKind::S3,
         }
     }
 }
@@ -358,6 +370,18 @@ pub struct FileConfig {
     pub rotate_bytes: u64,
     /// A file is closed when it is this old.
     pub rotate_age: Duration,
+    /// How lines are packed.
+    pub compression: FileCompression,
+}
+
+/// How the lines of a file are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FileCompression {
+    /// As they are, so that a file can be watched as it grows.
+    #[default]
+    None,
+    /// A tenth of the size.
+    Zstd,
 }
 
 impl FileConfig {
@@ -368,6 +392,7 @@ impl FileConfig {
             directory: directory.into(),
             rotate_bytes: limits::FILE_ROTATE_BYTES.default,
             rotate_age: limits::FILE_ROTATE_AGE.default,
+            compression: FileCompression::default(),
         }
     }
 }
@@ -379,6 +404,7 @@ enum SinkKind {
     File,
     Amplitude(AmplitudeApi),
     Segment,
+    S3,
 }
 
 /// What a batch may be, by type of destination.
@@ -386,6 +412,7 @@ struct BatchBounds {
     concurrency: limits::Bound<u32>,
     records: limits::Bound<u32>,
     bytes: limits::Bound<u64>,
+    wait_default: Duration,
 }
 
 impl SinkKind {
@@ -395,27 +422,38 @@ impl SinkKind {
                 concurrency: limits::CONCURRENCY,
                 records: limits::WEBHOOK_RECORDS,
                 bytes: limits::WEBHOOK_BYTES,
+                wait_default: Duration::ZERO,
             },
             // One file is written at a time: a second batch in flight would wait for the first one's sync.
             Self::File => BatchBounds {
                 concurrency: limits::Bound { default: 1, ..limits::CONCURRENCY },
                 records: limits::FILE_RECORDS,
                 bytes: limits::FILE_BYTES,
+                wait_default: Duration::ZERO,
             },
             Self::Amplitude(AmplitudeApi::Batch) => BatchBounds {
                 concurrency: limits::CONCURRENCY,
                 records: limits::AMPLITUDE_BATCH_RECORDS,
                 bytes: limits::AMPLITUDE_BATCH_BYTES,
+                wait_default: Duration::ZERO,
             },
             Self::Amplitude(AmplitudeApi::HttpV2) => BatchBounds {
                 concurrency: limits::CONCURRENCY,
                 records: limits::AMPLITUDE_HTTP_RECORDS,
                 bytes: limits::AMPLITUDE_HTTP_BYTES,
+                wait_default: Duration::ZERO,
             },
             Self::Segment => BatchBounds {
                 concurrency: limits::CONCURRENCY,
                 records: limits::TO_SEGMENT_RECORDS,
                 bytes: limits::TO_SEGMENT_BYTES,
+                wait_default: Duration::ZERO,
+            },
+            Self::S3 => BatchBounds {
+                concurrency: limits::S3_CONCURRENCY,
+                records: limits::S3_RECORDS,
+                bytes: limits::S3_BYTES,
+                wait_default: limits::S3_AGE.default,
             },
         }
     }

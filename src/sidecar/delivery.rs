@@ -15,6 +15,7 @@ pub mod queued;
 pub mod rate_hints;
 pub mod record_id;
 pub mod retry_after;
+pub mod sheet;
 pub mod sink;
 pub mod source;
 pub mod stats;

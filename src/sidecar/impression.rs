@@ -4,15 +4,20 @@
 //! impression is [`parse`] (post to [`Part`]s for the log), [`StoredBatch`] (a payload of the log, read in place),
 //! [`write_split_objects`] and [`write_json_lines`] (JSON for destinations). Text is checked once, at the entry, and
 //! copied with its escapes from then on; nothing on the way allocates per impression. The stored form is
-//! `proto/forebay/v1/impression.proto`.
+//! `proto/forebay/v1/impression.proto`; [`cut_out`] takes a single record out of it.
 
+mod cut;
 mod encode;
 mod parse;
 mod scan;
 mod stored;
 mod text;
 
-pub use encode::{EncodeError, EnvironmentLabel, SplitFields, each_record, write_json_lines, write_split_objects};
+pub use cut::cut_out;
+pub use encode::{
+    EncodeError, EnvironmentLabel, SplitFields, each_record, sdk_name_and_version, write_json_lines,
+    write_split_objects,
+};
 pub use parse::{BatchMeta, Form, Limits, Parsed, Reject, Token, beacon_token, parse};
 pub use scan::{DEPTH_MAX, Unreadable, UnreadableWhy};
 pub use stored::{Impression, Malformed, Part, Records, Shared, StoredBatch};

@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod demo;
 pub mod impression;
 pub mod ingest;
+pub mod letters;
 pub mod proto;
 pub mod ready;
 pub mod shutdown;

@@ -9,6 +9,7 @@ pub mod file;
 pub mod gzip;
 pub mod http;
 mod rfc3339;
+pub mod s3;
 pub mod segment;
 mod size_cap;
 pub mod webhook;

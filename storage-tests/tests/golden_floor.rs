@@ -7,7 +7,10 @@
 
 use forebay::clock::ManualClock;
 use forebay::disk::{Disk, File, Lock, Space, mem::MemDisk, read_all};
-use forebay::{BatchLimits, Count, Cursor, LogOptions, Payload, QueueOptions, Queues, Settled, SettledRange, Start};
+use forebay::{
+    BatchLimits, Count, Cursor, LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest,
+    Replayed, Settled, SettledRange, Start,
+};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,7 +62,7 @@ fn open(disk: &MemDisk) -> Queues {
     Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline()).expect("it opens")
 }
 
-/// Two queues; one settled some of each kind with two ranges above its low mark, one has a planned batch in flight.
+/// Two queues and a replay; one settled some of each kind with two ranges above its low mark, one has a planned batch in flight.
 fn history(disk: &MemDisk) -> Queues {
     let queues = open(disk);
     let hook = queues.queue("acme-hook", "acme-prod", Start::Earliest).expect("it is made");
@@ -79,6 +82,12 @@ fn history(disk: &MemDisk) -> Queues {
     let batch = archive.next_batch(limits).expect("memory reads").expect("more");
     archive.plan(&batch, Box::new(|result| result.expect("durable")));
     queues.tick().expect("memory writes");
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    let replay = queues.replay("acme-hook", "acme-prod", request).expect("all of it is kept");
+    replay.settle_range(0..2, Settled::Delivered);
+    queues.cancel_replay("acme-hook", "acme-prod").expect("memory writes");
+    let request = ReplayRequest { mode: ReplayMode::Again, ..request };
+    queues.replay("acme-hook", "acme-prod", request).expect("all of it is kept");
     queues
 }
 
@@ -96,10 +105,10 @@ fn the_same_history_gives_the_same_bytes() {
     drop(history(&disk));
     let written = floor_of(&disk);
     if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(golden(2).parent().expect("it has one")).expect("the repository can be written");
-        std::fs::write(golden(2), &written).expect("the repository can be written");
+        std::fs::create_dir_all(golden(3).parent().expect("it has one")).expect("the repository can be written");
+        std::fs::write(golden(3), &written).expect("the repository can be written");
     }
-    let golden = std::fs::read(golden(2)).expect("the golden floor is there");
+    let golden = std::fs::read(golden(3)).expect("the golden floor is there");
     let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
     assert_eq!((differs, written.len()), (None, golden.len()), "the first byte that differs, and the length");
 }
@@ -116,7 +125,7 @@ fn disk_with(version: u16) -> MemDisk {
 }
 
 #[test]
-fn a_floor_of_version_1_is_read_and_goes_on_as_one_of_version_2() {
+fn a_floor_of_version_1_is_read_and_goes_on_as_one_of_the_newest() {
     let disk = disk_with(1);
 
     let queues = open(&disk);
@@ -150,4 +159,16 @@ fn a_floor_of_version_2_is_read() {
     let balance = queues.queue("acme-hook", "acme-prod", Start::Now).expect("it is known").balance();
     assert!(balance.closes());
     assert_eq!((balance.held.records, balance.purged.records, balance.delivered.records), (3, 3, 33));
+    assert!(queues.replays().is_empty());
+}
+
+#[test]
+fn a_floor_of_version_3_is_read_with_its_replay() {
+    let queues = open(&disk_with(3));
+    assert_eq!((queues.stats().floor_damage.len(), queues.stats().plans_resumed), (0, 1));
+    let hook = queues.queue("acme-hook", "acme-prod", Start::Now).expect("it is known");
+    let replayed = Replayed { replays: 1, delivered: Count { records: 2, bytes: 20 } };
+    assert_eq!((hook.replayed(), hook.balance().delivered.records), (replayed, 33));
+    let replay = queues.replays().pop().expect("one is under way").replay().expect("it is one");
+    assert_eq!((replay.number, replay.mode, replay.offsets), (2, ReplayMode::Again, 0..18));
 }

@@ -29,8 +29,9 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("console", &["proto"]),
     ("ingest", &["config", "impression"]),
     ("delivery", &["causes", "config", "impression"]),
+    ("letters", &["delivery", "impression", "proto"]),
     ("sinks", &["causes", "config", "delivery", "impression"]),
-    ("api", &["config", "delivery", "ingest", "proto", "ready", "shutdown"]),
+    ("api", &["config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
     (
         "app",
         &[
@@ -40,6 +41,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "delivery",
             "impression",
             "ingest",
+            "letters",
             "proto",
             "ready",
             "shutdown",

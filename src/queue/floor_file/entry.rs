@@ -1,10 +1,11 @@
 //! One queue as the floor keeps it: who it is, how far it is, and its books. A value and its bytes; no file here.
 
 use crate::StreamId;
-use crate::queue::balance::{Books, KINDS, KINDS_WITHOUT_HELD};
+use crate::queue::balance::{Books, Count, End, KINDS, KINDS_WITHOUT_HELD};
 use crate::queue::codec::{Decoder, Malformed, put_text};
 use crate::queue::cursor::{Cursor, SettledRange};
-use crate::queue::limits::{DESTINATION_BYTES_MAX, STREAM_BYTES_MAX};
+use crate::queue::limits::{QUEUE_NAME_BYTES_MAX, STREAM_BYTES_MAX};
+use crate::queue::replay::{self, Replayed};
 use std::sync::Arc;
 
 /// What the floor holds of one queue.
@@ -20,25 +21,53 @@ pub(crate) struct FloorEntry {
     pub(crate) epoch: u32,
     pub(crate) books: Books,
     pub(crate) cursor: Cursor,
+    /// What few queues have.
+    pub(crate) extra: Option<Box<Extra>>,
 }
+
+/// What only some queues have in the floor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Extra {
+    /// A destination's own queue that was replayed.
+    Replayed(Replayed),
+    /// A replay, and where it ends.
+    Replay {
+        /// Under new ids.
+        again: bool,
+        end: End,
+    },
+}
+
+/// What follows a cursor, in its first byte.
+const PLAIN: u8 = 0;
+const REPLAYED: u8 = 1;
+const REPLAY_FILL: u8 = 2;
+const REPLAY_AGAIN: u8 = 3;
 
 /// Stands for "no stream yet".
 const NO_STREAM: u32 = u32::MAX;
 
 impl FloorEntry {
     /// The encoding of an entry with the longest names and every range in use.
-    pub(super) const ENCODED_BYTES_MAX: usize =
-        1 + DESTINATION_BYTES_MAX + 1 + STREAM_BYTES_MAX + 12 + Books::ENCODED_BYTES + Cursor::ENCODED_BYTES_MAX;
+    pub(super) const ENCODED_BYTES_MAX: usize = 1
+        + QUEUE_NAME_BYTES_MAX
+        + 1
+        + STREAM_BYTES_MAX
+        + 12
+        + Books::ENCODED_BYTES
+        + Cursor::ENCODED_BYTES_MAX
+        + Extra::ENCODED_BYTES_MAX;
 
     /// Bytes that [`encode`](Self::encode) writes.
     pub(super) fn encoded_len(&self) -> usize {
         let ranges_free = crate::queue::limits::SETTLED_RANGES_MAX - self.cursor.settled.len();
-        let names_free = DESTINATION_BYTES_MAX - self.destination.len() + STREAM_BYTES_MAX - self.stream.len();
-        Self::ENCODED_BYTES_MAX - names_free - ranges_free * SettledRange::ENCODED_BYTES
+        let names_free = QUEUE_NAME_BYTES_MAX - self.destination.len() + STREAM_BYTES_MAX - self.stream.len();
+        let extra_free = Extra::ENCODED_BYTES_MAX - Extra::encoded_len(self.extra.as_deref());
+        Self::ENCODED_BYTES_MAX - names_free - ranges_free * SettledRange::ENCODED_BYTES - extra_free
     }
 
     /// Appends: destination and stream (each a length byte and UTF-8), stream id, incarnation, epoch (u32 each),
-    /// the books, the cursor.
+    /// the books, the cursor, and what only some queues have.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         assert!(self.books.agree_with(&self.cursor), "cursor and books are one snapshot");
         put_text(out, &self.destination);
@@ -48,12 +77,13 @@ impl FloorEntry {
         out.extend_from_slice(&self.epoch.to_le_bytes());
         self.books.encode(out);
         self.cursor.encode(out);
+        Extra::encode(self.extra.as_deref(), out);
     }
 
     /// Takes an entry off a page of this version.
     pub(super) fn decode(from: &mut Decoder<'_>, version: u16) -> Result<Self, Malformed> {
         let (destination, stream) = (from.text()?, from.text()?);
-        if destination.len() > DESTINATION_BYTES_MAX || stream.len() > STREAM_BYTES_MAX {
+        if destination.len() > QUEUE_NAME_BYTES_MAX || stream.len() > STREAM_BYTES_MAX {
             return Err(Malformed("a name longer than names may be"));
         }
         let stream_id = Some(from.u32()?).filter(|id| *id != NO_STREAM).map(StreamId);
@@ -63,6 +93,11 @@ impl FloorEntry {
         if !books.agree_with(&cursor) {
             return Err(Malformed("the books are not those of the cursor"));
         }
+        let extra = if version < 3 { None } else { Extra::decode(from)? };
+        if matches!(extra, Some(Extra::Replay { .. })) != replay::parse(destination).is_some() {
+            return Err(Malformed("a replay by name or by nature only"));
+        }
+        let extra = extra.map(Box::new);
         Ok(Self {
             destination: destination.into(),
             stream: stream.into(),
@@ -71,6 +106,52 @@ impl FloorEntry {
             epoch,
             books,
             cursor,
+            extra,
         })
+    }
+}
+
+impl Extra {
+    /// The longest encoding.
+    const ENCODED_BYTES_MAX: usize = 1 + 4 + 16;
+
+    fn encoded_len(extra: Option<&Self>) -> usize {
+        match extra {
+            None => 1,
+            Some(Self::Replayed(_)) => 1 + 4 + 16,
+            Some(Self::Replay { .. }) => 1 + 16,
+        }
+    }
+
+    /// A byte that says what follows: replays that are over (u32) and the records and bytes that these delivered, or the
+    /// offset where a replay ends and the running total there.
+    fn encode(extra: Option<&Self>, out: &mut Vec<u8>) {
+        let (kind, number, pair) = match extra {
+            None => (PLAIN, None, None),
+            Some(Self::Replayed(Replayed { replays, delivered })) => {
+                (REPLAYED, Some(*replays), Some([delivered.records, delivered.bytes]))
+            }
+            Some(Self::Replay { again, end }) => {
+                (if *again { REPLAY_AGAIN } else { REPLAY_FILL }, None, Some([end.offset, end.bytes]))
+            }
+        };
+        out.push(kind);
+        out.extend(number.into_iter().flat_map(u32::to_le_bytes));
+        out.extend(pair.into_iter().flatten().flat_map(u64::to_le_bytes));
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
+        match from.u8()? {
+            PLAIN => Ok(None),
+            REPLAYED => {
+                let (replays, delivered) = (from.u32()?, Count { records: from.u64()?, bytes: from.u64()? });
+                Ok(Some(Self::Replayed(Replayed { replays, delivered })))
+            }
+            kind @ (REPLAY_FILL | REPLAY_AGAIN) => {
+                let end = End { offset: from.u64()?, bytes: from.u64()? };
+                Ok(Some(Self::Replay { again: kind == REPLAY_AGAIN, end }))
+            }
+            _ => Err(Malformed("nothing that follows a cursor")),
+        }
     }
 }

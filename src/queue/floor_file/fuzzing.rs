@@ -11,7 +11,7 @@ const HEADER_BYTES: usize = FLOOR_SLOT_BYTES - BODY_BYTES_MAX;
 
 /// `data`: the page at whose place the slot was found (1 byte, its low two bits) and whether to put header and checksum
 /// right (its highest bit), then the slot, as far as it is not zeros. A slot that is accepted is written back with the
-/// bytes that were read, if it is of the version that is written; one of version 1 with room for what has grown.
+/// bytes that were read, if it is of the version that is written; one of an earlier version with room for what has grown.
 pub fn floor_page(data: &[u8]) {
     let Some((how, bytes)) = data.split_first() else { return };
     let at = u32::from(how & 3);
@@ -28,7 +28,7 @@ pub fn floor_page(data: &[u8]) {
             entries.iter().for_each(check_entry);
             let pages = written_pages(entries);
             if pages.len() > 1 {
-                assert_eq!(slot[8], 1, "what was one page of this version is one page again");
+                assert!(u16::from(slot[8]) < VERSION, "what was one page of this version is one page again");
                 return pages.into_iter().for_each(|entries| check_written(header, entries));
             }
             page::encode(header, entries.iter())
@@ -51,8 +51,8 @@ pub fn floor_page(data: &[u8]) {
     });
 }
 
-/// The entries of a page as the floor writes them with the page's next change. An entry of version 1 has grown since: what
-/// does not fit any more moves to other pages, and none is lost.
+/// The entries of a page as the floor writes them with the page's next change. Entries of earlier versions have grown since:
+/// what does not fit any more moves to other pages, and none is lost.
 fn written_pages(entries: &[FloorEntry]) -> Vec<Vec<FloorEntry>> {
     let ids = 0..u32::try_from(entries.len()).expect("a count of 16 bits");
     // Page 0 takes none. Never more pages than entries.

@@ -4,7 +4,7 @@
 //! offset  bytes  little-endian
 //!      0      4  CRC-32 of everything behind it, to the end of the slot
 //!      4      4  "FLOR"
-//!      8      2  version, 2; 1 is read, and written anew with the page's next change
+//!      8      2  version, 3; 1 and 2 are read, and written anew with the page's next change
 //!     10      2  flags: bit 0 = pinned (this floor once lost entries that nobody can name)
 //!     12      4  page number
 //!     16      4  pages in this file: fixed for the file's life
@@ -23,7 +23,7 @@ use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::{LogId, Sequence, SyncedMark};
 
 const MAGIC: &[u8; 4] = b"FLOR";
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 const PINNED: u16 = 1;
 const HEADER_BYTES: usize = 48;
 

@@ -6,7 +6,7 @@
 //! are, one after it leaves none; and none of their ids can be given again, since the number is there before they go.
 
 use super::{Deleted, Keeping, Set};
-use crate::queue::{Inner, QueueError};
+use crate::queue::{Inner, QueueError, replay};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -18,8 +18,10 @@ impl Set {
         destination: &str,
         stream: Option<&str>,
     ) -> Result<Deleted, QueueError> {
-        let wanted =
-            |inner: &&Arc<Inner>| *inner.destination == *destination && stream.is_none_or(|s| *inner.stream == *s);
+        // Its replays go with it.
+        let wanted = |inner: &&Arc<Inner>| {
+            replay::is_of(&inner.destination, destination) && stream.is_none_or(|stream| *inner.stream == *stream)
+        };
         let going: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(wanted).cloned().collect();
         let Some(newest) = going.iter().map(|inner| inner.incarnation).max() else {
             // Asked for again, perhaps: then what the last time left undone is done now.
@@ -32,16 +34,20 @@ impl Set {
         keeping.floor.hold_fast(keeping.plans);
         self.commit(keeping).map_err(QueueError::NotDeleted)?;
         let mut deleted = Deleted::default();
-        for inner in &going {
-            deleted.queues += 1;
-            deleted.pending += self.forget(keeping, inner);
+        // A replay that was done may have gone with a commit.
+        for inner in going.iter().filter(|inner| !inner.gone.load(Ordering::Acquire)) {
+            let pending = self.forget(keeping, inner);
+            if inner.replay.is_none() {
+                deleted.queues += 1;
+                deleted.pending += pending;
+            }
         }
         self.commit(keeping).map_err(QueueError::NotDurable)?;
         Ok(deleted)
     }
 
     /// Takes a queue out of everything but the disk: the next commit does that. Says what it had not settled.
-    fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
+    pub(super) fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
         let pending = crate::Queue { inner: Arc::clone(inner) }.balance().pending;
         inner.gone.store(true, Ordering::Release);
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);

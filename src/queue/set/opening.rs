@@ -6,18 +6,18 @@ use super::index::Index;
 use super::{OpenQueuesError, QueueOptions, QueuesStats};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::queue::balance::Books;
+use crate::queue::balance::{Books, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::cursor_store::StoreChoice;
-use crate::queue::floor_file::{EntryId, FloorEntry, FloorFile};
+use crate::queue::floor_file::{EntryId, Extra, FloorEntry, FloorFile};
 use crate::queue::hint::{self, Hint};
 use crate::queue::limits::ORPHANED_PLANS_MAX;
 use crate::queue::plan::{self, PlanRecord};
 use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
 use crate::queue::window::Plan;
-use crate::queue::{Context, Inner, Settled, recover};
+use crate::queue::{Context, Inner, Settled, recover, replay};
 use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -118,6 +118,7 @@ pub(super) fn plan_entry(mark: u64, incarnation: u32) -> FloorEntry {
         epoch: 0,
         books: Books::from(mark, 0),
         cursor: Cursor::at(mark, 0),
+        extra: None,
     }
 }
 
@@ -166,7 +167,12 @@ pub(super) fn rebuild(
         incarnation: entries.iter().map(|(_, entry)| entry.incarnation).fold(entry.incarnation, u32::max),
     };
     log.raise_next(PLANS_STREAM, own.plan_mark);
+    let over = replays_over(&entries);
     for (id, mut entry) in entries {
+        if over.contains(&id) {
+            floor.remove(id);
+            continue;
+        }
         let tail = tails.get(&entry.stream).copied().unwrap_or_default();
         let hint = hints.remove(&hint::key(&entry.destination, &entry.stream));
         let offered = hint.is_some();
@@ -182,7 +188,17 @@ pub(super) fn rebuild(
             recover::fit_to_tail(&mut entry.books, &mut entry.cursor, tail);
             log.raise_next(&entry.stream, entry.cursor.end());
         }
+        if let Some(Extra::Replay { end, .. }) = entry.extra.as_deref_mut()
+            && end.offset > tail.offset
+        {
+            *end = End { offset: tail.offset, bytes: tail.bytes }; // the log has lost the rest
+        }
         let now = log.stream(&entry.stream);
+        if matches!(entry.extra.as_deref(), Some(Extra::Replay { .. })) && entry.stream_id != now {
+            tracing::error!(replay = %entry.destination, stream = %entry.stream, "a replay is given up: its stream has another number");
+            floor.remove(id);
+            continue;
+        }
         let renumbered = entry.stream_id.is_some() && now.is_some() && entry.stream_id != now;
         if renumbered {
             // Batch ids hold the stream's number: under another incarnation no old one can come again.
@@ -206,10 +222,30 @@ pub(super) fn rebuild(
             index.name(&entry.stream, |(_, stream)| stream),
         );
         let inner = Arc::new(Inner::new(context, id, entry));
+        if inner.replay.is_some() {
+            inner.dirty.store(true, Ordering::Release); // it may be done
+        }
         settle_gap(&inner, stats)?;
         index.add(inner);
     }
     Ok(own)
+}
+
+/// The replays that ended, but whose entries a crash left: what their queues say of them goes before.
+fn replays_over(entries: &[(EntryId, FloorEntry)]) -> HashSet<EntryId> {
+    let mut ended: HashMap<(&str, &str), u32> = HashMap::new();
+    for (_, entry) in entries {
+        let number = match entry.extra.as_deref() {
+            Some(Extra::Replayed(replayed)) => replayed.replays,
+            _ => 0,
+        };
+        ended.insert((&entry.destination, &entry.stream), number);
+    }
+    let is_over = |entry: &FloorEntry| {
+        let Some((of, number)) = replay::parse(&entry.destination) else { return false };
+        ended.get(&(of, &*entry.stream)).is_none_or(|ended| number <= *ended)
+    };
+    entries.iter().filter(|(_, entry)| is_over(entry)).map(|(id, _)| *id).collect()
 }
 
 /// Settles what is not kept any more but was not settled: the floor is older than what was deleted, or it was damaged.
@@ -243,6 +279,8 @@ pub(super) fn resume_plans(
     let mut reader = log.reader(stream, mark.max(log.first_kept(stream)));
     let mut orphans = Orphans::new();
     let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
+        // Those that fill gaps have theirs already.
+        .filter(|inner| inner.replay.as_ref().is_none_or(|bounds| bounds.again))
         .filter_map(|inner| Some(((Arc::clone(&inner.destination), inner.stream_id()?), Arc::clone(inner))))
         .collect();
     while let Some(item) = reader.next()? {
@@ -268,6 +306,7 @@ pub(super) fn resume_plans(
                     inner.dirty.store(true, Ordering::Release);
                 }
                 Some(_) => {}
+                None if replay::parse(&plan.destination).is_some() => {} // of one that fills gaps, or is over
                 None if orphans.len() < ORPHANED_PLANS_MAX => orphans.push((offset, plan)),
                 None => {}
             }
@@ -315,6 +354,7 @@ pub(super) fn place_orphans(
                     epoch: 0,
                     books: Books::from(first_kept, bytes),
                     cursor: Cursor::at(first_kept, bytes),
+                    extra: None,
                 };
                 let Some(id) = floor.add(entry.clone()) else { continue };
                 let inner = Arc::new(Inner::new(context, id, entry));

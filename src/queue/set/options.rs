@@ -39,7 +39,7 @@ pub enum Start {
 /// What deleting took away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Deleted {
-    /// Queues.
+    /// Queues, not counting replays.
     pub queues: usize,
     /// What these had not settled, all together.
     pub pending: Count,

@@ -8,7 +8,7 @@
 use super::opening::plan_entry;
 use super::{Keeping, REJECTS_PREFIX, Set};
 use crate::PLANS_STREAM;
-use crate::queue::floor_file::{FloorEntry, FloorError};
+use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::{Inner, lock};
 use std::io;
@@ -42,8 +42,14 @@ impl Set {
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));
         }
-        let plan_low = self.index_read().by_name.values().map(|inner| inner.plan_low.load(Ordering::Acquire)).min();
-        let plan_low = plan_low.unwrap_or(u64::MAX);
+        let is_fill = |inner: &Inner| inner.replay.as_ref().is_some_and(|bounds| !bounds.again);
+        let low_of = |fills| {
+            let index = self.index_read();
+            let those = index.by_name.values().filter(|inner| is_fill(inner) == fills);
+            those.map(|inner| inner.plan_low.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
+        };
+        // What fills gaps goes by plans from below the mark, and looks for them itself when it is resumed.
+        let (plan_low, fills_low) = (low_of(false), low_of(true));
         let orphaned = keeping.orphans.first().map_or(u64::MAX, |(offset, _)| *offset);
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
@@ -66,18 +72,24 @@ impl Set {
         drop(stats);
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
-        self.trim(keeping, durable_plan_mark);
+        let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
+        for done in self.trim(keeping, needed) {
+            self.end_replay(keeping, &done)?;
+        }
         Ok(())
     }
 
-    /// Tells the log what nobody needs, after the floor that says so is on disk.
-    fn trim(&self, keeping: &mut Keeping, plan_mark: u64) {
+    /// Tells the log what nobody needs, after the floor that says so is on disk. Returns the replays that are done.
+    fn trim(&self, keeping: &mut Keeping, plan_mark: u64) -> Vec<Arc<Inner>> {
         let confirmed = std::mem::take(&mut keeping.unconfirmed);
         for (inner, low) in confirmed.values() {
             inner.durable_low.fetch_max(*low, Ordering::AcqRel);
         }
+        let is_done =
+            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
+        let done = confirmed.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
         if keeping.floor.is_pinned() {
-            return;
+            return done;
         }
         let log = &self.context.log;
         let index = self.index_read();
@@ -104,13 +116,23 @@ impl Set {
                 }
             }
         }
+        done
     }
 }
 
 impl Inner {
+    fn extra(&self) -> Option<Box<Extra>> {
+        let extra = match &self.replay {
+            Some(bounds) => Extra::Replay { again: bounds.again, end: bounds.end },
+            None => Extra::Replayed(**lock(&self.replayed).as_ref()?),
+        };
+        Some(Box::new(extra))
+    }
+
     /// The queue as the floor keeps it; notes the oldest plan along with it.
     fn snapshot(&self) -> FloorEntry {
         let stream_id = self.stream_id.get().copied();
+        let extra = self.extra();
         let window = self.window();
         self.plan_low.store(window.oldest_plan().unwrap_or(u64::MAX), Ordering::Release);
         FloorEntry {
@@ -121,6 +143,7 @@ impl Inner {
             epoch: self.epoch,
             books: window.books().clone(),
             cursor: window.cursor().clone(),
+            extra,
         }
     }
 }

@@ -56,6 +56,6 @@ pub(super) fn settings(destination: &Destination) -> Settings {
             records_max: u64::from(destination.batch_records_max),
             bytes_max: destination.batch_bytes_max,
         },
-        ..Settings::default()
+        batch_wait_max: destination.batch_wait_max,
     }
 }

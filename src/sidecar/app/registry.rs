@@ -21,6 +21,7 @@ use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
+use crate::letters::{HeldSource, Letters};
 use crate::sinks::address_guard::AddressPolicy;
 
 /// All that runs. Shared by those who change it.
@@ -28,6 +29,7 @@ pub struct Registry {
     queues: Queues,
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
+    letters: Arc<Letters>,
     factory: SinkFactory,
     /// What a destination that is stopped or replaced has for what is in flight.
     grace: Duration,
@@ -102,13 +104,12 @@ impl Registry {
     /// Nothing runs yet, and the way in knows no environment.
     pub(super) fn new(
         queues: Queues,
-        delivery: Arc<Delivery>,
-        ingest: Arc<Ingest>,
+        (delivery, ingest, letters): (Arc<Delivery>, Arc<Ingest>, Arc<Letters>),
         factory: SinkFactory,
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { queues, delivery, ingest, factory, grace, hasher: RandomState::new(), changing, table }
+        Self { queues, delivery, ingest, letters, factory, grace, hasher: RandomState::new(), changing, table }
     }
 
     /// From now on these are the environments, with these keys. Requests under way end as they began. Destinations that
@@ -217,13 +218,17 @@ impl Registry {
     fn ready(&self, wanted: &Wanted) -> Result<Ready, PutError> {
         let Wanted { destination, policy } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
-        let (name, sources) = destinations::sources(&self.queues, destination, labels)
+        let (name, mut sources) = destinations::sources(&self.queues, destination, labels)
             .map_err(|source| PutError { destination: destination.id.clone(), source })?;
         let environments = self.ingest.environments();
         let places = destination.environments.iter().filter_map(|id| environments.place_of(id));
+        let sink = self.factory.sink(destination, *policy);
+        // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
+        let alone = sink.needs_plan() || sink.large().is_some();
+        sources.push(Arc::new(HeldSource::new(self.letters.desk(&destination.id), alone)));
         Ok(Ready {
             name,
-            sink: self.factory.sink(destination, *policy),
+            sink,
             sources,
             settings: destinations::settings(destination),
             running: Running { fingerprint: self.fingerprint(wanted), environments: Places::of(places) },

@@ -12,6 +12,7 @@ use crate::sinks::address_guard::AddressPolicy;
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
+use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
 use crate::sinks::webhook::Webhook;
 
@@ -41,6 +42,7 @@ impl SinkFactory {
                 Arc::new(Amplitude::new(amplitude, connections_max, tls, clock).under(policy))
             }
             SinkConfig::Segment(segment) => Arc::new(Segment::new(segment, connections_max, tls, clock).under(policy)),
+            SinkConfig::S3(s3) => Arc::new(S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock)),
         };
         (self.wrap)(sink)
     }

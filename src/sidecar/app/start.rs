@@ -21,8 +21,10 @@ use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::parking::NoParking;
+use crate::delivery::parking::Parking;
+use crate::delivery::source::BoxError;
 use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
+use crate::letters::{self, Letters};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
@@ -55,6 +57,9 @@ pub enum StartError {
     /// The SDK keys.
     #[error("the sdk keys can't be used")]
     Environments(#[from] EnvironmentsError),
+    /// The dead and held letters.
+    #[error("the dead letters can't be read")]
+    Letters(#[source] BoxError),
     /// Threads or signals.
     #[error("the operating system refuses what a process needs")]
     Runtime(#[source] io::Error),
@@ -97,17 +102,20 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
         .await
         .map_err(|e| StartError::Runtime(io::Error::other(e)))??;
     say_what_was_found(&queues);
-    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), Arc::new(NoParking)));
+    let letters = open_letters(&ground, &queues).await?;
+    let parking = Arc::clone(&letters) as Arc<dyn Parking>;
+    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking));
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
     let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), wrap);
-    let registry =
-        Registry::new(queues.clone(), Arc::clone(&delivery), Arc::clone(&ingest), factory, config.shutdown_grace);
+    let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
+    let registry = Registry::new(queues.clone(), parts, factory, config.shutdown_grace);
     registry.set_environments(&config.environments, keyed(&config.environments)).await?;
     for destination in destinations {
         registry.start(&Wanted { destination, policy: AddressPolicy::Operator }, false)?;
     }
     registry.warn_of_orphans();
+    tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
     let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
@@ -129,6 +137,32 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
     let options = log_options(config, budget_bytes(config, &**disk));
     let disk = Arc::clone(disk) as Arc<dyn Disk>;
     Ok(Queues::open(disk, Arc::clone(clock), dir, options, QueueOptions::default())?)
+}
+
+/// Takes up dead and held letters. Blocks as long as it takes to read them.
+async fn open_letters(ground: &Ground, queues: &Queues) -> Result<Arc<Letters>, StartError> {
+    let (queues, clock) = (queues.clone(), Arc::clone(&ground.clock));
+    let opened = tokio::task::spawn_blocking(move || Letters::open(queues, clock));
+    opened.await.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(StartError::Letters)
+}
+
+/// Sees to the letters until the sidecar stops.
+async fn tend(letters: Arc<Letters>, shutdown: Shutdown) {
+    let mut ticks = tokio::time::interval(letters::TEND_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.requested() => return,
+        }
+        if letters.desks().is_empty() {
+            continue;
+        }
+        let letters = Arc::clone(&letters);
+        if let Err(panic) = tokio::task::spawn_blocking(move || letters.tend()).await {
+            tracing::error!(%panic, "a bug: tending the letters stopped");
+        }
+    }
 }
 
 /// A start after a crash looks like any other, save for this line.

@@ -124,6 +124,22 @@ pub(super) const TO_SEGMENT_RECORDS: Bound<u32> = Bound { default: 500, least: 1
 /// Bytes of records in it: it takes bodies of 500 KB.
 pub(super) const TO_SEGMENT_BYTES: Bound<u64> = Bound { default: 128 * KIB, least: KIB, most: 400 * KIB };
 
+/// Records in one object of S3: queries run well over objects of one to ten million.
+pub(super) const S3_RECORDS: Bound<u32> = Bound { default: 1_000_000, least: 1, most: 100_000_000 };
+
+/// Bytes of records in it, as they are stored in the log: about three times as long as JSON, and a tenth of that packed.
+/// At most what ten thousand parts hold if it is not packed at all.
+pub(super) const S3_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: KIB, most: 8 * GIB };
+
+/// How long the oldest record of an object waits for others.
+pub(super) const S3_AGE: Bound<Duration> = Bound { default: secs(300), least: secs(1), most: hours(1) };
+
+/// Objects on their way at once. Each takes some tens of MiB of memory.
+pub(super) const S3_CONCURRENCY: Bound<u32> = Bound { default: 2, least: 1, most: 64 };
+
+/// S3 takes names of 1,024 bytes; what is filled in, and our own part, come to fewer than 320.
+pub(super) const S3_PREFIX_BYTES_MAX: usize = 512;
+
 /// What Amplitude takes; Segment names no limit.
 pub(super) const EVENT_NAME_CHARS_MAX: usize = 1_024;
 

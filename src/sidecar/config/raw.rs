@@ -120,6 +120,11 @@ impl<'r> Section<'r> {
         self.get(key).and_then(|field| field.count(bound)).unwrap_or(bound.default)
     }
 
+    /// True or false, or the default.
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        self.get(key).and_then(|field| field.flag()).unwrap_or(default)
+    }
+
     /// One of a few words, or the first of them.
     pub(super) fn choice<T: Clone>(&self, key: &'static str, words: &[(&str, T)]) -> T {
         let first = words.first().expect("callers list at least one word").1.clone();
@@ -240,6 +245,15 @@ impl<'r> Field<'r> {
         };
         let bound = Bound { default: 0, least: u64::from(bound.least), most: u64::from(bound.most) };
         self.within(count, &bound, |count| count.to_string()).and_then(|count| u32::try_from(count).ok())
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self) -> Option<bool> {
+        let DeValue::Boolean(flag) = self.value else {
+            self.wrong_type("true or false", "write it without quotes");
+            return None;
+        };
+        Some(*flag)
     }
 
     /// The table that this value has to be.

@@ -213,8 +213,8 @@ whatever = 1
 [[destinations]]
 id = "late"
 environments = ["b"]
-type = "s3"
-bucket = "acme"
+type = "upstream"
+url = "http://127.0.0.1:9103/api"
 "#;
     let (config, findings) = check_text(text);
     assert!(config.is_none());
@@ -237,7 +237,7 @@ bucket = "acme"
             "25 E destinations[1]: `id` is missing",
             "26 E destinations[1].environments: this destination reads no environment",
             "27 E destinations[1].type: there is no type \"ftp\"",
-            "32 E destinations[late].type: type \"s3\" is not in this version",
+            "32 E destinations[late].type: type \"upstream\" is not in this version",
         ]
     );
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "each says what to do");
@@ -257,6 +257,83 @@ fn added(text: &str) -> Destination {
     let (config, findings) = check_text(text);
     assert_eq!(told(&findings), Vec::<String>::new());
     config.expect("good").destinations.remove(1)
+}
+
+fn s3(keys: &str) -> String {
+    with_destination(&format!("type = \"s3\"\n{keys}"))
+}
+
+#[test]
+fn a_bucket_needs_no_more_than_its_name() {
+    let destination = added(&s3("bucket = \"acme-impressions\""));
+    let SinkConfig::S3(s3) = &destination.sink else { panic!("a bucket") };
+    assert_eq!(s3.prefix.fill("e", "2026-01-01", "07"), "environment=e/date=2026-01-01/hour=07/");
+    assert_eq!((s3.region.as_str(), s3.path_style), ("us-east-1", false));
+    assert_eq!(destination.batch_wait_max, Duration::from_secs(300));
+    assert_eq!(s3.format, S3Format::JsonLines(LinesCompression::Zstd));
+    assert_eq!((destination.batch_records_max, destination.batch_bytes_max), (1_000_000, 128 << 20));
+    assert!(s3.keys.is_none() && s3.assume_role.is_none() && s3.encryption.is_none());
+}
+
+#[test]
+fn all_that_a_bucket_can_be_told_is_heard() {
+    let destination = added(&s3(r#"bucket = "acme-impressions"
+prefix = "impressions/"
+partitions = "day={date}/"
+region = "eu-central-1"
+endpoint = "http://127.0.0.1:9100"
+path_style = true
+format = "parquet"
+compression = "snappy"
+max_bytes = "1GiB"
+max_age = "10s"
+max_records = 5
+access_key_id = "env:S3_KEY"
+secret_access_key = "env:S3_SECRET"
+assume_role = { role_arn = "arn:aws:iam::123456789012:role/forebay", external_id = "acme-42" }
+encryption = "kms"
+kms_key_id = "alias/acme"
+storage_class = "STANDARD_IA""#));
+    let SinkConfig::S3(s3) = &destination.sink else { panic!("a bucket") };
+    assert_eq!(s3.prefix.fill("e", "2026-01-01", "07"), "impressions/day=2026-01-01/");
+    assert_eq!(s3.format, S3Format::Parquet(ParquetCompression::Snappy));
+    assert_eq!((destination.batch_records_max, destination.batch_bytes_max), (5, 1 << 30));
+    assert_eq!(destination.batch_wait_max, Duration::from_secs(10));
+    assert_eq!(s3.keys.as_ref().unwrap().secret_access_key.reveal(), "S3_SECRET-value");
+    let role = s3.assume_role.as_ref().unwrap();
+    assert_eq!((role.external_id.as_deref(), role.session_name.as_str()), (Some("acme-42"), "forebay"));
+    let kms = Encryption::Kms { key_id: Some("alias/acme".to_owned()), bucket_key: true };
+    assert_eq!(s3.encryption, Some(kms));
+    assert!(!format!("{destination:?}").contains("S3_SECRET-value"));
+}
+
+#[test]
+fn each_slip_about_a_bucket_has_its_line_and_its_remedy() {
+    let slips = [
+        ("", "`bucket` is missing"),
+        ("bucket = \"s3://acme/x\"", "\"s3://acme/x\" can't be the name of a bucket"),
+        ("bucket = \"acme\"\nprefix = \"{day}/\"", "there is no {day}"),
+        ("bucket = \"acme\"\nprefix = \"/x\"", "it begins with a slash, which makes a folder without a name"),
+        ("bucket = \"acme\"\npartitions = \"{date\"", "a brace stands alone"),
+        ("bucket = \"acme\"\nformat = \"csv\"", "\"csv\" is not known here"),
+        ("bucket = \"acme\"\ncompression = \"snappy\"", "\"snappy\" is not known here"),
+        ("bucket = \"acme\"\nformat = \"parquet\"\ncompression = \"gzip\"", "\"gzip\" is not known here"),
+        ("bucket = \"acme\"\naccess_key_id = \"env:K\"", "the name of a key is of no use alone"),
+        ("bucket = \"acme\"\nsecret_access_key = \"env:K\"", "a key is of no use without its name"),
+        ("bucket = \"acme\"\nassume_role = { role_arn = \"me\" }", "this is not the ARN of a role"),
+        ("bucket = \"acme\"\nassume_role = { external_id = \"me\" }", "`role_arn` is missing"),
+        ("bucket = \"acme\"\nkms_key_id = \"k\"", "this is for encryption = \"kms\""),
+        ("bucket = \"acme\"\npath_style = \"yes\"", "true or false belongs here, not a string"),
+        ("bucket = \"acme\"\nbatch_bytes_max = \"1MiB\"", "unknown key"),
+        ("bucket = \"acme\"\nmax_age = \"2h\"", "2h is too large"),
+    ];
+    for (keys, message) in slips {
+        let (_, findings) = check_text(&s3(keys));
+        let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+        assert_eq!(errors.len(), 1, "{keys}: {:?}", told(&findings));
+        assert!(errors[0].message.contains(message), "{keys}: {:?}", told(&findings));
+        assert!(errors[0].line.is_some() && !errors[0].remedy.is_empty(), "{keys}");
+    }
 }
 
 #[test]

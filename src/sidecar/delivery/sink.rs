@@ -100,7 +100,8 @@ pub struct Environment {
     pub name: String,
 }
 
-/// A batch that is read while it is sent.
+/// A batch that is read while it is sent. Cheap to clone.
+#[derive(Clone)]
 pub struct LargeJob {
     /// The batch's id: the same at every attempt.
     pub id: Arc<str>,

@@ -203,7 +203,8 @@ impl<'a> SplitFields<'a> {
 }
 
 /// `python-10.7.0` is the SDK `python`, version `10.7.0`: cut at the first hyphen. Without one it is all name.
-fn sdk_name_and_version(sdk: JsonText<'_>) -> (JsonText<'_>, JsonText<'_>) {
+#[must_use]
+pub fn sdk_name_and_version(sdk: JsonText<'_>) -> (JsonText<'_>, JsonText<'_>) {
     // A hyphen is never part of an escape, and no SDK spells it as one.
     match memchr::memchr(b'-', sdk.as_bytes()) {
         Some(hyphen) => {

@@ -1,7 +1,8 @@
 //! One table of faults for every sink that speaks HTTP: what each makes of each, and that what it sends has the same
 //! ids whatever happened before.
 //!
-//! A sink that joins gets a line in `SINKS` and a column in the tables.
+//! A sink that joins gets a line in `SINKS` and a column in the table of statuses; of what is no whole answer all sinks
+//! make the same. The file has no receiver: its disk's faults are in its own tests, and here it is held to what all are.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::http::request;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -35,7 +36,8 @@ const LATER: Duration = Duration::from_secs(20);
 /// A sink under test.
 struct Subject {
     name: &'static str,
-    make: fn(SocketAddr) -> Arc<dyn Sink>,
+    /// For the receiver at this address: `http://127.0.0.1:80`.
+    make: fn(&str) -> Arc<dyn Sink>,
     /// The ids by which a receiver tells repeats apart.
     ids: fn(&request::Parts, &Bytes) -> Vec<String>,
     /// What they must be.
@@ -47,8 +49,8 @@ struct Subject {
 const SINKS: [Subject; 3] = [
     Subject {
         name: "webhook",
-        make: |addr| {
-            let config = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint(addr)) };
+        make: |base| {
+            let config = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint(base)) };
             Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), clock()))
         },
         ids: |head, _| vec![head.headers["webhook-id"].to_str().unwrap().to_owned()],
@@ -57,8 +59,8 @@ const SINKS: [Subject; 3] = [
     },
     Subject {
         name: "amplitude",
-        make: |addr| {
-            let config = AmplitudeConfig { endpoint: Some(endpoint(addr)), ..AmplitudeConfig::new("hush") };
+        make: |base| {
+            let config = AmplitudeConfig { endpoint: Some(endpoint(base)), ..AmplitudeConfig::new("hush") };
             Arc::new(Amplitude::new(&config, 4, Arc::default(), clock()))
         },
         ids: |_, body| event_ids(body, "events", "insert_id"),
@@ -67,8 +69,8 @@ const SINKS: [Subject; 3] = [
     },
     Subject {
         name: "segment",
-        make: |addr| {
-            let config = SegmentConfig { endpoint: Some(endpoint(addr)), ..SegmentConfig::new("hush") };
+        make: |base| {
+            let config = SegmentConfig { endpoint: Some(endpoint(base)), ..SegmentConfig::new("hush") };
             Arc::new(Segment::new(&config, 4, Arc::default(), clock()))
         },
         ids: |_, body| event_ids(body, "batch", "messageId"),
@@ -77,8 +79,14 @@ const SINKS: [Subject; 3] = [
     },
 ];
 
-fn endpoint(addr: SocketAddr) -> Endpoint {
-    Endpoint::parse(&format!("http://{addr}/in")).unwrap()
+fn endpoint(base: &str) -> Endpoint {
+    Endpoint::parse(&format!("{base}/in")).unwrap()
+}
+
+impl Subject {
+    fn at(&self, addr: SocketAddr) -> Arc<dyn Sink> {
+        (self.make)(&format!("http://{addr}"))
+    }
 }
 
 /// Sun, 06 Nov 1994 08:49:37 GMT.
@@ -168,11 +176,11 @@ async fn each_status_has_its_meaning_and_a_repeat_has_the_same_ids() {
                 Response::builder().status(status).header("location", "/in").body(Full::default()).unwrap()
             })
             .await;
-            let (mut sink, job) = ((subject.make)(addr), job(8..23));
+            let (mut sink, job) = (subject.at(addr), job(8..23));
             let outcome = deliver(&*sink, &job, LATER).await;
             if classes[column] == TooLarge {
                 // It would know beforehand.
-                sink = (subject.make)(addr);
+                sink = subject.at(addr);
             }
             assert_eq!(Class::of(&outcome), classes[column], "{} {status}: {outcome:?}", subject.name);
             assert_eq!(received.lock().unwrap().len(), 1, "{} {status}: one request an attempt", subject.name);
@@ -211,7 +219,7 @@ async fn retry_after_is_read_in_all_its_forms() {
                     answer.header("retry-after", text).body(Full::default()).unwrap()
                 })
                 .await;
-                let outcome = deliver(&*(subject.make)(addr), &job(0..3), LATER).await;
+                let outcome = deliver(&*subject.at(addr), &job(0..3), LATER).await;
                 let place = format!("{} {status} {text:?}", subject.name);
                 match (&outcome, asked) {
                     (Outcome::Throttled { retry_after, .. }, Some(_)) => assert_eq!(*retry_after, asked, "{place}"),
@@ -235,6 +243,8 @@ enum Then {
     Hang,
     Drip,
     Flood,
+    /// Informational heads, one after the other, and never the answer.
+    Hints,
 }
 
 impl Then {
@@ -245,6 +255,11 @@ impl Then {
             Then::Hang => tokio::time::sleep(LATER).await,
             Then::Drip => {
                 while stream.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            Then::Hints => {
+                while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
@@ -259,7 +274,7 @@ const CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
 const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// What is answered, what then, and what all sinks make of it.
-const TROUBLES: [(&[u8], Then, Class); 19] = [
+const TROUBLES: [(&[u8], Then, Class); 28] = [
     (b"", Then::Close, Retry),
     (b"", Then::Reset, Retry),
     (b"", Then::Hang, Retry),
@@ -271,6 +286,15 @@ const TROUBLES: [(&[u8], Then, Class); 19] = [
     (b"no HTTP at all\r\n\r\n", Then::Close, Retry),
     (b"HTTP/1.1 099 Low\r\n\r\n", Then::Close, Retry),
     (b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/3.0 200 OK\r\n\r\n", Then::Close, Retry),
+    (b"", Then::Hints, Retry),
+    (b"HTTP/1.1 102 Processing\r\n\r\n", Then::Hang, Retry),
+    (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Then::Close, Retry),
+    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close, Delivered),
+    (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close, Delivered),
+    (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", Then::Close, Delivered),
     (CHUNKS, Then::Flood, Delivered),
     (LENGTH, Then::Close, Delivered),
     (LENGTH, Then::Hang, Delivered),
@@ -287,8 +311,8 @@ async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say(
     for subject in &SINKS {
         for (answer, then, class) in TROUBLES {
             let addr = raw(answer, move |stream| then.play(stream)).await;
-            let patience = if matches!(then, Then::Hang | Then::Drip) { SOON } else { LATER };
-            let outcome = deliver(&*(subject.make)(addr), &job(0..3), patience).await;
+            let patience = if matches!(then, Then::Hang | Then::Drip | Then::Hints) { SOON } else { LATER };
+            let outcome = deliver(&*subject.at(addr), &job(0..3), patience).await;
             let place = format!("{} {:?} {then:?}", subject.name, String::from_utf8_lossy(answer));
             assert_eq!(Class::of(&outcome), class, "{place}: {outcome:?}");
             if answer.is_empty() && matches!(then, Then::Hang) {
@@ -303,7 +327,7 @@ async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say(
 async fn nobody_listening_and_a_cut_before_the_request_was_read_are_retries() {
     for subject in &SINKS {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sink = (subject.make)(listener.local_addr().unwrap());
+        let sink = subject.at(listener.local_addr().unwrap());
         let cutting = tokio::spawn(async move {
             // Twice: the client may try another connection where it knows that nothing was read.
             for _ in 0..2 {
@@ -330,10 +354,101 @@ async fn a_giant_answer_leaves_the_sink_usable_and_is_not_shown_whole() {
             Response::builder().status(if n == 0 { 500 } else { 200 }).body(body).unwrap()
         })
         .await;
-        let (sink, job) = ((subject.make)(addr), job(0..3));
+        let (sink, job) = (subject.at(addr), job(0..3));
         let outcome = deliver(&*sink, &job, LATER).await;
         assert!(outcome.failure().unwrap().to_string().len() < 300, "{}", subject.name);
         assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
         same_ids(subject, &job, &received);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_cut_in_its_middle_is_a_retry() {
+    for subject in &SINKS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = subject.at(listener.local_addr().unwrap());
+        let cutting = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // Some of it, and then a reset.
+                stream.read_exact(&mut [0; 1024]).await.unwrap();
+                stream.set_zero_linger().unwrap();
+            }
+        });
+        let outcome = deliver(&*sink, &job(0..500), LATER).await;
+        let broken = matches!(outcome, Outcome::Retry { why: Failure::Broken(_) });
+        assert!(broken, "{}: {outcome:?}", subject.name);
+        cutting.abort();
+    }
+}
+
+/// What answers a TLS handshake.
+#[derive(Debug, Clone, Copy)]
+enum Handshake {
+    /// Somebody who speaks HTTP without TLS.
+    Plain,
+    /// Nobody.
+    Silence,
+    /// The connection ends.
+    Close,
+    /// An alert: the handshake failed.
+    Alert,
+    /// What is no TLS at all.
+    Noise,
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_a_retry_and_no_byte_of_the_request_leaves() {
+    use Handshake::{Alert, Close, Noise, Plain, Silence};
+    for subject in &SINKS {
+        for handshake in [Plain, Silence, Close, Alert, Noise] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let sink = (subject.make)(&format!("https://{}", listener.local_addr().unwrap()));
+            let answering = tokio::spawn(async move {
+                let mut heard = Vec::new();
+                // As often as it is tried.
+                while let Ok(Ok((mut stream, _))) = tokio::time::timeout(SOON, listener.accept()).await {
+                    let answer: &[u8] = match handshake {
+                        Plain => b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+                        Alert => &[0x15, 3, 3, 0, 2, 2, 40],
+                        Noise => &[0x80; 64],
+                        Silence | Close => b"",
+                    };
+                    let mut hello = vec![0; 16 << 10];
+                    let n = stream.read(&mut hello).await.unwrap_or(0);
+                    heard.extend_from_slice(&hello[..n]);
+                    stream.write_all(answer).await.unwrap();
+                    if matches!(handshake, Silence) {
+                        let more = tokio::time::timeout(SOON * 2, stream.read_to_end(&mut heard)).await;
+                        drop(more);
+                    }
+                }
+                heard
+            });
+            let patience = if matches!(handshake, Silence) { SOON } else { LATER };
+            let outcome = deliver(&*sink, &job(0..3), patience).await;
+            let place = format!("{} {handshake:?}", subject.name);
+            assert_eq!(Class::of(&outcome), Retry, "{place}: {outcome:?}");
+            let heard = answering.await.unwrap();
+            assert!(!heard.is_empty(), "{place}: nobody came");
+            assert!(memchr::memmem::find(&heard, b"user-").is_none() && !heard.starts_with(b"POST"), "{place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_excepted_is_in_no_body_and_the_rest_keeps_its_ids() {
+    for subject in &SINKS {
+        let (addr, received) = serve(|_| Response::new(Full::default())).await;
+        let (sink, whole) = (subject.at(addr), job(8..23));
+        let job = Job { except: [8, 13, 14, 22].into(), ..whole };
+        assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
+        let received = received.lock().unwrap();
+        let body = String::from_utf8(received[0].1.to_vec()).unwrap();
+        for offset in job.origin.offsets.clone() {
+            let there = body.contains(&format!("\"user-{offset}\""));
+            assert_eq!(there, !job.except.contains(&offset), "{} {offset}", subject.name);
+        }
+        assert_eq!(sink.encode(&job).unwrap(), sink.encode(&job).unwrap(), "{}: the same bytes", subject.name);
     }
 }

@@ -21,6 +21,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use crate::causes;
@@ -67,7 +68,13 @@ pub struct Http {
 /// What it takes to send.
 struct Line {
     uri: Uri,
+    wire: Wire,
+}
+
+/// Connections of one destination whose requests say themselves where they go: for protocols that sign their addresses.
+pub struct Wire {
     client: Client<Connector, Full<Chain<Bytes, Bytes>>>,
+    answer_bytes_max: usize,
 }
 
 /// A whole answer, or as much of it as came.
@@ -135,15 +142,7 @@ impl Http {
         *request.uri_mut() = line.uri.clone();
         *request.headers_mut() = headers;
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        let answer = match timeout_at(deadline, line.client.request(request)).await {
-            Err(_) => return Err(Failure::Timeout),
-            Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(causes::line(&why))),
-            Ok(Err(why)) => return Err(Failure::Broken(causes::line(&why))),
-            Ok(Ok(answer)) => answer,
-        };
-        let (head, incoming) = answer.into_parts();
-        let body = read(incoming, self.answer_bytes_max as usize, deadline).await;
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        line.wire.exchange(request, deadline).await
     }
 
     fn line(&self) -> Result<&Line, Failure> {
@@ -153,6 +152,29 @@ impl Http {
         let uri = self.endpoint.uri();
         let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { self.tls.plain() };
         let guard = self.guard.as_deref().cloned().unwrap_or_else(AddressGuard::plain);
+        let wire = Wire::with(tls, guard, self.connections_max, self.answer_bytes_max);
+        Ok(self.line.get_or_init(|| Box::new(Line { uri, wire })))
+    }
+}
+
+impl Wire {
+    /// Connections to wherever `guard` lets them go, of which at most `connections_max` are kept idle. Does not connect
+    /// yet.
+    ///
+    /// # Errors
+    /// When requests go `over_tls` and there are no trusted certificates.
+    pub fn new(
+        tls: &Tls,
+        over_tls: bool,
+        guard: AddressGuard,
+        connections_max: u32,
+        answer_bytes_max: u32,
+    ) -> Result<Self, Failure> {
+        let tls = if over_tls { tls.config()? } else { tls.plain() };
+        Ok(Self::with(tls, guard, connections_max, answer_bytes_max))
+    }
+
+    fn with(tls: ClientConfig, guard: AddressGuard, connections_max: u32, answer_bytes_max: u32) -> Self {
         let tcp = Guarded::new(GaiResolver::new(), guard, |tcp| {
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
@@ -163,10 +185,34 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(self.connections_max as usize)
+            .pool_max_idle_per_host(connections_max as usize)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(self.line.get_or_init(|| Box::new(Line { uri, client })))
+        Self { client, answer_bytes_max: answer_bytes_max as usize }
+    }
+
+    /// Sends a request as it is, once. An answer of any status is an answer.
+    ///
+    /// # Errors
+    /// As [`Http::post`].
+    pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Answer, Failure> {
+        self.exchange(request.map(|body| Full::new(body.chain(Bytes::new()))), deadline).await
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Chain<Bytes, Bytes>>>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let answer = match timeout_at(deadline, self.client.request(request)).await {
+            Err(_) => return Err(Failure::Timeout),
+            Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(causes::line(&why))),
+            Ok(Err(why)) => return Err(Failure::Broken(causes::line(&why))),
+            Ok(Ok(answer)) => answer,
+        };
+        let (head, incoming) = answer.into_parts();
+        let body = read(incoming, self.answer_bytes_max, deadline).await;
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 

@@ -11,7 +11,7 @@ use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 use super::*;
 use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
 use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::parking::NoParking;
+use crate::delivery::parking::Parking;
 use crate::ingest::{Environments, Limits};
 use crate::sinks::sample;
 
@@ -34,13 +34,14 @@ async fn house() -> House {
         QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
     )
     .unwrap();
-    let delivery =
-        Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking)));
+    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+    let parking = Arc::clone(&letters) as Arc<dyn Parking>;
+    let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let factory = SinkFactory::new(Arc::new(disk.clone()), clock, |sink| sink);
-    let registry =
-        Registry::new(queues.clone(), Arc::clone(&delivery), Arc::clone(&ingest), factory, Duration::from_secs(5));
+    let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);
+    let registry = Registry::new(queues.clone(), parts, factory, Duration::from_secs(5));
     let house = House { disk, queues, delivery, ingest, registry: Arc::new(registry) };
     house.environments(&[("prod", "production")]).await;
     house

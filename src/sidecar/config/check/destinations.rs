@@ -2,6 +2,7 @@
 
 mod events;
 mod filter;
+mod s3;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -12,17 +13,17 @@ use super::super::raw::{Field, Section};
 use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
-    Compression, DeliveryConfig, Destination, Endpoint, FileConfig, Secret, SinkConfig, SinkKind, Start, WebhookConfig,
-    limits,
+    Compression, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret, SinkConfig, SinkKind,
+    Start, WebhookConfig, limits,
 };
 use super::environments::{self, Environments};
 use super::{Outside, ground, values, webhook as of_webhook};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
-const LATER_TYPES: [&str; 2] = ["s3", "upstream"];
+const LATER_TYPES: [&str; 1] = ["upstream"];
 
 /// Those that are there, for whoever has to choose.
-const TYPES: &str = "\"webhook\", \"file\", \"amplitude\" or \"segment\"";
+const TYPES: &str = "\"webhook\", \"file\", \"amplitude\", \"segment\" or \"s3\"";
 
 /// Headers that Forebay sets itself, or that would break the request.
 const OWN_HEADERS: [&str; 13] = [
@@ -86,15 +87,28 @@ fn read_one(
         SinkKind::File => file(&section, outside, directories).map(SinkConfig::File),
         SinkKind::Amplitude(api) => events::amplitude(&section, api, outside).map(SinkConfig::Amplitude),
         SinkKind::Segment => events::segment(&section, outside).map(SinkConfig::Segment),
+        SinkKind::S3 => s3::read(&section, outside).map(|s3| SinkConfig::S3(Box::new(s3))),
     };
     let bounds = kind.bounds();
     let concurrency = section.count("concurrency", &bounds.concurrency);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
-    let batch_records_max = section.count("batch_records_max", &bounds.records);
-    let batch_bytes_max = section.bytes("batch_bytes_max", &bounds.bytes);
+    // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
+    let (records_key, bytes_key) = match kind {
+        SinkKind::S3 => ("max_records", "max_bytes"),
+        _ => ("batch_records_max", "batch_bytes_max"),
+    };
+    let batch_records_max = section.count(records_key, &bounds.records);
+    let batch_bytes_max = section.bytes(bytes_key, &bounds.bytes);
+    let batch_wait_max = match kind {
+        SinkKind::S3 => section.duration("max_age", &limits::S3_AGE),
+        _ => bounds.wait_default,
+    };
     let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
     let filter = filter::read(&section);
-    fits(&section, concurrency, batch_bytes_max, delivery);
+    if kind != SinkKind::S3 {
+        fits_memory(&section, batch_bytes_max, delivery);
+    }
+    fits_requests(&section, concurrency, delivery);
     section.finish();
     Some(Destination {
         id: id?.to_owned(),
@@ -103,6 +117,7 @@ fn read_one(
         timeout,
         batch_records_max,
         batch_bytes_max,
+        batch_wait_max,
         start,
         filter,
         sink: sink?,
@@ -116,6 +131,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "file" => Some(SinkKind::File),
         "amplitude" => Some(SinkKind::Amplitude(events::amplitude_api(section))),
         "segment" => Some(SinkKind::Segment),
+        "s3" => Some(SinkKind::S3),
         later if LATER_TYPES.contains(&later) => {
             let remedy = format!("take it out until then; there are {TYPES}");
             field.place.error(format!("type {later:?} is not in this version"), remedy);
@@ -130,7 +146,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
 }
 
 /// What one destination takes must fit into what all share.
-fn fits(section: &Section<'_>, concurrency: u32, batch_bytes_max: u64, delivery: &DeliveryConfig) {
+fn fits_memory(section: &Section<'_>, batch_bytes_max: u64, delivery: &DeliveryConfig) {
     if batch_bytes_max > delivery.batch_memory_bytes {
         let shared = show_bytes(delivery.batch_memory_bytes);
         let message = format!(
@@ -139,6 +155,10 @@ fn fits(section: &Section<'_>, concurrency: u32, batch_bytes_max: u64, delivery:
         );
         section.at("batch_bytes_max").error(message, format!("write {shared} or less, or raise batch_memory_bytes"));
     }
+}
+
+/// As its requests must.
+fn fits_requests(section: &Section<'_>, concurrency: u32, delivery: &DeliveryConfig) {
     if concurrency > delivery.requests_max {
         let message =
             format!("{concurrency} requests are more than [delivery] requests_max, {}", delivery.requests_max);
@@ -233,10 +253,12 @@ fn file(section: &Section<'_>, outside: &Outside<'_>, directories: &mut Director
         .and_then(|field| Some((values::path(&field, outside)?, field.place)));
     let rotate_bytes = section.bytes("rotate_bytes", &limits::FILE_ROTATE_BYTES);
     let rotate_age = section.duration("rotate_age", &limits::FILE_ROTATE_AGE);
+    let compressions = [("none", FileCompression::None), ("zstd", FileCompression::Zstd)];
+    let compression = section.choice("compression", &compressions);
     let (directory, place) = directory?;
     directories.take(&directory, &place);
     ground::destination(&directory, &place, outside);
-    Some(FileConfig { directory, rotate_bytes, rotate_age })
+    Some(FileConfig { directory, rotate_bytes, rotate_age, compression })
 }
 
 /// Which directories are in use: two writers in one would take each other's files.

@@ -1,9 +1,11 @@
 //! The names of a file destination's files. The one place that makes and reads them. Pure.
 //!
-//! `<destination>-<opened, ms since 1970>-<n>.jsonl`, both numbers padded so that names sort by age; with `.open`
+//! `<destination>-<opened, ms since 1970>-<n>.jsonl`, or `.jsonl.zst` where it is packed; both numbers padded so that names sort by age; with `.open`
 //! behind it while it is written to, and `.failed` where the disk broke its promise.
 
 use std::fmt;
+
+use super::packing::Packing;
 
 /// The name of one file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,7 @@ pub(super) struct Name {
     /// When it was opened. Behind `n`: clocks jump, counts do not.
     pub(super) opened_ms: u64,
     pub(super) destination: String,
+    pub(super) packing: Packing,
 }
 
 /// What the end of a name says.
@@ -29,14 +32,18 @@ pub(super) enum Stage {
 impl Name {
     /// Reads a file's name; `None` if it is not of this destination.
     pub(super) fn parse(file_name: &str, destination: &str) -> Option<(Self, Stage)> {
-        let (stem, stage) = [(".jsonl.open", Stage::Open), (".jsonl.failed", Stage::Failed), (".jsonl", Stage::Done)]
+        let (name, stage) = [(".open", Stage::Open), (".failed", Stage::Failed), ("", Stage::Done)]
             .into_iter()
             .find_map(|(end, stage)| Some((file_name.strip_suffix(end)?, stage)))?;
+        let (stem, packing) = [Packing::Zstd, Packing::Lines]
+            .into_iter()
+            .find_map(|packing| Some((name.strip_suffix(extension(packing))?, packing)))?;
         // From the right: a destination's id may hold hyphens.
         let mut parts = stem.rsplitn(3, '-');
         let n = parts.next()?.parse().ok()?;
         let opened_ms = parts.next()?.parse().ok()?;
-        (parts.next()? == destination).then(|| (Self { n, opened_ms, destination: destination.to_owned() }, stage))
+        (parts.next()? == destination)
+            .then(|| (Self { n, opened_ms, destination: destination.to_owned(), packing }, stage))
     }
 
     pub(super) fn at(&self, stage: Stage) -> String {
@@ -48,9 +55,18 @@ impl Name {
     }
 }
 
+/// What names of whole files end in.
+fn extension(packing: Packing) -> &'static str {
+    match packing {
+        Packing::Lines => ".jsonl",
+        Packing::Zstd => ".jsonl.zst",
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:013}-{:06}.jsonl", self.destination, self.opened_ms, self.n)
+        let extension = extension(self.packing);
+        write!(f, "{}-{:013}-{:06}{extension}", self.destination, self.opened_ms, self.n)
     }
 }
 
@@ -62,9 +78,11 @@ mod tests {
     proptest! {
         #[test]
         fn a_name_reads_back_at_every_stage(n: u64, opened_ms: u64, destination in "[A-Za-z0-9_-]{1,40}") {
-            let name = Name { n, opened_ms, destination: destination.clone() };
-            for stage in [Stage::Open, Stage::Done, Stage::Failed] {
-                prop_assert_eq!(Name::parse(&name.at(stage), &destination), Some((name.clone(), stage)));
+            for packing in [Packing::Lines, Packing::Zstd] {
+                let name = Name { n, opened_ms, destination: destination.clone(), packing };
+                for stage in [Stage::Open, Stage::Done, Stage::Failed] {
+                    prop_assert_eq!(Name::parse(&name.at(stage), &destination), Some((name.clone(), stage)));
+                }
             }
         }
 
@@ -76,7 +94,8 @@ mod tests {
 
     #[test]
     fn names_sort_by_age() {
-        let name = |n, opened_ms| Name { n, opened_ms, destination: "d".to_owned() }.to_string();
+        let packing = Packing::Lines;
+        let name = |n, opened_ms| Name { n, opened_ms, destination: "d".to_owned(), packing }.to_string();
         assert_eq!(name(7, 1_700_000_000_000), "d-1700000000000-000007.jsonl");
         assert!(name(9, 999_999_999_999) < name(10, 1_700_000_000_000));
         assert!(name(9, 1_700_000_000_000) < name(10, 1_700_000_000_000));

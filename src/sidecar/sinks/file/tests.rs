@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::config::FileCompression;
 use crate::sinks::sample::job;
 
 fn sink(disk: Arc<dyn Disk>, dir: &Path) -> FileSink {
@@ -80,4 +81,53 @@ async fn who_waits_behind_a_hung_disk_gives_up_at_its_deadline() {
     let encoded = sink.encode(&job).unwrap();
     let outcome = sink.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20)).await;
     assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout });
+}
+
+#[tokio::test]
+async fn packed_files_hold_the_same_lines_and_a_restart_repeats_none_of_them() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk));
+    let sink = || {
+        let config = FileConfig { compression: FileCompression::Zstd, ..FileConfig::new(dir.path()) };
+        FileSink::new(
+            "archive",
+            config,
+            Arc::clone(&disk) as Arc<dyn Disk>,
+            Arc::new(ManualClock::at(1_700_000_000_000)),
+        )
+    };
+    assert_eq!(deliver(&sink(), 0..25).await, Outcome::Delivered);
+    let name = dir.path().join("archive-1700000000000-000000.jsonl.zst.open");
+    // A crash tears the next frame, of a batch whose answer nobody heard.
+    let file = disk.open(&name).unwrap();
+    let whole = file.len().unwrap();
+    assert_eq!(deliver(&sink(), 25..40).await, Outcome::Delivered);
+    file.set_len(file.len().unwrap() - 3).unwrap();
+    let again = sink();
+    assert_eq!(deliver(&again, 0..40).await, Outcome::Delivered);
+    assert_eq!(disk.list(dir.path()).unwrap().len(), 1, "the same file goes on");
+    let packed = read_all(&*disk.open(&name).unwrap()).unwrap();
+    assert!(packed.len() as u64 > whole);
+    let text = zstd::decode_all(&packed[..]).unwrap();
+    let ids: Vec<u64> = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .map(|id| record_id::parse(&id).unwrap().1)
+        .collect();
+    assert_eq!(ids, (0..40).collect::<Vec<_>>(), "each once");
+}
+
+#[tokio::test]
+async fn another_packing_begins_with_another_file_and_knows_the_lines_of_the_one_before() {
+    let (disk, dir) = (MemDisk::new(), Path::new("out"));
+    assert_eq!(deliver(&sink(Arc::new(disk.clone()), dir), 0..20).await, Outcome::Delivered);
+    let config = FileConfig { compression: FileCompression::Zstd, ..FileConfig::new(dir) };
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let packed = FileSink::new("archive", config, Arc::new(disk.clone()), clock);
+    assert_eq!(deliver(&packed, 0..30).await, Outcome::Delivered);
+    let mut names = disk.list(dir).unwrap();
+    names.sort();
+    assert_eq!(names, ["archive-1700000000000-000000.jsonl", "archive-1700000000000-000001.jsonl.zst.open"]);
+    let bytes = read_all(&*disk.open(&dir.join(&names[1])).unwrap()).unwrap();
+    let text = zstd::decode_all(&bytes[..]).unwrap();
+    assert_eq!(memchr::memchr_iter(b'\n', &text).count(), 10, "only what the plain file does not hold");
 }

@@ -13,13 +13,11 @@ use std::sync::Arc;
 use forebay::disk::{Disk, File};
 
 use super::names::{Name, Stage};
+use super::packing::Packing;
 use super::present::{Present, line_id};
-use crate::config::FileConfig;
+use crate::config::{FileCompression, FileConfig};
 use crate::delivery::record_id;
 use crate::delivery::sink::Encoded;
-
-/// Files are read back in pieces of this size.
-const READ_BYTES: usize = 1 << 20;
 
 /// How many of the newest files are searched for repeats. Two, since the last batches before a crash may stand on
 /// both sides of a rotation.
@@ -40,7 +38,7 @@ pub(super) struct Writer {
 struct Open {
     file: Arc<dyn File>,
     name: Name,
-    /// All bytes below are whole lines and synced.
+    /// All bytes below are whole lines (packed: whole frames of them) and synced.
     len: u64,
 }
 
@@ -85,45 +83,26 @@ impl Writer {
             return Ok(());
         }
         let file = self.disk.open(&self.path(&name, stage))?;
-        let whole = self.search(&*file)?;
+        let present = &mut self.present;
+        let whole = name.packing.read(&*file, |line| {
+            if let Some(id) = line_id(line) {
+                present.note(id);
+            }
+        })?;
         if stage == Stage::Done {
             return Ok(());
         }
         if file.len()? > whole {
-            tracing::info!(file = %name, from = whole, "cutting off a line that a crash has torn");
+            tracing::info!(file = %name, from = whole, "cutting off what a crash has torn");
             file.set_len(whole)?;
         }
         // What was found may only stand in the page cache; it must not be trusted before it is safe.
         file.sync_data()?;
-        if self.open.is_none() && place == 0 {
+        if self.open.is_none() && place == 0 && name.packing == self.packing() {
             self.open = Some(Open { file, name, len: whole });
             Ok(())
         } else {
             self.rename(&name, Stage::Done)
-        }
-    }
-
-    /// Notes the records of a file. Returns where its last whole line ends.
-    fn search(&mut self, file: &dyn File) -> io::Result<u64> {
-        let (mut rest, mut position, mut whole) = (Vec::new(), 0, 0);
-        let mut piece = vec![0; READ_BYTES];
-        loop {
-            let n = file.read_at(&mut piece, position)?;
-            if n == 0 {
-                return Ok(whole);
-            }
-            let mut start = 0;
-            for newline in memchr::memchr_iter(b'\n', &piece[..n]) {
-                rest.extend_from_slice(&piece[start..newline]);
-                start = newline + 1;
-                if let Some(id) = line_id(&rest) {
-                    self.present.note(id);
-                    whole = position + start as u64;
-                }
-                rest.clear();
-            }
-            rest.extend_from_slice(&piece[start..n]);
-            position += n as u64;
         }
     }
 
@@ -142,6 +121,7 @@ impl Writer {
         if lines.is_empty() {
             return Ok(());
         }
+        let lines = &*self.packing().pack(lines)?;
         let mut open = self.file_for(lines.len() as u64, now_ms)?;
         if let Err(error) = open.file.write_all_at(&[IoSlice::new(lines)], open.len) {
             // A write that failed has promised nothing yet: take back what it left, and the file is as before.
@@ -173,7 +153,8 @@ impl Writer {
                 return Err(error);
             }
         }
-        let name = Name { n: self.n, opened_ms: now_ms, destination: self.destination.clone() };
+        let name =
+            Name { n: self.n, opened_ms: now_ms, destination: self.destination.clone(), packing: self.packing() };
         // Even if this one fails: a name that is taken must not be tried for ever.
         self.n += 1;
         let path = self.path(&name, Stage::Open);
@@ -195,6 +176,14 @@ impl Writer {
             Err(_) => self.rename(&open.name, Stage::Failed),
         };
         tracing::warn!(file = %open.name, whole_bytes = open.len, ?result, "gave up a file after a failed write");
+    }
+
+    /// How new files are written. Older ones are read as they are.
+    fn packing(&self) -> Packing {
+        match self.config.compression {
+            FileCompression::None => Packing::Lines,
+            FileCompression::Zstd => Packing::Zstd,
+        }
     }
 
     fn rename(&self, name: &Name, to: Stage) -> io::Result<()> {

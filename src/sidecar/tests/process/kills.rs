@@ -15,13 +15,14 @@ use super::sidecar::Home;
 use super::witness::{Delivered, Witness};
 
 /// The seed of `FOREBAY_SEED`, or a fresh one. Printed, so that a failure can be repeated.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("FOREBAY_SEED").map_or_else(|_| rand::random(), |text| text.parse().expect("a number"));
     eprintln!("repeat with FOREBAY_SEED={seed}");
     seed
 }
 
-fn kills() -> usize {
+/// How often the sidecar is killed.
+pub(crate) fn kills() -> usize {
     std::env::var("FOREBAY_KILLS").map_or(20, |text| text.parse().expect("a number"))
 }
 

@@ -11,6 +11,7 @@
 
 #[path = "../evaluated/mod.rs"]
 mod evaluated;
+mod event_service;
 mod load;
 mod proof;
 mod receiver;
@@ -21,5 +22,6 @@ mod witness;
 mod captures;
 mod kills;
 mod outages;
+mod services;
 mod starts;
 mod stops;

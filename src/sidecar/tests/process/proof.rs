@@ -84,6 +84,13 @@ impl Arrived {
         assert!(differs.is_empty(), "only one of two destinations has {differs:?}");
     }
 
+    /// Each record has the id that it has at the other, too.
+    pub(crate) fn has_the_ids_of(&self, other: &Self) {
+        for (key, id) in &self.ids {
+            assert_eq!(other.ids.get(key), Some(id), "the id of {key}");
+        }
+    }
+
     /// No id of this one is one of the other's.
     pub(crate) fn shares_no_id_with(&self, other: &Self) {
         let others: HashSet<_> = other.ids.values().collect();

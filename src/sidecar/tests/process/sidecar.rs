@@ -93,6 +93,13 @@ impl Home {
         self
     }
 
+    /// Adds a destination; `settings` are the lines of its table that make it what it is.
+    pub(crate) fn destination(mut self, id: &str, settings: &str) -> Self {
+        self.destinations
+            .push_str(&format!("[[destinations]]\nid = \"{id}\"\nenvironments = [\"acme-prod\"]\n{settings}\n"));
+        self
+    }
+
     /// Adds a file destination; its files lie in the directory of that name.
     pub(crate) fn file(mut self, id: &str, more: &str) -> Self {
         self.destinations.push_str(&format!(
@@ -150,6 +157,7 @@ impl Home {
         let child = forebay(&["run", "--config"])
             .arg(config)
             .env("FOREBAY_TEST_LIFE", life.to_string())
+            .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&stderr).expect("the directory is ours"))

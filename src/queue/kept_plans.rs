@@ -1,0 +1,140 @@
+//! The plans of a range of records that were sent already, as far as the log still has them: the boundaries under which
+//! a replay sends the same batches once more.
+//!
+//! What always holds: plans do not overlap; of those that do the later one counts, as when they were made (a batch was
+//! split, or given up for damage and planned anew).
+
+use super::plan;
+use super::replay;
+use super::window::Plan;
+use super::{Inner, plan::PlanRecord};
+use crate::{Item, Log, PLANS_STREAM, ReadError, StreamId};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Plans that may concern a range, by first offset.
+pub(crate) struct KeptPlans {
+    range: Range<u64>,
+    plans: BTreeMap<u64, (u64, Plan)>,
+    plans_max: usize,
+}
+
+/// Whose plans are looked for.
+pub(crate) struct Whose<'a> {
+    pub(crate) destination: &'a str,
+    pub(crate) incarnation: u32,
+    pub(crate) stream: StreamId,
+}
+
+impl<'a> Whose<'a> {
+    /// Those that a replay which fills gaps goes by: of the destination, and of its replays before.
+    pub(crate) fn of_fill(inner: &'a Inner) -> Option<Self> {
+        let bounds = inner.replay.as_deref().filter(|bounds| !bounds.again)?;
+        Some(Self { destination: &bounds.of, incarnation: inner.incarnation, stream: *inner.stream_id.get()? })
+    }
+
+    pub(crate) fn are(&self, plan: &PlanRecord) -> bool {
+        (plan.incarnation, plan.stream_id) == (self.incarnation, self.stream)
+            && replay::is_of(&plan.destination, self.destination)
+    }
+}
+
+impl KeptPlans {
+    /// For the plans that touch `range`, at most so many: where there are more, the range ends before them.
+    pub(crate) fn new(range: Range<u64>, plans_max: usize) -> Self {
+        Self { range, plans: BTreeMap::new(), plans_max }
+    }
+
+    /// Takes a plan up; they come in the order in which they were made.
+    pub(crate) fn add(&mut self, offsets: Range<u64>, plan: Plan) {
+        if offsets.is_empty() || offsets.end <= self.range.start || offsets.start >= self.range.end {
+            return;
+        }
+        let before = self.plans.range(..offsets.start).next_back().filter(|(_, (end, _))| *end > offsets.start);
+        let overlapped = before.into_iter().chain(self.plans.range(offsets.clone())).map(|(start, _)| *start);
+        for start in overlapped.collect::<Vec<u64>>() {
+            self.plans.remove(&start);
+        }
+        self.plans.insert(offsets.start, (offsets.end, plan));
+        if self.plans.len() > self.plans_max
+            && let Some((start, _)) = self.plans.pop_last()
+        {
+            self.range.end = start;
+        }
+    }
+
+    /// The range, moved so that it begins and ends where batches do: the whole batches that it touches, but nothing
+    /// outside of `bounds`.
+    pub(crate) fn widened(&self, bounds: Range<u64>) -> Range<u64> {
+        let across = |at: u64| {
+            let (start, (end, _)) = self.plans.range(..at).next_back()?;
+            (*end > at).then_some(*start..*end)
+        };
+        let Range { start, end } = self.range.clone();
+        let first =
+            across(start).map_or(start, |batch| if batch.start < bounds.start { batch.end } else { batch.start });
+        let last = across(end).map_or(end, |batch| if batch.end > bounds.end { batch.start } else { batch.end });
+        first..last
+    }
+
+    /// The plans that lie in `range` as a whole, in order.
+    pub(crate) fn within(self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Plan)> {
+        let plans = self.plans.into_iter().map(|(start, (end, plan))| (start..end, plan));
+        plans.filter(move |(offsets, _)| range.start <= offsets.start && offsets.end <= range.end)
+    }
+}
+
+/// Calls `each` with every plan that the log still has, in the order in which they were made. What damage took is passed
+/// over: its batches get other boundaries.
+pub(crate) fn each_kept(log: &Log, mut each: impl FnMut(u64, PlanRecord)) -> Result<(), ReadError> {
+    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok(()) };
+    let mut reader = log.reader(stream, log.first_kept(stream));
+    while let Some(item) = reader.next()? {
+        let Item::Frame(frame) = item else { continue };
+        let plans = plan::decode(frame.payload()).unwrap_or_default();
+        if plans.len() as u64 == frame.offsets().end - frame.offsets().start {
+            frame.offsets().zip(plans).for_each(|(offset, plan)| each(offset, plan));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(range: Range<u64>, plans: &[Range<u64>]) -> KeptPlans {
+        let mut kept = KeptPlans::new(range, 4);
+        for (offset, offsets) in (0..).zip(plans) {
+            kept.add(offsets.clone(), Plan { offset, revision: 0 });
+        }
+        kept
+    }
+
+    fn within(kept: KeptPlans, range: Range<u64>) -> Vec<Range<u64>> {
+        kept.within(range).map(|(offsets, _)| offsets).collect()
+    }
+
+    #[test]
+    fn of_plans_that_overlap_the_last_ones_count() {
+        let plans = [0..10, 10..20, 10..15, 15..20, 30..40];
+        assert_eq!(within(kept(0..40, &plans), 0..40), [0..10, 10..15, 15..20, 30..40]);
+        assert_eq!(within(kept(0..40, &plans), 5..35), [10..15, 15..20], "whole ones only");
+    }
+
+    #[test]
+    fn a_range_takes_the_batches_that_it_touches_whole_where_it_may() {
+        let plans = [0..10, 10..20, 20..30, 30..40];
+        assert_eq!(kept(13..25, &plans).widened(0..40), 10..30);
+        assert_eq!(kept(10..30, &plans).widened(0..40), 10..30);
+        assert_eq!(kept(13..25, &plans).widened(12..26), 20..20, "what is not kept, or not settled, is left out");
+        assert_eq!(kept(50..60, &plans).widened(0..60), 50..60, "without plans it stays as it is");
+    }
+
+    #[test]
+    fn with_too_many_plans_the_range_ends_before_the_first_that_has_no_place() {
+        let plans = [0..10, 10..20, 20..30, 30..40, 40..50, 50..60];
+        assert_eq!(kept(0..60, &plans).widened(0..60), 0..40);
+        assert_eq!(within(kept(0..60, &plans), 0..40), [0..10, 10..20, 20..30, 30..40]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Replays: how one begins, and how it ends.
+//!
+//! What always holds: a replay that somebody was told of is durable, and so is everything that its ids depend on; and
+//! its number is never another one's, because what the destination's own queue says of it is durable before it goes.
+
+use super::{Keeping, Set, total_at};
+use crate::queue::balance::{Books, End};
+use crate::queue::cursor::Cursor;
+use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
+use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
+use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX};
+use crate::queue::reading::offset_at_time;
+use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
+use crate::queue::window::Plan;
+use crate::queue::{Inner, lock};
+use crate::{PLANS_STREAM, StreamId};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+/// Boundaries under which records went out before.
+type OldPlans = Vec<(Range<u64>, Plan)>;
+
+impl Set {
+    /// See [`Queues::replay`](super::Queues::replay).
+    pub(super) fn start_replay(
+        &self,
+        keeping: &mut Keeping,
+        (destination, stream): (&str, &str),
+        request: ReplayRequest,
+    ) -> Result<Arc<Inner>, ReplayError> {
+        let live = self.find(destination, stream).filter(|inner| inner.replay.is_none());
+        let no_queue = || ReplayError::NoQueue { destination: destination.into(), stream: stream.into() };
+        let live = live.ok_or_else(no_queue)?;
+        if let Some(number) = self.replay_of(destination, stream).and_then(|inner| Some(inner.replay.as_ref()?.number))
+        {
+            return Err(ReplayError::UnderWay { number });
+        }
+        let stream_id = live.stream_id().ok_or(ReplayError::Nothing { from: 0, to: 0, first_kept: 0 })?;
+        let made = self.make_replay(keeping, &live, stream_id, request);
+        if made.is_err() {
+            // What was kept for it may go again.
+            keeping.trim_all = true;
+            self.unrouted.store(true, Ordering::Release);
+        }
+        made
+    }
+
+    fn make_replay(
+        &self,
+        keeping: &mut Keeping,
+        live: &Arc<Inner>,
+        stream_id: StreamId,
+        request: ReplayRequest,
+    ) -> Result<Arc<Inner>, ReplayError> {
+        let (log, again) = (&self.context.log, request.mode == ReplayMode::Again);
+        // Whatever is counted by the incarnation so far, durably: see deleting.rs. And before anything is kept for the
+        // replay: a commit lets go what nobody is known to need.
+        self.commit(keeping).map_err(ReplayError::NotDurable)?;
+        let mut incarnation = live.incarnation;
+        if again {
+            keeping.incarnation = keeping.incarnation.max(incarnation).saturating_add(1);
+            incarnation = keeping.incarnation;
+            keeping.floor.hold_fast(keeping.plans);
+            self.commit(keeping).map_err(ReplayError::NotDurable)?;
+        }
+        let (range, plans) = self.range(live, stream_id, request)?;
+        let (start_bytes, end_bytes) = (total_at(log, stream_id, range.start)?, total_at(log, stream_id, range.end)?);
+        let number = lock(&live.replayed).as_ref().map_or(0, |replayed| replayed.replays) + 1;
+        let entry = FloorEntry {
+            destination: replay::name(&live.destination, number).into(),
+            stream: Arc::clone(&live.stream),
+            stream_id: Some(stream_id),
+            incarnation,
+            epoch: 0,
+            books: Books::from(range.start, start_bytes),
+            cursor: Cursor::at(range.start, start_bytes),
+            extra: Some(Box::new(Extra::Replay { again, end: End { offset: range.end, bytes: end_bytes } })),
+        };
+        let too_many = ReplayError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
+        let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
+        let inner = Arc::new(Inner::new(&self.context, id, entry));
+        for (offsets, plan) in plans {
+            keeping.fills_low = keeping.fills_low.min(plan.offset);
+            inner.adopt_old(offsets, plan);
+        }
+        inner.dirty.store(true, Ordering::Release);
+        self.index.write().unwrap_or_else(PoisonError::into_inner).add(Arc::clone(&inner));
+        if let Err(error) = self.commit(keeping) {
+            self.forget(keeping, &inner);
+            return Err(ReplayError::NotDurable(error));
+        }
+        Ok(inner)
+    }
+
+    /// The records of a replay, which the log keeps from now on, and the plans that they went out under.
+    fn range(
+        &self,
+        live: &Inner,
+        stream: StreamId,
+        request: ReplayRequest,
+    ) -> Result<(Range<u64>, OldPlans), ReplayError> {
+        let log = &self.context.log;
+        let low = live.window().cursor().low;
+        let asked = match request.from {
+            ReplayFrom::Earliest => 0,
+            ReplayFrom::Offset(offset) => offset,
+            ReplayFrom::Time(ms) => offset_at_time(log, stream, ms)?,
+        };
+        let to = request.to.unwrap_or(low);
+        if to > low {
+            return Err(ReplayError::NotSettled { to, low });
+        }
+        // A batch before it may have to come along whole; so all that is kept is, until its place is known.
+        let first_kept = log.keep(stream, 0);
+        let nothing = ReplayError::Nothing { from: asked, to, first_kept };
+        let range = asked.max(first_kept)..to;
+        if range.is_empty() {
+            return Err(nothing);
+        }
+        if request.mode == ReplayMode::Again {
+            return Ok((range, Vec::new()));
+        }
+        // What is trimmed is still there as long as its segment is; and from now on it stays.
+        if let Some(plans) = log.stream(PLANS_STREAM) {
+            log.keep(plans, 0);
+        }
+        let whose = Whose { destination: &live.destination, incarnation: live.incarnation, stream };
+        let mut kept = KeptPlans::new(range, REPLAY_PLANS_MAX);
+        each_kept(log, |offset, plan| {
+            if whose.are(&plan) {
+                kept.add(plan.offsets, Plan { offset, revision: plan.revision });
+            }
+        })?;
+        let range = kept.widened(first_kept..low);
+        if range.is_empty() {
+            return Err(nothing);
+        }
+        Ok((range.clone(), kept.within(range).collect()))
+    }
+
+    /// The replay of a destination's stream that is under way.
+    pub(super) fn replay_of(&self, destination: &str, stream: &str) -> Option<Arc<Inner>> {
+        let ours = |inner: &&Arc<Inner>| inner.replay.as_ref().is_some_and(|bounds| *bounds.of == *destination);
+        self.index_read().by_stream.get(stream).into_iter().flatten().find(ours).cloned()
+    }
+
+    /// Ends a replay, done or not: its queue is gone, and what it delivered is known to the live one.
+    pub(super) fn end_replay(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> Result<(), FloorError> {
+        let ended = self.try_end_replay(keeping, inner);
+        if ended.is_err() {
+            inner.dirty.store(true, Ordering::Release); // the next tick meets it again
+        }
+        ended
+    }
+
+    fn try_end_replay(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> Result<(), FloorError> {
+        let Some(bounds) = &inner.replay else { return Ok(()) };
+        if inner.gone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(live) = self.find(&bounds.of, &inner.stream) {
+            let delivered = inner.window().books().delivered();
+            let mut replayed = lock(&live.replayed);
+            let replayed = replayed.get_or_insert_default();
+            if replayed.replays < bounds.number {
+                replayed.replays = bounds.number;
+                replayed.delivered += delivered;
+            }
+            live.dirty.store(true, Ordering::Release);
+        }
+        // Its number is taken for good before its entry goes: the plans of this replay are still in the log.
+        self.commit(keeping)?;
+        self.forget(keeping, inner);
+        inner.wake(); // whoever sends it finds nothing any more
+        self.commit(keeping)
+    }
+}
+
+impl Inner {
+    /// Takes over the plan of a batch that was sent before.
+    pub(super) fn adopt_old(&self, offsets: Range<u64>, plan: Plan) {
+        if let Some(bounds) = &self.replay {
+            bounds.under_old_ids.fetch_add(offsets.end - offsets.start, Ordering::Relaxed);
+        }
+        self.window().adopt(offsets, plan);
+    }
+}
+
+/// Hands the replays that fill gaps the boundaries of the batches that they are to send again.
+pub(super) fn resume_fills<'a>(
+    log: &crate::Log,
+    replays: impl Iterator<Item = &'a Arc<Inner>>,
+) -> Result<(), crate::ReadError> {
+    let mut fills: Vec<(&Arc<Inner>, Whose<'_>, KeptPlans)> = Vec::new();
+    for inner in replays {
+        let (Some(whose), Some(bounds)) = (Whose::of_fill(inner), &inner.replay) else { continue };
+        let range = inner.window().books().start..bounds.end.offset;
+        // Its own plans for what had none are among them by now.
+        fills.push((inner, whose, KeptPlans::new(range, REPLAY_PLANS_MAX * 2)));
+    }
+    if fills.is_empty() {
+        return Ok(());
+    }
+    each_kept(log, |offset, plan| {
+        for (_, whose, kept) in &mut fills {
+            if whose.are(&plan) {
+                kept.add(plan.offsets.clone(), Plan { offset, revision: plan.revision });
+            }
+        }
+    })?;
+    for (inner, _, kept) in fills {
+        let Some(bounds) = &inner.replay else { continue };
+        let range = inner.window().books().start..bounds.end.offset;
+        kept.within(range).for_each(|(offsets, plan)| inner.adopt_old(offsets, plan));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Records that were taken out of their destination's way: where they are kept, and how they get out again.
+//!
+//! Dead letters lie in the stream `!dead/<destination>` of the log, held ones in `!held/<destination>`: as safe as any
+//! record, each stream with a queue of its own that pins what is not settled. There is no other copy and no index on
+//! disk; what is remembered in memory is read from the streams when they are opened. See
+//! docs/decisions/0030-letters.md.
+//!
+//! What always holds:
+//! - A record lies in one place: its own queue, dead, or held. It is appended where it goes before it is settled where
+//!   it was, and says where it was: what a crash leaves in two places the next start settles in the first.
+//! - A letter whose record is not settled yet in its own queue is touched by nobody.
+//! - It keeps its id, however often it is moved, and is sent under the same id at every attempt.
+
+mod desk;
+mod due;
+mod filter;
+mod held;
+mod packed;
+mod policy;
+mod shelf;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay::clock::Clock;
+use forebay::{Queues, Settled};
+
+use crate::delivery::parking::{Letter, Parking};
+use crate::delivery::source::BoxError;
+
+pub use desk::Desk;
+pub use filter::{Filter, Shown};
+pub use held::HeldSource;
+pub use policy::Policy;
+pub use sweep::{Page, Step, SweepError};
+
+/// How often [`Letters::tend`] is to be called: a held letter leaves at most so much late.
+pub const TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// The two places of a destination's letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Shelf {
+    /// What the destination never takes.
+    Dead,
+    /// What waits for its time.
+    Held,
+}
+
+impl Shelf {
+    /// The stream of a destination's letters.
+    #[must_use]
+    pub fn stream(self, destination: &str) -> String {
+        format!("{}{destination}", self.prefix())
+    }
+
+    /// The shelf that a stream is, if it is one.
+    #[must_use]
+    pub fn of_stream(stream: &str) -> Option<(Self, &str)> {
+        [Self::Dead, Self::Held].into_iter().find_map(|shelf| Some((shelf, stream.strip_prefix(shelf.prefix())?)))
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Dead => "!dead/",
+            Self::Held => "!held/",
+        }
+    }
+
+    /// How a record is settled that was put here.
+    fn settled(self) -> Settled {
+        match self {
+            Self::Dead => Settled::DeadLettered,
+            Self::Held => Settled::Held,
+        }
+    }
+}
+
+/// The letters of all destinations.
+pub struct Letters {
+    ground: Arc<Ground>,
+    desks: Mutex<BTreeMap<Arc<str>, Arc<Desk>>>,
+}
+
+/// What all desks need.
+struct Ground {
+    queues: Queues,
+    clock: Arc<dyn Clock>,
+}
+
+impl Letters {
+    /// Takes up what the log holds. Reads all letters once: what a crash left in two places is settled in the first.
+    /// Blocks. To be called before anything is delivered.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or there are too many queues.
+    pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
+        let letters = Self { ground: Arc::new(Ground { queues, clock }), desks: Mutex::default() };
+        for stream in letters.ground.queues.log().streams() {
+            if let Some((_, destination)) = Shelf::of_stream(&stream.name) {
+                letters.desk(destination).open()?;
+            }
+        }
+        Ok(Arc::new(letters))
+    }
+
+    /// The desk of a destination. One without letters costs next to nothing.
+    #[must_use]
+    pub fn desk(&self, destination: &str) -> Arc<Desk> {
+        let mut desks = self.lock();
+        if let Some(desk) = desks.get(destination) {
+            return Arc::clone(desk);
+        }
+        let id: Arc<str> = destination.into();
+        let desk = Arc::new(Desk::new(Arc::clone(&id), Arc::clone(&self.ground)));
+        desks.insert(id, Arc::clone(&desk));
+        desk
+    }
+
+    /// The desks of destinations that have or had letters.
+    #[must_use]
+    pub fn desks(&self) -> Vec<Arc<Desk>> {
+        self.lock().values().filter(|desk| desk.is_open()).cloned().collect()
+    }
+
+    /// What is to be done now and then: wakes destinations whose held letters are due, lets go what a policy says, moves
+    /// letters together. Blocks. See [`TEND_EVERY`].
+    pub fn tend(&self) {
+        for desk in self.desks() {
+            if let Err(error) = desk.tend() {
+                let error: &dyn std::error::Error = &*error;
+                tracing::warn!(destination = desk.destination(), error, "letters could not be tended: tried again");
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Desk>>> {
+        // Nothing between two changes of the map can panic.
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parking for Letters {
+    fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let Some(first) = letters.first() else { return done(Ok(())) };
+        let desk = self.desk(&first.destination);
+        off_worker(move || done(desk.park(&letters)));
+    }
+}
+
+/// Runs what may wait for the disk: on a thread for it where there is a runtime, else here.
+fn off_worker(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! When which held letters may be sent: runs of offsets, each with the earliest moment among its letters. Pure.
+//!
+//! The letters themselves stay in the log; neighbours share an entry, so that a million of them cost some hundred
+//! kilobytes. What always holds: no letter is due before its run is. A run may be due before any of its letters is:
+//! then whoever reads it [notes](Due::note) what it found.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Letters of a run that still takes neighbours in.
+const RUN_LETTERS_MAX: u64 = 256;
+
+/// The runs, by first offset; they do not overlap.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    runs: BTreeMap<u64, Run>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    end: u64,
+    earliest_ms: u64,
+}
+
+impl Due {
+    /// The letter at `offset` may be sent from `earliest_ms` on.
+    pub(super) fn insert(&mut self, offset: u64, earliest_ms: u64) {
+        let before = self.runs.range_mut(..=offset).next_back();
+        if let Some((start, run)) = before {
+            let inside = offset < run.end;
+            if inside || (offset == run.end && offset - start < RUN_LETTERS_MAX) {
+                run.end = run.end.max(offset + 1);
+                run.earliest_ms = run.earliest_ms.min(earliest_ms);
+                return;
+            }
+        }
+        self.runs.insert(offset, Run { end: offset + 1, earliest_ms });
+    }
+
+    /// The first run that is due.
+    pub(super) fn first(&self, now_ms: u64) -> Option<Range<u64>> {
+        let due = self.runs.iter().find(|(_, run)| run.earliest_ms <= now_ms);
+        due.map(|(&start, run)| start..run.end)
+    }
+
+    /// The part of the run at `read` was read: what is left of it may be sent from `earliest_ms` on, `None` if nothing
+    /// is left.
+    pub(super) fn note(&mut self, read: Range<u64>, earliest_ms: Option<u64>) {
+        let Some(run) = self.runs.remove(&read.start) else { return };
+        if read.end < run.end {
+            self.runs.insert(read.end, Run { end: run.end, ..run });
+        }
+        if let Some(earliest_ms) = earliest_ms {
+            self.runs.insert(read.start, Run { end: read.end.min(run.end), earliest_ms });
+        }
+    }
+
+    /// Runs that there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn neighbours_share_a_run_that_is_due_with_the_first_of_them() {
+        let mut due = Due::default();
+        (0..1000).for_each(|offset| due.insert(offset, 1000 + offset));
+        assert_eq!(due.len(), 4);
+        assert_eq!(due.first(999), None);
+        assert_eq!(due.first(1000), Some(0..256));
+        due.note(0..256, Some(5000));
+        assert_eq!(due.first(1255), None, "the next begins at 1256");
+        assert_eq!(due.first(1256), Some(256..512));
+        due.note(256..300, None);
+        assert_eq!(due.first(1256), Some(300..512), "the rest is still to be read");
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_reads_what_is_due_finds_every_letter_when_its_time_has_come(
+            letters in prop::collection::btree_map(0u64..600, 0u64..50, 0..200),
+        ) {
+            let mut due = Due::default();
+            letters.iter().for_each(|(&offset, &ms)| due.insert(offset, ms));
+            let (mut left, mut now) = (letters.clone(), 0);
+            while now <= 50 {
+                let Some(run) = due.first(now) else {
+                    prop_assert!(left.values().all(|&ms| ms > now), "a letter is due and its run is not");
+                    now += 1;
+                    continue;
+                };
+                let found: Vec<u64> = left.range(run.clone()).filter(|(_, ms)| **ms <= now).map(|(o, _)| *o).collect();
+                found.iter().for_each(|offset| _ = left.remove(offset));
+                due.note(run.clone(), left.range(run).map(|(_, ms)| *ms).min());
+            }
+            prop_assert!(left.is_empty() && due.first(u64::MAX).is_none());
+        }
+    }
+}

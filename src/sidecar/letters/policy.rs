@@ -1,0 +1,114 @@
+//! What lets dead letters go without anybody asking: only what an operator has set, and never unsaid.
+//!
+//! The oldest go first. What goes is counted as expired, and logged; from four fifths of a limit on the log says once an
+//! hour what is coming.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay::{Balance, Settled};
+
+use super::Shelf;
+use super::desk::{Desk, Shelves};
+use super::filter::Filter;
+use super::sweep::{Fate, SweepError};
+use crate::delivery::source::BoxError;
+
+/// Letters let go in one round: the next comes a second later.
+const ROUND_MAX: usize = 5_000;
+
+/// How often what is coming is said.
+const SAID_EVERY_MS: u64 = 3_600_000;
+
+/// Limits for dead letters. None by default: then they stay until somebody decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Older ones go.
+    pub age_max: Option<Duration>,
+    /// While there are more bytes of them, as stored, the oldest go.
+    pub bytes_max: Option<u64>,
+}
+
+/// When it was said last what is coming.
+#[derive(Debug, Default)]
+pub(super) struct Said(AtomicU64);
+
+impl Said {
+    fn due(&self, now_ms: u64) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        let due = last == 0 || now_ms.saturating_sub(last) >= SAID_EVERY_MS;
+        if due {
+            self.0.store(now_ms, Ordering::Relaxed);
+        }
+        due
+    }
+}
+
+impl Desk {
+    /// Lets go what the policy does not keep.
+    pub(super) fn obey_policy(&self, shelves: &Shelves) -> Result<(), BoxError> {
+        let policy = self.policy();
+        if policy == Policy::default() {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        let mut gone = 0;
+        if let Some(age_max) = policy.age_max {
+            let until_ms = now_ms.saturating_sub(ms(age_max));
+            gone += self.expire(&Filter { until_ms: Some(until_ms), ..Filter::default() }, ROUND_MAX)?;
+        }
+        while let Some(bytes_max) = policy.bytes_max
+            && self.pending(shelves).bytes > bytes_max
+        {
+            // A frame of the oldest.
+            match self.expire(&Filter::default(), 1)? {
+                0 => break,
+                more => gone += more,
+            }
+        }
+        if gone > 0 {
+            tracing::warn!(
+                destination = self.destination(),
+                letters = gone,
+                "dead letters were let go, as dead_letters of the configuration says: they are counted as expired"
+            );
+        }
+        self.say_what_comes(shelves, policy, now_ms)
+    }
+
+    /// Lets the oldest that match go, of so many.
+    fn expire(&self, filter: &Filter, most: usize) -> Result<u64, SweepError> {
+        Ok(self.sweep(filter, 0, most, Fate::Gone(Settled::Expired))?.done)
+    }
+
+    fn pending(&self, shelves: &Shelves) -> forebay::Count {
+        let Balance { pending, .. } = shelves.place(Shelf::Dead).queue.balance();
+        pending
+    }
+
+    fn say_what_comes(&self, shelves: &Shelves, policy: Policy, now_ms: u64) -> Result<(), BoxError> {
+        let pending = self.pending(shelves);
+        if pending.records == 0 {
+            return Ok(());
+        }
+        let oldest = shelves.place(Shelf::Dead).walk(0).next()?;
+        let oldest_ms = oldest.and_then(|letters| letters.first().map(|(_, letter)| letter.at_ms));
+        let age_ms = oldest_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
+        let old = policy.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4);
+        let full = policy.bytes_max.is_some_and(|max| pending.bytes >= max / 5 * 4);
+        if (old || full) && self.said.due(now_ms) {
+            tracing::warn!(
+                destination = self.destination(),
+                letters = pending.records,
+                bytes = pending.bytes,
+                oldest_age_s = age_ms / 1000,
+                "dead letters will be let go soon, as dead_letters of the configuration says: send them again or raise the limit"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

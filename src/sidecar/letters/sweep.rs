@@ -1,0 +1,157 @@
+//! What an operator does with dead letters: looks at them, sends them again, lets them go.
+//!
+//! Everything goes through the stream from its oldest letter on, a bounded stretch at a time; who asks goes on where the
+//! last stretch ended. What always holds: a letter that is sent again is durable on the held shelf before it is gone from
+//! the dead one; what is let go is counted as that, once.
+
+use forebay::{Balance, ReadError, Settled};
+
+use super::Shelf;
+use super::desk::{Desk, Origins, Shelves, runs};
+use super::filter::{Filter, Shown};
+use super::packed::Packed;
+use super::shelf::RANGES_MAX;
+use crate::delivery::source::BoxError;
+
+/// Letters read in one stretch: a few tens of megabytes from the disk at most, mostly a few.
+const READ_MAX: usize = 20_000;
+
+/// Why dead letters could not be seen to.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The log cannot be read.
+    #[error("the dead letters cannot be read")]
+    Read(#[from] ReadError),
+    /// The log takes nothing.
+    #[error("the letters could not be moved: what was not moved is where it was")]
+    Move(#[source] BoxError),
+}
+
+/// A stretch of dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Those that match, oldest first. Fewer than asked for, or none, does not mean that these are all.
+    pub letters: Vec<Shown>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// What was done in one stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// Letters that were sent again or let go.
+    pub done: u64,
+    /// Where to go on; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// What is to become of letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Sent again.
+    Redriven,
+    /// Let go: counted as this.
+    Gone(Settled),
+}
+
+impl Desk {
+    /// How many dead letters there are, and their bytes as stored.
+    #[must_use]
+    pub fn dead(&self) -> forebay::Count {
+        self.shelves().map_or_else(forebay::Count::default, |shelves| balance(shelves).pending)
+    }
+
+    /// Shows dead letters that match, from the place `from` on, at most `most`. Reads the disk.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn list(&self, filter: &Filter, from: u64, most: usize) -> Result<Page, SweepError> {
+        let Some(shelves) = self.shelves() else { return Ok(Page::default()) };
+        let mut page = Page::default();
+        let (mut walk, mut read) = (shelves.place(Shelf::Dead).walk(from), 0);
+        while let Some(letters) = walk.next()? {
+            for (offset, letter) in letters {
+                if page.letters.len() >= most || read >= READ_MAX {
+                    page.next = Some(offset);
+                    return Ok(page);
+                }
+                read += 1;
+                if filter.matches(&letter) && !shelves.state().flights.is_late(Shelf::Dead, offset) {
+                    page.letters.push(Shown::of(letter));
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Sends letters that match again, from the place `from` on, a stretch of them: durable when it returns. Blocks.
+    ///
+    /// # Errors
+    /// When the log cannot be read or takes nothing; what was not moved is where it was.
+    pub fn redrive(&self, filter: &Filter, from: u64) -> Result<Step, SweepError> {
+        self.sweep(filter, from, READ_MAX, Fate::Redriven)
+    }
+
+    /// Lets letters that match go for good, from the place `from` on, a stretch of them. Blocks.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn purge(&self, filter: &Filter, from: u64) -> Result<Step, SweepError> {
+        self.sweep(filter, from, READ_MAX, Fate::Gone(Settled::Purged))
+    }
+
+    pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Step, SweepError> {
+        let Some(shelves) = self.shelves() else { return Ok(Step::default()) };
+        let place = shelves.place(Shelf::Dead);
+        let _moving = place.moving();
+        self.tidy(shelves, place, u64::MAX).map_err(SweepError::Move)?;
+        let (mut step, mut read) = (Step::default(), 0);
+        let (mut walk, mut seen) = (place.walk(from), Origins::default());
+        while let Some(letters) = walk.next()? {
+            read += letters.len();
+            let mut meant = |(offset, letter): &(u64, Packed)| {
+                filter.matches(letter)
+                    && !shelves.state().flights.is_late(Shelf::Dead, *offset)
+                    && self.is_taken_out(letter, &mut seen)
+            };
+            let meant: Vec<(u64, Packed)> = letters.into_iter().filter(|letter| meant(letter)).collect();
+            step.done += meant.len() as u64;
+            self.seal(shelves, meant, fate).map_err(SweepError::Move)?;
+            // What was passed over moves behind the others; what was not read yet stays before us.
+            self.tidy(shelves, place, walk.at).map_err(SweepError::Move)?;
+            if read >= most || place.cursor().settled.len() > RANGES_MAX {
+                step.next = Some(walk.at);
+                break;
+            }
+        }
+        if step.done > 0 && fate == Fate::Redriven {
+            self.wake();
+        }
+        Ok(step)
+    }
+
+    /// Gives letters their fate.
+    fn seal(&self, shelves: &Shelves, letters: Vec<(u64, Packed)>, fate: Fate) -> Result<(), BoxError> {
+        match fate {
+            Fate::Redriven => {
+                let not_before_ms = self.now_ms();
+                let again = |(offset, letter): (u64, Packed)| {
+                    Packed { not_before_ms, ..letter }.moved(Some((Shelf::Dead, offset)))
+                };
+                shelves.put(Shelf::Held, letters.into_iter().map(again).collect())
+            }
+            Fate::Gone(as_) => {
+                for run in runs(letters.into_iter().map(|(offset, _)| offset).collect()) {
+                    if !shelves.place(Shelf::Dead).settle(run.clone(), as_) {
+                        shelves.state().flights.late(Shelf::Dead, run, as_);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn balance(shelves: &Shelves) -> Balance {
+    shelves.place(Shelf::Dead).queue.balance()
+}

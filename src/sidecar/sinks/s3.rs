@@ -1,0 +1,224 @@
+//! Objects in a bucket: JSON lines or Parquet, each batch one object, exactly once.
+//!
+//! A batch's plan is durable before its first byte leaves, its object's name is made of the plan, its bytes are the same
+//! at every attempt, and the store is asked to take it only if nothing of that name is there. So an answer that was lost
+//! costs a second attempt that finds the object, never a second object. See docs/delivery.md.
+//!
+//! The way of a batch: [`digest`] reads it once, [`encode`] makes it into [`parts`] on a thread of its own, and
+//! [`upload`] takes those to the [`store`]. Nothing larger than some parts is ever in memory.
+
+mod answer;
+mod client;
+mod digest;
+mod encode;
+mod key;
+mod leftovers;
+mod lines;
+mod parquet;
+mod parts;
+mod store;
+mod turn;
+mod upload;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use forebay::clock::Clock;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::address_guard::AddressPolicy;
+use super::http::Tls;
+use crate::config::{S3Config, S3Format};
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
+use parts::{PART_BYTES, PARTS_HELD};
+use store::Store;
+use upload::{Live, upload};
+
+/// A client that nobody used for so long is dropped, with its connections and credentials: most destinations of a large
+/// sidecar are idle.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// An object is of one hour, so that its partition is that of all its records.
+const PARTITION_MS: u64 = 3_600_000;
+
+/// What packing takes besides parts: a frame and its lines, and the packer's own window.
+const LINES_BYTES: u64 = 4 << 20;
+
+/// The same for columns: one group of rows, and one of its columns being packed.
+const COLUMNS_BYTES: u64 = 48 << 20;
+
+/// One destination's bucket.
+pub struct S3Sink {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    destination: String,
+    config: Arc<S3Config>,
+    policy: AddressPolicy,
+    connections_max: u32,
+    tls: Arc<Tls>,
+    clock: Arc<dyn Clock>,
+    live: Live,
+    /// Made when it is first used.
+    store: Mutex<Option<Arc<Store>>>,
+    /// How often it was used.
+    uses: AtomicU64,
+    /// Whether somebody watches for it to become idle.
+    watched: AtomicBool,
+}
+
+impl S3Sink {
+    /// The bucket of the destination of this id, with at most `connections_max` idle connections kept. Connects when it
+    /// first sends.
+    #[must_use]
+    pub fn new(
+        destination: &str,
+        config: &S3Config,
+        policy: AddressPolicy,
+        connections_max: u32,
+        tls: Arc<Tls>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let inner = Inner {
+            destination: destination.to_owned(),
+            config: Arc::new(config.clone()),
+            policy,
+            connections_max,
+            tls,
+            clock,
+            live: Live::default(),
+            store: Mutex::default(),
+            uses: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl Inner {
+    /// The way to the bucket; made anew, what an earlier run left behind there is given up first.
+    async fn store(&self, batch: &str, limit: Duration) -> Result<Arc<Store>, Failure> {
+        let mut place = self.store.lock().await;
+        if let Some(store) = &*place {
+            return Ok(Arc::clone(store));
+        }
+        let client =
+            client::client(&self.destination, &self.config, self.policy, &self.tls, self.connections_max).await?;
+        let store = Arc::new(Store { client, config: Arc::clone(&self.config), clock: Arc::clone(&self.clock) });
+        leftovers::sweep(&store, &self.live, batch, limit).await;
+        *place = Some(Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// A customer's destination must not come as the machine itself: whatever the machine may write to would be theirs. Says
+    /// what is missing.
+    fn borrows(&self) -> Option<&'static str> {
+        if self.policy == AddressPolicy::Operator {
+            return None;
+        }
+        match (&self.config.keys, &self.config.assume_role) {
+            (_, Some(role)) if role.endpoint.is_some() => {
+                Some("a customer's role is asked for at no address of theirs")
+            }
+            (Some(_), _) => None,
+            (None, Some(role)) if role.external_id.is_some() => None,
+            (None, Some(_)) => Some("a customer's role needs an external_id"),
+            (None, None) => Some("a customer's bucket needs keys of its own, or a role with an external_id"),
+        }
+    }
+
+    /// Sees to it that the client is dropped once nobody uses it.
+    fn used(self: &Arc<Self>) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        if !self.watched.swap(true, Ordering::AcqRel) {
+            tokio::spawn(drop_when_idle(Arc::downgrade(self)));
+        }
+    }
+}
+
+async fn drop_when_idle(inner: Weak<Inner>) {
+    let mut seen = None;
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        let mut place = inner.store.lock().await;
+        let uses = Some(inner.uses.load(Ordering::Relaxed));
+        // Nobody begins while the place is locked; who is at work holds the store as well.
+        if seen == uses && place.as_ref().is_none_or(|store| Arc::strong_count(store) == 1) {
+            *place = None;
+            inner.watched.store(false, Ordering::Release);
+            return;
+        }
+        seen = uses;
+        drop(place);
+        drop(inner);
+        sleep(IDLE).await;
+    }
+}
+
+impl Sink for S3Sink {
+    fn format(&self) -> Format {
+        Format { name: "s3", gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        let why = "objects are made of batches that are read as they are sent".to_owned();
+        Err(EncodeError { at: job.origin.clone(), why })
+    }
+
+    fn send<'a>(&'a self, _: &'a Encoded, _id: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
+        let why = Failure::Local("objects are not made of encoded batches".to_owned());
+        Box::pin(async { Outcome::Retry { why } })
+    }
+
+    /// The object's name is the batch's.
+    fn needs_plan(&self) -> bool {
+        true
+    }
+
+    fn large(&self) -> Option<&dyn LargeSink> {
+        Some(self)
+    }
+}
+
+impl LargeSink for S3Sink {
+    /// `timeout` is that of one request to the store, which carries a part at most. Dropped half way, it may leave an
+    /// upload behind that the next run gives up.
+    fn put<'a>(&'a self, job: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            if let Some(why) = self.inner.borrows() {
+                return Outcome::Refused { why: Failure::Local(why.to_owned()) };
+            }
+            self.inner.used();
+            match self.inner.store(&job.id, timeout).await {
+                Ok(store) => upload(&store, &self.inner.live, job, timeout).await,
+                Err(why) => Outcome::Retry { why },
+            }
+        })
+    }
+
+    fn memory_bytes(&self, job_bytes: u64) -> u64 {
+        let beside = match self.inner.config.format {
+            S3Format::JsonLines(_) => LINES_BYTES,
+            S3Format::Parquet(_) => COLUMNS_BYTES,
+        };
+        // Of a small batch neither parts nor groups fill up.
+        let whole = job_bytes.saturating_mul(SMALL_FACTOR);
+        (PART_BYTES as u64 * PARTS_HELD + beside).min(whole)
+    }
+
+    fn partition_ms(&self) -> Option<u64> {
+        Some(PARTITION_MS)
+    }
+}
+
+/// What a batch may take in memory in all its forms, per stored byte: as it is read, as lines or columns, and packed.
+const SMALL_FACTOR: u64 = 12;
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;

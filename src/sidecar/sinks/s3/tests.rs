@@ -1,0 +1,479 @@
+//! The sink as a whole against a store that checks signatures and checksums: what each answer means, that an object is
+//! there once, and that nothing is left behind.
+
+#![expect(clippy::disallowed_methods, reason = "looks into the store's own directory, as nobody else does")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering as Order};
+
+use bytes::Bytes;
+use forebay::clock::SystemClock;
+use http_body_util::Full;
+use hyper::Response;
+use tempfile::TempDir;
+
+use super::sample::{large, of};
+use super::*;
+use crate::config::{Endpoint, LinesCompression, ParquetCompression, S3Keys, Secret};
+use crate::sinks::sample;
+use store_server::{Act, KEYS, Seen, error, serve};
+
+#[path = "../../tests/store/mod.rs"]
+mod store_server;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn config(addr: std::net::SocketAddr, format: S3Format) -> S3Config {
+    let [access_key_id, secret_access_key] = [KEYS.0, KEYS.1].map(|key| Secret::new(key.to_owned()));
+    S3Config {
+        endpoint: Some(Endpoint::parse(&format!("http://{addr}")).unwrap()),
+        path_style: true,
+        keys: Some(S3Keys { access_key_id, secret_access_key }),
+        format,
+        ..S3Config::new("impressions")
+    }
+}
+
+const PLAIN: S3Format = S3Format::JsonLines(LinesCompression::None);
+
+fn sink(config: &S3Config) -> S3Sink {
+    S3Sink::new("acme-s3", config, AddressPolicy::Operator, 2, Arc::default(), Arc::new(SystemClock::new()))
+}
+
+/// A store, and a sink for it.
+async fn stage(format: S3Format, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> (TempDir, Store, S3Sink) {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("impressions")).unwrap();
+    let store = serve(root.path(), act).await;
+    let sink = sink(&config(store.addr, format));
+    (root, store, sink)
+}
+
+use store_server::Store;
+
+/// The objects of the bucket by their names.
+fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let bucket = root.join("impressions");
+    let mut open = vec![bucket.clone()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(&bucket).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// What lies beside the buckets: parts of uploads that are not complete.
+fn parts_left(root: &Path) -> usize {
+    let names = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(".upload_id-") || name.contains("upload-")).count()
+}
+
+async fn put(sink: &S3Sink, job: &LargeJob) -> Outcome {
+    sink.put(job, LIMIT).await
+}
+
+/// Records whose lines fill some parts: what does not repeat itself.
+fn many(records: u64) -> LargeJob {
+    let impression = |n: u64| {
+        let noise = digits(n);
+        format!(
+            "{{\"k\":\"user-{n}\",\"t\":\"on\",\"m\":{},\"c\":5,\"r\":\"default rule\",\"properties\":\"{{\\\"n\\\":\\\"{noise}\\\"}}\"}}",
+            1_700_000_000_000 + n
+        )
+    };
+    let mut job = sample::job(0..0);
+    // A hundred fill one stored batch.
+    for first in (0..records).step_by(100) {
+        let impressions: Vec<String> = (first..(first + 100).min(records)).map(impression).collect();
+        let bulk = sample::job_of(&format!(r#"[{{"f":"checkout","i":[{}]}}]"#, impressions.join(",")));
+        job.parts.extend(bulk.parts);
+        job.bytes += bulk.bytes;
+    }
+    job.origin.offsets = 0..records;
+    of(Job { id: "many".into(), ..job })
+}
+
+/// 1,600 digits that differ from number to number.
+fn digits(n: u64) -> String {
+    let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut text = String::new();
+    for _ in 0..100 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text.push_str(&format!("{state:016x}"));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_batch_is_one_object_with_its_metadata() {
+    let (root, store, sink) = stage(PLAIN, |_| Act::Pass).await;
+    let job = large(7..25);
+    assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+    let objects = objects(root.path());
+    let (name, bytes) = objects.first_key_value().unwrap();
+    assert_eq!(objects.len(), 1);
+    assert_eq!(
+        name,
+        "environment=acme-prod/date=2023-11-14/hour=22/00000000000000000007-00000000000000000024-batch-7-25.jsonl"
+    );
+    let lines: Vec<serde_json::Value> =
+        bytes.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    assert_eq!(lines.len(), 18);
+    for (offset, line) in (7..).zip(&lines) {
+        assert_eq!(line["id"], format!("{}-3-{offset}", forebay::LogId(77)));
+        assert_eq!(line["key"], format!("user-{offset}"));
+    }
+    let put = store.seen.lock().unwrap().iter().find(|seen| seen.operation() == "put").cloned().unwrap();
+    let header = |name: &str| put.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    assert_eq!(header("if-none-match"), Some("*"));
+    assert_eq!(header("x-amz-meta-first-offset"), Some("7"));
+    assert_eq!(header("x-amz-meta-last-offset"), Some("24"));
+    assert_eq!(header("x-amz-meta-count"), Some("18"));
+    assert_eq!(header("x-amz-meta-digest").map(str::len), Some(64));
+    assert!(header("x-amz-checksum-crc32").is_some(), "{put:?}");
+    assert_eq!(header("content-encoding"), None, "no store has to know aws-chunked");
+    assert!(header("x-amz-content-sha256").is_some_and(|hash| hash.len() == 64), "the body is signed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_batch_again_finds_its_object_and_is_delivered() {
+    for job in [large(0..30), many(12_000)] {
+        let (root, store, sink) = stage(PLAIN, |_| Act::Pass).await;
+        assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+        let before = objects(root.path());
+        store.forget();
+        assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+        assert_eq!(objects(root.path()), before);
+        assert!(store.operations().contains(&"look"), "{:?}", store.operations());
+        assert!(!store.operations().contains(&"begin"), "nothing is sent twice to find out");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_goes_in_parts_and_reads_back_whole() {
+    let (root, store, sink) = stage(PLAIN, |_| Act::Pass).await;
+    let job = many(12_000);
+    assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+    assert_eq!(store.operations(), ["look", "begin", "part", "part", "part", "complete"]);
+    let objects = objects(root.path());
+    let bytes = objects.values().next().unwrap();
+    assert!(bytes.len() > 2 * PART_BYTES, "{}", bytes.len());
+    assert_eq!(memchr::memchr_iter(b'\n', bytes).count(), 12_000);
+    assert_eq!(parts_left(root.path()), 0);
+    let complete = store.seen.lock().unwrap().last().cloned().unwrap();
+    assert!(complete.headers.contains(&("if-none-match".to_owned(), "*".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_packing_gives_the_same_bytes_at_every_attempt_and_unpacks_to_the_same_lines() {
+    let mut lines = Vec::new();
+    for compression in [LinesCompression::None, LinesCompression::Gzip, LinesCompression::Zstd] {
+        let mut tries = Vec::new();
+        for _ in 0..2 {
+            let (root, _, sink) = stage(S3Format::JsonLines(compression), |_| Act::Pass).await;
+            assert_eq!(put(&sink, &large(3..999)).await, Outcome::Delivered);
+            tries.push(objects(root.path()));
+        }
+        assert_eq!(tries[0], tries[1], "{compression:?}");
+        let bytes = tries[0].values().next().unwrap();
+        let mut plain = Vec::new();
+        match compression {
+            LinesCompression::None => plain.clone_from(bytes),
+            LinesCompression::Gzip => _ = flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap(),
+            LinesCompression::Zstd => plain = zstd::decode_all(&bytes[..]).unwrap(),
+        }
+        lines.push(plain);
+    }
+    assert!(lines[0] == lines[1] && lines[1] == lines[2] && !lines[0].is_empty());
+}
+
+/// Answers the first request of this kind so, and lets all others pass.
+fn once(operation: &'static str, act: Act) -> impl Fn(&Seen) -> Act + Send + Sync {
+    let left = AtomicUsize::new(1);
+    move |seen| {
+        let hit = seen.operation() == operation
+            && left.fetch_update(Order::SeqCst, Order::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if hit { act.clone() } else { Act::Pass }
+    }
+}
+
+fn kind(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::Throttled { .. } => "throttled",
+        Outcome::Retry { .. } => "retry",
+        Outcome::Refused { .. } => "refused",
+        other => panic!("{other:?} is nothing that a store says"),
+    }
+}
+
+/// After each fault the batch is tried again: the object is there once, whole, and nothing is left beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fails_the_next_attempt_leaves_one_whole_object_and_nothing_else() {
+    let (small, in_parts) = (large(0..30), many(12_000));
+    let table: [(&str, &LargeJob, &'static str, Act, &str); 17] = [
+        ("slow down", &small, "put", Act::Answer(error(503, "SlowDown", &[])), "throttled"),
+        ("too many", &small, "put", Act::Answer(error(429, "Whatever", &[])), "throttled"),
+        ("internal error", &small, "put", Act::Answer(error(500, "InternalError", &[])), "retry"),
+        ("conflict", &small, "put", Act::Answer(error(409, "ConditionalRequestConflict", &[])), "retry"),
+        ("no bucket", &small, "put", Act::Answer(error(404, "NoSuchBucket", &[])), "refused"),
+        ("expired", &small, "put", Act::Answer(error(400, "ExpiredToken", &[])), "refused"),
+        ("denied", &small, "put", Act::Answer(error(403, "AccessDenied", &[])), "refused"),
+        ("clock", &small, "put", Act::Answer(error(403, "RequestTimeTooSkewed", &[])), "refused"),
+        ("reset in the body", &small, "put", Act::Cut, "retry"),
+        ("answer lost", &small, "put", Act::Lose(error(500, "InternalError", &[])), "retry"),
+        ("no answer", &small, "put", Act::Hush, "retry"),
+        ("reset in a part", &in_parts, "part", Act::Cut, "retry"),
+        ("slow down at a part", &in_parts, "part", Act::Answer(error(503, "SlowDown", &[])), "throttled"),
+        (
+            "conflict at the end",
+            &in_parts,
+            "complete",
+            Act::Answer(error(409, "ConditionalRequestConflict", &[])),
+            "retry",
+        ),
+        ("end not heard", &in_parts, "complete", Act::Lose(error(500, "InternalError", &[])), "retry"),
+        ("end without a word", &in_parts, "complete", Act::Hush, "retry"),
+        ("no beginning", &in_parts, "begin", Act::Answer(error(503, "SlowDown", &[])), "throttled"),
+    ];
+    let mut whole = BTreeMap::new();
+    for job in [&small, &in_parts] {
+        let (root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
+        assert_eq!(put(&sink, job).await, Outcome::Delivered);
+        whole.insert(Arc::clone(&job.id), objects(root.path()));
+    }
+    for (name, job, operation, act, expected) in table {
+        let (root, store, sink) = stage(PLAIN, once(operation, act)).await;
+        let outcome = put(&sink, job).await;
+        assert_eq!(kind(&outcome), expected, "{name}: {outcome:?}");
+        let tried = store.operations().iter().filter(|other| **other == operation).count();
+        assert_eq!(tried, 1, "{name}: the sdk repeats nothing by itself");
+        assert_eq!(put(&sink, job).await, Outcome::Delivered, "{name}");
+        assert!(objects(root.path()) == whole[&job.id], "{name}: one whole object");
+        assert_eq!(parts_left(root.path()), 0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_the_store_asks_for_is_handed_on() {
+    for (header, value, seconds) in [("retry-after", "7", 7), ("x-amz-retry-after", "9000", 9)] {
+        let act = once("put", Act::Answer(error(503, "SlowDown", &[(header, value)])));
+        let (_root, _, sink) = stage(PLAIN, act).await;
+        let outcome = put(&sink, &large(0..10)).await;
+        let asked = Some(Duration::from_secs(seconds));
+        assert!(matches!(&outcome, Outcome::Throttled { retry_after, .. } if *retry_after == asked), "{outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_keys_are_refused_and_nothing_of_them_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let store = serve(root.path(), |_| Act::Pass).await;
+    let mut config = config(store.addr, PLAIN);
+    config.keys.as_mut().unwrap().secret_access_key = Secret::new("canary".to_owned());
+    let outcome = put(&sink(&config), &large(0..10)).await;
+    let Outcome::Refused { why } = &outcome else { panic!("{outcome:?}") };
+    assert!(why.to_string().contains("SignatureDoesNotMatch"), "{why}");
+    assert!(!format!("{outcome:?}").contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_with_other_contents_is_never_overwritten() {
+    for job in [large(0..30), many(12_000)] {
+        let (root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
+        // The same name, other records: what a copied data directory would bring.
+        let stranger = LargeJob { except: [1].into(), ..job.clone() };
+        assert_eq!(put(&sink, &stranger).await, Outcome::Delivered);
+        let before = objects(root.path());
+        let outcome = put(&sink, &job).await;
+        let Outcome::Refused { why } = &outcome else { panic!("{outcome:?}") };
+        assert!(why.to_string().contains("is not overwritten"), "{why}");
+        assert!(objects(root.path()) == before);
+        assert_eq!(parts_left(root.path()), 0);
+    }
+}
+
+/// Some stores take no notice of `If-None-Match`: what they overwrite an object with has to be the object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_conditions_is_overwritten_with_the_same_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = root.path().join("impressions");
+    let forgetful = bucket.clone();
+    let store = serve(root.path(), move |seen| {
+        if seen.operation() == "put" {
+            let path = seen.path.split('?').next().unwrap().replace("%3D", "=");
+            let _ = std::fs::remove_file(forgetful.join(path.trim_start_matches("/impressions/")));
+        }
+        Act::Pass
+    })
+    .await;
+    std::fs::create_dir(&bucket).unwrap();
+    let sink = sink(&config(store.addr, S3Format::JsonLines(LinesCompression::Zstd)));
+    assert_eq!(put(&sink, &large(0..30)).await, Outcome::Delivered);
+    let before = objects(root.path());
+    store.forget();
+    assert_eq!(put(&sink, &large(0..30)).await, Outcome::Delivered);
+    assert_eq!(store.operations(), ["put"], "the store took it anew");
+    assert_eq!(objects(root.path()), before);
+}
+
+/// What an earlier run left unfinished is found by listing, and given up before anything else is sent; a neighbour's
+/// uploads are left alone. The store of these tests can't list, so its list is ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_an_earlier_run_left_are_given_up_and_a_neighbours_are_not() {
+    let log = "A".repeat(22);
+    let id = |destination: &str| format!("{log}BABDCPoCH0{destination}");
+    let name = |batch: &str| format!("environment=e/00000000000000001000-00000000000000001499-{batch}.jsonl");
+    let keys = [name(&id("acme-s3")), name(&id("big-acme-s3")), "somebody/else.txt".to_owned()];
+    let upload =
+        |(n, key): (usize, &String)| format!("<Upload><Key>{key}</Key><UploadId>upload-{n}</UploadId></Upload>");
+    let list: String = keys.iter().enumerate().map(upload).collect();
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListMultipartUploadsResult><Bucket>impressions</Bucket>\
+         <IsTruncated>false</IsTruncated>{list}</ListMultipartUploadsResult>"
+    );
+    let act = move |seen: &Seen| match seen.operation() {
+        "list uploads" => Act::Answer(Response::new(Full::from(xml.clone()))),
+        "abort" => Act::Answer(Response::builder().status(204).body(Full::new(Bytes::new())).unwrap()),
+        _ => Act::Pass,
+    };
+    let (_root, store, sink) = stage(PLAIN, act).await;
+    let job = LargeJob { id: id("acme-s3").into(), ..large(0..10) };
+    assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+    assert_eq!(store.operations(), ["list uploads", "abort", "put"]);
+    assert!(store.seen.lock().unwrap()[1].path.contains("uploadId=upload-0"));
+    store.forget();
+    assert_eq!(put(&sink, &LargeJob { received_ms: 0, ..job }).await, Outcome::Delivered);
+    assert_eq!(store.operations(), ["put"], "once a run is enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_can_not_be_read_makes_no_object() {
+    let (root, store, sink) = stage(PLAIN, |_| Act::Pass).await;
+    let job = large(0..30);
+    let short = LargeJob { origin: crate::delivery::sink::Origin { offsets: 0..40, ..job.origin.clone() }, ..job };
+    let outcome = put(&sink, &short).await;
+    assert_eq!(kind(&outcome), "retry", "{outcome:?}");
+    let most = many(12_000);
+    let short =
+        LargeJob { origin: crate::delivery::sink::Origin { offsets: 0..12_001, ..most.origin.clone() }, ..most };
+    let outcome = put(&sink, &short).await;
+    assert_eq!(kind(&outcome), "retry", "{outcome:?}");
+    assert_eq!(objects(root.path()), BTreeMap::new());
+    assert_eq!(parts_left(root.path()), 0);
+    assert!(!store.operations().contains(&"complete"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_where_a_cloud_keeps_credentials_is_not_asked() {
+    let config = config("169.254.169.254:80".parse().unwrap(), PLAIN);
+    let outcome = put(&sink(&config), &large(0..10)).await;
+    let Outcome::Retry { why: Failure::Connect(why) } = &outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("169.254.169.254"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_asks_of_the_store_is_asked_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("impressions")).unwrap();
+    let store = serve(root.path(), |_| Act::Pass).await;
+    let config = S3Config {
+        encryption: Some(crate::config::Encryption::Kms {
+            key_id: Some("arn:aws:kms:key/1".to_owned()),
+            bucket_key: true,
+        }),
+        storage_class: Some("STANDARD".to_owned()),
+        ..config(store.addr, S3Format::Parquet(ParquetCompression::Snappy))
+    };
+    assert_eq!(put(&sink(&config), &large(0..10)).await, Outcome::Delivered);
+    let mut requests = String::new();
+    for seen in store.seen.lock().unwrap().iter() {
+        requests.push_str(&format!("{} {}\n", seen.method, seen.path));
+        let mut headers = seen.headers.clone();
+        headers.sort();
+        for (name, value) in &headers {
+            let varies =
+                ["authorization", "x-amz-date", "host", "amz-sdk-invocation-id", "x-amz-user-agent", "user-agent"];
+            let value = if varies.contains(&name.as_str()) { "…" } else { value.as_str() };
+            requests.push_str(&format!("{name}: {value}\n"));
+        }
+        requests.push('\n');
+    }
+    insta::assert_snapshot!(requests);
+}
+
+/// A role is taken on with the external id that its owner asks for, and the store is asked in its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_taken_on_with_its_external_id() {
+    let (key, secret) = KEYS;
+    let answer = format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+         <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token</SessionToken>\
+         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    );
+    let (sts, received) = crate::sinks::receiver::serve(move |_| Response::new(Full::from(answer.clone()))).await;
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("impressions")).unwrap();
+    let store = serve(root.path(), |_| Act::Pass).await;
+    let mut config = config(store.addr, PLAIN);
+    let own = config.keys.as_mut().unwrap();
+    own.access_key_id = Secret::new("OWN".to_owned());
+    config.assume_role = Some(crate::config::AssumeRole {
+        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
+        external_id: Some("acme-42".to_owned()),
+        session_name: "forebay".to_owned(),
+        endpoint: Some(Endpoint::parse(&format!("http://{sts}")).unwrap()),
+    });
+    let sink = sink(&config);
+    assert_eq!(put(&sink, &large(0..10)).await, Outcome::Delivered);
+    assert_eq!(put(&sink, &large(10..20)).await, Outcome::Delivered);
+    let asked = received.lock().unwrap();
+    assert_eq!(asked.len(), 1, "the role lasts for an hour");
+    let body = String::from_utf8_lossy(&asked[0].1);
+    assert!(body.contains("ExternalId=acme-42") && body.contains("RoleSessionName=forebay"), "{body}");
+    let authorization = |seen: &Seen| seen.headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
+    let seen = store.seen.lock().unwrap();
+    assert!(seen.iter().all(|seen| authorization(seen).contains(key)), "in the role's name");
+}
+
+/// Else the machine's own permissions would be the customer's.
+#[tokio::test]
+async fn a_customers_destination_never_comes_as_the_machine_itself() {
+    let role = |external_id: Option<&str>, endpoint| crate::config::AssumeRole {
+        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
+        external_id: external_id.map(str::to_owned),
+        session_name: "forebay".to_owned(),
+        endpoint,
+    };
+    let address = Endpoint::parse("https://sts.example.com").unwrap();
+    for assume_role in [None, Some(role(None, None)), Some(role(Some("acme-42"), Some(address)))] {
+        let config = S3Config { assume_role, ..S3Config::new("impressions") };
+        let clock = Arc::new(SystemClock::new());
+        let sink = S3Sink::new("acme-s3", &config, AddressPolicy::Customer, 2, Arc::default(), clock);
+        let outcome = put(&sink, &large(0..10)).await;
+        assert_eq!(kind(&outcome), "refused", "{outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_nobody_uses_is_dropped() {
+    let (_root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
+    // Paused time runs ahead while the store is at work: the answer may come too late, the client is there all the same.
+    let _ = put(&sink, &large(0..10)).await;
+    assert!(sink.inner.store.lock().await.is_some());
+    sleep(IDLE * 3).await;
+    assert!(sink.inner.store.lock().await.is_none());
+    assert!(!sink.inner.watched.load(Ordering::Acquire));
+}

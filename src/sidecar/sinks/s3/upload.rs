@@ -1,0 +1,179 @@
+//! Brings one object to the store, exactly once, however often it is tried.
+//!
+//! What always holds: an object is never overwritten as far as the store lets us ask for that; one that lies there
+//! already counts as ours only if its metadata names the same records; an upload in parts is completed only when the
+//! encoder has said that its last part was the last; and one that fails is given up.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+
+use crate::causes;
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::sink::LargeJob;
+
+use super::answer::Trouble;
+use super::digest::Contents;
+use super::encode::{Stopped, encode};
+use super::key;
+use super::parts::parts;
+use super::store::{Object, Store, Upload};
+use super::turn::Heavy;
+
+/// For giving up an upload: nobody waits for more than that.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An object's packed size is about that of its records as stored; unpacked it is four times that.
+const SIZE_FACTOR: u64 = 4;
+
+/// The uploads that this process has begun and not ended: not to be taken for left-overs.
+pub(super) type Live = Arc<Mutex<HashSet<Upload>>>;
+
+/// The parts of an object as they are made, and how their making ended.
+struct Making {
+    parts: Receiver<Bytes>,
+    encoder: JoinHandle<Result<(), Stopped>>,
+}
+
+/// Brings the job's object there, once. `limit`: for each request.
+pub(super) async fn upload(store: &Store, live: &Live, job: &LargeJob, limit: Duration) -> Outcome {
+    match try_upload(store, live, job, limit).await {
+        Ok(()) => Outcome::Delivered,
+        Err(trouble) => trouble.outcome,
+    }
+}
+
+async fn try_upload(store: &Store, live: &Live, job: &LargeJob, limit: Duration) -> Result<(), Trouble> {
+    if job.except.len() as u64 == job.origin.records() {
+        return Ok(()); // nothing to send makes no object
+    }
+    let key = key::key(&store.config.prefix, store.config.format, job);
+    let object = Object { key: &key, timeout: limit };
+    let contents = contents(job).await?;
+    let mut making = make(store, job);
+    let Some(first) = making.parts.recv().await else {
+        making.ended().await?;
+        return Err(Trouble::local("the object has no bytes"));
+    };
+    let put = match making.parts.recv().await {
+        None => {
+            making.ended().await?;
+            store.put(object, &contents, first).await
+        }
+        Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
+    };
+    match put {
+        Err(trouble) if trouble.exists() => is_ours(store, object, &contents).await,
+        put => put,
+    }
+}
+
+/// Digests what is to be sent, on a thread that may wait for the disk.
+async fn contents(job: &LargeJob) -> Result<Contents, Trouble> {
+    let (job, heavy) = (job.clone(), Heavy::new(job.turns.clone()));
+    let read = tokio::task::spawn_blocking(move || Contents::of(&job, &heavy)).await;
+    let read = read.map_err(|panic| Trouble::local(format!("the reader stopped: {panic}")))?;
+    read.map_err(|why| Trouble::local(format!("the batch could not be read: {}", causes::line(&*why))))
+}
+
+/// Starts the encoder.
+fn make(store: &Store, job: &LargeJob) -> Making {
+    let heavy = Arc::new(Heavy::new(job.turns.clone()));
+    let (writer, parts) = parts(job.bytes.saturating_mul(SIZE_FACTOR), Arc::clone(&heavy));
+    let (job, format) = (job.clone(), store.config.format);
+    let encoder = tokio::task::spawn_blocking(move || encode(&job, format, &heavy, writer));
+    Making { parts, encoder }
+}
+
+impl Making {
+    /// Whether what came is the whole object.
+    async fn ended(self) -> Result<(), Trouble> {
+        match self.encoder.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(Trouble::local(causes::line(&why))),
+            Err(panic) => Err(Trouble::local(format!("the encoder stopped: {panic}"))),
+        }
+    }
+}
+
+async fn in_parts(
+    store: &Store,
+    live: &Live,
+    object: Object<'_>,
+    contents: &Contents,
+    ready: [Bytes; 2],
+    making: Making,
+) -> Result<(), Trouble> {
+    // After an answer that was lost the object is there: a look costs less than sending all of it to find out.
+    if store.look(object).await.is_ok() {
+        return is_ours(store, object, contents).await;
+    }
+    let upload = store.begin(object, contents).await?;
+    let _alive = Alive::of(live, &upload);
+    let sent = send_parts(store, &upload, ready, making, object.timeout).await;
+    if sent.is_err()
+        && let Err(trouble) = store.abort(&upload, ABORT_TIMEOUT).await
+    {
+        // It may be complete, and only its answer was lost; or it is found as a left-over later on.
+        tracing::debug!(key = upload.key, outcome = ?trouble.outcome, "could not give up an upload");
+    }
+    sent
+}
+
+async fn send_parts(
+    store: &Store,
+    upload: &Upload,
+    ready: [Bytes; 2],
+    mut making: Making,
+    limit: Duration,
+) -> Result<(), Trouble> {
+    let (mut done, mut number) = (Vec::new(), 0);
+    for part in ready {
+        number += 1;
+        done.push(store.part(upload, number, part, limit).await?);
+    }
+    while let Some(part) = making.parts.recv().await {
+        number += 1;
+        done.push(store.part(upload, number, part, limit).await?);
+    }
+    making.ended().await?;
+    store.complete(upload, done, limit).await
+}
+
+/// Something lies there: is it this object, from an attempt whose answer was lost?
+async fn is_ours(store: &Store, object: Object<'_>, contents: &Contents) -> Result<(), Trouble> {
+    let found = store.look(object).await?;
+    let differs = contents.metadata().into_iter().find(|(name, value)| found.get(*name) != Some(value));
+    let Some((name, value)) = differs else { return Ok(()) };
+    let found = found.get(name).map_or("nothing", String::as_str);
+    let why = format!(
+        "an object of this name with other contents lies in the bucket and is not overwritten: {}; its metadata says \
+         {found} for {name}, not {value}. Move it away to go on",
+        object.key
+    );
+    tracing::error!(bucket = store.config.bucket, "{why}");
+    Err(Trouble { status: None, outcome: Outcome::Refused { why: Failure::Local(why) } })
+}
+
+/// An upload that this process is at work on.
+struct Alive<'a> {
+    live: &'a Live,
+    upload: Upload,
+}
+
+impl<'a> Alive<'a> {
+    fn of(live: &'a Live, upload: &Upload) -> Self {
+        live.lock().unwrap_or_else(PoisonError::into_inner).insert(upload.clone());
+        Self { live, upload: upload.clone() }
+    }
+}
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.upload);
+    }
+}
