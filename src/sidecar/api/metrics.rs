@@ -304,6 +304,7 @@ mod tests {
             destination: "hook".into(),
             last_error: Some("canary-4711".to_owned()),
             last_success_unix_ms: Some(1_700_000_000_500),
+            verdicts: vec![("rejected", 1)],
             requests: vec![("delivered", 5), ("429", 2)],
             ..DeliveryReading::default()
         });

@@ -12,7 +12,7 @@ use forebay::clock::ManualClock;
 use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
-use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::budget::{Budget, BudgetLimits, Turns};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
@@ -20,6 +20,7 @@ use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket}
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
+mod large;
 mod outcomes;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,6 +48,11 @@ struct ScriptState {
     plans_refused: u32,
     plan_delay: Duration,
     wake: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// When records were appended, from which offset on.
+    appended: Vec<(u64, Instant)>,
+    /// Damage that is met when the record is read, and the range that it broke.
+    lost: Option<u64>,
+    dissolved: Option<Range<u64>>,
 }
 
 impl Script {
@@ -64,10 +70,37 @@ impl Script {
 
     fn append(&self, n: u64) {
         let wake = self.with(|state| {
+            state.appended.push((state.tail, Instant::now()));
             state.tail += n;
             state.wake.clone()
         });
         wake.inspect(|wake| wake());
+    }
+
+    /// The next batch's offsets.
+    fn claim(&self, limits: Limits) -> Option<Range<u64>> {
+        self.with(|state| {
+            state.returned.sort_by_key(|range| range.start);
+            if !state.returned.is_empty() {
+                return Some(state.returned.remove(0));
+            }
+            let end = state.tail.min(state.next + limits.records_max);
+            let offsets = state.next..end;
+            state.next = end;
+            (!offsets.is_empty()).then_some(offsets)
+        })
+    }
+
+    fn id(&self, offsets: &Range<u64>) -> Arc<str> {
+        format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into()
+    }
+
+    fn origin(&self, offsets: &Range<u64>) -> Origin {
+        Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() }
+    }
+
+    fn ticket(&self, offsets: Range<u64>) -> Box<dyn Ticket> {
+        Box::new(ScriptTicket { script: self.clone(), offsets: Some(offsets) })
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut ScriptState) -> T) -> T {
@@ -89,20 +122,10 @@ impl Source for Script {
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
-        let offsets = self.with(|state| {
-            state.returned.sort_by_key(|range| range.start);
-            if !state.returned.is_empty() {
-                return Some(state.returned.remove(0));
-            }
-            let end = state.tail.min(state.next + limits.records_max);
-            let offsets = state.next..end;
-            state.next = end;
-            (!offsets.is_empty()).then_some(offsets)
-        });
-        Ok(offsets.map(|offsets| Claimed {
+        Ok(self.claim(limits).map(|offsets| Claimed {
             job: Job {
-                id: format!("batch-{}-{}-{}", self.0.stream, offsets.start, offsets.end).into(),
-                origin: Origin { log: LogId(1), stream: StreamId(self.0.stream), offsets: offsets.clone() },
+                id: self.id(&offsets),
+                origin: self.origin(&offsets),
                 environment: environment(),
                 parts: vec![Part {
                     payload: Bytes::new(),
@@ -113,16 +136,40 @@ impl Source for Script {
                 except: Arc::default(),
                 bytes: 1000,
             },
-            ticket: Box::new(ScriptTicket { script: self.clone(), offsets: Some(offsets) }),
+            ticket: self.ticket(offsets),
         }))
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
-        unreachable!("no sink here is a large one")
+    fn next_large(&self, limits: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        Ok(self.claim(limits).map(|offsets| Claimed {
+            job: LargeJob {
+                id: self.id(&offsets),
+                origin: self.origin(&offsets),
+                environment: environment(),
+                except: Arc::default(),
+                received_ms: 0,
+                bytes: 1000,
+                records: Arc::new(large::Parts { queue: self.clone(), offsets: offsets.clone() }),
+                turns: Turns::default(),
+            },
+            ticket: self.ticket(offsets),
+        }))
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {
-        unreachable!("nothing waits for a batch to fill here")
+        Ok(self.with(|state| {
+            let born = state.appended.first().map(|(_, at)| *at);
+            let oldest = state.appended.iter().rev().find(|(from, _)| *from <= state.next).map(|(_, at)| *at);
+            let fresh = state.next < state.tail;
+            let oldest_ms = oldest.zip(born).map(|(at, born)| at.duration_since(born).as_millis() as u64);
+            Waiting {
+                comes_again: !state.returned.is_empty(),
+                records: state.tail - state.next,
+                bytes: 0,
+                oldest_ingest_ms: oldest_ms.filter(|_| fresh),
+                bounded: false,
+            }
+        }))
     }
 
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
@@ -200,7 +247,9 @@ impl Drop for ScriptTicket {
     fn drop(&mut self) {
         let Some(offsets) = self.offsets.take() else { return };
         let wake = self.script.with(|state| {
-            state.returned.push(offsets);
+            if state.dissolved.take_if(|gone| *gone == offsets).is_none() {
+                state.returned.push(offsets);
+            }
             state.wake.clone()
         });
         wake.inspect(|wake| wake());

@@ -6,7 +6,7 @@ use crate::delivery::parking::{Kind, Letter, Parking};
 
 /// Keeps letters in memory.
 #[derive(Default)]
-struct Drawer {
+pub(super) struct Drawer {
     letters: Mutex<Vec<Letter>>,
     /// So many times it keeps nothing.
     refusals: AtomicU64,
