@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod check;
+pub mod destinations;
 pub mod lag;
 pub mod log_tool;
 
@@ -43,6 +44,12 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Lists, makes, changes, pauses and deletes destinations at run time
+    #[command(subcommand)]
+    Destinations(args::DestinationsCommand),
+    /// Lists, makes and deletes environments at run time
+    #[command(subcommand)]
+    Environments(args::EnvironmentsCommand),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -57,7 +64,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Run(args) => match check::load(&args.config) {
-                Ok(config) => crate::app::run(config),
+                Ok(config) => crate::app::run_file(config, args.config),
                 Err(code) => code,
             },
             Command::Demo(args) => show(args.seconds),
@@ -66,6 +73,8 @@ where
                 Ok(address) => code_of(lag::run(&args, &address)),
                 Err(code) => code,
             },
+            Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),
+            Command::Environments(command) => destinations::run(&destinations::Wish::of_environments(command)),
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {
