@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
 use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
+use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
 mod cursors;
+pub mod dead_letters;
 pub mod destinations;
 mod exposition;
 pub mod forecast;
@@ -44,6 +46,7 @@ struct Parts {
     log: Source<LogReading>,
     reloads: Source<ReloadReading>,
     operations: Option<Arc<dyn Operations>>,
+    letters: Option<Arc<Letters>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
@@ -58,8 +61,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, reloads, operations, readiness } = sources;
-        let parts = Parts { ingest, log, reloads, operations, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, reloads, operations, letters, readiness } = sources;
+        let parts = Parts { ingest, log, reloads, operations, letters, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -92,6 +95,11 @@ impl Api {
     /// What operators may have done.
     fn operations(&self) -> Option<Arc<dyn Operations>> {
         self.parts.operations.clone()
+    }
+
+    /// The letters that operators may see to.
+    fn letters(&self) -> Option<Arc<Letters>> {
+        self.parts.letters.clone()
     }
 
     /// What the sidecar itself says of its readiness.

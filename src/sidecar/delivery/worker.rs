@@ -34,6 +34,10 @@ use landing::{Asides, Chore, Flown};
 
 pub(super) use post::Post;
 
+/// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
+/// gets, and the disk writes a plan for, as many requests as there are posts. Short against any receiver's answer.
+const GATHERING: Duration = Duration::from_millis(5);
+
 /// Batches whose letters are being kept or that are being split, at most: more wait in the queue.
 const CHORES_MAX: usize = 64;
 
@@ -183,7 +187,14 @@ impl Worker {
         busy.preparing_from = turn;
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
-        busy.preparing = Some(Box::pin(attempt::prepare(common, source, sink, limits, batch_wait_max)));
+        let gathers = !busy.flights.is_empty() && !source.fills(limits);
+        let prepared = attempt::prepare(common, source, sink, limits, batch_wait_max);
+        busy.preparing = Some(Box::pin(async move {
+            if gathers {
+                tokio::time::sleep(GATHERING).await;
+            }
+            prepared.await
+        }));
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
