@@ -9,13 +9,15 @@ use std::sync::Arc;
 use forebay::clock::Clock;
 use tokio::sync::Semaphore;
 
+use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
-use self::readings::{IngestReading, LogReading, Source, Sources};
+use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
 use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
 mod cursors;
 pub mod dead_letters;
+pub mod destinations;
 mod exposition;
 pub mod forecast;
 pub mod grpc;
@@ -42,6 +44,8 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
+    reloads: Source<ReloadReading>,
+    operations: Option<Arc<dyn Operations>>,
     letters: Option<Arc<Letters>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
@@ -57,8 +61,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, letters, readiness } = sources;
-        let parts = Parts { ingest, log, letters, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, reloads, operations, letters, readiness } = sources;
+        let parts = Parts { ingest, log, reloads, operations, letters, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -88,6 +92,11 @@ impl Api {
         self.parts.not_ready(&(self.parts.log)())
     }
 
+    /// What operators may have done.
+    fn operations(&self) -> Option<Arc<dyn Operations>> {
+        self.parts.operations.clone()
+    }
+
     /// The letters that operators may see to.
     fn letters(&self) -> Option<Arc<Letters>> {
         self.parts.letters.clone()
@@ -105,7 +114,8 @@ impl Api {
         // With thousands of queues this is megabytes of text: not on a thread that others wait for.
         let rendered = tokio::task::spawn_blocking(move || {
             let log = (parts.log)();
-            metrics::render(&reading, &(parts.ingest)(), &log, parts.not_ready(&log).is_empty())
+            let ready = parts.not_ready(&log).is_empty();
+            metrics::render(&reading, &(parts.ingest)(), &log, &(parts.reloads)(), ready)
         });
         Ok(rendered.await?)
     }

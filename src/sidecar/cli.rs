@@ -6,6 +6,7 @@
 pub mod args;
 pub mod check;
 pub mod dead_letters;
+pub mod destinations;
 pub mod lag;
 pub mod log_tool;
 
@@ -44,6 +45,12 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Lists, makes, changes, pauses and deletes destinations at run time
+    #[command(subcommand)]
+    Destinations(args::DestinationsCommand),
+    /// Lists, makes and deletes environments at run time
+    #[command(subcommand)]
+    Environments(args::EnvironmentsCommand),
     /// Lists, shows, sends again and purges records that their destination does not take
     #[command(subcommand)]
     DeadLetters(args::DeadLettersCommand),
@@ -61,7 +68,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Run(args) => match check::load(&args.config) {
-                Ok(config) => crate::app::run(config),
+                Ok(config) => crate::app::run_file(config, args.config),
                 Err(code) => code,
             },
             Command::Demo(args) => show(args.seconds),
@@ -70,6 +77,8 @@ where
                 Ok(address) => code_of(lag::run(&args, &address)),
                 Err(code) => code,
             },
+            Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),
+            Command::Environments(command) => destinations::run(&destinations::Wish::of_environments(command)),
             Command::DeadLetters(command) => {
                 let call = command.call();
                 match check::api_at(call.address.as_ref(), call.config.as_deref()) {

@@ -13,11 +13,13 @@ use tonic_health::server::HealthReporter;
 
 use super::cursors::CursorsService;
 use super::dead_letters::DeadLettersService;
+use super::destinations::DestinationsService;
 use super::listen::{Connection, LocalListener};
 use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
 use crate::proto::v1::dead_letters_server::{DeadLettersServer, SERVICE_NAME as DEAD_LETTERS};
+use crate::proto::v1::destinations_server::{DestinationsServer, SERVICE_NAME as DESTINATIONS};
 use crate::shutdown::Shutdown;
 
 /// The name under which gRPC health checks ask for the server as a whole.
@@ -51,6 +53,14 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
         .max_encoding_message_size(limits::RESPONSE_BYTES_MAX);
 
+    let destinations = api.operations().map(|operations| {
+        DestinationsServer::new(DestinationsService(operations))
+            .max_decoding_message_size(limits::SETTINGS_REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
+    if destinations.is_some() {
+        reporter.set_service_status(DESTINATIONS, ServingStatus::Serving).await;
+    }
     let dead_letters = api.letters().map(|letters| {
         DeadLettersServer::new(DeadLettersService::new(letters))
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
@@ -70,6 +80,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(health.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(reflection.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(cursors)
+        .add_optional_service(destinations)
         .add_optional_service(dead_letters)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(incoming).map(Ok::<Connection, std::io::Error>),

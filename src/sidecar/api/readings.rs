@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use forebay::{LogState, LogStats};
 
+use super::destinations::Operations;
 use crate::letters::Letters;
 use crate::ready::Readiness;
 
@@ -27,6 +28,10 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// The configuration file.
+    pub reloads: Source<ReloadReading>,
+    /// What operators may have done, where that is possible.
+    pub operations: Option<Arc<dyn Operations>>,
     /// The letters, where there are any to be seen to.
     pub letters: Option<Arc<Letters>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
@@ -42,10 +47,23 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            reloads: Box::new(ReloadReading::default),
+            operations: None,
             letters: None,
             readiness: Readiness::new(),
         }
     }
+}
+
+/// What came of the configuration file's changes since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReloadReading {
+    /// Times that it was read again and obeyed.
+    pub done: u64,
+    /// Times that it was not, for a mistake.
+    pub failed: u64,
+    /// Whether the last time was one of those: what runs is not what the file says.
+    pub last_failed: bool,
 }
 
 /// One queue: how far a destination is behind on a stream, and where every record went.

@@ -66,6 +66,10 @@ impl Source for Queued {
         self.queue.has_more()
     }
 
+    fn fills(&self, limits: Limits) -> bool {
+        self.queue.has_records(limits.records_max)
+    }
+
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
         self.filters.is_none() && self.queue.ready_in_memory()

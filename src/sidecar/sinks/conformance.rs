@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::address_guard::AddressPolicy;
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::amplitude::Amplitude;
 use super::receiver::{Received, raw, serve};
 use super::s3::S3Sink;
@@ -503,8 +503,11 @@ async fn no_sink_of_a_customers_making_reaches_this_machine() {
     let customer = AddressPolicy::Customer;
     let sinks: [(&str, Box<dyn Sink>); 3] = [
         ("webhook", Box::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
-        ("amplitude", Box::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).under(customer))),
-        ("segment", Box::new(Segment::new(&segment, 4, Arc::default(), clock()).under(customer))),
+        (
+            "amplitude",
+            Box::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[]))),
+        ),
+        ("segment", Box::new(Segment::new(&segment, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[])))),
     ];
     for (name, sink) in sinks {
         let outcome = deliver(&*sink, &job(0..3), LATER).await;

@@ -19,8 +19,10 @@ mod sidecar;
 mod wire;
 mod witness;
 
+mod bodies;
 mod captures;
 mod kills;
+mod operations;
 mod outages;
 mod services;
 mod starts;
