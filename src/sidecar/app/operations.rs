@@ -320,7 +320,9 @@ impl Operations {
         let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
         deleted
             .expect("deleting queues does not panic")
-            .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))
+            .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))?;
+        self.registry.forget_letters(id);
+        Ok(())
     }
 
     /// Everything that a destination has pending, letters that it does not take aside.

@@ -250,6 +250,11 @@ impl Registry {
         self.end(id).await
     }
 
+    /// Forgets the letters of a destination that is gone for good, and whose queues hold none any more.
+    pub fn forget_letters(&self, id: &str) {
+        self.letters.forget(id);
+    }
+
     /// Whether a destination of this id runs, paused or not.
     pub fn runs(&self, id: &str) -> bool {
         self.table().destinations.contains_key(id)
