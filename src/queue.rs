@@ -55,7 +55,7 @@ use floor_file::EntryId;
 use plan::PlanRecord;
 use planner::Planner;
 use reading::Reading;
-use replay::Bounds;
+use replay::{Bounds, Replays};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -183,8 +183,8 @@ struct Inner {
     ages: Mutex<Option<Box<[Age; 2]>>>,
     /// A replay of another queue, and where it ends.
     replay: Option<Box<Bounds>>,
-    /// What replays of this queue did that are over.
-    replayed: Mutex<Option<Box<Replayed>>>,
+    /// Replays of this queue: the one that is under way, and what those did that are over. None for almost every queue.
+    replays: Mutex<Option<Box<Replays>>>,
     more: Mutex<Option<Waker>>,
     revision: AtomicU32,
     /// Changed since the last tick.
@@ -328,7 +328,8 @@ impl Queue {
     }
 
     /// Has `waker` called when there may be more for [`next_batch`](Self::next_batch): when records arrive, a batch is
-    /// given back, or a full window has room again. Replaces the one before. Called on the log's writer thread, among
+    /// given back, or a full window has room again; also when there may be more in a [replay](Self::replay_under_way) of
+    /// this queue, unless that has a waker of its own. Replaces the one before. Called on the log's writer thread, among
     /// others, and must not block.
     pub fn on_more(&self, waker: Arc<dyn Fn() + Send + Sync>) {
         *lock(&self.inner.more) = Some(waker);
@@ -383,7 +384,12 @@ impl Inner {
     }
 
     fn wake(&self) {
-        let waker = lock(&self.more).clone();
+        let mut waker = lock(&self.more).clone();
+        if waker.is_none()
+            && let Some(live) = self.replay.as_ref().and_then(|bounds| bounds.live.upgrade())
+        {
+            waker = lock(&live.more).clone(); // who sends for a destination sends its replays
+        }
         // A panic is its owner's bug, and must cost neither the log's writer nor those who are woken next.
         if let Some(waker) = waker
             && catch_unwind(AssertUnwindSafe(|| waker())).is_err()

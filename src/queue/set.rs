@@ -22,7 +22,7 @@ use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::{offset_at_time, total_at};
-use super::replay::{self, Bounds, ReplayError, ReplayRequest};
+use super::replay::{self, Bounds, ReplayError, ReplayRequest, Replays};
 use super::store_keeper::StoreKeeper;
 use super::window::{Plan, Window};
 use super::{Balance, Context, Inner, Queue, QueueError, lock};
@@ -482,14 +482,15 @@ impl Set {
 impl Inner {
     fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
         let low = entry.cursor.low;
-        let (mut replay, mut replayed) = (None, None);
+        let (mut replay, mut replays) = (None, None);
         match entry.extra.as_deref() {
             Some(Extra::Replay { again, end }) => {
                 let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
                 let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
-                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids }));
+                let live = Weak::new(); // until it is linked
+                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, live }));
             }
-            Some(Extra::Replayed(known)) => replayed = Some(Box::new(*known)),
+            Some(Extra::Replayed(over)) => replays = Some(Box::new(Replays { over: *over, under_way: None })),
             None => {}
         }
         Self {
@@ -504,7 +505,7 @@ impl Inner {
             reading: Mutex::default(),
             ages: Mutex::default(),
             replay,
-            replayed: Mutex::new(replayed),
+            replays: Mutex::new(replays),
             more: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),

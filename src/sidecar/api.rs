@@ -25,6 +25,7 @@ mod messages;
 mod metrics;
 mod rates;
 pub mod readings;
+mod replays;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
+    replayed: Option<forebay::Queues>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
@@ -54,8 +56,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, readiness } = sources;
-        let parts = Parts { ingest, log, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, replayed, readiness } = sources;
+        let parts = Parts { ingest, log, replayed, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -83,6 +85,11 @@ impl Api {
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// The queues that operators may replay.
+    fn replayed(&self) -> Option<forebay::Queues> {
+        self.parts.replayed.clone()
     }
 
     /// What the sidecar itself says of its readiness.

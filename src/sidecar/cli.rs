@@ -5,8 +5,11 @@
 
 pub mod args;
 pub mod check;
+pub mod client;
 pub mod lag;
 pub mod log_tool;
+pub mod replay;
+pub mod when;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -43,6 +46,8 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Sends again what a destination has acknowledged, while live delivery goes on; lists and ends such replays
+    Replay(args::ReplayArgs),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -64,6 +69,10 @@ where
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => match check::api_address(&args) {
                 Ok(address) => code_of(lag::run(&args, &address)),
+                Err(code) => code,
+            },
+            Command::Replay(args) => match check::api_at(args.address.as_ref(), args.config.as_deref()) {
+                Ok(address) => code_of(replay::run(&args, &address)),
                 Err(code) => code,
             },
             Command::Log(command) => log_tool::run(&command),

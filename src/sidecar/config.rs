@@ -48,6 +48,7 @@ pub use s3::{
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
 pub use tls::{TlsError, TlsSettings};
+pub(crate) use units::parse_duration;
 
 /// All that the sidecar is told.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 //! Each step reads one of them and makes the queues of it. Nothing here refuses a set for damage to bytes.
 
 use super::index::Index;
+use super::replaying::linked;
 use super::{OpenQueuesError, QueueOptions, QueuesStats};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -152,7 +153,9 @@ pub(super) fn rebuild(
     let log = &context.log;
     let mut entries: Vec<(EntryId, FloorEntry)> = floor.entries().map(|(id, entry)| (id, entry.clone())).collect();
     // Should the log have lost its streams, they are made again in the order of their numbers.
-    entries.sort_by_key(|(_, entry)| entry.stream_id.map_or(u32::MAX, |id| id.0));
+    // Replays come last: they are linked to what they replay.
+    let is_replay = |entry: &FloorEntry| matches!(entry.extra.as_deref(), Some(Extra::Replay { .. }));
+    entries.sort_by_key(|(_, entry)| (is_replay(entry), entry.stream_id.map_or(u32::MAX, |id| id.0)));
     // As the log says it, before any cursor says otherwise.
     let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
     let place = entries.iter().position(|(_, entry)| &*entry.destination == PLANS_STREAM);
@@ -194,7 +197,7 @@ pub(super) fn rebuild(
             *end = End { offset: tail.offset, bytes: tail.bytes }; // the log has lost the rest
         }
         let now = log.stream(&entry.stream);
-        if matches!(entry.extra.as_deref(), Some(Extra::Replay { .. })) && entry.stream_id != now {
+        if is_replay(&entry) && entry.stream_id != now {
             tracing::error!(replay = %entry.destination, stream = %entry.stream, "a replay is given up: its stream has another number");
             floor.remove(id);
             continue;
@@ -221,10 +224,15 @@ pub(super) fn rebuild(
             index.name(&entry.destination, |(destination, _)| destination),
             index.name(&entry.stream, |(_, stream)| stream),
         );
-        let inner = Arc::new(Inner::new(context, id, entry));
-        if inner.replay.is_some() {
-            inner.dirty.store(true, Ordering::Release); // it may be done
-        }
+        let inner = Inner::new(context, id, entry);
+        let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
+        let inner = match of.and_then(|of| index.by_name.get(&of)) {
+            Some(live) => {
+                inner.dirty.store(true, Ordering::Release); // it may be done
+                linked(inner, live)
+            }
+            None => Arc::new(inner),
+        };
         settle_gap(&inner, stats)?;
         index.add(inner);
     }

@@ -124,7 +124,7 @@ impl Inner {
     fn extra(&self) -> Option<Box<Extra>> {
         let extra = match &self.replay {
             Some(bounds) => Extra::Replay { again: bounds.again, end: bounds.end },
-            None => Extra::Replayed(**lock(&self.replayed).as_ref()?),
+            None => Extra::Replayed(lock(&self.replays).as_ref().map(|of| of.over).filter(|over| over.replays > 0)?),
         };
         Some(Box::new(extra))
     }

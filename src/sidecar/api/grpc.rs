@@ -13,9 +13,11 @@ use tonic_health::server::HealthReporter;
 
 use super::cursors::CursorsService;
 use super::listen::{Connection, LocalListener};
+use super::replays::ReplaysService;
 use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
+use crate::proto::v1::replays_server::{ReplaysServer, SERVICE_NAME as REPLAYS};
 use crate::shutdown::Shutdown;
 
 /// The name under which gRPC health checks ask for the server as a whole.
@@ -49,6 +51,15 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
         .max_encoding_message_size(limits::RESPONSE_BYTES_MAX);
 
+    let replays = api.replayed().map(|queues| {
+        ReplaysServer::new(ReplaysService::new(queues))
+            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
+    if replays.is_some() {
+        reporter.set_service_status(REPLAYS, ServingStatus::Serving).await;
+    }
+
     let (connections, incoming) = mpsc::channel(1);
     let server = Server::builder()
         .timeout(limits::CALL_TIME_MAX)
@@ -59,6 +70,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(health.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(reflection.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(cursors)
+        .add_optional_service(replays)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(incoming).map(Ok::<Connection, std::io::Error>),
             shutdown.requested(),

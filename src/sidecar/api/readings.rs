@@ -26,6 +26,8 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// The queues that operators may replay, if they may.
+    pub replayed: Option<forebay::Queues>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
 }
@@ -39,6 +41,7 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            replayed: None,
             readiness: Readiness::new(),
         }
     }

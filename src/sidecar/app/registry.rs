@@ -197,7 +197,11 @@ impl Registry {
     /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
     /// records until it is purged, and holds the disk.
     pub fn warn_of_orphans(&self) {
-        for queue in self.queues.all().iter().filter(|queue| !queue.stream().starts_with('!') && !self.drains(queue)) {
+        let kept_for_nothing = |queue: &&Queue| {
+            let own = queue.stream().starts_with('!') || queue.replay().is_some();
+            !own && !self.drains(queue)
+        };
+        for queue in self.queues.all().iter().filter(kept_for_nothing) {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),

@@ -267,6 +267,7 @@ fn sources(
             let stats = stats.stats();
             LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
         }),
+        replayed: Some(queues.clone()),
         readiness,
     }
 }

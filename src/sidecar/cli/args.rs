@@ -6,6 +6,10 @@ use clap::{Args, Subcommand};
 
 use crate::config::Listen;
 
+mod replay;
+
+pub use replay::ReplayArgs;
+
 /// Of `run` and `check`: the file that says everything.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ConfigArgs {

@@ -33,8 +33,16 @@ pub fn load(path: &Path) -> Result<Config, ExitCode> {
 /// # Errors
 /// The code to exit with.
 pub fn api_address(args: &LagArgs) -> Result<Listen, ExitCode> {
-    let Some(path) = &args.config else {
-        return Ok(args.address.clone().unwrap_or(GrpcConfig::default().listen));
+    api_at(args.address.as_ref(), args.config.as_deref())
+}
+
+/// Where the operators' API listens: as it was told, as the configuration file says, or where it does by default.
+///
+/// # Errors
+/// With the code to exit with, after the file's mistakes were reported.
+pub fn api_at(address: Option<&Listen>, config: Option<&Path>) -> Result<Listen, ExitCode> {
+    let Some(path) = config else {
+        return Ok(address.cloned().unwrap_or(GrpcConfig::default().listen));
     };
     config::grpc_listen(path).map_err(|findings| {
         let text = render(&path.display().to_string(), &findings);
