@@ -12,11 +12,12 @@ use crate::queue::cursor::Cursor;
 use crate::queue::cursor_store::StoreChoice;
 use crate::queue::floor_file::{EntryId, Extra, FloorEntry, FloorFile};
 use crate::queue::hint::{self, Hint};
+use crate::queue::hours::Hours;
 use crate::queue::limits::ORPHANED_PLANS_MAX;
 use crate::queue::plan::{self, PlanRecord};
 use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
 use crate::queue::window::Plan;
-use crate::queue::{Context, Inner, Settled, recover, replay};
+use crate::queue::{Balance, Context, Inner, Queue, Settled, lock, recover, replay};
 use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -234,6 +235,15 @@ pub(super) fn rebuild(
             None => Arc::new(inner),
         };
         settle_gap(&inner, stats)?;
+        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        if balance != Balance::default() {
+            // What the store forgot is known from now on.
+            let kept = hints.remove(&hint::hours_key(&inner.destination, &inner.stream));
+            let of = (context.log_id, inner.incarnation);
+            let kept = kept.and_then(|bytes| Hours::decode(&bytes, of, &balance).ok());
+            let hours = kept.unwrap_or_else(|| Hours::from(context.opened_ms, balance));
+            *lock(&inner.hours) = Some(Box::new(hours));
+        }
         index.add(inner);
     }
     Ok(own)
