@@ -9,11 +9,13 @@ use std::sync::Arc;
 use forebay::clock::Clock;
 use tokio::sync::Semaphore;
 
+use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
-use self::readings::{IngestReading, LogReading, Source, Sources};
+use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
 use crate::ready::{Readiness, Status};
 
 mod cursors;
+pub mod destinations;
 mod exposition;
 pub mod forecast;
 pub mod grpc;
@@ -42,6 +44,8 @@ struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
     replayed: Option<forebay::Queues>,
+    reloads: Source<ReloadReading>,
+    operations: Option<Arc<dyn Operations>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
@@ -56,8 +60,8 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, replayed, readiness } = sources;
-        let parts = Parts { ingest, log, replayed, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, replayed, reloads, operations, readiness } = sources;
+        let parts = Parts { ingest, log, replayed, reloads, operations, readiness, reader: Semaphore::new(1) };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -92,6 +96,11 @@ impl Api {
         self.parts.replayed.clone()
     }
 
+    /// What operators may have done.
+    fn operations(&self) -> Option<Arc<dyn Operations>> {
+        self.parts.operations.clone()
+    }
+
     /// What the sidecar itself says of its readiness.
     fn readiness(&self) -> &Readiness {
         &self.parts.readiness
@@ -104,7 +113,8 @@ impl Api {
         // With thousands of queues this is megabytes of text: not on a thread that others wait for.
         let rendered = tokio::task::spawn_blocking(move || {
             let log = (parts.log)();
-            metrics::render(&reading, &(parts.ingest)(), &log, parts.not_ready(&log).is_empty())
+            let ready = parts.not_ready(&log).is_empty();
+            metrics::render(&reading, &(parts.ingest)(), &log, &(parts.reloads)(), ready)
         });
         Ok(rendered.await?)
     }

@@ -5,6 +5,7 @@
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
 mod destinations;
+pub mod operations;
 mod pages;
 pub mod readings;
 pub mod registry;
@@ -13,11 +14,13 @@ mod start;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Queues;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -31,6 +34,7 @@ use crate::ready::Readiness;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
+use operations::Operations;
 pub use start::StartError;
 
 /// Puts something around each sink before its destination starts.
@@ -42,9 +46,19 @@ pub fn run(config: Config) -> ExitCode {
     run_with(config, |sink| sink)
 }
 
+/// The same with the file that the configuration came from: it is read again when it changes, and at SIGHUP.
+#[must_use]
+pub fn run_file(config: Config, path: PathBuf) -> ExitCode {
+    run_all(config, Some(path), |sink| sink)
+}
+
 /// Like [`run`], with something around each sink: for measuring what a part of its contract costs.
 #[must_use]
 pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
+    run_all(config, None, wrap)
+}
+
+fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
     telemetry::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -54,7 +68,13 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
         let (stop, shutdown) = shutdown::channel();
         let signals = Signals::install().map_err(StartError::Runtime)?;
         tokio::spawn(signals.obey(stop));
-        start::start(config, shutdown, wrap).await.map(Sidecar::run_until_stopped)?.await.map_err(StartError::Stop)
+        // Taken over before anything starts: by itself it would end the process.
+        let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
+        let sidecar = start::start(config, shutdown.clone(), wrap).await?;
+        if let Some(path) = file {
+            tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
+        }
+        sidecar.run_until_stopped().await.map_err(StartError::Stop)
     });
     // Requests that were cut off must not hold the process: whatever they were, they will be repeated.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -74,6 +94,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 pub struct Sidecar {
     queues: Queues,
     delivery: Arc<Delivery>,
+    operations: Arc<Operations>,
     api: Api,
     ingest: JoinHandle<ingest::Ended>,
     /// What shows it: ended last.
@@ -115,6 +136,12 @@ impl Sidecar {
         &self.addresses
     }
 
+    /// What operators may have done.
+    #[must_use]
+    pub fn operations(&self) -> &Arc<Operations> {
+        &self.operations
+    }
+
     /// Lag and books of every destination, as the API tells them.
     ///
     /// # Errors
@@ -129,7 +156,7 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, delivery, api: _, ingest, pages, grace, readiness, .. } = self;
+        let Self { queues, delivery, operations: _, api: _, ingest, pages, grace, readiness, .. } = self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {

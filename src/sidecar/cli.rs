@@ -6,6 +6,7 @@
 pub mod args;
 pub mod check;
 pub mod client;
+pub mod destinations;
 pub mod lag;
 pub mod log_tool;
 pub mod replay;
@@ -48,6 +49,12 @@ enum Command {
     Lag(args::LagArgs),
     /// Sends again what a destination has acknowledged, while live delivery goes on; lists and ends such replays
     Replay(args::ReplayArgs),
+    /// Lists, makes, changes, pauses and deletes destinations at run time
+    #[command(subcommand)]
+    Destinations(args::DestinationsCommand),
+    /// Lists, makes and deletes environments at run time
+    #[command(subcommand)]
+    Environments(args::EnvironmentsCommand),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -62,7 +69,7 @@ where
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
             Command::Run(args) => match check::load(&args.config) {
-                Ok(config) => crate::app::run(config),
+                Ok(config) => crate::app::run_file(config, args.config),
                 Err(code) => code,
             },
             Command::Demo(args) => show(args.seconds),
@@ -75,6 +82,8 @@ where
                 Ok(address) => code_of(replay::run(&args, &address)),
                 Err(code) => code,
             },
+            Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),
+            Command::Environments(command) => destinations::run(&destinations::Wish::of_environments(command)),
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {

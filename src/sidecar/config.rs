@@ -24,6 +24,7 @@ mod tests;
 mod tls;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-pub use check::{Outside, check};
+pub use check::{Checked, Outside, Surroundings, Through, check, check_destination, check_environment};
 pub use endpoint::{Endpoint, EndpointError};
 pub use events::{
     AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, EVENT_NAME, Region, SegmentConfig, SegmentIdentity,
@@ -71,6 +72,8 @@ pub struct Config {
     pub environments: Vec<Environment>,
     /// Where they go.
     pub destinations: Vec<Destination>,
+    /// `[secrets]`: values that destinations made through the API may name.
+    pub secrets: BTreeMap<String, Secret<String>>,
 }
 
 impl Default for Config {
@@ -86,6 +89,7 @@ impl Default for Config {
             delivery: DeliveryConfig::default(),
             environments: Vec::new(),
             destinations: Vec::new(),
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -127,11 +131,13 @@ impl Default for IngestConfig {
 pub struct GrpcConfig {
     /// Loopback or a unix socket: it has no authentication yet.
     pub listen: Listen,
+    /// Where destinations that are made through it may be, besides public addresses.
+    pub allow_addresses: Vec<IpNet>,
 }
 
 impl Default for GrpcConfig {
     fn default() -> Self {
-        Self { listen: Listen::Tcp(loopback(9090)) }
+        Self { listen: Listen::Tcp(loopback(9090)), allow_addresses: Vec::new() }
     }
 }
 
@@ -279,6 +285,8 @@ pub enum Start {
     Earliest,
     /// At what comes in from now on.
     Now,
+    /// At the first record that came in at this time or later, in milliseconds since 1970.
+    Time(u64),
 }
 
 /// What a destination is.
@@ -471,6 +479,15 @@ pub fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
     }
 }
 
+/// Reads settings that are to be sent to the API: no more than it takes.
+///
+/// # Errors
+/// When the file can't be read, or is no text.
+pub fn read_settings(path: &Path) -> std::io::Result<String> {
+    let found = files::read(path, limits::SETTINGS_FILE_BYTES_MAX)?;
+    String::from_utf8(found.bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
 /// Reads one key of a file: `listen` under `[grpc]`, or its default. What else is wrong does not matter.
 ///
 /// # Errors
@@ -487,7 +504,8 @@ fn outside<T>(path: &Path, with: impl FnOnce(&Outside<'_>) -> T) -> T {
     // In full, so that the log and error messages name places that can be found. Fails only without a working directory.
     let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = full.parent().unwrap_or(Path::new("/"));
-    with(&Outside { base, env: &env, file: &file, ground: &files::ground })
+    let secrets = BTreeMap::new();
+    with(&Outside { through: Through::File, secrets: &secrets, base, env: &env, file: &file, ground: &files::ground })
 }
 
 fn read_text(path: &Path) -> Result<String, Finding> {

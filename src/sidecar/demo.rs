@@ -203,7 +203,7 @@ fn config(dir: &Path, archive: &Path, receiver: SocketAddr) -> Result<Config, En
     Ok(Config {
         data_dir: dir.join("data"),
         ingest: IngestConfig { listen: any, ..IngestConfig::default() },
-        grpc: GrpcConfig { listen: Listen::Tcp(any) },
+        grpc: GrpcConfig { listen: Listen::Tcp(any), ..GrpcConfig::default() },
         admin: AdminConfig { listen: any },
         log: LogSettings {
             segment_bytes: SEGMENT_BYTES,

@@ -6,6 +6,7 @@ mod causes;
 pub mod cli;
 pub mod config;
 mod console;
+pub mod control;
 pub mod delivery;
 pub mod demo;
 pub mod impression;

@@ -41,6 +41,15 @@ pub(super) const LAGS_DEFAULT: u32 = 100;
 /// See [`LAGS_DEFAULT`].
 pub(super) const LAGS_MAX: u32 = 1_000;
 
+/// So many of what is listed come on a page, of the number that was asked for.
+pub(super) fn page(asked: u32) -> usize {
+    let most = if asked == 0 { LAGS_DEFAULT } else { asked.min(LAGS_MAX) };
+    usize::try_from(most).expect("a thousand fits")
+}
+
+/// A request with settings: those of a destination with certificates, and room for what is refused with a reason.
+pub(super) const SETTINGS_REQUEST_BYTES_MAX: usize = 128 * 1024;
+
 /// Time between two messages of a watch, unless asked otherwise. The bounds: faster than the lag is read shows nothing new,
 /// slower than a minute is a poll.
 pub(super) const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);

@@ -11,12 +11,19 @@ use forebay::{Balance, Count, LogState};
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading};
+use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, ReloadReading};
 
 /// All metrics.
-pub(super) fn render(reading: &Reading, ingest: &IngestReading, log: &LogReading, ready: bool) -> String {
+pub(super) fn render(
+    reading: &Reading,
+    ingest: &IngestReading,
+    log: &LogReading,
+    reloads: &ReloadReading,
+    ready: bool,
+) -> String {
     let mut page = Exposition::default();
     process(&mut page, ready);
+    configuration(&mut page, reloads);
     lag(&mut page, reading);
     settled(&mut page, reading);
     delivery(&mut page, reading);
@@ -29,6 +36,19 @@ fn process(page: &mut Exposition, ready: bool) {
     page.family("forebay_build_info", Kind::Gauge, "Always 1; the labels say what runs.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("forebay_ready", Kind::Gauge, "1 when /readyz says yes.").sample(&[], u64::from(ready));
+}
+
+fn configuration(page: &mut Exposition, reloads: &ReloadReading) {
+    let help = "Times that the configuration file was read again.";
+    let mut reads = page.family("forebay_config_reloads_total", Kind::Counter, help);
+    reads.sample(&[("result", "done")], reloads.done);
+    reads.sample(&[("result", "failed")], reloads.failed);
+    page.family(
+        "forebay_config_reload_failed",
+        Kind::Gauge,
+        "1 when the configuration file has a mistake: what runs is not what it says.",
+    )
+    .sample(&[], u64::from(reloads.last_failed));
 }
 
 fn lag(page: &mut Exposition, reading: &Reading) {
@@ -318,7 +338,13 @@ mod tests {
             ..IngestReading::default()
         };
         let deliveries = BTreeMap::from([("hook".into(), delivery)]);
-        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &LogReading::empty(), true)
+        render(
+            &Reading { at_unix_ms: 1, lags, deliveries },
+            &ingest,
+            &LogReading::empty(),
+            &ReloadReading::default(),
+            true,
+        )
     }
 
     /// Splits a sample line as Prometheus does: name, labels, number.
@@ -377,6 +403,7 @@ mod tests {
             "state",
             "outcome",
             "reason",
+            "result",
             "key",
             "version",
         ]);

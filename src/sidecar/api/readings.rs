@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use forebay::{LogState, LogStats};
 
+use super::destinations::Operations;
 use crate::ready::Readiness;
 
 /// Asks for the present value of something.
@@ -28,6 +29,10 @@ pub struct Sources {
     pub log: Source<LogReading>,
     /// The queues that operators may replay, if they may.
     pub replayed: Option<forebay::Queues>,
+    /// The configuration file.
+    pub reloads: Source<ReloadReading>,
+    /// What operators may have done, where that is possible.
+    pub operations: Option<Arc<dyn Operations>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
 }
@@ -42,9 +47,22 @@ impl Sources {
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
             replayed: None,
+            reloads: Box::new(ReloadReading::default),
+            operations: None,
             readiness: Readiness::new(),
         }
     }
+}
+
+/// What came of the configuration file's changes since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReloadReading {
+    /// Times that it was read again and obeyed.
+    pub done: u64,
+    /// Times that it was not, for a mistake.
+    pub failed: u64,
+    /// Whether the last time was one of those: what runs is not what the file says.
+    pub last_failed: bool,
 }
 
 /// One queue: how far a destination is behind on a stream, and where every record went.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use forebay::{Queue, QueueError, Queues, Start as QueueStart};
 
-use crate::config::{Destination, Start};
+use super::registry::Wanted;
+use crate::config::{Destination, FilterSpec, Start};
 use crate::delivery::Settings;
 use crate::delivery::filter::Filters;
 use crate::delivery::queued::Queued;
@@ -21,14 +22,17 @@ pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>);
 /// Makes queues that are not there yet, which may wait for the disk.
 pub(super) fn sources(
     queues: &Queues,
-    destination: &Destination,
+    wanted: &Wanted,
     labels: impl Fn(&str) -> Option<Arc<Environment>>,
 ) -> Result<Named, QueueError> {
-    let filters = (!destination.filter.is_empty()).then(|| Filters::of(&destination.filter));
+    let destination = &wanted.destination;
+    let filters = filters(wanted);
     let mut name: Option<Arc<str>> = None;
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(destination.environments.len());
     for environment in &destination.environments {
         let queue: Queue = queues.queue(&destination.id, environment, start(destination.start))?;
+        // Before anything is claimed: batches that were planned keep the revision that they were planned in.
+        queue.set_settings_revision(wanted.revision);
         name.get_or_insert_with(|| queue.destination_name());
         let Some(label) = labels(environment) else { continue };
         let queued = Queued::new(queue, queues.log().log_id(), label);
@@ -40,10 +44,21 @@ pub(super) fn sources(
     Ok((name.unwrap_or_else(|| destination.id.as_str().into()), sources))
 }
 
+/// What a destination gets under each revision of its settings; none where it always gets all.
+fn filters(wanted: &Wanted) -> Option<Filters> {
+    if wanted.filters.is_empty() {
+        return (!wanted.destination.filter.is_empty()).then(|| Filters::of(&wanted.destination.filter));
+    }
+    let filters = Filters::of(&FilterSpec::default());
+    wanted.filters.iter().for_each(|(revision, spec)| filters.set(*revision, spec));
+    Some(filters)
+}
+
 fn start(start: Start) -> QueueStart {
     match start {
         Start::Earliest => QueueStart::Earliest,
         Start::Now => QueueStart::Now,
+        Start::Time(ms) => QueueStart::Time(ms),
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::destinations;
 use super::sinks::SinkFactory;
-use crate::config::{self, Destination};
+use crate::config::{self, Destination, FilterSpec};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
@@ -53,6 +53,8 @@ struct Table {
 struct Running {
     fingerprint: u64,
     environments: Places,
+    type_name: &'static str,
+    policy: AddressPolicy,
 }
 
 /// Environments by their places in the way in. Nearly always one.
@@ -68,6 +70,31 @@ pub struct Wanted {
     pub destination: Destination,
     /// Who chose its address.
     pub policy: AddressPolicy,
+    /// The revision of its settings, and what it gets under each one that is known.
+    pub revision: u32,
+    /// See `revision`. None: what its settings say.
+    pub filters: Vec<(u32, FilterSpec)>,
+}
+
+impl Wanted {
+    /// One of the configuration file, whose settings never changed.
+    #[must_use]
+    pub fn of_file(destination: Destination) -> Self {
+        Self { destination, policy: AddressPolicy::Operator, revision: 0, filters: Vec::new() }
+    }
+}
+
+/// A destination that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Who chose its address: that of the file, or somebody through the API.
+    pub policy: AddressPolicy,
+    /// The word for its type.
+    pub type_name: &'static str,
+    /// Whose records it gets.
+    pub environments: Vec<Arc<str>>,
 }
 
 /// What a [`Registry::put`] did.
@@ -186,6 +213,50 @@ impl Registry {
         self.table().destinations.contains_key(id)
     }
 
+    /// One that runs.
+    pub fn shown(&self, id: &str) -> Option<Shown> {
+        let table = self.table();
+        let (id, running) = table.destinations.get_key_value(id)?;
+        Some(self.show(id, running))
+    }
+
+    /// All that run and come behind `after`, by id.
+    pub fn all_after(&self, after: &str, most: usize) -> Vec<Shown> {
+        let table = self.table();
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        table.destinations.range::<str, _>(range).take(most).map(|(id, running)| self.show(id, running)).collect()
+    }
+
+    fn show(&self, id: &Arc<str>, running: &Running) -> Shown {
+        let environments = self.ingest.environments();
+        let name = |place: &u32| environments.all()[*place as usize].id().into();
+        Shown {
+            id: Arc::clone(id),
+            policy: running.policy,
+            type_name: running.type_name,
+            environments: running.environments.all().iter().map(name).collect(),
+        }
+    }
+
+    /// How many destinations take from an environment.
+    pub fn subscribers(&self, environment: &str) -> u32 {
+        let place = self.ingest.environments().place_of(environment);
+        place.and_then(|place| self.table().subscribers.get(place).copied()).unwrap_or(0)
+    }
+
+    /// The environment that an SDK key belongs to.
+    pub fn owner_of(&self, key: &str) -> Option<String> {
+        let environments = self.ingest.environments();
+        let owner = environments.owner_of(key.as_bytes())?;
+        Some(environments.all()[owner.environment].id().to_owned())
+    }
+
+    /// Starts no more batches of a destination, or goes on with it. What is in flight is finished. Says whether it runs.
+    pub async fn pause(&self, id: &str, paused: bool) -> bool {
+        let _changing = self.changing.lock().await;
+        if paused { self.delivery.pause(id) } else { self.delivery.resume(id) }
+    }
+
     /// Whether anything takes from this queue.
     pub fn drains(&self, queue: &Queue) -> bool {
         let place = self.ingest.environments().place_of(queue.stream());
@@ -194,14 +265,16 @@ impl Registry {
         running.is_some_and(|running| place.is_some_and(|place| running.environments.all().contains(&(place as u32))))
     }
 
+    /// The queues that nothing takes from.
+    pub fn left_behind(&self) -> Vec<Queue> {
+        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
+        self.queues.all().into_iter().filter(|queue| ours(queue) && !self.drains(queue)).collect()
+    }
+
     /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
     /// records until it is purged, and holds the disk.
     pub fn warn_of_orphans(&self) {
-        let kept_for_nothing = |queue: &&Queue| {
-            let own = queue.stream().starts_with('!') || queue.replay().is_some();
-            !own && !self.drains(queue)
-        };
-        for queue in self.queues.all().iter().filter(kept_for_nothing) {
+        for queue in self.left_behind() {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),
@@ -220,9 +293,9 @@ impl Registry {
     }
 
     fn ready(&self, wanted: &Wanted) -> Result<Ready, PutError> {
-        let Wanted { destination, policy } = wanted;
+        let Wanted { destination, policy, .. } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
-        let (name, mut sources) = destinations::sources(&self.queues, destination, labels)
+        let (name, mut sources) = destinations::sources(&self.queues, wanted, labels)
             .map_err(|source| PutError { destination: destination.id.clone(), source })?;
         let environments = self.ingest.environments();
         let places = destination.environments.iter().filter_map(|id| environments.place_of(id));
@@ -235,7 +308,12 @@ impl Registry {
             sink,
             sources,
             settings: destinations::settings(destination),
-            running: Running { fingerprint: self.fingerprint(wanted), environments: Places::of(places) },
+            running: Running {
+                fingerprint: self.fingerprint(wanted),
+                environments: Places::of(places),
+                type_name: destination.sink.type_name(),
+                policy: *policy,
+            },
         })
     }
 
@@ -296,7 +374,7 @@ impl Places {
     }
 }
 
-const _: () = assert!(size_of::<Running>() <= 32);
+const _: () = assert!(size_of::<Running>() <= 48);
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use forebay::disk::Disk;
 use super::WrapSink;
 use crate::config::{Destination, SinkConfig};
 use crate::delivery::sink::Sink;
-use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
@@ -21,27 +21,47 @@ pub(super) struct SinkFactory {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     tls: Arc<Tls>,
+    /// Where destinations that were made through the API may be.
+    customers: AddressGuard,
     wrap: WrapSink,
 }
 
 impl SinkFactory {
-    pub(super) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, wrap: WrapSink) -> Self {
-        Self { disk, clock, tls: Arc::new(Tls::default()), wrap }
+    pub(super) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, customers: AddressGuard, wrap: WrapSink) -> Self {
+        Self { disk, clock, tls: Arc::new(Tls::default()), customers, wrap }
     }
 
     /// The sink of a destination. Does not connect and opens nothing yet. `policy` says who chose its address.
     pub(super) fn sink(&self, destination: &Destination, policy: AddressPolicy) -> Arc<dyn Sink> {
         let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
         let connections_max = destination.concurrency;
+        // Of the file: as its own settings say.
+        let customers = (policy == AddressPolicy::Customer).then(|| self.customers.clone());
         let sink: Arc<dyn Sink> = match &destination.sink {
-            SinkConfig::Webhook(webhook) => Arc::new(Webhook::new(webhook, policy, connections_max, tls, clock)),
+            SinkConfig::Webhook(webhook) => {
+                let sink = Webhook::new(webhook, policy, connections_max, tls, clock);
+                Arc::new(match customers {
+                    Some(guard) => sink.behind(guard),
+                    None => sink,
+                })
+            }
             SinkConfig::File(file) => {
                 Arc::new(FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock))
             }
             SinkConfig::Amplitude(amplitude) => {
-                Arc::new(Amplitude::new(amplitude, connections_max, tls, clock).under(policy))
+                let sink = Amplitude::new(amplitude, connections_max, tls, clock);
+                Arc::new(match customers {
+                    Some(guard) => sink.behind(guard),
+                    None => sink,
+                })
             }
-            SinkConfig::Segment(segment) => Arc::new(Segment::new(segment, connections_max, tls, clock).under(policy)),
+            SinkConfig::Segment(segment) => {
+                let sink = Segment::new(segment, connections_max, tls, clock);
+                Arc::new(match customers {
+                    Some(guard) => sink.behind(guard),
+                    None => sink,
+                })
+            }
             SinkConfig::S3(s3) => Arc::new(S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock)),
         };
         (self.wrap)(sink)

@@ -12,13 +12,15 @@ use forebay::{Log, LogOptions, QueueError, QueueOptions, Queues};
 use tokio::net::TcpListener;
 use tracing::info;
 
+use super::operations::{OperationError, Operations};
 use super::pages::Pages;
-use super::registry::{PutError, Registry, Wanted};
+use super::registry::{PutError, Registry};
 use super::sinks::SinkFactory;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
+use crate::control::Journal;
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
@@ -27,7 +29,7 @@ use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as Ing
 use crate::letters::{self, Letters};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
-use crate::sinks::address_guard::AddressPolicy;
+use crate::sinks::address_guard::AddressGuard;
 
 /// Why the sidecar did not start (or, last, did not stop well).
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,9 @@ pub enum StartError {
     /// The SDK keys.
     #[error("the sdk keys can't be used")]
     Environments(#[from] EnvironmentsError),
+    /// What operators decided.
+    #[error("what operators decided at run time can't be read or written")]
+    Control(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The dead and held letters.
     #[error("the dead letters can't be read")]
     Letters(#[source] BoxError),
@@ -66,6 +71,16 @@ pub enum StartError {
     /// It started, ran, and stopped badly.
     #[error(transparent)]
     Stop(StopError),
+}
+
+impl From<OperationError> for StartError {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Put(error) => error.into(),
+            OperationError::Environments(error) => error.into(),
+            OperationError::Journal(error) => Self::Control(error.into()),
+        }
+    }
 }
 
 impl From<PutError> for StartError {
@@ -84,6 +99,8 @@ struct Ground {
 pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
     // Each is used up as it starts: what the file says of thousands of them is not needed a second time.
     let destinations = std::mem::take(&mut config.destinations);
+    let environments = std::mem::take(&mut config.environments);
+    let secrets = std::mem::take(&mut config.secrets);
     let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
@@ -107,23 +124,29 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking));
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
-    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), wrap);
+    let customers = AddressGuard::customer(&config.grpc.allow_addresses);
+    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), customers, wrap);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let registry = Registry::new(queues.clone(), parts, factory, config.shutdown_grace);
-    registry.set_environments(&config.environments, keyed(&config.environments)).await?;
-    for destination in destinations {
-        registry.start(&Wanted { destination, policy: AddressPolicy::Operator }, false)?;
-    }
-    registry.warn_of_orphans();
+    let (log, clock) = (queues.log().clone(), Arc::clone(&ground.clock));
+    let journal = tokio::task::spawn_blocking(move || Journal::open(log, clock)).await;
+    let (journal, skipped) =
+        journal.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(|e| StartError::Control(e.into()))?;
+    let told = Config { destinations, environments, secrets, ..config.clone() };
+    let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    let api = Api::new(Arc::clone(&ground.clock), sources(&ground, &queues, &delivery, &ingest, readiness.clone()));
+    let api = Api::new(
+        Arc::clone(&ground.clock),
+        sources(&ground, &queues, &delivery, &ingest, &operations, readiness.clone()),
+    );
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
     let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
+    tokio::spawn(Arc::clone(&operations).look_after(shutdown.clone()));
     drop(opening);
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
-    Ok(Sidecar { queues, delivery, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
+    Ok(Sidecar { queues, delivery, operations, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -230,22 +253,16 @@ fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
     Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), Environments::none(), limits)
 }
 
-/// The environments with the places of their keys: those in the list.
-fn keyed(environments: &[config::Environment]) -> Vec<ingest::Wanted<String>> {
-    let keys = |environment: &config::Environment| {
-        (0..).zip(environment.sdk_keys.iter().map(|key| key.reveal().clone())).collect()
-    };
-    environments.iter().map(|environment| (environment.id.clone(), keys(environment))).collect()
-}
-
 /// What the API looks at.
 fn sources(
     ground: &Ground,
     queues: &Queues,
     delivery: &Arc<Delivery>,
     ingest: &Arc<Ingest>,
+    operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
+    let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
@@ -268,6 +285,8 @@ fn sources(
             LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
         }),
         replayed: Some(queues.clone()),
+        reloads: Box::new(move || reloads.reloads()),
+        operations: Some(asked),
         readiness,
     }
 }

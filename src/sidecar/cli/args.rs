@@ -42,6 +42,96 @@ pub struct LagArgs {
     pub config: Option<PathBuf>,
 }
 
+/// Where to call the sidecar, and how to show its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CallArgs {
+    /// JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the sidecar's operators' API listens, such as localhost:9090 or unix:/run/forebay.sock [default: 127.0.0.1:9090]
+    #[arg(long, short, value_name = "ADDRESS", value_parser = address, conflicts_with = "config")]
+    pub address: Option<Listen>,
+
+    /// Read the address from the sidecar's configuration: `listen` under `[grpc]`
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Of `destinations`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum DestinationsCommand {
+    /// Lists all destinations, and those that only left records behind
+    List(CallArgs),
+    /// Shows one destination with its settings, without secrets
+    Show(OneArgs),
+    /// Makes a destination that is kept across restarts
+    Create(SettingsArgs),
+    /// Gives a destination that was made here other settings
+    Update(SettingsArgs),
+    /// Deletes a destination
+    Delete(DeleteArgs),
+    /// Starts no more batches of a destination until it is resumed, across restarts
+    Pause(OneArgs),
+    /// Goes on with a destination that was paused
+    Resume(OneArgs),
+}
+
+/// Of `environments`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum EnvironmentsCommand {
+    /// Lists all environments
+    List(CallArgs),
+    /// Makes an environment that is kept across restarts
+    Create(SettingsArgs),
+    /// Deletes an environment that was made here: posts with its keys are refused from then on
+    Delete(OneArgs),
+}
+
+/// One of them, by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct OneArgs {
+    /// Its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub call: CallArgs,
+}
+
+/// Settings, in the shape of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SettingsArgs {
+    /// A file with one table as in the configuration file, such as [[destinations]]; - for standard input
+    #[arg(value_name = "FILE")]
+    pub settings: PathBuf,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub call: CallArgs,
+}
+
+/// Of `destinations delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DeleteArgs {
+    /// Its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Give up what is pending; it is counted as purged
+    #[arg(long, conflicts_with = "drain")]
+    pub purge: bool,
+
+    /// Deliver first what is pending now; it goes by itself then
+    #[arg(long)]
+    pub drain: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub call: CallArgs,
+}
+
 /// As a configuration has it; and `localhost`, which the API listens on as 127.0.0.1 if it was not told otherwise.
 fn address(text: &str) -> Result<Listen, String> {
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));

@@ -36,10 +36,10 @@ pub fn api_address(args: &LagArgs) -> Result<Listen, ExitCode> {
     api_at(args.address.as_ref(), args.config.as_deref())
 }
 
-/// Where the operators' API listens: as it was told, as the configuration file says, or where it does by default.
+/// The same, where it is given as an address or a file.
 ///
 /// # Errors
-/// With the code to exit with, after the file's mistakes were reported.
+/// The code to exit with.
 pub fn api_at(address: Option<&Listen>, config: Option<&Path>) -> Result<Listen, ExitCode> {
     let Some(path) = config else {
         return Ok(address.cloned().unwrap_or(GrpcConfig::default().listen));

@@ -3,13 +3,16 @@
 //! Pure: environment variables and secret files come in as functions. Each section is read once, top to bottom, with
 //! its defaults; rules between sections stand in `bounds`. A `Config` comes out only when no finding is an error.
 
+mod api;
 mod bounds;
 mod destinations;
 mod environments;
 mod ground;
+mod secrets;
 mod values;
 mod webhook;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +21,25 @@ use super::finding::Finding;
 use super::limits;
 use super::raw::{Field, Section};
 use super::report::Report;
-use super::{AdminConfig, Budget, Config, DeliveryConfig, GrpcConfig, IngestConfig, Listen, LogSettings};
+use super::{AdminConfig, Budget, Config, DeliveryConfig, GrpcConfig, IngestConfig, Listen, LogSettings, Secret};
+
+pub use api::{Checked, Surroundings, check_destination, check_environment};
+
+/// Where settings come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// The configuration file, which the operator writes.
+    File,
+    /// The API: it names no file and no environment variable of the machine, and addresses of the public net only.
+    Api,
+}
 
 /// What a configuration may ask of the world around it.
 pub struct Outside<'a> {
+    /// Where the text comes from.
+    pub through: Through,
+    /// What `secret:NAME` names. That of a file adds its own.
+    pub secrets: &'a BTreeMap<String, Secret<String>>,
     /// The directory that relative paths start from.
     pub base: &'a Path,
     /// The value of an environment variable.
@@ -63,6 +81,8 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     let data_dir = data_dir.map(|(dir, _)| dir);
     let shutdown_grace = root.duration("shutdown_grace", &limits::SHUTDOWN_GRACE);
 
+    let secrets = secrets::read(&root, outside);
+    let outside = &Outside { secrets: &secrets, ..*outside };
     let ingest_section = root.section("ingest");
     let ingest = read_ingest(&ingest_section);
     let grpc_section = root.section("grpc");
@@ -104,6 +124,7 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
         delivery,
         environments: environments.into_values(),
         destinations,
+        secrets,
     })
 }
 
@@ -117,8 +138,9 @@ fn read_ingest(section: &Section<'_>) -> IngestConfig {
 }
 
 fn read_grpc(section: &Section<'_>, outside: &Outside<'_>) -> GrpcConfig {
-    let Some(field) = section.get("listen") else { return GrpcConfig::default() };
-    GrpcConfig { listen: values::listen(&field, outside).unwrap_or(GrpcConfig::default().listen) }
+    let default = GrpcConfig::default();
+    let listen = section.get("listen").and_then(|field| values::listen(&field, outside)).unwrap_or(default.listen);
+    GrpcConfig { listen, allow_addresses: webhook::allowed(section) }
 }
 
 fn read_log(section: &Section<'_>) -> LogSettings {

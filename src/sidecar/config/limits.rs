@@ -167,5 +167,8 @@ pub(super) const PATTERN_BYTES_MAX: usize = 1_024;
 /// Environments and destinations in one file, each: at 2 KB an idle destination this is 20 MB.
 pub(super) const TABLES_MAX: usize = 10_000;
 
+/// One table of it, sent to the API.
+pub(super) const SETTINGS_FILE_BYTES_MAX: u64 = 64 << 10;
+
 /// The configuration file itself: room for every environment and destination.
 pub(super) const CONFIG_FILE_BYTES_MAX: u64 = 16 * MIB;

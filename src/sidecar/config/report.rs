@@ -22,6 +22,8 @@ pub(super) struct Report {
     found: RefCell<Vec<Finding>>,
     /// Every key that was asked for, with its table: what the example has to mention.
     asked: RefCell<BTreeSet<(String, &'static str)>>,
+    /// The paths of values that may not be shown.
+    secrets: RefCell<BTreeSet<String>>,
 }
 
 impl Report {
@@ -38,6 +40,7 @@ impl Report {
             torn_header: false,
             found: RefCell::default(),
             asked: RefCell::default(),
+            secrets: RefCell::default(),
         };
         for error in errors {
             let line = report.line(error.span().map_or(0, |span| span.start));
@@ -72,6 +75,11 @@ impl Report {
     /// Whether the document can't be used.
     pub(super) fn any_error(&self) -> bool {
         any_error(&self.found.borrow())
+    }
+
+    /// The paths of values that may not be shown.
+    pub(super) fn secrets(&self) -> BTreeSet<String> {
+        self.secrets.borrow().clone()
     }
 
     /// The keys that were asked for, each with its table's kind.
@@ -125,6 +133,11 @@ impl<'r> Place<'r> {
     /// Remembers that a key was asked for, in a table of this kind.
     pub(super) fn asked(&self, kind: &str, key: &'static str) {
         self.report.asked.borrow_mut().insert((kind.to_owned(), key));
+    }
+
+    /// Remembers that what stands here may not be shown.
+    pub(super) fn secret(&self) {
+        self.report.secrets.borrow_mut().insert(self.path.clone());
     }
 
     fn found(&self, severity: Severity, message: String, remedy: String) {

@@ -2,7 +2,7 @@
 //!
 //! A [`Secret`] has no `Display`, no `Serialize` and no `PartialEq`; its `Debug` prints `[secret]`. Whoever needs the
 //! value calls [`Secret::reveal`], which is easy to search for. Where the value comes from is said in the file:
-//! `env:NAME`, `file:PATH`, or the value itself.
+//! `env:NAME`, `file:PATH`, `secret:NAME` (an entry of `[secrets]`), or the value itself.
 
 use std::fmt;
 use std::hint::black_box;
@@ -58,6 +58,8 @@ pub(super) enum Source<'a> {
     Env(&'a str),
     /// `file:PATH`: what a file holds, without the line break at its end.
     File(&'a str),
+    /// `secret:NAME`: what stands under that name in `[secrets]`.
+    Named(&'a str),
     /// Anything else: the value itself.
     Literal(&'a str),
 }
@@ -68,6 +70,8 @@ impl<'a> Source<'a> {
             Self::Env(name.trim())
         } else if let Some(path) = text.strip_prefix("file:") {
             Self::File(path.trim())
+        } else if let Some(name) = text.strip_prefix("secret:") {
+            Self::Named(name.trim())
         } else {
             Self::Literal(text)
         }
@@ -104,6 +108,7 @@ mod tests {
     fn a_value_says_where_it_comes_from() {
         assert!(Source::of("env:KEY") == Source::Env("KEY"));
         assert!(Source::of("file:/run/key") == Source::File("/run/key"));
+        assert!(Source::of("secret:acme") == Source::Named("acme"));
         assert!(Source::of("abc:def") == Source::Literal("abc:def"));
     }
 }

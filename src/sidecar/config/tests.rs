@@ -1,6 +1,6 @@
 //! What `check` makes of whole files: the documented ones, files full of mistakes, and any text at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -46,7 +46,17 @@ fn check_text(text: &str) -> (Option<Config>, Vec<Finding>) {
         Some("binary") => Ok(FileContent { bytes: vec![0xff, 0xfe], world_readable: false }),
         _ => Err(io::ErrorKind::NotFound.into()),
     };
-    check(text, &Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground })
+    check(
+        text,
+        &Outside {
+            through: Through::File,
+            secrets: &BTreeMap::new(),
+            base: Path::new("/etc/forebay"),
+            env: &env,
+            file: &file,
+            ground: &ground,
+        },
+    )
 }
 
 /// A machine with a disk of 100 GiB; `/readonly` may not be written to, `/file` is a file, `/hidden` can't be looked at.
@@ -160,7 +170,14 @@ fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
     let (report, document) = Report::parse(text);
     let env = |_: &str| Some(String::from("value"));
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let outside = Outside { base: Path::new("/"), env: &env, file: &file, ground: &ground };
+    let outside = Outside {
+        through: Through::File,
+        secrets: &BTreeMap::new(),
+        base: Path::new("/"),
+        env: &env,
+        file: &file,
+        ground: &ground,
+    };
     let _ = check::read(Section::root(&report, &document), &outside);
     report.asked()
 }
@@ -618,7 +635,14 @@ fn a_slip_is_not_taken_for_what_is_written_down_already() {
 fn the_address_of_the_api_is_read_whatever_else_is_wrong() {
     let env = |_: &str| None;
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let outside = Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground };
+    let outside = Outside {
+        through: Through::File,
+        secrets: &BTreeMap::new(),
+        base: Path::new("/etc/forebay"),
+        env: &env,
+        file: &file,
+        ground: &ground,
+    };
     let read = |text: &str| check::grpc_listen(text, &outside);
     assert_eq!(read(&with("[grpc]\nlisten = \"[::1]:7\"\n[oops]")).unwrap().to_string(), "[::1]:7");
     assert_eq!(read("[grpc]\nlisten = \"unix:f.sock\"").unwrap().to_string(), "unix:/etc/forebay/f.sock");
@@ -637,7 +661,14 @@ fn webhook_of(lines: &str) -> (Option<WebhookConfig>, Vec<Finding>) {
     };
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let text = with_destination(&format!("type = \"webhook\"\nurl = \"https://example.com/\"\n{lines}"));
-    let outside = Outside { base: Path::new("/etc/forebay"), env: &env, file: &file, ground: &ground };
+    let outside = Outside {
+        through: Through::File,
+        secrets: &BTreeMap::new(),
+        base: Path::new("/etc/forebay"),
+        env: &env,
+        file: &file,
+        ground: &ground,
+    };
     let (config, findings) = check(&text, &outside);
     let webhook = config.and_then(|config| match config.destinations.into_iter().next_back()?.sink {
         SinkConfig::Webhook(webhook) => Some(webhook),

@@ -23,7 +23,7 @@ pub enum AddressPolicy {
 #[derive(Debug, Clone)]
 pub struct AddressGuard {
     policy: AddressPolicy,
-    /// What an operator allows besides.
+    /// What the operator allows besides.
     allowed: Option<Arc<[IpNet]>>,
 }
 
@@ -71,6 +71,12 @@ impl AddressGuard {
         Self { policy, allowed }
     }
 
+    /// That of a customer, whom the operator lets into these networks besides public ones.
+    #[must_use]
+    pub fn customer(allowed: &[IpNet]) -> Self {
+        Self { policy: AddressPolicy::Customer, allowed: (!allowed.is_empty()).then(|| allowed.into()) }
+    }
+
     /// That of an operator who allows nothing besides.
     #[must_use]
     pub fn plain() -> Self {
@@ -89,7 +95,7 @@ impl AddressGuard {
     /// When it may not be.
     pub fn check(&self, address: IpAddr) -> Result<(), Refused> {
         let refused = readings(address.to_canonical()).find(|&(read_as, kind)| match self.policy {
-            AddressPolicy::Customer => true,
+            AddressPolicy::Customer => !self.allows(read_as) && !self.allows(address),
             AddressPolicy::Operator => {
                 matches!(kind, Kind::Metadata | Kind::LinkLocal) && !self.allows(read_as) && !self.allows(address)
             }

@@ -16,7 +16,7 @@ use forebay::clock::Clock;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::address_guard::{AddressGuard, AddressPolicy};
+use super::address_guard::AddressGuard;
 use super::http::{Answer, Http, Tls};
 use super::size_cap::SizeCap;
 use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
@@ -60,10 +60,10 @@ impl Amplitude {
         }
     }
 
-    /// The same, with an address that somebody else chose.
+    /// The same, as far as its address lies where `guard` lets it.
     #[must_use]
-    pub fn under(self, policy: AddressPolicy) -> Self {
-        Self { http: self.http.behind(AddressGuard::new(policy, &[])), ..self }
+    pub fn behind(self, guard: AddressGuard) -> Self {
+        Self { http: self.http.behind(guard), ..self }
     }
 
     /// What follows the events.

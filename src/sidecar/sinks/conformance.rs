@@ -18,13 +18,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::address_guard::AddressPolicy;
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::amplitude::Amplitude;
 use super::receiver::{Received, raw, serve};
+use super::s3::S3Sink;
+use super::s3::sample::of as large_of;
 use super::sample::job;
 use super::segment::Segment;
 use super::webhook::Webhook;
-use crate::config::{AmplitudeConfig, Compression, Endpoint, SegmentConfig, WebhookConfig};
+use crate::config::{
+    AmplitudeConfig, Compression, Endpoint, LinesCompression, S3Config, S3Format, S3Keys, Secret, SegmentConfig,
+    WebhookConfig,
+};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
 use crate::delivery::sink::{Job, Sink};
@@ -40,13 +45,13 @@ struct Subject {
     make: fn(&str) -> Arc<dyn Sink>,
     /// The ids by which a receiver tells repeats apart.
     ids: fn(&request::Parts, &Bytes) -> Vec<String>,
-    /// What they must be.
-    expected_ids: fn(&Job) -> Vec<String>,
+    /// What they must be; else the same at every attempt, and they hold the batch's offsets.
+    expected_ids: Option<fn(&Job) -> Vec<String>>,
     /// The pause asked for by a 429 that does not say for how long.
     unasked_pause: Option<Duration>,
 }
 
-const SINKS: [Subject; 3] = [
+const SINKS: [Subject; 4] = [
     Subject {
         name: "webhook",
         make: |base| {
@@ -54,7 +59,7 @@ const SINKS: [Subject; 3] = [
             Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), clock()))
         },
         ids: |head, _| vec![head.headers["webhook-id"].to_str().unwrap().to_owned()],
-        expected_ids: |job| vec![job.id.to_string()],
+        expected_ids: Some(|job| vec![job.id.to_string()]),
         unasked_pause: None,
     },
     Subject {
@@ -64,7 +69,7 @@ const SINKS: [Subject; 3] = [
             Arc::new(Amplitude::new(&config, 4, Arc::default(), clock()))
         },
         ids: |_, body| event_ids(body, "events", "insert_id"),
-        expected_ids: record_ids,
+        expected_ids: Some(record_ids),
         unasked_pause: Some(Duration::from_secs(15)),
     },
     Subject {
@@ -74,7 +79,26 @@ const SINKS: [Subject; 3] = [
             Arc::new(Segment::new(&config, 4, Arc::default(), clock()))
         },
         ids: |_, body| event_ids(body, "batch", "messageId"),
-        expected_ids: record_ids,
+        expected_ids: Some(record_ids),
+        unasked_pause: None,
+    },
+    Subject {
+        name: "s3",
+        make: |base| {
+            let config = S3Config {
+                endpoint: Some(Endpoint::parse(base).unwrap()),
+                path_style: true,
+                keys: Some(S3Keys {
+                    access_key_id: Secret::new("AK".to_owned()),
+                    secret_access_key: Secret::new("SK".to_owned()),
+                }),
+                format: S3Format::JsonLines(LinesCompression::None),
+                ..S3Config::new("impressions")
+            };
+            Arc::new(S3Sink::new("acme-s3", &config, AddressPolicy::Operator, 2, Arc::default(), clock()))
+        },
+        ids: |head, _| vec![head.uri.path().to_owned()],
+        expected_ids: None,
         unasked_pause: None,
     },
 ];
@@ -131,39 +155,42 @@ impl Class {
 }
 
 async fn deliver(sink: &dyn Sink, job: &Job, within: Duration) -> Outcome {
+    if let Some(large) = sink.large() {
+        return large.put(&large_of(job.clone()), within).await;
+    }
     let encoded = sink.encode(job).unwrap();
     sink.send(&encoded, &job.id, Instant::now() + within).await
 }
 
-/// Statuses, and what the webhook, Amplitude and Segment make of them.
-const STATUSES: [(u16, [Class; 3]); 27] = [
-    (200, [Delivered, Delivered, Delivered]),
-    (201, [Delivered, Retry, Delivered]),
-    (202, [Delivered, Retry, Delivered]),
-    (204, [Delivered, Retry, Delivered]),
-    (301, [Retry, Retry, Retry]),
-    (302, [Retry, Retry, Retry]),
-    (304, [Retry, Retry, Retry]),
-    (307, [Retry, Retry, Retry]),
-    (400, [Rejected, Rejected, Rejected]),
-    (401, [Refused, Refused, Refused]),
-    (403, [Refused, Refused, Refused]),
-    (404, [Refused, Refused, Refused]),
-    (405, [Retry, Retry, Retry]),
-    (408, [Retry, Retry, Retry]),
-    (409, [Retry, Retry, Retry]),
-    (410, [Refused, Retry, Retry]),
-    (413, [TooLarge, TooLarge, TooLarge]),
-    (415, [Rejected, Retry, Retry]),
-    (422, [Rejected, Retry, Retry]),
-    (429, [Throttled, Throttled, Throttled]),
-    (460, [Retry, Retry, Retry]),
-    (500, [Retry, Retry, Retry]),
-    (501, [Retry, Retry, Retry]),
-    (502, [Retry, Retry, Retry]),
-    (503, [Throttled, Throttled, Throttled]),
-    (504, [Retry, Retry, Retry]),
-    (599, [Retry, Retry, Retry]),
+/// Statuses, and what the webhook, Amplitude, Segment and S3 make of them.
+const STATUSES: [(u16, [Class; 4]); 27] = [
+    (200, [Delivered, Delivered, Delivered, Delivered]),
+    (201, [Delivered, Retry, Delivered, Delivered]),
+    (202, [Delivered, Retry, Delivered, Delivered]),
+    (204, [Delivered, Retry, Delivered, Delivered]),
+    (301, [Retry, Retry, Retry, Refused]),
+    (302, [Retry, Retry, Retry, Retry]),
+    (304, [Retry, Retry, Retry, Retry]),
+    (307, [Retry, Retry, Retry, Refused]),
+    (400, [Rejected, Rejected, Rejected, Retry]),
+    (401, [Refused, Refused, Refused, Refused]),
+    (403, [Refused, Refused, Refused, Refused]),
+    (404, [Refused, Refused, Refused, Retry]),
+    (405, [Retry, Retry, Retry, Retry]),
+    (408, [Retry, Retry, Retry, Retry]),
+    (409, [Retry, Retry, Retry, Retry]),
+    (410, [Refused, Retry, Retry, Retry]),
+    (413, [TooLarge, TooLarge, TooLarge, Retry]),
+    (415, [Rejected, Retry, Retry, Retry]),
+    (422, [Rejected, Retry, Retry, Retry]),
+    (429, [Throttled, Throttled, Throttled, Throttled]),
+    (460, [Retry, Retry, Retry, Retry]),
+    (500, [Retry, Retry, Retry, Retry]),
+    (501, [Retry, Retry, Retry, Retry]),
+    (502, [Retry, Retry, Retry, Retry]),
+    (503, [Throttled, Throttled, Throttled, Throttled]),
+    (504, [Retry, Retry, Retry, Retry]),
+    (599, [Retry, Retry, Retry, Retry]),
 ];
 
 #[tokio::test]
@@ -191,8 +218,12 @@ async fn each_status_has_its_meaning_and_a_repeat_has_the_same_ids() {
 }
 
 fn same_ids(subject: &Subject, job: &Job, received: &Received) {
-    for (head, body) in received.lock().unwrap().iter() {
-        assert_eq!((subject.ids)(head, body), (subject.expected_ids)(job), "{}", subject.name);
+    let received = received.lock().unwrap();
+    let first = received.first().map(|(head, body)| (subject.ids)(head, body)).unwrap_or_default();
+    for (head, body) in received.iter() {
+        let ids = (subject.ids)(head, body);
+        let expected = subject.expected_ids.map_or_else(|| first.clone(), |expected| expected(job));
+        assert_eq!(ids, expected, "{}", subject.name);
     }
 }
 
@@ -273,47 +304,54 @@ const FAILED: &[u8] = b"HTTP/1.1 500 No\r\ncontent-length: 1000000000000\r\n\r\n
 const CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
 const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// What is answered, what then, and what all sinks make of it.
-const TROUBLES: [(&[u8], Then, Class); 28] = [
-    (b"", Then::Close, Retry),
-    (b"", Then::Reset, Retry),
-    (b"", Then::Hang, Retry),
-    (b"HTTP/1.1 2", Then::Close, Retry),
-    (b"HTTP/1.1 200 OK\r\n", Then::Hang, Retry),
-    (b"HTTP/1.1 200 OK\r\nx-drip: ", Then::Drip, Retry),
-    (b"HTTP/1.1 200 OK\r\nx-long: ", Then::Flood, Retry),
-    (b"HTTP/1.1 nonsense\r\n\r\n", Then::Close, Retry),
-    (b"no HTTP at all\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/1.1 099 Low\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/3.0 200 OK\r\n\r\n", Then::Close, Retry),
-    (b"", Then::Hints, Retry),
-    (b"HTTP/1.1 102 Processing\r\n\r\n", Then::Hang, Retry),
-    (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Then::Close, Retry),
-    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close, Delivered),
-    (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close, Delivered),
-    (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", Then::Close, Delivered),
-    (CHUNKS, Then::Flood, Delivered),
-    (LENGTH, Then::Close, Delivered),
-    (LENGTH, Then::Hang, Delivered),
-    (LENGTH, Then::Drip, Delivered),
-    (LENGTH, Then::Flood, Delivered),
-    (CLOSED, Then::Flood, Delivered),
-    (FAILED, Then::Drip, Retry),
-    (FAILED, Then::Flood, Retry),
+/// What is answered, what then, and what the sinks that post make of it, and S3: that one hears an answer to its end, and may send
+/// again what is there, since it is the same object.
+const TROUBLES: [(&[u8], Then, [Class; 2]); 28] = [
+    (b"", Then::Close, [Retry, Retry]),
+    (b"", Then::Reset, [Retry, Retry]),
+    (b"", Then::Hang, [Retry, Retry]),
+    (b"HTTP/1.1 2", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\n", Then::Hang, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\nx-drip: ", Then::Drip, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\nx-long: ", Then::Flood, [Retry, Retry]),
+    (b"HTTP/1.1 nonsense\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"no HTTP at all\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 099 Low\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/3.0 200 OK\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"", Then::Hints, [Retry, Retry]),
+    (b"HTTP/1.1 102 Processing\r\n\r\n", Then::Hang, [Retry, Retry]),
+    (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Then::Close, [Retry, Retry]),
+    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close, [Delivered, Delivered]),
+    (
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        Then::Close,
+        [Delivered, Delivered],
+    ),
+    (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", Then::Close, [Delivered, Delivered]),
+    (CHUNKS, Then::Flood, [Delivered, Delivered]),
+    (LENGTH, Then::Close, [Delivered, Delivered]),
+    (LENGTH, Then::Hang, [Delivered, Retry]),
+    (LENGTH, Then::Drip, [Delivered, Retry]),
+    (LENGTH, Then::Flood, [Delivered, Delivered]),
+    (CLOSED, Then::Flood, [Delivered, Delivered]),
+    (FAILED, Then::Drip, [Retry, Retry]),
+    (FAILED, Then::Flood, [Retry, Retry]),
 ];
 
 #[tokio::test]
 async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say() {
     let began = Instant::now();
     for subject in &SINKS {
-        for (answer, then, class) in TROUBLES {
+        for (answer, then, [posted, put]) in TROUBLES {
             let addr = raw(answer, move |stream| then.play(stream)).await;
             let patience = if matches!(then, Then::Hang | Then::Drip | Then::Hints) { SOON } else { LATER };
-            let outcome = deliver(&*subject.at(addr), &job(0..3), patience).await;
+            let sink = subject.at(addr);
+            let outcome = deliver(&*sink, &job(0..3), patience).await;
             let place = format!("{} {:?} {then:?}", subject.name, String::from_utf8_lossy(answer));
+            let class = if sink.large().is_some() { put } else { posted };
             assert_eq!(Class::of(&outcome), class, "{place}: {outcome:?}");
             if answer.is_empty() && matches!(then, Then::Hang) {
                 assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout }, "{place}");
@@ -449,6 +487,32 @@ async fn what_is_excepted_is_in_no_body_and_the_rest_keeps_its_ids() {
             let there = body.contains(&format!("\"user-{offset}\""));
             assert_eq!(there, !job.except.contains(&offset), "{} {offset}", subject.name);
         }
-        assert_eq!(sink.encode(&job).unwrap(), sink.encode(&job).unwrap(), "{}: the same bytes", subject.name);
+        if sink.large().is_none() {
+            assert_eq!(sink.encode(&job).unwrap(), sink.encode(&job).unwrap(), "{}: the same bytes", subject.name);
+        }
     }
+}
+
+#[tokio::test]
+async fn no_sink_of_a_customers_making_reaches_this_machine() {
+    let (addr, received) = serve(|_| Response::new(Full::default())).await;
+    let base = format!("http://{addr}");
+    let webhook = WebhookConfig::new(endpoint(&base));
+    let amplitude = AmplitudeConfig { endpoint: Some(endpoint(&base)), ..AmplitudeConfig::new("hush") };
+    let segment = SegmentConfig { endpoint: Some(endpoint(&base)), ..SegmentConfig::new("hush") };
+    let customer = AddressPolicy::Customer;
+    let sinks: [(&str, Box<dyn Sink>); 3] = [
+        ("webhook", Box::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
+        (
+            "amplitude",
+            Box::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[]))),
+        ),
+        ("segment", Box::new(Segment::new(&segment, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[])))),
+    ];
+    for (name, sink) in sinks {
+        let outcome = deliver(&*sink, &job(0..3), LATER).await;
+        let refused = matches!(&outcome, Outcome::Retry { why: Failure::Connect(why) } if why.contains("loopback"));
+        assert!(refused, "{name}: {outcome:?}");
+    }
+    assert!(received.lock().unwrap().is_empty());
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use forebay::clock::ManualClock;
 use http_body_util::Full;
 use hyper::Response;
+use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -20,7 +21,10 @@ use super::receiver::serve;
 use super::sample::captured;
 use super::segment::Segment;
 use super::webhook::Webhook;
-use crate::config::{AmplitudeConfig, Endpoint, Secret, SegmentConfig, WebhookConfig};
+use crate::config::{
+    AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, Compression, Endpoint, Secret, SegmentConfig, SegmentIdentity,
+    SigningSecret, WebhookConfig,
+};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::sink::{Job, Sink};
 
@@ -72,6 +76,39 @@ async fn request(sink: &dyn Sink, job: &Job, received: &super::receiver::Receive
         .replace(library, "\"version\":\"[version]")
 }
 
+/// Each sink once more, with all that its settings can add to a request.
+fn of_other_settings(endpoint: Endpoint, clock: Arc<ManualClock>) -> [(&'static str, Box<dyn Sink>); 3] {
+    let webhook = WebhookConfig {
+        compression: Compression::None,
+        headers: vec![(HeaderName::from_static("x-team"), Secret::new(HeaderValue::from_static(SECRET)))],
+        signing: vec![SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()],
+        ..WebhookConfig::new(endpoint.clone())
+    };
+    let amplitude = AmplitudeConfig {
+        endpoint: Some(endpoint.clone()),
+        api: AmplitudeApi::HttpV2,
+        identity: AmplitudeIdentity::DeviceId,
+        event_type: "[Experiment] Exposure".to_owned(),
+        min_id_length: 3,
+        ..AmplitudeConfig::new(SECRET)
+    };
+    let segment = SegmentConfig {
+        endpoint: Some(endpoint),
+        event: "Flag Evaluated".to_owned(),
+        identity: SegmentIdentity::AnonymousId,
+        ..SegmentConfig::new(SECRET)
+    };
+    let tls = Arc::default();
+    let webhook = Webhook::new(&webhook, AddressPolicy::Operator, 1, Arc::clone(&tls), clock.clone());
+    let amplitude = Amplitude::new(&amplitude, 1, Arc::clone(&tls), clock.clone());
+    let segment = Segment::new(&segment, 1, tls, clock);
+    [
+        ("webhook_signed", Box::new(webhook)),
+        ("amplitude_http_v2_device", Box::new(amplitude)),
+        ("segment_anonymous", Box::new(segment)),
+    ]
+}
+
 #[tokio::test]
 async fn requests_are_as_they_were() {
     let (addr, received) = serve(|_| Response::new(Full::default())).await;
@@ -92,11 +129,16 @@ async fn requests_are_as_they_were() {
         write_key: Secret::new(SECRET.to_owned()),
         ..SegmentConfig::new("")
     };
-    let segment = Segment::new(&segment, 1, tls, clock);
+    let segment = Segment::new(&segment, 1, tls, clock.clone());
     let sinks: [(&str, &dyn Sink); 3] = [("webhook", &webhook), ("amplitude", &amplitude), ("segment", &segment)];
+    let own = of_other_settings(endpoint("/own"), clock);
     let mut settings = insta::Settings::new();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+    for (name, sink) in own {
+        let text = request(&*sink, &captured(CAPTURES[0].1, 2), &received, &addr.to_string()).await;
+        settings.bind(|| insta::assert_snapshot!(name, text));
+    }
     for (sdk, capture) in CAPTURES {
         let job = captured(capture, RECORDS);
         for (name, sink) in sinks {

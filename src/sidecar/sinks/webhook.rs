@@ -82,6 +82,12 @@ impl Webhook {
         }
     }
 
+    /// The same, as far as its address lies where `guard` lets it.
+    #[must_use]
+    pub fn behind(self, guard: AddressGuard) -> Self {
+        Self { http: self.http.behind(guard), ..self }
+    }
+
     fn headers(&self, id: &str) -> HeaderMap {
         let own = self.own.as_ref().map_or(&[][..], |own| &own.headers);
         let mut headers = HeaderMap::with_capacity(6 + own.len());

@@ -13,6 +13,7 @@ use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
 use crate::ingest::{Environments, Limits};
+use crate::sinks::address_guard::AddressGuard;
 use crate::sinks::sample;
 
 struct House {
@@ -39,7 +40,7 @@ async fn house() -> House {
     let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
-    let factory = SinkFactory::new(Arc::new(disk.clone()), clock, |sink| sink);
+    let factory = SinkFactory::new(Arc::new(disk.clone()), clock, AddressGuard::customer(&[]), |sink| sink);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);
     let registry = Registry::new(queues.clone(), parts, factory, Duration::from_secs(5));
     let house = House { disk, queues, delivery, ingest, registry: Arc::new(registry) };
@@ -99,14 +100,14 @@ impl House {
 fn files(id: &str, environments: &[&str], directory: &str) -> Wanted {
     let environments = environments.iter().map(|id| (*id).to_owned()).collect();
     let sink = SinkConfig::File(FileConfig::new(directory));
-    Wanted { destination: Destination::new(id, environments, sink), policy: AddressPolicy::Operator }
+    Wanted::of_file(Destination::new(id, environments, sink))
 }
 
 fn webhook(id: &str, header: &str) -> Wanted {
     let mut config = WebhookConfig::new(Endpoint::parse("http://127.0.0.1:9/").unwrap());
     config.headers.push(("x-token".parse().unwrap(), Secret::new(header.parse().unwrap())));
     let destination = Destination::new(id, vec!["prod".to_owned()], SinkConfig::Webhook(config));
-    Wanted { destination, policy: AddressPolicy::Operator }
+    Wanted::of_file(destination)
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod events;
 mod filter;
 mod s3;
+mod start;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -14,10 +15,10 @@ use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
     Compression, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret, SinkConfig, SinkKind,
-    Start, WebhookConfig, limits,
+    WebhookConfig, limits,
 };
 use super::environments::{self, Environments};
-use super::{Outside, ground, values, webhook as of_webhook};
+use super::{Outside, Through, ground, values, webhook as of_webhook};
 
 /// The types that are planned: naming one is no slip, and deserves to be told so.
 const LATER_TYPES: [&str; 1] = ["upstream"];
@@ -82,6 +83,9 @@ fn read_one(
 ) -> Option<Destination> {
     // Without its type nobody knows which keys it may have: then there is nothing to say about those.
     let kind = kind(&section)?;
+    if outside.through == Through::Api {
+        not_through_the_api(&section, kind);
+    }
     let sink = match kind {
         SinkKind::Webhook => webhook(&section, outside).map(SinkConfig::Webhook),
         SinkKind::File => file(&section, outside, directories).map(SinkConfig::File),
@@ -103,7 +107,7 @@ fn read_one(
         SinkKind::S3 => section.duration("max_age", &limits::S3_AGE),
         _ => bounds.wait_default,
     };
-    let start = section.choice("start", &[("earliest", Start::Earliest), ("now", Start::Now)]);
+    let start = start::read(&section, outside.through);
     let filter = filter::read(&section);
     if kind != SinkKind::S3 {
         fits_memory(&section, batch_bytes_max, delivery);
@@ -122,6 +126,18 @@ fn read_one(
         filter,
         sink: sink?,
     })
+}
+
+/// What only the operator may say, who owns the machine and the network around it.
+fn not_through_the_api(section: &Section<'_>, kind: SinkKind) {
+    if kind == SinkKind::File {
+        let message = "files are written for the configuration file only";
+        section.at("type").error(message, "write this destination into the file");
+    }
+    if section.has("allow_addresses") {
+        let message = "only the configuration file may allow other addresses than public ones";
+        section.at("allow_addresses").error(message, "remove it, or write this destination into the file");
+    }
 }
 
 fn kind(section: &Section<'_>) -> Option<SinkKind> {

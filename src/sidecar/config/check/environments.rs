@@ -15,6 +15,13 @@ pub(super) struct Environments<'r> {
     ids: BTreeMap<&'r str, usize>,
 }
 
+impl<'r> Environments<'r> {
+    /// Environments of which only the ids are known.
+    pub(super) fn named(ids: &'r [String]) -> Self {
+        Self { read: Vec::new(), ids: ids.iter().map(|id| (id.as_str(), 0)).collect() }
+    }
+}
+
 impl Environments<'_> {
     pub(super) fn into_values(self) -> Vec<Environment> {
         self.read.into_iter().map(|(_, environment)| environment).collect()

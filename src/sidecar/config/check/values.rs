@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::raw::{Field, Section};
 use super::super::secret::Source;
 use super::super::{Listen, ListenError, is_id, limits};
-use super::Outside;
+use super::{Outside, Through};
 
 /// A TCP address, or the default.
 pub(super) fn socket(section: &Section<'_>, key: &'static str, default: SocketAddr) -> SocketAddr {
@@ -80,20 +80,46 @@ pub(super) struct Resolved {
 
 /// Gets a value from where the field says. The value is not empty; no finding shows it.
 pub(super) fn secret(field: &Field<'_>, outside: &Outside<'_>) -> Option<Resolved> {
-    let (value, literal) = match Source::of(field.text()?) {
+    let text = field.text()?;
+    field.place.secret();
+    let source = Source::of(text);
+    refuse_outside(field, &source, outside)?;
+    let (value, literal) = match source {
+        Source::Named(name) => (named(field, name, outside)?, false),
         Source::Env(name) => (from_env(field, name, outside)?, false),
         Source::File(path) => (from_file(field, path, outside)?, false),
         Source::Literal(text) if text.starts_with('$') => {
             field.place.error("this looks like a shell variable, and no shell reads this file", "write \"env:NAME\"");
             return None;
         }
-        Source::Literal(text) => (text.to_owned(), true),
+        // What comes through the API stands in no file that others read.
+        Source::Literal(text) => (text.to_owned(), outside.through == Through::File),
     };
     if value.trim().is_empty() {
         field.place.error("the value is empty", "put the value there, or remove this entry");
         return None;
     }
     Some(Resolved { value, literal })
+}
+
+/// What runs as somebody else's: an environment variable or a file of the machine is not for the API to name.
+fn refuse_outside(field: &Field<'_>, source: &Source<'_>, outside: &Outside<'_>) -> Option<()> {
+    if outside.through == Through::Api && matches!(source, Source::Env(_) | Source::File(_)) {
+        let remedy = "write \"secret:NAME\" with a name from [secrets] in the configuration file, or the value itself";
+        field.place.error("env: and file: are for the configuration file only", remedy);
+        return None;
+    }
+    Some(())
+}
+
+fn named(field: &Field<'_>, name: &str, outside: &Outside<'_>) -> Option<String> {
+    let found = outside.secrets.get(name).map(|secret| secret.reveal().clone());
+    if found.is_none() {
+        let shown: String = name.chars().take(limits::ID_BYTES_MAX).collect();
+        let remedy = "add it under [secrets] in the configuration file, or name one that is there";
+        field.place.error(format!("there is no secret {shown:?}"), remedy);
+    }
+    found
 }
 
 fn from_env(field: &Field<'_>, name: &str, outside: &Outside<'_>) -> Option<String> {
@@ -111,7 +137,10 @@ fn from_env(field: &Field<'_>, name: &str, outside: &Outside<'_>) -> Option<Stri
 
 /// Gets a value that everybody may know from where the field says.
 pub(super) fn open(field: &Field<'_>, outside: &Outside<'_>) -> Option<String> {
-    match Source::of(field.text()?) {
+    let source = Source::of(field.text()?);
+    refuse_outside(field, &source, outside)?;
+    match source {
+        Source::Named(name) => named(field, name, outside),
         Source::Env(name) => from_env(field, name, outside),
         Source::File(path) => text_of(field, path, outside).map(|(text, _)| text),
         Source::Literal(text) => Some(text.to_owned()),

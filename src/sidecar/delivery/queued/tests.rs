@@ -155,7 +155,7 @@ fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie()
     let found: Vec<_> = stored.iter().map(|stored| (stored.offset, stored.origin.offset, stored.index)).collect();
     assert_eq!(found, [(1, 1, 1), (3, 3, 3), (4, 4, 0), (6, 6, 2)]);
     assert_eq!((&stored[1].payload, &stored[2].payload), (&job.parts[0].payload, &job.parts[1].payload));
-    let (told, heard) = std::sync::mpsc::sync_channel(1);
+    let (told, heard) = std::sync::mpsc::sync_channel(2); // both answers come on this thread
     ticket.plan(Box::new({
         let told = told.clone();
         move |result| told.send(result.is_ok()).unwrap()
@@ -233,7 +233,7 @@ fn a_replay_takes_turns_with_live_delivery_and_is_woken_for_by_the_same_loop() {
         ticket.settle(&[], Settled::Delivered);
     }
     let again: Vec<bool> = order.iter().map(|id| sent.contains(id)).collect();
-    assert_eq!(order.len(), 5, "{order:?}");
+    assert_eq!(order.len(), 4, "{order:?}");
     assert_eq!(again.iter().filter(|again| **again).count(), 2, "under their old ids: {order:?}");
     assert!(again[..3].contains(&true) && again[..3].contains(&false), "in turns: {again:?}");
     assert_eq!((replay.balance().delivered.records, queue.balance().delivered.records), (8, 16));

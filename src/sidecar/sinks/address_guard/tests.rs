@@ -163,6 +163,15 @@ fn a_customer_is_allowed_nothing_and_not_told_what_names_mean_inside() {
 }
 
 #[test]
+fn a_customer_is_let_in_where_the_operator_says_so_and_nowhere_else() {
+    let guard = AddressGuard::customer(&["10.1.0.0/16".parse().unwrap()]);
+    assert!(guard.check(ip("10.1.2.3")).is_ok() && guard.check(ip("8.8.8.8")).is_ok());
+    for refused in ["10.2.0.1", "127.0.0.1", "169.254.169.254", "::1"] {
+        assert!(guard.check(ip(refused)).is_err(), "{refused}");
+    }
+}
+
+#[test]
 fn odd_spellings_are_addresses() {
     for text in [
         "127.0.0.1",

@@ -21,6 +21,7 @@ mod witness;
 
 mod captures;
 mod kills;
+mod operations;
 mod outages;
 mod services;
 mod starts;

@@ -47,6 +47,7 @@ pub(crate) struct Home {
     admin: SocketAddr,
     destinations: String,
     top: String,
+    grpc: String,
     log: String,
     lives: AtomicU32,
 }
@@ -63,6 +64,7 @@ impl Home {
             admin: free_address(),
             destinations: String::new(),
             top: String::new(),
+            grpc: String::new(),
             log: String::new(),
             lives: AtomicU32::new(0),
         }
@@ -72,6 +74,13 @@ impl Home {
     pub(crate) fn setting(mut self, line: &str) -> Self {
         self.top.push_str(line);
         self.top.push('\n');
+        self
+    }
+
+    /// Adds a line to `[grpc]`.
+    pub(crate) fn grpc(mut self, line: &str) -> Self {
+        self.grpc.push_str(line);
+        self.grpc.push('\n');
         self
     }
 
@@ -137,9 +146,10 @@ impl Home {
 
     fn write_config_of(&self, ingest: SocketAddr, admin: SocketAddr, socket: &str, file: &str) -> PathBuf {
         let (top, log, destinations, socket) = (&self.top, &self.log, &self.destinations, self.path(socket));
+        let grpc = &self.grpc;
         let text = format!(
             "{top}data_dir = \"./data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [grpc]\nlisten = \"unix:{}\"\n[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"1GiB\"\n{log}\
+             [grpc]\nlisten = \"unix:{}\"\n{grpc}[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"1GiB\"\n{log}\
              [[environments]]\nid = \"acme-prod\"\nname = \"production\"\n\
              sdk_keys = [\"{SDK_KEY}\", \"browser-sdk-key-0001\"]\n{destinations}",
             socket.display()
@@ -262,6 +272,31 @@ impl Sidecar<'_> {
     pub(crate) fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let kill = format!("kill -HUP {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+    }
+
+    /// One of the commands that call the operators' API.
+    pub(crate) fn call(&self, arguments: &[&str]) -> Output {
+        let address = format!("unix:{}", self.home.path("grpc.sock").display());
+        forebay(arguments).args(["--address", &address]).output().expect("the binary was built")
+    }
+
+    /// The same, which has to succeed; with `--json`.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> Value {
+        let output = self.call(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}; the sidecar said:\n{}", self.said());
+        serde_json::from_slice(&output.stdout).expect("one line of JSON")
+    }
+
+    /// Waits until it has said this so many times.
+    pub(crate) fn says(&self, words: &str, times: usize) {
+        let said = wait_for(|| self.said().matches(words).count() >= times);
+        assert!(said, "it did not say {words:?} {times} times:\n{}", self.said());
     }
 
     /// Waits for its end and returns the exit code. `None` if a signal ended it.

@@ -1,0 +1,402 @@
+//! What an operator has done at run time: written down first, then done, then answered.
+//!
+//! Brings three together: what the configuration file says, what was decided through the API (the journal), and what
+//! runs (the registry). What always holds: one operation at a time; what a caller hears of is durable; what stands in the
+//! file is the file's, and is changed there; no record is given up that nobody asked to purge.
+
+mod answer;
+mod reload;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use forebay::{Log, Queue, QueueError, Queues, Settled};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::registry::{PutError, Registry, Wanted};
+use crate::api::destinations::Refused;
+use crate::causes;
+use crate::config::{
+    self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, Secret, Severity, Surroundings,
+};
+use crate::control::{Fingerprint, Journal, JournalError, Skipped, fingerprint, place_keys};
+use crate::ingest::{EnvironmentsError, Wanted as WantedEnvironment};
+use crate::proto::v1::control_record::Change;
+use crate::proto::v1::{ControlForget, ControlKeys, ControlRevision};
+use crate::shutdown::Shutdown;
+use crate::sinks::address_guard::AddressPolicy;
+
+pub use reload::{ReloadFailed, Reloaded, watch};
+
+/// How often it is looked whether a destination has got all that it is to get before it goes.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+
+/// Destinations made through the API, and as many environments: their settings are kept in memory.
+const MADE_MAX: usize = 10_000;
+
+/// The longest settings that the API takes. Certificates are a few KiB.
+const SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+/// See the module.
+pub struct Operations {
+    queues: Queues,
+    registry: Arc<Registry>,
+    journal: Arc<Journal>,
+    /// Held for the whole of an operation.
+    operating: tokio::sync::Mutex<()>,
+    file: Mutex<File>,
+    reloads: reload::Counts,
+}
+
+/// What is remembered of the configuration file.
+struct File {
+    /// Without environments, destinations and secrets.
+    config: Config,
+    environments: Vec<Environment>,
+    secrets: BTreeMap<String, Secret<String>>,
+}
+
+impl File {
+    fn now_says(&mut self, environments: Vec<Environment>, secrets: BTreeMap<String, Secret<String>>) {
+        (self.environments, self.secrets) = (environments, secrets);
+    }
+}
+
+/// What the operator asked for was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// It can't be written down.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The environments do not go together.
+    #[error(transparent)]
+    Environments(#[from] EnvironmentsError),
+    /// A queue can't be made.
+    #[error(transparent)]
+    Put(#[from] PutError),
+}
+
+impl Operations {
+    /// Starts what the file and the journal say, save for destinations that are paused. Waits for the disk.
+    ///
+    /// # Errors
+    /// When a destination of the file, or an environment, can't be started. One that was made through the API and can't
+    /// be is told and left behind: its records are kept.
+    pub async fn start(
+        queues: Queues,
+        registry: Arc<Registry>,
+        journal: Journal,
+        skipped: &[Skipped],
+        mut config: Config,
+    ) -> Result<Arc<Self>, OperationError> {
+        for Skipped { offsets, why } in skipped {
+            error!(
+                ?offsets,
+                why, "decisions of operators can't be read: what they made or changed may be missing; no record is"
+            );
+        }
+        let destinations = std::mem::take(&mut config.destinations);
+        let environments = std::mem::take(&mut config.environments);
+        let secrets = std::mem::take(&mut config.secrets);
+        let operations = Arc::new(Self {
+            queues,
+            registry,
+            journal: Arc::new(journal),
+            operating: tokio::sync::Mutex::default(),
+            file: Mutex::new(File { config, environments: environments.clone(), secrets }),
+            reloads: reload::Counts::default(),
+        });
+        let made = operations.made_environments(&environments);
+        operations.set_environments(&environments, made).await?;
+        for destination in destinations {
+            let paused = operations.paused(&destination.id);
+            let wanted = operations.wanted(destination, AddressPolicy::Operator).await?;
+            operations.registry.start(&wanted, paused)?;
+        }
+        operations.start_made().await;
+        operations.registry.warn_of_orphans();
+        Ok(operations)
+    }
+
+    /// Lets destinations go that have got all they were to get, until the sidecar stops.
+    pub async fn look_after(self: Arc<Self>, shutdown: Shutdown) {
+        let mut ticks = interval(DRAIN_LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.end_drained().await,
+                () = shutdown.requested() => return,
+            }
+        }
+    }
+
+    async fn start_made(&self) {
+        let made: Vec<(String, Secret<String>)> =
+            self.journal.state().destinations.iter().map(|(id, text)| (id.clone(), text.clone())).collect();
+        for (id, settings) in made {
+            if self.registry.runs(&id) {
+                error!(
+                    destination = id,
+                    "this destination stands in the configuration file and was made through the API, too: the \
+                    file's runs"
+                );
+                continue;
+            }
+            let (destination, findings) = self.read_destination(settings.reveal());
+            let Some(destination) = destination else {
+                let why = mistakes(&findings);
+                error!(
+                    destination = id,
+                    why, "this destination was made through the API and can't be started: its records are kept"
+                );
+                continue;
+            };
+            let paused = self.paused(&id);
+            let started = match self.wanted(destination, AddressPolicy::Customer).await {
+                Ok(wanted) => self.registry.start(&wanted, paused).map_err(OperationError::from),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(why) = started {
+                error!(
+                    destination = id,
+                    why = causes::line(&why),
+                    "this destination can't be started: its records are kept"
+                );
+            }
+        }
+    }
+
+    /// The environments that were made through the API and do not clash with those of the file.
+    fn made_environments(&self, of_file: &[Environment]) -> Vec<Environment> {
+        let taken: BTreeSet<&str> = of_file.iter().map(|environment| environment.id.as_str()).collect();
+        let around = self.around(&[]);
+        let state = self.journal.state();
+        let mut made = Vec::with_capacity(state.environments.len());
+        for (id, settings) in &state.environments {
+            let checked = config::check_environment(settings.reveal(), &around.borrow());
+            match checked.value {
+                Some(environment) if !taken.contains(environment.id.as_str()) => made.push(environment),
+                Some(_) => {
+                    error!(environment = id, "the configuration file has an environment of this id: that one counts")
+                }
+                None => error!(environment = id, why = mistakes(&checked.findings), "this environment can't be used"),
+            }
+        }
+        made
+    }
+
+    /// Makes these the environments, with every key in its place.
+    async fn set_environments(&self, of_file: &[Environment], made: Vec<Environment>) -> Result<(), OperationError> {
+        let all: Vec<Environment> = of_file.iter().cloned().chain(made).collect();
+        let (keyed, changes) = self.keyed(&all);
+        self.decide(changes).await?;
+        Ok(self.registry.set_environments(&all, keyed).await?)
+    }
+
+    /// The environments with the places of their keys, and what must be written down so that these stay theirs.
+    fn keyed(&self, environments: &[Environment]) -> (Vec<WantedEnvironment<String>>, Vec<Change>) {
+        let log = self.log().log_id();
+        let file = self.file();
+        let state = self.journal.state();
+        let revealed = |environment: &Environment| -> Vec<String> {
+            environment.sdk_keys.iter().map(|key| key.reveal().clone()).collect()
+        };
+        let prints =
+            |id: &str, keys: &[String]| -> Vec<_> { keys.iter().map(|key| fingerprint(log, id, key)).collect() };
+        let keys_change = |id: &str, prints: &[Fingerprint]| {
+            let fingerprints = prints.iter().map(|print| print.to_vec()).collect();
+            Change::Keys(ControlKeys { environment: id.to_owned(), fingerprints })
+        };
+        let mut changes = Vec::new();
+        let mut keyed = Vec::with_capacity(environments.len());
+        for environment in environments {
+            let (id, keys) = (environment.id.as_str(), revealed(environment));
+            let before = file.environments.iter().find(|before| before.id == id).map(revealed).unwrap_or_default();
+            let made_here = state.environments.contains_key(id);
+            let places = if state.keys.contains_key(id) || made_here || !keys.starts_with(&before) {
+                let known = state.keys.get(id).cloned().unwrap_or_else(|| prints(id, &before));
+                let (places, prints) = place_keys(known, &prints(id, &keys));
+                if state.keys.get(id) != Some(&prints) {
+                    changes.push(keys_change(id, &prints));
+                }
+                places
+            } else {
+                // As long as keys come at the end only, the list says it all.
+                (0..).take(keys.len()).collect()
+            };
+            keyed.push((id.to_owned(), places.into_iter().zip(keys).collect()));
+        }
+        let stays: BTreeSet<&str> = environments.iter().map(|environment| environment.id.as_str()).collect();
+        for gone in file.environments.iter().filter(|before| !stays.contains(before.id.as_str())) {
+            // Should it come back with other keys.
+            if !state.keys.contains_key(&gone.id) {
+                changes.push(keys_change(&gone.id, &prints(&gone.id, &revealed(gone))));
+            }
+        }
+        (keyed, changes)
+    }
+
+    /// A destination as it is to run: under the revision of what it gets, which is written down where it is new.
+    async fn wanted(&self, destination: Destination, policy: AddressPolicy) -> Result<Wanted, JournalError> {
+        let (revision, change) = self.revision(&destination);
+        self.decide(change.into_iter().collect()).await?;
+        Ok(self.under(destination, policy, revision))
+    }
+
+    fn revision(&self, destination: &Destination) -> (u32, Option<Change>) {
+        let filter = serde_json::to_string(&destination.filter).expect("patterns are text");
+        let state = self.journal.state();
+        let (revision, new) = state.revision_of(&destination.id, &filter, destination.filter.is_empty());
+        let change = || Change::Revision(ControlRevision { destination: destination.id.clone(), revision, filter });
+        (revision, new.then(change))
+    }
+
+    fn under(&self, destination: Destination, policy: AddressPolicy, revision: u32) -> Wanted {
+        let state = self.journal.state();
+        let known = state.revisions.get(&destination.id).into_iter().flatten();
+        let read = |(revision, filter): (&u32, &String)| {
+            // One that cannot be read lets everything pass: too much is sent rather than too little.
+            (*revision, serde_json::from_str::<FilterSpec>(filter).unwrap_or_default())
+        };
+        let filters = known.map(read).collect();
+        Wanted { destination, policy, revision, filters }
+    }
+
+    /// Settings that came through the API, judged against what is there now.
+    fn read_destination(&self, settings: &str) -> (Option<Destination>, Vec<Finding>) {
+        let ids = self.environment_ids();
+        let checked = config::check_destination(settings, &self.around(&ids).borrow());
+        (checked.value, checked.findings)
+    }
+
+    fn environment_ids(&self) -> Vec<String> {
+        let file = self.file();
+        let state = self.journal.state();
+        let of_file = file.environments.iter().map(|environment| environment.id.clone());
+        of_file.chain(state.environments.keys().cloned()).collect()
+    }
+
+    fn around(&self, environments: &[String]) -> Around {
+        let file = self.file();
+        Around {
+            environments: environments.to_vec(),
+            delivery: file.config.delivery.clone(),
+            secrets: file.secrets.clone(),
+        }
+    }
+
+    async fn end_drained(&self) {
+        let draining: Vec<String> = self.journal.state().draining.keys().cloned().collect();
+        for id in draining {
+            let _operating = self.operating.lock().await;
+            let Some(ends) = self.journal.state().draining.get(&id).cloned() else { continue };
+            let queues = self.queues_of(&id);
+            let has_all = |(stream, end): (&String, &u64)| {
+                queues.iter().all(|queue| queue.stream() != stream || queue.cursor().low >= *end)
+            };
+            // What waits for its own time lies in a stream of ours, and is to be delivered as well.
+            let held = queues.iter().filter(|queue| queue.stream().starts_with("!held/"));
+            if !ends.iter().all(has_all) || held.map(|queue| queue.lag().records).sum::<u64>() > 0 {
+                continue;
+            }
+            match self.forget(&id).await {
+                Ok(()) => info!(destination = id, "the destination has got what it was to get, and is gone"),
+                Err(why) => warn!(destination = id, %why, "the destination is drained and can't be deleted yet"),
+            }
+        }
+    }
+
+    /// Deletes a destination with its queues, whatever they hold.
+    async fn forget(&self, id: &str) -> Result<(), Refused> {
+        // Written down first: should the process end before its queues are gone they are left behind, for another try.
+        let change = Change::DestinationDeleted(ControlForget { id: id.to_owned() });
+        self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
+        self.registry.remove(id).await;
+        let (queues, of) = (self.queues.clone(), self.queues_of(id));
+        let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
+        deleted
+            .expect("deleting queues does not panic")
+            .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))
+    }
+
+    /// Everything that a destination has pending, letters that it does not take aside.
+    fn pending(&self, id: &str) -> forebay::Count {
+        let queues = self.queues_of(id);
+        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).map(Queue::lag);
+        lags.fold(forebay::Count::default(), |sum, lag| forebay::Count {
+            records: sum.records + lag.records,
+            bytes: sum.bytes + lag.bytes,
+        })
+    }
+
+    fn queues_of(&self, id: &str) -> Vec<Queue> {
+        self.queues.all().into_iter().filter(|queue| queue.destination() == id).collect()
+    }
+
+    fn paused(&self, id: &str) -> bool {
+        self.journal.state().paused.contains(id)
+    }
+
+    fn log(&self) -> &Log {
+        self.queues.log()
+    }
+
+    async fn decide(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let journal = Arc::clone(&self.journal);
+        let decided = tokio::task::spawn_blocking(move || journal.decide(changes)).await;
+        decided.expect("writing a decision down does not panic")
+    }
+
+    fn file(&self) -> MutexGuard<'_, File> {
+        // Replaced as a whole.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Deletes these queues. Those of letters stay and are emptied: made again, they would begin with the letters that lie
+/// in their streams still.
+fn give_up(queues: &Queues, of: &[Queue]) -> Result<(), QueueError> {
+    for queue in of {
+        if queue.stream().starts_with('!') {
+            queue.settle_range(queue.cursor().low..queue.lag().durable_tail, Settled::Purged);
+        } else {
+            queues.delete(queue.destination(), Some(queue.stream()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What settings of the API are judged against.
+struct Around {
+    environments: Vec<String>,
+    delivery: DeliveryConfig,
+    secrets: BTreeMap<String, Secret<String>>,
+}
+
+impl Around {
+    fn borrow(&self) -> Surroundings<'_> {
+        Surroundings { environments: &self.environments, delivery: &self.delivery, secrets: &self.secrets }
+    }
+}
+
+/// The errors among findings, in one line.
+fn mistakes(findings: &[Finding]) -> String {
+    told(findings, Severity::Error).join("; ")
+}
+
+/// Each finding of a severity in words.
+fn told(findings: &[Finding], severity: Severity) -> Vec<String> {
+    let tell = |finding: &Finding| {
+        let line = finding.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let path = if finding.path.is_empty() { String::new() } else { format!("{}: ", finding.path) };
+        format!("{line}{path}{} ({})", finding.message, finding.remedy)
+    };
+    findings.iter().filter(|finding| finding.severity == severity).map(tell).collect()
+}

@@ -1,0 +1,273 @@
+//! What the API asks for, done one at a time.
+
+use forebay::Count;
+
+use super::{MADE_MAX, Operations, SETTINGS_BYTES_MAX, mistakes, told};
+use crate::api::destinations::{Answer, Delete, Operations as Asked, Put, Refused};
+use crate::app::registry::Shown;
+use crate::causes;
+use crate::config::{self, Severity};
+use crate::control::JournalError;
+use crate::proto::v1::control_record::Change;
+use crate::proto::v1::{
+    ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlPause,
+    DeleteDestinationResponse, Destination, Environment, Origin,
+};
+use crate::sinks::address_guard::AddressPolicy;
+
+impl Asked for Operations {
+    fn put_destination(&self, settings: String, put: Put) -> Answer<'_, (Destination, Vec<String>)> {
+        Box::pin(self.put(settings, put))
+    }
+
+    fn destination(&self, id: String) -> Answer<'_, Destination> {
+        Box::pin(async move {
+            let mut destination = self.show(&id)?;
+            let settings = self.journal.state().destinations.get(&id).cloned();
+            if let Some(settings) = settings {
+                let ids = self.environment_ids();
+                destination.settings = config::check_destination(settings.reveal(), &self.around(&ids).borrow()).shown;
+            }
+            Ok(destination)
+        })
+    }
+
+    fn destinations(&self, after: String, most: usize) -> Answer<'_, Vec<Destination>> {
+        Box::pin(async move {
+            let mut ids: Vec<String> =
+                self.registry.all_after(&after, most).into_iter().map(|shown| shown.id.to_string()).collect();
+            ids.extend(self.registry.left_behind().iter().map(|queue| queue.destination().to_owned()));
+            ids.extend(self.journal.state().destinations.keys().cloned());
+            ids.retain(|id| *id > after);
+            ids.sort_unstable();
+            ids.dedup();
+            ids.truncate(most);
+            // One that goes in this moment is left out.
+            Ok(ids.iter().filter_map(|id| self.show(id).ok()).collect())
+        })
+    }
+
+    fn delete_destination(&self, id: String, how: Delete) -> Answer<'_, DeleteDestinationResponse> {
+        Box::pin(self.delete(id, how))
+    }
+
+    fn pause_destination(&self, id: String, paused: bool) -> Answer<'_, Destination> {
+        Box::pin(async move {
+            let _operating = self.operating.lock().await;
+            if !self.registry.runs(&id) {
+                self.show(&id)?;
+                let why = format!("nothing delivers to {id:?}: there is nothing to pause; put it back, or delete it");
+                return Err(Refused::Precondition(why));
+            }
+            self.decide(vec![Change::Pause(ControlPause { destination: id.clone(), paused })]).await?;
+            self.registry.pause(&id, paused).await;
+            tracing::info!(destination = id, paused, "an operator paused a destination, or had it go on");
+            self.show(&id)
+        })
+    }
+
+    fn create_environment(&self, settings: String) -> Answer<'_, (Environment, Vec<String>)> {
+        Box::pin(self.make_environment(settings))
+    }
+
+    fn environments(&self) -> Answer<'_, Vec<Environment>> {
+        Box::pin(async move {
+            let of_file = self.file().environments.clone();
+            let made = self.made_environments(&of_file);
+            let of_file = of_file.iter().map(|environment| shown(environment, Origin::File));
+            let mut all: Vec<_> = of_file.chain(made.iter().map(|made| shown(made, Origin::Api))).collect();
+            all.sort_by(|a, b| a.id.cmp(&b.id));
+            Ok(all)
+        })
+    }
+
+    fn delete_environment(&self, id: String) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let _operating = self.operating.lock().await;
+            if !self.journal.state().environments.contains_key(&id) {
+                let of_file = self.file().environments.iter().any(|environment| environment.id == id);
+                return Err(if of_file {
+                    Refused::Precondition(format!("environment {id:?} is the configuration file's: take it out there"))
+                } else {
+                    Refused::NotFound(format!("there is no environment {id:?}"))
+                });
+            }
+            let subscribers = self.registry.subscribers(&id);
+            if subscribers > 0 {
+                let why =
+                    format!("{subscribers} destinations take from environment {id:?}: delete or change them first");
+                return Err(Refused::Precondition(why));
+            }
+            self.decide(vec![Change::EnvironmentDeleted(ControlForget { id })]).await?;
+            self.refresh_environments().await
+        })
+    }
+}
+
+impl Operations {
+    async fn put(&self, settings: String, put: Put) -> Result<(Destination, Vec<String>), Refused> {
+        let _operating = self.operating.lock().await;
+        small_enough(&settings)?;
+        let (destination, findings) = self.read_destination(&settings);
+        let Some(destination) = destination else { return Err(Refused::Invalid(mistakes(&findings))) };
+        let id = destination.id.clone();
+        let made = self.journal.state().destinations.contains_key(&id);
+        match put {
+            Put::Create if made || self.registry.runs(&id) => {
+                return Err(Refused::Exists(format!("there is a destination {id:?} already")));
+            }
+            Put::Create if self.journal.state().destinations.len() >= MADE_MAX => {
+                return Err(Refused::Precondition(format!("{MADE_MAX} destinations were made here: delete one first")));
+            }
+            Put::Create if self.show(&id).is_ok() => {
+                let why = format!(
+                    "a destination {id:?} left {} records behind: put it back into the configuration file, or delete it first",
+                    self.pending(&id).records
+                );
+                return Err(Refused::Precondition(why));
+            }
+            Put::Update if !made => return Err(self.not_made_here(&id)),
+            Put::Create | Put::Update => {}
+        }
+        let (revision, change) = self.revision(&destination);
+        let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
+        self.decide(change.into_iter().chain([settings]).collect()).await?;
+        let wanted = self.under(destination, AddressPolicy::Customer, revision);
+        if let Err(why) = self.registry.put(wanted, self.paused(&id)).await {
+            let why = causes::line(&why);
+            if put == Put::Create {
+                self.decide(vec![Change::DestinationDeleted(ControlForget { id })]).await?;
+            }
+            return Err(Refused::Unavailable(why));
+        }
+        tracing::info!(destination = id, ?put, "an operator made or changed a destination");
+        Ok((self.show(&id)?, told(&findings, Severity::Warning)))
+    }
+
+    async fn delete(&self, id: String, how: Delete) -> Result<DeleteDestinationResponse, Refused> {
+        let _operating = self.operating.lock().await;
+        let destination = self.show(&id)?;
+        if destination.origin() == Origin::File {
+            let why =
+                format!("destination {id:?} is the configuration file's: take it out there, then delete what it left");
+            return Err(Refused::Precondition(why));
+        }
+        let records_pending = self.pending(&id).records;
+        if how == Delete::Drain && records_pending > 0 {
+            if !self.registry.runs(&id) || destination.paused {
+                let why =
+                    format!("nothing delivers to {id:?} now, so it can't be drained: put it back, or let it go on");
+                return Err(Refused::Precondition(why));
+            }
+            let queues = self.queues_of(&id);
+            let ours = queues.iter().filter(|queue| !queue.stream().starts_with('!'));
+            let end = |queue: &forebay::Queue| ControlDrainEnd {
+                stream: queue.stream().to_owned(),
+                offset: queue.lag().durable_tail,
+            };
+            let drain = ControlDrain { destination: id, ends: ours.map(end).collect() };
+            self.decide(vec![Change::Drain(drain)]).await?;
+            return Ok(DeleteDestinationResponse { records_pending, deleted: false });
+        }
+        if how == Delete::Empty && records_pending > 0 {
+            let why = format!(
+                "destination {id:?} has {records_pending} records pending: --drain delivers them first, --purge gives them up"
+            );
+            return Err(Refused::Precondition(why));
+        }
+        self.forget(&id).await?;
+        tracing::warn!(destination = id, records_pending, "an operator deleted a destination");
+        Ok(DeleteDestinationResponse { records_pending, deleted: true })
+    }
+
+    async fn make_environment(&self, settings: String) -> Result<(Environment, Vec<String>), Refused> {
+        let _operating = self.operating.lock().await;
+        small_enough(&settings)?;
+        let checked = config::check_environment(&settings, &self.around(&[]).borrow());
+        let Some(environment) = checked.value else { return Err(Refused::Invalid(mistakes(&checked.findings))) };
+        let id = environment.id.clone();
+        if self.environment_ids().contains(&id) {
+            return Err(Refused::Exists(format!("there is an environment {id:?} already")));
+        }
+        if self.journal.state().environments.len() >= MADE_MAX {
+            return Err(Refused::Precondition(format!("{MADE_MAX} environments were made here: delete one first")));
+        }
+        if let Some(owner) = environment.sdk_keys.iter().find_map(|key| self.registry.owner_of(key.reveal())) {
+            return Err(Refused::Invalid(format!("one of the sdk_keys belongs to environment {owner:?} already")));
+        }
+        let made = Change::Environment(ControlEnvironment { id: id.clone(), settings });
+        self.decide(vec![made]).await?;
+        if let Err(why) = self.refresh_environments().await {
+            self.decide(vec![Change::EnvironmentDeleted(ControlForget { id })]).await?;
+            return Err(why);
+        }
+        Ok((shown(&environment, Origin::Api), told(&checked.findings, Severity::Warning)))
+    }
+
+    async fn refresh_environments(&self) -> Result<(), Refused> {
+        let of_file = self.file().environments.clone();
+        let made = self.made_environments(&of_file);
+        self.set_environments(&of_file, made).await.map_err(|why| Refused::Unavailable(causes::line(&why)))
+    }
+
+    fn not_made_here(&self, id: &str) -> Refused {
+        if self.registry.runs(id) {
+            return Refused::Precondition(format!("destination {id:?} is the configuration file's: change it there"));
+        }
+        Refused::NotFound(format!("there is no destination {id:?}"))
+    }
+
+    fn show(&self, id: &str) -> Result<Destination, Refused> {
+        let Count { records, bytes } = self.pending(id);
+        let state = self.journal.state();
+        let made = state.destinations.contains_key(id);
+        let base = Destination {
+            id: id.to_owned(),
+            paused: state.paused.contains(id),
+            draining: state.draining.contains_key(id),
+            records_pending: records,
+            bytes_pending: bytes,
+            ..Destination::default()
+        };
+        drop(state);
+        if let Some(Shown { policy, type_name, environments, .. }) = self.registry.shown(id) {
+            let origin = if policy == AddressPolicy::Customer { Origin::Api } else { Origin::File };
+            let environments = environments.iter().map(|id| id.to_string()).collect();
+            return Ok(Destination { origin: origin.into(), r#type: type_name.to_owned(), environments, ..base });
+        }
+        // Queues of letters outlive their destination, empty.
+        let ours = |queue: &forebay::Queue| !queue.stream().starts_with('!') || queue.lag().records > 0;
+        let left: Vec<_> = self.queues_of(id).into_iter().filter(ours).collect();
+        if left.is_empty() && !made {
+            return Err(Refused::NotFound(format!("there is no destination {id:?}")));
+        }
+        let streams = left.iter().map(|queue| queue.stream().to_owned()).filter(|stream| !stream.starts_with('!'));
+        let origin = if made { Origin::Api } else { Origin::LeftBehind };
+        Ok(Destination { origin: origin.into(), environments: streams.collect(), ..base })
+    }
+}
+
+fn small_enough(settings: &str) -> Result<(), Refused> {
+    if settings.len() > SETTINGS_BYTES_MAX {
+        let bytes = settings.len();
+        return Err(Refused::Invalid(format!(
+            "the settings have {bytes} bytes: at most {SETTINGS_BYTES_MAX} are taken"
+        )));
+    }
+    Ok(())
+}
+
+fn shown(environment: &config::Environment, origin: Origin) -> Environment {
+    Environment {
+        id: environment.id.clone(),
+        origin: origin.into(),
+        name: environment.name.clone(),
+        sdk_keys: u32::try_from(environment.sdk_keys.len()).unwrap_or(u32::MAX),
+    }
+}
+
+impl From<JournalError> for Refused {
+    fn from(why: JournalError) -> Self {
+        Self::Unavailable(causes::line(&why))
+    }
+}

@@ -1,0 +1,229 @@
+//! The configuration file, read again: at SIGHUP, and when it has changed.
+//!
+//! What always holds: a file with a mistake changes nothing and is told; what is equal goes on untouched; a destination
+//! that is taken out is stopped and kept with all its records, until it is put back or deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::{Operations, mistakes};
+use crate::api::readings::ReloadReading;
+use crate::app::registry::Put;
+use crate::causes;
+use crate::config::{self, Config, Environment, Secret};
+use crate::shutdown::Shutdown;
+use crate::sinks::address_guard::AddressPolicy;
+
+/// How often it is looked whether the file has changed. It is read when it has stayed as it is for as long: whoever writes
+/// it is done then.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What came of the file's changes since the process began.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    done: AtomicU64,
+    failed: AtomicU64,
+    last_failed: AtomicBool,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reloaded {
+    /// Destinations that are new.
+    pub started: usize,
+    /// Those with other settings.
+    pub replaced: usize,
+    /// Those that went on as they were.
+    pub untouched: usize,
+    /// Those that are not in the file any more.
+    pub taken_out: usize,
+}
+
+/// The file was not taken, and nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ReloadFailed(String);
+
+/// Reads the file again whenever a signal says so or it has changed, until the sidecar stops.
+pub async fn watch(operations: Arc<Operations>, path: PathBuf, mut hangups: Signal, shutdown: Shutdown) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut read = look(&path).await;
+    let mut seen = read;
+    loop {
+        tokio::select! {
+            Some(()) = hangups.recv() => {
+                read = look(&path).await;
+                operations.reload_file(&path).await;
+            }
+            _ = ticks.tick() => {
+                let now = look(&path).await;
+                if now == seen && now != read && now.is_some() {
+                    read = now;
+                    operations.reload_file(&path).await;
+                }
+                seen = now;
+            }
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+/// What tells a version of the file from another. `None` while it is not there.
+async fn look(path: &Path) -> Option<(Option<SystemTime>, u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
+}
+
+impl Operations {
+    /// How the file's changes went.
+    #[must_use]
+    pub fn reloads(&self) -> ReloadReading {
+        ReloadReading {
+            done: self.reloads.done.load(Ordering::Relaxed),
+            failed: self.reloads.failed.load(Ordering::Relaxed),
+            last_failed: self.reloads.last_failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads the file and does what it says. Tells how it went, in the log and in the counts.
+    pub async fn reload_file(&self, path: &Path) {
+        let file = path.to_owned();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
+        let reloaded = match loaded.expect("reading a configuration does not panic") {
+            (Some(config), _) => self.reload(config).await,
+            (None, findings) => Err(ReloadFailed(mistakes(&findings))),
+        };
+        self.reloads.last_failed.store(reloaded.is_err(), Ordering::Relaxed);
+        match reloaded {
+            Ok(Reloaded { started, replaced, untouched, taken_out }) => {
+                self.reloads.done.fetch_add(1, Ordering::Relaxed);
+                info!(started, replaced, untouched, taken_out, "the configuration was read again");
+            }
+            Err(ReloadFailed(why)) => {
+                self.reloads.failed.fetch_add(1, Ordering::Relaxed);
+                error!(file = %path.display(), why, "the configuration was not taken: all goes on as it was");
+            }
+        }
+    }
+
+    /// Does what a configuration says that was checked by itself.
+    ///
+    /// # Errors
+    /// When it does not go together with what was made through the API. Nothing has changed then.
+    pub async fn reload(&self, mut config: Config) -> Result<Reloaded, ReloadFailed> {
+        let _operating = self.operating.lock().await;
+        let destinations = std::mem::take(&mut config.destinations);
+        let environments = std::mem::take(&mut config.environments);
+        let secrets = std::mem::take(&mut config.secrets);
+        self.goes_together(&destinations, &environments, &config, &secrets)?;
+        let made = self.made_environments(&environments);
+        self.set_environments(&environments, made).await.map_err(|why| ReloadFailed(causes::line(&why)))?;
+        self.say_what_needs_a_restart(&config);
+        // What is read at the start only stays as it was, to be compared with.
+        self.file().now_says(environments, secrets);
+
+        let mut reloaded = Reloaded::default();
+        let listed: BTreeSet<String> = destinations.iter().map(|destination| destination.id.clone()).collect();
+        for destination in destinations {
+            self.put_again(destination, AddressPolicy::Operator, &mut reloaded).await;
+        }
+        for shown in self.registry.all_after("", usize::MAX) {
+            if shown.policy == AddressPolicy::Operator && !listed.contains(&*shown.id) {
+                self.registry.remove(&shown.id).await;
+                reloaded.taken_out += 1;
+                warn!(
+                    destination = &*shown.id,
+                    records = self.pending(&shown.id).records,
+                    "this destination was taken out of the configuration: nothing is delivered to it, its records are kept, \
+                     new ones too, and they fill the disk; put it back to go on, or delete it: forebay destinations delete"
+                );
+            }
+        }
+        let made: Vec<_> = self.journal.state().destinations.values().cloned().collect();
+        for settings in made {
+            if let (Some(destination), _) = self.read_destination(settings.reveal()) {
+                self.put_again(destination, AddressPolicy::Customer, &mut reloaded).await;
+            }
+        }
+        Ok(reloaded)
+    }
+
+    async fn put_again(&self, destination: config::Destination, policy: AddressPolicy, reloaded: &mut Reloaded) {
+        let id = destination.id.clone();
+        let put = match self.wanted(destination, policy).await {
+            Ok(wanted) => self.registry.put(wanted, self.paused(&id)).await.map_err(|why| causes::line(&why)),
+            Err(why) => Err(causes::line(&why)),
+        };
+        match put {
+            Ok(Put::Started) => reloaded.started += 1,
+            Ok(Put::Replaced) => reloaded.replaced += 1,
+            Ok(Put::Untouched) => reloaded.untouched += 1,
+            Err(why) => error!(destination = id, why, "the destination keeps its old settings, or is not there yet"),
+        }
+    }
+
+    /// What the file says must not take anything from what was made through the API.
+    fn goes_together(
+        &self,
+        destinations: &[config::Destination],
+        environments: &[Environment],
+        config: &Config,
+        secrets: &BTreeMap<String, Secret<String>>,
+    ) -> Result<(), ReloadFailed> {
+        let state = self.journal.state();
+        if let Some(both) = destinations.iter().find(|destination| state.destinations.contains_key(&destination.id)) {
+            let id = &both.id;
+            return Err(ReloadFailed(format!(
+                "destination {id:?} was made through the API: delete it there, or choose another id"
+            )));
+        }
+        if let Some(both) = environments.iter().find(|environment| state.environments.contains_key(&environment.id)) {
+            let id = &both.id;
+            return Err(ReloadFailed(format!(
+                "environment {id:?} was made through the API: delete it there, or choose another id"
+            )));
+        }
+        let ids: Vec<String> = environments
+            .iter()
+            .map(|environment| environment.id.clone())
+            .chain(state.environments.keys().cloned())
+            .collect();
+        let around = config::Surroundings { environments: &ids, delivery: &config.delivery, secrets };
+        for (id, settings) in &state.destinations {
+            let before = self.registry.runs(id);
+            let checked = config::check_destination(settings.reveal(), &around);
+            if before && checked.value.is_none() {
+                let why = mistakes(&checked.findings);
+                return Err(ReloadFailed(format!("destination {id:?}, made through the API, could not go on: {why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names settings that are read at the start only, where the file has others now.
+    fn say_what_needs_a_restart(&self, now: &Config) {
+        let file = self.file();
+        let before = &file.config;
+        let changed = [
+            ("data_dir", before.data_dir != now.data_dir),
+            ("shutdown_grace", before.shutdown_grace != now.shutdown_grace),
+            ("[ingest]", before.ingest != now.ingest),
+            ("[grpc]", before.grpc != now.grpc),
+            ("[admin]", before.admin != now.admin),
+            ("[log]", before.log != now.log),
+            ("[delivery]", before.delivery != now.delivery),
+        ];
+        for (settings, _) in changed.iter().filter(|(_, changed)| *changed) {
+            warn!(settings, "these settings were changed and need a restart; until then the old ones hold");
+        }
+    }
+}

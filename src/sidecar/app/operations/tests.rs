@@ -1,0 +1,255 @@
+//! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
+
+use std::path::Path;
+
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::mem::MemDisk;
+use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
+
+use super::*;
+use crate::api::destinations::{Delete, Operations as _, Put};
+use crate::app::sinks::SinkFactory;
+use crate::config::{FileConfig, SinkConfig};
+use crate::delivery::Delivery;
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::NoParking;
+use crate::ingest::{Environments, Ingest, Limits};
+use crate::letters::Letters;
+use crate::proto::v1::Origin;
+use crate::sinks::address_guard::AddressGuard;
+use crate::sinks::sample;
+
+struct House {
+    disk: MemDisk,
+    queues: Queues,
+    delivery: Arc<Delivery>,
+    ingest: Arc<Ingest>,
+    operations: Arc<Operations>,
+}
+
+/// A file with the environment `prod`, one secret, and file destinations of these ids.
+fn file(ids: &[&str]) -> Config {
+    let environment = Environment {
+        id: "prod".to_owned(),
+        name: "production".to_owned(),
+        sdk_keys: vec![Secret::new("key-a".to_owned()), Secret::new("key-b".to_owned())],
+    };
+    let destination = |id: &&str| {
+        Destination::new(*id, vec!["prod".to_owned()], SinkConfig::File(FileConfig::new(format!("out-{id}"))))
+    };
+    Config {
+        environments: vec![environment],
+        destinations: ids.iter().map(destination).collect(),
+        secrets: BTreeMap::from([("hook_url".to_owned(), Secret::new("http://127.0.0.1:9/canary".to_owned()))]),
+        ..Config::default()
+    }
+}
+
+async fn start(disk: &MemDisk, config: Config) -> House {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
+    let disk_of_log = Arc::new(disk.clone());
+    let queues =
+        Queues::open(disk_of_log, Arc::clone(&clock), Path::new("data"), LogOptions::default(), options).unwrap();
+    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+    let delivery =
+        Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking)));
+    let ingest =
+        Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
+    let guard = AddressGuard::customer(&[]);
+    let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), guard, |sink| sink);
+    let registry = Registry::new(
+        queues.clone(),
+        (Arc::clone(&delivery), Arc::clone(&ingest), letters),
+        factory,
+        Duration::from_secs(5),
+    );
+    let (journal, skipped) = Journal::open(queues.log().clone(), clock).unwrap();
+    let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, config).await.unwrap();
+    House { disk: disk.clone(), queues, delivery, ingest, operations }
+}
+
+impl House {
+    /// Another process on the same disk.
+    async fn again(self, config: Config) -> Self {
+        self.delivery.shutdown(Duration::ZERO).await;
+        self.queues.close().unwrap();
+        let disk = self.disk.clone();
+        drop(self);
+        start(&disk, config).await
+    }
+
+    fn append(&self, first: u64) {
+        let job = sample::job(first..first + 10);
+        let parts = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 }).collect();
+        self.queues.log().append_wait("prod", parts).unwrap();
+    }
+
+    fn key(&self, key: &str) -> Option<(usize, u32)> {
+        self.ingest.environments().owner_of(key.as_bytes()).map(|owner| (owner.environment, owner.key))
+    }
+}
+
+/// A webhook where the API lets nobody go: what it gets stays pending, and nothing is connected to.
+fn hook(id: &str, more: &str) -> String {
+    format!(
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"webhook\"\nurl = \"secret:hook_url\"\n{more}\n"
+    )
+}
+
+fn text<T: std::fmt::Debug>(refused: Result<T, Refused>) -> String {
+    refused.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn what_was_made_is_there_after_another_start_and_shows_no_secret() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    let settings = hook(
+        "hook",
+        "headers = { x-token = \"canary\" }\nsigning_secrets = [\"whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5\"]",
+    );
+    let (made, _) = house.operations.put_destination(settings.clone(), Put::Create).await.unwrap();
+    assert_eq!((made.origin(), made.r#type.as_str(), made.environments), (Origin::Api, "webhook", vec!["prod".into()]));
+    assert!(matches!(house.operations.put_destination(settings, Put::Create).await, Err(Refused::Exists(_))));
+    house.operations.pause_destination("archive".to_owned(), true).await.unwrap();
+    let house = house.again(file(&["archive"])).await;
+    let shown = house.operations.destination("hook".to_owned()).await.unwrap();
+    assert!(shown.settings.contains("secret:hook_url") && shown.settings.contains("(set)"), "{}", shown.settings);
+    assert!(!shown.settings.contains("canary") && !shown.settings.contains("Y2FuYXJ5"), "{}", shown.settings);
+    let all = house.operations.destinations(String::new(), 10).await.unwrap();
+    let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.origin(), one.paused)).collect();
+    assert_eq!(all, [("archive", Origin::File, true), ("hook", Origin::Api, false)]);
+    assert_eq!(house.operations.destinations("archive".to_owned(), 10).await.unwrap().len(), 1, "the next page");
+}
+
+#[tokio::test]
+async fn what_only_the_file_may_say_is_refused() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    let put = |settings: String, put| house.operations.put_destination(settings, put);
+    let wrong = [
+        (hook("a", "").replace("secret:hook_url", "env:HOME"), "env: and file: are for the configuration file only"),
+        (hook("a", "").replace("secret:hook_url", "file:/etc/passwd"), "env: and file: are for the configuration file"),
+        (hook("a", "").replace("hook_url", "nosuch"), "there is no secret \"nosuch\""),
+        (hook("a", "allow_addresses = [\"10.0.0.0/8\"]"), "only the configuration file may allow"),
+        (hook("a", "").replace("prod", "nosuch"), "there is no environment \"nosuch\""),
+        (hook("a", "") + &hook("b", ""), "one [[destinations]] belongs here, not 2"),
+        ("x = 1".to_owned(), "one [[destinations]] belongs here, not 0"),
+        (
+            "[[destinations]]\nid = \"f\"\nenvironments = [\"prod\"]\ntype = \"file\"\ndirectory = \"/\"".to_owned(),
+            "files are written for the configuration file only",
+        ),
+        ("y".repeat(SETTINGS_BYTES_MAX + 1), "at most"),
+    ];
+    for (settings, why) in wrong {
+        let told = text(put(settings, Put::Create).await);
+        assert!(told.contains(why), "{told:?} does not say {why:?}");
+    }
+    let of_file = |told: String| assert!(told.contains("configuration file's"), "{told}");
+    of_file(text(put(hook("archive", ""), Put::Update).await));
+    of_file(text(house.operations.delete_destination("archive".to_owned(), Delete::Purge).await));
+    assert!(matches!(put(hook("archive", ""), Put::Create).await, Err(Refused::Exists(_))));
+    assert!(matches!(put(hook("nosuch", ""), Put::Update).await, Err(Refused::NotFound(_))));
+    assert!(house.operations.journal.state().changes().is_empty(), "nothing of it was written down");
+}
+
+#[tokio::test]
+async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.operations.pause_destination("hook".to_owned(), true).await.unwrap();
+    house.append(0);
+    let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
+    let told = text(delete(Delete::Empty).await);
+    assert!(told.contains("10 records pending") && told.contains("--purge"), "{told}");
+    assert!(text(delete(Delete::Drain).await).contains("can't be drained"), "it is paused");
+    let deleted = delete(Delete::Purge).await.unwrap();
+    assert_eq!((deleted.records_pending, deleted.deleted), (10, true));
+    assert!(matches!(delete(Delete::Purge).await, Err(Refused::NotFound(_))));
+    let (again, _) = house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    assert_eq!((again.records_pending, again.paused), (0, false), "it starts now, and nobody paused it");
+}
+
+#[tokio::test]
+async fn a_drained_destination_goes_by_itself() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.append(0);
+    let answer = house.operations.delete_destination("hook".to_owned(), Delete::Drain).await.unwrap();
+    assert_eq!((answer.records_pending, answer.deleted), (10, false));
+    house.append(10);
+    house.operations.end_drained().await;
+    assert!(house.operations.destination("hook".to_owned()).await.unwrap().draining, "it has not got them yet");
+    let house = house.again(file(&[])).await;
+    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "hook").unwrap();
+    queue.settle_range(0..10, forebay::Settled::Delivered);
+    house.operations.end_drained().await;
+    assert!(matches!(house.operations.destination("hook".to_owned()).await, Err(Refused::NotFound(_))));
+}
+
+#[tokio::test]
+async fn environments_are_made_and_kept_and_their_keys_are_their_own() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    let made = |id: &str, key: &str| format!("[[environments]]\nid = \"{id}\"\nsdk_keys = [\"{key}\"]\n");
+    house.operations.create_environment(made("qa", "key-q")).await.unwrap();
+    assert_eq!(house.key("key-q"), Some((1, 0)));
+    let told = text(house.operations.create_environment(made("qa2", "key-a")).await);
+    assert!(told.contains("belongs to environment \"prod\"") && !told.contains("key-a"), "{told}");
+    assert!(matches!(house.operations.create_environment(made("prod", "x")).await, Err(Refused::Exists(_))));
+    house.operations.put_destination(hook("hook", "").replace("prod", "qa"), Put::Create).await.unwrap();
+    let house = house.again(file(&["archive"])).await;
+    assert_eq!(house.key("key-q"), Some((1, 0)));
+    let delete = |id: &str| house.operations.delete_environment(id.to_owned());
+    assert!(text(delete("qa").await).contains("1 destinations take from environment"));
+    assert!(text(delete("prod").await).contains("configuration file's"));
+    house.operations.delete_destination("hook".to_owned(), Delete::Empty).await.unwrap();
+    delete("qa").await.unwrap();
+    assert_eq!((house.key("key-q"), house.operations.environments().await.unwrap().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_differs_and_keeps_every_key_in_its_place() {
+    let house = start(&MemDisk::default(), file(&["archive", "old"])).await;
+    assert_eq!((house.key("key-a"), house.key("key-b")), (Some((0, 0)), Some((0, 1))));
+    let mut next = file(&["archive", "new"]);
+    next.environments[0].sdk_keys = vec![Secret::new("key-c".to_owned()), Secret::new("key-b".to_owned())];
+    let reloaded = house.operations.reload(next.clone()).await.unwrap();
+    assert_eq!(reloaded, Reloaded { started: 1, replaced: 0, untouched: 1, taken_out: 1 });
+    assert_eq!((house.key("key-a"), house.key("key-b"), house.key("key-c")), (None, Some((0, 1)), Some((0, 2))));
+    let old = house.operations.destination("old".to_owned()).await.unwrap();
+    assert_eq!(old.origin(), Origin::LeftBehind);
+    let house = house.again(next).await;
+    assert_eq!((house.key("key-b"), house.key("key-c")), (Some((0, 1)), Some((0, 2))), "after another start, too");
+    let deleted = house.operations.delete_destination("old".to_owned(), Delete::Empty).await.unwrap();
+    assert!(deleted.deleted && house.operations.destination("old".to_owned()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_that_takes_something_from_the_api_is_not_obeyed() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    let reload = |config| house.operations.reload(config);
+    let told = |failed: Result<Reloaded, ReloadFailed>| failed.unwrap_err().to_string();
+    assert!(told(reload(file(&["hook"])).await).contains("was made through the API"));
+    let without = Config { secrets: BTreeMap::new(), ..file(&[]) };
+    assert!(told(reload(without).await).contains("there is no secret \"hook_url\""));
+    assert!(house.operations.registry.runs("archive"), "nothing has changed");
+    let mut moved = file(&["archive"]);
+    moved.secrets.insert("hook_url".to_owned(), Secret::new("http://127.0.0.1:9/other".to_owned()));
+    let reloaded = reload(moved).await.unwrap();
+    assert_eq!((reloaded.replaced, reloaded.untouched), (1, 1), "who names the secret has the new one");
+}
+
+#[tokio::test]
+async fn what_a_destination_gets_is_remembered_by_revision() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    let filtered = |flag: &str| hook("hook", &format!("filter = {{ flags = [\"{flag}\"] }}"));
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.operations.put_destination(filtered("a"), Put::Update).await.unwrap();
+    house.operations.put_destination(filtered("a"), Put::Update).await.unwrap();
+    house.operations.put_destination(filtered("b"), Put::Update).await.unwrap();
+    let house = house.again(file(&[])).await;
+    let state = house.operations.journal.state();
+    let revisions = &state.revisions["hook"];
+    assert_eq!(revisions.keys().copied().collect::<Vec<_>>(), [1, 2], "one for each that differs");
+    assert!(revisions[&1].contains("\"a\"") && revisions[&2].contains("\"b\""));
+}

@@ -1,0 +1,216 @@
+//! `forebay destinations` and `forebay environments`: a client of `forebay.v1.Destinations` and nothing more.
+
+mod shown;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::args::{CallArgs, DeleteArgs, DestinationsCommand, EnvironmentsCommand, OneArgs, SettingsArgs};
+use super::{check, code_of};
+use crate::api::listen::uri;
+use crate::config::{self, Listen};
+use crate::proto::v1::destinations_client::DestinationsClient;
+use crate::proto::v1::{
+    CreateDestinationRequest, CreateEnvironmentRequest, DeleteDestinationRequest, DeleteEnvironmentRequest,
+    Destination, GetDestinationRequest, ListDestinationsRequest, ListEnvironmentsRequest, PauseDestinationRequest,
+    ResumeDestinationRequest, UpdateDestinationRequest,
+};
+
+/// A sidecar on this machine answers in a millisecond.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A destination that is replaced has its grace for what is in flight.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// As many as the API gives at a time.
+const PAGE: u32 = 1_000;
+
+/// Why it was not done, or not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer to the connection.
+    #[error(
+        "nothing listens on {address}: start `forebay run`, or give the [grpc] listen address of its configuration with --address"
+    )]
+    NothingListens {
+        /// Where it was sought.
+        address: Listen,
+        /// What the connection said.
+        source: tonic::transport::Error,
+    },
+    /// The sidecar said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The settings can't be read.
+    #[error("{path:?} can't be read")]
+    Settings {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output can't be written.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+    /// The machine has no thread or descriptor left for a runtime.
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Refused(match status.code() {
+            tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one".to_owned(),
+            _ => status.message().to_owned(),
+        })
+    }
+}
+
+/// What is to be done, and where.
+pub struct Wish {
+    what: What,
+    call: CallArgs,
+}
+
+enum What {
+    List,
+    Show(String),
+    Create(std::path::PathBuf),
+    Update(std::path::PathBuf),
+    Delete { id: String, purge: bool, drain: bool },
+    Pause(String),
+    Resume(String),
+    ListEnvironments,
+    CreateEnvironment(std::path::PathBuf),
+    DeleteEnvironment(String),
+}
+
+impl Wish {
+    /// What a command about destinations asks for.
+    #[must_use]
+    pub fn of_destinations(command: DestinationsCommand) -> Self {
+        let (what, call) = match command {
+            DestinationsCommand::List(call) => (What::List, call),
+            DestinationsCommand::Show(OneArgs { id, call }) => (What::Show(id), call),
+            DestinationsCommand::Create(SettingsArgs { settings, call }) => (What::Create(settings), call),
+            DestinationsCommand::Update(SettingsArgs { settings, call }) => (What::Update(settings), call),
+            DestinationsCommand::Delete(DeleteArgs { id, purge, drain, call }) => {
+                (What::Delete { id, purge, drain }, call)
+            }
+            DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
+            DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
+        };
+        Self { what, call }
+    }
+
+    /// What a command about environments asks for.
+    #[must_use]
+    pub fn of_environments(command: EnvironmentsCommand) -> Self {
+        let (what, call) = match command {
+            EnvironmentsCommand::List(call) => (What::ListEnvironments, call),
+            EnvironmentsCommand::Create(SettingsArgs { settings, call }) => (What::CreateEnvironment(settings), call),
+            EnvironmentsCommand::Delete(OneArgs { id, call }) => (What::DeleteEnvironment(id), call),
+        };
+        Self { what, call }
+    }
+}
+
+/// Has it done, and shows what came of it on standard output.
+#[must_use]
+pub fn run(wish: &Wish) -> ExitCode {
+    let address = match check::api_at(wish.call.address.as_ref(), wish.call.config.as_deref()) {
+        Ok(address) => address,
+        Err(code) => return code,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime);
+    let done = runtime.and_then(|runtime| runtime.block_on(act(wish, &address, &mut io::stdout(), &mut io::stderr())));
+    match done {
+        Err(CallError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        done => code_of(done),
+    }
+}
+
+async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut impl Write) -> Result<(), CallError> {
+    // Before the connection: a file that is not there needs none.
+    let settings = match &wish.what {
+        What::Create(path) | What::Update(path) | What::CreateEnvironment(path) => settings(path)?,
+        _ => String::new(),
+    };
+    let mut client = connect(address).await?;
+    let json = wish.call.json;
+    let (text, warnings) = match &wish.what {
+        What::List => (shown::destinations(&all(&mut client).await?, json), Vec::new()),
+        What::Show(id) => {
+            let answer = client.get_destination(GetDestinationRequest { id: id.clone() }).await?.into_inner();
+            (shown::destination(&answer.destination.unwrap_or_default(), json), Vec::new())
+        }
+        What::Create(_) => {
+            let answer = client.create_destination(CreateDestinationRequest { settings }).await?.into_inner();
+            (shown::done("made", &answer.destination.unwrap_or_default(), json), answer.warnings)
+        }
+        What::Update(_) => {
+            let answer = client.update_destination(UpdateDestinationRequest { settings }).await?.into_inner();
+            (shown::done("changed", &answer.destination.unwrap_or_default(), json), answer.warnings)
+        }
+        What::Delete { id, purge, drain } => {
+            let request = DeleteDestinationRequest { id: id.clone(), purge: *purge, drain: *drain };
+            let answer = client.delete_destination(request).await?.into_inner();
+            (shown::deleted(id, &answer, json), Vec::new())
+        }
+        What::Pause(id) => {
+            let answer = client.pause_destination(PauseDestinationRequest { id: id.clone() }).await?.into_inner();
+            (shown::done("paused", &answer.destination.unwrap_or_default(), json), Vec::new())
+        }
+        What::Resume(id) => {
+            let answer = client.resume_destination(ResumeDestinationRequest { id: id.clone() }).await?.into_inner();
+            (shown::done("resumed", &answer.destination.unwrap_or_default(), json), Vec::new())
+        }
+        What::ListEnvironments => {
+            let answer = client.list_environments(ListEnvironmentsRequest {}).await?.into_inner();
+            (shown::environments(&answer.environments, json), Vec::new())
+        }
+        What::CreateEnvironment(_) => {
+            let answer = client.create_environment(CreateEnvironmentRequest { settings }).await?.into_inner();
+            (shown::environments(answer.environment.as_slice(), json), answer.warnings)
+        }
+        What::DeleteEnvironment(id) => {
+            client.delete_environment(DeleteEnvironmentRequest { id: id.clone() }).await?;
+            (shown::environment_deleted(id, json), Vec::new())
+        }
+    };
+    for warning in warnings {
+        writeln!(notes, "forebay: warning: {warning}")?;
+    }
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination>, CallError> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListDestinationsRequest { page_size: PAGE, page_token };
+        let page = client.list_destinations(request).await?.into_inner();
+        all.extend(page.destinations);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+fn settings(path: &Path) -> Result<String, CallError> {
+    let text = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { config::read_settings(path) };
+    text.map_err(|source| CallError::Settings { path: path.to_owned(), source })
+}
+
+async fn connect(address: &Listen) -> Result<DestinationsClient<Channel>, CallError> {
+    let nothing_listens = |source| CallError::NothingListens { address: address.clone(), source };
+    let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
+    let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
+    channel.map(DestinationsClient::new).map_err(nothing_listens)
+}

@@ -1,0 +1,162 @@
+//! Destinations and environments as tables for people and JSON for programs. Pure.
+//!
+//! The names of JSON are those of `destinations.proto`, and are kept once given.
+
+use serde_json::{Value, json};
+
+use crate::console::columns::aligned;
+use crate::console::units;
+use crate::proto::v1::{DeleteDestinationResponse, Destination, Environment, Origin};
+
+/// A list of destinations.
+pub(super) fn destinations(destinations: &[Destination], json: bool) -> String {
+    if json {
+        return line(&json!({ "destinations": destinations.iter().map(value).collect::<Vec<_>>() }));
+    }
+    if destinations.is_empty() {
+        return "there are no destinations\n".to_owned();
+    }
+    let head = ["DESTINATION", "TYPE", "MADE IN", "ENVIRONMENTS", "RECORDS", "STATE"].map(str::to_owned);
+    let row = |destination: &Destination| {
+        [
+            destination.id.clone(),
+            destination.r#type.clone(),
+            origin(destination.origin()).to_owned(),
+            destination.environments.join(","),
+            units::count(destination.records_pending),
+            state(destination).to_owned(),
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(destinations.iter().map(row)).collect();
+    aligned(&rows, [false, false, false, false, true, false])
+}
+
+/// One destination, with its settings where they are known.
+pub(super) fn destination(destination: &Destination, json: bool) -> String {
+    if json {
+        return line(&value(destination));
+    }
+    let table = destinations(std::slice::from_ref(destination), false);
+    if destination.settings.is_empty() { table } else { format!("{table}\n{}", destination.settings) }
+}
+
+/// What was done to a destination.
+pub(super) fn done(what: &str, destination: &Destination, json: bool) -> String {
+    if json { line(&value(destination)) } else { format!("destination {} is {what}\n", destination.id) }
+}
+
+/// How a deletion went.
+pub(super) fn deleted(id: &str, answer: &DeleteDestinationResponse, json: bool) -> String {
+    let DeleteDestinationResponse { records_pending, deleted } = *answer;
+    if json {
+        return line(&json!({ "id": id, "records_pending": records_pending, "deleted": deleted }));
+    }
+    let records = units::count(records_pending);
+    match (deleted, records_pending) {
+        (true, 0) => format!("destination {id} is deleted\n"),
+        (true, _) => format!("destination {id} is deleted, and {records} records that it had not got are given up\n"),
+        (false, _) => format!("destination {id} goes when it has got the {records} records that it has pending\n"),
+    }
+}
+
+/// A list of environments.
+pub(super) fn environments(environments: &[Environment], json: bool) -> String {
+    if json {
+        let value = |environment: &Environment| {
+            json!({
+                "id": environment.id,
+                "origin": origin(environment.origin()),
+                "name": environment.name,
+                "sdk_keys": environment.sdk_keys,
+            })
+        };
+        return line(&json!({ "environments": environments.iter().map(value).collect::<Vec<_>>() }));
+    }
+    let head = ["ENVIRONMENT", "MADE IN", "NAME", "SDK KEYS"].map(str::to_owned);
+    let row = |environment: &Environment| {
+        let Environment { id, name, sdk_keys, .. } = environment;
+        [id.clone(), origin(environment.origin()).to_owned(), name.clone(), units::count(u64::from(*sdk_keys))]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(environments.iter().map(row)).collect();
+    aligned(&rows, [false, false, false, true])
+}
+
+/// An environment is gone.
+pub(super) fn environment_deleted(id: &str, json: bool) -> String {
+    if json { line(&json!({ "id": id, "deleted": true })) } else { format!("environment {id} is deleted\n") }
+}
+
+fn value(destination: &Destination) -> Value {
+    json!({
+        "id": destination.id,
+        "origin": origin(destination.origin()),
+        "type": destination.r#type,
+        "environments": destination.environments,
+        "paused": destination.paused,
+        "draining": destination.draining,
+        "records_pending": destination.records_pending,
+        "bytes_pending": destination.bytes_pending,
+        "settings": (!destination.settings.is_empty()).then_some(&destination.settings),
+    })
+}
+
+fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Unspecified => "unknown",
+        Origin::File => "file",
+        Origin::Api => "api",
+        Origin::LeftBehind => "left behind",
+    }
+}
+
+fn state(destination: &Destination) -> &'static str {
+    match destination {
+        Destination { draining: true, .. } => "draining",
+        Destination { paused: true, .. } => "paused",
+        Destination { r#type, .. } if r#type.is_empty() => "not delivered to",
+        _ => "on",
+    }
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook() -> Destination {
+        Destination {
+            id: "hook".to_owned(),
+            origin: Origin::Api.into(),
+            r#type: "webhook".to_owned(),
+            environments: vec!["prod".to_owned(), "staging".to_owned()],
+            records_pending: 12_345,
+            settings: "url = \"https://example.com (set)\"\n".to_owned(),
+            ..Destination::default()
+        }
+    }
+
+    #[test]
+    fn a_table_says_where_each_was_made_and_what_it_does() {
+        let left = Destination { id: "old".to_owned(), origin: Origin::LeftBehind.into(), ..Destination::default() };
+        let paused = Destination { paused: true, ..hook() };
+        let text = destinations(&[hook(), paused, left], false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("webhook") && lines[1].contains("api") && lines[1].ends_with("on"), "{text}");
+        assert!(lines[2].ends_with("paused") && lines[3].ends_with("not delivered to"), "{text}");
+        assert!(destination(&hook(), false).contains("example.com (set)"));
+    }
+
+    #[test]
+    fn json_has_the_names_of_the_api() {
+        let read: Value = serde_json::from_str(&destination(&hook(), true)).unwrap();
+        assert_eq!((&read["id"], &read["records_pending"]), (&json!("hook"), &json!(12_345)));
+        assert_eq!((&read["origin"], &read["paused"]), (&json!("api"), &json!(false)));
+        let answer = DeleteDestinationResponse { records_pending: 7, deleted: false };
+        let read: Value = serde_json::from_str(&deleted("hook", &answer, true)).unwrap();
+        assert_eq!(read, json!({ "id": "hook", "records_pending": 7, "deleted": false }));
+        assert!(deleted("hook", &answer, false).contains("7 records"));
+    }
+}

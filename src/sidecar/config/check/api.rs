@@ -1,0 +1,105 @@
+//! Settings that come through the API: one table in the shape of the file, read by the same readers.
+//!
+//! What always holds: nothing of the machine is read for them, neither a variable nor a file; what is shown of them
+//! holds no secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use super::super::finding::Finding;
+use super::super::raw::Section;
+use super::super::report::{Report, join};
+use super::super::{DeliveryConfig, Destination, Endpoint, Environment, Secret, is_id};
+use super::environments::{self, Environments};
+use super::{Outside, Through, destinations};
+
+/// What the settings are judged against.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The ids of all environments.
+    pub environments: &'a [String],
+    /// What all destinations share.
+    pub delivery: &'a DeliveryConfig,
+    /// The file's `[secrets]`.
+    pub secrets: &'a BTreeMap<String, Secret<String>>,
+}
+
+/// Settings that were judged.
+#[derive(Debug, Clone)]
+pub struct Checked<T> {
+    /// What they say, if nothing is wrong with them.
+    pub value: Option<T>,
+    /// The same as TOML, with `(set)` in the place of each secret. Empty where it is no TOML.
+    pub shown: String,
+    /// Every mistake, and what is odd.
+    pub findings: Vec<Finding>,
+}
+
+/// Judges a text with one `[[destinations]]`.
+#[must_use]
+pub fn check_destination(text: &str, around: &Surroundings<'_>) -> Checked<Destination> {
+    check(text, around, "destinations", |root, outside| {
+        let environments = Environments::named(around.environments);
+        destinations::read(root, outside, &environments, around.delivery, None).0
+    })
+}
+
+/// Judges a text with one `[[environments]]`.
+#[must_use]
+pub fn check_environment(text: &str, around: &Surroundings<'_>) -> Checked<Environment> {
+    check(text, around, "environments", |root, outside| environments::read(root, outside).into_values())
+}
+
+fn check<T>(
+    text: &str,
+    around: &Surroundings<'_>,
+    key: &'static str,
+    read: impl FnOnce(&Section<'_>, &Outside<'_>) -> Vec<T>,
+) -> Checked<T> {
+    let (report, document) = Report::parse(text);
+    let root = Section::root(&report, &document);
+    let outside = Outside {
+        through: Through::Api,
+        secrets: around.secrets,
+        base: Path::new("/"),
+        env: &|_| None,
+        file: &|_| Err(io::ErrorKind::PermissionDenied.into()),
+        ground: &|_| Err(io::ErrorKind::PermissionDenied.into()),
+    };
+    let count = root.sections(key).len();
+    if count != 1 {
+        root.at(key).error(format!("one [[{key}]] belongs here, not {count}"), "write one at a time");
+    }
+    let mut values = read(&root, &outside);
+    root.finish();
+    let value = values.pop().filter(|_| !report.any_error());
+    let secrets = report.secrets();
+    let shown = text.parse().map(|table| shown(table, &secrets)).unwrap_or_default();
+    Checked { value, shown, findings: report.into_findings() }
+}
+
+fn shown(table: toml::Table, secrets: &BTreeSet<String>) -> String {
+    let mut value = toml::Value::Table(table);
+    hide(&mut value, "", secrets);
+    toml::to_string(&value).unwrap_or_default()
+}
+
+/// Puts a word in the place of each secret. Paths are spelled as findings have them.
+fn hide(value: &mut toml::Value, path: &str, secrets: &BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => table.iter_mut().for_each(|(key, value)| hide(value, &join(path, key), secrets)),
+        toml::Value::Array(items) => {
+            for (place, item) in items.iter_mut().enumerate() {
+                let id = item.get("id").and_then(toml::Value::as_str).filter(|id| is_id(id));
+                let label = id.map_or_else(|| place.to_string(), str::to_owned);
+                hide(item, &format!("{path}[{label}]"), secrets);
+            }
+        }
+        // A name is no secret; of an address the host may be seen.
+        toml::Value::String(text) if secrets.contains(path) && !text.starts_with("secret:") => {
+            *text = Endpoint::parse(text).map_or_else(|_| "(set)".to_owned(), |endpoint| format!("{endpoint} (set)"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,141 @@
+//! Destinations that are made, changed, paused and taken out while impressions come in: through the API, and by a
+//! change of the configuration file. Nothing is lost by any of it, and it is kept across a kill.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::load::Load;
+use super::proof::{Arrived, balance_closes};
+use super::receiver::Receiver;
+use super::sidecar::{Home, Sidecar, wait_for};
+use super::wire::Client;
+
+/// A webhook as a file for `forebay destinations create`.
+fn settings(home: &Home, id: &str, url: &str, more: &str) -> PathBuf {
+    let path = home.path(&format!("{id}-made.toml"));
+    let text = format!(
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"acme-prod\"]\ntype = \"webhook\"\nurl = \"{url}\"\n\
+         headers = {{ x-sidecar = \"made\", x-life = \"0\" }}\n{more}\n"
+    );
+    fs::write(&path, text).expect("the directory is ours");
+    path
+}
+
+fn metric(home: &Home, name: &str) -> String {
+    let answer = Client::connect(home.admin()).and_then(|mut client| client.get("/metrics")).expect("it answers");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let line = text.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().expect("a value").to_owned()
+}
+
+fn listed(sidecar: &Sidecar<'_>, id: &str) -> serde_json::Value {
+    let list = sidecar.asked(&["destinations", "list"]);
+    let all = list["destinations"].as_array().expect("a list").clone();
+    all.into_iter().find(|one| one["id"] == id).unwrap_or_else(|| panic!("{id} is not in {list}"))
+}
+
+#[test]
+fn a_destination_made_at_run_time_gets_everything_across_a_kill_and_a_pause() {
+    let receiver = Receiver::start();
+    let home = Home::new("made").grpc("allow_addresses = [\"127.0.0.0/8\"]");
+    let sidecar = home.start();
+    let load = Load::start("made", 6, 2, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 20));
+    let made = settings(&home, "made", &receiver.url(), "start = \"earliest\"\nbatch_records_max = 100");
+    let made = made.to_str().expect("UTF-8");
+    assert_eq!(sidecar.asked(&["destinations", "create", made])["origin"], "api");
+    assert!(wait_for(|| receiver.count() > 3));
+    let again = sidecar.call(&["destinations", "create", made]);
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("already"), "{again:?}");
+    sidecar.kill();
+
+    let sidecar = home.start();
+    assert_eq!(listed(&sidecar, "made")["origin"], "api");
+    let shown = sidecar.asked(&["destinations", "show", "made"])["settings"].to_string();
+    assert!(shown.contains("(set)") && !shown.contains("x-life = \\\"0\\\""), "{shown}");
+    let before = load.acknowledged();
+    assert!(wait_for(|| load.acknowledged() > before + 20));
+    assert_eq!(sidecar.asked(&["destinations", "pause", "made"])["paused"], true);
+    let still = wait_for(|| sidecar.lags().iter().all(|lag| lag.in_flight == 0));
+    assert!(still, "what was in flight has landed");
+    let (count, before) = (receiver.count(), load.acknowledged());
+    assert!(wait_for(|| load.acknowledged() > before + 20), "a pause stops nobody from posting");
+    sidecar.kill();
+
+    let sidecar = home.start();
+    let before = load.acknowledged();
+    assert!(wait_for(|| load.acknowledged() > before + 20));
+    assert_eq!(receiver.count(), count, "it is paused across a restart");
+    let posts = load.stop();
+    assert_eq!(listed(&sidecar, "made")["paused"], true);
+    sidecar.asked(&["destinations", "resume", "made"]);
+    let lags = sidecar.drain(&["made"]);
+    let arrived = Arrived::at_webhook(&receiver.arrivals());
+    arrived.holds(&posts, "made");
+    balance_closes(&lags, &["made"], arrived.len());
+    let answer = sidecar.asked(&["destinations", "delete", "made"]);
+    assert_eq!((&answer["deleted"], &answer["records_pending"]), (&true.into(), &0.into()));
+    assert!(sidecar.lags().is_empty());
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_one_that_is_taken_out_is_kept_until_it_is_back() {
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let home = Home::new("reloaded").webhook("hook", &receiver, "batch_records_max = 100").webhook("other", &other, "");
+    let sidecar = home.start();
+    let load = Load::start("reloaded", 7, 2, home.ingest());
+    assert!(wait_for(|| receiver.count() > 3 && other.count() > 3));
+    let path = home.path("forebay.toml");
+    let good = fs::read_to_string(&path).expect("it is there");
+
+    fs::write(&path, good.replace("type = \"webhook\"", "type = \"webhok\"")).expect("ours");
+    sidecar.hang_up();
+    sidecar.says("the configuration was not taken", 1);
+    assert!(sidecar.said().contains("there is no type"), "it says why");
+    assert_eq!(metric(&home, "forebay_config_reload_failed"), "1");
+    let (one, two) = (receiver.count(), other.count());
+    assert!(wait_for(|| receiver.count() > one && other.count() > two), "all goes on");
+
+    // Without the signal: a change of the file is enough.
+    let (kept, _) = good.split_once("[[destinations]]\nid = \"other\"").expect("it is the last");
+    fs::write(&path, kept).expect("ours");
+    sidecar.says("taken out of the configuration", 1);
+    assert_eq!(metric(&home, "forebay_config_reload_failed"), "0");
+    let (count, before) = (other.count(), load.acknowledged());
+    assert!(wait_for(|| load.acknowledged() > before + 20));
+    assert_eq!(other.count(), count, "nothing is delivered to it");
+    assert_eq!(listed(&sidecar, "other")["origin"], "left behind");
+    let refused = sidecar.call(&["destinations", "delete", "other"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--purge"), "{refused:?}");
+
+    fs::write(&path, &good).expect("ours");
+    sidecar.hang_up();
+    sidecar.says("the configuration was read again", 2);
+    let posts = load.stop();
+    let lags = sidecar.drain(&["hook", "other"]);
+    let (hook, other) = (Arrived::at_webhook(&receiver.arrivals()), Arrived::at_webhook(&other.arrivals()));
+    hook.holds(&posts, "hook");
+    hook.equals(&other);
+    balance_closes(&lags, &["hook", "other"], hook.len());
+}
+
+#[test]
+fn a_name_that_leads_to_this_machine_is_refused_to_a_destination_of_the_api() {
+    let receiver = Receiver::start();
+    let home = Home::new("guarded");
+    let sidecar = home.start();
+    let url = receiver.url().replace("127.0.0.1", "localhost");
+    assert!(url.contains("localhost"), "{url}");
+    let made = settings(&home, "inside", &url, "start = \"earliest\"");
+    sidecar.asked(&["destinations", "create", made.to_str().expect("UTF-8")]);
+    let load = Load::start("guarded", 8, 1, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 5));
+    let refused = || sidecar.call(&["lag"]);
+    let told = wait_for(|| String::from_utf8_lossy(&refused().stdout).contains("loopback"));
+    assert!(told, "{:?}", refused());
+    load.stop();
+    assert_eq!(receiver.count(), 0, "nothing was sent there");
+    let pending = listed(&sidecar, "inside")["records_pending"].as_u64().expect("a number");
+    let purged = sidecar.asked(&["destinations", "delete", "inside", "--purge"]);
+    assert_eq!((purged["records_pending"].as_u64(), &purged["deleted"]), (Some(pending), &true.into()));
+}
