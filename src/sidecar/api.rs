@@ -14,6 +14,7 @@ use self::lag::{LagBoard, Reading};
 use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
 use crate::ready::{Readiness, Status};
 
+mod balances;
 mod cursors;
 pub mod destinations;
 mod exposition;

@@ -4,6 +4,7 @@
 //! sysexits.h, so that a supervisor can tell what a restart won't cure). Does no work of its own.
 
 pub mod args;
+pub mod balance;
 pub mod check;
 pub mod client;
 pub mod destinations;
@@ -47,6 +48,8 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Shows where every record went: delivered, pending, set aside, lost; in total and by the hour
+    Balance(args::BalanceArgs),
     /// Sends again what a destination has acknowledged, while live delivery goes on; lists and ends such replays
     Replay(args::ReplayArgs),
     /// Lists, makes, changes, pauses and deletes destinations at run time
@@ -76,6 +79,10 @@ where
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => match check::api_address(&args) {
                 Ok(address) => code_of(lag::run(&args, &address)),
+                Err(code) => code,
+            },
+            Command::Balance(args) => match check::api_at(args.address.as_ref(), args.config.as_deref()) {
+                Ok(address) => code_of(balance::run(&args, &address)),
                 Err(code) => code,
             },
             Command::Replay(args) => match check::api_at(args.address.as_ref(), args.config.as_deref()) {

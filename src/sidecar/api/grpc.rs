@@ -11,12 +11,14 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::balances::BalancesService;
 use super::cursors::CursorsService;
 use super::destinations::DestinationsService;
 use super::listen::{Connection, LocalListener};
 use super::replays::ReplaysService;
 use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::balances_server::{BalancesServer, SERVICE_NAME as BALANCES};
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
 use crate::proto::v1::destinations_server::{DestinationsServer, SERVICE_NAME as DESTINATIONS};
 use crate::proto::v1::replays_server::{ReplaysServer, SERVICE_NAME as REPLAYS};
@@ -58,8 +60,14 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
             .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
     });
+    let balances = api.replayed().map(|queues| {
+        BalancesServer::new(BalancesService::new(queues))
+            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
     if replays.is_some() {
         reporter.set_service_status(REPLAYS, ServingStatus::Serving).await;
+        reporter.set_service_status(BALANCES, ServingStatus::Serving).await;
     }
     let destinations = api.operations().map(|operations| {
         DestinationsServer::new(DestinationsService(operations))
@@ -81,6 +89,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(reflection.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(cursors)
         .add_optional_service(replays)
+        .add_optional_service(balances)
         .add_optional_service(destinations)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(incoming).map(Ok::<Connection, std::io::Error>),

@@ -6,8 +6,10 @@ use clap::{Args, Subcommand};
 
 use crate::config::Listen;
 
+mod balance;
 mod replay;
 
+pub use balance::BalanceArgs;
 pub use replay::ReplayArgs;
 
 /// Of `run` and `check`: the file that says everything.

@@ -33,6 +33,22 @@ pub fn parse(text: &str) -> Result<When, String> {
     when.ok_or_else(|| format!("{text:?} is no moment: write 2026-11-26T10:00:00Z (UTC), or 36h for so long ago"))
 }
 
+/// `2026-11-26 10:00`, in UTC.
+#[must_use]
+pub fn text(unix_ms: u64) -> String {
+    let minutes = unix_ms / 60_000;
+    let (day, hour, minute) = (minutes / 1440 + 719_468, minutes / 60 % 24, minutes % 60);
+    // As `days_since_1970`, backwards.
+    let (era, in_era) = (day / 146_097, day % 146_097);
+    let of_era = (in_era - in_era / 1_460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let of_year = in_era - (365 * of_era + of_era / 4 - of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}")
+}
+
 fn utc(text: &str) -> Option<u64> {
     let (date, time) = text.strip_suffix(['Z', 'z'])?.split_once(['T', 't', ' '])?;
     let numbers = |text: &str, by: char| text.split(by).map(number).collect::<Option<Vec<u64>>>();
@@ -81,6 +97,14 @@ mod tests {
         assert_eq!(at("2000-03-01T00:00:00Z"), Ok(951_868_800_000));
         assert_eq!(at("1h"), Ok(10_000_000 - 3_600_000));
         assert_eq!(at("9999h"), Ok(0), "before all time");
+    }
+
+    #[test]
+    fn a_moment_is_shown_as_it_can_be_written() {
+        for ms in [0, 951_782_340_000, 951_868_800_000, 1_709_251_140_000, 1_767_225_600_000] {
+            let shown = text(ms);
+            assert_eq!(parse(&format!("{shown}Z")), Ok(When::At(ms)), "{shown}");
+        }
     }
 
     #[test]
