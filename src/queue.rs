@@ -288,6 +288,19 @@ impl Queue {
         !matches!(self.inner.window().offer(tail), Offer::Nothing | Offer::Full)
     }
 
+    /// Whether as many records wait, or a batch that was handed out before and comes again. Does not touch the disk.
+    #[must_use]
+    pub fn has_records(&self, records: u64) -> bool {
+        let Some(stream) = self.inner.stream_id() else { return false };
+        let tail = self.inner.context.log.durable(stream).offset;
+        let offer = self.inner.window().offer(tail);
+        match offer {
+            Offer::Nothing | Offer::Full => false,
+            Offer::Again { .. } => true,
+            Offer::Fresh(offsets) => offsets.end - offsets.start >= records,
+        }
+    }
+
     /// Whether the next batch, or at least its first frame, is in memory. Otherwise call
     /// [`next_batch`](Self::next_batch) where blocking is allowed.
     #[must_use]

@@ -1,6 +1,6 @@
 //! How long an SDK waits for its answer at half the maximal load.
 
-use crate::load::{Load, Receiver, Sidecar, webhook};
+use crate::load::{Load, Reads, Receiver, Sidecar, webhook};
 use crate::report::{Figure, Target, median, quantile};
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
@@ -14,8 +14,8 @@ const IMPRESSIONS: usize = 100;
 /// p99 of the answer, against p99 of a server that parses and stores nothing plus four times that of a bare write and
 /// fdatasync of one group.
 pub(crate) fn measure() -> Vec<Figure> {
-    let receiver = Receiver::start(false);
-    let null = Receiver::start(false);
+    let receiver = Receiver::start(Reads::Nothing);
+    let null = Receiver::start(Reads::Nothing);
     let sidecar = Sidecar::start(&webhook("hook", receiver.address, "none"));
     let full = Load { connections: 16, impressions: IMPRESSIONS, time: Duration::from_secs(3), rate: None };
     full.run(sidecar.ingest);

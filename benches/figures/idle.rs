@@ -1,13 +1,13 @@
 //! What a destination costs that has nothing to send.
 
-use crate::load::{Receiver, Sidecar, webhook};
+use crate::load::{Reads, Receiver, Sidecar, webhook};
 use crate::report::{Figure, Target};
 
 const MANY: usize = 5000;
 
 /// Resident memory with 5,000 idle webhooks against that with one, all included.
 pub(crate) fn measure() -> Vec<Figure> {
-    let receiver = Receiver::start(false);
+    let receiver = Receiver::start(Reads::Nothing);
     let memory = |destinations: usize| {
         let tables: String =
             (0..destinations).map(|i| webhook(&format!("hook-{i}"), receiver.address, "gzip")).collect();

@@ -15,17 +15,28 @@ use std::time::Duration;
 
 pub(crate) const SDK_KEY: &str = "figures-sdk-key";
 
-/// A server that reads requests whole and answers 200 with nothing. One that counts does what the least receiver must: it
-/// counts the objects in each body, so that "delivered" is the receiver's own word.
+/// A server that reads requests whole and answers 200 with nothing.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     /// Opening braces seen: in a webhook's body one for each impression.
     pub(crate) objects: Arc<AtomicU64>,
 }
 
+/// What a receiver does with a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Nothing: it steps over the bytes.
+    Nothing,
+    /// It counts the objects in it, so that "delivered" is the receiver's own word, and does not ask whether they are any.
+    Braces,
+    /// It has the whole body checked by serde_json, which keeps nothing, and counts the objects: the least that lets a
+    /// receiver say 200 to JSON and mean it.
+    Json,
+}
+
 impl Receiver {
     /// Runs until the process ends; its threads are few and end with their connections.
-    pub(crate) fn start(counts: bool) -> Self {
+    pub(crate) fn start(reads: Reads) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let receiver = Self { address: listener.local_addr().expect("bound"), objects: Arc::default() };
         let objects = Arc::clone(&receiver.objects);
@@ -34,7 +45,7 @@ impl Receiver {
                 let objects = Arc::clone(&objects);
                 std::thread::spawn(move || {
                     // A connection that ends is how each of them ends.
-                    let _ = serve(stream, counts, &objects);
+                    let _ = serve(stream, reads, &objects);
                 });
             }
         });
@@ -42,15 +53,30 @@ impl Receiver {
     }
 }
 
-fn serve(stream: TcpStream, counts: bool, objects: &AtomicU64) -> io::Result<()> {
+fn serve(stream: TcpStream, reads: Reads, objects: &AtomicU64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut out = stream.try_clone()?;
     let mut input = BufReader::with_capacity(256 << 10, stream);
-    while let Some(body) = head(&mut input)? {
-        objects.fetch_add(take(&mut input, body, counts)?, Ordering::Relaxed);
+    let mut body = Vec::new();
+    while let Some(bytes) = head(&mut input)? {
+        let seen = match reads {
+            Reads::Nothing => take(&mut input, bytes, |_| 0)?,
+            Reads::Braces => take(&mut input, bytes, braces)?,
+            Reads::Json => {
+                body.resize(bytes, 0);
+                input.read_exact(&mut body)?;
+                serde_json::from_slice::<serde::de::IgnoredAny>(&body).expect("what is sent is JSON");
+                braces(&body)
+            }
+        };
+        objects.fetch_add(seen, Ordering::Relaxed);
         out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
     }
     Ok(())
+}
+
+fn braces(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'{', bytes).count() as u64
 }
 
 /// Reads a head; returns the body's length, or `None` at the end of the connection.
@@ -74,22 +100,20 @@ fn head(input: &mut impl BufRead) -> io::Result<Option<usize>> {
     }
 }
 
-/// Reads a body; returns its opening braces, where they are to be counted.
-fn take(input: &mut impl BufRead, mut bytes: usize, counts: bool) -> io::Result<u64> {
-    let mut braces = 0;
+/// Reads a body piece by piece; returns what they come to.
+fn take(input: &mut impl BufRead, mut bytes: usize, count: impl Fn(&[u8]) -> u64) -> io::Result<u64> {
+    let mut counted = 0;
     while bytes > 0 {
         let buffer = input.fill_buf()?;
         let n = buffer.len().min(bytes);
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if counts {
-            braces += memchr::memchr_iter(b'{', &buffer[..n]).count() as u64;
-        }
+        counted += count(&buffer[..n]);
         input.consume(n);
         bytes -= n;
     }
-    Ok(braces)
+    Ok(counted)
 }
 
 /// What senders did.
@@ -171,7 +195,7 @@ fn send(
         status.clear();
         input.read_line(&mut status)?;
         let body = head(&mut input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        take(&mut input, body, false)?;
+        take(&mut input, body, |_| 0)?;
         sent.latencies.push((clock.monotonic() - from).as_secs_f64());
         sent.requests += 1;
         sent.refused += u64::from(status.get(9..10) != Some("2"));
@@ -209,7 +233,8 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts it with these `[[destinations]]` and waits until it is ready.
     pub(crate) fn start(destinations: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        let binary = std::env::var_os("FIGURES_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
+        let mut command = Command::new(binary);
         command.args(["run", "--config"]);
         Self::start_as(command, destinations)
     }

@@ -3,7 +3,7 @@
 //! Without them a batch's boundaries are not written down before its first byte leaves, so that a crash could send the
 //! same records under another id. Nobody can switch them off; this harness puts a sink that needs none around each.
 
-use crate::load::{Load, Receiver, Sidecar, webhook};
+use crate::load::{Load, Reads, Receiver, Sidecar, webhook};
 use crate::report::{Figure, Target, median};
 use forebay_sidecar::app;
 use forebay_sidecar::delivery::outcome::Outcome;
@@ -31,7 +31,7 @@ pub(crate) fn play() -> Option<ExitCode> {
 
 /// CPU per million impressions with plans, against that without.
 pub(crate) fn measure() -> Vec<Figure> {
-    let receiver = Receiver::start(false);
+    let receiver = Receiver::start(Reads::Nothing);
     let run = |mode: &str| {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         command.arg(mode);

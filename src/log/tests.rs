@@ -219,6 +219,25 @@ fn a_tail_reader_reads_nothing_from_the_disk() {
 }
 
 #[test]
+fn opening_reads_what_is_not_sealed_and_not_the_log() {
+    const SEGMENT: u32 = 64 << 10;
+    let mut bench = Bench::new();
+    bench.options.segment_bytes = SEGMENT;
+    bench.options.budget_bytes = 16 << 20;
+    let log = bench.open();
+    for i in 0..200 {
+        append(&log, "a", i, 4000, 10);
+    }
+    assert!(log.stats().segments > 10);
+    drop(log); // no close: as after a kill
+    let before = bench.disk.counts();
+    let log = bench.open();
+    let bytes_read = (bench.disk.counts() - before).bytes_read;
+    assert!(bytes_read < 2 * u64::from(SEGMENT), "{bytes_read} of 800,000 bytes");
+    assert_eq!(read(&log, "a", 0).len(), 200);
+}
+
+#[test]
 fn a_segment_goes_when_all_its_streams_are_trimmed_and_the_window_is_over() {
     let mut bench = Bench::new();
     bench.options.replay_window = Duration::from_secs(60);

@@ -723,6 +723,20 @@ fn a_range_is_claimed_without_its_payloads_and_read_one_frame_at_a_time() {
 }
 
 #[test]
+fn whether_a_batch_would_fill_is_known_without_what_is_handed_out() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    assert!(!queue.has_records(0), "no stream yet");
+    append(&queues, "acme", 10);
+    assert!(queue.has_records(10) && !queue.has_records(11));
+    let batch = next(&queue, 4);
+    assert!(queue.has_records(6) && !queue.has_records(7));
+    queue.release(&batch);
+    assert!(queue.has_records(1000), "it comes again as it was");
+}
+
+#[test]
 fn what_waits_is_told_without_what_is_handed_out() {
     let disk = mem();
     let clock = ManualClock::at(1_000);

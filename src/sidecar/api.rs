@@ -12,10 +12,12 @@ use tokio::sync::Semaphore;
 use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
 use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
+use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
 mod balances;
 mod cursors;
+pub mod dead_letters;
 pub mod destinations;
 mod exposition;
 pub mod forecast;
@@ -47,6 +49,7 @@ struct Parts {
     replayed: Option<forebay::Queues>,
     reloads: Source<ReloadReading>,
     operations: Option<Arc<dyn Operations>>,
+    letters: Option<Arc<Letters>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
@@ -61,8 +64,9 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, replayed, reloads, operations, readiness } = sources;
-        let parts = Parts { ingest, log, replayed, reloads, operations, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, replayed, reloads, operations, letters, readiness } = sources;
+        let reader = Semaphore::new(1);
+        let parts = Parts { ingest, log, replayed, reloads, operations, letters, readiness, reader };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -100,6 +104,11 @@ impl Api {
     /// What operators may have done.
     fn operations(&self) -> Option<Arc<dyn Operations>> {
         self.parts.operations.clone()
+    }
+
+    /// The letters that operators may see to.
+    fn letters(&self) -> Option<Arc<Letters>> {
+        self.parts.letters.clone()
     }
 
     /// What the sidecar itself says of its readiness.

@@ -7,6 +7,7 @@ pub mod args;
 pub mod balance;
 pub mod check;
 pub mod client;
+pub mod dead_letters;
 pub mod destinations;
 pub mod lag;
 pub mod log_tool;
@@ -58,6 +59,9 @@ enum Command {
     /// Lists, makes and deletes environments at run time
     #[command(subcommand)]
     Environments(args::EnvironmentsCommand),
+    /// Lists, shows, sends again and purges records that their destination does not take
+    #[command(subcommand)]
+    DeadLetters(args::DeadLettersCommand),
     /// Looks at a log without the sidecar: for the operator with a damaged disk. Changes nothing, save for give-up --lose
     #[command(subcommand)]
     Log(args::LogCommand),
@@ -91,6 +95,13 @@ where
             },
             Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),
             Command::Environments(command) => destinations::run(&destinations::Wish::of_environments(command)),
+            Command::DeadLetters(command) => {
+                let call = command.call();
+                match check::api_at(call.address.as_ref(), call.config.as_deref()) {
+                    Ok(address) => code_of(dead_letters::run(&command, &address)),
+                    Err(code) => code,
+                }
+            }
             Command::Log(command) => log_tool::run(&command),
         },
         Err(error) => {

@@ -24,6 +24,8 @@ mod tests;
 mod tls;
 mod units;
 
+pub(crate) use units::parse_duration;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -49,7 +51,6 @@ pub use s3::{
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
 pub use tls::{TlsError, TlsSettings};
-pub(crate) use units::parse_duration;
 
 /// All that the sidecar is told.
 #[derive(Debug, Clone)]
@@ -253,6 +254,8 @@ pub struct Destination {
     pub start: Start,
     /// What of its environments' impressions it gets.
     pub filter: FilterSpec,
+    /// What lets its dead letters go without anybody asking: nothing, unless it is set.
+    pub dead_letters: DeadLettersConfig,
     /// What it is.
     pub sink: SinkConfig,
 }
@@ -272,9 +275,20 @@ impl Destination {
             batch_wait_max: bounds.wait_default,
             start: Start::default(),
             filter: FilterSpec::default(),
+            dead_letters: DeadLettersConfig::default(),
             sink,
         }
     }
+}
+
+/// `dead_letters` of a destination: limits for records that it never takes. Without any they stay until somebody
+/// decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct DeadLettersConfig {
+    /// Older ones are let go.
+    pub max_age: Option<Duration>,
+    /// While there are more bytes of them, as stored, the oldest are let go.
+    pub max_bytes: Option<u64>,
 }
 
 /// Where a destination starts when it was never seen before.

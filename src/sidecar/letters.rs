@@ -97,12 +97,24 @@ impl Letters {
     /// When the log cannot be read, or there are too many queues.
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
         let letters = Self { ground: Arc::new(Ground { queues, clock }), desks: Mutex::default() };
-        for stream in letters.ground.queues.log().streams() {
-            if let Some((_, destination)) = Shelf::of_stream(&stream.name) {
+        let queues = &letters.ground.queues;
+        let cursors_lost = queues.stats().pinned;
+        for stream in queues.log().streams() {
+            let Some((_, destination)) = Shelf::of_stream(&stream.name) else { continue };
+            if cursors_lost || queues.find(destination, &stream.name).is_some() {
                 letters.desk(destination).open()?;
+            } else {
+                // Queues of letters are durable before the first letter: this one's destination was deleted.
+                queues.log().trim(stream.id, stream.tail.offset);
             }
         }
         Ok(Arc::new(letters))
+    }
+
+    /// Forgets a destination whose queues were deleted, those of its letters too; one that is made again under its id
+    /// begins without letters. What is sent to it must have ended before.
+    pub fn forget(&self, destination: &str) {
+        self.lock().remove(destination);
     }
 
     /// The desk of a destination. One without letters costs next to nothing.

@@ -32,7 +32,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("delivery", &["causes", "config", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
     ("sinks", &["causes", "config", "delivery", "impression"]),
-    ("api", &["config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
+    ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
     (
         "app",
         &[

@@ -328,14 +328,11 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
-/// number of crashes.
-fn history(seed: u64, bad_disk: bool) -> u64 {
-    let mut rng = Rng::new(seed);
+/// A directory with a queue for each destination and stream.
+fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
     let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
     let mut model = Model::default();
-    let mut crashes = 0;
-    let mut queues = open(&disk, &clock);
+    let queues = open(&disk, &clock);
     for stream in STREAMS {
         model.acked.entry(stream).or_default();
         for destination in DESTINATIONS {
@@ -344,6 +341,15 @@ fn history(seed: u64, bad_disk: bool) -> u64 {
         }
     }
     queues.tick().expect("the disk is sound");
+    (disk, clock, model, queues)
+}
+
+/// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
+/// number of crashes.
+fn history(seed: u64, bad_disk: bool) -> u64 {
+    let mut rng = Rng::new(seed);
+    let (disk, clock, mut model, mut queues) = begin(seed);
+    let mut crashes = 0;
     for _ in 0..8 {
         let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
         disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
@@ -408,6 +414,49 @@ fn no_crash_loses_a_record_a_cursor_or_a_plan() {
 #[test]
 fn no_crash_of_a_bad_disk_does_either() {
     histories(true);
+}
+
+/// One life as a script, ended at every change that it makes in turn. Repeat one with `FOREBAY_CASE=n`.
+#[test]
+fn a_crash_at_any_change_of_a_life_of_queues_loses_nothing() {
+    const STEPS: usize = 70;
+    let seed = number("FOREBAY_SEED", 1);
+    let cuts = [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
+    // The same steps each time, up to the change at which it crashes.
+    let live = |crash: Option<(u64, Performed)>| {
+        let mut rng = Rng::new(seed);
+        let (disk, clock, mut model, queues) = begin(seed);
+        let from = disk.ops();
+        if let Some((change, performed)) = crash {
+            disk.crash_at(from + change, performed);
+        }
+        for _ in 0..STEPS {
+            step(&mut rng, &queues, &mut model);
+            clock.advance(Duration::from_millis(50));
+            if disk.crashed() {
+                break;
+            }
+        }
+        let changes = disk.ops() - from;
+        (disk, clock, model, changes)
+    };
+    let (.., changes) = live(None);
+    assert!(changes > 80, "{changes} changes");
+    let only = std::env::var("FOREBAY_CASE").ok().map(|case| case.parse::<u64>().expect("a number"));
+    for change in (0..changes).filter(|change| only.is_none_or(|only| only == *change)) {
+        for (way, performed) in [Performed::Nothing, Performed::Bytes(600), Performed::All].into_iter().enumerate() {
+            // Each way of ending it meets each kind of change many times over.
+            let cut = cuts[(change as usize + way) % cuts.len()];
+            println!("change {change}, {performed:?}, {cut:?}");
+            let (disk, clock, mut model, _) = live(Some((change, performed)));
+            assert!(disk.crashed());
+            disk.power_cut(cut);
+            let queues = open(&disk, &clock);
+            model.check_after_crash(&queues);
+            drain(&queues, &mut model);
+            queues.close().expect("the disk is sound");
+        }
+    }
 }
 
 /// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.

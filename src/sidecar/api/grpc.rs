@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 
 use super::balances::BalancesService;
 use super::cursors::CursorsService;
+use super::dead_letters::DeadLettersService;
 use super::destinations::DestinationsService;
 use super::listen::{Connection, LocalListener};
 use super::replays::ReplaysService;
@@ -20,6 +21,7 @@ use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::balances_server::{BalancesServer, SERVICE_NAME as BALANCES};
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
+use crate::proto::v1::dead_letters_server::{DeadLettersServer, SERVICE_NAME as DEAD_LETTERS};
 use crate::proto::v1::destinations_server::{DestinationsServer, SERVICE_NAME as DESTINATIONS};
 use crate::proto::v1::replays_server::{ReplaysServer, SERVICE_NAME as REPLAYS};
 use crate::shutdown::Shutdown;
@@ -77,6 +79,14 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
     if destinations.is_some() {
         reporter.set_service_status(DESTINATIONS, ServingStatus::Serving).await;
     }
+    let dead_letters = api.letters().map(|letters| {
+        DeadLettersServer::new(DeadLettersService::new(letters))
+            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
+    if dead_letters.is_some() {
+        reporter.set_service_status(DEAD_LETTERS, ServingStatus::Serving).await;
+    }
 
     let (connections, incoming) = mpsc::channel(1);
     let server = Server::builder()
@@ -91,6 +101,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_optional_service(replays)
         .add_optional_service(balances)
         .add_optional_service(destinations)
+        .add_optional_service(dead_letters)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(incoming).map(Ok::<Connection, std::io::Error>),
             shutdown.requested(),

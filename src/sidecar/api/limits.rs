@@ -50,6 +50,12 @@ pub(super) fn page(asked: u32) -> usize {
 /// A request with settings: those of a destination with certificates, and room for what is refused with a reason.
 pub(super) const SETTINGS_REQUEST_BYTES_MAX: usize = 128 * 1024;
 
+/// Dead letters on a page unless asked otherwise, and at most; ids of a filter at most. The reason and the excerpt of
+/// each are a few kilobytes at worst.
+pub(super) const LETTERS_DEFAULT: u32 = 100;
+/// See [`LETTERS_DEFAULT`].
+pub(super) const LETTERS_MAX: u32 = 200;
+
 /// Time between two messages of a watch, unless asked otherwise. The bounds: faster than the lag is read shows nothing new,
 /// slower than a minute is a poll.
 pub(super) const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);

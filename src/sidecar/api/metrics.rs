@@ -29,6 +29,7 @@ pub(super) fn render(
     delivery(&mut page, reading);
     way_in(&mut page, ingest);
     storage(&mut page, log);
+    dead_letters(&mut page, log);
     page.into_text()
 }
 
@@ -253,6 +254,18 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
         .sample(&[], ingest.body_bytes_held_max);
 }
 
+fn dead_letters(page: &mut Exposition, reading: &LogReading) {
+    let mut records =
+        page.family("forebay_dead_letters_records", Kind::Gauge, "Dead letters that wait for somebody to decide.");
+    for (destination, dead) in &reading.dead_letters {
+        records.sample(&[("destination", destination)], dead.records);
+    }
+    let mut bytes = page.family("forebay_dead_letters_bytes", Kind::Gauge, "Their bytes as stored in the log.");
+    for (destination, dead) in &reading.dead_letters {
+        bytes.sample(&[("destination", destination)], dead.bytes);
+    }
+}
+
 fn storage(page: &mut Exposition, reading: &LogReading) {
     let log = &reading.log;
     let state = match log.state {
@@ -338,13 +351,9 @@ mod tests {
             ..IngestReading::default()
         };
         let deliveries = BTreeMap::from([("hook".into(), delivery)]);
-        render(
-            &Reading { at_unix_ms: 1, lags, deliveries },
-            &ingest,
-            &LogReading::empty(),
-            &ReloadReading::default(),
-            true,
-        )
+        let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
+        let log = LogReading { dead_letters, ..LogReading::empty() };
+        render(&Reading { at_unix_ms: 1, lags, deliveries }, &ingest, &log, &ReloadReading::default(), true)
     }
 
     /// Splits a sample line as Prometheus does: name, labels, number.

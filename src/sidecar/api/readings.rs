@@ -8,6 +8,7 @@ use std::sync::Arc;
 use forebay::{LogState, LogStats};
 
 use super::destinations::Operations;
+use crate::letters::Letters;
 use crate::ready::Readiness;
 
 /// Asks for the present value of something.
@@ -33,6 +34,8 @@ pub struct Sources {
     pub reloads: Source<ReloadReading>,
     /// What operators may have done, where that is possible.
     pub operations: Option<Arc<dyn Operations>>,
+    /// The letters, where there are any to be seen to.
+    pub letters: Option<Arc<Letters>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
 }
@@ -49,6 +52,7 @@ impl Sources {
             replayed: None,
             reloads: Box::new(ReloadReading::default),
             operations: None,
+            letters: None,
             readiness: Readiness::new(),
         }
     }
@@ -169,6 +173,8 @@ pub struct LogReading {
     pub floor_writes: u64,
     /// How often the sled index was set aside and made anew since the start.
     pub sled_resets: u64,
+    /// Dead letters by destination, of those that have or had some.
+    pub dead_letters: Vec<(Arc<str>, forebay::Count)>,
 }
 
 impl LogReading {
@@ -190,7 +196,7 @@ impl LogReading {
             reads_refused: 0,
             damages: 0,
         };
-        Self { log, floor_writes: 0, sled_resets: 0 }
+        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new() }
     }
 }
 

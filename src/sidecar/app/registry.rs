@@ -16,12 +16,12 @@ use tracing::warn;
 
 use super::destinations;
 use super::sinks::SinkFactory;
-use crate::config::{self, Destination, FilterSpec};
+use crate::config::{self, DeadLettersConfig, Destination, FilterSpec};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
-use crate::letters::{HeldSource, Letters};
+use crate::letters::{HeldSource, Letters, Policy};
 use crate::sinks::address_guard::AddressPolicy;
 
 /// All that runs. Shared by those who change it.
@@ -302,7 +302,10 @@ impl Registry {
         let sink = self.factory.sink(destination, *policy);
         // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
         let alone = sink.needs_plan() || sink.large().is_some();
-        sources.push(Arc::new(HeldSource::new(self.letters.desk(&destination.id), alone)));
+        let desk = self.letters.desk(&destination.id);
+        let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
+        desk.set_policy(Policy { age_max, bytes_max });
+        sources.push(Arc::new(HeldSource::new(desk, alone)));
         Ok(Ready {
             name,
             sink,

@@ -17,6 +17,7 @@ use super::pages::Pages;
 use super::registry::{PutError, Registry};
 use super::sinks::SinkFactory;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
+use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
@@ -135,10 +136,8 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    let api = Api::new(
-        Arc::clone(&ground.clock),
-        sources(&ground, &queues, &delivery, &ingest, &operations, readiness.clone()),
-    );
+    let shown = sources(&ground, &queues, &delivery, (&ingest, &letters), &operations, readiness.clone());
+    let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
@@ -258,13 +257,14 @@ fn sources(
     ground: &Ground,
     queues: &Queues,
     delivery: &Arc<Delivery>,
-    ingest: &Arc<Ingest>,
+    (ingest, letters): (&Arc<Ingest>, &Arc<Letters>),
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
     let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
+    let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
         destination: queue.destination_name(),
@@ -273,7 +273,11 @@ fn sources(
         balance: queue.balance(),
     };
     Sources {
-        queues: Box::new(move |each| all.all().iter().map(reading).for_each(each)),
+        // Dead letters are no lag: nothing is behind until somebody decides.
+        queues: Box::new(move |each| {
+            let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));
+            lagging.map(|queue| reading(&queue)).for_each(each);
+        }),
         deliveries: Box::new(move || {
             delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
         }),
@@ -282,11 +286,18 @@ fn sources(
         }),
         log: Box::new(move || {
             let stats = stats.stats();
-            LogReading { log: log.stats(), floor_writes: stats.floor_commits, sled_resets: stats.store_resets }
+            let count = |desk: &Arc<letters::Desk>| (desk.destination_name(), desk.dead());
+            LogReading {
+                log: log.stats(),
+                floor_writes: stats.floor_commits,
+                sled_resets: stats.store_resets,
+                dead_letters: counted.desks().iter().map(count).collect(),
+            }
         }),
         replayed: Some(queues.clone()),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),
+        letters: Some(letters),
         readiness,
     }
 }

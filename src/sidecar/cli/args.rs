@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+mod dead_letters;
+
+pub use dead_letters::{
+    DeadLettersCommand, LetterFilterArgs, ListLettersArgs, PurgeLettersArgs, RedriveLettersArgs, ShowLetterArgs,
+};
+
 use crate::config::Listen;
 
 mod balance;

@@ -85,6 +85,13 @@ pub(super) const CONCURRENCY: Bound<u32> = Bound { default: 4, least: 1, most: 1
 pub(super) const TIMEOUT: Bound<Duration> =
     Bound { default: secs(30), least: Duration::from_millis(100), most: secs(3_600) };
 
+/// How old dead letters get, if there is a limit: time enough for somebody to look.
+pub(super) const DEAD_LETTERS_AGE: Bound<Duration> =
+    Bound { default: hours(30 * 24), least: hours(1), most: hours(24 * 3_660) };
+
+/// How many bytes of dead letters are kept, if there is a limit.
+pub(super) const DEAD_LETTERS_BYTES: Bound<u64> = Bound { default: 1 << 30, least: MIB, most: 1 << 50 };
+
 /// Records in one webhook request; what Split's documentation leaves open, receivers of its size take.
 pub(super) const WEBHOOK_RECORDS: Bound<u32> = Bound { default: 1_000, least: 1, most: 1_000_000 };
 

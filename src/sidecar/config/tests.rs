@@ -685,6 +685,19 @@ fn refused_webhook(lines: &str, part: &str) {
 }
 
 #[test]
+fn dead_letters_have_no_limits_but_those_that_are_set() {
+    let with = |limits: &str| with_destination(&format!("type = \"file\"\ndirectory = \"x\"\n{limits}"));
+    let (config, _) = check_text(&with("dead_letters = { max_age = \"30d\", max_bytes = \"1GiB\" }"));
+    let limits = config.expect("good").destinations[1].dead_letters;
+    let set = DeadLettersConfig { max_age: Some(Duration::from_secs(30 * 86_400)), max_bytes: Some(1 << 30) };
+    assert_eq!(limits, set);
+    let (config, _) = check_text(&with(""));
+    assert_eq!(config.expect("good").destinations[1].dead_letters, DeadLettersConfig::default());
+    assert_only(&with("dead_letters = { max_age = \"1m\" }"), "destinations[x].dead_letters.max_age");
+    assert_only(&with("dead_letters = { max_size = \"1GiB\" }"), "max_size");
+}
+
+#[test]
 fn a_filter_is_three_lists_of_patterns() {
     let with = |filter: &str| {
         with_destination(&format!("type = \"file\"\ndirectory = \"x\"\n[destinations.filter]\n{filter}"))

@@ -79,6 +79,10 @@ impl Source for Queued {
         self.queue.has_more() || self.queue.replay_under_way().is_some_and(|replay| replay.has_more())
     }
 
+    fn fills(&self, limits: Limits) -> bool {
+        self.queue.has_records(limits.records_max)
+    }
+
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
         self.filters.is_none() && self.turn().0.ready_in_memory()

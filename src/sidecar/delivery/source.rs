@@ -19,6 +19,12 @@ pub trait Source: Send + Sync {
     /// Whether a batch could be claimed now. Cheap; does not touch the disk.
     fn has_more(&self) -> bool;
 
+    /// Whether the next batch would not grow by waiting: as many records as fit are there, or it was handed out before.
+    /// Cheap; does not touch the disk. A source that cannot tell says yes.
+    fn fills(&self, _limits: Limits) -> bool {
+        true
+    }
+
     /// Whether the next claim is served from memory. Otherwise it reads the disk and must not run on an async worker.
     fn in_memory(&self) -> bool;
 

@@ -26,6 +26,10 @@ use super::stats::{DeliveryStats, State, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 
+/// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
+/// gets, and the disk writes a plan for, as many requests as there are posts. Short against any receiver's answer.
+const GATHERING: Duration = Duration::from_millis(5);
+
 /// One destination as the outside has it: to wake it, to stop it, to watch it. Keeps its worker while that rests.
 pub(super) struct Post {
     place: Mutex<Place>,
@@ -253,7 +257,14 @@ impl Worker {
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
         busy.preparing_from = turn;
-        busy.preparing = Some(Box::pin(attempt::prepare(Arc::clone(&self.common), source, self.settings.limits)));
+        let gathers = !busy.flights.is_empty() && !source.fills(self.settings.limits);
+        let prepared = attempt::prepare(Arc::clone(&self.common), source, self.settings.limits);
+        busy.preparing = Some(Box::pin(async move {
+            if gathers {
+                tokio::time::sleep(GATHERING).await;
+            }
+            prepared.await
+        }));
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {

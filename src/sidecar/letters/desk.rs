@@ -66,6 +66,12 @@ impl Desk {
         &self.destination
     }
 
+    /// The destination's id, to keep: shared, not copied.
+    #[must_use]
+    pub fn destination_name(&self) -> Arc<str> {
+        Arc::clone(&self.destination)
+    }
+
     /// What may let dead letters go without anybody asking. Nothing, until it is set.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
@@ -103,16 +109,13 @@ impl Desk {
     /// Reads what lies there. What a crash left in two places is settled in the first.
     fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
         let mut origins: HashMap<StreamId, Option<(Queue, Cursor)>> = HashMap::new();
+        let (mut moved, mut doubts) = (Vec::new(), Vec::new());
         let mut state = shelves.state();
         for shelf in [Shelf::Dead, Shelf::Held] {
             let mut walk = shelves.place(shelf).walk(0);
             while let Some(letters) = walk.next()? {
                 for (offset, letter) in letters {
-                    if let Some((from, at)) = letter.moved_from()
-                        && !shelves.place(from).cursor().is_settled(at)
-                    {
-                        shelves.place(from).settle(at..at + 1, shelf.settled());
-                    }
+                    moved.extend(letter.moved_from().map(|from| (from, shelf)));
                     let stream = StreamId(letter.stream);
                     let origin = origins.entry(stream).or_insert_with(|| {
                         let queue = self.origin_queue(&letter.origin())?;
@@ -127,14 +130,25 @@ impl Desk {
                             let first = letter.first_shelf().settled();
                             queue.settle_range(letter.offset..letter.offset + 1, first);
                         }
-                        state.doubts.insert((stream, letter.offset), Doubt { shelf, offset, found: true });
+                        doubts.push(((stream, letter.offset), Doubt { shelf, offset, found: true }));
                     }
                     if shelf == Shelf::Held {
                         state.due.insert(offset, letter.not_before_ms);
                     }
                 }
             }
+            // One that moved long ago was settled long ago: what is left is what the crash came between.
+            let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
+            let left = |(of, offset): (Shelf, u64)| cursors.iter().all(|(s, c)| *s != of || !c.is_settled(offset));
+            moved.retain(|(from, _)| left(*from));
         }
+        // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
+        for ((shelf, offset), to) in moved {
+            shelves.place(shelf).settle(offset..offset + 1, to.settled());
+        }
+        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
+        let lies_there = |doubt: &Doubt| cursors.iter().any(|(s, c)| *s == doubt.shelf && !c.is_settled(doubt.offset));
+        state.doubts.extend(doubts.into_iter().filter(|(_, doubt)| lies_there(doubt)));
         Ok(())
     }
 

@@ -327,7 +327,7 @@ impl Desk {
                 break;
             };
             for (offset, letter) in letters {
-                if offset >= run.end || ready.len() >= READY_MAX || (bytes > 0 && bytes >= READY_BYTES_MAX) {
+                if offset >= run.end || ready.len() >= READY_MAX || bytes >= READY_BYTES_MAX {
                     read = offset.min(run.end);
                     break 'run;
                 }

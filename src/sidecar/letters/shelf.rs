@@ -34,9 +34,10 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of a destination's letters, made where there is none.
+    /// The place of a destination's letters, made where there is none: durably, and empty, whatever a destination of the
+    /// same id that was deleted has left there.
     pub(super) fn open(queues: &Queues, destination: &str, shelf: Shelf) -> Result<Self, QueueError> {
-        let queue = queues.queue(destination, &shelf.stream(destination), Start::Earliest)?;
+        let queue = queues.queue(destination, &shelf.stream(destination), Start::Now)?;
         Ok(Self { shelf, queue, log: queues.log().clone(), moving: Mutex::default() })
     }
 

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use forebay::clock::ManualClock;
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
 use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Start};
+
+mod crash;
 
 use super::*;
 use crate::delivery::parking::{Kind, LetterOrigin};
@@ -19,7 +22,7 @@ const LIMITS: Limits = Limits { records_max: 1000, bytes_max: 1 << 20 };
 
 /// A sidecar's log, queue and letters. Its disk outlives it.
 struct House {
-    disk: MemDisk,
+    disk: Arc<dyn Disk>,
     clock: ManualClock,
     queues: Queues,
     main: Queue,
@@ -28,36 +31,40 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        Self::on(MemDisk::new(), ManualClock::at(1_000_000))
+        Self::on(Arc::new(MemDisk::new()), ManualClock::at(1_000_000)).unwrap()
     }
 
-    fn on(disk: MemDisk, clock: ManualClock) -> Self {
+    fn on(disk: Arc<dyn Disk>, clock: ManualClock) -> Result<Self, BoxError> {
         let dyn_clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let queues = Queues::open(
-            Arc::new(disk.clone()),
+            Arc::clone(&disk),
             Arc::clone(&dyn_clock),
             Path::new("/data"),
             LogOptions::small(),
             QueueOptions::inline(),
-        )
-        .unwrap();
-        let main = queues.queue(HOOK, "prod", Start::Earliest).unwrap();
-        let letters = Letters::open(queues.clone(), dyn_clock).unwrap();
-        Self { disk, clock, queues, main, letters }
+        )?;
+        let main = queues.queue(HOOK, "prod", Start::Earliest)?;
+        let letters = Letters::open(queues.clone(), dyn_clock)?;
+        Ok(Self { disk, clock, queues, main, letters })
     }
 
     /// As after a crash: what no tick has written down is forgotten.
     fn crash(self) -> Self {
         let Self { disk, clock, queues, main, letters } = self;
         drop((queues, main, letters));
-        Self::on(disk, clock)
+        Self::on(disk, clock).unwrap()
     }
 
     fn append(&self, records: u64) {
+        self.try_append(records).unwrap();
+    }
+
+    fn try_append(&self, records: u64) -> Result<(), BoxError> {
         for part in sample::job(0..records).parts {
             let payload = Payload { bytes: part.payload.to_vec(), records: 10 };
-            self.queues.log().append_wait("prod", vec![payload]).unwrap();
+            self.queues.log().append_wait("prod", vec![payload])?;
         }
+        Ok(())
     }
 
     fn batch(&self, records_max: u64) -> Batch {
@@ -81,9 +88,13 @@ impl House {
     }
 
     fn park(&self, letters: Vec<Letter>) {
+        self.try_park(letters).unwrap();
+    }
+
+    fn try_park(&self, letters: Vec<Letter>) -> Result<(), BoxError> {
         let (sent, heard) = std::sync::mpsc::sync_channel(1);
         self.letters.park(letters, Box::new(move |result| sent.send(result).unwrap()));
-        heard.recv().unwrap().unwrap();
+        heard.recv().unwrap()
     }
 
     /// Takes so many records, of which those at `dead` become dead letters and the rest is delivered.
@@ -294,4 +305,53 @@ fn scattered_letters_move_together_and_none_is_lost() {
     assert_eq!(house.dead().len(), 500);
     assert_eq!(all_redriven(&house.desk(), &Filter::default()), 500);
     assert_eq!(send_all(&house.held(false)), left);
+}
+
+#[test]
+fn only_a_policy_lets_dead_letters_go_by_themselves() {
+    let house = House::new();
+    house.append(30);
+    house.deliver(10, &[1, 2]);
+    house.clock.advance(Duration::from_secs(3600));
+    house.deliver(10, &[12, 13]);
+    house.letters.tend();
+    assert_eq!(house.dead(), [1, 2, 12, 13]);
+    let age_max = Some(Duration::from_secs(1800));
+    house.desk().set_policy(Policy { age_max, bytes_max: None });
+    house.letters.tend();
+    assert_eq!(house.dead(), [12, 13]);
+    house.deliver(10, &[25]);
+    let two = house.desk().dead().bytes - 1;
+    house.desk().set_policy(Policy { age_max, bytes_max: Some(two) });
+    house.letters.tend();
+    assert_eq!(house.dead(), [25], "a frame of the oldest");
+    let balance = house.sheet();
+    assert!(balance.closes());
+    assert_eq!((balance.expired.records, balance.dead_lettered.records, balance.delivered.records), (4, 1, 25));
+}
+
+#[test]
+fn a_destination_that_is_made_again_finds_no_letters_of_the_one_that_was_deleted() {
+    let mut house = House::new();
+    house.append(20);
+    house.deliver(10, &[1, 2]);
+    let batch = house.batch(10);
+    house.park(vec![house.letter(&batch, 15, Kind::Held { not_before_ms: 0 }, "quota")]);
+    house.main.settle_parts(&batch, &[(15..16, Settled::Held)], Settled::Delivered);
+    house.queues.delete(HOOK, None).unwrap();
+    house.letters.forget(HOOK);
+    for restart in [false, true] {
+        if restart {
+            house = house.crash();
+        }
+        house.main = house.queues.queue(HOOK, "prod", Start::Now).unwrap();
+        assert_eq!(house.dead(), [0; 0]);
+        assert_eq!(send_all(&house.held(false)), [0; 0]);
+        house.append(10);
+        let first = house.main.cursor().low;
+        house.deliver(10, &[first + 3]);
+        assert_eq!(house.dead(), [first + 3]);
+        house.queues.delete(HOOK, None).unwrap();
+        house.letters.forget(HOOK);
+    }
 }

@@ -14,8 +14,8 @@ use super::super::raw::{Field, Section};
 use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
-    Compression, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret, SinkConfig, SinkKind,
-    WebhookConfig, limits,
+    Compression, DeadLettersConfig, DeliveryConfig, Destination, Endpoint, FileCompression, FileConfig, Secret,
+    SinkConfig, SinkKind, WebhookConfig, limits,
 };
 use super::environments::{self, Environments};
 use super::{Outside, Through, ground, values, webhook as of_webhook};
@@ -109,6 +109,7 @@ fn read_one(
     };
     let start = start::read(&section, outside.through);
     let filter = filter::read(&section);
+    let dead_letters = dead_letters(&section);
     if kind != SinkKind::S3 {
         fits_memory(&section, batch_bytes_max, delivery);
     }
@@ -124,6 +125,7 @@ fn read_one(
         batch_wait_max,
         start,
         filter,
+        dead_letters,
         sink: sink?,
     })
 }
@@ -138,6 +140,14 @@ fn not_through_the_api(section: &Section<'_>, kind: SinkKind) {
         let message = "only the configuration file may allow other addresses than public ones";
         section.at("allow_addresses").error(message, "remove it, or write this destination into the file");
     }
+}
+
+fn dead_letters(destination: &Section<'_>) -> DeadLettersConfig {
+    let section = destination.section("dead_letters");
+    let max_age = section.get("max_age").and_then(|field| field.duration(&limits::DEAD_LETTERS_AGE));
+    let max_bytes = section.get("max_bytes").and_then(|field| field.bytes(&limits::DEAD_LETTERS_BYTES));
+    section.finish();
+    DeadLettersConfig { max_age, max_bytes }
 }
 
 fn kind(section: &Section<'_>) -> Option<SinkKind> {

@@ -155,7 +155,7 @@ fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie()
     let found: Vec<_> = stored.iter().map(|stored| (stored.offset, stored.origin.offset, stored.index)).collect();
     assert_eq!(found, [(1, 1, 1), (3, 3, 3), (4, 4, 0), (6, 6, 2)]);
     assert_eq!((&stored[1].payload, &stored[2].payload), (&job.parts[0].payload, &job.parts[1].payload));
-    let (told, heard) = std::sync::mpsc::sync_channel(2); // both answers come on this thread
+    let (told, heard) = std::sync::mpsc::sync_channel(2);
     ticket.plan(Box::new({
         let told = told.clone();
         move |result| told.send(result.is_ok()).unwrap()

@@ -44,6 +44,8 @@ struct ScriptState {
     settled: BTreeMap<u64, Settled>,
     plans_refused: u32,
     plan_delay: Duration,
+    /// So many make it full; any batch is where there is none.
+    full: u64,
     wake: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -80,6 +82,10 @@ impl Script {
 impl Source for Script {
     fn has_more(&self) -> bool {
         self.with(|state| !state.returned.is_empty() || state.next < state.tail)
+    }
+
+    fn fills(&self, _: Limits) -> bool {
+        self.with(|state| !state.returned.is_empty() || state.tail - state.next >= state.full)
     }
 
     fn in_memory(&self) -> bool {
@@ -364,6 +370,38 @@ async fn what_waits_and_what_comes_later_is_delivered_once() {
     let snapshot = delivery.stats_of("d").unwrap();
     assert_eq!((snapshot.requests, snapshot.delivered_records, snapshot.sent_bytes), (4, 32, 400));
     assert_eq!(snapshot.last_success_ms, Some(1_000_000));
+}
+
+/// Before: where four requests may be under way and one more post of an SDK came every millisecond, each had a request
+/// and a plan of its own.
+#[tokio::test(start_paused = true)]
+async fn records_gather_for_a_moment_while_a_request_is_under_way_and_not_otherwise() {
+    let (delivery, queue) = (delivery(), Script::default());
+    queue.with(|state| state.full = 10);
+    let slow = receiver(|_| Answer::After(Duration::from_millis(100), Outcome::Delivered));
+    let receiver = start(&delivery, "d", slow, &queue);
+    // Until two requests may be under way.
+    while receiver.in_flight_max.load(Ordering::SeqCst) < 2 {
+        queue.append(10);
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(HOUR).await;
+    let (before, from) = (receiver.sent().len(), Instant::now() - receiver.began);
+    for _ in 0..9 {
+        queue.append(1);
+        sleep(Duration::from_millis(1)).await;
+    }
+    let sent = receiver.sent().split_off(before);
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    let records = |sent: &Sent| sent.offsets.end - sent.offsets.start;
+    assert_eq!((records(&sent[0]), sent[0].at), (1, from), "where nothing is under way one goes at once");
+    assert!(records(&sent[1]) > 3, "{sent:?}");
+    sleep(HOUR).await;
+    let (before, from) = (receiver.sent().len(), Instant::now() - receiver.began);
+    queue.append(30);
+    sleep(Duration::from_millis(1)).await;
+    let sent = receiver.sent().split_off(before);
+    assert!(sent.len() > 1 && sent.iter().all(|sent| sent.at == from), "what fills a request does not wait: {sent:?}");
 }
 
 #[tokio::test(start_paused = true)]

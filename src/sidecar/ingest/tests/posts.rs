@@ -3,7 +3,7 @@
 use super::harness::{KEY, bulk, frames, impressions, post, read_reply, start};
 use crate::ingest::gunzip::gzip;
 use crate::ingest::{Refusal, decode_rejects};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn a_bulk_is_in_the_log_when_it_is_answered() {
@@ -216,6 +216,11 @@ async fn the_rest_is_answered_as_http_has_it() {
     let server = start().await;
     let version = server.send("GET /api/version HTTP/1.1\r\nHost: s\r\n\r\n").await;
     assert_eq!((version.status, version.json()["version"].as_str()), (200, Some(env!("CARGO_PKG_VERSION"))));
+    let mut asking = server.connect().await;
+    asking.write_all(b"HEAD /api/version HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut head = String::new();
+    asking.read_to_string(&mut head).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "a head and no body: {head:?}");
     assert_eq!(server.send("GET /nowhere HTTP/1.1\r\nHost: s\r\n\r\n").await.status, 404);
     let wrong = server.send("GET /api/testImpressions/bulk HTTP/1.1\r\nHost: s\r\n\r\n").await;
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST, OPTIONS")));

@@ -51,6 +51,10 @@ fn what_real_sdks_sent_arrives_as_it_was_evaluated() {
         sidecar.drain(&["hook", "archive"]);
         sidecar.terminate();
         assert_eq!(sidecar.wait(), Some(0));
+        for key in [SDK_KEY, "browser-sdk-key-0001"] {
+            assert!(home.data_with(key.as_bytes()).is_empty(), "an sdk key is a secret");
+        }
+        assert!(!home.data_with(b"\0").is_empty(), "what is looked for is found");
 
         let (plain, with_previous) = expected(name, evaluated);
         let mut objects = Vec::new();

@@ -19,6 +19,7 @@ mod sidecar;
 mod wire;
 mod witness;
 
+mod bodies;
 mod captures;
 mod kills;
 mod operations;

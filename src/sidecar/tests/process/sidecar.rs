@@ -202,6 +202,22 @@ impl Home {
         }
         lines
     }
+
+    /// The files of the data directory that hold these bytes.
+    pub(crate) fn data_with(&self, bytes: &[u8]) -> Vec<PathBuf> {
+        let (mut found, mut dirs) = (Vec::new(), vec![self.path("data")]);
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).expect("the directory is ours") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if memchr::memmem::find(&fs::read(&path).expect("readable"), bytes).is_some() {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
 }
 
 impl Drop for Home {

@@ -1,0 +1,203 @@
+//! The service `forebay.v1.DeadLetters`: shows dead letters, sends them again, lets them go.
+//!
+//! Decides nothing about letters. What always holds: nothing that an operator did not ask for by name, by filter or as
+//! `all` is touched; every call is a bounded stretch of work on a thread that may block, one at a time.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tonic::{Code, Request, Response, Status};
+
+use super::limits;
+use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
+use crate::letters::{Desk, Filter, Letters, Shelf, Shown, Step, SweepError};
+use crate::proto::v1::count_dead_letters_response::Destination;
+use crate::proto::v1::dead_letters_server::DeadLetters;
+use crate::proto::v1::{
+    CountDeadLettersRequest, CountDeadLettersResponse, DeadLetter, DeadLetterFilter, ListDeadLettersRequest,
+    ListDeadLettersResponse, PurgeDeadLettersRequest, PurgeDeadLettersResponse, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse, ShowDeadLetterRequest, ShowDeadLetterResponse,
+};
+
+/// The service.
+pub(super) struct DeadLettersService {
+    letters: Arc<Letters>,
+    /// One stretch of work at a time: operators wait for each other, not the disk for all of them.
+    turn: Arc<Semaphore>,
+}
+
+impl DeadLettersService {
+    pub(super) fn new(letters: Arc<Letters>) -> Self {
+        Self { letters, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Does a stretch of work at a destination's desk.
+    async fn at<T: Send + 'static>(
+        &self,
+        destination: &str,
+        work: impl FnOnce(&Desk) -> Result<T, SweepError> + Send + 'static,
+    ) -> Result<T, Status> {
+        if destination.is_empty() {
+            return Err(Status::invalid_argument("destination is needed: CountDeadLetters shows which have letters"));
+        }
+        let known = self.letters.desks().into_iter().find(|desk| desk.destination() == destination);
+        // One without letters is as good as one that is not there: nothing of it is made for being asked about.
+        let desk = known.ok_or_else(|| {
+            Status::not_found(format!("no dead letters of {destination}: CountDeadLetters shows which have some"))
+        })?;
+        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        let worked = tokio::task::spawn_blocking(move || work(&desk)).await;
+        let worked = worked.map_err(|_| Status::internal("a bug: see the log for its trace"))?;
+        worked.map_err(|error| Status::new(Code::Unavailable, crate::causes::line(&error)))
+    }
+}
+
+#[tonic::async_trait]
+impl DeadLetters for DeadLettersService {
+    async fn count_dead_letters(
+        &self,
+        request: Request<CountDeadLettersRequest>,
+    ) -> Result<Response<CountDeadLettersResponse>, Status> {
+        let wanted = request.into_inner().destination;
+        let count = |desk: &Arc<Desk>| {
+            let dead = desk.dead();
+            let destination = desk.destination().to_owned();
+            Destination { destination, records: dead.records, bytes: dead.bytes }
+        };
+        let desks = self.letters.desks();
+        let desks = desks.iter().filter(|desk| wanted.is_empty() || desk.destination() == wanted);
+        Ok(Response::new(CountDeadLettersResponse { destinations: desks.map(count).collect() }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let (filter, from) = (filter(request.filter)?, place(&request.page_token)?);
+        let most = match request.page_size {
+            0 => limits::LETTERS_DEFAULT,
+            most => most.min(limits::LETTERS_MAX),
+        };
+        let page = self.at(&request.destination, move |desk| desk.list(&filter, from, most as usize)).await?;
+        let letters = page.letters.iter().map(letter).collect();
+        Ok(Response::new(ListDeadLettersResponse { letters, next_page_token: token(page.next) }))
+    }
+
+    async fn show_dead_letter(
+        &self,
+        request: Request<ShowDeadLetterRequest>,
+    ) -> Result<Response<ShowDeadLetterResponse>, Status> {
+        let ShowDeadLetterRequest { destination, id, page_token } = request.into_inner();
+        let from = place(&page_token)?;
+        let filter = filter(Some(DeadLetterFilter { ids: vec![id.clone()], ..DeadLetterFilter::default() }))?;
+        let page = self.at(&destination, move |desk| desk.list(&filter, from, 1)).await?;
+        let answer = match (page.letters.first(), page.next) {
+            (Some(shown), _) => ShowDeadLetterResponse {
+                letter: Some(letter(shown)),
+                record_json: json(shown),
+                next_page_token: String::new(),
+            },
+            (None, Some(at)) => {
+                ShowDeadLetterResponse { next_page_token: token(Some(at)), ..ShowDeadLetterResponse::default() }
+            }
+            (None, None) => {
+                return Err(Status::not_found(format!("no dead letter of {destination} has the id {id}")));
+            }
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+        let RedriveDeadLettersRequest { destination, filter: given, all, page_token } = request.into_inner();
+        let (filter, from) = (meant(given, all)?, place(&page_token)?);
+        let Step { done, next } = self.at(&destination, move |desk| desk.redrive(&filter, from)).await?;
+        if done > 0 {
+            tracing::info!(%destination, letters = done, "dead letters are sent again, as an operator asked");
+        }
+        Ok(Response::new(RedriveDeadLettersResponse { redriven: done, next_page_token: token(next) }))
+    }
+
+    async fn purge_dead_letters(
+        &self,
+        request: Request<PurgeDeadLettersRequest>,
+    ) -> Result<Response<PurgeDeadLettersResponse>, Status> {
+        let PurgeDeadLettersRequest { destination, filter: given, all, confirm, page_token } = request.into_inner();
+        let (filter, from) = (meant(given, all)?, place(&page_token)?);
+        if !confirm {
+            return Err(Status::failed_precondition("purged letters are gone for good: set confirm to do it"));
+        }
+        let Step { done, next } = self.at(&destination, move |desk| desk.purge(&filter, from)).await?;
+        if done > 0 {
+            tracing::warn!(%destination, letters = done, "dead letters are gone for good, as an operator asked");
+        }
+        Ok(Response::new(PurgeDeadLettersResponse { purged: done, next_page_token: token(next) }))
+    }
+}
+
+/// A filter that is to change something: all of them must be meant by saying so.
+fn meant(given: Option<DeadLetterFilter>, all: bool) -> Result<Filter, Status> {
+    let filter = filter(given)?;
+    match (filter == Filter::default(), all) {
+        (true, false) => Err(Status::invalid_argument("say which letters by a filter, or set all")),
+        (false, true) => Err(Status::invalid_argument("all, or a filter: not both")),
+        _ => Ok(filter),
+    }
+}
+
+fn filter(given: Option<DeadLetterFilter>) -> Result<Filter, Status> {
+    let DeadLetterFilter { ids, environment, flag, reason, from_unix_ms, until_unix_ms } = given.unwrap_or_default();
+    if ids.len() > limits::LETTERS_MAX as usize {
+        return Err(Status::invalid_argument(format!("at most {} ids in one call", limits::LETTERS_MAX)));
+    }
+    let filter = Filter { ids, environment, flag, reason, from_ms: from_unix_ms, until_ms: until_unix_ms };
+    match filter.bad_id() {
+        Some(id) => Err(Status::invalid_argument(format!("{id:?} is no record's id: <log>-<stream>-<offset>"))),
+        None => Ok(filter),
+    }
+}
+
+fn place(token: &str) -> Result<u64, Status> {
+    let refuse = |_| Status::invalid_argument("page_token is not one that was given: leave it empty at first");
+    if token.is_empty() { Ok(0) } else { token.parse().map_err(refuse) }
+}
+
+fn token(next: Option<u64>) -> String {
+    next.map(|at| at.to_string()).unwrap_or_default()
+}
+
+fn letter(shown: &Shown) -> DeadLetter {
+    DeadLetter {
+        id: shown.id.clone(),
+        environment: shown.environment.clone(),
+        flag: shown.flag.clone(),
+        reason: shown.reason.clone(),
+        excerpt: shown.excerpt.clone(),
+        dead_since_unix_ms: shown.at_ms,
+        attempts: shown.attempts,
+    }
+}
+
+/// The record as the file sink writes it; empty if it cannot be read.
+fn json(shown: &Shown) -> String {
+    let (payload, index) = (&shown.record.0, shown.record.1 as usize);
+    let environment = EnvironmentLabel { id: &shown.environment, name: &shown.environment_name };
+    let mut line = Vec::new();
+    let written = StoredBatch::decode(payload).map_err(|_| ()).and_then(|batch| {
+        let id = |_, out: &mut Vec<u8>| out.extend_from_slice(shown.id.as_bytes());
+        write_json_lines(&batch, index, 1, &environment, &mut line, id).map_err(|_| ())
+    });
+    match written {
+        Ok(()) => String::from_utf8_lossy(&line).trim_end().to_owned(),
+        Err(()) => String::new(),
+    }
+}
+
+/// Whether a queue's stream is one of dead letters: those are no lag.
+#[must_use]
+pub fn is_dead_letters(stream: &str) -> bool {
+    matches!(Shelf::of_stream(stream), Some((Shelf::Dead, _)))
+}

@@ -1,0 +1,351 @@
+//! `forebay dead-letters`: lists, shows, sends again, and purges records that their destination does not take.
+//!
+//! A client of `forebay.v1.DeadLetters` and nothing more. What always holds: a purge says how many it would take and asks,
+//! unless it is told not to; without a terminal to ask at it does nothing.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use forebay::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
+use tonic::transport::{Channel, Endpoint};
+
+use super::args::{
+    DeadLettersCommand, LetterFilterArgs, ListLettersArgs, PurgeLettersArgs, RedriveLettersArgs, ShowLetterArgs,
+};
+use crate::api::listen::uri;
+use crate::config::Listen;
+use crate::console::units::duration;
+use crate::proto::v1::dead_letters_client::DeadLettersClient;
+use crate::proto::v1::{
+    CountDeadLettersRequest, DeadLetter, DeadLetterFilter, ListDeadLettersRequest, PurgeDeadLettersRequest,
+    RedriveDeadLettersRequest, ShowDeadLetterRequest,
+};
+
+/// A sidecar on this machine answers in a millisecond.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A stretch of letters may take the disk a while.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Letters asked for at a time.
+const PAGE: u32 = 200;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLettersError {
+    /// No answer to the connection.
+    #[error(
+        "nothing listens on {address}: start `forebay run`, or give the [grpc] listen address of its configuration with --address"
+    )]
+    NothingListens {
+        /// Where it was sought.
+        address: Listen,
+        /// What the connection said.
+        source: tonic::transport::Error,
+    },
+    /// The API answered with an error, or what answered is not the API.
+    #[error("{address}: {message}")]
+    Refused {
+        /// Where.
+        address: Listen,
+        /// What it said.
+        message: String,
+    },
+    /// The operator did not say yes.
+    #[error("nothing was purged")]
+    NotConfirmed,
+    /// There is nobody to ask.
+    #[error("nothing was purged: say --yes where there is no terminal to ask at")]
+    NobodyToAsk,
+    /// The output cannot be written, or the answer not be read.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+    /// The machine has no thread or descriptor left for a runtime.
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+}
+
+/// Does what the command says; writes to standard output.
+///
+/// # Errors
+/// See [`DeadLettersError`]. A reader who has seen enough (`| head`) is no error.
+pub fn run(command: &DeadLettersCommand, address: &Listen) -> Result<(), DeadLettersError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(DeadLettersError::Runtime)?;
+    let terminal = io::stdin().is_terminal();
+    let done = runtime.block_on(async {
+        let mut office = Office::connect(address).await?;
+        office.serve(command, terminal.then(|| io::stdin().lock()), &mut io::stdout()).await
+    });
+    match done {
+        Err(DeadLettersError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// The API, and where it is.
+struct Office {
+    address: Listen,
+    client: DeadLettersClient<Channel>,
+}
+
+impl Office {
+    async fn connect(address: &Listen) -> Result<Self, DeadLettersError> {
+        let nothing_listens = |source| DeadLettersError::NothingListens { address: address.clone(), source };
+        let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
+        let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
+        let client = DeadLettersClient::new(channel.map_err(nothing_listens)?);
+        Ok(Self { address: address.clone(), client })
+    }
+
+    /// Does it. `answers` is who can be asked.
+    async fn serve(
+        &mut self,
+        command: &DeadLettersCommand,
+        answers: Option<impl BufRead>,
+        out: &mut impl Write,
+    ) -> Result<(), DeadLettersError> {
+        match command {
+            DeadLettersCommand::List(args) => match &args.destination {
+                Some(destination) => self.list(destination, args, out).await,
+                None => self.count(args, out).await,
+            },
+            DeadLettersCommand::Show(args) => self.show(args, out).await,
+            DeadLettersCommand::Redrive(args) => self.redrive(args, out).await,
+            DeadLettersCommand::Purge(args) => self.purge(args, answers, out).await,
+        }
+    }
+
+    async fn count(&mut self, args: &ListLettersArgs, out: &mut impl Write) -> Result<(), DeadLettersError> {
+        let request = CountDeadLettersRequest::default();
+        let counted = self.client.count_dead_letters(request).await.map_err(|status| self.refused(&status))?;
+        let destinations = counted.into_inner().destinations;
+        if args.call.json {
+            let each = |d: &crate::proto::v1::count_dead_letters_response::Destination| json!({ "destination": d.destination, "records": d.records, "bytes": d.bytes });
+            let all: Vec<Value> = destinations.iter().map(each).collect();
+            return line(out, &json!({ "destinations": all }).to_string());
+        }
+        if destinations.iter().all(|destination| destination.records == 0) {
+            return line(out, "no dead letters");
+        }
+        for destination in destinations {
+            line(out, &format!("{:<40} {:>12} dead letters", destination.destination, destination.records))?;
+        }
+        Ok(())
+    }
+
+    async fn list(
+        &mut self,
+        destination: &str,
+        args: &ListLettersArgs,
+        out: &mut impl Write,
+    ) -> Result<(), DeadLettersError> {
+        let (mut left, mut page_token, now_ms) = (args.limit, String::new(), now_ms());
+        let mut shown = 0;
+        while left > 0 {
+            let request = ListDeadLettersRequest {
+                destination: destination.to_owned(),
+                filter: Some(filter(&args.filter, now_ms)),
+                page_size: u32::try_from(left).unwrap_or(PAGE).min(PAGE),
+                page_token,
+            };
+            let page = self.client.list_dead_letters(request).await.map_err(|status| self.refused(&status))?;
+            let page = page.into_inner();
+            for letter in &page.letters {
+                let text = if args.call.json { as_json(letter).to_string() } else { as_text(letter, now_ms) };
+                line(out, &text)?;
+            }
+            shown += page.letters.len();
+            left = left.saturating_sub(page.letters.len() as u64);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        match (args.call.json, shown, page_token.is_empty()) {
+            (true, ..) => Ok(()),
+            (false, 0, true) => line(out, "no dead letters match"),
+            (false, _, false) => line(out, &format!("there may be more: {shown} are shown, ask for them with --limit")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn show(&mut self, args: &ShowLetterArgs, out: &mut impl Write) -> Result<(), DeadLettersError> {
+        let mut page_token = String::new();
+        loop {
+            let request =
+                ShowDeadLetterRequest { destination: args.destination.clone(), id: args.id.clone(), page_token };
+            let shown = self.client.show_dead_letter(request).await.map_err(|status| self.refused(&status))?;
+            let shown = shown.into_inner();
+            page_token = shown.next_page_token;
+            let Some(letter) = shown.letter else { continue };
+            if args.call.json {
+                let mut value = as_json(&letter);
+                value["record"] = serde_json::from_str(&shown.record_json).unwrap_or(Value::Null);
+                return line(out, &value.to_string());
+            }
+            let now_ms = now_ms();
+            line(out, &format!("id           {}", plain(&letter.id)))?;
+            line(out, &format!("environment  {}", plain(&letter.environment)))?;
+            line(out, &format!("flag         {}", plain(&letter.flag)))?;
+            line(out, &format!("reason       {}", plain(&letter.reason)))?;
+            line(out, &format!("answer       {}", plain(&letter.excerpt)))?;
+            line(out, &format!("dead for     {}", age(&letter, now_ms)))?;
+            line(out, &format!("sent         {} times", letter.attempts))?;
+            return line(out, &format!("record       {}", plain(&shown.record_json)));
+        }
+    }
+
+    async fn redrive(&mut self, args: &RedriveLettersArgs, out: &mut impl Write) -> Result<(), DeadLettersError> {
+        let (mut page_token, mut redriven, now_ms) = (String::new(), 0, now_ms());
+        loop {
+            let request = RedriveDeadLettersRequest {
+                destination: args.destination.clone(),
+                filter: Some(filter(&args.filter, now_ms)),
+                all: args.all,
+                page_token,
+            };
+            let step = self.client.redrive_dead_letters(request).await.map_err(|status| self.refused(&status))?;
+            let step = step.into_inner();
+            redriven += step.redriven;
+            page_token = step.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        match args.call.json {
+            true => line(out, &json!({ "redriven": redriven }).to_string()),
+            false => line(out, &format!("{redriven} dead letters are sent again; `forebay lag` shows them as pending")),
+        }
+    }
+
+    async fn purge(
+        &mut self,
+        args: &PurgeLettersArgs,
+        answers: Option<impl BufRead>,
+        out: &mut impl Write,
+    ) -> Result<(), DeadLettersError> {
+        let (which, now_ms) = (&args.which, now_ms());
+        if !args.yes {
+            let Some(mut answers) = answers else { return Err(DeadLettersError::NobodyToAsk) };
+            let count = self.matching(which, now_ms).await?;
+            write!(
+                out,
+                "{count} dead letters of {} would be gone for good. Type {count} to purge them: ",
+                which.destination
+            )?;
+            out.flush()?;
+            let mut answer = String::new();
+            answers.read_line(&mut answer)?;
+            if answer.trim() != count.to_string() {
+                return Err(DeadLettersError::NotConfirmed);
+            }
+        }
+        let (mut page_token, mut purged) = (String::new(), 0);
+        loop {
+            let request = PurgeDeadLettersRequest {
+                destination: which.destination.clone(),
+                filter: Some(filter(&which.filter, now_ms)),
+                all: which.all,
+                confirm: true,
+                page_token,
+            };
+            let step = self.client.purge_dead_letters(request).await.map_err(|status| self.refused(&status))?;
+            let step = step.into_inner();
+            purged += step.purged;
+            page_token = step.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        match which.call.json {
+            true => line(out, &json!({ "purged": purged }).to_string()),
+            false => line(out, &format!("{purged} dead letters are gone")),
+        }
+    }
+
+    /// How many letters are meant.
+    async fn matching(&mut self, which: &RedriveLettersArgs, now_ms: u64) -> Result<u64, DeadLettersError> {
+        let (mut page_token, mut count) = (String::new(), 0);
+        loop {
+            let request = ListDeadLettersRequest {
+                destination: which.destination.clone(),
+                filter: Some(filter(&which.filter, now_ms)),
+                page_size: PAGE,
+                page_token,
+            };
+            let page = self.client.list_dead_letters(request).await.map_err(|status| self.refused(&status))?;
+            let page = page.into_inner();
+            count += page.letters.len() as u64;
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(count);
+            }
+        }
+    }
+
+    fn refused(&self, status: &tonic::Status) -> DeadLettersError {
+        let message = match status.code() {
+            tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one",
+            _ => status.message(),
+        };
+        DeadLettersError::Refused { address: self.address.clone(), message: message.to_owned() }
+    }
+}
+
+fn filter(args: &LetterFilterArgs, now_ms: u64) -> DeadLetterFilter {
+    let ago = |age: Duration| now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    DeadLetterFilter {
+        ids: args.ids.clone(),
+        environment: args.environment.clone(),
+        flag: args.flag.clone(),
+        reason: args.reason.clone(),
+        from_unix_ms: args.newer_than.map(ago),
+        until_unix_ms: args.older_than.map(|age| ago(age).saturating_add(1)),
+    }
+}
+
+fn as_json(letter: &DeadLetter) -> Value {
+    json!({
+        "id": letter.id,
+        "environment": letter.environment,
+        "flag": letter.flag,
+        "reason": letter.reason,
+        "excerpt": letter.excerpt,
+        "dead_since_unix_ms": letter.dead_since_unix_ms,
+        "attempts": letter.attempts,
+    })
+}
+
+fn as_text(letter: &DeadLetter, now_ms: u64) -> String {
+    format!(
+        "{}  {:>6}  {}  {}  {}",
+        plain(&letter.id),
+        age(letter, now_ms),
+        plain(&letter.environment),
+        plain(&letter.flag),
+        plain(&letter.reason)
+    )
+}
+
+fn age(letter: &DeadLetter, now_ms: u64) -> String {
+    duration(Duration::from_millis(now_ms.saturating_sub(letter.dead_since_unix_ms)))
+}
+
+fn line(out: &mut impl Write, text: &str) -> Result<(), DeadLettersError> {
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Text from afar, made safe for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+fn now_ms() -> u64 {
+    SystemClock::new().wall_ms()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The command against the real service over a log in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::Parser;
+use forebay::disk::mem::MemDisk;
+use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+
+use super::*;
+use crate::api::readings::Sources;
+use crate::api::{Api, LocalListener, grpc};
+use crate::delivery::parking::{Kind, Letter, LetterOrigin, Parking};
+use crate::delivery::sink::Environment;
+use crate::letters::Letters;
+use crate::shutdown::{self, Stop};
+use crate::sinks::sample;
+
+struct Running {
+    address: Listen,
+    queues: Queues,
+    id_of_three: String,
+    _stop: Stop,
+}
+
+/// A sidecar's API with ten records of which 3 and 7 are dead letters of `hook`.
+async fn running() -> Running {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let options = QueueOptions::inline();
+    let disk = Arc::new(MemDisk::new());
+    let queues = Queues::open(disk, Arc::clone(&clock), "/data".as_ref(), LogOptions::small(), options).unwrap();
+    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+    let queue = queues.queue("hook", "prod", Start::Earliest).unwrap();
+    let payload = sample::job(0..10).parts.remove(0).payload;
+    queues.log().append_wait("prod", vec![Payload { bytes: payload.to_vec(), records: 10 }]).unwrap();
+    let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
+    let letter = |offset: u64, reason: &str| Letter {
+        kind: Kind::Dead,
+        destination: "hook".into(),
+        origin: LetterOrigin { log: queues.log().log_id(), stream: queues.log().stream("prod").unwrap(), offset },
+        environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
+        payload: Bytes::clone(&payload),
+        index: offset as usize,
+        reason: reason.to_owned(),
+        excerpt: "\u{1b}[2J no".to_owned(),
+        at_ms: clock.wall_ms(),
+        attempts: 2,
+    };
+    let (sent, parked) = tokio::sync::oneshot::channel();
+    let two = vec![letter(3, "invalid time"), letter(7, "invalid user")];
+    letters.park(two, Box::new(move |result| drop(sent.send(result))));
+    parked.await.unwrap().unwrap();
+    queue.settle_parts(&batch, &[(3..4, Settled::DeadLettered), (7..8, Settled::DeadLettered)], Settled::Delivered);
+    let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.address().unwrap();
+    let (stop, shutdown) = shutdown::channel();
+    let sources = Sources { letters: Some(letters), ..Sources::empty() };
+    tokio::spawn(grpc::serve(Api::new(clock, sources), listener, shutdown));
+    let log = queues.log();
+    let id_of_three = format!("{}-{}-3", log.log_id(), log.stream("prod").unwrap());
+    Running { address, queues, id_of_three, _stop: stop }
+}
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: DeadLettersCommand,
+}
+
+impl Running {
+    /// What the command says, when it is answered like this.
+    async fn says(&self, line: &str, answer: Option<&str>) -> Result<String, DeadLettersError> {
+        let words = std::iter::once("dead-letters").chain(line.split_whitespace());
+        let command = Line::try_parse_from(words).unwrap().command;
+        let mut out = Vec::new();
+        let mut office = Office::connect(&self.address).await?;
+        office.serve(&command, answer.map(str::as_bytes), &mut out).await?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    fn balance(&self, stream: &str) -> forebay::Balance {
+        self.queues.find("hook", stream).unwrap().balance()
+    }
+}
+
+#[tokio::test]
+async fn letters_are_counted_listed_and_shown() {
+    let running = running().await;
+    assert!(running.says("list", None).await.unwrap().contains("2 dead letters"));
+    let listed = running.says("list hook", None).await.unwrap();
+    assert_eq!(listed.lines().count(), 2);
+    assert!(listed.contains(&running.id_of_three) && listed.contains("invalid time") && listed.contains("checkout"));
+    assert_eq!(running.says("list hook -r USER", None).await.unwrap().lines().count(), 1);
+    assert_eq!(running.says("list hook --flag other", None).await.unwrap(), "no dead letters match\n");
+    assert_eq!(running.says("list hook --older-than 1h", None).await.unwrap(), "no dead letters match\n");
+    assert_eq!(running.says("list hook --newer-than 1h --json", None).await.unwrap().lines().count(), 2);
+    assert!(running.says("list hook -n 1", None).await.unwrap().contains("there may be more"));
+    let shown = running.says(&format!("show hook {}", running.id_of_three), None).await.unwrap();
+    assert!(shown.contains("\"key\":\"user-3\"") && shown.contains("sent         2 times"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "an answer cannot speak to the terminal");
+    let shown = running.says(&format!("show hook {} --json", running.id_of_three), None).await.unwrap();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["record"]["key"], &shown["reason"]), (&json!("user-3"), &json!("invalid time")));
+    let unknown = running.says("list nosuch", None).await.unwrap_err();
+    assert!(unknown.to_string().contains("no dead letters of nosuch"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_redrive_says_which_or_all() {
+    let running = running().await;
+    let refused = running.says("redrive hook", None).await.unwrap_err();
+    assert!(refused.to_string().contains("by a filter, or set all"), "{refused}");
+    let line = format!("redrive hook --id {} --json", running.id_of_three);
+    assert_eq!(running.says(&line, None).await.unwrap(), "{\"redriven\":1}\n");
+    assert_eq!(running.balance("!held/hook").pending.records, 1);
+    assert!(running.says("redrive hook --all", None).await.unwrap().starts_with("1 dead letters"));
+    assert_eq!((running.balance("!held/hook").pending.records, running.balance("!dead/hook").pending.records), (2, 0));
+}
+
+#[tokio::test]
+async fn a_purge_asks_and_does_nothing_without_the_right_answer() {
+    let running = running().await;
+    let nobody = running.says("purge hook --all", None).await.unwrap_err();
+    assert!(matches!(nobody, DeadLettersError::NobodyToAsk), "{nobody}");
+    for wrong in ["y\n", "\n", "", "22\n"] {
+        let refused = running.says("purge hook --all", Some(wrong)).await.unwrap_err();
+        assert!(matches!(refused, DeadLettersError::NotConfirmed), "{wrong:?}: {refused}");
+    }
+    assert_eq!(running.balance("!dead/hook").pending.records, 2);
+    let asked = running.says("purge hook -r time", Some("1\n")).await.unwrap();
+    assert!(asked.contains("Type 1 to purge") && asked.ends_with("1 dead letters are gone\n"), "{asked}");
+    assert_eq!(running.says("purge hook --all --yes --json", None).await.unwrap(), "{\"purged\":1}\n");
+    let balance = running.balance("!dead/hook");
+    assert_eq!((balance.pending.records, balance.purged.records), (0, 2));
+}

@@ -1,0 +1,75 @@
+//! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it.
+
+use std::fs;
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::sidecar::{Home, SDK_KEY};
+use super::wire::{Client, Message};
+
+/// `[ingest] body_bytes_max` as it is where nobody sets it.
+const LARGEST: usize = 64 << 20;
+const RECORDS: usize = 16_000;
+
+/// A bulk of exactly [`LARGEST`] bytes; its keys begin with `name`.
+fn largest(name: &str) -> Vec<u8> {
+    let key = "k".repeat(LARGEST / RECORDS - 100);
+    let impression = |i: usize| format!(r#"{{"k":"{name}-{i}-{key}","t":"on","m":1795450894053,"r":"rule"}}"#);
+    let impressions: Vec<_> = (0..RECORDS).map(impression).collect();
+    let mut body = format!(r#"[{{"f":"flag","i":[{}]}}]"#, impressions.join(","));
+    assert!(body.len() <= LARGEST);
+    body.extend(std::iter::repeat_n(' ', LARGEST - body.len()));
+    body.into_bytes()
+}
+
+/// Posts it in chunks, without a word about its length; returns the status.
+fn post_chunked(home: &Home, body: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(home.ingest()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let head = format!(
+        "POST /api/testImpressions/bulk HTTP/1.1\r\nhost: sidecar\r\nauthorization: Bearer {SDK_KEY}\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    for chunk in body.chunks(100_000) {
+        write!(stream, "{:x}\r\n", chunk.len()).unwrap();
+        stream.write_all(chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    Message::read(&mut BufReader::new(stream)).unwrap().expect("an answer").status().unwrap()
+}
+
+/// The most memory that a process has had, in MiB.
+fn resident_mib_max(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+}
+
+#[test]
+fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first() {
+    let home = Home::new("largest").file("archive", "");
+    let sidecar = home.start();
+    let authorization = format!("Bearer {SDK_KEY}");
+    let headers = [("authorization", authorization.as_str())];
+    let mut client = Client::connect(home.ingest()).unwrap();
+    let path = "/api/testImpressions/bulk";
+    assert_eq!(client.ask("POST", path, &headers, &largest("told")).unwrap().status().unwrap(), 200);
+    assert_eq!(post_chunked(&home, &largest("chunked")), 200);
+    let one_more = [largest("over"), b" ".to_vec()].concat();
+    assert_eq!(client.ask("POST", path, &headers, &one_more).unwrap().status().unwrap(), 413);
+
+    sidecar.drain(&["archive"]);
+    // Both bodies and their stored forms at once would be 256 MiB; a batch on its way out and all else has its own.
+    let most = resident_mib_max(sidecar.process());
+    assert!(most < 300, "{most} MiB");
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+    let mut keys: Vec<String> = home.lines("archive").iter().map(|line| line["key"].as_str().unwrap().into()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 2 * RECORDS);
+    assert!(keys.iter().all(|key| key.starts_with("told-") || key.starts_with("chunked-")));
+}
