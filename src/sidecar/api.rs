@@ -15,6 +15,7 @@ use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
 use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
+mod balances;
 mod cursors;
 pub mod dead_letters;
 pub mod destinations;
@@ -29,6 +30,7 @@ mod messages;
 mod metrics;
 mod rates;
 pub mod readings;
+mod replays;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,7 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
+    replayed: Option<forebay::Queues>,
     reloads: Source<ReloadReading>,
     operations: Option<Arc<dyn Operations>>,
     letters: Option<Arc<Letters>>,
@@ -61,8 +64,9 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, reloads, operations, letters, readiness } = sources;
-        let parts = Parts { ingest, log, reloads, operations, letters, readiness, reader: Semaphore::new(1) };
+        let Sources { queues, deliveries, ingest, log, replayed, reloads, operations, letters, readiness } = sources;
+        let reader = Semaphore::new(1);
+        let parts = Parts { ingest, log, replayed, reloads, operations, letters, readiness, reader };
         Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
     }
 
@@ -90,6 +94,11 @@ impl Api {
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// The queues that operators may replay.
+    fn replayed(&self) -> Option<forebay::Queues> {
+        self.parts.replayed.clone()
     }
 
     /// What operators may have done.

@@ -4,11 +4,15 @@
 //! sysexits.h, so that a supervisor can tell what a restart won't cure). Does no work of its own.
 
 pub mod args;
+pub mod balance;
 pub mod check;
+pub mod client;
 pub mod dead_letters;
 pub mod destinations;
 pub mod lag;
 pub mod log_tool;
+pub mod replay;
+pub mod when;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +49,10 @@ enum Command {
     Check(args::ConfigArgs),
     /// Shows how far each destination is behind, and when it will have caught up
     Lag(args::LagArgs),
+    /// Shows where every record went: delivered, pending, set aside, lost; in total and by the hour
+    Balance(args::BalanceArgs),
+    /// Sends again what a destination has acknowledged, while live delivery goes on; lists and ends such replays
+    Replay(args::ReplayArgs),
     /// Lists, makes, changes, pauses and deletes destinations at run time
     #[command(subcommand)]
     Destinations(args::DestinationsCommand),
@@ -75,6 +83,14 @@ where
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => match check::api_address(&args) {
                 Ok(address) => code_of(lag::run(&args, &address)),
+                Err(code) => code,
+            },
+            Command::Balance(args) => match check::api_at(args.address.as_ref(), args.config.as_deref()) {
+                Ok(address) => code_of(balance::run(&args, &address)),
+                Err(code) => code,
+            },
+            Command::Replay(args) => match check::api_at(args.address.as_ref(), args.config.as_deref()) {
+                Ok(address) => code_of(replay::run(&args, &address)),
                 Err(code) => code,
             },
             Command::Destinations(command) => destinations::run(&destinations::Wish::of_destinations(command)),

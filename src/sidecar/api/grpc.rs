@@ -11,15 +11,19 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::balances::BalancesService;
 use super::cursors::CursorsService;
 use super::dead_letters::DeadLettersService;
 use super::destinations::DestinationsService;
 use super::listen::{Connection, LocalListener};
+use super::replays::ReplaysService;
 use super::{Api, limits};
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::balances_server::{BalancesServer, SERVICE_NAME as BALANCES};
 use crate::proto::v1::cursors_server::{CursorsServer, SERVICE_NAME};
 use crate::proto::v1::dead_letters_server::{DeadLettersServer, SERVICE_NAME as DEAD_LETTERS};
 use crate::proto::v1::destinations_server::{DestinationsServer, SERVICE_NAME as DESTINATIONS};
+use crate::proto::v1::replays_server::{ReplaysServer, SERVICE_NAME as REPLAYS};
 use crate::shutdown::Shutdown;
 
 /// The name under which gRPC health checks ask for the server as a whole.
@@ -53,6 +57,20 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
         .max_encoding_message_size(limits::RESPONSE_BYTES_MAX);
 
+    let replays = api.replayed().map(|queues| {
+        ReplaysServer::new(ReplaysService::new(queues))
+            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
+    let balances = api.replayed().map(|queues| {
+        BalancesServer::new(BalancesService::new(queues))
+            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
+    });
+    if replays.is_some() {
+        reporter.set_service_status(REPLAYS, ServingStatus::Serving).await;
+        reporter.set_service_status(BALANCES, ServingStatus::Serving).await;
+    }
     let destinations = api.operations().map(|operations| {
         DestinationsServer::new(DestinationsService(operations))
             .max_decoding_message_size(limits::SETTINGS_REQUEST_BYTES_MAX)
@@ -80,6 +98,8 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(health.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(reflection.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(cursors)
+        .add_optional_service(replays)
+        .add_optional_service(balances)
         .add_optional_service(destinations)
         .add_optional_service(dead_letters)
         .serve_with_incoming_shutdown(

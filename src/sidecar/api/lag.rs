@@ -156,7 +156,9 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
     let mut lags = BTreeMap::new();
     sample(inner, rates, now, |queue, rates| {
         let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
-        let delivery = deliveries.get(&key.0).cloned();
+        // A replay's queue, `<id>!replay-<n>`, is sent by the loop of its destination.
+        let id = key.0.split_once('!').map_or(&*key.0, |(id, _)| id);
+        let delivery = deliveries.get(id).cloned();
         lags.insert(key, lag(queue, delivery, rates));
     });
     Reading { at_unix_ms, lags, deliveries }
@@ -329,11 +331,17 @@ mod tests {
         let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
         let queues: Each<QueueReading> = Box::new(|each| {
             let other = QueueReading { stream: "other".into(), ..queue("hook", 5, 5) };
-            [queue("hook", 1, 0), other, queue("gone", 1, 0)].into_iter().for_each(each);
+            let all = [queue("hook", 1, 0), other, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
+            all.into_iter().for_each(each);
         });
         let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
         assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
         assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
         assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
+        assert_eq!(
+            reading.lags[&key("hook!replay-1")].state,
+            Some(DeliveryState::Delivering),
+            "the loop of its destination"
+        );
     }
 }

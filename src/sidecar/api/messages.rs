@@ -58,7 +58,7 @@ fn forecast(forecast: Forecast) -> Option<v1::Forecast> {
     Some(v1::Forecast { outcome: Some(outcome) })
 }
 
-fn balance(balance: &Balance) -> v1::Balance {
+pub(super) fn balance(balance: &Balance) -> v1::Balance {
     // Taken apart by name, so that a new way to settle cannot be forgotten here.
     let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held } = *balance;
     v1::Balance {

@@ -28,6 +28,8 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// The queues that operators may replay, if they may.
+    pub replayed: Option<forebay::Queues>,
     /// The configuration file.
     pub reloads: Source<ReloadReading>,
     /// What operators may have done, where that is possible.
@@ -47,6 +49,7 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            replayed: None,
             reloads: Box::new(ReloadReading::default),
             operations: None,
             letters: None,

@@ -310,6 +310,7 @@ fn sources(
                 dead_letters: counted.desks().iter().map(count).collect(),
             }
         }),
+        replayed: Some(queues.clone()),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),
         letters: Some(letters),

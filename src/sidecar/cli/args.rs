@@ -12,6 +12,12 @@ pub use dead_letters::{
 
 use crate::config::Listen;
 
+mod balance;
+mod replay;
+
+pub use balance::BalanceArgs;
+pub use replay::ReplayArgs;
+
 /// Of `run` and `check`: the file that says everything.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ConfigArgs {

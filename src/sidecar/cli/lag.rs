@@ -15,7 +15,7 @@ use crate::console::lag_table::{self, Snapshot};
 use crate::proto::v1::cursors_client::CursorsClient;
 use crate::proto::v1::{ListLagRequest, WatchLagRequest};
 
-mod json;
+pub(super) mod json;
 
 /// A sidecar on this machine answers in a millisecond.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use forebay::{Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, Settled, Slice, Waiting};
@@ -16,9 +17,11 @@ use super::parking::LetterOrigin;
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
-/// One destination's queue of one environment.
+/// One destination's queue of one environment, and beside it the replay of that queue while there is one: they take turns.
 pub struct Queued {
     queue: Queue,
+    /// Whose turn it is while both have something.
+    replays_turn: AtomicBool,
     log: LogId,
     environment: Arc<Environment>,
     filters: Option<Filters>,
@@ -28,7 +31,7 @@ impl Queued {
     /// The source that `queue` of the log `log` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
-        Self { queue, log, environment, filters: None }
+        Self { queue, replays_turn: AtomicBool::new(false), log, environment, filters: None }
     }
 
     /// The same, for a destination that does not get everything.
@@ -37,9 +40,19 @@ impl Queued {
         Self { filters: Some(filters), ..self }
     }
 
-    fn claim(&self, batch: Batch) -> Box<Claim> {
+    /// The queue that the next batch comes from, and whether it is a replay's.
+    fn turn(&self) -> (Queue, bool) {
+        let replay = self.queue.replay_under_way().filter(Queue::has_more);
+        match replay {
+            Some(replay) if self.replays_turn.load(Ordering::Relaxed) || !self.queue.has_more() => (replay, true),
+            _ => (self.queue.clone(), false),
+        }
+    }
+
+    fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
+        self.replays_turn.store(!replays, Ordering::Relaxed);
         let environment = Arc::clone(&self.environment);
-        let (queue, log) = (self.queue.clone(), self.log);
+        let log = self.log;
         Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Vec::new() })
     }
 
@@ -50,9 +63,9 @@ impl Queued {
     }
 
     /// The same for a batch that is not in memory: reads all of it, one frame at a time.
-    fn filtered_of(&self, batch: &Batch) -> Result<Vec<Range<u64>>, BoxError> {
+    fn filtered_of(&self, queue: &Queue, batch: &Batch) -> Result<Vec<Range<u64>>, BoxError> {
         let filter = self.filters.as_ref().and_then(|filters| filters.at(batch.settings_revision));
-        let (mut filtered, mut reader) = (Vec::new(), self.queue.read(batch));
+        let (mut filtered, mut reader) = (Vec::new(), queue.read(batch));
         let Some(filter) = filter else { return Ok(filtered) };
         while let Some(slice) = reader.next()? {
             filtered.extend(filter.filtered(part(slice).runs(&[]))?);
@@ -63,7 +76,7 @@ impl Queued {
 
 impl Source for Queued {
     fn has_more(&self) -> bool {
-        self.queue.has_more()
+        self.queue.has_more() || self.queue.replay_under_way().is_some_and(|replay| replay.has_more())
     }
 
     fn fills(&self, limits: Limits) -> bool {
@@ -72,15 +85,16 @@ impl Source for Queued {
 
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
-        self.filters.is_none() && self.queue.ready_in_memory()
+        self.filters.is_none() && self.turn().0.ready_in_memory()
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
         let limits = BatchLimits { records_max: limits.records_max, bytes_max: limits.bytes_max };
-        let Some(mut batch) = self.queue.next_batch(limits)? else { return Ok(None) };
+        let turn = self.turn();
+        let Some(mut batch) = turn.0.next_batch(limits)? else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
         // From here on a panic hands the batch back, too.
-        let mut ticket = self.claim(batch);
+        let mut ticket = self.claim(turn, batch);
         let batch = ticket.batch();
         let stream = slices.first().ok_or("a batch without records")?.frame.stream;
         let mut job = Job {
@@ -101,12 +115,13 @@ impl Source for Queued {
 
     fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
-        let Some(batch) = self.queue.next_range(limits)? else { return Ok(None) };
-        let mut ticket = self.claim(batch);
-        let batch = ticket.batch();
-        let filtered = self.filtered_of(batch)?;
+        let turn = self.turn();
+        let Some(batch) = turn.0.next_range(limits)? else { return Ok(None) };
+        let mut ticket = self.claim(turn, batch);
+        let (queue, batch) = (&ticket.queue, ticket.batch());
+        let filtered = self.filtered_of(queue, batch)?;
         // The first frame alone: it says which stream this is, and when its records were received.
-        let first = self.queue.read(batch).next()?.ok_or("a batch without records")?;
+        let first = queue.read(batch).next()?.ok_or("a batch without records")?;
         let job = LargeJob {
             id: batch.id.as_str().into(),
             origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },
@@ -114,7 +129,7 @@ impl Source for Queued {
             except: filtered.iter().cloned().flatten().collect(),
             received_ms: first.frame.ingest_ms,
             bytes: batch.bytes,
-            records: Arc::new(Records { queue: self.queue.clone(), batch: batch.clone() }),
+            records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
             turns: Turns::default(),
         };
         ticket.filtered = filtered;
@@ -122,7 +137,10 @@ impl Source for Queued {
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {
-        Ok(self.queue.waiting()?)
+        let (queue, replays) = self.turn();
+        let waiting = queue.waiting()?;
+        // A replay is of what has waited before, and no more comes.
+        Ok(Waiting { bounded: waiting.bounded || replays, ..waiting })
     }
 
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {

@@ -53,7 +53,7 @@ fn forecast(lag: &Lag) -> Value {
     }
 }
 
-fn balance(balance: &Balance) -> Value {
+pub(in crate::cli) fn balance(balance: &Balance) -> Value {
     let count = |count: &Option<Count>| {
         count.as_ref().map(|Count { records, bytes }| json!({ "records": records, "bytes": bytes }))
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::{LogOptions, Payload, QueueOptions, Queues, Start};
+use forebay::{LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest, Start};
 use tokio::time::{Duration, Instant, timeout};
 
 use super::*;
@@ -191,4 +191,50 @@ fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
     }
     ticket.settle(&[], Settled::Delivered);
     assert_eq!((queue.balance().filtered.records, queue.balance().delivered.records), (4, 3));
+}
+
+/// Nothing but their bytes is the same: the replay is sent by the loop that its destination has, in turns with what is new.
+#[test]
+fn a_replay_takes_turns_with_live_delivery_and_is_woken_for_by_the_same_loop() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let woken = Arc::new(AtomicU32::new(0));
+    let theirs = Arc::clone(&woken);
+    source.on_more(Arc::new(move || {
+        theirs.fetch_add(1, Ordering::SeqCst);
+    }));
+    (0..2).for_each(|_| append(&queues, BULK));
+    let mut sent = Vec::new();
+    let limits = Limits { records_max: 4, ..LIMITS };
+    while let Some(Claimed { job, ticket }) = source.next(limits).unwrap() {
+        ticket.plan(Box::new(|planned| planned.unwrap()));
+        ticket.settle(&[], Settled::Delivered);
+        sent.push(job.id);
+    }
+    assert!(sent.len() == 2 && !source.has_more());
+
+    let before = woken.load(Ordering::SeqCst);
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    let replay = queues.replay("d", "acme-prod", request).unwrap();
+    assert!(woken.load(Ordering::SeqCst) > before, "there is more to send");
+    (0..2).for_each(|_| append(&queues, BULK));
+    assert!(source.has_more() && source.in_memory());
+    let mut order = Vec::new();
+    while let Some(Claimed { job, ticket }) = source.next(limits).unwrap() {
+        if order.is_empty() {
+            drop(ticket); // handed back, to the queue that it is from
+            let Claimed { job: again, ticket } = source.next(limits).unwrap().unwrap();
+            order.push(again.id);
+            ticket.settle(&[], Settled::Delivered);
+            continue;
+        }
+        order.push(job.id);
+        ticket.settle(&[], Settled::Delivered);
+    }
+    let again: Vec<bool> = order.iter().map(|id| sent.contains(id)).collect();
+    assert_eq!(order.len(), 4, "{order:?}");
+    assert_eq!(again.iter().filter(|again| **again).count(), 2, "under their old ids: {order:?}");
+    assert!(again[..3].contains(&true) && again[..3].contains(&false), "in turns: {again:?}");
+    assert_eq!((replay.balance().delivered.records, queue.balance().delivered.records), (8, 16));
 }

@@ -1,0 +1,270 @@
+//! The service `forebay.v1.Replays`: starts, lists and ends replays.
+//!
+//! Decides nothing but who has to confirm what: what can be replayed the queues say. What waits for the disk runs where
+//! waiting is allowed. Nobody has to be told of a replay: whoever sends for the destination finds it beside its queue.
+
+use forebay::{Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
+use tonic::{Request, Response, Status};
+
+use super::messages;
+use crate::causes;
+use crate::proto::v1::replays_server::Replays;
+use crate::proto::v1::start_replay_request::From as Asked;
+use crate::proto::v1::{
+    CancelReplayRequest, CancelReplayResponse, ListReplaysRequest, ListReplaysResponse, NoReplay, Replay,
+    ReplayMode as Mode, StartReplayRequest, StartReplayResponse,
+};
+
+/// The service.
+pub(super) struct ReplaysService {
+    queues: Queues,
+}
+
+impl ReplaysService {
+    /// Replays of these queues.
+    pub(super) fn new(queues: Queues) -> Self {
+        Self { queues }
+    }
+
+    /// Does something that may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Queues) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let queues = self.queues.clone();
+        let done = tokio::task::spawn_blocking(move || act(&queues));
+        done.await.map_err(|_| Status::internal("a replay met a bug, see the log for its trace"))?
+    }
+}
+
+#[tonic::async_trait]
+impl Replays for ReplaysService {
+    async fn start_replay(
+        &self,
+        request: Request<StartReplayRequest>,
+    ) -> Result<Response<StartReplayResponse>, Status> {
+        let asked = request.into_inner();
+        let request = wanted(&asked)?;
+        self.blocking(move |queues| start(queues, &asked, request)).await.map(Response::new)
+    }
+
+    async fn list_replays(
+        &self,
+        request: Request<ListReplaysRequest>,
+    ) -> Result<Response<ListReplaysResponse>, Status> {
+        let ListReplaysRequest { destination } = request.into_inner();
+        let replays = self.queues.replays();
+        let replays = replays
+            .iter()
+            .filter_map(shown)
+            .filter(|replay| destination.is_empty() || replay.destination == destination);
+        Ok(Response::new(ListReplaysResponse { replays: replays.collect() }))
+    }
+
+    async fn cancel_replay(
+        &self,
+        request: Request<CancelReplayRequest>,
+    ) -> Result<Response<CancelReplayResponse>, Status> {
+        let CancelReplayRequest { destination, environment } = request.into_inner();
+        if destination.is_empty() {
+            return Err(Status::invalid_argument("destination is needed"));
+        }
+        self.blocking(move |queues| {
+            let mut replays = Vec::new();
+            for queue in queues.replays() {
+                let Some(replay) = shown(&queue) else { continue };
+                if replay.destination != destination || !(environment.is_empty() || replay.environment == environment) {
+                    continue;
+                }
+                let ended = queues.cancel_replay(&replay.destination, &replay.environment);
+                let ended = ended.map_err(|error| Status::unavailable(causes::line(&error)))?;
+                let balance = ended.map(|balance| messages::balance(&balance));
+                replays.push(Replay { balance, ..replay });
+            }
+            Ok(CancelReplayResponse { replays })
+        })
+        .await
+        .map(Response::new)
+    }
+}
+
+/// What is asked for, as the queues understand it.
+fn wanted(asked: &StartReplayRequest) -> Result<ReplayRequest, Status> {
+    if asked.destination.is_empty() {
+        return Err(Status::invalid_argument("destination is needed"));
+    }
+    let from = match asked.from {
+        Some(Asked::FromOffset(offset)) => ReplayFrom::Offset(offset),
+        Some(Asked::FromUnixMs(ms)) => ReplayFrom::Time(ms),
+        None => return Err(Status::invalid_argument("from_offset or from_unix_ms is needed")),
+    };
+    let mode = match asked.mode() {
+        Mode::Unspecified | Mode::Fill => ReplayMode::Fill,
+        Mode::Again if asked.confirmed => ReplayMode::Again,
+        Mode::Again => {
+            let why = "the receiver gets everything once more under new ids: say confirmed";
+            return Err(Status::invalid_argument(why));
+        }
+    };
+    Ok(ReplayRequest { from, to: asked.to_offset, mode })
+}
+
+fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) -> Result<StartReplayResponse, Status> {
+    let all = queues.all();
+    let ours = |queue: &&Queue| {
+        queue.destination() == asked.destination
+            && (asked.environment.is_empty() || queue.stream() == asked.environment)
+            && !queue.stream().starts_with('!')
+    };
+    let streams: Vec<&str> = all.iter().filter(ours).map(Queue::stream).collect();
+    if streams.is_empty() {
+        return Err(Status::not_found("no destination of this name takes this environment"));
+    }
+    let offsets = request.to.is_some() || matches!(request.from, ReplayFrom::Offset(_));
+    if offsets && streams.len() > 1 {
+        return Err(Status::invalid_argument("each environment has offsets of its own: name the environment"));
+    }
+    let mut started = StartReplayResponse::default();
+    let mut first_error = None;
+    for stream in streams {
+        match queues.replay(&asked.destination, stream, request) {
+            Ok(queue) => started.replays.extend(shown(&queue)),
+            Err(error) => {
+                started.none.push(NoReplay { environment: stream.to_owned(), why: causes::line(&error) });
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    match first_error {
+        Some(error) if started.replays.is_empty() => Err(refused(&error)),
+        _ => Ok(started),
+    }
+}
+
+fn refused(error: &ReplayError) -> Status {
+    let why = causes::line(error);
+    match error {
+        ReplayError::NoQueue { .. } => Status::not_found(why),
+        ReplayError::UnderWay { .. } | ReplayError::NotSettled { .. } | ReplayError::Nothing { .. } => {
+            Status::failed_precondition(why)
+        }
+        ReplayError::TooMany { .. } => Status::resource_exhausted(why),
+        ReplayError::Read(_) | ReplayError::NotDurable(_) => Status::unavailable(why),
+    }
+}
+
+fn shown(queue: &Queue) -> Option<Replay> {
+    let replay = queue.replay()?;
+    let mode = match replay.mode {
+        ReplayMode::Fill => Mode::Fill,
+        ReplayMode::Again => Mode::Again,
+    };
+    Some(Replay {
+        destination: replay.of.to_string(),
+        environment: queue.stream().to_owned(),
+        number: replay.number,
+        mode: mode.into(),
+        first_offset: replay.offsets.start,
+        end_offset: replay.offsets.end,
+        records_under_old_ids: replay.under_old_ids,
+        balance: Some(messages::balance(&queue.balance())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use forebay::clock::ManualClock;
+    use forebay::disk::mem::MemDisk;
+    use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Settled, Start};
+    use tonic::Code;
+
+    use super::*;
+
+    const ANY: BatchLimits = BatchLimits { records_max: 100, bytes_max: 1 << 20 };
+
+    /// Two environments with ten records each, received a second apart; all of them delivered.
+    fn delivered() -> (ReplaysService, Queues) {
+        let clock = ManualClock::at(1_000_000);
+        let queues = Queues::open(
+            Arc::new(MemDisk::new()),
+            Arc::new(clock.clone()),
+            Path::new("/data"),
+            LogOptions::small(),
+            QueueOptions::inline(),
+        )
+        .unwrap();
+        for stream in ["prod", "staging"] {
+            let queue = queues.queue("hook", stream, Start::Earliest).unwrap();
+            for _ in 0..2 {
+                queues.log().append_wait(stream, vec![Payload { bytes: vec![0; 50], records: 5 }]).unwrap();
+                clock.advance(std::time::Duration::from_secs(1));
+            }
+            while let Some(batch) = queue.next_batch(ANY).unwrap() {
+                queue.plan(&batch, Box::new(|planned| planned.unwrap()));
+                queue.settle(&batch, Settled::Delivered);
+            }
+        }
+        queues.tick().unwrap();
+        (ReplaysService::new(queues.clone()), queues)
+    }
+
+    fn ask(environment: &str, from: Asked) -> StartReplayRequest {
+        StartReplayRequest {
+            destination: "hook".to_owned(),
+            environment: environment.to_owned(),
+            from: Some(from),
+            ..StartReplayRequest::default()
+        }
+    }
+
+    async fn code(service: &ReplaysService, request: StartReplayRequest) -> Code {
+        service.start_replay(Request::new(request)).await.unwrap_err().code()
+    }
+
+    #[tokio::test]
+    async fn a_replay_is_started_listed_and_cancelled() {
+        let (service, queues) = delivered();
+        let all = ask("", Asked::FromUnixMs(0));
+        let started = service.start_replay(Request::new(all)).await.unwrap().into_inner();
+        assert_eq!((started.replays.len(), started.none.len()), (2, 0));
+        let prod = &started.replays[0];
+        assert_eq!((&*prod.environment, prod.number, prod.mode()), ("prod", 1, Mode::Fill));
+        assert_eq!((prod.first_offset, prod.end_offset, prod.records_under_old_ids), (0, 10, 10));
+        let list = |destination: &str| ListReplaysRequest { destination: destination.to_owned() };
+        let listed = service.list_replays(Request::new(list("hook"))).await.unwrap().into_inner();
+        assert_eq!(listed.replays, started.replays);
+        assert!(service.list_replays(Request::new(list("other"))).await.unwrap().into_inner().replays.is_empty());
+
+        let cancel = CancelReplayRequest { destination: "hook".to_owned(), environment: "prod".to_owned() };
+        let cancelled = service.cancel_replay(Request::new(cancel.clone())).await.unwrap().into_inner();
+        assert_eq!(cancelled.replays[0].balance.as_ref().unwrap().pending.as_ref().unwrap().records, 10);
+        assert_eq!(queues.replays().len(), 1);
+        assert!(service.cancel_replay(Request::new(cancel)).await.unwrap().into_inner().replays.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_replayed_is_refused_with_its_reason() {
+        let (service, queues) = delivered();
+        let again = StartReplayRequest { mode: Mode::Again.into(), ..ask("prod", Asked::FromOffset(3)) };
+        assert_eq!(code(&service, again.clone()).await, Code::InvalidArgument, "it is not confirmed");
+        assert_eq!(code(&service, ask("", Asked::FromOffset(3))).await, Code::InvalidArgument, "of which environment?");
+        assert_eq!(code(&service, StartReplayRequest { from: None, ..again.clone() }).await, Code::InvalidArgument);
+        assert_eq!(code(&service, ask("nowhere", Asked::FromUnixMs(0))).await, Code::NotFound);
+        assert_eq!(code(&service, ask("prod", Asked::FromUnixMs(u64::MAX))).await, Code::FailedPrecondition);
+        let beyond = StartReplayRequest { to_offset: Some(11), ..ask("prod", Asked::FromOffset(0)) };
+        assert_eq!(code(&service, beyond).await, Code::FailedPrecondition);
+        assert!(queues.replays().is_empty());
+
+        let confirmed = StartReplayRequest { confirmed: true, ..again };
+        let started = service.start_replay(Request::new(confirmed.clone())).await.unwrap().into_inner();
+        assert_eq!((started.replays[0].first_offset, started.replays[0].records_under_old_ids), (3, 0));
+        assert_eq!(code(&service, confirmed).await, Code::FailedPrecondition, "one is under way");
+        // Where one environment of several has none, the others do.
+        let rest = service.start_replay(Request::new(ask("", Asked::FromUnixMs(0)))).await.unwrap().into_inner();
+        assert_eq!((rest.replays.len(), &*rest.none[0].environment), (1, "prod"));
+        assert!(rest.none[0].why.contains("under way"), "{}", rest.none[0].why);
+    }
+}

@@ -1,0 +1,161 @@
+//! `forebay balance`: where every record went, as a table or as JSON.
+//!
+//! A client of `forebay.v1.Balances` and nothing more.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::args::BalanceArgs;
+use super::client::{CallError, connect, refused};
+use super::lag::json::balance as balance_json;
+use crate::config::Listen;
+use crate::console::columns::aligned;
+use crate::console::units::count;
+use crate::proto::v1::balances_client::BalancesClient;
+use crate::proto::v1::{Balance, Count, HourBalance, ListBalancesRequest, QueueBalance};
+
+/// Shows the balances on standard output.
+///
+/// # Errors
+/// See [`CallError`]. A reader who has seen enough (`| head`) is no error.
+pub fn run(args: &BalanceArgs, address: &Listen) -> Result<(), CallError> {
+    super::client::block_on(async {
+        let balances = all(args, address).await?;
+        let text = if args.json { format!("{}\n", json(&balances)) } else { table(&balances) };
+        io::stdout().write_all(text.as_bytes()).map_err(CallError::Output)
+    })
+}
+
+/// Every page.
+async fn all(args: &BalanceArgs, address: &Listen) -> Result<Vec<QueueBalance>, CallError> {
+    let mut client = BalancesClient::new(connect(address).await?);
+    let destination = args.destination.clone().unwrap_or_default();
+    let mut asked = ListBalancesRequest { destination, with_hours: args.hours || args.json, ..Default::default() };
+    let mut balances = Vec::new();
+    loop {
+        let page = client.list_balances(asked.clone()).await.map_err(|status| refused(address, &status))?.into_inner();
+        balances.extend(page.balances);
+        if page.next_page_token.is_empty() {
+            return Ok(balances);
+        }
+        asked.page_token = page.next_page_token;
+    }
+}
+
+const HEAD: [&str; 12] = [
+    "DESTINATION",
+    "ENVIRONMENT",
+    "ACCEPTED",
+    "DELIVERED",
+    "PENDING",
+    "DEAD",
+    "HELD",
+    "FILTERED",
+    "EXPIRED",
+    "PURGED",
+    "LOST",
+    "REPLAYED",
+];
+
+fn table(balances: &[QueueBalance]) -> String {
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    for queue in balances {
+        let total = queue.total.clone().unwrap_or_default();
+        rows.push(row(&queue.destination, &queue.stream, &total, records(queue.replayed.as_ref())));
+        for hour in &queue.hours {
+            rows.push(row("", &span(hour), &hour.balance.clone().unwrap_or_default(), String::new()));
+        }
+    }
+    aligned(&rows, [false, false, true, true, true, true, true, true, true, true, true, true])
+}
+
+fn row(first: &str, second: &str, balance: &Balance, replayed: String) -> [String; 12] {
+    let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held } = balance;
+    let [accepted, delivered, pending, dead, held, filtered, expired, purged, lost] =
+        [accepted, delivered, pending, dead_lettered, held, filtered, expired, purged, lost]
+            .map(|count| records(count.as_ref()));
+    let (first, second) = (first.to_owned(), second.to_owned());
+    [first, second, accepted, delivered, pending, dead, held, filtered, expired, purged, lost, replayed]
+}
+
+fn records(of: Option<&Count>) -> String {
+    count(of.map_or(0, |count| count.records))
+}
+
+/// `2026-11-26 10:00-11:00`, UTC.
+fn span(hour: &HourBalance) -> String {
+    let (from, to) = (super::when::text(hour.from_unix_ms), super::when::text(hour.to_unix_ms));
+    match (from.split_once(' '), to.split_once(' ')) {
+        (Some((day, _)), Some((same, until))) if day == same => format!("{from}-{until}"),
+        _ => format!("{from} - {to}"),
+    }
+}
+
+fn json(balances: &[QueueBalance]) -> Value {
+    let hour = |hour: &HourBalance| {
+        json!({
+            "from_unix_ms": hour.from_unix_ms,
+            "to_unix_ms": hour.to_unix_ms,
+            "balance": hour.balance.as_ref().map(balance_json),
+        })
+    };
+    let queue = |queue: &QueueBalance| {
+        json!({
+            "destination": queue.destination,
+            "environment": queue.stream,
+            "total": queue.total.as_ref().map(balance_json),
+            "replays": queue.replays,
+            "replayed": queue.replayed.as_ref().map(|count| json!({ "records": count.records, "bytes": count.bytes })),
+            "hours_known_from_unix_ms": queue.hours_known_from_unix_ms,
+            "hours": queue.hours.iter().map(hour).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "balances": balances.iter().map(queue).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn balance(accepted: u64, pending: u64) -> Balance {
+        let count = |records| Some(Count { records, bytes: records * 10 });
+        Balance {
+            accepted: count(accepted),
+            delivered: count(accepted - pending),
+            pending: count(pending),
+            ..Default::default()
+        }
+    }
+
+    fn queue() -> QueueBalance {
+        let hour = |from_unix_ms, to_unix_ms| HourBalance { from_unix_ms, to_unix_ms, balance: Some(balance(5, 1)) };
+        QueueBalance {
+            destination: "hook".to_owned(),
+            stream: "prod".to_owned(),
+            total: Some(balance(1_234, 4)),
+            replays: 1,
+            replayed: Some(Count { records: 7, bytes: 70 }),
+            hours_known_from_unix_ms: Some(0),
+            hours: vec![hour(1_767_225_600_000, 1_767_229_200_000), hour(1_767_308_400_000, 1_767_315_600_000)],
+        }
+    }
+
+    #[test]
+    fn a_table_has_the_totals_and_under_them_the_hours() {
+        let text = table(&[queue()]);
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0], HEAD);
+        assert_eq!(words[1], ["hook", "prod", "1,234", "1,230", "4", "0", "0", "0", "0", "0", "0", "7"]);
+        assert_eq!(words[2][..4], ["2026-01-01", "00:00-01:00", "5", "4"]);
+        assert!(text.contains("2026-01-01 23:00 - 2026-01-02 01:00"), "{text}");
+    }
+
+    #[test]
+    fn json_has_everything_that_the_api_tells() {
+        let line = json(&[queue()]);
+        let read = &line["balances"][0];
+        assert_eq!((&read["total"]["pending"]["records"], &read["replayed"]["bytes"]), (&json!(4), &json!(70)));
+        assert_eq!(read["hours"][0]["balance"]["delivered"]["records"], 4);
+    }
+}
