@@ -17,6 +17,7 @@ mod floor_file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hint;
+mod hours;
 mod kept_plans;
 mod lag;
 mod limits;
@@ -39,6 +40,7 @@ pub use balance::{Balance, Count, Settled};
 pub use cursor::{Cursor, SettledRange};
 pub use cursor_store::{CursorStore, KeyValue, OpenStore, StoreChoice, StoreError};
 pub use floor_file::{FloorDamage, FloorError};
+pub use hours::{Hour, Hourly};
 pub use lag::Lag;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
@@ -52,10 +54,11 @@ use crate::disk::Lock;
 use crate::{Frame, Log, LogId, PLANS_STREAM, ReadError, StreamId};
 use balance::End;
 use floor_file::EntryId;
+use hours::Hours;
 use plan::PlanRecord;
 use planner::Planner;
 use reading::Reading;
-use replay::Bounds;
+use replay::{Bounds, Replays};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -160,6 +163,8 @@ struct Context {
     log: Log,
     log_id: LogId,
     clock: Arc<dyn Clock>,
+    /// When the set was opened, by the wall clock.
+    opened_ms: u64,
     planner: Planner,
     /// Bytes of frames that queues keep between two batches.
     held_bytes: Arc<AtomicUsize>,
@@ -183,9 +188,11 @@ struct Inner {
     ages: Mutex<Option<Box<[Age; 2]>>>,
     /// A replay of another queue, and where it ends.
     replay: Option<Box<Bounds>>,
-    /// What replays of this queue did that are over.
-    replayed: Mutex<Option<Box<Replayed>>>,
+    /// Replays of this queue: the one that is under way, and what those did that are over. None for almost every queue.
+    replays: Mutex<Option<Box<Replays>>>,
     more: Mutex<Option<Waker>>,
+    /// Its balance hour by hour. None as long as it had nothing when an hour ended.
+    hours: Mutex<Option<Box<Hours>>>,
     revision: AtomicU32,
     /// Changed since the last tick.
     dirty: AtomicBool,
@@ -340,8 +347,35 @@ impl Queue {
         books.balance(&cursor, self.inner.end())
     }
 
+    /// The balance hour by hour, two days of it at most: all hours that are told and what came before
+    /// [`known_from_ms`](Hourly::known_from_ms) add up to the [`balance`](Self::balance). Whole hours of the wall clock, but
+    /// for the one that is under way and for what lies around a stop. Kept in the cursor store, once an hour, so it may be
+    /// forgotten; then it says so.
+    ///
+    /// ```
+    /// # use forebay::{LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// queue.settle_range(0..4, Settled::Delivered);
+    /// let hour = queue.hourly().hours[0];
+    /// assert_eq!((hour.balance.accepted.records, hour.balance.delivered.records), (10, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn hourly(&self) -> Hourly {
+        let (now_ms, balance) = (self.inner.context.clock.wall_ms(), self.balance());
+        match lock(&self.inner.hours).as_deref() {
+            Some(hours) => hours.hourly(now_ms, balance),
+            None => Hours::from(self.inner.context.opened_ms, Balance::default()).hourly(now_ms, balance),
+        }
+    }
+
     /// Has `waker` called when there may be more for [`next_batch`](Self::next_batch): when records arrive, a batch is
-    /// given back, or a full window has room again. Replaces the one before. Called on the log's writer thread, among
+    /// given back, or a full window has room again; also when there may be more in a [replay](Self::replay_under_way) of
+    /// this queue, unless that has a waker of its own. Replaces the one before. Called on the log's writer thread, among
     /// others, and must not block.
     pub fn on_more(&self, waker: Arc<dyn Fn() + Send + Sync>) {
         *lock(&self.inner.more) = Some(waker);
@@ -396,7 +430,12 @@ impl Inner {
     }
 
     fn wake(&self) {
-        let waker = lock(&self.more).clone();
+        let mut waker = lock(&self.more).clone();
+        if waker.is_none()
+            && let Some(live) = self.replay.as_ref().and_then(|bounds| bounds.live.upgrade())
+        {
+            waker = lock(&live.more).clone(); // who sends for a destination sends its replays
+        }
         // A panic is its owner's bug, and must cost neither the log's writer nor those who are woken next.
         if let Some(waker) = waker
             && catch_unwind(AssertUnwindSafe(|| waker())).is_err()

@@ -74,6 +74,11 @@ pub(crate) fn key(destination: &str, stream: &str) -> Vec<u8> {
     [destination.as_bytes(), &[0], stream.as_bytes()].concat()
 }
 
+/// The key of a queue's hours, in the same store. No id is empty.
+pub(crate) fn hours_key(destination: &str, stream: &str) -> Vec<u8> {
+    [&[0], &*key(destination, stream)].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,11 +5,11 @@
 //! set/replaying.rs.
 
 use super::balance::{Count, End};
-use super::{FloorError, Queue, lock};
+use super::{FloorError, Inner, Queue, lock};
 use crate::ReadError;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Stands between a destination's id and the number of its replay. No id of a destination has the first character.
 const INFIX: &str = "!replay-";
@@ -126,7 +126,6 @@ pub enum ReplayError {
 }
 
 /// What makes a queue a replay's.
-#[derive(Debug)]
 pub(crate) struct Bounds {
     /// The destination's id: batch ids are made with it.
     pub(crate) of: Arc<str>,
@@ -135,6 +134,15 @@ pub(crate) struct Bounds {
     /// For its queue the stream ends here.
     pub(crate) end: End,
     pub(crate) under_old_ids: AtomicU64,
+    /// The queue that is replayed.
+    pub(crate) live: Weak<Inner>,
+}
+
+/// What a queue knows of its replays.
+#[derive(Default)]
+pub(crate) struct Replays {
+    pub(crate) over: Replayed,
+    pub(crate) under_way: Option<Arc<Inner>>,
 }
 
 /// The name of a replay's queue.
@@ -158,7 +166,7 @@ impl Queue {
     /// What this queue replays, if it is a replay's: see [`Queues::replay`](super::Queues::replay).
     #[must_use]
     pub fn replay(&self) -> Option<Replay> {
-        let Bounds { of, number, again, end, under_old_ids } = self.inner.replay.as_deref()?;
+        let Bounds { of, number, again, end, under_old_ids, .. } = self.inner.replay.as_deref()?;
         let start = self.inner.window().books().start;
         Some(Replay {
             of: Arc::clone(of),
@@ -172,7 +180,14 @@ impl Queue {
     /// What replays of this queue did that are over. No part of its balance: these records are counted there once.
     #[must_use]
     pub fn replayed(&self) -> Replayed {
-        lock(&self.inner.replayed).as_deref().copied().unwrap_or_default()
+        lock(&self.inner.replays).as_ref().map(|replays| replays.over).unwrap_or_default()
+    }
+
+    /// The queue of the replay of this one that is under way. Whoever sends for the destination sends what is in it, too.
+    #[must_use]
+    pub fn replay_under_way(&self) -> Option<Queue> {
+        let under_way = lock(&self.inner.replays).as_ref()?.under_way.clone();
+        under_way.map(|inner| Queue { inner })
     }
 }
 

@@ -18,11 +18,12 @@ pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queu
 use super::balance::Books;
 use super::cursor::Cursor;
 use super::floor_file::{EntryId, Extra, FloorEntry, FloorError, FloorFile, Found};
+use super::hours::HOUR_MS;
 use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::{offset_at_time, total_at};
-use super::replay::{self, Bounds, ReplayError, ReplayRequest};
+use super::replay::{self, Bounds, ReplayError, ReplayRequest, Replays};
 use super::store_keeper::StoreKeeper;
 use super::window::{Plan, Window};
 use super::{Balance, Context, Inner, Queue, QueueError, lock};
@@ -77,6 +78,8 @@ struct Keeping {
     incarnation: u32,
     /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
     fills_low: u64,
+    /// The hour of the last tick, counted from 1970.
+    hour: u64,
     /// Low marks that a floor which could not be written has not made durable yet.
     unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Plans of queues that the floor does not know, for when they are made again.
@@ -121,7 +124,8 @@ impl Queues {
         let (keeper, hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let planner = Planner::new(append_plans(&log), inline_log);
         let held_bytes = Arc::default();
-        let context = Arc::new(Context { log, log_id, clock, planner, held_bytes, _lock: held });
+        let opened_ms = clock.wall_ms();
+        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
@@ -134,6 +138,7 @@ impl Queues {
             plan_mark: own.plan_mark,
             incarnation: own.incarnation,
             fills_low: 0,
+            hour: opened_ms / HOUR_MS,
             unconfirmed: HashMap::new(),
             orphans,
             trim_all: true,
@@ -482,14 +487,15 @@ impl Set {
 impl Inner {
     fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
         let low = entry.cursor.low;
-        let (mut replay, mut replayed) = (None, None);
+        let (mut replay, mut replays) = (None, None);
         match entry.extra.as_deref() {
             Some(Extra::Replay { again, end }) => {
                 let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
                 let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
-                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids }));
+                let live = Weak::new(); // until it is linked
+                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, live }));
             }
-            Some(Extra::Replayed(known)) => replayed = Some(Box::new(*known)),
+            Some(Extra::Replayed(over)) => replays = Some(Box::new(Replays { over: *over, under_way: None })),
             None => {}
         }
         Self {
@@ -504,8 +510,9 @@ impl Inner {
             reading: Mutex::default(),
             ages: Mutex::default(),
             replay,
-            replayed: Mutex::new(replayed),
+            replays: Mutex::new(replays),
             more: Mutex::default(),
+            hours: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),
             gone: AtomicBool::new(false),

@@ -240,3 +240,63 @@ fn a_queue_begins_at_the_record_of_a_time() {
     let queues = open(&disk, &clock);
     assert_eq!(queues.queue("late", "acme", Start::Now).expect("it is there").cursor().low, 300, "durable at once");
 }
+
+/// What is told of an hour: its beginning and end in minutes since the test began, accepted, delivered, pending.
+fn hours_of(queue: &Queue) -> (u64, Vec<(u64, u64, u64, u64, u64)>) {
+    let minutes = |ms: u64| (ms - 3_600_000) / 60_000;
+    let hourly = queue.hourly();
+    let hour = |hour: &forebay::Hour| {
+        let records = [hour.balance.accepted, hour.balance.delivered, hour.balance.pending].map(|count| count.records);
+        (minutes(hour.from_ms), minutes(hour.to_ms), records[0], records[1], records[2])
+    };
+    (minutes(hourly.known_from_ms), hourly.hours.iter().map(hour).collect())
+}
+
+#[test]
+fn the_balance_is_told_by_the_hour_across_restarts_and_says_what_it_does_not_know() {
+    let (disk, clock) = (SimDisk::new(7), ManualClock::at(3_600_000));
+    let store = forebay::MemStore::default();
+    let open = |store: &forebay::MemStore| {
+        let choice = forebay::StoreChoice::Memory(store.clone());
+        let options = QueueOptions { store: choice, ..QueueOptions::inline() };
+        let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+        Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), options).expect("it opens")
+    };
+    let minutes = |n: u64| clock.advance(Duration::from_secs(60 * n));
+    let queues = open(&store);
+    let queue = hook(&queues);
+    append(&queues, "acme", 20);
+    minutes(50);
+    queue.settle_range(0..15, Settled::Delivered);
+    minutes(10);
+    queues.tick().expect("the disk is sound");
+    append(&queues, "acme", 5);
+    assert_eq!(hours_of(&queue), (0, vec![(0, 60, 20, 15, 5), (60, 60, 5, 0, 10)]));
+    minutes(60);
+    queues.tick().expect("the disk is sound");
+    minutes(60);
+    queues.tick().expect("the disk is sound"); // an hour with nothing
+    minutes(10);
+    queue.settle_range(15..25, Settled::Delivered);
+    queues.tick().expect("the disk is sound");
+    let so_far = vec![(0, 60, 20, 15, 5), (60, 120, 5, 0, 10)];
+    let (known, hours) = hours_of(&queue);
+    assert_eq!((known, &hours[..2], hours[2]), (0, &so_far[..], (180, 190, 0, 10, 0)));
+    drop((queue, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+
+    // It was down for two ends of hours: then a span is longer than an hour, and says so.
+    minutes(120);
+    let queues = open(&store);
+    let queue = hook(&queues);
+    append(&queues, "acme", 7);
+    minutes(55);
+    queues.tick().expect("the disk is sound");
+    let (known, hours) = hours_of(&queue);
+    assert_eq!((known, &hours[..2], hours[2]), (0, &so_far[..], (180, 360, 7, 10, 7)));
+    drop((queue, queues));
+    // Without the store only what comes now is known; the balance is as it was.
+    let queue = hook(&open(&forebay::MemStore::default()));
+    assert_eq!(hours_of(&queue), (365, vec![]));
+    assert_eq!((queue.balance().accepted.records, queue.balance().delivered.records), (32, 25));
+}

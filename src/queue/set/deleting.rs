@@ -6,7 +6,7 @@
 //! are, one after it leaves none; and none of their ids can be given again, since the number is there before they go.
 
 use super::{Deleted, Keeping, Set};
-use crate::queue::{Inner, QueueError, replay};
+use crate::queue::{Inner, QueueError, lock, replay};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -50,6 +50,11 @@ impl Set {
     pub(super) fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
         let pending = crate::Queue { inner: Arc::clone(inner) }.balance().pending;
         inner.gone.store(true, Ordering::Release);
+        if let Some(live) = inner.replay.as_ref().and_then(|bounds| bounds.live.upgrade())
+            && let Some(replays) = &mut *lock(&live.replays)
+        {
+            replays.under_way = None;
+        }
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);
         keeping.floor.remove(inner.entry);
         keeping.unconfirmed.remove(&inner.entry);

@@ -3,6 +3,7 @@
 //! Each step reads one of them and makes the queues of it. Nothing here refuses a set for damage to bytes.
 
 use super::index::Index;
+use super::replaying::linked;
 use super::{OpenQueuesError, QueueOptions, QueuesStats};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -11,11 +12,12 @@ use crate::queue::cursor::Cursor;
 use crate::queue::cursor_store::StoreChoice;
 use crate::queue::floor_file::{EntryId, Extra, FloorEntry, FloorFile};
 use crate::queue::hint::{self, Hint};
+use crate::queue::hours::Hours;
 use crate::queue::limits::ORPHANED_PLANS_MAX;
 use crate::queue::plan::{self, PlanRecord};
 use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
 use crate::queue::window::Plan;
-use crate::queue::{Context, Inner, Settled, recover, replay};
+use crate::queue::{Balance, Context, Inner, Queue, Settled, lock, recover, replay};
 use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -152,7 +154,9 @@ pub(super) fn rebuild(
     let log = &context.log;
     let mut entries: Vec<(EntryId, FloorEntry)> = floor.entries().map(|(id, entry)| (id, entry.clone())).collect();
     // Should the log have lost its streams, they are made again in the order of their numbers.
-    entries.sort_by_key(|(_, entry)| entry.stream_id.map_or(u32::MAX, |id| id.0));
+    // Replays come last: they are linked to what they replay.
+    let is_replay = |entry: &FloorEntry| matches!(entry.extra.as_deref(), Some(Extra::Replay { .. }));
+    entries.sort_by_key(|(_, entry)| (is_replay(entry), entry.stream_id.map_or(u32::MAX, |id| id.0)));
     // As the log says it, before any cursor says otherwise.
     let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
     let place = entries.iter().position(|(_, entry)| &*entry.destination == PLANS_STREAM);
@@ -194,7 +198,7 @@ pub(super) fn rebuild(
             *end = End { offset: tail.offset, bytes: tail.bytes }; // the log has lost the rest
         }
         let now = log.stream(&entry.stream);
-        if matches!(entry.extra.as_deref(), Some(Extra::Replay { .. })) && entry.stream_id != now {
+        if is_replay(&entry) && entry.stream_id != now {
             tracing::error!(replay = %entry.destination, stream = %entry.stream, "a replay is given up: its stream has another number");
             floor.remove(id);
             continue;
@@ -221,11 +225,25 @@ pub(super) fn rebuild(
             index.name(&entry.destination, |(destination, _)| destination),
             index.name(&entry.stream, |(_, stream)| stream),
         );
-        let inner = Arc::new(Inner::new(context, id, entry));
-        if inner.replay.is_some() {
-            inner.dirty.store(true, Ordering::Release); // it may be done
-        }
+        let inner = Inner::new(context, id, entry);
+        let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
+        let inner = match of.and_then(|of| index.by_name.get(&of)) {
+            Some(live) => {
+                inner.dirty.store(true, Ordering::Release); // it may be done
+                linked(inner, live)
+            }
+            None => Arc::new(inner),
+        };
         settle_gap(&inner, stats)?;
+        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        if balance != Balance::default() {
+            // What the store forgot is known from now on.
+            let kept = hints.remove(&hint::hours_key(&inner.destination, &inner.stream));
+            let of = (context.log_id, inner.incarnation);
+            let kept = kept.and_then(|bytes| Hours::decode(&bytes, of, &balance).ok());
+            let hours = kept.unwrap_or_else(|| Hours::from(context.opened_ms, balance));
+            *lock(&inner.hours) = Some(Box::new(hours));
+        }
         index.add(inner);
     }
     Ok(own)

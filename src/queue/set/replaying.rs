@@ -66,7 +66,7 @@ impl Set {
         }
         let (range, plans) = self.range(live, stream_id, request)?;
         let (start_bytes, end_bytes) = (total_at(log, stream_id, range.start)?, total_at(log, stream_id, range.end)?);
-        let number = lock(&live.replayed).as_ref().map_or(0, |replayed| replayed.replays) + 1;
+        let number = lock(&live.replays).as_ref().map_or(0, |replays| replays.over.replays) + 1;
         let entry = FloorEntry {
             destination: replay::name(&live.destination, number).into(),
             stream: Arc::clone(&live.stream),
@@ -79,7 +79,7 @@ impl Set {
         };
         let too_many = ReplayError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
-        let inner = Arc::new(Inner::new(&self.context, id, entry));
+        let inner = linked(Inner::new(&self.context, id, entry), live);
         for (offsets, plan) in plans {
             keeping.fills_low = keeping.fills_low.min(plan.offset);
             inner.adopt_old(offsets, plan);
@@ -90,6 +90,7 @@ impl Set {
             self.forget(keeping, &inner);
             return Err(ReplayError::NotDurable(error));
         }
+        inner.wake();
         Ok(inner)
     }
 
@@ -161,11 +162,11 @@ impl Set {
         }
         if let Some(live) = self.find(&bounds.of, &inner.stream) {
             let delivered = inner.window().books().delivered();
-            let mut replayed = lock(&live.replayed);
-            let replayed = replayed.get_or_insert_default();
-            if replayed.replays < bounds.number {
-                replayed.replays = bounds.number;
-                replayed.delivered += delivered;
+            let mut replays = lock(&live.replays);
+            let over = &mut replays.get_or_insert_default().over;
+            if over.replays < bounds.number {
+                over.replays = bounds.number;
+                over.delivered += delivered;
             }
             live.dirty.store(true, Ordering::Release);
         }
@@ -185,6 +186,16 @@ impl Inner {
         }
         self.window().adopt(offsets, plan);
     }
+}
+
+/// The replay, known to the queue that it replays and the other way round.
+pub(super) fn linked(mut replay: Inner, live: &Arc<Inner>) -> Arc<Inner> {
+    if let Some(bounds) = &mut replay.replay {
+        bounds.live = Arc::downgrade(live);
+    }
+    let replay = Arc::new(replay);
+    lock(&live.replays).get_or_insert_default().under_way = Some(Arc::clone(&replay));
+    replay
 }
 
 /// Hands the replays that fill gaps the boundaries of the batches that they are to send again.

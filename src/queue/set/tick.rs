@@ -10,7 +10,8 @@ use super::{Keeping, REJECTS_PREFIX, Set};
 use crate::PLANS_STREAM;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
-use crate::queue::{Inner, lock};
+use crate::queue::hours::{HOUR_MS, Hours};
+use crate::queue::{Balance, Inner, KeyValue, Queue, lock};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +42,10 @@ impl Set {
             let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));
+        }
+        let hour = self.context.clock.wall_ms() / HOUR_MS;
+        if hour > std::mem::replace(&mut keeping.hour, hour) {
+            hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
         }
         let is_fill = |inner: &Inner| inner.replay.as_ref().is_some_and(|bounds| !bounds.again);
         let low_of = |fills| {
@@ -121,10 +126,24 @@ impl Set {
 }
 
 impl Inner {
+    /// An hour is over: what it was, for the store. None for a queue that never had anything.
+    fn close_hour(self: &Arc<Self>, at_ms: u64) -> Option<KeyValue> {
+        let balance = Queue { inner: Arc::clone(self) }.balance();
+        let mut hours = lock(&self.hours);
+        if hours.is_none() && balance == Balance::default() {
+            return None;
+        }
+        let opened_ms = self.context.opened_ms;
+        let hours = hours.get_or_insert_with(|| Box::new(Hours::from(opened_ms, Balance::default())));
+        hours.close(at_ms, balance);
+        let value = hours.encode(self.context.log_id, self.incarnation);
+        Some((hint::hours_key(&self.destination, &self.stream), value))
+    }
+
     fn extra(&self) -> Option<Box<Extra>> {
         let extra = match &self.replay {
             Some(bounds) => Extra::Replay { again: bounds.again, end: bounds.end },
-            None => Extra::Replayed(**lock(&self.replayed).as_ref()?),
+            None => Extra::Replayed(lock(&self.replays).as_ref().map(|of| of.over).filter(|over| over.replays > 0)?),
         };
         Some(Box::new(extra))
     }
