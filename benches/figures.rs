@@ -21,6 +21,10 @@ mod open_time;
 mod plan_cost;
 #[path = "figures/report.rs"]
 mod report;
+#[path = "figures/s3.rs"]
+mod s3;
+#[path = "../src/sidecar/tests/store/mod.rs"]
+mod store;
 #[path = "figures/traced_disk.rs"]
 mod traced_disk;
 
@@ -38,11 +42,14 @@ const MEASUREMENTS: &[Measurement] = &[
     ("plan_cost", plan_cost::measure),
     ("ack_latency", ack_latency::measure),
     ("idle_destination", idle::measure),
+    ("s3_encode_cost", s3::encode_cost),
+    ("s3_throughput", s3::throughput),
+    ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
 ];
 
 fn main() -> std::process::ExitCode {
-    if let Some(code) = plan_cost::play() {
+    if let Some(code) = plan_cost::play().or_else(s3::play) {
         return code;
     }
     // Cargo passes flags of its own (`--bench`): only bare words are names.

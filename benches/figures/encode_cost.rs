@@ -28,7 +28,7 @@ pub(crate) fn measure() -> Vec<Figure> {
     let webhook = Webhook::new(&webhook, AddressPolicy::Operator, 1, Arc::default(), clock.clone());
     let segment = Segment::new(&SegmentConfig::new("key"), 1, Arc::default(), clock.clone());
     let amplitude = Amplitude::new(&AmplitudeConfig::new("key"), 1, Arc::default(), clock);
-    let job = job();
+    let job = job(0);
     let sinks: [(&str, &dyn Sink, f64); 3] =
         [("webhook, uncompressed", &webhook, 0.35), ("Segment", &segment, 0.5), ("Amplitude", &amplitude, 0.5)];
     let figure = |(name, sink, most): (&str, &dyn Sink, f64)| {
@@ -55,9 +55,9 @@ fn round(sink: &dyn Sink, job: &Job) -> f64 {
     clock.monotonic().as_secs_f64() * 1e6 / (RECORDS * BATCHES_PER_ROUND) as f64
 }
 
-/// A batch as Node's SDK posts it.
-fn job() -> Job {
-    let impressions: Vec<String> = (0..RECORDS)
+/// A batch as Node's SDK posts it, of users from `first` on.
+pub(crate) fn job(first: u64) -> Job {
+    let impressions: Vec<String> = (first..first + RECORDS)
         .map(|n| {
             let time = 1_795_450_894_053 + n;
             format!(r#"{{"k":"user-{n:06}","t":"on","m":{time},"c":1700000000001,"r":"default rule"}}"#)

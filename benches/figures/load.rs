@@ -289,21 +289,31 @@ impl Sidecar {
 
     /// CPU seconds that the process has used, user and system.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = read(Path::new(&format!("/proc/{}/stat", self.child.id())));
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks = |i: usize| fields[i].parse::<f64>().expect("a number");
-        (ticks(11) + ticks(12)) / 100.0 // USER_HZ is 100 on Linux, whatever the kernel's own tick
+        cpu_seconds(&self.child.id().to_string())
     }
 
     /// Resident memory in MB: the most so far, and now.
     pub(crate) fn memory_mb(&self) -> (f64, f64) {
-        let status = read(Path::new(&format!("/proc/{}/status", self.child.id())));
-        let kb = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel tells it");
-            line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number")
-        };
-        (kb("VmHWM:") / 1024.0, kb("VmRSS:") / 1024.0)
+        memory_mb(&self.child.id().to_string())
     }
+}
+
+/// CPU seconds that a process (`self`, or its number) has used, user and system.
+pub(crate) fn cpu_seconds(process: &str) -> f64 {
+    let stat = read(Path::new(&format!("/proc/{process}/stat")));
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |i: usize| fields[i].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / 100.0 // USER_HZ is 100 on Linux, whatever the kernel's own tick
+}
+
+/// Resident memory of a process in MB: the most so far, and now.
+pub(crate) fn memory_mb(process: &str) -> (f64, f64) {
+    let status = read(Path::new(&format!("/proc/{process}/status")));
+    let kb = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel tells it");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).expect("a number")
+    };
+    (kb("VmHWM:") / 1024.0, kb("VmRSS:") / 1024.0)
 }
 
 impl Drop for Sidecar {

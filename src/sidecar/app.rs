@@ -11,6 +11,7 @@ pub mod readings;
 pub mod registry;
 mod sinks;
 mod start;
+mod upstreams;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -93,6 +94,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 /// A sidecar that runs.
 pub struct Sidecar {
     queues: Queues,
+    upstreams: Arc<upstreams::Upstreams>,
     delivery: Arc<Delivery>,
     operations: Arc<Operations>,
     api: Api,
@@ -156,7 +158,7 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, delivery, operations: _, api: _, ingest, pages, grace, readiness, .. } = self;
+        let Self { queues, upstreams, delivery, operations: _, api: _, ingest, pages, grace, readiness, .. } = self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -167,7 +169,11 @@ impl Sidecar {
         if !cut_off.is_empty() {
             warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
         }
-        let closed = tokio::task::spawn_blocking(move || queues.close()).await;
+        let closed = tokio::task::spawn_blocking(move || {
+            let relayed = upstreams.close();
+            queues.close().and(relayed)
+        })
+        .await;
         pages.end().await;
         match closed {
             Ok(Ok(())) => info!("stopped; everything is written down"),

@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&protos, [&root])?;
     let set = Path::new(&env::var("OUT_DIR")?).join("forebay.bin");
     write(&set, &descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // A post's body is sent from where it was read, without a copy.
+    tonic_prost_build::configure().bytes(".forebay.v1.StoredPost.body").compile_fds(descriptors)?;
     Ok(())
 }
 

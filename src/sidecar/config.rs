@@ -23,6 +23,7 @@ mod suggest;
 mod tests;
 mod tls;
 mod units;
+mod upstream;
 
 pub(crate) use units::parse_duration;
 
@@ -51,6 +52,7 @@ pub use s3::{
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
 pub use tls::{TlsError, TlsSettings};
+pub use upstream::{NotABase, SPLIT_EVENTS, SPLIT_TELEMETRY, UpstreamConfig};
 
 /// All that the sidecar is told.
 #[derive(Debug, Clone)]
@@ -316,6 +318,8 @@ pub enum SinkConfig {
     Segment(SegmentConfig),
     /// `type = "s3"`. In a box: it is told much.
     S3(Box<S3Config>),
+    /// `type = "upstream"`.
+    Upstream(UpstreamConfig),
 }
 
 impl SinkConfig {
@@ -328,6 +332,7 @@ impl SinkConfig {
             Self::Amplitude(_) => "amplitude",
             Self::Segment(_) => "segment",
             Self::S3(_) => "s3",
+            Self::Upstream(_) => "upstream",
         }
     }
 
@@ -338,6 +343,7 @@ impl SinkConfig {
             Self::Amplitude(amplitude) => SinkKind::Amplitude(amplitude.api),
             Self::Segment(_) => SinkKind::Segment,
             Self::S3(_) => SinkKind::S3,
+            Self::Upstream(_) => SinkKind::Upstream,
         }
     }
 }
@@ -428,6 +434,7 @@ enum SinkKind {
     Amplitude(AmplitudeApi),
     Segment,
     S3,
+    Upstream,
 }
 
 /// What a batch may be, by type of destination.
@@ -477,6 +484,13 @@ impl SinkKind {
                 records: limits::S3_RECORDS,
                 bytes: limits::S3_BYTES,
                 wait_default: limits::S3_AGE.default,
+            },
+            // One post is one request. Those of one key go one after the other, so it is keys that go at once.
+            Self::Upstream => BatchBounds {
+                concurrency: limits::Bound { default: 8, ..limits::CONCURRENCY },
+                records: limits::UPSTREAM_RECORDS,
+                bytes: limits::UPSTREAM_BYTES,
+                wait_default: Duration::ZERO,
             },
         }
     }

@@ -16,6 +16,7 @@ mod http;
 mod limits;
 mod patience;
 mod rejects;
+mod relay;
 mod request;
 mod routes;
 mod sender;
@@ -34,6 +35,7 @@ pub use environments::{Environment, Environments, EnvironmentsError, KeyOwner, W
 pub use http::{Ended, serve};
 pub use limits::Limits;
 pub use rejects::{StoredReject, decode as decode_rejects};
+pub use relay::{Relay, RelaySnapshot};
 pub use stats::{EnvironmentSnapshot, IngestStats, Refusal, Snapshot};
 
 use admission::Pool;
@@ -101,6 +103,17 @@ impl Ingest {
     #[must_use]
     pub fn memory_used_bytes(&self) -> u64 {
         self.memory.used()
+    }
+
+    /// Where posts are kept as they came, each once.
+    #[must_use]
+    pub fn relays(&self) -> Vec<RelaySnapshot> {
+        let environments = self.environments();
+        let mut relays: Vec<Arc<Relay>> =
+            environments.all().iter().filter_map(|environment| environment.relay()).collect();
+        relays.sort_by_key(|relay| Arc::as_ptr(relay) as usize);
+        relays.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        relays.iter().map(|relay| relay.snapshot()).collect()
     }
 
     /// Requests that wait for memory now.

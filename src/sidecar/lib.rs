@@ -12,6 +12,7 @@ pub mod demo;
 pub mod impression;
 pub mod ingest;
 pub mod letters;
+pub mod post;
 pub mod proto;
 pub mod ready;
 pub mod shutdown;

@@ -12,6 +12,7 @@ mod rfc3339;
 pub mod s3;
 pub mod segment;
 mod size_cap;
+pub mod upstream;
 pub mod webhook;
 
 #[cfg(test)]

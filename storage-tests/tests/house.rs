@@ -22,16 +22,17 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("causes", &[]),
     ("impression", &[]),
     ("proto", &[]),
+    ("post", &["proto"]),
     ("config", &[]),
     ("ready", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("control", &["config", "proto"]),
     ("console", &["proto"]),
-    ("ingest", &["config", "impression"]),
+    ("ingest", &["config", "impression", "post"]),
     ("delivery", &["causes", "config", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
-    ("sinks", &["causes", "config", "delivery", "impression"]),
+    ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
     (
         "app",
@@ -44,6 +45,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "impression",
             "ingest",
             "letters",
+            "post",
             "proto",
             "ready",
             "shutdown",
@@ -52,13 +54,16 @@ const SIDECAR: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["api", "app", "config", "console", "impression", "proto", "shutdown", "telemetry"]),
-    ("cli", &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "proto", "shutdown"]),
+    (
+        "cli",
+        &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "post", "proto", "shutdown"],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
 
 /// Modules of the sidecar that are pure and know no log.
-const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "proto", "config", "console"];
+const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "post", "proto", "config", "console"];
 
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =

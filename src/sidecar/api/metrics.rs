@@ -11,7 +11,9 @@ use forebay::{Balance, Count, LogState};
 use super::exposition::{Exposition, Kind};
 use super::forecast::Forecast;
 use super::lag::Reading;
-use super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, ReloadReading};
+use super::readings::{
+    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, LogReading, RelayReading, ReloadReading,
+};
 
 /// All metrics.
 pub(super) fn render(
@@ -234,6 +236,7 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
             unreadable.sample(&[("environment", &environment.environment), ("key", &key)], *count);
         }
     }
+    relays(page, &ingest.relays);
     let mut refused = page.family(
         "forebay_ingest_refused_requests_total",
         Kind::Counter,
@@ -252,6 +255,36 @@ fn way_in(page: &mut Exposition, ingest: &IngestReading) {
         .sample(&[], ingest.body_bytes_held);
     page.family("forebay_ingest_body_limit_bytes", Kind::Gauge, "The most that they may hold.")
         .sample(&[], ingest.body_bytes_held_max);
+}
+
+fn relays(page: &mut Exposition, relays: &[RelayReading]) {
+    let mut posts = page.family(
+        "forebay_upstream_posts_total",
+        Kind::Counter,
+        "Posts for an upstream: kept to be relayed, missed by it though their impressions were accepted, or refused.",
+    );
+    for relay in relays {
+        for (way, count) in relay.posts {
+            posts.sample(&[("destination", &relay.destination), ("as", way)], count);
+        }
+    }
+    type Of = fn(&RelayReading) -> u64;
+    let families: [(&'static str, Kind, &'static str, Of); 3] = [
+        ("forebay_upstream_kept_bytes_total", Kind::Counter, "Bytes of posts that were kept.", |of| of.kept_bytes),
+        ("forebay_upstream_used_bytes", Kind::Gauge, "What an upstream's posts take of the disk.", |of| of.used_bytes),
+        (
+            "forebay_upstream_limit_bytes",
+            Kind::Gauge,
+            "The most that they may take; beyond it posts are missed.",
+            |of| of.limit_bytes,
+        ),
+    ];
+    for (name, kind, help, of) in families {
+        let mut family = page.family(name, kind, help);
+        for relay in relays {
+            family.sample(&[("destination", &relay.destination)], of(relay));
+        }
+    }
 }
 
 fn dead_letters(page: &mut Exposition, reading: &LogReading) {
@@ -347,6 +380,11 @@ mod tests {
         };
         let ingest = IngestReading {
             environments: vec![environment],
+            relays: vec![RelayReading {
+                destination: "split".into(),
+                posts: [("kept", 3), ("missed", 2), ("refused", 1)],
+                ..RelayReading::default()
+            }],
             refused: vec![(None, "unknown_key", 3), (Some("prod".to_owned()), "busy", 1)],
             ..IngestReading::default()
         };

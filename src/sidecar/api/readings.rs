@@ -133,6 +133,8 @@ pub struct DeliveryReading {
 pub struct IngestReading {
     /// By environment.
     pub environments: Vec<EnvironmentReading>,
+    /// By upstream: posts kept as they came.
+    pub relays: Vec<RelayReading>,
     /// Requests refused: the environment if it was known, the reason (few, and fixed at compile time), how many.
     pub refused: Vec<(Option<String>, &'static str, u64)>,
     /// Posts of other kinds, answered and not kept.
@@ -143,6 +145,21 @@ pub struct IngestReading {
     pub body_bytes_held: u64,
     /// The most they may hold.
     pub body_bytes_held_max: u64,
+}
+
+/// What one upstream's log took in since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RelayReading {
+    /// The upstream's id.
+    pub destination: Arc<str>,
+    /// Posts, by what became of them. The names become label values.
+    pub posts: [(&'static str, u64); 3],
+    /// Bytes of those that were kept, as stored.
+    pub kept_bytes: u64,
+    /// Bytes of its share of the disk in use.
+    pub used_bytes: u64,
+    /// The share.
+    pub limit_bytes: u64,
 }
 
 /// What came in for one environment since the start.

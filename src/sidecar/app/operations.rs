@@ -17,14 +17,14 @@ use forebay::{Log, Queue, QueueError, Queues, Settled};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::registry::{PutError, Registry, Wanted};
+use super::registry::{EnvironmentsChange, PutError, Registry, Wanted};
 use crate::api::destinations::Refused;
 use crate::causes;
 use crate::config::{
     self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, Secret, Severity, Surroundings,
 };
 use crate::control::{Fingerprint, Journal, JournalError, Skipped, fingerprint, place_keys};
-use crate::ingest::{EnvironmentsError, Wanted as WantedEnvironment};
+use crate::ingest::Wanted as WantedEnvironment;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{ControlForget, ControlKeys, ControlRevision};
 use crate::shutdown::Shutdown;
@@ -74,7 +74,7 @@ pub enum OperationError {
     Journal(#[from] JournalError),
     /// The environments do not go together.
     #[error(transparent)]
-    Environments(#[from] EnvironmentsError),
+    Environments(#[from] EnvironmentsChange),
     /// A queue can't be made.
     #[error(transparent)]
     Put(#[from] PutError),

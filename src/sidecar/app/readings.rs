@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading};
+use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, RelayReading};
 use crate::delivery::stats::{CLASSES, Snapshot as DeliverySnapshot, State};
-use crate::ingest::{Refusal, Snapshot as IngestSnapshot};
+use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
 
 /// One destination.
 #[must_use]
@@ -37,7 +37,12 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
 
 /// The way in. The bodies' memory and its limit are known to whoever made it.
 #[must_use]
-pub fn ingest(snapshot: IngestSnapshot, body_bytes_held: u64, body_bytes_held_max: u64) -> IngestReading {
+pub fn ingest(
+    snapshot: IngestSnapshot,
+    relays: Vec<RelaySnapshot>,
+    body_bytes_held: u64,
+    body_bytes_held_max: u64,
+) -> IngestReading {
     let named =
         |environment: Option<&str>, (why, count): (Refusal, u64)| (environment.map(str::to_owned), why.label(), count);
     let mut refused: Vec<_> = snapshot.strangers.into_iter().map(|refusal| named(None, refusal)).collect();
@@ -54,8 +59,16 @@ pub fn ingest(snapshot: IngestSnapshot, body_bytes_held: u64, body_bytes_held_ma
             unreadable_by_key: environment.unreadable_by_key,
         });
     }
+    let relays = relays.into_iter().map(|relay| RelayReading {
+        destination: relay.destination,
+        posts: [("kept", relay.kept), ("missed", relay.missed), ("refused", relay.refused)],
+        kept_bytes: relay.kept_bytes,
+        used_bytes: relay.used_bytes,
+        limit_bytes: relay.limit_bytes,
+    });
     IngestReading {
         environments,
+        relays: relays.collect(),
         refused,
         ignored_requests: snapshot.ignored,
         connections_open: snapshot.connections_open,
@@ -101,7 +114,18 @@ mod tests {
             connections: 10,
             connections_open: 11,
         };
-        let reading = ingest(snapshot, 12, 13);
+        let relay = RelaySnapshot {
+            destination: "split".into(),
+            kept: 14,
+            kept_bytes: 15,
+            missed: 16,
+            refused: 17,
+            used_bytes: 18,
+            limit_bytes: 19,
+        };
+        let reading = ingest(snapshot, vec![relay], 12, 13);
+        assert_eq!(reading.relays[0].posts, [("kept", 14), ("missed", 16), ("refused", 17)]);
+        assert_eq!((reading.relays[0].used_bytes, reading.relays[0].limit_bytes), (18, 19));
         assert_eq!(reading.refused, [(None, "unknown_key", 8), (Some("prod".to_owned()), "busy", 6)]);
         let prod = &reading.environments[0];
         assert_eq!((prod.accepted_requests, prod.body_bytes, prod.accepted_records), (1, 2, 3));

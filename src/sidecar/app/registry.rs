@@ -7,16 +7,17 @@
 //! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Queue, QueueError, Queues};
+use forebay::{OpenQueuesError, Queue, QueueError, Queues};
 use tracing::warn;
 
 use super::destinations;
 use super::sinks::SinkFactory;
-use crate::config::{self, DeadLettersConfig, Destination, FilterSpec};
+use super::upstreams::Upstreams;
+use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
@@ -27,6 +28,7 @@ use crate::sinks::address_guard::AddressPolicy;
 /// All that runs. Shared by those who change it.
 pub struct Registry {
     queues: Queues,
+    upstreams: Arc<Upstreams>,
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
     letters: Arc<Letters>,
@@ -115,7 +117,29 @@ pub struct PutError {
     /// The destination.
     pub destination: String,
     /// What is wrong.
-    pub source: QueueError,
+    pub source: OpenError,
+}
+
+/// Why there is no queue.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It can't be made.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The log of an upstream, which its queues are in, can't be opened.
+    #[error("can't open the upstream's own log")]
+    Upstream(#[from] OpenQueuesError),
+}
+
+/// Environments could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentsChange {
+    /// The SDK keys. Nothing has changed.
+    #[error(transparent)]
+    Keys(#[from] EnvironmentsError),
+    /// An upstream has no queue for a new key's posts: the key is not let in.
+    #[error("can't make the queue of an sdk key's posts")]
+    Queue(#[from] QueueError),
 }
 
 /// A destination, ready to be started.
@@ -124,6 +148,7 @@ struct Ready {
     sink: Arc<dyn Sink>,
     sources: Vec<Arc<dyn Source>>,
     settings: Settings,
+    is_upstream: bool,
     running: Running,
 }
 
@@ -131,16 +156,28 @@ impl Registry {
     /// Nothing runs yet, and the way in knows no environment.
     pub(super) fn new(
         queues: Queues,
+        upstreams: Arc<Upstreams>,
         (delivery, ingest, letters): (Arc<Delivery>, Arc<Ingest>, Arc<Letters>),
         factory: SinkFactory,
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { queues, delivery, ingest, letters, factory, grace, hasher: RandomState::new(), changing, table }
+        Self {
+            queues,
+            upstreams,
+            delivery,
+            ingest,
+            letters,
+            factory,
+            grace,
+            hasher: RandomState::new(),
+            changing,
+            table,
+        }
     }
 
     /// From now on these are the environments, with these keys. Requests under way end as they began. Destinations that
-    /// run keep the names they have; [`put`](Self::put) those whose environments have others.
+    /// run keep the names they have, and upstreams the keys; [`put`](Self::put) those whose environments have others.
     ///
     /// # Errors
     /// A key that belongs to two of them, among others. Nothing has changed then.
@@ -148,9 +185,11 @@ impl Registry {
         &self,
         environments: &[config::Environment],
         keyed: Vec<WantedEnvironment<String>>,
-    ) -> Result<(), EnvironmentsError> {
+    ) -> Result<(), EnvironmentsChange> {
         let _changing = self.changing.lock().await;
-        let next = self.ingest.environments().changed(keyed)?;
+        let next = self.ingest.environments().changed(keyed.clone())?;
+        // A queue before the first post: none is let go unread.
+        self.upstreams.set_keys(&keyed)?;
         let mut table = self.table();
         table.subscribers.resize(next.all().len(), 0);
         for (place, environment) in next.all().iter().enumerate() {
@@ -205,6 +244,9 @@ impl Registry {
     /// Stops a destination. Its queues stay, and what they hold. Says whether it ran.
     pub async fn remove(&self, id: &str) -> bool {
         let _changing = self.changing.lock().await;
+        if let Some(opened) = self.upstreams.opened(id) {
+            opened.keep(&self.ingest.environments(), &[]);
+        }
         self.end(id).await
     }
 
@@ -289,19 +331,38 @@ impl Registry {
     fn fingerprint(&self, wanted: &Wanted) -> u64 {
         let table = self.table();
         let names = wanted.destination.environments.iter().map(|id| table.labels.get(id.as_str()).map(|l| &l.name));
-        self.hasher.hash_one((wanted, names.collect::<Vec<_>>()))
+        let mut hasher = self.hasher.build_hasher();
+        (wanted, names.collect::<Vec<_>>()).hash(&mut hasher);
+        if let SinkConfig::Upstream(_) = wanted.destination.sink {
+            // It has a source for each key.
+            wanted.destination.environments.iter().for_each(|id| self.upstreams.keys().hash_of(id, &mut hasher));
+        }
+        hasher.finish()
     }
 
     fn ready(&self, wanted: &Wanted) -> Result<Ready, PutError> {
         let Wanted { destination, policy, .. } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
-        let (name, mut sources) = destinations::sources(&self.queues, wanted, labels)
-            .map_err(|source| PutError { destination: destination.id.clone(), source })?;
+        let refuse = |source: OpenError| PutError { destination: destination.id.clone(), source };
+        let (name, mut sources, sink) = match &destination.sink {
+            SinkConfig::Upstream(config) => {
+                let keys = self.upstreams.keys();
+                let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
+                let sources = opened.sources(destination, keys, labels).map_err(|e| refuse(e.into()))?;
+                let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
+                (destination.id.as_str().into(), sources, sink)
+            }
+            _ => {
+                let (name, sources) =
+                    destinations::sources(&self.queues, wanted, labels).map_err(|e| refuse(e.into()))?;
+                (name, sources, self.factory.sink(destination, *policy))
+            }
+        };
         let environments = self.ingest.environments();
         let places = destination.environments.iter().filter_map(|id| environments.place_of(id));
-        let sink = self.factory.sink(destination, *policy);
         // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
-        let alone = sink.needs_plan() || sink.large().is_some();
+        let is_upstream = matches!(destination.sink, SinkConfig::Upstream(_));
+        let alone = sink.needs_plan() || sink.large().is_some() || is_upstream;
         let desk = self.letters.desk(&destination.id);
         let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
         desk.set_policy(Policy { age_max, bytes_max });
@@ -311,6 +372,7 @@ impl Registry {
             sink,
             sources,
             settings: destinations::settings(destination),
+            is_upstream,
             running: Running {
                 fingerprint: self.fingerprint(wanted),
                 environments: Places::of(places),
@@ -321,9 +383,15 @@ impl Registry {
     }
 
     fn begin(&self, ready: Ready, paused: bool) {
-        let Ready { name, sink, sources, settings, running } = ready;
+        let Ready { name, sink, sources, settings, is_upstream, running } = ready;
         // Before it can be seen to deliver: records that come now are for somebody.
         self.count(&running.environments, |subscribers| subscribers + 1);
+        if let Some(opened) = self.upstreams.opened(&name) {
+            let environments = self.ingest.environments();
+            let id = |place: &u32| environments.all()[*place as usize].id().to_owned();
+            let ids = running.environments.all().iter().filter(|_| is_upstream).map(id);
+            opened.keep(&environments, &ids.collect::<Vec<_>>());
+        }
         self.table().destinations.insert(Arc::clone(&name), running);
         let started = if paused {
             self.delivery.start_paused(name, sink, sources, settings)

@@ -6,7 +6,7 @@ use forebay::clock::Clock;
 use forebay::disk::Disk;
 
 use super::WrapSink;
-use crate::config::{Destination, SinkConfig};
+use crate::config::{Destination, SinkConfig, UpstreamConfig};
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
@@ -14,6 +14,7 @@ use crate::sinks::file::FileSink;
 use crate::sinks::http::Tls;
 use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
+use crate::sinks::upstream::{Gates, SdkKeys, Upstream};
 use crate::sinks::webhook::Webhook;
 
 /// Makes sinks. They share what the machine trusts.
@@ -63,7 +64,26 @@ impl SinkFactory {
                 })
             }
             SinkConfig::S3(s3) => Arc::new(S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock)),
+            // For whoever has no log of posts: it refuses whatever is no post of a known key.
+            SinkConfig::Upstream(upstream) => {
+                let gates = Arc::new(Gates::new(destination.id.as_str().into()));
+                return self.upstream(upstream, destination, policy, Arc::default(), gates);
+            }
         };
         (self.wrap)(sink)
+    }
+
+    /// The sink of an upstream, with the gates of its sources.
+    pub(super) fn upstream(
+        &self,
+        config: &UpstreamConfig,
+        destination: &Destination,
+        policy: AddressPolicy,
+        keys: Arc<SdkKeys>,
+        gates: Arc<Gates>,
+    ) -> Arc<dyn Sink> {
+        let clock = Arc::clone(&self.clock);
+        let sink = Upstream::new(config, policy, destination.concurrency, keys, gates, &self.tls, clock);
+        (self.wrap)(Arc::new(sink))
     }
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Log, LogOptions, QueueError, QueueOptions, Queues};
+use forebay::{Log, LogOptions, QueueOptions, Queues};
 use tokio::net::TcpListener;
 use tracing::info;
 
 use super::operations::{OperationError, Operations};
 use super::pages::Pages;
-use super::registry::{PutError, Registry};
+use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
+use super::upstreams::Upstreams;
 use super::{Addresses, Sidecar, StopError, WrapSink, readings};
 use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
@@ -26,7 +27,7 @@ use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
 use crate::delivery::source::BoxError;
-use crate::ingest::{self, Environments, EnvironmentsError, Ingest, Limits as IngestLimits};
+use crate::ingest::{self, Environments, Ingest, Limits as IngestLimits};
 use crate::letters::{self, Letters};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
@@ -44,7 +45,7 @@ pub enum StartError {
         /// The destination.
         destination: String,
         /// What is wrong.
-        source: QueueError,
+        source: OpenError,
     },
     /// An address for SDKs.
     #[error("can't listen for sdks on {address}; is another sidecar running? choose another [ingest] listen")]
@@ -59,7 +60,7 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The SDK keys.
     #[error("the sdk keys can't be used")]
-    Environments(#[from] EnvironmentsError),
+    Environments(#[from] EnvironmentsChange),
     /// What operators decided.
     #[error("what operators decided at run time can't be read or written")]
     Control(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -128,7 +129,9 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), customers, wrap);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
-    let registry = Registry::new(queues.clone(), parts, factory, config.shutdown_grace);
+    let (disk, clock) = (Arc::clone(&ground.disk) as Arc<dyn Disk>, Arc::clone(&ground.clock));
+    let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest));
+    let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, config.shutdown_grace);
     let (log, clock) = (queues.log().clone(), Arc::clone(&ground.clock));
     let journal = tokio::task::spawn_blocking(move || Journal::open(log, clock)).await;
     let (journal, skipped) =
@@ -136,7 +139,7 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    let shown = sources(&ground, &queues, &delivery, (&ingest, &letters), &operations, readiness.clone());
+    let shown = sources(&ground, (&queues, &upstreams), &delivery, (&ingest, &letters), &operations, readiness.clone());
     let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
@@ -145,7 +148,19 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     tokio::spawn(Arc::clone(&operations).look_after(shutdown.clone()));
     drop(opening);
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
-    Ok(Sidecar { queues, delivery, operations, api, ingest: serving, pages, addresses, grace, readiness, shutdown })
+    Ok(Sidecar {
+        queues,
+        upstreams,
+        delivery,
+        operations,
+        api,
+        ingest: serving,
+        pages,
+        addresses,
+        grace,
+        readiness,
+        shutdown,
+    })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -255,7 +270,7 @@ fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
 /// What the API looks at.
 fn sources(
     ground: &Ground,
-    queues: &Queues,
+    (queues, upstreams): (&Queues, &Arc<Upstreams>),
     delivery: &Arc<Delivery>,
     (ingest, letters): (&Arc<Ingest>, &Arc<Letters>),
     operations: &Arc<Operations>,
@@ -263,7 +278,7 @@ fn sources(
 ) -> Sources {
     let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
-    let (delivery, ingest) = (Arc::clone(delivery), Arc::clone(ingest));
+    let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let reading = |queue: &forebay::Queue| QueueReading {
@@ -276,13 +291,14 @@ fn sources(
         // Dead letters are no lag: nothing is behind until somebody decides.
         queues: Box::new(move |each| {
             let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));
-            lagging.map(|queue| reading(&queue)).for_each(each);
+            lagging.map(|queue| reading(&queue)).for_each(&mut *each);
+            upstreams.each_queue(&mut |queue| each(reading(queue)));
         }),
         deliveries: Box::new(move || {
             delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
         }),
         ingest: Box::new(move || {
-            readings::ingest(ingest.stats().snapshot(), ingest.memory_used_bytes(), memory_bytes_max)
+            readings::ingest(ingest.stats().snapshot(), ingest.relays(), ingest.memory_used_bytes(), memory_bytes_max)
         }),
         log: Box::new(move || {
             let stats = stats.stats();

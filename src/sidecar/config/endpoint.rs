@@ -84,6 +84,19 @@ impl Endpoint {
         self.0.parse().expect("parse() has read it as one before")
     }
 
+    /// The address of `path` below this one, which has no query; `path` starts without a slash.
+    ///
+    /// # Errors
+    /// When that is no address.
+    pub fn below(&self, path: &str) -> Result<Uri, hyper::http::uri::InvalidUri> {
+        format!("{}/{path}", self.trimmed()).parse()
+    }
+
+    /// The whole address without slashes at its end. May hold a secret: do not log it.
+    pub(super) fn trimmed(&self) -> &str {
+        self.0.trim_end_matches('/')
+    }
+
     /// The host, without the brackets of an IPv6 address.
     #[must_use]
     pub fn host(&self) -> &str {

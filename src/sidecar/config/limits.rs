@@ -147,6 +147,15 @@ pub(super) const S3_CONCURRENCY: Bound<u32> = Bound { default: 2, least: 1, most
 /// S3 takes names of 1,024 bytes; what is filled in, and our own part, come to fewer than 320.
 pub(super) const S3_PREFIX_BYTES_MAX: usize = 512;
 
+/// Posts in one request to an upstream: as the SDK sent it, and no other way.
+pub(super) const UPSTREAM_RECORDS: Bound<u32> = Bound { default: 1, least: 1, most: 1 };
+
+/// What one post is expected to weigh at most; a larger one is sent all the same.
+pub(super) const UPSTREAM_BYTES: Bound<u64> = Bound { default: MIB, least: KIB, most: 64 * MIB };
+
+/// What posts that wait for an upstream may take of the disk: at 100 KB/s of posts three hours.
+pub(super) const UPSTREAM_SHARE_BYTES: Bound<u64> = Bound { default: GIB, least: 8 * MIB, most: 1024 * TIB };
+
 /// What Amplitude takes; Segment names no limit.
 pub(super) const EVENT_NAME_CHARS_MAX: usize = 1_024;
 

@@ -228,10 +228,9 @@ environments = []
 type = "ftp"
 whatever = 1
 [[destinations]]
-id = "late"
+id = "split"
 environments = ["b"]
 type = "upstream"
-url = "http://127.0.0.1:9103/api"
 "#;
     let (config, findings) = check_text(text);
     assert!(config.is_none());
@@ -254,7 +253,6 @@ url = "http://127.0.0.1:9103/api"
             "25 E destinations[1]: `id` is missing",
             "26 E destinations[1].environments: this destination reads no environment",
             "27 E destinations[1].type: there is no type \"ftp\"",
-            "32 E destinations[late].type: type \"upstream\" is not in this version",
         ]
     );
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "each says what to do");
@@ -910,4 +908,36 @@ proptest! {
             prop_assert_eq!(config.is_none(), any_error(&findings), "{}", render("f", &findings));
         }
     }
+}
+
+#[test]
+fn an_upstream_relays_to_split_or_to_what_stands_in_for_it() {
+    let of = |lines: &str| {
+        let (config, findings) = check_text(&with_destination(&format!("type = \"upstream\"\n{lines}")));
+        assert_eq!(told(&findings), Vec::<String>::new(), "{lines}");
+        let destination = config.expect("good").destinations.pop().expect("the second one");
+        assert_eq!((destination.batch_records_max, destination.concurrency), (1, 8));
+        let SinkConfig::Upstream(upstream) = destination.sink else { panic!("an upstream") };
+        let bases = [&upstream.events, &upstream.telemetry].map(|base| base.below("x").expect("a path").to_string());
+        (bases, upstream.max_bytes)
+    };
+    let split = ["https://events.split.io/api/x".to_owned(), "https://telemetry.split.io/api/v1/x".to_owned()];
+    assert_eq!(of(""), (split.clone(), 1 << 30));
+    assert_eq!(of("url = \"https://events.split.io\"").0, split);
+    let proxy = ["http://proxy:1/api/x".to_owned(), "http://proxy:1/api/v1/x".to_owned()];
+    assert_eq!(of("url = \"http://proxy:1/api/\"\nmax_bytes = \"8MiB\""), (proxy.clone(), 8 << 20));
+    let mixed = [proxy[0].clone(), split[1].clone()];
+    assert_eq!(of("url = \"http://proxy:1\"\ntelemetry_url = \"https://telemetry.split.io/api\"").0, mixed);
+}
+
+#[test]
+fn an_upstream_has_a_base_without_a_query_no_filter_and_an_environment_for_itself() {
+    let upstream = |lines: &str| with_destination(&format!("type = \"upstream\"\n{lines}"));
+    assert_only(&upstream("url = \"http://h/api?key=1\""), "destinations[x].url: the address has a query");
+    assert_only(&upstream("telemetry_url = \"h\""), "telemetry_url: the address does not start with http");
+    assert_only(&upstream("max_bytes = \"1MiB\""), "max_bytes: 1MiB is too small");
+    assert_only(&upstream("batch_records_max = 2"), "batch_records_max: 2 is too large");
+    assert_only(&upstream("filter = { flags = [\"a\"] }"), "filter: an upstream relays posts whole");
+    let two = format!("{}[[destinations]]\nid = \"y\"\nenvironments = [\"a\"]\ntype = \"upstream\"\n", upstream(""));
+    assert_only(&two, "environments: the posts of \"a\" go to another upstream already, in line 11");
 }

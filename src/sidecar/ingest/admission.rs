@@ -116,6 +116,13 @@ impl Held {
         self.units
     }
 
+    /// Takes `units` of it, or all there is when that is less, as a reservation of their own.
+    pub(crate) fn split(&mut self, units: u64) -> Held {
+        let units = units.min(self.units);
+        self.units -= units;
+        Held { shared: Arc::clone(&self.shared), environment: self.environment, units }
+    }
+
     fn give_away(mut self) -> u64 {
         std::mem::take(&mut self.units)
     }

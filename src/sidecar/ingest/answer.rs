@@ -24,6 +24,11 @@ pub(crate) fn stored_with_rejects(stored: u64, rejected: u64) -> Answer {
     json(StatusCode::OK, format!("{{\"stored\":{stored},\"rejected\":{rejected}}}"))
 }
 
+/// Kept for the upstream: what Split itself answers.
+pub(crate) fn kept() -> Answer {
+    empty(StatusCode::OK)
+}
+
 /// Taken and dropped.
 pub(crate) fn ignored() -> Answer {
     empty(StatusCode::ACCEPTED)

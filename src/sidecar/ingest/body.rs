@@ -1,7 +1,8 @@
 //! Receives a request's body into memory that was reserved for it, undoing gzip on the way. Knows no JSON.
 //!
 //! What always holds: no byte is kept that is not accounted for, and no body grows past its limit, counted in decoded
-//! bytes. A body is charged twice its size, since its stored form lives beside it for a moment.
+//! bytes. A body is charged twice its size, since its stored form lives beside it for a moment; thrice where it is also
+//! kept as it came.
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) struct Bounds<'a> {
     /// Who is charged.
     pub(crate) environment: usize,
     pub(crate) bytes_max: u64,
+    /// What a byte of the body is charged.
+    pub(crate) charge: u64,
     pub(crate) memory_wait_max: Duration,
     pub(crate) time_max: Duration,
 }
@@ -117,7 +120,7 @@ where
         return Err(too_large);
     }
     let capacity = usize::try_from(declared).map_err(|_| too_large)?;
-    let held = bounds.reserve(declared * 2).await?;
+    let held = bounds.reserve(declared * bounds.charge).await?;
     let Some(first) = next_data(incoming, 0).await? else { return Ok(Body { bytes: Bytes::new(), held }) };
     if first.len() == capacity {
         // Most bodies: kept where they were read, without a copy.
@@ -208,7 +211,7 @@ impl<'a> Growing<'a> {
             return Err(BodyError::TooLarge { limit });
         }
         let capacity = (self.bytes.capacity() as u64 * 2).max(STEP_BYTES_MIN).max(needed).min(limit + 1);
-        let charge = (capacity * 2).saturating_sub(self.held.units());
+        let charge = (capacity * self.bounds.charge).saturating_sub(self.held.units());
         self.held.grow(charge, self.bounds.memory_wait_max).await?;
         let room = usize::try_from(capacity).map_err(|_| BodyError::TooLarge { limit })? - self.bytes.len();
         self.bytes.reserve_exact(room);
@@ -220,7 +223,7 @@ impl<'a> Growing<'a> {
         if bytes > limit {
             return Err(BodyError::TooLarge { limit });
         }
-        self.held.shrink_to(bytes * 2);
+        self.held.shrink_to(bytes * self.bounds.charge);
         Ok(Body { bytes: self.bytes.into(), held: self.held })
     }
 }
@@ -246,6 +249,7 @@ mod tests {
             memory,
             environment: 0,
             bytes_max: LIMIT,
+            charge: 2,
             memory_wait_max: Duration::from_millis(1),
             // A starved machine may take seconds for what is no test of time.
             time_max: Duration::from_secs(60),

@@ -8,18 +8,21 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 
 use super::limits::ENVIRONMENTS_MAX;
+use super::relay::Relay;
 
 /// The environments and their keys, as they are until [others](Environments::changed) take their place.
 pub struct Environments {
     all: Vec<Arc<Environment>>,
     by_key_hash: HashMap<u64, Vec<Configured>>,
     hasher: RandomState,
+    /// Some environment had a relay once: whether it is worth asking.
+    relayed: Arc<AtomicBool>,
 }
 
 /// One environment, as far as ingest needs it.
@@ -29,6 +32,7 @@ pub struct Environment {
     rejects: Arc<str>,
     keys: usize,
     routed: Arc<AtomicBool>,
+    relay: Arc<RwLock<Option<Arc<Relay>>>>,
 }
 
 /// Whose key it was: two places.
@@ -88,7 +92,7 @@ impl Environments {
     /// No environments.
     #[must_use]
     pub fn none() -> Self {
-        Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new() }
+        Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new(), relayed: Arc::default() }
     }
 
     /// What takes the place of these: the environments that are wanted. An environment's place stays its own for ever:
@@ -100,7 +104,7 @@ impl Environments {
         &self,
         wanted: impl IntoIterator<Item = Wanted<K>>,
     ) -> Result<Self, EnvironmentsError> {
-        let mut built = Self { all: self.all.clone(), ..Self::none() };
+        let mut built = Self { all: self.all.clone(), relayed: Arc::clone(&self.relayed), ..Self::none() };
         let mut places: HashMap<Arc<str>, usize> =
             self.all.iter().enumerate().map(|(place, environment)| (Arc::clone(&environment.id), place)).collect();
         for (id, keys) in wanted {
@@ -145,6 +149,19 @@ impl Environments {
         candidates.iter().find(|configured| equal_in_constant_time(&configured.secret, key)).map(|found| found.owner)
     }
 
+    /// Says where the posts of the environment at this place are kept as they come, from now on, whichever version of
+    /// the environments a request has seen.
+    pub fn set_relay(&self, environment: usize, relay: Option<Arc<Relay>>) {
+        self.relayed.fetch_or(relay.is_some(), Ordering::Relaxed);
+        *self.all[environment].relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
+    }
+
+    /// Whether the posts of any environment may be kept as they come.
+    #[must_use]
+    pub fn relayed(&self) -> bool {
+        self.relayed.load(Ordering::Relaxed)
+    }
+
     fn take_keys<K: AsRef<[u8]>>(&mut self, environment: usize, keys: &[(u32, K)]) -> Result<(), EnvironmentsError> {
         let id = Arc::clone(&self.all[environment].id);
         for (place, key) in keys.iter().map(|(place, key)| (*place, key.as_ref())) {
@@ -169,11 +186,13 @@ impl Environments {
 
 impl Environment {
     fn new(id: &str, keys: usize) -> Self {
-        Self { id: id.into(), rejects: format!("!rejects/{id}").into(), keys, routed: Arc::new(AtomicBool::new(true)) }
+        let (routed, relay) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        Self { id: id.into(), rejects: format!("!rejects/{id}").into(), keys, routed, relay }
     }
 
     fn with_keys(&self, keys: usize) -> Self {
-        Self { id: Arc::clone(&self.id), rejects: Arc::clone(&self.rejects), keys, routed: Arc::clone(&self.routed) }
+        let (routed, relay) = (Arc::clone(&self.routed), Arc::clone(&self.relay));
+        Self { id: Arc::clone(&self.id), rejects: Arc::clone(&self.rejects), keys, routed, relay }
     }
 
     /// Its id, which is also the name of its stream.
@@ -203,6 +222,12 @@ impl Environment {
     /// Says whether any destination takes its records; so it is until somebody says otherwise.
     pub fn set_routed(&self, routed: bool) {
         self.routed.store(routed, Ordering::Relaxed);
+    }
+
+    /// Where its posts are kept as they came, if anywhere.
+    #[must_use]
+    pub fn relay(&self) -> Option<Arc<Relay>> {
+        self.relay.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -48,9 +48,12 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Ended {
-    warn!(
-        "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and dropped"
-    );
+    if !ingest.environments().relayed() {
+        warn!(
+            "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and \
+             dropped: a destination of type upstream relays them"
+        );
+    }
     let all = ingest.limits.connections_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let places = Arc::new(Semaphore::new(all));
     let (orders, order) = watch::channel(Order::Serve);

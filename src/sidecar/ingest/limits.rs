@@ -39,6 +39,9 @@ pub(crate) const RETRY_AFTER_DISK_SECONDS: u64 = 5;
 /// What is wrong with one SDK key's posts is logged once in this time, for each cause.
 pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// An upstream's share of the disk is said to run short when so much of it is in use.
+pub(crate) const RELAY_WARN_PERCENT: u64 = 80;
+
 /// Environments that one process may see come and go. Twice what a configuration may name; each keeps a place, its
 /// counters among it, until the process ends: about 300 bytes.
 pub(crate) const ENVIRONMENTS_MAX: usize = 20_000;

@@ -3,6 +3,8 @@
 //! What always holds: a 2xx to impressions means that they survive a crash. A refusal is counted once, says what is
 //! wrong, and is sent when the body has been read, so that the sender gets to see it.
 
+mod other;
+
 use std::sync::Arc;
 
 use forebay::AppendError;
@@ -18,17 +20,20 @@ use super::body::{self, Body, BodyError, Bounds, Encoding};
 use super::complaints::Cause;
 use super::environments::KeyOwner;
 use super::limits::{BEACON_BYTES_MAX, INLINE_BYTES_MAX, RETRY_AFTER_DISK_SECONDS, RETRY_AFTER_SECONDS};
+use super::relay::Relay;
 use super::routes::{self, Route};
 use super::stats::Refusal;
-use super::store::{Queued, StoreError};
+use super::store::{Original, Queued, StoreError};
 use super::{Ingest, STRANGERS, account, sender};
 use crate::impression::{self, Form, Unreadable};
+use crate::post::{self, Arrival, Kind};
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(ingest: &Arc<Ingest>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let answer = match routes::of(&head.method, head.uri.path()) {
         Route::Impressions(form) => return impressions(ingest, head, form, body).await,
+        Route::Other(kind) => return other::answer(ingest, head, kind, body).await,
         Route::Ignored => {
             ingest.stats.ignored();
             answer::ignored()
@@ -70,9 +75,14 @@ enum Refused {
 }
 
 async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
-    let mut owner = sender::key(&head, form).and_then(|key| ingest.environments().owner_of(&key));
+    let mut relaying = None;
+    let mut owner = sender::key(&head, form).and_then(|key| {
+        let owner = ingest.environments().owner_of(&key)?;
+        relaying = Relaying::of(ingest, owner, &key, kind(form));
+        Some(owner)
+    });
     let sdk = owner.is_none().then(|| sender::sdk(&head.headers));
-    match take(ingest, head, form, &mut body, &mut owner).await {
+    match take(ingest, head, form, &mut body, &mut owner, relaying).await {
         Ok((owner, queued)) => {
             ingest.stats.request(owner.environment);
             if queued.rejected == 0 {
@@ -97,39 +107,47 @@ async fn take(
     form: Form,
     body: &mut Incoming,
     owner: &mut Option<KeyOwner>,
+    mut relaying: Option<Relaying>,
 ) -> Result<(KeyOwner, Queued), Refused> {
     if owner.is_none() && form != Form::Beacon {
         return Err(Refused::UnknownKey);
     }
     let encoding = body::encoding(&head.headers).ok_or(Refused::Encoding)?;
-    let body = receive(ingest, form, encoding, body, *owner).await?;
+    let bytes_max = if form == Form::Beacon { BEACON_BYTES_MAX } else { u64::MAX };
+    // Of a beacon nobody knows yet whether it is kept as it came, too.
+    let charge = if relaying.is_some() || form == Form::Beacon { 3 } else { 2 };
+    let body = receive(ingest, encoding, body, *owner, bytes_max, charge).await?;
     let received_ms = ingest.clock.wall_ms();
     if form == Form::Beacon {
         // The body's own token counts before any header.
         if let Some(token) = impression::beacon_token(&body.bytes).map_err(StoreError::from)? {
-            *owner = ingest.environments().owner_of(token.secret().as_bytes());
+            let key = token.secret().as_bytes();
+            *owner = ingest.environments().owner_of(key);
+            relaying = owner.and_then(|owner| Relaying::of(ingest, owner, key, kind(form)));
         }
     }
     let owner = owner.ok_or(Refused::UnknownKey)?;
     ingest.stats.body(owner.environment, body.bytes.len() as u64);
-    let mut queued = queue(ingest, head, form, body, owner, received_ms).await?;
+    let job = Job { ingest: Arc::clone(ingest), head, form, owner, received_ms, relaying };
+    let mut queued = queue(job, body).await?;
     queued.durable().await?;
     Ok((owner, queued))
 }
 
 async fn receive(
     ingest: &Ingest,
-    form: Form,
     encoding: Encoding,
     body: &mut Incoming,
     owner: Option<KeyOwner>,
+    bytes_max: u64,
+    charge: u64,
 ) -> Result<Body, BodyError> {
     let limits = &ingest.limits;
-    let form_bytes_max = if form == Form::Beacon { BEACON_BYTES_MAX } else { u64::MAX };
     let bounds = Bounds {
         memory: &ingest.memory,
         environment: owner.map_or(STRANGERS, |owner| account(owner.environment)),
-        bytes_max: limits.body_bytes_max.min(form_bytes_max),
+        bytes_max: limits.body_bytes_max.min(bytes_max),
+        charge,
         memory_wait_max: limits.memory_wait_max,
         time_max: limits.body_time_max,
     };
@@ -138,19 +156,12 @@ async fn receive(
 
 /// Parses and queues: at once when that is short, else on a thread of its own. From here on the append goes on even
 /// when the client leaves and this future is dropped.
-async fn queue(
-    ingest: &Arc<Ingest>,
-    head: Parts,
-    form: Form,
-    body: Body,
-    owner: KeyOwner,
-    received_ms: u64,
-) -> Result<Queued, Refused> {
-    let job = Job { ingest: Arc::clone(ingest), head, form, owner, received_ms };
+async fn queue(job: Job, body: Body) -> Result<Queued, Refused> {
     if body.bytes.len() <= INLINE_BYTES_MAX {
         return Ok(job.run(body)?);
     }
-    let thread = ingest.parsers.reserve(account(owner.environment), 1, ingest.limits.body_time_max).await?;
+    let ingest = &job.ingest;
+    let thread = ingest.parsers.reserve(account(job.owner.environment), 1, ingest.limits.body_time_max).await?;
     let work = move || {
         let queued = job.run(body);
         drop(thread);
@@ -165,14 +176,51 @@ struct Job {
     form: Form,
     owner: KeyOwner,
     received_ms: u64,
+    relaying: Option<Relaying>,
 }
 
 impl Job {
     fn run(self, body: Body) -> Result<Queued, StoreError> {
-        let meta = sender::meta(&self.head.headers, self.received_ms, self.owner.key);
-        let environments = self.ingest.environments();
-        let to = (self.owner.environment, &*environments.all()[self.owner.environment]);
-        self.ingest.store.queue(to, body.bytes, self.form, &meta, body.held)
+        let Self { ingest, head, form, owner, received_ms, relaying } = self;
+        let meta = sender::meta(&head.headers, received_ms, owner.key);
+        let original = |body: &_| Some(relaying?.original(&head.headers, body, received_ms));
+        let environments = ingest.environments();
+        let to = (owner.environment, &*environments.all()[owner.environment]);
+        ingest.store.queue(to, body.bytes, form, &meta, body.held, original)
+    }
+}
+
+/// What it takes to keep a post as it came: where, and what is to be cut out of it.
+struct Relaying {
+    relay: Arc<Relay>,
+    kind: Kind,
+    environment: Arc<str>,
+    key: Box<[u8]>,
+    place: u32,
+}
+
+impl Relaying {
+    /// `None` where nobody wants the posts of the key's environment, or this one.
+    fn of(ingest: &Ingest, owner: KeyOwner, key: &[u8], kind: Option<Kind>) -> Option<Self> {
+        let environments = ingest.environments();
+        let environment = &environments.all()[owner.environment];
+        let (relay, kind) = (environment.relay()?, kind?);
+        Some(Self { relay, kind, environment: environment.id().into(), key: key.into(), place: owner.key })
+    }
+
+    fn original(self, headers: &header::HeaderMap, body: &bytes::Bytes, received_ms: u64) -> Original {
+        let Self { relay, kind, environment, key, place } = self;
+        let arrival = Arrival { kind, received_ms, environment: &environment, key: &key, sdk_key_index: place };
+        Original { relay, stream: post::stream(&environment, place), post: post::keep(&arrival, headers, body) }
+    }
+}
+
+/// What Split knows this form as. A listener's posts are copies of what it gets already.
+fn kind(form: Form) -> Option<Kind> {
+    match form {
+        Form::Bulk => Some(Kind::Impressions),
+        Form::Beacon => Some(Kind::ImpressionsBeacon),
+        Form::Listener => None,
     }
 }
 

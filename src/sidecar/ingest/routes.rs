@@ -6,13 +6,16 @@
 use hyper::Method;
 
 use crate::impression::Form;
+use crate::post::Kind;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     /// Impressions, in one of their forms.
     Impressions(Form),
-    /// Something an SDK posts that is taken and dropped.
+    /// Something else that an SDK posts: kept for an upstream, or taken and dropped.
+    Other(Kind),
+    /// Metrics of SDKs of old, which Split's own Proxy drops too.
     Ignored,
     /// The health check of the JavaScript SDK.
     Version,
@@ -31,6 +34,7 @@ pub(crate) enum Route {
 #[derive(Clone, Copy)]
 enum Place {
     Impressions(Form),
+    Other(Kind),
     Ignored,
     Version,
 }
@@ -46,6 +50,7 @@ pub(crate) fn of(method: &Method, path: &str) -> Route {
         Place::Version => Route::WrongMethod { allow: "GET, HEAD, OPTIONS" },
         _ if method != Method::POST => Route::WrongMethod { allow: "POST, OPTIONS" },
         Place::Impressions(form) => Route::Impressions(form),
+        Place::Other(kind) => Route::Other(kind),
         Place::Ignored => Route::Ignored,
     }
 }
@@ -65,23 +70,29 @@ fn place(path: &str) -> Option<Place> {
         ["testImpressions", "beacon"] => Place::Impressions(Form::Beacon),
         ["listener"] => Place::Impressions(Form::Listener),
         ["version"] => Place::Version,
-        ["testImpressions", "count"] | ["testImpressions", "count", "beacon"] => Place::Ignored,
-        ["events", "bulk" | "beacon"] => Place::Ignored,
-        ["v1", rest @ ..] | rest if telemetry(rest) => Place::Ignored,
-        _ => return None,
+        ["testImpressions", "count"] => Place::Other(Kind::Counts),
+        ["testImpressions", "count", "beacon"] => Place::Other(Kind::CountsBeacon),
+        ["events", "bulk"] => Place::Other(Kind::Events),
+        ["events", "beacon"] => Place::Other(Kind::EventsBeacon),
+        // Split Proxy serves telemetry with and without `/v1`.
+        ["v1", rest @ ..] | rest => telemetry(rest)?,
     };
     Some(place)
 }
 
-/// Unique keys and metrics, today's and the old SDKs'. Split Proxy serves them with and without `/v1`.
-fn telemetry(parts: &[&str]) -> bool {
-    matches!(
-        parts,
-        ["keys", "ss" | "cs"]
-            | ["keys", "ss" | "cs", "beacon"]
-            | ["metrics", "config" | "usage" | "times" | "counters" | "gauge" | "time" | "counter"]
-            | ["metrics", "usage", "beacon"]
-    )
+/// Unique keys and metrics, today's and the old SDKs'.
+fn telemetry(parts: &[&str]) -> Option<Place> {
+    Some(match parts {
+        ["keys", "ss"] => Place::Other(Kind::KeysOfServer),
+        ["keys", "ss", "beacon"] => Place::Other(Kind::KeysOfServerBeacon),
+        ["keys", "cs"] => Place::Other(Kind::KeysOfClient),
+        ["keys", "cs", "beacon"] => Place::Other(Kind::KeysOfClientBeacon),
+        ["metrics", "config"] => Place::Other(Kind::MetricsConfig),
+        ["metrics", "usage"] => Place::Other(Kind::MetricsUsage),
+        ["metrics", "usage", "beacon"] => Place::Other(Kind::MetricsUsageBeacon),
+        ["metrics", "times" | "counters" | "gauge" | "time" | "counter"] => Place::Ignored,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -109,28 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn every_other_post_of_an_sdk_is_ignored_and_not_refused() {
-        for path in [
-            "/api/testImpressions/count",
-            "/api/testImpressions/count/beacon",
-            "/api/events/bulk",
-            "/api/events/beacon",
-            "/api/v1/keys/ss",
-            "/api/v1/keys/cs",
-            "/api/v1/keys/cs/beacon",
-            "/api/v1/metrics/config",
-            "/api/v1/metrics/usage",
-            "/api/v1/metrics/usage/beacon",
-            "/v1/metrics/usage",
-            "/api/keys/ss",
-            "/api/metrics/usage",
-            "/api/metrics/times",
-            "/api/metrics/counters",
-            "/api/metrics/gauge",
-            "/api/metrics/time",
-            "/api/metrics/counter",
-        ] {
-            assert_eq!(post(path), Route::Ignored, "{path}");
+    fn every_other_post_of_an_sdk_is_known_with_and_without_its_prefixes() {
+        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_impressions()) {
+            assert_eq!(post(&format!("/api/{}", kind.path())), Route::Other(kind));
+            assert_eq!(post(kind.path()), Route::Other(kind));
+        }
+        assert_eq!(post("/api/keys/ss"), Route::Other(Kind::KeysOfServer));
+        assert_eq!(post("/api/metrics/usage"), Route::Other(Kind::MetricsUsage));
+    }
+
+    #[test]
+    fn metrics_of_old_sdks_are_ignored_and_not_refused() {
+        for name in ["times", "counters", "gauge", "time", "counter"] {
+            assert_eq!(post(&format!("/api/metrics/{name}")), Route::Ignored, "{name}");
         }
     }
 

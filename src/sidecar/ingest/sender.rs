@@ -13,12 +13,16 @@ const SDK_CHARS_MAX: usize = 40;
 /// The key that the head shows. A listener's sender (Split Synchronizer, Split Evaluator) sets no headers, but its URL
 /// is free: there the key may stand in the query, `/api/listener?key=<sdk key>`. A beacon's is in its body.
 pub(crate) fn key(head: &Parts, form: Form) -> Option<Cow<'_, [u8]>> {
-    let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    match (bearer, form) {
+    match (bearer_key(&head.headers), form) {
         (Some(key), _) => Some(Cow::Borrowed(key)),
         (None, Form::Listener) => key_in_query(head.uri.query()?).map(Cow::Owned),
         (None, _) => None,
     }
+}
+
+/// The key of a post that is no impressions', if its head shows one.
+pub(crate) fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
 }
 
 /// What the log keeps of the sender; a missing header is empty.

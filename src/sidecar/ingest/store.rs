@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::admission::Held;
 use super::environments::Environment;
 use super::rejects::{self, Sender};
+use super::relay::{Keeping, Relay};
 use super::stats::IngestStats;
 use crate::impression::{self, BatchMeta, Form, Unreadable};
 
@@ -34,6 +35,17 @@ pub(crate) struct Queued {
     /// Why the first of them cannot.
     pub(crate) first_reject: Option<String>,
     answered: oneshot::Receiver<Result<(), AppendError>>,
+    /// The post as it came, where an upstream wants it.
+    kept: Option<Keeping>,
+}
+
+/// A post that is to be kept as it came.
+pub(crate) struct Original {
+    pub(crate) relay: Arc<Relay>,
+    /// The stream of its key; see [`post::stream`].
+    pub(crate) stream: String,
+    /// Its stored form.
+    pub(crate) post: Vec<u8>,
 }
 
 /// Why a body was not stored.
@@ -54,6 +66,10 @@ impl Store {
 
     /// Parses and queues a body of the environment at a place. Does not wait for the disk; see [`Queued::durable`]. `held` is the
     /// memory of the body: what the stored form needs is given back when it is on disk, the rest at once.
+    ///
+    /// `original` is made of a body that could be read, and kept beside its impressions: both are on their way at once,
+    /// and what comes of it changes nothing for them. Where the impressions are refused when they are queued it is not
+    /// kept; where their disk fails behind that, the upstream may get it, and once more when the sender repeats it.
     pub(crate) fn queue(
         &self,
         (environment, to): (usize, &Environment),
@@ -61,8 +77,10 @@ impl Store {
         form: Form,
         meta: &BatchMeta<'_>,
         mut held: Held,
+        original: impl FnOnce(&Bytes) -> Option<Original>,
     ) -> Result<Queued, StoreError> {
         let parsed = impression::parse(&body, form, meta, &self.parse_limits)?;
+        let original = original(&body);
         // Before the rejects take memory of their own.
         drop(body);
         // Each of them has it, so it is cut as it is for impressions.
@@ -74,6 +92,7 @@ impl Store {
         let parts: Vec<Payload> =
             parsed.parts.into_iter().map(|part| Payload { bytes: part.payload, records: part.records }).collect();
         let stored_bytes: usize = set_aside.iter().chain(&parts).map(|part| part.bytes.len()).sum();
+        let kept_held = original.as_ref().map(|original| held.split(original.post.len() as u64));
         held.shrink_to(stored_bytes as u64);
         let mut steps = VecDeque::new();
         if !set_aside.is_empty() {
@@ -91,8 +110,10 @@ impl Store {
             steps.push_back(Step { stream: to.id().to_owned(), parts, count });
         }
         let (answer, answered) = oneshot::channel();
-        append(&self.log, steps, held, &Arc::new(Mutex::new(Some(answer))));
-        Ok(Queued { accepted, rejected, first_reject, answered })
+        let queued = append(&self.log, steps, held, &Arc::new(Mutex::new(Some(answer))));
+        let kept = original.zip(kept_held).filter(|_| queued);
+        let kept = kept.map(|(Original { relay, stream, post }, held)| relay.keep(&stream, post, held, true));
+        Ok(Queued { accepted, rejected, first_reject, answered, kept })
     }
 }
 
@@ -107,24 +128,30 @@ type Answer = Arc<Mutex<Option<oneshot::Sender<Result<(), AppendError>>>>>;
 
 /// Appends step by step, each when the one before is on disk, and answers behind the last or the first that fails. From
 /// the second step on this runs on the log's writer thread: it counts, queues, gives back, wakes; nothing of it blocks.
-fn append(log: &Log, mut steps: VecDeque<Step>, held: Held, answer: &Answer) {
+/// Says whether the first one was queued.
+fn append(log: &Log, mut steps: VecDeque<Step>, held: Held, answer: &Answer) -> bool {
     let Some(Step { stream, parts, count }) = steps.pop_front() else {
         drop(held);
-        return tell(answer, Ok(()));
+        tell(answer, Ok(()));
+        return true;
     };
     let (then, theirs) = (log.clone(), Arc::clone(answer));
     let done: Done = Box::new(move |result| match result {
         Ok(_) => {
             count();
-            append(&then, steps, held, &theirs);
+            let _ = append(&then, steps, held, &theirs);
         }
         Err(error) => {
             drop((steps, held));
             tell(&theirs, Err(error));
         }
     });
-    if let Err(error) = log.append_group(&stream, parts, OnFull::Refuse, done) {
-        tell(answer, Err(error));
+    match log.append_group(&stream, parts, OnFull::Refuse, done) {
+        Ok(()) => true,
+        Err(error) => {
+            tell(answer, Err(error));
+            false
+        }
     }
 }
 
@@ -134,8 +161,13 @@ fn tell(answer: &Answer, result: Result<(), AppendError>) {
 }
 
 impl Queued {
-    /// Waits until all of it survives a crash.
+    /// Waits until all of it survives a crash, the post as it came included, or is counted as missed upstream.
     pub(crate) async fn durable(&mut self) -> Result<(), StoreError> {
-        Ok((&mut self.answered).await.map_err(|_| StoreError::Closed)??)
+        (&mut self.answered).await.map_err(|_| StoreError::Closed)??;
+        if let Some(kept) = &mut self.kept {
+            // Whatever came of it, it is counted there and no reason to refuse the impressions.
+            let _ = kept.await;
+        }
+        Ok(())
     }
 }

@@ -8,3 +8,4 @@ mod lifetime;
 mod limits;
 mod logged;
 mod posts;
+mod relayed;

@@ -136,10 +136,37 @@ impl Http {
         tail: Bytes,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let uri = self.line()?.uri.clone();
+        self.exchange(uri, headers, body, tail, deadline).await
+    }
+
+    /// Posts `body` once to the address of `path` below the endpoint, which is a base without a query.
+    ///
+    /// # Errors
+    /// As [`Http::post`].
+    pub async fn post_below(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let uri = self.endpoint.below(path).map_err(|why| Failure::Local(format!("{path:?} is no path: {why}")))?;
+        self.exchange(uri, headers, body, Bytes::new(), deadline).await
+    }
+
+    async fn exchange(
+        &self,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        tail: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let line = self.line()?;
         let mut request = Request::new(Full::new(body.chain(tail)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = line.uri.clone();
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         line.wire.exchange(request, deadline).await

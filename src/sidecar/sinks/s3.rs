@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use aws_sdk_s3::Client;
+use bytes::Bytes;
 use forebay::clock::Clock;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -96,6 +98,23 @@ impl S3Sink {
             watched: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes the job's object and hands its parts to `take`, without a store.
+    ///
+    /// # Errors
+    /// When the job can't be read or encoded; what was taken is of no use then.
+    pub async fn make(&self, job: &LargeJob, take: impl FnMut(Bytes)) -> Result<(), Failure> {
+        upload::make(self.inner.config.format, job).into_parts(take).await
+    }
+
+    /// The SDK's client as this sink uses it: for whoever wants to see what it wrote.
+    ///
+    /// # Errors
+    /// As sending has them: no trusted certificates.
+    pub async fn client(&self) -> Result<Client, Failure> {
+        let Inner { destination, config, policy, tls, connections_max, .. } = &*self.inner;
+        client::client(destination, config, *policy, tls, *connections_max).await
     }
 }
 

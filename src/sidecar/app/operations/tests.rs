@@ -58,8 +58,15 @@ async fn start(disk: &MemDisk, config: Config) -> House {
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let guard = AddressGuard::customer(&[]);
     let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), guard, |sink| sink);
+    let upstreams = Arc::new(crate::app::upstreams::Upstreams::new(
+        Path::new("data"),
+        Arc::new(disk.clone()),
+        Arc::clone(&clock),
+        &config::IngestConfig::default(),
+    ));
     let registry = Registry::new(
         queues.clone(),
+        upstreams,
         (Arc::clone(&delivery), Arc::clone(&ingest), letters),
         factory,
         Duration::from_secs(5),

@@ -19,6 +19,7 @@ use crate::sinks::sample;
 struct House {
     disk: MemDisk,
     queues: Queues,
+    upstreams: Arc<Upstreams>,
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
     registry: Arc<Registry>,
@@ -40,10 +41,13 @@ async fn house() -> House {
     let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
-    let factory = SinkFactory::new(Arc::new(disk.clone()), clock, AddressGuard::customer(&[]), |sink| sink);
+    let factory =
+        SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), AddressGuard::customer(&[]), |sink| sink);
+    let ingest_config = crate::config::IngestConfig::default();
+    let upstreams = Arc::new(Upstreams::new(Path::new("data"), Arc::new(disk.clone()), clock, &ingest_config));
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);
-    let registry = Registry::new(queues.clone(), parts, factory, Duration::from_secs(5));
-    let house = House { disk, queues, delivery, ingest, registry: Arc::new(registry) };
+    let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, Duration::from_secs(5));
+    let house = House { disk, queues, upstreams, delivery, ingest, registry: Arc::new(registry) };
     house.environments(&[("prod", "production")]).await;
     house
 }
@@ -189,4 +193,35 @@ async fn a_key_of_two_environments_changes_nothing() {
     assert!(house.registry.set_environments(&[], keyed).await.is_err());
     let environments = house.ingest.environments();
     assert_eq!((environments.all().len(), environments.owner_of(b"key-prod").is_some()), (1, true));
+}
+
+#[tokio::test]
+async fn an_upstream_keeps_posts_as_long_as_it_runs_and_has_a_queue_for_each_key_before_its_first_post() {
+    let house = house().await;
+    let upstream = |max_bytes| {
+        let config = crate::config::UpstreamConfig { max_bytes, ..crate::config::UpstreamConfig::default() };
+        let destination = Destination::new("split", vec!["prod".to_owned()], SinkConfig::Upstream(config));
+        Wanted::of_file(destination)
+    };
+    let relayed = || house.ingest.environments().all()[0].relay().is_some();
+    let streams = || {
+        let mut streams = Vec::new();
+        house.upstreams.each_queue(&mut |queue| streams.push(queue.stream().to_owned()));
+        streams
+    };
+    assert!(!relayed());
+    assert_eq!(house.registry.put(upstream(64 << 20), false).await.unwrap(), Put::Started);
+    assert!(relayed());
+    assert_eq!(streams(), ["posts/prod/0"]);
+    assert_eq!(house.registry.put(upstream(64 << 20), false).await.unwrap(), Put::Untouched);
+    // A new key: its queue is there at once, its source with the next change.
+    let keys = vec![(0, "key-prod".to_owned()), (4, "key-more".to_owned())];
+    house.registry.set_environments(&[], vec![("prod".to_owned(), keys)]).await.unwrap();
+    assert_eq!(streams(), ["posts/prod/0", "posts/prod/4"]);
+    house.environments(&[("prod", "production")]).await;
+    assert_eq!(house.registry.put(upstream(128 << 20), false).await.unwrap(), Put::Replaced);
+    assert!(relayed(), "no post is missed while it is replaced");
+    assert!(house.registry.remove("split").await);
+    assert!(!relayed());
+    assert_eq!(streams().len(), 2, "what they hold is kept");
 }

@@ -1,6 +1,6 @@
 //! `forebay log dump`: the records that can be read, one line of JSON each.
 //!
-//! Impressions and rejects are decoded; of other streams a line is a frame, with the beginning of its bytes. A payload
+//! Impressions, rejects and posts are decoded; of other streams a line is a frame, with the beginning of its bytes. A payload
 //! that can't be decoded is shown as such and stops nothing.
 
 use std::borrow::Cow;
@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use bytes::Bytes;
 use forebay::disk::Disk;
 use forebay::{SeenFrame, inspect};
 use serde::Serialize;
@@ -16,6 +17,7 @@ use super::{LogToolError, expect_a_log};
 use crate::cli::args::DumpArgs;
 use crate::impression::{Impression, JsonText, Shared, StoredBatch};
 use crate::ingest::{StoredReject, decode_rejects};
+use crate::post::{self, Post};
 
 /// Bytes of an opaque payload that are shown: enough for a plan, too few to flood a terminal.
 const HEX_BYTES_MAX: usize = 256;
@@ -67,6 +69,7 @@ struct Line<'a> {
 enum Content<'a> {
     Impression(ImpressionLine<'a>),
     Reject(RejectLine<'a>),
+    Post(PostLine),
     Payload(PayloadLine),
 }
 
@@ -109,6 +112,15 @@ struct RejectLine<'a> {
     sdk_key_index: u32,
 }
 
+/// A post without its body, which may be long: what an upstream waits for.
+#[derive(Serialize)]
+struct PostLine {
+    path: String,
+    received_ms: u64,
+    sdk_key_index: u32,
+    bytes: usize,
+}
+
 /// A frame that is not decoded, and why where that is a surprise.
 #[derive(Serialize)]
 struct PayloadLine {
@@ -126,6 +138,8 @@ impl<W: Write> Dump<'_, W> {
         }
         if frame.name.starts_with("!rejects/") {
             self.rejects(frame)
+        } else if post::stream_owner(frame.name).is_some() {
+            self.post(frame)
         } else if frame.name.starts_with('!') {
             self.line(frame, frame.offsets.start, Content::Payload(payload(frame, frame.offsets.start, None)))
         } else {
@@ -161,6 +175,18 @@ impl<W: Write> Dump<'_, W> {
             }
         }
         Ok(())
+    }
+
+    fn post(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        match Post::read(&Bytes::copy_from_slice(frame.payload)) {
+            Ok(post) => {
+                let (path, bytes) = (post.path().to_owned(), frame.payload.len());
+                let (received_ms, sdk_key_index) = (post.received_ms(), post.sdk_key_index());
+                let line = PostLine { path, received_ms, sdk_key_index, bytes };
+                self.line(frame, frame.offsets.start, Content::Post(line))
+            }
+            Err(error) => self.undecodable(frame, frame.offsets.start, error.to_string()),
+        }
     }
 
     /// The rest of a frame, from `offset` on, in one line.

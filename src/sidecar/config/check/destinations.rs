@@ -4,6 +4,7 @@ mod events;
 mod filter;
 mod s3;
 mod start;
+mod upstream;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -20,11 +21,8 @@ use super::super::{
 use super::environments::{self, Environments};
 use super::{Outside, Through, ground, values, webhook as of_webhook};
 
-/// The types that are planned: naming one is no slip, and deserves to be told so.
-const LATER_TYPES: [&str; 1] = ["upstream"];
-
 /// Those that are there, for whoever has to choose.
-const TYPES: &str = "\"webhook\", \"file\", \"amplitude\", \"segment\" or \"s3\"";
+const TYPES: &str = "\"webhook\", \"file\", \"s3\", \"amplitude\", \"segment\" or \"upstream\"";
 
 /// Headers that Forebay sets itself, or that would break the request.
 const OWN_HEADERS: [&str; 13] = [
@@ -57,6 +55,7 @@ pub(super) fn read(
     let mut directories = Directories { data_dir: data_dir.map(plain), taken: BTreeMap::new() };
     let mut destinations = Vec::with_capacity(sections.len().min(limits::TABLES_MAX));
     let mut routed = HashSet::new();
+    let mut relayed = BTreeMap::new();
     for section in sections.take(limits::TABLES_MAX) {
         let id = values::id(&section);
         if let Some(id) = id {
@@ -68,6 +67,7 @@ pub(super) fn read(
                 routed.insert(environment.clone());
             }
         }
+        upstream::one_each(&section, &subscribed, &mut relayed);
         destinations.extend(read_one(section, id, subscribed, outside, delivery, &mut directories));
     }
     (destinations, routed)
@@ -92,6 +92,7 @@ fn read_one(
         SinkKind::Amplitude(api) => events::amplitude(&section, api, outside).map(SinkConfig::Amplitude),
         SinkKind::Segment => events::segment(&section, outside).map(SinkConfig::Segment),
         SinkKind::S3 => s3::read(&section, outside).map(|s3| SinkConfig::S3(Box::new(s3))),
+        SinkKind::Upstream => upstream::upstream(&section, outside).map(SinkConfig::Upstream),
     };
     let bounds = kind.bounds();
     let concurrency = section.count("concurrency", &bounds.concurrency);
@@ -158,11 +159,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "amplitude" => Some(SinkKind::Amplitude(events::amplitude_api(section))),
         "segment" => Some(SinkKind::Segment),
         "s3" => Some(SinkKind::S3),
-        later if LATER_TYPES.contains(&later) => {
-            let remedy = format!("take it out until then; there are {TYPES}");
-            field.place.error(format!("type {later:?} is not in this version"), remedy);
-            None
-        }
+        "upstream" => Some(SinkKind::Upstream),
         other => {
             let other: String = other.chars().take(limits::ID_BYTES_MAX).collect();
             field.place.error(format!("there is no type {other:?}"), format!("write {TYPES}"));

@@ -77,12 +77,17 @@ pub(super) struct Trouble {
 impl Trouble {
     /// Nothing came from the store; the fault is on our side.
     pub(super) fn local(why: impl Into<String>) -> Self {
-        Self { status: None, outcome: Outcome::Retry { why: Failure::Local(why.into()) } }
+        Self::retry(Failure::Local(why.into()))
+    }
+
+    /// Nothing came from the store.
+    pub(super) fn retry(why: Failure) -> Self {
+        Self { status: None, outcome: Outcome::Retry { why } }
     }
 
     /// No answer in time.
     pub(super) fn timeout() -> Self {
-        Self { status: None, outcome: Outcome::Retry { why: Failure::Timeout } }
+        Self::retry(Failure::Timeout)
     }
 
     /// An object of this name is there already.

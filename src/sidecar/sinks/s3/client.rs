@@ -15,7 +15,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_s3::config::retry::{ReconnectMode, RetryConfig, RetryPartition};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Config, Region, RequestChecksumCalculation, ResponseChecksumValidation, RuntimeComponents,
@@ -75,7 +75,7 @@ pub(super) async fn client(
         .http_client(http)
         .credentials_provider(credentials(config, tls).await?)
         .force_path_style(config.path_style)
-        .retry_config(RetryConfig::disabled())
+        .retry_config(retries())
         // Nothing is repeated; should a later SDK count otherwise, it counts for this destination alone.
         .retry_partition(RetryPartition::new(format!("forebay {destination}")))
         // Each request is timed as a whole, by who sends it: bodies are in memory, and a slow one runs into that limit.
@@ -104,6 +104,12 @@ async fn credentials(config: &S3Config, tls: &Tls) -> Result<SharedCredentialsPr
     })
 }
 
+/// None; and no closing of connections that failed, which the SDK would do through its own client only. Ours closes one
+/// whose answer was not read to its end.
+fn retries() -> RetryConfig {
+    RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections)
+}
+
 fn own_keys(keys: &S3Keys) -> SharedCredentialsProvider {
     let [id, secret] = [&keys.access_key_id, &keys.secret_access_key].map(|key| key.reveal().clone());
     SharedCredentialsProvider::new(Credentials::new(id, secret, None, None, "forebay's configuration"))
@@ -124,7 +130,7 @@ async fn surroundings(
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(Region::new(config.region.clone()))
         .http_client(SharedHttpClient::new(http))
-        .retry_config(RetryConfig::disabled())
+        .retry_config(retries())
         .timeout_config(timeouts);
     if let Some(own) = own {
         loader = loader.credentials_provider(own);

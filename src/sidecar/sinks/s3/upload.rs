@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use crate::causes;
+use crate::config::S3Format;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::LargeJob;
 
@@ -34,7 +35,7 @@ const SIZE_FACTOR: u64 = 4;
 pub(super) type Live = Arc<Mutex<HashSet<Upload>>>;
 
 /// The parts of an object as they are made, and how their making ended.
-struct Making {
+pub(super) struct Making {
     parts: Receiver<Bytes>,
     encoder: JoinHandle<Result<(), Stopped>>,
 }
@@ -54,14 +55,14 @@ async fn try_upload(store: &Store, live: &Live, job: &LargeJob, limit: Duration)
     let key = key::key(&store.config.prefix, store.config.format, job);
     let object = Object { key: &key, timeout: limit };
     let contents = contents(job).await?;
-    let mut making = make(store, job);
+    let mut making = make(store.config.format, job);
     let Some(first) = making.parts.recv().await else {
-        making.ended().await?;
+        making.ended().await.map_err(Trouble::retry)?;
         return Err(Trouble::local("the object has no bytes"));
     };
     let put = match making.parts.recv().await {
         None => {
-            making.ended().await?;
+            making.ended().await.map_err(Trouble::retry)?;
             store.put(object, &contents, first).await
         }
         Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
@@ -81,21 +82,29 @@ async fn contents(job: &LargeJob) -> Result<Contents, Trouble> {
 }
 
 /// Starts the encoder.
-fn make(store: &Store, job: &LargeJob) -> Making {
+pub(super) fn make(format: S3Format, job: &LargeJob) -> Making {
     let heavy = Arc::new(Heavy::new(job.turns.clone()));
     let (writer, parts) = parts(job.bytes.saturating_mul(SIZE_FACTOR), Arc::clone(&heavy));
-    let (job, format) = (job.clone(), store.config.format);
+    let job = job.clone();
     let encoder = tokio::task::spawn_blocking(move || encode(&job, format, &heavy, writer));
     Making { parts, encoder }
 }
 
 impl Making {
+    /// Hands over all parts.
+    pub(super) async fn into_parts(mut self, mut take: impl FnMut(Bytes)) -> Result<(), Failure> {
+        while let Some(part) = self.parts.recv().await {
+            take(part);
+        }
+        self.ended().await
+    }
+
     /// Whether what came is the whole object.
-    async fn ended(self) -> Result<(), Trouble> {
+    async fn ended(self) -> Result<(), Failure> {
         match self.encoder.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(Trouble::local(causes::line(&why))),
-            Err(panic) => Err(Trouble::local(format!("the encoder stopped: {panic}"))),
+            Ok(Err(why)) => Err(Failure::Local(causes::line(&why))),
+            Err(panic) => Err(Failure::Local(format!("the encoder stopped: {panic}"))),
         }
     }
 }
@@ -140,7 +149,7 @@ async fn send_parts(
         number += 1;
         done.push(store.part(upload, number, part, limit).await?);
     }
-    making.ended().await?;
+    making.ended().await.map_err(Trouble::retry)?;
     store.complete(upload, done, limit).await
 }
 

@@ -24,6 +24,7 @@ mod captures;
 mod kills;
 mod operations;
 mod outages;
+mod relayed;
 mod services;
 mod starts;
 mod stops;

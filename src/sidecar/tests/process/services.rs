@@ -38,11 +38,11 @@ fn what_was_acknowledged_before_a_kill_arrives_at_event_services_under_the_same_
         sidecar.kill();
         deaths.insert(life, witness.end());
     }
+    amplitude.calm();
+    segment.calm();
     let last = home.start();
     thread::sleep(Duration::from_millis(300));
     let posts = load.stop();
-    amplitude.calm();
-    segment.calm();
     let lags = last.drain(&DESTINATIONS);
 
     let files = Arrived::in_files(home.lines("archive"));

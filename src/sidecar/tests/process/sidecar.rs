@@ -237,7 +237,7 @@ pub(crate) struct Lag {
     pub(crate) in_flight: u64,
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
-    /// Dead-lettered, filtered, expired, purged and lost.
+    /// Dead-lettered, filtered, expired, purged and lost. What is held counts where it is held, in the other fields.
     pub(crate) otherwise: u64,
 }
 
@@ -340,16 +340,29 @@ impl Sidecar<'_> {
         let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("not a number in {snapshot}"));
         let lag = |lag: &Value| {
             let records = |name: &str| number(&lag["balance"][name]["records"]);
-            Lag {
+            let stream = lag["stream"].as_str().expect("a name").to_owned();
+            let otherwise = ["dead_lettered", "filtered", "expired", "purged", "lost"].map(records).iter().sum();
+            let lag = Lag {
                 destination: lag["destination"].as_str().expect("a name").to_owned(),
                 records_behind: number(&lag["records_behind"]),
                 in_flight: number(&lag["records_in_flight"]),
                 accepted: records("accepted"),
                 delivered: records("delivered"),
-                otherwise: ["dead_lettered", "filtered", "expired", "purged", "lost", "held"].map(records).iter().sum(),
-            }
+                otherwise,
+            };
+            (stream, lag)
         };
-        let lags = snapshot["lags"].as_array().expect("a list").iter().map(lag).collect();
+        let rows = snapshot["lags"].as_array().expect("a list").iter().map(lag);
+        let (held, rows): (Vec<_>, Vec<_>) = rows.partition(|(stream, _)| stream.starts_with("!held/"));
+        let mut lags: Vec<Lag> = rows.into_iter().map(|(_, lag)| lag).collect();
+        // What waits for a time of its own was accepted once, and is delivered or pending over there.
+        for (_, held) in held {
+            let Some(lag) = lags.iter_mut().find(|lag| lag.destination == held.destination) else { continue };
+            lag.records_behind += held.records_behind;
+            lag.in_flight += held.in_flight;
+            lag.delivered += held.delivered;
+            lag.otherwise += held.otherwise;
+        }
         (number(&snapshot["read_at_unix_ms"]), lags)
     }
 

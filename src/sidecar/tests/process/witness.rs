@@ -65,7 +65,9 @@ impl Scrape {
                 scrape.floor_writes = number;
             } else if series.starts_with("forebay_settled_records_total{") && series.contains("as=\"delivered\"") {
                 let destination = series.split("destination=\"").nth(1).and_then(|rest| rest.split('"').next());
-                scrape.delivered.insert(destination.expect("every queue has a destination").to_owned(), number);
+                // One that holds records apart has a second queue for those.
+                *scrape.delivered.entry(destination.expect("every queue has a destination").to_owned()).or_default() +=
+                    number;
             }
         }
         scrape

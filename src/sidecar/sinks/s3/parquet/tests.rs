@@ -40,6 +40,16 @@ fn column(row: &Row, name: &str) -> Field {
     row.get_column_iter().find(|(other, _)| *other == name).unwrap_or_else(|| panic!("no column {name}")).1.clone()
 }
 
+fn as_json(row: &Row) -> serde_json::Value {
+    let value = |field: &Field| match field {
+        Field::Str(text) => text.as_str().into(),
+        Field::Long(number) => (*number).into(),
+        Field::Null => serde_json::Value::Null,
+        other => panic!("no column of ours holds {other:?}"),
+    };
+    serde_json::Value::Object(row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect())
+}
+
 fn text(text: &str) -> Field {
     Field::Str(text.to_owned())
 }
@@ -189,5 +199,38 @@ fn the_same_records_give_the_same_bytes_and_name_their_packing() {
         assert!(metadata.row_groups()[0].columns().iter().all(|column| same(column.compression())));
         let created = metadata.file_metadata().created_by().unwrap();
         assert!(created.starts_with("forebay "), "{created}");
+    }
+}
+
+/// pyarrow, where `.ci/run parquet` has installed it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "another process reads the file")]
+fn another_implementation_reads_the_same_rows() {
+    let Some(python) = std::env::var_os("FOREBAY_PYARROW") else {
+        eprintln!("NOT CHECKED: Parquet with an independent reader. Run .ci/run parquet.");
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.ci/read_parquet.py");
+    let dir = tempfile::tempdir().unwrap();
+    for (n, compression) in
+        [ParquetCompression::Zstd, ParquetCompression::Snappy, ParquetCompression::None].into_iter().enumerate()
+    {
+        for (name, job) in [("odd", of(sample::job_of(BULK))), ("many", large(0..5_000))] {
+            let object = object(&job, compression);
+            let path = dir.path().join(format!("{name}-{n}.parquet"));
+            std::fs::write(&path, &object).unwrap();
+            let read = std::process::Command::new(&python).arg(script).arg(&path).output().unwrap();
+            assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+            let text = String::from_utf8(read.stdout).unwrap();
+            let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let schema: Vec<_> = lines.next().unwrap().as_array().unwrap().clone();
+            assert_eq!(schema.len(), 14);
+            assert_eq!(schema[4], serde_json::json!(["splitVersion", "int64", false]));
+            assert_eq!(schema[10], serde_json::json!(["machineName", "string", true]));
+            let theirs: Vec<_> = lines.collect();
+            let ours: Vec<_> = rows(object).iter().map(as_json).collect();
+            assert_eq!(theirs, ours, "{name}, {compression:?}");
+            assert_eq!(theirs.len() as u64, job.origin.records());
+        }
     }
 }

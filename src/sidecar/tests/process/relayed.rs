@@ -1,0 +1,345 @@
+//! What SDKs post reaches Split: all of it, once, in order for each SDK key, byte for byte, through outages and kills.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::sidecar::{Home, Lag, SDK_KEY, Sidecar, free_address, wait_for};
+use super::wire::{Client, Message};
+
+/// How often the sidecar is killed.
+const KILLS: usize = 4;
+
+/// The key that the captured browsers show, in their bodies.
+const BROWSER_KEY: &str = "browser-sdk-key-0001";
+
+/// Split as an SDK sees it: notes each post, and answers as the test wants.
+struct Split {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+    closing: Arc<AtomicBool>,
+}
+
+struct Inner {
+    status: Mutex<Box<dyn Fn(usize) -> u16 + Send>>,
+    posts: Mutex<Vec<Post>>,
+}
+
+/// A post that came.
+#[derive(Debug, Clone)]
+struct Post {
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// 0: no answer was written.
+    status: u16,
+}
+
+impl Post {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The SDK key that it shows.
+    fn key(&self) -> String {
+        match self.header("authorization") {
+            Some(bearer) => bearer.strip_prefix("Bearer ").expect("as sent").to_owned(),
+            None => {
+                serde_json::from_slice::<Value>(&self.body).expect("a beacon")["token"].as_str().unwrap().to_owned()
+            }
+        }
+    }
+}
+
+impl Split {
+    fn start() -> Self {
+        let address = free_address();
+        let listener = TcpListener::bind(address).expect("the address was free");
+        let inner = Arc::new(Inner { status: Mutex::new(Box::new(|_| 200)), posts: Mutex::default() });
+        let closing = Arc::new(AtomicBool::new(false));
+        let (theirs, ends) = (Arc::clone(&inner), Arc::clone(&closing));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ends.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (Ok(stream), inner) = (stream, Arc::clone(&theirs)) else { continue };
+                thread::spawn(move || inner.converse(stream));
+            }
+        });
+        Self { address, inner, closing }
+    }
+
+    /// From now on the n-th post is answered so; 0 cuts the connection instead.
+    fn answers(&self, status: impl Fn(usize) -> u16 + Send + 'static) {
+        *self.inner.status.lock().unwrap() = Box::new(status);
+    }
+
+    fn posts(&self) -> Vec<Post> {
+        self.inner.posts.lock().unwrap().clone()
+    }
+
+    /// Those that were taken, by key, in order.
+    fn taken(&self) -> BTreeMap<String, Vec<Post>> {
+        let mut taken: BTreeMap<String, Vec<Post>> = BTreeMap::new();
+        for post in self.posts().into_iter().filter(|post| post.status == 200) {
+            taken.entry(post.key()).or_default().push(post);
+        }
+        taken
+    }
+}
+
+impl Drop for Split {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+        // The listener only looks up when somebody comes.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+impl Inner {
+    fn converse(&self, stream: TcpStream) {
+        let Ok(mut writer) = stream.try_clone() else { return };
+        let mut reader = BufReader::new(stream);
+        while let Ok(Some(request)) = Message::read(&mut reader) {
+            let path = request.first.split(' ').nth(1).expect("a request line").to_owned();
+            let (place, status) = {
+                let mut posts = self.posts.lock().unwrap();
+                let status = (self.status.lock().unwrap())(posts.len());
+                posts.push(Post { path, headers: request.headers, body: request.body, status: 0 });
+                (posts.len() - 1, status)
+            };
+            if status == 0 {
+                let _ = writer.shutdown(Shutdown::Both);
+                return;
+            }
+            self.posts.lock().unwrap()[place].status = status;
+            if write!(writer, "HTTP/1.1 {status} As Told\r\ncontent-length: 0\r\n\r\n").is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn home(name: &str, split: &Split, more: &str) -> Home {
+    Home::new(name)
+        .destination("split", &format!("type = \"upstream\"\nurl = \"http://{}/api\"\n{more}", split.address))
+}
+
+/// A post as it is sent: path, headers, body.
+type Sent = (String, Vec<(String, String)>, Vec<u8>);
+
+/// What the captured SDKs sent, with the keys that the sidecar knows.
+fn captured() -> Vec<Sent> {
+    let captures = ["java-debug", "python-debug", "node-debug", "browser-debug-navigate", "browser-optimized-navigate"];
+    let mut posts = Vec::new();
+    for name in captures {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../storage-tests/captures/{name}.json"));
+        let capture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for request in capture["requests"].as_array().unwrap() {
+            let header = |header: &Value| {
+                let (name, value) = (header[0].as_str().unwrap().to_owned(), header[1].as_str().unwrap().to_owned());
+                match name.to_lowercase().as_str() {
+                    "host" | "content-length" | "connection" => None,
+                    "authorization" => Some((name, format!("Bearer {SDK_KEY}"))),
+                    "splitsdkclientkey" => Some((name, SDK_KEY[SDK_KEY.len() - 4..].to_owned())),
+                    _ => Some((name, value)),
+                }
+            };
+            let headers = request["headers"].as_array().unwrap().iter().filter_map(header).collect();
+            let body = request["body_text"].as_str().unwrap().as_bytes().to_vec();
+            posts.push((request["path"].as_str().unwrap().to_owned(), headers, body));
+        }
+    }
+    posts
+}
+
+fn post(client: &mut Client, path: &str, headers: &[(String, String)], body: &[u8]) -> u16 {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    client.ask("POST", path, &headers, body).and_then(|answer| answer.status()).expect("it is answered")
+}
+
+/// Posts bulks that can be told apart, until told to stop or the sidecar dies; returns what was acknowledged.
+fn numbered(address: SocketAddr, from: usize, count: usize) -> Vec<usize> {
+    let mut acknowledged = Vec::new();
+    let Ok(mut client) = Client::connect(address) else { return acknowledged };
+    for n in from..from + count {
+        let body = bulk(n);
+        let headers = [("authorization", format!("Bearer {SDK_KEY}"))];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        match client.ask("POST", "/api/testImpressions/bulk", &headers, body.as_bytes()) {
+            Ok(answer) if answer.status().is_ok_and(|status| status == 200) => acknowledged.push(n),
+            _ => return acknowledged,
+        }
+    }
+    acknowledged
+}
+
+fn bulk(n: usize) -> String {
+    format!(r#"[{{"f":"checkout","i":[{{"k":"user-{n}","t":"on","m":{n},"c":1,"r":"all"}}]}}]"#)
+}
+
+/// The number of a bulk of [`numbered`].
+fn number(body: &[u8]) -> usize {
+    let body: Value = serde_json::from_slice(body).expect("a bulk");
+    body[0]["i"][0]["m"].as_u64().expect("its number") as usize
+}
+
+fn drained(sidecar: &Sidecar<'_>) {
+    // It looks at one of the keys' queues, and sees to it that what is read from here on is not of before.
+    sidecar.drain(&["split"]);
+    let behind = |lag: &Lag| lag.destination == "split" && lag.records_behind > 0;
+    assert!(wait_for(|| !sidecar.lags().iter().any(behind)), "{:?}", sidecar.lags());
+}
+
+/// Every byte of every file below a directory.
+fn holds(dir: &Path, part: &str) -> Option<String> {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if let Some(found) = holds(&path, part) {
+                return Some(found);
+            }
+        } else {
+            let mut bytes = Vec::new();
+            std::fs::File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+            if bytes.windows(part.len()).any(|window| window == part.as_bytes()) {
+                return Some(path.display().to_string());
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn all_that_real_sdks_post_reaches_split_once_in_order_and_byte_for_byte() {
+    let split = Split::start();
+    let home = home("relayed", &split, "");
+    let sidecar = home.start();
+    let mut client = Client::connect(home.ingest()).unwrap();
+    let sent = captured();
+    for (path, headers, body) in &sent {
+        assert_eq!(post(&mut client, path, headers, body), 200, "{path}");
+    }
+    assert!(wait_for(|| split.posts().len() >= sent.len()));
+    drained(&sidecar);
+    let taken = split.taken();
+    assert_eq!(split.posts().len(), sent.len(), "each of them once");
+    for key in [SDK_KEY, BROWSER_KEY] {
+        let of_key = sent.iter().filter(|(path, ..)| path.ends_with("beacon") == (key == BROWSER_KEY));
+        let came = &taken[key];
+        assert_eq!(came.len(), of_key.clone().count());
+        for (came, (path, headers, body)) in came.iter().zip(of_key) {
+            assert_eq!(&came.path, path, "in order");
+            assert!(came.body == *body, "{path}: byte for byte");
+            for (name, value) in headers {
+                let name = name.to_lowercase();
+                if name.starts_with("splitsdk") || ["authorization", "content-type", "user-agent"].contains(&&*name) {
+                    assert_eq!(came.header(&name), Some(value.as_str()), "{path} {name}");
+                }
+            }
+        }
+    }
+    assert_eq!(
+        sidecar.lags().iter().filter(|lag| lag.destination == "split").map(|lag| lag.delivered).sum::<u64>(),
+        sent.len() as u64
+    );
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+    let data = home.path("data");
+    assert!(data.join("upstream/split/log").is_dir());
+    for key in [SDK_KEY, BROWSER_KEY] {
+        assert_eq!(holds(&data, key), None, "a key lies on the disk");
+        assert_eq!(holds(&data, &key[key.len() - 12..]), None, "a part of a key lies on the disk");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
+    let split = Split::start();
+    // Down for a while: every way of being down.
+    split.answers(|n| [503, 500, 0, 429][n % 4]);
+    let home = home("relayed-kills", &split, "timeout = \"10s\"");
+    let mut acknowledged = Vec::new();
+    for life in 0..KILLS {
+        let sidecar = home.start();
+        let address = home.ingest();
+        let posting = thread::spawn(move || numbered(address, life * 100_000, 100_000));
+        thread::sleep(Duration::from_millis(300));
+        if life == 2 {
+            split.answers(|n| if n % 5 == 0 { 503 } else { 200 });
+            thread::sleep(Duration::from_millis(600));
+        }
+        sidecar.kill();
+        acknowledged.extend(posting.join().unwrap());
+    }
+    split.answers(|_| 200);
+    let sidecar = home.start();
+    drained(&sidecar);
+    let posts = split.posts();
+    // Those that were taken. A kill takes back what was settled since the last tick of the floor: then they come again
+    // from there on, in order.
+    let mut taken: Vec<usize> = posts.iter().filter(|post| post.status == 200).map(|post| number(&post.body)).collect();
+    let steps_back = taken.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+    assert!(
+        steps_back <= KILLS,
+        "{steps_back} steps back: one for each kill at most, and between them none is out of order"
+    );
+    let all = taken.len();
+    let mut seen = BTreeSet::new();
+    taken.retain(|n| seen.insert(*n));
+    assert!(taken.is_sorted(), "each came first when it was its turn");
+    let repeats = all - taken.len();
+    for post in &posts {
+        assert_eq!(post.body, bulk(number(&post.body)).as_bytes());
+    }
+    let missing: Vec<_> = acknowledged.iter().filter(|n| taken.binary_search(n).is_err()).collect();
+    assert!(missing.is_empty(), "{} of {} acknowledged posts were not relayed", missing.len(), acknowledged.len());
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    eprintln!("{} posts acknowledged, {} taken, {repeats} repeats", acknowledged.len(), taken.len());
+}
+
+#[test]
+fn a_full_share_costs_no_impression_and_is_counted() {
+    let split = Split::start();
+    split.answers(|_| 503);
+    let home = home("relayed-full", &split, "max_bytes = \"8MiB\"").file("archive", "");
+    let sidecar = home.start();
+    let body = {
+        let one = |n| format!(r#"{{"k":"user-{n}","t":"on","m":{n},"c":1,"r":"default rule"}}"#);
+        format!(r#"[{{"f":"checkout","i":[{}]}}]"#, (0..10_000).map(one).collect::<Vec<_>>().join(","))
+    };
+    let headers = [("authorization".to_owned(), format!("Bearer {SDK_KEY}"))];
+    let mut client = Client::connect(home.ingest()).unwrap();
+    for _ in 0..25 {
+        assert_eq!(post(&mut client, "/api/testImpressions/bulk", &headers, body.as_bytes()), 200);
+    }
+    let metric = |name: &str| {
+        let page = Client::connect(home.admin()).unwrap().get("/metrics").unwrap();
+        let page = String::from_utf8(page.body).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {page}"));
+        line.trim().parse::<f64>().unwrap()
+    };
+    let posts = |way: &str| metric(&format!("forebay_upstream_posts_total{{destination=\"split\",as=\"{way}\"}}"));
+    assert!(wait_for(|| posts("kept") + posts("missed") == 25.0), "each is counted");
+    assert!(posts("missed") > 0.0 && posts("kept") > 0.0, "{} missed", posts("missed"));
+    assert!(sidecar.said().contains("posts could not be kept for the upstream"), "it is said");
+    // Impressions go on everywhere else.
+    sidecar.drain(&["archive"]);
+    assert_eq!(home.lines("archive").len(), 250_000);
+    let events = post(&mut client, "/api/events/bulk", &headers, "[]".as_bytes());
+    assert!([200, 503].contains(&events), "kept if it still fits, or refused: {events}");
+    // What was kept is relayed, and there is room again.
+    split.answers(|_| 200);
+    drained(&sidecar);
+    let relayed = split.posts().iter().filter(|post| post.status == 200 && post.path.ends_with("/bulk")).count();
+    assert!(relayed as f64 >= posts("kept"), "{relayed}");
+    assert!(wait_for(|| post(&mut client, "/api/events/bulk", &headers, b"[]") == 200));
+}
