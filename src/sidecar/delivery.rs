@@ -20,7 +20,12 @@ pub mod sink;
 pub mod source;
 pub mod stats;
 
+mod apart;
 mod attempt;
+mod filling;
+mod keeping;
+mod notes;
+mod poison;
 mod sharing;
 mod worker;
 
@@ -45,7 +50,6 @@ use worker::{Post, Turn, Worker};
 struct Common {
     budget: Budget,
     sharing: Sharing,
-    #[expect(dead_code, reason = "nothing sets records apart yet")]
     parking: Arc<dyn Parking>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
@@ -152,7 +156,7 @@ impl Delivery {
         if posts.contains_key(&id) {
             return Err(AlreadyRunning(id.to_string()));
         }
-        let queues = sources.iter().map(|source| Turn { source: Arc::clone(source), dry: false }).collect();
+        let queues = sources.iter().map(|source| Turn::new(Arc::clone(source))).collect();
         let post = Post::new(Worker {
             id: Arc::clone(&id),
             common: Arc::clone(&self.common),
@@ -161,6 +165,7 @@ impl Delivery {
             next: 0,
             settings,
             pace: Pace::new(settings.concurrency_max),
+            memory: Box::default(),
         });
         if paused {
             post.pause();
@@ -189,6 +194,12 @@ impl Delivery {
     /// Takes a [`pause`](Self::pause) back. Says whether there is such a destination.
     pub fn resume(&self, id: &str) -> bool {
         self.lock().get(id).inspect(|post| post.resume()).is_some()
+    }
+
+    /// Tries a destination now, whatever it asked for and however long it has refused: for an operator who mended it. What
+    /// it rejected before is not held against it. Says whether there is such a destination.
+    pub fn probe(&self, id: &str) -> bool {
+        self.lock().get(id).inspect(|post| post.probe()).is_some()
     }
 
     /// Stops one destination and forgets it: nothing new is started, what is in flight may finish until `grace` has

@@ -170,7 +170,13 @@ fn delivery(page: &mut Exposition, reading: &Reading) {
         }
     }
     type Of = fn(&DeliveryReading) -> u64;
-    let families: [(&'static str, Kind, &'static str, Of); 3] = [
+    let families: [(&'static str, Kind, &'static str, Of); 4] = [
+        (
+            "forebay_delivery_undecided_records",
+            Kind::Gauge,
+            "Records that were rejected and not yet decided on.",
+            |of| of.undecided_records,
+        ),
         ("forebay_delivery_requests_in_flight", Kind::Gauge, "Requests on their way now.", |of| of.requests_in_flight),
         ("forebay_delivery_failures_in_a_row", Kind::Gauge, "Failures since the last success.", |of| {
             of.failures_in_a_row
@@ -181,6 +187,16 @@ fn delivery(page: &mut Exposition, reading: &Reading) {
         let mut family = page.family(name, kind, help);
         for (destination, delivery) in &reading.deliveries {
             family.sample(&[("destination", destination)], of(delivery));
+        }
+    }
+    let mut verdicts = page.family(
+        "forebay_delivery_verdicts_total",
+        Kind::Counter,
+        "Answers about records or about the destination itself.",
+    );
+    for (destination, delivery) in &reading.deliveries {
+        for (outcome, count) in &delivery.verdicts {
+            verdicts.sample(&[("destination", destination), ("outcome", outcome)], *count);
         }
     }
     let mut success = page.family(
@@ -354,6 +370,7 @@ mod tests {
             destination: "hook".into(),
             last_error: Some("canary-4711".to_owned()),
             last_success_unix_ms: Some(1_700_000_000_500),
+            verdicts: vec![("rejected", 1)],
             requests: vec![("delivered", 5), ("429", 2)],
             ..DeliveryReading::default()
         });

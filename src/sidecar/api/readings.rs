@@ -126,6 +126,10 @@ pub struct DeliveryReading {
     pub requests_in_flight: u64,
     /// Bytes of bodies, as sent.
     pub sent_bytes: u64,
+    /// Answers that were about records or about the destination itself, by what they meant; they are among the requests.
+    pub verdicts: Vec<(&'static str, u64)>,
+    /// Records that were rejected and are not yet decided on.
+    pub undecided_records: u64,
 }
 
 /// What came in since the start.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, RelayReading};
-use crate::delivery::stats::{CLASSES, Snapshot as DeliverySnapshot, State};
+use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
 
 /// One destination.
@@ -18,6 +18,7 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         State::Backoff { until_ms } => (DeliveryState::Retrying, Some(until_ms)),
         State::Stopped => (DeliveryState::Stopping, None),
         State::Paused => (DeliveryState::Paused, None),
+        State::Refused { until_ms } => (DeliveryState::Refused, Some(until_ms).filter(|until_ms| *until_ms > 0)),
     };
     let mut requests = vec![("delivered", snapshot.delivered_batches)];
     requests.extend(CLASSES.into_iter().zip(snapshot.failures));
@@ -32,6 +33,8 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         requests,
         requests_in_flight: snapshot.in_flight,
         sent_bytes: snapshot.sent_bytes,
+        verdicts: ANSWERS.into_iter().zip(snapshot.answers).collect(),
+        undecided_records: snapshot.undecided_records,
     }
 }
 

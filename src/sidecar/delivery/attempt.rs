@@ -1,8 +1,10 @@
 //! One attempt at one batch, from claim to answer: plan and encode side by side, then send. Decides nothing.
 //!
 //! What always holds: where the sink needs a plan, no byte leaves before it is durable; and what the attempt holds of
-//! the shared budget falls with each step, from records and their encoding to the bytes being sent.
+//! the shared budget falls with each step, from records and their encoding to the bytes being sent. A batch that is
+//! read as it is sent holds what its sink says that this takes, whatever its size.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Common;
+use super::apart::Apart;
 use super::budget::{ENCODING_FACTOR, Grant};
-use super::outcome::{Failure, Outcome};
+use super::filling::Filling;
+use super::outcome::{Failure, Outcome, RejectedRecord};
 use super::sharing::Shared;
-use super::sink::{Encoded, Job, Sink};
+use super::sink::{Job, LargeJob, LargeSink, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
 use crate::causes;
 
@@ -25,20 +29,161 @@ const ENCODE_INLINE_BYTES_MAX: u64 = 64 << 10;
 /// The same where it is compressed too, which takes some three times as long.
 const COMPRESS_INLINE_BYTES_MAX: u64 = 32 << 10;
 
+/// A claimed batch: in memory, or read as it is sent.
+pub(super) enum Load {
+    Small(Claimed),
+    Large(Claimed<LargeJob>),
+}
+
+/// What is to be known of a batch when its answer comes.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    /// The offsets from its first record to behind its last.
+    pub(super) offsets: Range<u64>,
+    /// Those of its records that are not sent, ascending.
+    pub(super) except: Arc<[u64]>,
+    /// How many records are.
+    pub(super) records: u64,
+    /// The offset of the first that is.
+    pub(super) first: u64,
+    /// The offset that parts them in halves, if there are two at least.
+    pub(super) middle: Option<u64>,
+    /// Their size as stored.
+    pub(super) bytes: u64,
+}
+
 /// What came of an attempt.
 pub(super) struct Landed {
     pub(super) ticket: Box<dyn Ticket>,
-    /// `None`: nothing was sent.
-    pub(super) outcome: Option<Outcome>,
-    pub(super) records: u64,
+    pub(super) shape: Shape,
+    pub(super) came: Came,
 }
 
-/// Waits for room in the budget, then claims a batch, off the async workers if it must be read from disk.
+/// How far it came.
+pub(super) enum Came {
+    /// It was told to hold back.
+    Unsent,
+    /// Something else than the batch is in the way, on our side.
+    Hindered(Failure),
+    /// The batch cannot be encoded.
+    Unencodable(Failure),
+    /// The sink sent it, if there was anything to send.
+    Sent {
+        /// `None`: its sink knows of all its records that they are never taken.
+        outcome: Option<Outcome>,
+        /// How many records the request carried.
+        records: u64,
+        /// Those that the sink left out, as they are never taken.
+        rejected: Vec<RejectedRecord>,
+    },
+}
+
+impl Load {
+    /// Where the batch begins and ends.
+    pub(super) fn offsets(&self) -> Range<u64> {
+        match self {
+            Load::Small(claimed) => claimed.job.origin.offsets.clone(),
+            Load::Large(claimed) => claimed.job.origin.offsets.clone(),
+        }
+    }
+
+    /// Leaves out what is apart from the rest.
+    pub(super) fn leave_out(&mut self, apart: &Apart) {
+        let except = match self {
+            Load::Small(claimed) => &mut claimed.job.except,
+            Load::Large(claimed) => &mut claimed.job.except,
+        };
+        *except = apart.except(except);
+    }
+
+    /// The right to the batch, and what is to be known of it.
+    pub(super) fn shape(&self) -> Shape {
+        match self {
+            Load::Small(Claimed { job, .. }) => Shape {
+                offsets: job.origin.offsets.clone(),
+                except: Arc::clone(&job.except),
+                records: job.records(),
+                first: job.runs().next().map_or(job.origin.offsets.start, |run| run.first),
+                middle: middle(job),
+                bytes: job.bytes,
+            },
+            Load::Large(Claimed { job, .. }) => {
+                let offsets = job.origin.offsets.clone();
+                let (first, end) = (offsets.start, offsets.end);
+                Shape {
+                    except: Arc::clone(&job.except),
+                    records: job.origin.records() - job.except.len() as u64,
+                    first: (first..end).find(|at| job.except.binary_search(at).is_err()).unwrap_or(first),
+                    middle: (end - first > 1).then(|| first.midpoint(end)),
+                    bytes: job.bytes,
+                    offsets,
+                }
+            }
+        }
+    }
+
+    /// The right to the batch.
+    pub(super) fn into_ticket(self) -> Box<dyn Ticket> {
+        match self {
+            Load::Small(claimed) => claimed.ticket,
+            Load::Large(claimed) => claimed.ticket,
+        }
+    }
+}
+
+/// The offset of the record that begins the second half of what is sent.
+fn middle(job: &Job) -> Option<u64> {
+    let mut before = job.records() / 2;
+    if before == 0 {
+        return None;
+    }
+    for run in job.runs() {
+        if before < run.take as u64 {
+            return Some(run.first + before);
+        }
+        before -= run.take as u64;
+    }
+    None
+}
+
+/// What there was to claim.
+pub(super) enum Prepared {
+    Nothing,
+    /// Records wait, and a batch is to be made of them later: look again after so long.
+    NotYet(Duration),
+    Batch(Load, Grant),
+}
+
+/// Waits for room in the budget, then claims a batch, off the async workers if it must be read from disk. Where batches
+/// are to fill it looks first whether it is time.
 pub(super) async fn prepare(
     common: Arc<Common>,
     source: Arc<dyn Source>,
+    sink: Arc<dyn Sink>,
     limits: Limits,
-) -> Result<Option<(Claimed, Grant)>, BoxError> {
+    wait_max: Duration,
+) -> Result<Prepared, BoxError> {
+    if !wait_max.is_zero() {
+        let partition_ms = sink.large().and_then(LargeSink::partition_ms);
+        let asked = Arc::clone(&source);
+        let waiting = tokio::task::spawn_blocking(move || asked.waiting()).await??;
+        let filling = Filling { limits, wait_max, partition_ms };
+        if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms()) {
+            return Ok(Prepared::NotYet(wait));
+        }
+    }
+    let batch = match sink.large() {
+        Some(_) => claim_large(common, source, sink, limits).await?,
+        None => claim(common, source, limits).await?,
+    };
+    Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
+}
+
+async fn claim(
+    common: Arc<Common>,
+    source: Arc<dyn Source>,
+    limits: Limits,
+) -> Result<Option<(Load, Grant)>, BoxError> {
     let mut grant = common.budget.grant(limits.bytes_max.saturating_mul(ENCODING_FACTOR)).await;
     let claimed = if source.in_memory() {
         source.next(limits)?
@@ -50,7 +195,26 @@ pub(super) async fn prepare(
     };
     let Some(claimed) = claimed else { return Ok(None) };
     grant.shrink(claimed.job.bytes.saturating_mul(ENCODING_FACTOR));
-    Ok(Some((claimed, grant)))
+    Ok(Some((Load::Small(claimed), grant)))
+}
+
+/// The same for a batch that is read as it is sent: only the headers of its frames are read now.
+async fn claim_large(
+    common: Arc<Common>,
+    source: Arc<dyn Source>,
+    sink: Arc<dyn Sink>,
+    limits: Limits,
+) -> Result<Option<(Load, Grant)>, BoxError> {
+    let Some(large) = sink.large() else { return Ok(None) };
+    let (memory_bytes, partition_ms) = (large.memory_bytes(limits.bytes_max), large.partition_ms());
+    let mut grant = common.budget.grant_bulk(memory_bytes).await;
+    let turn = common.budget.heavy().await;
+    let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms)).await??;
+    drop(turn);
+    let Some(mut claimed) = claimed else { return Ok(None) };
+    claimed.job.turns = common.budget.turns();
+    grant.shrink(large.memory_bytes(claimed.job.bytes));
+    Ok(Some((Load::Large(claimed), grant)))
 }
 
 /// Brings a claimed batch to its destination once; not at all, if it may `go` no more when its plan and its bytes (so
@@ -58,64 +222,96 @@ pub(super) async fn prepare(
 pub(super) async fn fly(
     common: Arc<Common>,
     sink: Arc<dyn Sink>,
-    claimed: Claimed,
+    load: Load,
     mut grant: Grant,
     timeout: Duration,
     go: impl Fn(u64) -> bool,
 ) -> Landed {
-    let Claimed { job, ticket } = claimed;
-    let (id, records) = (Arc::clone(&job.id), job.records());
-    let planned = sink.needs_plan().then(|| plan(&*ticket));
-    let outcome = match encode_planned(&common, &sink, job, planned).await {
-        Err(why) => Some(Outcome::Retry { why }),
-        // As long as nothing keeps them apart they wait, and their batch with them: a success would settle them unsent.
-        Ok(encoded) if !encoded.rejected.is_empty() => Some(Outcome::Retry { why: never_sent(&encoded) }),
-        Ok(encoded) if !go(encoded.body.len() as u64) => None,
-        Ok(encoded) => {
-            grant.shrink(encoded.body.len() as u64);
-            Some(sink.send(&encoded, &id, Instant::now() + timeout).await)
+    let shape = load.shape();
+    match load {
+        Load::Small(Claimed { job, ticket }) => {
+            let came = send(&common, &sink, job, &*ticket, &mut grant, timeout, go).await;
+            Landed { ticket, shape, came }
         }
-    };
-    Landed { ticket, outcome, records }
+        Load::Large(Claimed { job, ticket }) => {
+            let came = put(&*sink, &job, &*ticket, timeout, go).await;
+            Landed { ticket, shape, came }
+        }
+    }
 }
 
-/// Why a batch is not sent whose sink left records out.
-fn never_sent(encoded: &Encoded) -> Failure {
-    let (n, first) = (encoded.rejected.len(), encoded.rejected.first());
-    let first = first.map(|record| format!(", the first at offset {}: {}", record.offset, record.reason));
-    Failure::Local(format!("{n} records of the batch can never be sent{}", first.unwrap_or_default()))
+async fn send(
+    common: &Arc<Common>,
+    sink: &Arc<dyn Sink>,
+    job: Job,
+    ticket: &dyn Ticket,
+    grant: &mut Grant,
+    timeout: Duration,
+    go: impl Fn(u64) -> bool,
+) -> Came {
+    let id = Arc::clone(&job.id);
+    let planned = sink.needs_plan().then(|| plan(ticket));
+    let encoded = match encode(common, sink, job).await {
+        Ok(encoded) => encoded,
+        Err(came) => return came,
+    };
+    if let Err(why) = durable(planned).await {
+        return Came::Hindered(why);
+    }
+    let (records, rejected) = (encoded.records(), encoded.rejected.clone());
+    if records == 0 {
+        return Came::Sent { outcome: None, records, rejected };
+    }
+    if !go(encoded.body.len() as u64) {
+        return Came::Unsent;
+    }
+    grant.shrink(encoded.body.len() as u64);
+    let outcome = Some(sink.send(&encoded, &id, Instant::now() + timeout).await);
+    Came::Sent { outcome, records, rejected }
 }
+
+async fn put(
+    sink: &dyn Sink,
+    job: &LargeJob,
+    ticket: &dyn Ticket,
+    timeout: Duration,
+    go: impl Fn(u64) -> bool,
+) -> Came {
+    let Some(large) = sink.large() else {
+        return Came::Hindered(Failure::Local("the sink takes no batch that is read as it is sent".to_owned()));
+    };
+    let planned = sink.needs_plan().then(|| plan(ticket));
+    if let Err(why) = durable(planned).await {
+        return Came::Hindered(why);
+    }
+    if !go(job.bytes) {
+        return Came::Unsent;
+    }
+    let records = job.origin.records() - job.except.len() as u64;
+    Came::Sent { outcome: Some(large.put(job, timeout).await), records, rejected: Vec::new() }
+}
+
+type Planned = oneshot::Receiver<Result<(), BoxError>>;
 
 /// Asks for the plan; the answer comes when it is durable.
-fn plan(ticket: &dyn Ticket) -> oneshot::Receiver<Result<(), BoxError>> {
+fn plan(ticket: &dyn Ticket) -> Planned {
     let (durable, planned) = oneshot::channel();
     // Nobody waits any more when the attempt was given up: the plan is then simply there for the next one.
     ticket.plan(Box::new(move |result| drop(durable.send(result))));
     planned
 }
 
-/// Encodes while the plan is on its way to the disk. Both must have succeeded.
-async fn encode_planned(
-    common: &Arc<Common>,
-    sink: &Arc<dyn Sink>,
-    job: Job,
-    planned: Option<oneshot::Receiver<Result<(), BoxError>>>,
-) -> Result<Shared, Failure> {
-    let encoded = encode(common, sink, job).await?;
-    match planned {
-        None => {}
-        Some(planned) => match planned.await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => {
-                return Err(Failure::Local(format!("the batch's plan could not be stored: {}", causes::line(&*why))));
-            }
-            Err(_) => return Err(Failure::Local("the batch's plan could not be stored: the queue is closed".into())),
-        },
+/// Waits for the plan, if one was asked for.
+async fn durable(planned: Option<Planned>) -> Result<(), Failure> {
+    let Some(planned) = planned else { return Ok(()) };
+    match planned.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(Failure::Local(format!("the batch's plan could not be stored: {}", causes::line(&*why)))),
+        Err(_) => Err(Failure::Local("the batch's plan could not be stored: the queue is closed".into())),
     }
-    Ok(encoded)
 }
 
-async fn encode(common: &Arc<Common>, sink: &Arc<dyn Sink>, job: Job) -> Result<Shared, Failure> {
+async fn encode(common: &Arc<Common>, sink: &Arc<dyn Sink>, job: Job) -> Result<Shared, Came> {
     let inline_bytes_max =
         if sink.format().gzip.is_some() { COMPRESS_INLINE_BYTES_MAX } else { ENCODE_INLINE_BYTES_MAX };
     let result = if job.bytes <= inline_bytes_max {
@@ -125,7 +321,7 @@ async fn encode(common: &Arc<Common>, sink: &Arc<dyn Sink>, job: Job) -> Result<
         let (common, sink) = (Arc::clone(common), Arc::clone(sink));
         let encoded = tokio::task::spawn_blocking(move || common.sharing.encode(&*sink, &job)).await;
         drop(turn);
-        encoded.map_err(|panic| Failure::Local(format!("the encoder stopped: {panic}")))?
+        encoded.map_err(|panic| Came::Hindered(Failure::Local(format!("the encoder stopped: {panic}"))))?
     };
-    result.map_err(|why| Failure::Local(causes::line(&why)))
+    result.map_err(|why| Came::Unencodable(Failure::Local(causes::line(&why))))
 }

@@ -42,6 +42,9 @@ pub struct Budget {
     bytes: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
     units_max: u32,
+    /// The half of it that bulk work may hold.
+    bulk: Arc<Semaphore>,
+    bulk_units_max: u32,
 }
 
 impl Budget {
@@ -55,6 +58,8 @@ impl Budget {
             bytes: permits(units_max as usize),
             heavy: permits(limits.heavy_max),
             units_max,
+            bulk: permits(units_max as usize / 2),
+            bulk_units_max: (units_max / 2).max(1),
         }
     }
 
@@ -62,7 +67,18 @@ impl Budget {
     pub async fn grant(&self, bytes: u64) -> Grant {
         let request = acquire(&self.requests, 1).await;
         let bytes = acquire(&self.bytes, units(bytes).min(self.units_max)).await;
-        Grant { _request: request, bytes }
+        Grant { _request: request, bytes, bulk: None }
+    }
+
+    /// The same for work that holds its part for long: all of that together never holds more than half of the memory,
+    /// so that short work always finds some.
+    pub async fn grant_bulk(&self, bytes: u64) -> Grant {
+        let units = units(bytes).min(self.bulk_units_max);
+        // In this order: who waits for bulk's half holds nothing that others need.
+        let bulk = acquire(&self.bulk, units).await;
+        let request = acquire(&self.requests, 1).await;
+        let bytes = acquire(&self.bytes, units).await;
+        Grant { _request: request, bytes, bulk: Some(bulk) }
     }
 
     /// Waits for a turn at heavy work.
@@ -94,13 +110,16 @@ impl Budget {
 pub struct Grant {
     _request: OwnedSemaphorePermit,
     bytes: OwnedSemaphorePermit,
+    bulk: Option<OwnedSemaphorePermit>,
 }
 
 impl Grant {
     /// Gives back all memory above `bytes`. Never takes more.
     pub fn shrink(&mut self, bytes: u64) {
-        let surplus = self.bytes.num_permits().saturating_sub(units(bytes) as usize);
-        drop(self.bytes.split(surplus));
+        for permit in [Some(&mut self.bytes), self.bulk.as_mut()].into_iter().flatten() {
+            let surplus = permit.num_permits().saturating_sub(units(bytes) as usize);
+            drop(permit.split(surplus));
+        }
     }
 }
 
@@ -156,6 +175,28 @@ mod tests {
         let budget = budget();
         let _grant = budget.grant(u64::MAX).await;
         assert_eq!(budget.free_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bulk_work_never_holds_more_than_half_of_the_memory() {
+        let budget = budget();
+        let mut first = budget.grant_bulk(4 * UNIT_BYTES).await;
+        let second = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.grant_bulk(100 * UNIT_BYTES).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        assert_eq!(budget.free_requests(), 1, "who waits holds no request");
+        let _live = budget.grant(5 * UNIT_BYTES).await;
+        first.shrink(UNIT_BYTES);
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished(), "one unit of bulk's five is taken");
+        drop(first);
+        let second = second.await.unwrap();
+        assert_eq!(budget.free_bytes(), 0, "all of its half, and five for the live one");
+        drop(second);
+        assert_eq!(budget.free_bytes(), 5 * UNIT_BYTES);
     }
 
     #[tokio::test(start_paused = true)]

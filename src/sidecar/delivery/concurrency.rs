@@ -40,6 +40,11 @@ impl Concurrency {
         }
     }
 
+    /// A request was answered, though the answer was about its records: the circuit closes, and nothing grows.
+    pub fn answered(&mut self) {
+        self.failing = false;
+    }
+
     /// A request failed: half the limit, and one probe at a time until one succeeds.
     pub fn failed(&mut self) {
         self.failing = true;

@@ -16,6 +16,9 @@ const ERROR_TEXT_MAX: usize = 300;
 pub const CLASSES: [&str; 10] =
     ["3xx", "4xx", "429", "5xx", "503", "other_status", "timeout", "connection", "disk", "local"];
 
+/// Answers that are about records or about the destination itself are counted under these names, beside their class.
+pub const ANSWERS: [&str; 4] = ["too_large", "rejected", "partial", "refused"];
+
 /// The counters of one destination.
 #[derive(Debug, Default)]
 pub struct DeliveryStats {
@@ -24,6 +27,10 @@ pub struct DeliveryStats {
     delivered_batches: AtomicU64,
     delivered_records: AtomicU64,
     throttled: AtomicU64,
+    answers: [AtomicU64; ANSWERS.len()],
+    dead_lettered_records: AtomicU64,
+    held_records: AtomicU64,
+    undecided_records: AtomicU64,
     failures: [AtomicU64; CLASSES.len()],
     failures_in_a_row: AtomicU64,
     in_flight: AtomicU64,
@@ -54,6 +61,12 @@ pub enum State {
         /// The moment.
         until_ms: u64,
     },
+    /// The destination refuses whatever is sent: it is probed, the next time at this moment (milliseconds since 1970; 0 if
+    /// there is nothing to probe it with).
+    Refused {
+        /// The moment.
+        until_ms: u64,
+    },
     /// No more batches are started.
     Stopped,
     /// An operator holds it: no more batches are started until the operator says so.
@@ -77,6 +90,14 @@ pub struct Snapshot {
     pub delivered_records: u64,
     /// Attempts that ended with a request to wait. They count as failures, too.
     pub throttled: u64,
+    /// Answers about records or about the destination itself, in the order of [`ANSWERS`]. They count as failures, too.
+    pub answers: [u64; ANSWERS.len()],
+    /// Records that became dead letters.
+    pub dead_lettered_records: u64,
+    /// Records that wait apart from the queue for a time of their own.
+    pub held_records: u64,
+    /// Records that were rejected and are not yet decided on: they wait in the queue, and others pass them.
+    pub undecided_records: u64,
     /// Attempts that did not deliver, in the order of [`CLASSES`].
     pub failures: [u64; CLASSES.len()],
     /// Failures since the last success.
@@ -106,6 +127,10 @@ impl DeliveryStats {
             delivered_batches: get(&self.delivered_batches),
             delivered_records: get(&self.delivered_records),
             throttled: get(&self.throttled),
+            answers: std::array::from_fn(|answer| get(&self.answers[answer])),
+            dead_lettered_records: get(&self.dead_lettered_records),
+            held_records: get(&self.held_records),
+            undecided_records: get(&self.undecided_records),
             failures: std::array::from_fn(|class| get(&self.failures[class])),
             failures_in_a_row: get(&self.failures_in_a_row),
             in_flight: get(&self.in_flight),
@@ -134,10 +159,23 @@ impl DeliveryStats {
         let throttled = matches!(outcome, Outcome::Throttled { .. });
         add(&self.throttled, u64::from(throttled));
         self.asked_to_wait.store(throttled, Ordering::Relaxed);
+        if let Some(answer) = answer(outcome) {
+            add(&self.answers[answer], 1);
+        }
         add(&self.failures[class(why)], 1);
         let error = Box::new(LastError { text: cut(why.to_string()), at_ms: now_ms });
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Letters of a batch are durable.
+    pub(super) fn kept(&self, dead: u64, held: u64) {
+        add(&self.dead_lettered_records, dead);
+        add(&self.held_records, held);
+    }
+
+    pub(super) fn set_undecided(&self, records: usize) {
+        self.undecided_records.store(records as u64, Ordering::Relaxed);
     }
 
     pub(super) fn set_in_flight(&self, n: usize) {
@@ -151,6 +189,7 @@ impl DeliveryStats {
             State::Backoff { until_ms } => (2, until_ms),
             State::Stopped => (3, 0),
             State::Paused => (4, 0),
+            State::Refused { until_ms } => (5, until_ms),
         };
         self.state_until_ms.store(until_ms, Ordering::Relaxed);
         self.state.store(code, Ordering::Release);
@@ -162,6 +201,7 @@ impl DeliveryStats {
             1 => State::Sending,
             2 => State::Backoff { until_ms: get(&self.state_until_ms) },
             4 => State::Paused,
+            5 => State::Refused { until_ms: get(&self.state_until_ms) },
             _ => State::Stopped,
         }
     }
@@ -170,6 +210,17 @@ impl DeliveryStats {
 /// The wall-clock moment that lies `wait` ahead.
 pub(super) fn moment_ms(now_ms: u64, wait: Duration) -> u64 {
     now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The place of an answer in [`ANSWERS`].
+fn answer(outcome: &Outcome) -> Option<usize> {
+    match outcome {
+        Outcome::TooLarge { .. } => Some(0),
+        Outcome::Rejected { .. } => Some(1),
+        Outcome::Partial(_) => Some(2),
+        Outcome::Refused { .. } => Some(3),
+        Outcome::Delivered | Outcome::Throttled { .. } | Outcome::Retry { .. } => None,
+    }
 }
 
 /// The place of a failure in [`CLASSES`].
@@ -258,7 +309,8 @@ mod tests {
     #[test]
     fn a_state_reads_back_as_it_was_set() {
         let stats = DeliveryStats::default();
-        for state in [State::Sending, State::Backoff { until_ms: 77 }, State::Stopped, State::Paused, State::Idle] {
+        let (backoff, refused) = (State::Backoff { until_ms: 77 }, State::Refused { until_ms: 78 });
+        for state in [State::Sending, backoff, refused, State::Stopped, State::Paused, State::Idle] {
             stats.set_state(state);
             assert_eq!(stats.snapshot().state, state);
         }

@@ -196,6 +196,9 @@ impl Desk {
         let doubt = state.doubts.get(&(origin.stream, origin.offset)).copied();
         drop(state);
         if let Some((offset, batch_id, first_held)) = flying {
+            if shelves.place(Shelf::Held).cursor().is_settled(offset) {
+                return None; // parked before, with others that have to be tried again
+            }
             let packed = packed::pack(letter, batch_id.to_string(), Some((Shelf::Held, offset)));
             return Some(Packed { first_held, ..packed });
         }

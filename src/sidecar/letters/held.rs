@@ -256,7 +256,9 @@ impl Ticket for Claim {
         let mut stored = Vec::with_capacity(offsets.len());
         for &offset in offsets {
             let place = *self.places.get(&offset).ok_or("a record that is not in the batch")?;
-            let letter = shelves.place(Shelf::Held).letter(place)?.ok_or("a letter that is settled already")?;
+            // It may be settled: when some of them were parked anew, and the others are tried again.
+            let letter = shelves.place(Shelf::Held).whatever_became_of_it(place)?;
+            let letter = letter.ok_or("a letter that is not where it was")?;
             stored.push(Stored {
                 offset,
                 origin: letter.origin(),

@@ -80,8 +80,11 @@ impl Place {
 
     /// The letters from the offset `from` on, to the present end.
     pub(super) fn walk(&self, from: u64) -> Walk<'_> {
+        self.walk_at(from.max(self.cursor().low))
+    }
+
+    fn walk_at(&self, at: u64) -> Walk<'_> {
         let cursor = self.cursor();
-        let at = from.max(cursor.low);
         let reader = self.log.stream(&self.queue.stream_name()).map(|stream| self.log.reader(stream, at));
         Walk { place: self, reader, cursor, at }
     }
@@ -89,6 +92,12 @@ impl Place {
     /// The letter at `offset`, unless it is settled.
     pub(super) fn letter(&self, offset: u64) -> Result<Option<Packed>, ReadError> {
         let found = self.walk(offset).next()?;
+        Ok(found.into_iter().flatten().find(|(at, _)| *at == offset).map(|(_, letter)| letter))
+    }
+
+    /// The letter at `offset`, settled or not, while it is kept.
+    pub(super) fn whatever_became_of_it(&self, offset: u64) -> Result<Option<Packed>, ReadError> {
+        let found = Walk { cursor: Cursor::default(), ..self.walk_at(offset) }.next()?;
         Ok(found.into_iter().flatten().find(|(at, _)| *at == offset).map(|(_, letter)| letter))
     }
 

@@ -266,6 +266,9 @@ fn a_record_that_is_held_after_it_was_dead_lies_in_one_place() {
     assert_eq!(stored.origin.offset, 4);
     let again = |kind| Letter { origin: stored.origin, ..house.letter(&batch, 4, kind, "later") };
     house.park(vec![again(Kind::Held { not_before_ms: u64::MAX })]);
+    // Others of its batch could not be kept, and all are tried again.
+    assert_eq!(claimed.ticket.letters(&[4]).unwrap()[0].origin, stored.origin);
+    house.park(vec![again(Kind::Held { not_before_ms: u64::MAX })]);
     claimed.ticket.settle(&[(4..5, Settled::Held)], Settled::Delivered);
     assert!(next(&source).is_none());
     let balance = house.sheet();

@@ -16,10 +16,13 @@ mod load;
 mod proof;
 mod receiver;
 mod sidecar;
+#[path = "../store/mod.rs"]
+mod store;
 mod wire;
 mod witness;
 
 mod bodies;
+mod buckets;
 mod captures;
 mod kills;
 mod operations;

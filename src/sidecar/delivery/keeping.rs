@@ -1,0 +1,117 @@
+//! Keeps the records that a batch leaves behind as letters, then settles the batch. Decides nothing.
+//!
+//! What always holds: a batch is settled only when all its letters are durable. Until then it stays claimed, however
+//! long the log takes nothing; a crash in between brings it again, and with it the same letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay::Settled;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::Common;
+use super::apart::Apart;
+use super::backoff::Backoff;
+use super::parking::{LETTERS_MAX, Letter};
+use super::source::{BoxError, Stored, Ticket};
+
+/// Letters of a batch above this size are made this many at a time: each may lie in a frame of its own.
+const LARGE_BYTES: u64 = 8 << 20;
+const LETTERS_OF_LARGE: usize = 32;
+
+/// A batch of which only the letters are left to see to.
+pub(super) struct Keeping {
+    pub(super) destination: Arc<str>,
+    pub(super) ticket: Box<dyn Ticket>,
+    pub(super) apart: Apart,
+    /// The batch's size as stored.
+    pub(super) bytes: u64,
+    /// How often its records were sent.
+    pub(super) sends: u32,
+}
+
+/// Keeps the letters and settles the batch. Tries until it has done so, or `stopping`; says which. `failed` hears of
+/// what went wrong.
+pub(super) async fn keep(
+    common: Arc<Common>,
+    keeping: Keeping,
+    stopping: impl Fn() -> bool,
+    failed: impl Fn(&BoxError),
+) -> bool {
+    let Keeping { destination, mut ticket, apart, bytes, sends } = keeping;
+    let at_once = if bytes > LARGE_BYTES { LETTERS_OF_LARGE } else { LETTERS_MAX };
+    let (mut backoff, mut rng) = (Backoff::default(), rand::make_rng::<rand::rngs::SmallRng>());
+    let offsets = apart.offsets();
+    for chunk in offsets.chunks(at_once) {
+        let chunk: Arc<[u64]> = chunk.into();
+        loop {
+            let stored;
+            (ticket, stored) = match find(ticket, Arc::clone(&chunk)).await {
+                Some(found) => found,
+                // It panicked; the batch went back.
+                None => return false,
+            };
+            let letters = stored.map(|stored| letters(&common, &destination, &apart, stored, sends));
+            let Err(why) = park(&common, letters).await else { break };
+            failed(&why);
+            let wait = backoff.next(&mut rng).max(Duration::from_millis(50));
+            if waited_in_vain(wait, &stopping).await {
+                return false;
+            }
+        }
+    }
+    ticket.settle(&apart.parts(), Settled::Delivered);
+    true
+}
+
+async fn find(
+    ticket: Box<dyn Ticket>,
+    offsets: Arc<[u64]>,
+) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
+    let find = move || {
+        let stored = ticket.letters(&offsets).and_then(|stored| match stored.len() == offsets.len() {
+            true => Ok(stored),
+            false => Err("some of the batch's records are not where they were".into()),
+        });
+        (ticket, stored)
+    };
+    tokio::task::spawn_blocking(find).await.ok()
+}
+
+fn letters(common: &Common, destination: &Arc<str>, apart: &Apart, stored: Vec<Stored>, sends: u32) -> Vec<Letter> {
+    let at_ms = common.clock.wall_ms();
+    let letter = |Stored { offset, origin, environment, payload, index }: Stored| {
+        let fate = apart.fate(offset)?;
+        Some(Letter {
+            kind: fate.kind,
+            destination: Arc::clone(destination),
+            origin,
+            environment,
+            payload,
+            index,
+            reason: fate.reason.to_string(),
+            excerpt: fate.excerpt.to_string(),
+            at_ms,
+            attempts: sends,
+        })
+    };
+    stored.into_iter().filter_map(letter).collect()
+}
+
+/// Waits until they are durable.
+async fn park(common: &Common, letters: Result<Vec<Letter>, BoxError>) -> Result<(), BoxError> {
+    let (done, parked) = oneshot::channel();
+    common.parking.park(letters?, Box::new(move |result| drop(done.send(result))));
+    parked.await.unwrap_or_else(|_| Err("whoever keeps letters stopped".into()))
+}
+
+/// Waits; `true` if it is to stop instead of trying again. Looks every second.
+async fn waited_in_vain(mut wait: Duration, stopping: &impl Fn() -> bool) -> bool {
+    while !wait.is_zero() && !stopping() {
+        let step = wait.min(Duration::from_secs(1));
+        sleep(step).await;
+        wait -= step;
+    }
+    stopping()
+}

@@ -1,0 +1,62 @@
+//! What is known of batches that were sent, are not settled, and come again. Pure.
+//!
+//! Losing a note is harmless: then its batch is sent as if for the first time, under the same id, and what becomes of it
+//! is found out anew. So a crash needs none of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::apart::Apart;
+use super::poison::Mark;
+
+/// Notes about batches that never came again (an operator purged them, damage took them) are in the way from here on.
+const NOTES_MAX: usize = 4096;
+
+/// What is known of a batch.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Note {
+    /// Under suspicion since then: see [`Poison`](super::poison::Poison).
+    pub(super) since: Option<Mark>,
+    /// The rejection that the search began with of which this batch is a piece.
+    pub(super) run: Option<Mark>,
+    /// What is not sent again with it.
+    pub(super) apart: Apart,
+    /// How often it was sent.
+    pub(super) sends: u32,
+    /// It is not to be sent, but to be split here.
+    pub(super) split_at: Option<u64>,
+    /// It is not to be sent: only the records apart from it are still to be kept.
+    pub(super) kept_only: bool,
+}
+
+/// The notes of one destination, by queue and offsets.
+#[derive(Debug, Default)]
+pub(super) struct Notes(BTreeMap<(usize, u64, u64), Note>);
+
+impl Notes {
+    pub(super) fn get(&self, queue: usize, offsets: &Range<u64>) -> Option<&Note> {
+        self.0.get(&key(queue, offsets))
+    }
+
+    /// The note about a batch, made if there is none.
+    pub(super) fn make(&mut self, queue: usize, offsets: &Range<u64>) -> &mut Note {
+        let key = key(queue, offsets);
+        if self.0.len() >= NOTES_MAX && !self.0.contains_key(&key) {
+            self.0.clear();
+        }
+        self.0.entry(key).or_default()
+    }
+
+    pub(super) fn take(&mut self, queue: usize, offsets: &Range<u64>) -> Option<Note> {
+        self.0.remove(&key(queue, offsets))
+    }
+
+    /// Whether pieces of a search are under way or wait.
+    pub(super) fn searching(&self, run: Mark) -> bool {
+        self.0.values().any(|note| note.run == Some(run) && !note.kept_only)
+    }
+}
+
+fn key(queue: usize, offsets: &Range<u64>) -> (usize, u64, u64) {
+    (queue, offsets.start, offsets.end)
+}

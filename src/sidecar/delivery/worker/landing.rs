@@ -1,0 +1,435 @@
+//! What follows from an answer: settle, send again, split, set a record aside, keep letters, or hold the destination for
+//! one that refuses.
+//!
+//! What always holds: every batch is in one place, settled, back in its queue, or with a chore that ends in one of
+//! both; and whatever comes again at once has fewer records to send than before, so that nothing goes round for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forebay::Settled;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+
+use super::{Busy, Epoch, Failure, Mark, Outcome, Worker};
+use crate::causes;
+use crate::delivery::apart::Apart;
+use crate::delivery::attempt::{Came, Landed, Shape};
+use crate::delivery::keeping::{Keeping, keep};
+use crate::delivery::notes::Note;
+use crate::delivery::outcome::{Partial, Rest};
+use crate::delivery::pace::{Probes, Refusal};
+use crate::delivery::poison::{Judgement, Piece, Ruling};
+use crate::delivery::source::{BoxError, Ticket};
+
+/// Records of a destination that refuses which are kept aside: more go back to the queue.
+const ASIDES_MAX: usize = 32;
+
+/// A flight that is over.
+pub(super) struct Flown {
+    pub(super) queue: usize,
+    pub(super) epoch: Epoch,
+    pub(super) begun: Mark,
+    pub(super) landed: Landed,
+}
+
+/// A batch with the right to it.
+struct Batch {
+    queue: usize,
+    ticket: Box<dyn Ticket>,
+    shape: Shape,
+}
+
+/// Work on a batch that needs no request.
+pub(super) enum Chore {
+    /// It was split, or not; then it is back whole.
+    Split { queue: usize, shape: Shape, at: u64, halved: Result<(), BoxError> },
+    /// Its letters are kept and it is settled; or we stop, and it went back.
+    Kept { queue: usize, shape: Shape, apart: Apart, kept: bool },
+}
+
+/// Records that were rejected alone and are not yet decided on.
+#[derive(Default)]
+pub(super) struct Asides {
+    all: Vec<Aside>,
+    retest_at: Option<Duration>,
+    retests: Probes,
+}
+
+struct Aside {
+    batch: Batch,
+    /// With the record in it.
+    note: Note,
+    /// It will be a dead letter, if the search that found it does not end in a refusal.
+    poison: bool,
+}
+
+impl Asides {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// When they are to be tried again whatever happens.
+    pub(super) fn retest_at(&self) -> Option<Duration> {
+        self.retest_at.filter(|_| !self.all.is_empty())
+    }
+}
+
+impl Worker {
+    /// A flight is over.
+    pub(super) fn landed(&mut self, busy: &mut Busy, flown: Result<Flown, JoinError>) {
+        let Flown { queue, epoch, begun, landed } = match flown {
+            Ok(flown) => flown,
+            Err(panic) => {
+                let why = Failure::Local(format!("the attempt stopped: {panic}"));
+                return self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
+            }
+        };
+        let Landed { ticket, shape, came } = landed;
+        let batch = Batch { queue, ticket, shape };
+        match came {
+            // It goes back by the ticket's drop, to come again when its time has come.
+            Came::Unsent => {}
+            Came::Hindered(why) => self.again(busy, batch, &Outcome::Retry { why }, epoch),
+            Came::Unencodable(why) => {
+                busy.post.stats.failed(&Outcome::Retry { why: why.clone() }, self.common.clock.wall_ms());
+                let apart = self.apart(&batch);
+                self.rejected(busy, batch, apart, &why);
+            }
+            Came::Sent { outcome, records, rejected } => {
+                let mut apart = self.apart(&batch);
+                apart.beforehand(&rejected);
+                match outcome {
+                    None => self.finish(busy, batch, apart),
+                    Some(outcome) => self.answered(busy, batch, apart, outcome, Request { records, epoch, begun }),
+                }
+            }
+        }
+    }
+
+    /// The destination, or its sink, said something.
+    fn answered(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, outcome: Outcome, request: Request) {
+        let epoch = request.epoch;
+        if outcome != Outcome::Delivered || apart.len() > 0 {
+            let note = self.memory.notes.make(batch.queue, &batch.shape.offsets);
+            note.sends = note.sends.saturating_add(1);
+        }
+        match outcome {
+            Outcome::Delivered => self.taken(busy, batch, apart, request),
+            Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } => {
+                self.again(busy, batch, &outcome, epoch);
+            }
+            Outcome::TooLarge { ref why } => {
+                self.heard(busy, &outcome, epoch);
+                self.too_large(busy, batch, apart, why);
+            }
+            Outcome::Rejected { ref why } => {
+                self.heard(busy, &outcome, epoch);
+                self.rejected(busy, batch, apart, why);
+            }
+            Outcome::Partial(partial) => self.partial(busy, batch, apart, partial, request),
+        }
+    }
+
+    /// It has all that was sent.
+    fn taken(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, request: Request) {
+        busy.post.stats.delivered(request.records, self.common.clock.wall_ms());
+        self.heard(busy, &Outcome::Delivered, request.epoch);
+        self.memory.poison.accepted(request.begun, request.records);
+        self.finish(busy, batch, apart);
+        self.put_back_proven(busy);
+        self.decide(busy);
+    }
+
+    /// It comes again as it is.
+    fn again(&mut self, busy: &mut Busy, batch: Batch, outcome: &Outcome, epoch: Epoch) {
+        // First learn to wait, then hand the batch back: its return wakes us.
+        self.heard(busy, outcome, epoch);
+        drop(batch);
+    }
+
+    fn too_large(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
+        match (batch.shape.middle, why) {
+            (Some(at), _) => {
+                let mark = self.memory.poison.too_large();
+                self.divide(busy, batch, at, mark);
+            }
+            // The sink knows it by itself: that is no word of the destination's, which might change.
+            (None, Failure::Local(_)) => {
+                apart.alone(batch.shape.first, why, false);
+                self.finish(busy, batch, apart);
+            }
+            (None, _) => self.rejected(busy, batch, apart, why),
+        }
+    }
+
+    /// All that was sent is rejected.
+    fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
+        let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
+        let place = (batch.queue, batch.shape.offsets.start);
+        let undecided = busy.asides.len() as u64;
+        let piece = Piece { place, alone: batch.shape.middle.is_none(), since, undecided };
+        let Judgement { ruling, refuses } = self.memory.poison.rejected(piece);
+        match (ruling, batch.shape.middle) {
+            (Ruling::Split(mark), Some(at)) => self.divide(busy, batch, at, mark),
+            (ruling, _) => {
+                if apart.fate(batch.shape.first).is_none() {
+                    apart.alone(batch.shape.first, why, !matches!(why, Failure::Local(_)));
+                }
+                let note = self.memory.notes.take(batch.queue, &batch.shape.offsets).unwrap_or_default();
+                let since = match ruling {
+                    Ruling::Doubt(since) => Some(since),
+                    _ => since,
+                };
+                let note = Note { since, run: run.or(since), apart, ..note };
+                self.set_aside(busy, Aside { batch, note, poison: ruling == Ruling::Poison });
+            }
+        }
+        if refuses {
+            self.refuses(busy, why);
+        }
+        self.decide(busy);
+    }
+
+    /// It tells the records apart.
+    fn partial(&mut self, busy: &mut Busy, batch: Batch, before: Apart, partial: Partial, request: Request) {
+        let Request { records, epoch, begun } = request;
+        let mut apart = before.clone();
+        let shape = &batch.shape;
+        let now_ms = self.common.clock.wall_ms();
+        if let Err(why) = apart.take_in(&partial, &shape.offsets, &shape.except, now_ms) {
+            return self.again(busy, batch, &Outcome::Retry { why }, epoch);
+        }
+        let left = records.saturating_sub((partial.rejected.len() + partial.held.len()) as u64);
+        let (rest, why, held, rejected) =
+            (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
+        self.heard(busy, &Outcome::Partial(partial), epoch);
+        if rejected == 0 {
+            // Who asks to wait with some records finds nothing wrong with them.
+            self.memory.poison.accepted(begun, 0);
+            self.put_back_proven(busy);
+        }
+        if left == 0 && held == 0 && apart.held() == 0 {
+            // Each by name, but all of them: that may be the destination as well.
+            let apart = if batch.shape.middle.is_none() { apart } else { before };
+            return self.rejected(busy, batch, apart, &why);
+        }
+        let undecided = busy.asides.len() as u64;
+        if rejected > 0 && !self.memory.poison.allows(apart.told_dead() + undecided, records) {
+            match batch.shape.middle {
+                Some(at) => {
+                    let mark = self.memory.poison.too_large();
+                    self.divide(busy, batch, at, mark);
+                }
+                None => drop(batch),
+            }
+            return self.refuses(busy, &why);
+        }
+        match rest {
+            Rest::Delivered => {
+                let request = Request { records: left, epoch: self.pace.epoch(), begun };
+                self.taken(busy, batch, apart, request);
+            }
+            Rest::Again if left == 0 => self.finish(busy, batch, apart),
+            Rest::Again => {
+                self.memory.notes.make(batch.queue, &batch.shape.offsets).apart = apart;
+            }
+        }
+    }
+
+    /// Nothing of it is to be sent any more.
+    fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
+        let Batch { queue, ticket, shape } = batch;
+        if apart.len() == 0 {
+            self.memory.notes.take(queue, &shape.offsets);
+            return ticket.settle(&[], Settled::Delivered);
+        }
+        self.memory.poison.parked(apart.told_dead());
+        let note = self.memory.notes.make(queue, &shape.offsets);
+        (note.apart, note.kept_only) = (apart, true);
+        self.keep(busy, queue, ticket, shape);
+    }
+
+    /// Keeps what is apart from a batch, then settles it.
+    pub(super) fn keep(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape) {
+        let note = self.memory.notes.make(queue, &shape.offsets);
+        let (apart, sends, bytes) = (note.apart.clone(), note.sends, shape.bytes);
+        let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart: apart.clone(), bytes, sends };
+        let (common, post, watched) = (Arc::clone(&self.common), Arc::clone(&busy.post), Arc::clone(&busy.post));
+        let (id, clock) = (Arc::clone(&self.id), Arc::clone(&self.common.clock));
+        let failed = move |why: &BoxError| {
+            let why = format!("letters could not be kept: {}", causes::line(&**why));
+            tracing::warn!(destination = %id, %why, "a batch waits for its letters");
+            watched.stats.failed(&Outcome::Retry { why: Failure::Local(why) }, clock.wall_ms());
+        };
+        busy.chores.spawn(async move {
+            let kept = keep(common, keeping, || post.stopping(), failed).await;
+            Chore::Kept { queue, shape, apart, kept }
+        });
+    }
+
+    /// Splits a batch whose halves are under suspicion since `mark`.
+    fn divide(&mut self, busy: &mut Busy, batch: Batch, at: u64, mark: Mark) {
+        let Batch { queue, ticket, shape } = batch;
+        let note = self.memory.notes.make(queue, &shape.offsets);
+        note.split_at = Some(at);
+        note.run.get_or_insert(mark);
+        note.since = Some(mark);
+        self.split(busy, queue, ticket, shape, at);
+    }
+
+    /// Splits a batch that is noted as one to be split.
+    pub(super) fn split(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
+        let whole = self.memory.notes.make(queue, &shape.offsets).clone();
+        for half in [shape.offsets.start..at, at..shape.offsets.end] {
+            let apart = whole.apart.within(&half);
+            let note = Note { since: whole.since, run: whole.run, sends: whole.sends, apart, ..Note::default() };
+            *self.memory.notes.make(queue, &half) = note;
+        }
+        let (done, halved) = oneshot::channel();
+        ticket.split(at, Box::new(move |result| drop(done.send(result))));
+        busy.chores.spawn(async move {
+            let halved = halved.await.unwrap_or_else(|_| Err("the queue is closed".into()));
+            Chore::Split { queue, shape, at, halved }
+        });
+    }
+
+    /// A chore is done.
+    pub(super) fn done(&mut self, busy: &mut Busy, chore: Result<Chore, JoinError>) {
+        match chore {
+            Ok(Chore::Split { queue, shape, halved: Ok(()), .. }) => {
+                self.memory.notes.take(queue, &shape.offsets);
+            }
+            Ok(Chore::Split { queue, shape, at, halved: Err(why) }) => {
+                for half in [shape.offsets.start..at, at..shape.offsets.end] {
+                    self.memory.notes.take(queue, &half);
+                }
+                let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
+                self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
+            }
+            Ok(Chore::Kept { queue, shape, apart, kept: true }) => {
+                self.memory.notes.take(queue, &shape.offsets);
+                let (held, dead) = (apart.held(), apart.len() - apart.held());
+                busy.post.stats.kept(dead, held);
+                if dead > 0 {
+                    let first = apart.first_dead().map(|(offset, reason)| format!("offset {offset}: {reason}"));
+                    let (destination, first) = (&*self.id, first.unwrap_or_default());
+                    tracing::warn!(destination, records = dead, %first, "records were rejected and are dead letters now");
+                }
+            }
+            Ok(Chore::Kept { kept: false, .. }) => {}
+            Err(panic) => {
+                let why = Failure::Local(format!("keeping letters stopped: {panic}"));
+                self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
+            }
+        }
+        self.decide(busy);
+    }
+
+    fn set_aside(&mut self, busy: &mut Busy, aside: Aside) {
+        if busy.asides.all.is_empty() {
+            busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
+        }
+        busy.asides.all.push(aside);
+    }
+
+    /// Dead letters at last: poison of searches that are over.
+    fn decide(&mut self, busy: &mut Busy) {
+        if busy.asides.all.is_empty() {
+            return;
+        }
+        let doubts = busy.asides.all.iter().filter(|aside| !aside.poison);
+        let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
+        let notes = &self.memory.notes;
+        let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
+        let (over, stay) =
+            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
+        busy.asides.all = stay;
+        self.condemn(busy, over);
+        if busy.asides.all.is_empty() {
+            busy.asides.retests = Probes::default();
+        }
+    }
+
+    fn condemn(&mut self, busy: &mut Busy, asides: Vec<Aside>) {
+        for Aside { batch, note, .. } in asides {
+            let apart = note.apart.clone();
+            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = note;
+            self.finish(busy, batch, apart);
+        }
+    }
+
+    /// The destination takes something: who is in doubt since before gets another chance.
+    fn put_back_proven(&mut self, busy: &mut Busy) {
+        let (back, stay) = std::mem::take(&mut busy.asides.all)
+            .into_iter()
+            .partition(|aside| !aside.poison && self.memory.poison.proven(aside.note.since));
+        busy.asides.all = stay;
+        self.put_back(back);
+    }
+
+    /// Whatever is not decided on is tried again.
+    pub(super) fn put_back_all(&mut self, busy: &mut Busy) {
+        let back = std::mem::take(&mut busy.asides.all);
+        self.put_back(back);
+    }
+
+    fn put_back(&mut self, asides: Vec<Aside>) {
+        for Aside { batch, note, .. } in asides {
+            let apart = note.apart.without(batch.shape.first);
+            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
+        }
+    }
+
+    /// In case that there is nothing else to send by which the destination could show that it takes anything.
+    pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
+        if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
+            self.wet();
+            if self.pace.refused() && self.turn().is_some() {
+                // There is something else to probe it with.
+                busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
+                return;
+            }
+            // A search that takes as long may never end: a piece of it was purged perhaps.
+            let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
+            self.condemn(busy, poison);
+            self.put_back(doubts);
+            self.wet();
+        }
+    }
+
+    /// It is the destination, not the records.
+    fn refuses(&mut self, busy: &mut Busy, why: &Failure) {
+        let (now, refused_before) = (self.now(), self.pace.refused());
+        self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
+        busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
+        // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
+        let doubted = self.memory.poison.now();
+        for aside in &mut busy.asides.all {
+            (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
+        }
+        if busy.asides.len() > ASIDES_MAX {
+            self.put_back_all(busy);
+        }
+        if !refused_before {
+            self.alert(why);
+        }
+    }
+
+    /// What of the batch is apart from the rest already.
+    fn apart(&self, batch: &Batch) -> Apart {
+        self.note(batch).map(|note| note.apart.clone()).unwrap_or_default()
+    }
+
+    fn note(&self, batch: &Batch) -> Option<&Note> {
+        self.memory.notes.get(batch.queue, &batch.shape.offsets)
+    }
+}
+
+/// What was sent, and when.
+struct Request {
+    records: u64,
+    epoch: Epoch,
+    begun: Mark,
+}

@@ -1,0 +1,158 @@
+//! One destination as the outside has it: to wake it, to pause it, to stop it, to watch it.
+//!
+//! What always holds: a worker is in one place, here at rest or in its one task; and no wake-up is lost by one that is
+//! just going to rest.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::Worker;
+use crate::delivery::stats::{DeliveryStats, State};
+
+/// One destination. Keeps its worker while that rests.
+pub(in crate::delivery) struct Post {
+    place: Mutex<Place>,
+    pub(super) wake: Notify,
+    stopping: AtomicBool,
+    /// An operator holds it: it rests, whatever there is to send.
+    paused: AtomicBool,
+    /// An operator wants a destination that is waited for to be tried now.
+    probe: AtomicBool,
+    /// The number of the pace's epoch, for flights that have not sent yet.
+    pub(super) epoch: AtomicU64,
+    pub(in crate::delivery) stats: DeliveryStats,
+}
+
+/// Where the worker is.
+enum Place {
+    /// Here: there is nothing to send, so there is no task.
+    Resting(Worker),
+    /// In its task. `woken` since it last looked for something to send.
+    Working { task: JoinHandle<()>, woken: bool },
+    /// It was told to stop.
+    Ended,
+}
+
+impl Post {
+    pub(in crate::delivery) fn new(worker: Worker) -> Arc<Self> {
+        Arc::new(Self {
+            place: Mutex::new(Place::Resting(worker)),
+            wake: Notify::new(),
+            stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            probe: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            stats: DeliveryStats::default(),
+        })
+    }
+
+    /// There may be something to send. Does not wait for it.
+    pub(in crate::delivery) fn wake(self: &Arc<Self>) {
+        let mut place = self.place();
+        match std::mem::replace(&mut *place, Place::Ended) {
+            Place::Resting(worker) if self.paused() => *place = Place::Resting(worker),
+            Place::Resting(worker) => {
+                let runtime = worker.common.runtime.clone();
+                *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))), woken: false };
+            }
+            Place::Working { task, .. } => {
+                *place = Place::Working { task, woken: true };
+                self.wake.notify_one();
+            }
+            Place::Ended => {}
+        }
+    }
+
+    /// No batch is started until [`resume`](Self::resume); those in flight go on, and so does what they become.
+    pub(in crate::delivery) fn pause(&self) {
+        let place = self.place();
+        self.paused.store(true, Ordering::Release);
+        match &*place {
+            Place::Resting(_) => self.stats.set_state(State::Paused),
+            Place::Working { .. } => self.wake.notify_one(),
+            Place::Ended => {}
+        }
+    }
+
+    /// Batches are started again.
+    pub(in crate::delivery) fn resume(self: &Arc<Self>) {
+        let place = self.place();
+        self.paused.store(false, Ordering::Release);
+        if matches!(&*place, Place::Resting(_)) {
+            self.stats.set_state(State::Idle);
+        }
+        drop(place);
+        // It finds out by itself whether there is anything to send.
+        self.wake();
+    }
+
+    /// Whatever it waits for, it tries once now.
+    pub(in crate::delivery) fn probe(self: &Arc<Self>) {
+        self.probe.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether it is to try once now; asked once.
+    pub(super) fn take_probe(&self) -> bool {
+        self.probe.load(Ordering::Acquire) && self.probe.swap(false, Ordering::AcqRel)
+    }
+
+    /// No batch is started from now on; those in flight go on. Returns the task to wait for, if there is one.
+    pub(in crate::delivery) fn stop(&self) -> Option<JoinHandle<()>> {
+        self.stopping.store(true, Ordering::Release);
+        let before = std::mem::replace(&mut *self.place(), Place::Ended);
+        match before {
+            Place::Resting(_) => self.stats.set_state(State::Stopped),
+            Place::Working { task, .. } => {
+                self.wake.notify_one();
+                return Some(task);
+            }
+            Place::Ended => {}
+        }
+        None
+    }
+
+    /// Takes a worker that found nothing to send. Gives it back if it was woken meanwhile.
+    pub(super) fn rest(&self, worker: Worker) -> Option<Worker> {
+        self.stats.set_in_flight(0);
+        self.stats.set_undecided(0);
+        let mut place = self.place();
+        match &mut *place {
+            Place::Working { woken, .. } if *woken && !self.paused() => {
+                *woken = false;
+                return Some(worker);
+            }
+            Place::Ended => self.stats.set_state(State::Stopped),
+            _ => {
+                self.stats.set_state(match (self.paused(), worker.pace.refused()) {
+                    (true, _) => State::Paused,
+                    (false, true) => State::Refused { until_ms: 0 },
+                    (false, false) => State::Idle,
+                });
+                *place = Place::Resting(worker);
+            }
+        }
+        None
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// No batch may be started now.
+    pub(super) fn held(&self) -> bool {
+        self.stopping() || self.paused()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // Nothing that can panic runs between two changes of a place.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,228 @@
+//! Batches that fill, and batches that are read as they are sent.
+
+use super::outcomes::Drawer;
+use super::*;
+use crate::delivery::sink::{LargeSink, Reread};
+use forebay::clock::Clock;
+
+/// The wall clock that tokio's paused one would be.
+struct Following(Instant);
+
+impl Clock for Following {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
+
+fn following(limits: BudgetLimits) -> (Delivery, Budget) {
+    let budget = Budget::new(limits);
+    let drawer: Arc<Drawer> = Arc::default();
+    (Delivery::new(budget.clone(), Arc::new(Following(Instant::now())), drawer), budget)
+}
+
+fn filling(wait: Duration) -> Settings {
+    Settings { batch_wait_max: wait, ..settings() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_goes_when_it_is_full_or_its_oldest_record_has_waited() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let queue = Script::default();
+    let receiver = Arc::new(receiver(|_| at_once(Outcome::Delivered)));
+    delivery.start("d", Arc::clone(&receiver) as _, vec![Arc::new(queue.clone())], filling(SECOND * 60)).unwrap();
+    for _ in 0..4 {
+        queue.append(1);
+        sleep(SECOND * 10).await;
+    }
+    assert_eq!(receiver.sent().len(), 0, "four records in forty seconds");
+    sleep(SECOND * 21).await;
+    let sent = receiver.sent();
+    assert_eq!((sent.len(), sent[0].offsets.clone()), (1, 0..4), "the oldest has waited for a minute");
+    assert!(sent[0].at >= SECOND * 60 && sent[0].at <= SECOND * 61, "{:?}", sent[0].at);
+    queue.append(25);
+    sleep(SECOND * 2).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (3, 24), "two full ones go at once");
+    sleep(SECOND * 60).await;
+    assert_eq!(queue.settled(), 29);
+    assert_eq!(delivery.stats_of("d").unwrap().state, State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fills_still_obeys_a_throttle_and_what_comes_again_does_not_wait_to_fill() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let queue = Script::with_records(3);
+    let answer = |n| at_once(if n == 0 { throttled(Some(SECOND * 30)) } else { Outcome::Delivered });
+    let receiver = Arc::new(receiver(answer));
+    delivery.start("d", Arc::clone(&receiver) as _, vec![Arc::new(queue.clone())], filling(SECOND * 60)).unwrap();
+    sleep(SECOND * 62).await;
+    assert_eq!(receiver.sent().len(), 1);
+    queue.append(1);
+    sleep(SECOND * 32).await;
+    let sent = receiver.sent();
+    assert_eq!((sent.len(), &sent[0].id, queue.settled()), (2, &sent[1].id, 3));
+    sleep(SECOND * 60).await;
+    assert_eq!(queue.settled(), 4);
+}
+
+/// Takes a batch part by part, a second each, and holds so much memory for it.
+struct Large {
+    answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
+    puts: Mutex<Vec<(String, u64)>>,
+    queue: Script,
+}
+
+const MEMORY_BYTES: u64 = 8 << 20;
+
+impl Sink for Large {
+    fn format(&self) -> Format {
+        Format { name: "large", gzip: None }
+    }
+
+    fn encode(&self, _: &Job) -> Result<Encoded, EncodeError> {
+        unreachable!("a large sink is given ranges")
+    }
+
+    fn send<'a>(&'a self, _: &'a Encoded, _: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
+        unreachable!("a large sink is given ranges")
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+
+    fn large(&self) -> Option<&dyn LargeSink> {
+        Some(self)
+    }
+}
+
+impl LargeSink for Large {
+    fn memory_bytes(&self, _: u64) -> u64 {
+        MEMORY_BYTES
+    }
+
+    fn put<'a>(&'a self, job: &'a LargeJob, _: Duration) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            assert!(self.queue.with(|state| state.planned.contains(&job.origin.offsets.start)), "sent unplanned");
+            let mut records = 0;
+            for part in job.records.parts() {
+                let turn = job.turns.turn().await;
+                assert!(turn.is_some(), "it shares heavy work");
+                drop(turn);
+                let part = match part {
+                    Ok(part) => part,
+                    Err(why) => return Outcome::Retry { why: Failure::Local(why.to_string()) },
+                };
+                records += part.take as u64;
+                sleep(SECOND).await;
+            }
+            let mut puts = self.puts.lock().unwrap();
+            puts.push((job.id.to_string(), records));
+            (self.answer)(puts.len() - 1)
+        })
+    }
+}
+
+fn large(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Arc<Large> {
+    Arc::new(Large { answer: Box::new(answer), puts: Mutex::default(), queue: queue.clone() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_is_planned_put_part_by_part_and_comes_again_as_it_was() {
+    let (delivery, budget) = following(BudgetLimits::default());
+    let free = (budget.free_requests(), budget.free_bytes());
+    let queue = Script::with_records(25);
+    let answer = |n| if n == 0 { refused() } else { Outcome::Delivered };
+    let sink = large(&queue, answer);
+    delivery.start("d", Arc::clone(&sink) as _, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(budget.free_bytes(), free.1 - MEMORY_BYTES, "what the sink takes, not what the batch is");
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 25);
+    let puts = sink.puts.lock().unwrap().clone();
+    let named: Vec<_> = puts.iter().map(|(id, records)| (id.as_str(), *records)).collect();
+    assert_eq!(named[..2], [("batch-0-0-10", 10), ("batch-0-0-10", 10)]);
+    assert_eq!(named.len(), 4);
+    assert_eq!((budget.free_requests(), budget.free_bytes()), free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_that_is_too_large_or_rejected_is_split_like_any_other() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let queue = Script::with_records(10);
+    let sink = large(&queue, |n| match n {
+        0 => Outcome::TooLarge { why: Failure::Timeout },
+        1 => Outcome::Rejected { why: Failure::Timeout },
+        _ => Outcome::Delivered,
+    });
+    delivery.start("d", Arc::clone(&sink) as _, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    sleep(HOUR).await;
+    assert_eq!(queue.settled(), 10);
+    let mut records: Vec<u64> = sink.puts.lock().unwrap().iter().map(|(_, records)| *records).collect();
+    assert_eq!(records[..2], [10, 5]);
+    records[2..].sort_unstable();
+    assert_eq!(records[2..], [2, 3, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_batches_of_many_destinations_leave_half_of_the_memory_to_others() {
+    let (delivery, budget) = following(BudgetLimits { bytes_max: 4 * MEMORY_BYTES, ..BudgetLimits::default() });
+    let queues: Vec<_> = (0..6).map(|_| Script::with_records(100)).collect();
+    for (n, queue) in queues.iter().enumerate() {
+        let sink = large(queue, |_| Outcome::Delivered);
+        delivery.start(n.to_string(), sink as _, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    }
+    let live = Script::default();
+    start(&delivery, "live", receiver(|_| at_once(Outcome::Delivered)), &live);
+    for n in 1..=200 {
+        live.append(1);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(live.settled(), n, "nobody is in its way");
+        assert!(budget.free_bytes() >= 2 * MEMORY_BYTES);
+    }
+    sleep(HOUR).await;
+    assert!(queues.iter().all(|queue| queue.settled() == 100));
+}
+
+/// Damage takes a part of a range while it is read: the sink says so, and what is left comes in other batches.
+#[tokio::test(start_paused = true)]
+async fn a_range_that_is_given_up_is_not_put_and_the_rest_comes_in_others() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let queue = Script::with_records(10);
+    queue.with(|state| state.lost = Some(4));
+    let sink = large(&queue, |_| Outcome::Delivered);
+    delivery.start("d", Arc::clone(&sink) as _, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    sleep(HOUR).await;
+    let records: Vec<u64> = sink.puts.lock().unwrap().iter().map(|(_, records)| *records).collect();
+    assert_eq!(records, [4, 5], "around the record that is lost");
+    assert_eq!(queue.settled(), 9);
+}
+
+/// The parts of a scripted range: a record each.
+pub(super) struct Parts {
+    pub(super) queue: Script,
+    pub(super) offsets: Range<u64>,
+}
+
+impl Reread for Parts {
+    fn parts(&self) -> Box<dyn Iterator<Item = Result<Part, BoxError>> + Send + '_> {
+        Box::new(self.offsets.clone().map(|first| {
+            // As the real queue: the range dissolves, and its records are fresh again around the hole.
+            let lost = self.queue.with(|state| {
+                let lost = state.lost.take_if(|lost| *lost == first);
+                if lost.is_some() {
+                    state.dissolved = Some(self.offsets.clone());
+                    state.returned.extend([self.offsets.start..first, first + 1..self.offsets.end]);
+                }
+                lost
+            });
+            match lost {
+                Some(at) => Err(format!("record {at} is lost to damage").into()),
+                None => Ok(Part { payload: Bytes::new(), skip: 0, take: 1, first }),
+            }
+        }))
+    }
+}
