@@ -118,6 +118,12 @@ impl Home {
         self
     }
 
+    /// What its next life is told otherwise: each `from` in the destinations becomes `to`.
+    pub(crate) fn change(&mut self, from: &str, to: &str) {
+        assert!(self.destinations.contains(from), "{from:?} is a setting of some destination");
+        self.destinations = self.destinations.replace(from, to);
+    }
+
     pub(crate) fn ingest(&self) -> SocketAddr {
         self.ingest
     }
