@@ -214,9 +214,10 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     };
     fs::create_dir(root.path().join("impressions")).unwrap();
     let store = runtime.block_on(serve(root.path(), act));
-    // Lines of 30,000 records, not packed, are more than one part.
+    // Lines of 30,000 records, not packed, are more than one part. Short names: this store makes a file's name of an
+    // object's name and an upload's.
     let settings = format!(
-        "type = \"s3\"\nbucket = \"impressions\"\nendpoint = \"http://{}\"\npath_style = true\ncompression = \"none\"\n\
+        "type = \"s3\"\nbucket = \"impressions\"\nendpoint = \"http://{}\"\npath_style = true\npartitions = \"\"\ncompression = \"none\"\n\
          access_key_id = \"{}\"\nsecret_access_key = \"{}\"\nmax_records = 30000\nmax_age = \"30s\"",
         store.addr, KEYS.0, KEYS.1
     );
