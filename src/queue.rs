@@ -385,6 +385,12 @@ impl Queue {
     pub fn set_settings_revision(&self, revision: u32) {
         self.inner.revision.store(revision, Ordering::Relaxed);
     }
+
+    /// The revision that fresh batches are made under; 0 until it is set.
+    #[must_use]
+    pub fn settings_revision(&self) -> u32 {
+        self.inner.revision.load(Ordering::Relaxed)
+    }
 }
 
 impl Inner {

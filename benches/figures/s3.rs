@@ -50,6 +50,8 @@ fn job(thousands: u64, n: u64) -> LargeJob {
         except: Arc::default(),
         received_ms: 1_795_450_895_000,
         bytes: job.bytes * thousands,
+        settings_revision: None,
+        replay: None,
         records: Arc::new(Repeated { parts: Arc::new(parts), times: thousands }),
         turns: forebay_sidecar::delivery::budget::Turns::default(),
     }

@@ -46,7 +46,7 @@ pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use s3::{
-    AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys,
+    AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, S3Layout,
     TemplateError,
 };
 pub use secret::Secret;

@@ -9,4 +9,4 @@ mod journal;
 mod state;
 
 pub use journal::{CONTROL_STREAM, Journal, JournalError, Skipped};
-pub use state::{Fingerprint, State, fingerprint, place_keys};
+pub use state::{Fingerprint, Revision, State, fingerprint, place_keys};

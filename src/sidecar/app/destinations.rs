@@ -51,7 +51,8 @@ fn filters(wanted: &Wanted) -> Option<Filters> {
     }
     let filters = Filters::of(&FilterSpec::default());
     wanted.filters.iter().for_each(|(revision, spec)| filters.set(*revision, spec));
-    Some(filters)
+    // To look for what is filtered out is to read everything once more.
+    filters.any().then_some(filters)
 }
 
 fn start(start: Start) -> QueueStart {

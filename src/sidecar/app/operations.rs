@@ -21,9 +21,10 @@ use super::registry::{EnvironmentsChange, PutError, Registry, Wanted};
 use crate::api::destinations::Refused;
 use crate::causes;
 use crate::config::{
-    self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, Secret, Severity, Surroundings,
+    self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, S3Layout, Secret, Severity,
+    SinkConfig, Surroundings,
 };
-use crate::control::{Fingerprint, Journal, JournalError, Skipped, fingerprint, place_keys};
+use crate::control::{Fingerprint, Journal, JournalError, Revision, Skipped, fingerprint, place_keys};
 use crate::ingest::Wanted as WantedEnvironment;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{ControlForget, ControlKeys, ControlRevision};
@@ -248,22 +249,30 @@ impl Operations {
     }
 
     fn revision(&self, destination: &Destination) -> (u32, Option<Change>) {
+        let objects = match &destination.sink {
+            SinkConfig::S3(s3) => serde_json::to_string(&s3.layout()).expect("names and words are text"),
+            _ => String::new(),
+        };
+        let is_plain = destination.filter.is_empty() && objects.is_empty();
         let filter = serde_json::to_string(&destination.filter).expect("patterns are text");
-        let state = self.journal.state();
-        let (revision, new) = state.revision_of(&destination.id, &filter, destination.filter.is_empty());
-        let change = || Change::Revision(ControlRevision { destination: destination.id.clone(), revision, filter });
+        let settings = Revision { filter, objects };
+        let (revision, new) = self.journal.state().revision_of(&destination.id, &settings, is_plain);
+        let Revision { filter, objects } = settings;
+        let destination = destination.id.clone();
+        let change = || Change::Revision(ControlRevision { destination, revision, filter, objects });
         (revision, new.then(change))
     }
 
     fn under(&self, destination: Destination, policy: AddressPolicy, revision: u32) -> Wanted {
         let state = self.journal.state();
         let known = state.revisions.get(&destination.id).into_iter().flatten();
-        let read = |(revision, filter): (&u32, &String)| {
+        let (mut filters, mut layouts) = (Vec::new(), Vec::new());
+        for (revision, Revision { filter, objects }) in known {
             // One that cannot be read lets everything pass: too much is sent rather than too little.
-            (*revision, serde_json::from_str::<FilterSpec>(filter).unwrap_or_default())
-        };
-        let filters = known.map(read).collect();
-        Wanted { destination, policy, revision, filters }
+            filters.push((*revision, serde_json::from_str::<FilterSpec>(filter).unwrap_or_default()));
+            layouts.extend(serde_json::from_str::<S3Layout>(objects).ok().map(|layout| (*revision, layout)));
+        }
+        Wanted { destination, policy, revision, filters, layouts }
     }
 
     /// Settings that came through the API, judged against what is there now.

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::destinations;
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
-use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, SinkConfig};
+use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
@@ -76,13 +76,15 @@ pub struct Wanted {
     pub revision: u32,
     /// See `revision`. None: what its settings say.
     pub filters: Vec<(u32, FilterSpec)>,
+    /// The same of how its objects are named and what is in them.
+    pub layouts: Vec<(u32, S3Layout)>,
 }
 
 impl Wanted {
     /// One of the configuration file, whose settings never changed.
     #[must_use]
     pub fn of_file(destination: Destination) -> Self {
-        Self { destination, policy: AddressPolicy::Operator, revision: 0, filters: Vec::new() }
+        Self { destination, policy: AddressPolicy::Operator, revision: 0, filters: Vec::new(), layouts: Vec::new() }
     }
 }
 
@@ -365,7 +367,7 @@ impl Registry {
             _ => {
                 let (name, sources) =
                     destinations::sources(&self.queues, wanted, labels).map_err(|e| refuse(e.into()))?;
-                (name, sources, self.factory.sink(destination, *policy))
+                (name, sources, self.factory.sink(wanted))
             }
         };
         let environments = self.ingest.environments();

@@ -6,6 +6,7 @@ use forebay::clock::Clock;
 use forebay::disk::Disk;
 
 use super::WrapSink;
+use super::registry::Wanted;
 use crate::config::{Destination, SinkConfig, UpstreamConfig};
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
@@ -32,8 +33,10 @@ impl SinkFactory {
         Self { disk, clock, tls: Arc::new(Tls::default()), customers, wrap }
     }
 
-    /// The sink of a destination. Does not connect and opens nothing yet. `policy` says who chose its address.
-    pub(super) fn sink(&self, destination: &Destination, policy: AddressPolicy) -> Arc<dyn Sink> {
+    /// The sink of a destination. Does not connect and opens nothing yet.
+    pub(super) fn sink(&self, wanted: &Wanted) -> Arc<dyn Sink> {
+        let Wanted { destination, policy, layouts, .. } = wanted;
+        let policy = *policy;
         let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
         let connections_max = destination.concurrency;
         // Of the file: as its own settings say.
@@ -63,7 +66,10 @@ impl SinkFactory {
                     None => sink,
                 })
             }
-            SinkConfig::S3(s3) => Arc::new(S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock)),
+            SinkConfig::S3(s3) => {
+                let sink = S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock);
+                Arc::new(sink.with_layouts(layouts))
+            }
             // For whoever has no log of posts: it refuses whatever is no post of a known key.
             SinkConfig::Upstream(upstream) => {
                 let gates = Arc::new(Gates::new(destination.id.as_str().into()));

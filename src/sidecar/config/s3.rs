@@ -1,6 +1,7 @@
 //! What an S3 destination is told: the bucket, the names and form of its objects, and as whom it comes.
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Secret, limits};
 
@@ -50,6 +51,21 @@ impl S3Config {
             allow_addresses: Vec::new(),
         }
     }
+
+    /// How objects are named and what is in them.
+    #[must_use]
+    pub fn layout(&self) -> S3Layout {
+        S3Layout { prefix: self.prefix.clone(), format: self.format }
+    }
+}
+
+/// What makes an object of a batch: its name and its bytes. A batch is finished under the one that it was planned in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct S3Layout {
+    /// What the name begins with.
+    pub prefix: KeyTemplate,
+    /// What is in it.
+    pub format: S3Format,
 }
 
 /// Amazon's first region, and what other stores answer to.
@@ -59,7 +75,8 @@ pub(super) const REGION: &str = "us-east-1";
 pub(super) const PARTITIONS: &str = "environment={environment}/date={date}/hour={hour}/";
 
 /// What is in an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum S3Format {
     /// One JSON object a line.
     JsonLines(LinesCompression),
@@ -74,7 +91,8 @@ impl Default for S3Format {
 }
 
 /// How lines are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LinesCompression {
     /// The least CPU and the smallest objects.
     #[default]
@@ -86,7 +104,8 @@ pub enum LinesCompression {
 }
 
 /// How columns are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ParquetCompression {
     /// The smallest.
     #[default]
@@ -135,7 +154,8 @@ pub enum Encryption {
 
 /// The beginning of objects' names, with places for what differs: `{environment}`, `{date}` (`2026-01-01`) and `{hour}`
 /// (`00` to `23`, UTC) of the moment when an object's first record was received.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyTemplate(Box<str>);
 
 /// Why a text is no [`KeyTemplate`].
@@ -208,6 +228,20 @@ impl KeyTemplate {
     #[must_use]
     pub fn literal(&self) -> &str {
         pieces(&self.0).next().map_or("", |(literal, _)| literal)
+    }
+}
+
+impl TryFrom<String> for KeyTemplate {
+    type Error = TemplateError;
+
+    fn try_from(text: String) -> Result<Self, TemplateError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<KeyTemplate> for String {
+    fn from(template: KeyTemplate) -> Self {
+        template.0.into()
     }
 }
 

@@ -31,6 +31,16 @@ pub fn fingerprint(log: LogId, environment: &str, key: &str) -> Fingerprint {
     digest.as_ref().first_chunk().copied().expect("SHA-256 has 32 bytes")
 }
 
+/// The settings that decide what a batch is to a destination, each as JSON. A batch that was planned is finished under
+/// those that it was planned in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// What it gets.
+    pub filter: String,
+    /// How its objects are named and what is in them; empty where it writes none.
+    pub objects: String,
+}
+
 /// What is decided at this moment.
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -40,8 +50,8 @@ pub struct State {
     pub environments: BTreeMap<String, Secret<String>>,
     /// Destinations that are paused, wherever they were made.
     pub paused: BTreeSet<String>,
-    /// By destination: what it gets under each revision of its settings, as JSON.
-    pub revisions: BTreeMap<String, BTreeMap<u32, String>>,
+    /// By destination: what decides the content of its batches, under each revision of its settings.
+    pub revisions: BTreeMap<String, BTreeMap<u32, Revision>>,
     /// By environment: the fingerprints of its keys by place.
     pub keys: BTreeMap<String, Vec<Fingerprint>>,
     /// By destination that goes when it has got what is there: where each of its streams ends for it.
@@ -70,8 +80,9 @@ impl State {
             Change::EnvironmentDeleted(ControlForget { id }) => drop(self.environments.remove(id)),
             Change::Pause(ControlPause { destination, paused: true }) => drop(self.paused.insert(destination.clone())),
             Change::Pause(ControlPause { destination, paused: false }) => drop(self.paused.remove(destination)),
-            Change::Revision(ControlRevision { destination, revision, filter }) => {
-                self.revisions.entry(destination.clone()).or_default().insert(*revision, filter.clone());
+            Change::Revision(ControlRevision { destination, revision, filter, objects }) => {
+                let settings = Revision { filter: filter.clone(), objects: objects.clone() };
+                self.revisions.entry(destination.clone()).or_default().insert(*revision, settings);
             }
             Change::Keys(ControlKeys { environment, fingerprints }) => {
                 let read = |bytes: &Vec<u8>| bytes.first_chunk().copied().unwrap_or_default();
@@ -98,9 +109,9 @@ impl State {
         changes
             .extend(self.paused.iter().map(|id| Change::Pause(ControlPause { destination: id.clone(), paused: true })));
         for (destination, revisions) in &self.revisions {
-            changes.extend(revisions.iter().map(|(revision, filter)| {
-                let (destination, filter) = (destination.clone(), filter.clone());
-                Change::Revision(ControlRevision { destination, revision: *revision, filter })
+            changes.extend(revisions.iter().map(|(revision, settings)| {
+                let (destination, Revision { filter, objects }) = (destination.clone(), settings.clone());
+                Change::Revision(ControlRevision { destination, revision: *revision, filter, objects })
             }));
         }
         changes.extend(self.keys.iter().map(|(environment, keys)| {
@@ -114,14 +125,15 @@ impl State {
         changes
     }
 
-    /// The revision of a destination's settings in which it gets this, and whether that is a new one.
+    /// The revision of a destination's settings that has these, and whether that is a new one. `is_plain`: everything is
+    /// sent, as it is.
     #[must_use]
-    pub fn revision_of(&self, destination: &str, filter: &str, is_empty: bool) -> (u32, bool) {
+    pub fn revision_of(&self, destination: &str, settings: &Revision, is_plain: bool) -> (u32, bool) {
         match self.revisions.get(destination).and_then(|revisions| revisions.last_key_value()) {
-            Some((revision, last)) if last == filter => (*revision, false),
+            Some((revision, last)) if last == settings => (*revision, false),
             Some((revision, _)) => (revision.saturating_add(1), true),
-            // What was never filtered needs no words.
-            None if is_empty => (0, false),
+            // What was never otherwise needs no words.
+            None if is_plain => (0, false),
             None => (1, true),
         }
     }
@@ -154,11 +166,9 @@ mod tests {
             (id(), text()).prop_map(|(id, settings)| Change::Environment(ControlEnvironment { id, settings })),
             id().prop_map(|id| Change::EnvironmentDeleted(ControlForget { id })),
             (id(), any::<bool>()).prop_map(|(destination, paused)| Change::Pause(ControlPause { destination, paused })),
-            (id(), 0..3u32, text()).prop_map(|(destination, revision, filter)| Change::Revision(ControlRevision {
-                destination,
-                revision,
-                filter
-            })),
+            (id(), 0..3u32, text(), text()).prop_map(|(destination, revision, filter, objects)| {
+                Change::Revision(ControlRevision { destination, revision, filter, objects })
+            }),
             (id(), prop::collection::vec(any::<[u8; 16]>(), 0..3)).prop_map(|(environment, prints)| {
                 let fingerprints = prints.iter().map(|print| print.to_vec()).collect();
                 Change::Keys(ControlKeys { environment, fingerprints })
@@ -201,17 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_counted_when_what_it_gets_changes_and_only_then() {
+    fn a_revision_is_counted_when_what_decides_its_batches_changes_and_only_then() {
         let mut state = State::default();
-        assert_eq!(state.revision_of("hook", "{}", true), (0, false), "never filtered");
-        assert_eq!(state.revision_of("hook", "a", false), (1, true));
-        let revision = |revision, filter: &str| {
-            let filter = filter.to_owned();
-            Change::Revision(ControlRevision { destination: "hook".to_owned(), revision, filter })
-        };
-        state.apply(&revision(1, "a"));
-        assert_eq!(state.revision_of("hook", "a", false), (1, false));
-        assert_eq!(state.revision_of("hook", "{}", true), (2, true), "no filter any more is a change, too");
+        let of = |filter: &str, objects: &str| Revision { filter: filter.to_owned(), objects: objects.to_owned() };
+        assert_eq!(state.revision_of("hook", &of("{}", ""), true), (0, false), "never filtered");
+        assert_eq!(state.revision_of("hook", &of("a", ""), false), (1, true));
+        let Revision { filter, objects } = of("a", "");
+        let destination = "hook".to_owned();
+        state.apply(&Change::Revision(ControlRevision { destination, revision: 1, filter, objects }));
+        assert_eq!(state.revision_of("hook", &of("a", ""), false), (1, false));
+        assert_eq!(state.revision_of("hook", &of("a", "other names"), false), (2, true));
+        assert_eq!(state.revision_of("hook", &of("{}", ""), true), (2, true), "no filter any more is a change, too");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use forebay::{Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, Settled, Slice, Waiting};
+use forebay::{Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, Waiting};
 
 use super::budget::Turns;
 use super::filter::Filters;
@@ -44,7 +44,11 @@ impl Queued {
     fn turn(&self) -> (Queue, bool) {
         let replay = self.queue.replay_under_way().filter(Queue::has_more);
         match replay {
-            Some(replay) if self.replays_turn.load(Ordering::Relaxed) || !self.queue.has_more() => (replay, true),
+            Some(replay) if self.replays_turn.load(Ordering::Relaxed) || !self.queue.has_more() => {
+                // It began, or was resumed, without knowing the settings.
+                replay.set_settings_revision(self.queue.settings_revision());
+                (replay, true)
+            }
             _ => (self.queue.clone(), false),
         }
     }
@@ -129,6 +133,8 @@ impl Source for Queued {
             except: filtered.iter().cloned().flatten().collect(),
             received_ms: first.frame.ingest_ms,
             bytes: batch.bytes,
+            settings_revision: Some(batch.settings_revision),
+            replay: again(queue),
             records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
             turns: Turns::default(),
         };
@@ -146,6 +152,11 @@ impl Source for Queued {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.queue.on_more(wake);
     }
+}
+
+/// The number of the replay that a queue is of, where that sends everything once more.
+fn again(queue: &Queue) -> Option<u32> {
+    queue.replay().filter(|replay| replay.mode == ReplayMode::Again).map(|replay| replay.number)
 }
 
 /// The right to a batch of a queue.

@@ -115,6 +115,10 @@ pub struct LargeJob {
     pub received_ms: u64,
     /// Its size as stored.
     pub bytes: u64,
+    /// The revision of the destination's settings that it is made under, at every attempt; `None`: those of now.
+    pub settings_revision: Option<u32>,
+    /// The replay of this number sends once more, beside what was sent before.
+    pub replay: Option<u32>,
     /// Its records.
     pub records: Arc<dyn Reread>,
     /// One is taken for each part that is read or encoded, and given back before the part is sent.

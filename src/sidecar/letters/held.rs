@@ -191,6 +191,8 @@ impl Source for HeldSource {
             except: job.except,
             received_ms,
             bytes: job.bytes,
+            settings_revision: None,
+            replay: None,
             records: Arc::new(InMemory(job.parts)),
             turns: Turns::default(),
         };

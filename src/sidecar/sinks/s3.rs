@@ -20,6 +20,7 @@ mod store;
 mod turn;
 mod upload;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -32,7 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use super::address_guard::AddressPolicy;
 use super::http::Tls;
-use crate::config::{S3Config, S3Format};
+use crate::config::{S3Config, S3Format, S3Layout};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
 use parts::{PART_BYTES, PARTS_HELD};
@@ -60,17 +61,28 @@ pub struct S3Sink {
 struct Inner {
     destination: String,
     config: Arc<S3Config>,
+    /// How objects are made now.
+    layout: S3Layout,
+    /// How they are made under each revision of the settings that is known.
+    layouts: BTreeMap<u32, S3Layout>,
     policy: AddressPolicy,
     connections_max: u32,
     tls: Arc<Tls>,
     clock: Arc<dyn Clock>,
     live: Live,
     /// Made when it is first used.
-    store: Mutex<Option<Arc<Store>>>,
+    place: Mutex<Option<Place>>,
     /// How often it was used.
     uses: AtomicU64,
     /// Whether somebody watches for it to become idle.
     watched: AtomicBool,
+}
+
+/// The way to the bucket.
+struct Place {
+    store: Arc<Store>,
+    /// Beginnings of names under which nothing of an earlier run is left unfinished.
+    swept: BTreeSet<String>,
 }
 
 impl S3Sink {
@@ -88,16 +100,30 @@ impl S3Sink {
         let inner = Inner {
             destination: destination.to_owned(),
             config: Arc::new(config.clone()),
+            layout: config.layout(),
+            layouts: BTreeMap::new(),
             policy,
             connections_max,
             tls,
             clock,
             live: Live::default(),
-            store: Mutex::default(),
+            place: Mutex::default(),
             uses: AtomicU64::new(0),
             watched: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same, which finishes batches of these revisions of its settings as they began: under the same name, with the
+    /// same bytes.
+    ///
+    /// # Panics
+    /// When it is in use already.
+    #[must_use]
+    pub fn with_layouts(mut self, layouts: &[(u32, S3Layout)]) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody else has it before it is used");
+        inner.layouts = layouts.iter().cloned().collect();
+        self
     }
 
     /// Makes the job's object and hands its parts to `take`, without a store.
@@ -105,7 +131,7 @@ impl S3Sink {
     /// # Errors
     /// When the job can't be read or encoded; what was taken is of no use then.
     pub async fn make(&self, job: &LargeJob, take: impl FnMut(Bytes)) -> Result<(), Failure> {
-        upload::make(self.inner.config.format, job).into_parts(take).await
+        upload::make(self.inner.layout(job).format, job).into_parts(take).await
     }
 
     /// The SDK's client as this sink uses it: for whoever wants to see what it wrote.
@@ -119,18 +145,27 @@ impl S3Sink {
 }
 
 impl Inner {
-    /// The way to the bucket; made anew, what an earlier run left behind there is given up first.
-    async fn store(&self, batch: &str, limit: Duration) -> Result<Arc<Store>, Failure> {
-        let mut place = self.store.lock().await;
-        if let Some(store) = &*place {
-            return Ok(Arc::clone(store));
+    /// How the object of a job is made: as when it was planned.
+    fn layout(&self, job: &LargeJob) -> &S3Layout {
+        job.settings_revision.and_then(|revision| self.layouts.get(&revision)).unwrap_or(&self.layout)
+    }
+
+    /// The way to the bucket. What an earlier run left behind under such names is given up first.
+    async fn store(&self, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Failure> {
+        let mut place = self.place.lock().await;
+        if place.is_none() {
+            let client =
+                client::client(&self.destination, &self.config, self.policy, &self.tls, self.connections_max).await?;
+            let store = Store { client, config: Arc::clone(&self.config), clock: Arc::clone(&self.clock) };
+            *place = Some(Place { store: Arc::new(store), swept: BTreeSet::new() });
         }
-        let client =
-            client::client(&self.destination, &self.config, self.policy, &self.tls, self.connections_max).await?;
-        let store = Arc::new(Store { client, config: Arc::clone(&self.config), clock: Arc::clone(&self.clock) });
-        leftovers::sweep(&store, &self.live, batch, limit).await;
-        *place = Some(Arc::clone(&store));
-        Ok(store)
+        let Place { store, swept } = place.as_mut().expect("made above");
+        let beginning = key::beginning(self.layout(job), job);
+        if !swept.contains(&beginning) {
+            leftovers::sweep(store, &self.live, &beginning, &job.id, limit).await;
+            swept.insert(beginning);
+        }
+        Ok(Arc::clone(store))
     }
 
     /// A customer's destination must not come as the machine itself: whatever the machine may write to would be theirs. Says
@@ -163,10 +198,10 @@ async fn drop_when_idle(inner: Weak<Inner>) {
     let mut seen = None;
     loop {
         let Some(inner) = inner.upgrade() else { return };
-        let mut place = inner.store.lock().await;
+        let mut place = inner.place.lock().await;
         let uses = Some(inner.uses.load(Ordering::Relaxed));
         // Nobody begins while the place is locked; who is at work holds the store as well.
-        if seen == uses && place.as_ref().is_none_or(|store| Arc::strong_count(store) == 1) {
+        if seen == uses && place.as_ref().is_none_or(|place| Arc::strong_count(&place.store) == 1) {
             *place = None;
             inner.watched.store(false, Ordering::Release);
             return;
@@ -212,18 +247,18 @@ impl LargeSink for S3Sink {
                 return Outcome::Refused { why: Failure::Local(why.to_owned()) };
             }
             self.inner.used();
-            match self.inner.store(&job.id, timeout).await {
-                Ok(store) => upload(&store, &self.inner.live, job, timeout).await,
+            match self.inner.store(job, timeout).await {
+                Ok(store) => upload(&store, &self.inner.live, self.inner.layout(job), job, timeout).await,
                 Err(why) => Outcome::Retry { why },
             }
         })
     }
 
     fn memory_bytes(&self, job_bytes: u64) -> u64 {
-        let beside = match self.inner.config.format {
-            S3Format::JsonLines(_) => LINES_BYTES,
-            S3Format::Parquet(_) => COLUMNS_BYTES,
-        };
+        let Inner { layout, layouts, .. } = &*self.inner;
+        // The job's revision is not known here.
+        let columns = layouts.values().chain([layout]).any(|layout| matches!(layout.format, S3Format::Parquet(_)));
+        let beside = if columns { COLUMNS_BYTES } else { LINES_BYTES };
         // Of a small batch neither parts nor groups fill up.
         let whole = job_bytes.saturating_mul(SMALL_FACTOR);
         (PART_BYTES as u64 * PARTS_HELD + beside).min(whole)

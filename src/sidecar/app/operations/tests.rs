@@ -251,6 +251,30 @@ async fn a_file_that_takes_something_from_the_api_is_not_obeyed() {
 }
 
 #[tokio::test]
+async fn how_objects_are_made_is_remembered_by_revision() {
+    let with = |prefix: &str| {
+        let s3 = config::S3Config {
+            prefix: config::KeyTemplate::parse(prefix).unwrap(),
+            endpoint: Some(config::Endpoint::parse("http://127.0.0.1:9").unwrap()),
+            ..config::S3Config::new("impressions")
+        };
+        let mut config = file(&[]);
+        config.destinations.push(Destination::new("bucket", vec!["prod".to_owned()], SinkConfig::S3(Box::new(s3))));
+        config
+    };
+    let house = start(&MemDisk::default(), with("a/{date}/")).await;
+    let house = house.again(with("a/{date}/")).await;
+    let house = house.again(with("b/")).await;
+    let destination = with("b/").destinations.pop().unwrap();
+    let wanted = house.operations.wanted(destination, AddressPolicy::Operator).await.unwrap();
+    assert_eq!(wanted.revision, 2);
+    let known = wanted.layouts.iter().map(|(revision, layout)| (*revision, layout.prefix.literal().to_owned()));
+    assert_eq!(known.collect::<Vec<_>>(), [(1, "a/".to_owned()), (2, "b/".to_owned())]);
+    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "bucket").unwrap();
+    assert_eq!(queue.settings_revision(), 2, "what is planned from now on");
+}
+
+#[tokio::test]
 async fn what_a_destination_gets_is_remembered_by_revision() {
     let house = start(&MemDisk::default(), file(&[])).await;
     let filtered = |flag: &str| hook("hook", &format!("filter = {{ flags = [\"{flag}\"] }}"));
@@ -262,5 +286,5 @@ async fn what_a_destination_gets_is_remembered_by_revision() {
     let state = house.operations.journal.state();
     let revisions = &state.revisions["hook"];
     assert_eq!(revisions.keys().copied().collect::<Vec<_>>(), [1, 2], "one for each that differs");
-    assert!(revisions[&1].contains("\"a\"") && revisions[&2].contains("\"b\""));
+    assert!(revisions[&1].filter.contains("\"a\"") && revisions[&2].filter.contains("\"b\""));
 }

@@ -155,6 +155,8 @@ impl Source for Script {
                 except: Arc::default(),
                 received_ms: 0,
                 bytes: 1000,
+                settings_revision: None,
+                replay: None,
                 records: Arc::new(large::Parts { queue: self.clone(), offsets: offsets.clone() }),
                 turns: Turns::default(),
             },

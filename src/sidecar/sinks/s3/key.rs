@@ -1,22 +1,34 @@
 //! Names of objects: made of what never changes, so that every attempt at a batch has the same one and no two batches
 //! share one. Pure.
 //!
-//! `<prefix><first offset>-<last offset>-<batch id>.<extension>`, offsets in 20 digits so that names sort by them. The
+//! `<prefix><first offset>-<last offset>-<batch id>.<extension>`, before it `replay=<n>/` for what a replay sends once
+//! more, offsets in 20 digits so that names sort by them. The
 //! batch's id holds log, incarnation, stream, range and destination.
 
 use std::ops::Range;
 
-use crate::config::{KeyTemplate, LinesCompression, ParquetCompression, S3Format};
+use crate::config::{LinesCompression, ParquetCompression, S3Format, S3Layout};
 use crate::delivery::sink::LargeJob;
 use crate::sinks::rfc3339::Times;
 
 /// The name of a job's object.
-pub(super) fn key(template: &KeyTemplate, format: S3Format, job: &LargeJob) -> String {
+pub(super) fn key(layout: &S3Layout, job: &LargeJob) -> String {
     let (date, hour) = date_and_hour(job.received_ms);
-    let mut key = template.fill(&job.environment.id, &date, &hour);
+    let mut key = replay_prefix(job);
+    key.push_str(&layout.prefix.fill(&job.environment.id, &date, &hour));
     let Range { start, end } = job.origin.offsets;
-    key.push_str(&format!("{start:020}-{:020}-{}.{}", end.saturating_sub(1), job.id, extension(format)));
+    key.push_str(&format!("{start:020}-{:020}-{}.{}", end.saturating_sub(1), job.id, extension(layout.format)));
     key
+}
+
+/// What names of jobs of this kind begin with, whatever they hold.
+pub(super) fn beginning(layout: &S3Layout, job: &LargeJob) -> String {
+    replay_prefix(job) + layout.prefix.literal()
+}
+
+/// In front of all else: whoever reads the usual names does not see the same records twice.
+fn replay_prefix(job: &LargeJob) -> String {
+    job.replay.map_or_else(String::new, |number| format!("replay={number}/"))
 }
 
 /// The batch's id in a name of an object of ours; `None` if it is none.
@@ -75,12 +87,15 @@ mod tests {
         let config = S3Config::new("bucket");
         let job = LargeJob { received_ms: 1_767_254_400_123, ..large(7..25) };
         assert_eq!(
-            key(&config.prefix, config.format, &job),
+            key(&config.layout(), &job),
             "environment=acme-prod/date=2026-01-01/hour=08/\
              00000000000000000007-00000000000000000024-batch-7-25.jsonl.zst"
         );
-        let snappy = S3Format::Parquet(ParquetCompression::Snappy);
-        assert!(key(&config.prefix, snappy, &job).ends_with("-batch-7-25.snappy.parquet"));
+        let again = LargeJob { replay: Some(3), ..job.clone() };
+        assert_eq!(key(&config.layout(), &again), format!("replay=3/{}", key(&config.layout(), &job)));
+        assert_eq!(beginning(&config.layout(), &again), "replay=3/environment=");
+        let snappy = S3Layout { format: S3Format::Parquet(ParquetCompression::Snappy), ..config.layout() };
+        assert!(key(&snappy, &job).ends_with("-batch-7-25.snappy.parquet"));
         assert_eq!(date_and_hour(u64::MAX), ("1970-01-01".to_owned(), "00".to_owned()));
     }
 
@@ -101,7 +116,7 @@ mod tests {
     fn only_names_of_ours_have_a_batch() {
         let job = large(7..25);
         let config = S3Config::new("bucket");
-        assert_eq!(batch_id(&key(&config.prefix, config.format, &job)), Some("batch-7-25"));
+        assert_eq!(batch_id(&key(&config.layout(), &job)), Some("batch-7-25"));
         for other in ["", "a/b", "a/00000000000000000007-1-x.jsonl", "00000000000000000007-00000000000000000024-x"] {
             assert_eq!(batch_id(other), None, "{other}");
         }

@@ -15,13 +15,12 @@ use super::upload::Live;
 /// Answers to read, each with some hundred uploads: what no destination of ours leaves behind.
 const PAGES_MAX: usize = 20;
 
-/// Gives up what the owner of this batch left behind. Returns how many uploads that were.
-pub(super) async fn sweep(store: &Store, live: &Live, batch: &str, limit: Duration) -> usize {
+/// Gives up what the owner of this batch left behind under names of this beginning. Returns how many uploads that were.
+pub(super) async fn sweep(store: &Store, live: &Live, beginning: &str, batch: &str, limit: Duration) -> usize {
     let (mut after, mut given_up) = (None, 0);
     let Some((_, destination)) = owner(batch) else { return 0 };
     for _ in 0..PAGES_MAX {
-        let prefix = store.config.prefix.literal();
-        let (uploads, more) = match store.unfinished(prefix, after.as_ref(), limit).await {
+        let (uploads, more) = match store.unfinished(beginning, after.as_ref(), limit).await {
             Ok(page) => page,
             Err(trouble) => {
                 tracing::debug!(destination, outcome = ?trouble.outcome, "can't look for unfinished uploads");

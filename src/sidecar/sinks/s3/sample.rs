@@ -36,6 +36,8 @@ pub(crate) fn of(mut job: Job) -> LargeJob {
         except: job.except,
         received_ms: 1_700_000_000_000,
         bytes: job.bytes,
+        settings_revision: None,
+        replay: None,
         records: Arc::new(InMemory(job.parts)),
         turns: Turns::default(),
     }

@@ -39,6 +39,7 @@ pub(super) struct Store {
 #[derive(Clone, Copy)]
 pub(super) struct Object<'a> {
     pub(super) key: &'a str,
+    pub(super) format: S3Format,
     pub(super) timeout: Duration,
 }
 
@@ -60,7 +61,7 @@ impl Store {
             .if_none_match(NOTHING_THERE)
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .set_metadata(Some(metadata(contents)))
-            .content_type(content_type(self.config.format))
+            .content_type(content_type(object.format))
             .set_storage_class(self.storage_class())
             .body(ByteStream::from(body));
         if let Some(encryption) = &self.config.encryption {
@@ -87,7 +88,7 @@ impl Store {
             .key(object.key)
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .set_metadata(Some(metadata(contents)))
-            .content_type(content_type(self.config.format))
+            .content_type(content_type(object.format))
             .set_storage_class(self.storage_class());
         if let Some(encryption) = &self.config.encryption {
             request = request.server_side_encryption(kind(encryption));

@@ -329,6 +329,36 @@ async fn a_store_without_conditions_is_overwritten_with_the_same_bytes() {
     assert_eq!(objects(root.path()), before);
 }
 
+/// The settings changed while it was not known whether the object is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_finished_under_the_settings_that_it_was_planned_in() {
+    let answers = AtomicUsize::new(0);
+    let (root, store, before) = stage(PLAIN, move |seen| match seen.operation() {
+        "put" if answers.fetch_add(1, Order::SeqCst) == 0 => Act::Lose(error(500, "InternalError", &[])),
+        _ => Act::Pass,
+    })
+    .await;
+    let old = config(store.addr, PLAIN);
+    let planned = LargeJob { settings_revision: Some(1), ..large(0..10) };
+    assert_eq!(kind(&put(&before.with_layouts(&[(1, old.layout())]), &planned).await), "retry");
+    let written = objects(root.path());
+    assert_eq!(written.len(), 1);
+
+    let prefix = crate::config::KeyTemplate::parse("later/").unwrap();
+    let new = S3Config { prefix, ..config(store.addr, S3Format::Parquet(ParquetCompression::Zstd)) };
+    let after = sink(&new).with_layouts(&[(1, old.layout()), (2, new.layout())]);
+    assert_eq!(put(&after, &planned).await, Outcome::Delivered);
+    assert_eq!(objects(root.path()), written, "one object, as it was");
+    let fresh = LargeJob { settings_revision: Some(2), ..large(10..20) };
+    assert_eq!(put(&after, &fresh).await, Outcome::Delivered);
+    let names: Vec<String> = objects(root.path()).into_keys().collect();
+    assert!(names[0].ends_with("-batch-0-10.jsonl") && names[1].starts_with("later/"), "{names:?}");
+    assert!(names[1].ends_with("-batch-10-20.zstd.parquet"), "{names:?}");
+    let again = LargeJob { replay: Some(2), ..fresh };
+    assert_eq!(put(&after, &again).await, Outcome::Delivered);
+    assert!(objects(root.path()).contains_key(&format!("replay=2/{}", names[1])), "beside it");
+}
+
 /// What an earlier run left unfinished is found by listing, and given up before anything else is sent; a neighbour's
 /// uploads are left alone. The store of these tests can't list, so its list is ours.
 #[tokio::test(flavor = "multi_thread")]
@@ -472,8 +502,8 @@ async fn a_client_that_nobody_uses_is_dropped() {
     let (_root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
     // Paused time runs ahead while the store is at work: the answer may come too late, the client is there all the same.
     let _ = put(&sink, &large(0..10)).await;
-    assert!(sink.inner.store.lock().await.is_some());
+    assert!(sink.inner.place.lock().await.is_some());
     sleep(IDLE * 3).await;
-    assert!(sink.inner.store.lock().await.is_none());
+    assert!(sink.inner.place.lock().await.is_none());
     assert!(!sink.inner.watched.load(Ordering::Acquire));
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use crate::causes;
-use crate::config::S3Format;
+use crate::config::{S3Format, S3Layout};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::LargeJob;
 
@@ -41,21 +41,27 @@ pub(super) struct Making {
 }
 
 /// Brings the job's object there, once. `limit`: for each request.
-pub(super) async fn upload(store: &Store, live: &Live, job: &LargeJob, limit: Duration) -> Outcome {
-    match try_upload(store, live, job, limit).await {
+pub(super) async fn upload(store: &Store, live: &Live, layout: &S3Layout, job: &LargeJob, limit: Duration) -> Outcome {
+    match try_upload(store, live, layout, job, limit).await {
         Ok(()) => Outcome::Delivered,
         Err(trouble) => trouble.outcome,
     }
 }
 
-async fn try_upload(store: &Store, live: &Live, job: &LargeJob, limit: Duration) -> Result<(), Trouble> {
+async fn try_upload(
+    store: &Store,
+    live: &Live,
+    layout: &S3Layout,
+    job: &LargeJob,
+    limit: Duration,
+) -> Result<(), Trouble> {
     if job.except.len() as u64 == job.origin.records() {
         return Ok(()); // nothing to send makes no object
     }
-    let key = key::key(&store.config.prefix, store.config.format, job);
-    let object = Object { key: &key, timeout: limit };
+    let key = key::key(layout, job);
+    let object = Object { key: &key, format: layout.format, timeout: limit };
     let contents = contents(job).await?;
-    let mut making = make(store.config.format, job);
+    let mut making = make(layout.format, job);
     let Some(first) = making.parts.recv().await else {
         making.ended().await.map_err(Trouble::retry)?;
         return Err(Trouble::local("the object has no bytes"));
