@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::attempt::{self, Load};
 use super::budget::Grant;
-use super::notes::Notes;
+use super::notes::{Lane, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
 use super::poison::{Mark, Poison};
@@ -211,7 +211,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = busy.preparing_from;
+        let queue = load.lane(busy.preparing_from);
         let note = self.memory.notes.get(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);
@@ -230,7 +230,7 @@ impl Worker {
         }
     }
 
-    fn launch(&mut self, busy: &mut Busy, queue: usize, load: Load, grant: Grant) {
+    fn launch(&mut self, busy: &mut Busy, queue: Lane, load: Load, grant: Grant) {
         let (epoch, begun) = (self.pace.epoch(), self.memory.poison.now());
         let post = Arc::clone(&busy.post);
         let go = move |bytes| {
