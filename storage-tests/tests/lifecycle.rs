@@ -242,7 +242,10 @@ fn a_queue_begins_at_the_record_of_a_time() {
 }
 
 /// What is told of an hour: its beginning and end in minutes since the test began, accepted, delivered, pending.
-fn hours_of(queue: &Queue) -> (u64, Vec<(u64, u64, u64, u64, u64)>) {
+type Told = (u64, u64, u64, u64, u64);
+
+/// From when on hours are known, and the hours.
+fn hours_of(queue: &Queue) -> (u64, Vec<Told>) {
     let minutes = |ms: u64| (ms - 3_600_000) / 60_000;
     let hourly = queue.hourly();
     let hour = |hour: &forebay::Hour| {
@@ -279,7 +282,7 @@ fn the_balance_is_told_by_the_hour_across_restarts_and_says_what_it_does_not_kno
     minutes(10);
     queue.settle_range(15..25, Settled::Delivered);
     queues.tick().expect("the disk is sound");
-    let so_far = vec![(0, 60, 20, 15, 5), (60, 120, 5, 0, 10)];
+    let so_far = [(0, 60, 20, 15, 5), (60, 120, 5, 0, 10)];
     let (known, hours) = hours_of(&queue);
     assert_eq!((known, &hours[..2], hours[2]), (0, &so_far[..], (180, 190, 0, 10, 0)));
     drop((queue, queues));

@@ -61,10 +61,10 @@ const HEAD: [&str; 12] = [
 fn table(balances: &[QueueBalance]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for queue in balances {
-        let total = queue.total.clone().unwrap_or_default();
+        let total = queue.total.unwrap_or_default();
         rows.push(row(&queue.destination, &queue.stream, &total, records(queue.replayed.as_ref())));
         for hour in &queue.hours {
-            rows.push(row("", &span(hour), &hour.balance.clone().unwrap_or_default(), String::new()));
+            rows.push(row("", &span(hour), &hour.balance.unwrap_or_default(), String::new()));
         }
     }
     aligned(&rows, [false, false, true, true, true, true, true, true, true, true, true, true])

@@ -92,6 +92,10 @@ pub(super) const DEAD_LETTERS_AGE: Bound<Duration> =
 /// How many bytes of dead letters are kept, if there is a limit.
 pub(super) const DEAD_LETTERS_BYTES: Bound<u64> = Bound { default: 1 << 30, least: MIB, most: 1 << 50 };
 
+/// How long the oldest record of a batch waits for others. By default it leaves as soon as a request may start: while one
+/// is under way, what comes in gathers by itself.
+pub(super) const BATCH_WAIT: Bound<Duration> = Bound { default: secs(0), least: secs(0), most: hours(1) };
+
 /// Records in one webhook request; what Split's documentation leaves open, receivers of its size take.
 pub(super) const WEBHOOK_RECORDS: Bound<u32> = Bound { default: 1_000, least: 1, most: 1_000_000 };
 

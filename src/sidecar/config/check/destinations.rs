@@ -106,7 +106,7 @@ fn read_one(
     let batch_bytes_max = section.bytes(bytes_key, &bounds.bytes);
     let batch_wait_max = match kind {
         SinkKind::S3 => section.duration("max_age", &limits::S3_AGE),
-        _ => bounds.wait_default,
+        _ => section.duration("batch_wait_max", &limits::BATCH_WAIT),
     };
     let start = start::read(&section, outside.through);
     let filter = filter::read(&section);
