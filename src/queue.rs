@@ -276,8 +276,7 @@ impl Queue {
     #[must_use]
     pub fn batch_id(&self, offsets: Range<u64>) -> Option<String> {
         let queue = &*self.inner;
-        let record = queue.plan_record(queue.stream_id()?, offsets, 0);
-        Some(plan::batch_id(queue.context.log_id, &record))
+        Some(queue.batch_id(queue.stream_id()?, offsets))
     }
 
     /// Whether [`next_batch`](Self::next_batch) would find something. Does not touch the disk.
@@ -292,7 +291,7 @@ impl Queue {
     #[must_use]
     pub fn has_records(&self, records: u64) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
-        let tail = self.inner.context.log.durable(stream).offset;
+        let tail = self.inner.tail(stream).offset;
         let offer = self.inner.window().offer(tail);
         match offer {
             Offer::Nothing | Offer::Full => false,

@@ -7,6 +7,7 @@ use super::{Batch, Inner, Queue, QueueError, Slice};
 use crate::{Item, ReadError, Reader, StreamId};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How large a range may be, and what it may span. One record is always taken, however large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,8 @@ pub enum RangeError {
 
 impl Queue {
     /// Reads a batch that was claimed with [`next_range`](Self::next_range) from its start, as often as it is called:
-    /// each attempt to send it reads it anew, with the same records in the same frames.
+    /// each attempt to send it reads it anew, with the same records in the same frames. Of a queue that was deleted, or a
+    /// replay that was cancelled, it reads what the log still keeps.
     ///
     /// ```
     /// # use forebay::{LogOptions, Payload, QueueOptions, Queues, RangeLimits, Settled, Start};
@@ -71,7 +73,8 @@ impl Queue {
     #[must_use]
     pub fn read(&self, batch: &Batch) -> RangeReader {
         let queue = Arc::clone(&self.inner);
-        let stream = queue.stream_id().expect("a batch is of a stream that exists");
+        // Not by the queue: that may be gone while somebody is at work on its last batches.
+        let stream = *queue.stream_id.get().expect("a batch is of a stream that exists");
         let reader = queue.context.log.reader(stream, batch.offsets.start);
         RangeReader { queue, stream, offsets: batch.offsets.clone(), reader, at: batch.offsets.start }
     }
@@ -101,9 +104,9 @@ impl RangeReader {
         }
     }
 
-    /// Gives the range up, unless it is settled or was given up before.
+    /// Gives the range up, unless it is settled or was given up before, or its queue is gone.
     fn lost(&self, hole: Range<u64>) -> Result<RangeError, ReadError> {
-        if self.queue.window().is_open(&self.offsets) {
+        if !self.queue.gone.load(Ordering::Acquire) && self.queue.window().is_open(&self.offsets) {
             self.queue.lose(self.stream, hole.clone(), Some(&self.offsets))?;
             self.queue.wake();
         }

@@ -786,3 +786,59 @@ fn a_range_that_is_split_is_two_ranges() {
     let again = hook(&queues).next_range(ANY.into()).expect("memory reads").expect("the first half");
     assert_eq!((again.id, again.offsets), (first.id, 0..33));
 }
+
+fn replay_of_ten(queues: &Queues) -> Queue {
+    let queue = hook(queues);
+    append(queues, "acme", 10);
+    let batch = next(&queue, 10);
+    plan(&queue, &batch);
+    queue.settle(&batch, Settled::Delivered);
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    queues.replay("hook", "acme", request).expect("ten records are settled")
+}
+
+/// Before: of a replay this was an id with the replay's name in it, which no batch has.
+#[test]
+fn the_id_that_a_batch_of_a_replay_would_have_is_its_destinations() {
+    let queues = open(&mem());
+    let replay = replay_of_ten(&queues);
+    assert_eq!(replay.batch_id(3..4), hook(&queues).batch_id(3..4));
+    let batch = next(&replay, 10);
+    assert_eq!(replay.batch_id(batch.offsets.clone()), Some(batch.id));
+}
+
+/// Before: what came to the stream after its end counted as well.
+#[test]
+fn a_replay_that_is_handed_out_has_no_records_whatever_comes_to_the_stream() {
+    let queues = open(&mem());
+    let replay = replay_of_ten(&queues);
+    append(&queues, "acme", 100);
+    let _out = next(&replay, 10);
+    assert!(!replay.has_records(1) && hook(&queues).has_records(100));
+}
+
+/// Before: whoever was at work on a range of a queue that was deleted, or of a replay that was cancelled, panicked when it
+/// tried once more.
+#[test]
+fn a_range_of_a_queue_that_is_gone_is_read_as_far_as_it_is_kept_and_settles_nothing() {
+    let queues = open(&mem());
+    let replay = replay_of_ten(&queues);
+    let range = replay.next_range(ANY.into()).expect("memory reads").expect("ten records");
+    queues.cancel_replay("hook", "acme").expect("memory writes").expect("it was under way");
+    assert_eq!(read(&replay, &range).len(), 1, "the records are still kept");
+    replay.settle(&range, Settled::Delivered);
+    assert_eq!(replay.balance().delivered.records, 0);
+
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let range = queue.next_range(ANY.into()).expect("memory reads").expect("ten records");
+    let mut begun = queue.read(&range);
+    queues.delete("hook", None).expect("memory writes");
+    for _ in 0..200 {
+        append(&queues, "acme", 100); // until its segment is used again
+        queues.tick().expect("memory writes");
+    }
+    assert!(matches!(begun.next(), Err(RangeError::Lost { .. })), "it is no longer kept");
+    assert!(matches!(queue.read(&range).next(), Err(RangeError::Lost { .. })));
+    assert_eq!(queue.balance().lost.records, 0, "nothing that anybody waits for is lost");
+}
