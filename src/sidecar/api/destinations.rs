@@ -14,11 +14,11 @@ use crate::proto::v1::{
     DeleteDestinationRequest, DeleteDestinationResponse, DeleteEnvironmentRequest, DeleteEnvironmentResponse,
     Destination, Environment, GetDestinationRequest, GetDestinationResponse, ListDestinationsRequest,
     ListDestinationsResponse, ListEnvironmentsRequest, ListEnvironmentsResponse, PauseDestinationRequest,
-    PauseDestinationResponse, ResumeDestinationRequest, ResumeDestinationResponse, UpdateDestinationRequest,
-    UpdateDestinationResponse,
+    PauseDestinationResponse, ProbeDestinationRequest, ProbeDestinationResponse, ResumeDestinationRequest,
+    ResumeDestinationResponse, UpdateDestinationRequest, UpdateDestinationResponse,
 };
 
-/// What an operator may have done at run time. What an answer says is durable.
+/// What an operator may have done at run time. What an answer says is durable, save for a probe.
 pub trait Operations: Send + Sync {
     /// Makes a destination, or gives one that was made here other settings. Returns it with what is odd about them.
     fn put_destination(&self, settings: String, put: Put) -> Answer<'_, (Destination, Vec<String>)>;
@@ -30,6 +30,8 @@ pub trait Operations: Send + Sync {
     fn delete_destination(&self, id: String, how: Delete) -> Answer<'_, DeleteDestinationResponse>;
     /// Pauses a destination, or goes on with it.
     fn pause_destination(&self, id: String, paused: bool) -> Answer<'_, Destination>;
+    /// Tries a destination now, whatever it waits for. Does not wait for what comes of it, and writes nothing down.
+    fn probe_destination(&self, id: String) -> Answer<'_, Destination>;
     /// Makes an environment. Returns it with what is odd about its settings.
     fn create_environment(&self, settings: String) -> Answer<'_, (Environment, Vec<String>)>;
     /// All environments, by id.
@@ -167,6 +169,14 @@ impl Destinations for DestinationsService {
     ) -> Result<Response<ResumeDestinationResponse>, Status> {
         let destination = self.0.pause_destination(request.into_inner().id, false).await?;
         Ok(Response::new(ResumeDestinationResponse { destination: Some(destination) }))
+    }
+
+    async fn probe_destination(
+        &self,
+        request: Request<ProbeDestinationRequest>,
+    ) -> Result<Response<ProbeDestinationResponse>, Status> {
+        let destination = self.0.probe_destination(request.into_inner().id).await?;
+        Ok(Response::new(ProbeDestinationResponse { destination: Some(destination) }))
     }
 
     async fn create_environment(

@@ -304,6 +304,11 @@ impl Registry {
         if paused { self.delivery.pause(id) } else { self.delivery.resume(id) }
     }
 
+    /// Tries a destination now, whatever it waits for. Says whether it runs.
+    pub fn probe(&self, id: &str) -> bool {
+        self.delivery.probe(id)
+    }
+
     /// Whether anything takes from this queue.
     pub fn drains(&self, queue: &Queue) -> bool {
         let place = self.ingest.environments().place_of(queue.stream());

@@ -83,6 +83,8 @@ pub enum DestinationsCommand {
     Pause(OneArgs),
     /// Goes on with a destination that was paused
     Resume(OneArgs),
+    /// Tries a destination now that refuses or asked for a pause: when it was mended
+    Probe(OneArgs),
 }
 
 /// Of `environments`.

@@ -18,7 +18,7 @@ use crate::proto::v1::destinations_client::DestinationsClient;
 use crate::proto::v1::{
     CreateDestinationRequest, CreateEnvironmentRequest, DeleteDestinationRequest, DeleteEnvironmentRequest,
     Destination, GetDestinationRequest, ListDestinationsRequest, ListEnvironmentsRequest, PauseDestinationRequest,
-    ResumeDestinationRequest, UpdateDestinationRequest,
+    ProbeDestinationRequest, ResumeDestinationRequest, UpdateDestinationRequest,
 };
 
 /// A sidecar on this machine answers in a millisecond.
@@ -85,6 +85,7 @@ enum What {
     Delete { id: String, purge: bool, drain: bool },
     Pause(String),
     Resume(String),
+    Probe(String),
     ListEnvironments,
     CreateEnvironment(std::path::PathBuf),
     DeleteEnvironment(String),
@@ -104,6 +105,7 @@ impl Wish {
             }
             DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
             DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
+            DestinationsCommand::Probe(OneArgs { id, call }) => (What::Probe(id), call),
         };
         Self { what, call }
     }
@@ -169,6 +171,10 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
         What::Resume(id) => {
             let answer = client.resume_destination(ResumeDestinationRequest { id: id.clone() }).await?.into_inner();
             (shown::done("resumed", &answer.destination.unwrap_or_default(), json), Vec::new())
+        }
+        What::Probe(id) => {
+            let answer = client.probe_destination(ProbeDestinationRequest { id: id.clone() }).await?.into_inner();
+            (shown::done("being tried", &answer.destination.unwrap_or_default(), json), Vec::new())
         }
         What::ListEnvironments => {
             let answer = client.list_environments(ListEnvironmentsRequest {}).await?.into_inner();

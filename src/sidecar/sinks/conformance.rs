@@ -2,9 +2,11 @@
 //! ids whatever happened before.
 //!
 //! A sink that joins gets a line in `SINKS` and a column in the table of statuses; of what is no whole answer all sinks
-//! make the same. The file has no receiver: its disk's faults are in its own tests, and here it is held to what all are.
+//! make the same. An upstream relays posts, one a request, so it has jobs of its own. The file has no receiver and is
+//! not here: its faults are its disk's, and in its own tests.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use forebay::clock::ManualClock;
 use http_body_util::Full;
 use hyper::Response;
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::http::request;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,14 +28,16 @@ use super::s3::S3Sink;
 use super::s3::sample::of as large_of;
 use super::sample::job;
 use super::segment::Segment;
+use super::upstream::{Gates, SdkKeys, Upstream};
 use super::webhook::Webhook;
 use crate::config::{
     AmplitudeConfig, Compression, Endpoint, LinesCompression, S3Config, S3Format, S3Keys, Secret, SegmentConfig,
-    WebhookConfig,
+    UpstreamConfig, WebhookConfig,
 };
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
-use crate::delivery::sink::{Job, Sink};
+use crate::delivery::sink::{Job, Origin, Part, Sink};
+use crate::post::{self, Arrival, Kind};
 use Class::{Delivered, Refused, Rejected, Retry, Throttled, TooLarge};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -43,6 +48,8 @@ struct Subject {
     name: &'static str,
     /// For the receiver at this address: `http://127.0.0.1:80`.
     make: fn(&str) -> Arc<dyn Sink>,
+    /// What it is given of these offsets: their records, or a post that holds them.
+    job: fn(Range<u64>) -> Job,
     /// The ids by which a receiver tells repeats apart.
     ids: fn(&request::Parts, &Bytes) -> Vec<String>,
     /// What they must be; else the same at every attempt, and they hold the batch's offsets.
@@ -51,13 +58,14 @@ struct Subject {
     unasked_pause: Option<Duration>,
 }
 
-const SINKS: [Subject; 4] = [
+const SINKS: [Subject; 5] = [
     Subject {
         name: "webhook",
         make: |base| {
             let config = WebhookConfig { compression: Compression::None, ..WebhookConfig::new(endpoint(base)) };
             Arc::new(Webhook::new(&config, AddressPolicy::Operator, 4, Arc::default(), clock()))
         },
+        job,
         ids: |head, _| vec![head.headers["webhook-id"].to_str().unwrap().to_owned()],
         expected_ids: Some(|job| vec![job.id.to_string()]),
         unasked_pause: None,
@@ -68,6 +76,7 @@ const SINKS: [Subject; 4] = [
             let config = AmplitudeConfig { endpoint: Some(endpoint(base)), ..AmplitudeConfig::new("hush") };
             Arc::new(Amplitude::new(&config, 4, Arc::default(), clock()))
         },
+        job,
         ids: |_, body| event_ids(body, "events", "insert_id"),
         expected_ids: Some(record_ids),
         unasked_pause: Some(Duration::from_secs(15)),
@@ -78,6 +87,7 @@ const SINKS: [Subject; 4] = [
             let config = SegmentConfig { endpoint: Some(endpoint(base)), ..SegmentConfig::new("hush") };
             Arc::new(Segment::new(&config, 4, Arc::default(), clock()))
         },
+        job,
         ids: |_, body| event_ids(body, "batch", "messageId"),
         expected_ids: Some(record_ids),
         unasked_pause: None,
@@ -97,11 +107,58 @@ const SINKS: [Subject; 4] = [
             };
             Arc::new(S3Sink::new("acme-s3", &config, AddressPolicy::Operator, 2, Arc::default(), clock()))
         },
+        job,
         ids: |head, _| vec![head.uri.path().to_owned()],
         expected_ids: None,
         unasked_pause: None,
     },
+    Subject {
+        name: "upstream",
+        make: |base| upstream(base, AddressPolicy::Operator),
+        job: post,
+        // It tells none apart: a repeat is the same post.
+        ids: |head, body| vec![head.uri.path().to_owned(), String::from_utf8(body.to_vec()).unwrap()],
+        expected_ids: None,
+        unasked_pause: None,
+    },
 ];
+
+const SDK_KEY: &str = "sdk-key-of-a-customer-0001";
+
+fn upstream(base: &str, policy: AddressPolicy) -> Arc<dyn Sink> {
+    let keys = SdkKeys::default();
+    keys.replace([("acme-prod", &[(0, SDK_KEY.to_owned())][..])]);
+    let config = UpstreamConfig::at(base).unwrap();
+    Arc::new(Upstream::new(
+        &config,
+        policy,
+        4,
+        Arc::new(keys),
+        Arc::new(Gates::new("split".into())),
+        &Arc::default(),
+        clock(),
+    ))
+}
+
+/// One record: a post of the impressions that [`job`] would hold.
+fn post(offsets: Range<u64>) -> Job {
+    let impression =
+        |n| format!(r#"{{"k":"user-{n}","t":"on","m":1700000000000,"c":5,"r":"default rule","pad":"{n:0200}"}}"#);
+    let body =
+        format!(r#"[{{"f":"checkout","i":[{}]}}]"#, offsets.clone().map(impression).collect::<Vec<_>>().join(","));
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {SDK_KEY}").parse().unwrap());
+    let (environment, key) = ("acme-prod", SDK_KEY.as_bytes());
+    let arrival = Arrival { kind: Kind::Impressions, received_ms: 7, environment, key, sdk_key_index: 0 };
+    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body)));
+    let first = offsets.start;
+    Job {
+        bytes: payload.len() as u64,
+        parts: vec![Part { payload, skip: 0, take: 1, first }],
+        origin: Origin { offsets: first..first + 1, ..job(0..0).origin },
+        ..job(0..0)
+    }
+}
 
 fn endpoint(base: &str) -> Endpoint {
     Endpoint::parse(&format!("{base}/in")).unwrap()
@@ -162,35 +219,35 @@ async fn deliver(sink: &dyn Sink, job: &Job, within: Duration) -> Outcome {
     sink.send(&encoded, &job.id, Instant::now() + within).await
 }
 
-/// Statuses, and what the webhook, Amplitude, Segment and S3 make of them.
-const STATUSES: [(u16, [Class; 4]); 27] = [
-    (200, [Delivered, Delivered, Delivered, Delivered]),
-    (201, [Delivered, Retry, Delivered, Delivered]),
-    (202, [Delivered, Retry, Delivered, Delivered]),
-    (204, [Delivered, Retry, Delivered, Delivered]),
-    (301, [Retry, Retry, Retry, Refused]),
-    (302, [Retry, Retry, Retry, Retry]),
-    (304, [Retry, Retry, Retry, Retry]),
-    (307, [Retry, Retry, Retry, Refused]),
-    (400, [Rejected, Rejected, Rejected, Retry]),
-    (401, [Refused, Refused, Refused, Refused]),
-    (403, [Refused, Refused, Refused, Refused]),
-    (404, [Refused, Refused, Refused, Retry]),
-    (405, [Retry, Retry, Retry, Retry]),
-    (408, [Retry, Retry, Retry, Retry]),
-    (409, [Retry, Retry, Retry, Retry]),
-    (410, [Refused, Retry, Retry, Retry]),
-    (413, [TooLarge, TooLarge, TooLarge, Retry]),
-    (415, [Rejected, Retry, Retry, Retry]),
-    (422, [Rejected, Retry, Retry, Retry]),
-    (429, [Throttled, Throttled, Throttled, Throttled]),
-    (460, [Retry, Retry, Retry, Retry]),
-    (500, [Retry, Retry, Retry, Retry]),
-    (501, [Retry, Retry, Retry, Retry]),
-    (502, [Retry, Retry, Retry, Retry]),
-    (503, [Throttled, Throttled, Throttled, Throttled]),
-    (504, [Retry, Retry, Retry, Retry]),
-    (599, [Retry, Retry, Retry, Retry]),
+/// Statuses, and what the webhook, Amplitude, Segment, S3 and an upstream make of them.
+const STATUSES: [(u16, [Class; 5]); 27] = [
+    (200, [Delivered, Delivered, Delivered, Delivered, Delivered]),
+    (201, [Delivered, Retry, Delivered, Delivered, Delivered]),
+    (202, [Delivered, Retry, Delivered, Delivered, Delivered]),
+    (204, [Delivered, Retry, Delivered, Delivered, Delivered]),
+    (301, [Retry, Retry, Retry, Refused, Retry]),
+    (302, [Retry, Retry, Retry, Retry, Retry]),
+    (304, [Retry, Retry, Retry, Retry, Retry]),
+    (307, [Retry, Retry, Retry, Refused, Retry]),
+    (400, [Rejected, Rejected, Rejected, Retry, Rejected]),
+    (401, [Refused, Refused, Refused, Refused, Retry]),
+    (403, [Refused, Refused, Refused, Refused, Retry]),
+    (404, [Refused, Refused, Refused, Retry, Refused]),
+    (405, [Retry, Retry, Retry, Retry, Refused]),
+    (408, [Retry, Retry, Retry, Retry, Retry]),
+    (409, [Retry, Retry, Retry, Retry, Retry]),
+    (410, [Refused, Retry, Retry, Retry, Refused]),
+    (413, [TooLarge, TooLarge, TooLarge, Retry, Rejected]),
+    (415, [Rejected, Retry, Retry, Retry, Rejected]),
+    (422, [Rejected, Retry, Retry, Retry, Rejected]),
+    (429, [Throttled, Throttled, Throttled, Throttled, Throttled]),
+    (460, [Retry, Retry, Retry, Retry, Rejected]),
+    (500, [Retry, Retry, Retry, Retry, Retry]),
+    (501, [Retry, Retry, Retry, Retry, Retry]),
+    (502, [Retry, Retry, Retry, Retry, Retry]),
+    (503, [Throttled, Throttled, Throttled, Throttled, Throttled]),
+    (504, [Retry, Retry, Retry, Retry, Retry]),
+    (599, [Retry, Retry, Retry, Retry, Retry]),
 ];
 
 #[tokio::test]
@@ -203,7 +260,7 @@ async fn each_status_has_its_meaning_and_a_repeat_has_the_same_ids() {
                 Response::builder().status(status).header("location", "/in").body(Full::default()).unwrap()
             })
             .await;
-            let (mut sink, job) = (subject.at(addr), job(8..23));
+            let (mut sink, job) = (subject.at(addr), (subject.job)(8..23));
             let outcome = deliver(&*sink, &job, LATER).await;
             if classes[column] == TooLarge {
                 // It would know beforehand.
@@ -250,7 +307,7 @@ async fn retry_after_is_read_in_all_its_forms() {
                     answer.header("retry-after", text).body(Full::default()).unwrap()
                 })
                 .await;
-                let outcome = deliver(&*subject.at(addr), &job(0..3), LATER).await;
+                let outcome = deliver(&*subject.at(addr), &(subject.job)(0..3), LATER).await;
                 let place = format!("{} {status} {text:?}", subject.name);
                 match (&outcome, asked) {
                     (Outcome::Throttled { retry_after, .. }, Some(_)) => assert_eq!(*retry_after, asked, "{place}"),
@@ -349,7 +406,7 @@ async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say(
             let addr = raw(answer, move |stream| then.play(stream)).await;
             let patience = if matches!(then, Then::Hang | Then::Drip | Then::Hints) { SOON } else { LATER };
             let sink = subject.at(addr);
-            let outcome = deliver(&*sink, &job(0..3), patience).await;
+            let outcome = deliver(&*sink, &(subject.job)(0..3), patience).await;
             let place = format!("{} {:?} {then:?}", subject.name, String::from_utf8_lossy(answer));
             let class = if sink.large().is_some() { put } else { posted };
             assert_eq!(Class::of(&outcome), class, "{place}: {outcome:?}");
@@ -373,12 +430,12 @@ async fn nobody_listening_and_a_cut_before_the_request_was_read_are_retries() {
             }
         });
         // Large enough not to be taken by the socket's buffers before the cut is noticed.
-        let outcome = deliver(&*sink, &job(0..500), SOON).await;
+        let outcome = deliver(&*sink, &(subject.job)(0..500), SOON).await;
         assert_eq!(Class::of(&outcome), Retry, "{}: {outcome:?}", subject.name);
         cutting.abort();
         // The listener is gone with its task, whenever that is.
         let _ = cutting.await;
-        let outcome = deliver(&*sink, &job(0..3), LATER).await;
+        let outcome = deliver(&*sink, &(subject.job)(0..3), LATER).await;
         let connected = matches!(outcome, Outcome::Retry { why: Failure::Connect(_) });
         assert!(connected, "{}: {outcome:?}", subject.name);
     }
@@ -392,7 +449,7 @@ async fn a_giant_answer_leaves_the_sink_usable_and_is_not_shown_whole() {
             Response::builder().status(if n == 0 { 500 } else { 200 }).body(body).unwrap()
         })
         .await;
-        let (sink, job) = (subject.at(addr), job(0..3));
+        let (sink, job) = (subject.at(addr), (subject.job)(0..3));
         let outcome = deliver(&*sink, &job, LATER).await;
         assert!(outcome.failure().unwrap().to_string().len() < 300, "{}", subject.name);
         assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
@@ -413,7 +470,7 @@ async fn a_request_that_is_cut_in_its_middle_is_a_retry() {
                 stream.set_zero_linger().unwrap();
             }
         });
-        let outcome = deliver(&*sink, &job(0..500), LATER).await;
+        let outcome = deliver(&*sink, &(subject.job)(0..500), LATER).await;
         let broken = matches!(outcome, Outcome::Retry { why: Failure::Broken(_) });
         assert!(broken, "{}: {outcome:?}", subject.name);
         cutting.abort();
@@ -464,7 +521,7 @@ async fn a_failed_handshake_is_a_retry_and_no_byte_of_the_request_leaves() {
                 heard
             });
             let patience = if matches!(handshake, Silence) { SOON } else { LATER };
-            let outcome = deliver(&*sink, &job(0..3), patience).await;
+            let outcome = deliver(&*sink, &(subject.job)(0..3), patience).await;
             let place = format!("{} {handshake:?}", subject.name);
             assert_eq!(Class::of(&outcome), Retry, "{place}: {outcome:?}");
             let heard = answering.await.unwrap();
@@ -476,9 +533,10 @@ async fn a_failed_handshake_is_a_retry_and_no_byte_of_the_request_leaves() {
 
 #[tokio::test]
 async fn what_is_excepted_is_in_no_body_and_the_rest_keeps_its_ids() {
-    for subject in &SINKS {
+    // A post has no rest.
+    for subject in SINKS.iter().filter(|subject| subject.name != "upstream") {
         let (addr, received) = serve(|_| Response::new(Full::default())).await;
-        let (sink, whole) = (subject.at(addr), job(8..23));
+        let (sink, whole) = (subject.at(addr), (subject.job)(8..23));
         let job = Job { except: [8, 13, 14, 22].into(), ..whole };
         assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
         let received = received.lock().unwrap();
@@ -501,16 +559,18 @@ async fn no_sink_of_a_customers_making_reaches_this_machine() {
     let amplitude = AmplitudeConfig { endpoint: Some(endpoint(&base)), ..AmplitudeConfig::new("hush") };
     let segment = SegmentConfig { endpoint: Some(endpoint(&base)), ..SegmentConfig::new("hush") };
     let customer = AddressPolicy::Customer;
-    let sinks: [(&str, Box<dyn Sink>); 3] = [
-        ("webhook", Box::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
+    let sinks: [(&str, Arc<dyn Sink>); 4] = [
+        ("webhook", Arc::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
         (
             "amplitude",
-            Box::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[]))),
+            Arc::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[]))),
         ),
-        ("segment", Box::new(Segment::new(&segment, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[])))),
+        ("segment", Arc::new(Segment::new(&segment, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[])))),
+        ("upstream", upstream(&base, customer)),
     ];
     for (name, sink) in sinks {
-        let outcome = deliver(&*sink, &job(0..3), LATER).await;
+        let job = if name == "upstream" { post(0..3) } else { job(0..3) };
+        let outcome = deliver(&*sink, &job, LATER).await;
         let refused = matches!(&outcome, Outcome::Retry { why: Failure::Connect(why) } if why.contains("loopback"));
         assert!(refused, "{name}: {outcome:?}");
     }

@@ -66,6 +66,23 @@ impl Asked for Operations {
         })
     }
 
+    fn probe_destination(&self, id: String) -> Answer<'_, Destination> {
+        Box::pin(async move {
+            let _operating = self.operating.lock().await;
+            let destination = self.show(&id)?;
+            if destination.paused {
+                // Kept until then it would come as a surprise.
+                return Err(Refused::Precondition(format!("{id:?} is paused: resume it")));
+            }
+            if !self.registry.probe(&id) {
+                let why = format!("nothing delivers to {id:?}: there is nothing to try; put it back, or delete it");
+                return Err(Refused::Precondition(why));
+            }
+            tracing::info!(destination = id, "an operator has a destination tried now");
+            Ok(destination)
+        })
+    }
+
     fn create_environment(&self, settings: String) -> Answer<'_, (Environment, Vec<String>)> {
         Box::pin(self.make_environment(settings))
     }

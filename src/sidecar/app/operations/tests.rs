@@ -156,6 +156,9 @@ async fn what_only_the_file_may_say_is_refused() {
     of_file(text(house.operations.delete_destination("archive".to_owned(), Delete::Purge).await));
     assert!(matches!(put(hook("archive", ""), Put::Create).await, Err(Refused::Exists(_))));
     assert!(matches!(put(hook("nosuch", ""), Put::Update).await, Err(Refused::NotFound(_))));
+    let probe = |id: &str| house.operations.probe_destination(id.to_owned());
+    assert!(matches!(probe("nosuch").await, Err(Refused::NotFound(_))));
+    assert_eq!(probe("archive").await.unwrap().id, "archive");
     assert!(house.operations.journal.state().changes().is_empty(), "nothing of it was written down");
 }
 
@@ -166,6 +169,7 @@ async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
     house.operations.pause_destination("hook".to_owned(), true).await.unwrap();
     house.append(0);
     let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
+    assert!(text(house.operations.probe_destination("hook".to_owned()).await).contains("is paused"));
     let told = text(delete(Delete::Empty).await);
     assert!(told.contains("10 records pending") && told.contains("--purge"), "{told}");
     assert!(text(delete(Delete::Drain).await).contains("can't be drained"), "it is paused");

@@ -38,14 +38,26 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines, one by one and without their newlines. Returns where what is whole ends.
-    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&[u8])) -> io::Result<u64> {
-        let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
+    /// Reads a file's whole lines, one by one and without their newlines.
+    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&[u8])) -> io::Result<Extent> {
         match self {
-            Self::Lines => read_lines(reader, note),
-            Self::Zstd => read_frames(reader, note),
+            Self::Lines => {
+                let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
+                Ok(Extent { whole: read_lines(reader, note)?, damaged_at: None })
+            }
+            Self::Zstd => read_frames(file, note),
         }
     }
+}
+
+/// What of a file is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Where the last line or frame that is whole ends.
+    pub(super) whole: u64,
+    /// Where the first frame lies that is not whole though one behind it is. A crash tears only what was written last,
+    /// so this is damage to lines that were delivered.
+    pub(super) damaged_at: Option<u64>,
 }
 
 /// Whole lines that are records; where the last of them ends.
@@ -65,28 +77,54 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Resu
     }
 }
 
-/// The lines of all frames that are whole; where the last of these ends.
-fn read_frames(mut reader: BufReader<At<'_>>, mut note: impl FnMut(&[u8])) -> io::Result<u64> {
-    let mut whole = 0;
-    loop {
-        if reader.fill_buf()?.is_empty() {
-            return Ok(whole);
-        }
+/// The lines of all frames that are whole, also of those behind damage.
+fn read_frames(file: &dyn File, mut note: impl FnMut(&[u8])) -> io::Result<Extent> {
+    let (mut at, mut whole, mut broken, mut damaged_at) = (0, 0, None, None);
+    let len = file.len()?;
+    while at < len {
         // Twice: nothing of a torn frame may be noted, and no frame is held as a whole.
-        let mut frame = zstd::Decoder::with_buffer(reader)?.single_frame();
-        let read = io::copy(&mut frame, &mut io::sink());
-        reader = frame.finish();
-        match read {
-            Ok(_) => {}
-            // A file that cannot be read is no torn frame: the disk's own errors have numbers.
-            Err(error) if error.raw_os_error().is_some() => return Err(error),
-            Err(_) => return Ok(whole),
+        if let Some(end) = frame_end(file, at)? {
+            let again = BufReader::with_capacity(READ_BYTES, At { file, position: at });
+            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), &mut note)?;
+            damaged_at = damaged_at.or(broken);
+            (at, whole) = (end, end);
+        } else {
+            broken = broken.or(Some(at));
+            let Some(next) = next_magic(file, at + 1)? else { break };
+            at = next;
         }
-        let end = reader.get_ref().position - reader.buffer().len() as u64;
-        let again = BufReader::with_capacity(READ_BYTES, At { file: reader.get_ref().file, position: whole });
-        let lines = BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame());
-        read_lines(lines, &mut note)?;
-        whole = end;
+    }
+    Ok(Extent { whole, damaged_at })
+}
+
+/// Where the frame that begins at `at` ends; `None` if there is none, or it is not whole.
+fn frame_end(file: &dyn File, at: u64) -> io::Result<Option<u64>> {
+    let reader = BufReader::with_capacity(READ_BYTES, At { file, position: at });
+    let mut frame = zstd::Decoder::with_buffer(reader)?.single_frame();
+    match io::copy(&mut frame, &mut io::sink()) {
+        Ok(_) => {
+            let reader = frame.finish();
+            Ok(Some(reader.get_ref().position - reader.buffer().len() as u64))
+        }
+        // A file that cannot be read is no torn frame: the disk's own errors have numbers.
+        Err(error) if error.raw_os_error().is_some() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Where a frame may begin, from `at` on.
+fn next_magic(file: &dyn File, at: u64) -> io::Result<Option<u64>> {
+    let magic = zstd::zstd_safe::MAGICNUMBER.to_le_bytes();
+    let (mut piece, mut position) = (vec![0; READ_BYTES], at);
+    loop {
+        let n = At { file, position }.read(&mut piece)?;
+        if let Some(found) = memchr::memmem::find(&piece[..n], &magic) {
+            return Ok(Some(position + found as u64));
+        }
+        if n < magic.len() {
+            return Ok(None);
+        }
+        position += (n + 1 - magic.len()) as u64; // it may lie across two pieces
     }
 }
 
@@ -123,13 +161,19 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> (u64, usize) {
+        let (extent, records) = extent(bytes);
+        assert_eq!(extent.damaged_at, None);
+        (extent.whole, records)
+    }
+
+    fn extent(bytes: &[u8]) -> (Extent, usize) {
         let disk = MemDisk::new();
         disk.create_dir(Path::new("out")).unwrap();
         let file = disk.create(Path::new("out/f")).unwrap();
         file.write_all_at(&[io::IoSlice::new(bytes)], 0).unwrap();
         let mut records = 0;
-        let whole = Packing::Zstd.read(&*file, |_| records += 1).unwrap();
-        (whole, records)
+        let extent = Packing::Zstd.read(&*file, |_| records += 1).unwrap();
+        (extent, records)
     }
 
     #[test]
@@ -152,6 +196,21 @@ mod tests {
             let mut torn = second.clone();
             torn[from..].fill(0);
             assert_eq!(found(&[&first[..], &torn].concat()), (first.len() as u64, 500), "zeros from {from}");
+        }
+    }
+
+    /// Before: what lay behind a rotten frame passed for torn and was cut off, though it had been delivered.
+    #[test]
+    fn whole_frames_behind_a_rotten_one_are_found_and_it_is_named() {
+        let [first, second, third] = [500, 300, 40].map(|n| Packing::Zstd.pack(&lines(n)).unwrap().into_owned());
+        for at in [0, 5, second.len() / 2, second.len() - 1] {
+            let mut rotten = second.clone();
+            rotten[at] ^= 0x55;
+            let bytes = [&first[..], &rotten, &third].concat();
+            let damaged_at = Some(first.len() as u64);
+            assert_eq!(extent(&bytes), (Extent { whole: bytes.len() as u64, damaged_at }, 540), "byte {at}");
+            let torn = &bytes[..bytes.len() - 1];
+            assert_eq!(extent(torn), (Extent { whole: first.len() as u64, damaged_at: None }, 500), "and a torn end");
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use forebay::disk::{Disk, File};
 
 use super::names::{Name, Stage};
-use super::packing::Packing;
+use super::packing::{Extent, Packing};
 use super::present::{Present, line_id};
 use crate::config::{FileCompression, FileConfig};
 use crate::delivery::record_id;
@@ -84,7 +84,7 @@ impl Writer {
         }
         let file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let whole = name.packing.read(&*file, |line| {
+        let Extent { whole, damaged_at } = name.packing.read(&*file, |line| {
             if let Some(id) = line_id(line) {
                 present.note(id);
             }
@@ -92,13 +92,16 @@ impl Writer {
         if stage == Stage::Done {
             return Ok(());
         }
-        if file.len()? > whole {
+        if let Some(at) = damaged_at {
+            // Not cut: what lies behind was delivered, and nobody has it a second time.
+            tracing::error!(file = %name, at, "a file is damaged in its middle: it is closed as it is, lines from there on are lost, those of later frames are whole");
+        } else if file.len()? > whole {
             tracing::info!(file = %name, from = whole, "cutting off what a crash has torn");
             file.set_len(whole)?;
         }
         // What was found may only stand in the page cache; it must not be trusted before it is safe.
         file.sync_data()?;
-        if self.open.is_none() && place == 0 && name.packing == self.packing() {
+        if self.open.is_none() && place == 0 && name.packing == self.packing() && damaged_at.is_none() {
             self.open = Some(Open { file, name, len: whole });
             Ok(())
         } else {

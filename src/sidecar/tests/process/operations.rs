@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::load::Load;
 use super::proof::{Arrived, balance_closes};
-use super::receiver::Receiver;
+use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, Sidecar, wait_for};
 use super::wire::Client;
 
@@ -117,6 +117,34 @@ fn a_wrong_file_changes_nothing_and_one_that_is_taken_out_is_kept_until_it_is_ba
     hook.holds(&posts, "hook");
     hook.equals(&other);
     balance_closes(&lags, &["hook", "other"], hook.len());
+}
+
+#[test]
+fn a_destination_that_refused_and_was_mended_is_tried_when_its_operator_says_so() {
+    let receiver = Receiver::start();
+    receiver.script(|_| Answer::Status(401));
+    let home = Home::new("probed").webhook("hook", &receiver, "batch_records_max = 100");
+    let sidecar = home.start();
+    let load = Load::start("probed", 9, 1, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 20));
+    let posts = load.stop();
+    let heard = |refusals: &str| {
+        wait_for(|| {
+            metric(&home, "forebay_delivery_verdicts_total{destination=\"hook\",outcome=\"refused\"}") == refusals
+        })
+    };
+    // By itself it is tried after half a minute at least, then a minute, then two, then four.
+    for refusals in ["1", "2", "3", "4"] {
+        assert!(heard(refusals), "it was tried, and waits");
+        if refusals == "4" {
+            receiver.script(|_| Answer::Ok);
+        }
+        sidecar.asked(&["destinations", "probe", "hook"]);
+    }
+    let lags = sidecar.drain(&["hook"]);
+    let arrived = Arrived::at_webhook(&receiver.arrivals());
+    arrived.holds(&posts, "hook");
+    balance_closes(&lags, &["hook"], arrived.len());
 }
 
 #[test]
