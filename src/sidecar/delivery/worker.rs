@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::attempt::{self, Load};
 use super::budget::Grant;
-use super::notes::{Note, Notes};
+use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
 use super::poison::{Mark, Poison};
@@ -70,7 +70,7 @@ impl Memory {
         &mut self.0.get_or_insert_default().poison
     }
 
-    fn note(&self, queue: usize, offsets: &Range<u64>) -> Option<&Note> {
+    fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
         self.0.as_ref()?.notes.get(queue, offsets)
     }
 
@@ -229,7 +229,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = busy.preparing_from;
+        let queue = load.lane(busy.preparing_from);
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);
@@ -248,7 +248,7 @@ impl Worker {
         }
     }
 
-    fn launch(&mut self, busy: &mut Busy, queue: usize, load: Load, grant: Grant) {
+    fn launch(&mut self, busy: &mut Busy, queue: Lane, load: Load, grant: Grant) {
         let (epoch, begun) = (self.pace.epoch(), self.memory.poison().now());
         let post = Arc::clone(&busy.post);
         let go = move |bytes| {

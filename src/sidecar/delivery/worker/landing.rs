@@ -17,7 +17,7 @@ use crate::causes;
 use crate::delivery::apart::Apart;
 use crate::delivery::attempt::{Came, Landed, Shape};
 use crate::delivery::keeping::{Keeping, keep};
-use crate::delivery::notes::Note;
+use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::{Partial, Rest};
 use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::{Judgement, Piece, Ruling};
@@ -28,7 +28,7 @@ const ASIDES_MAX: usize = 32;
 
 /// A flight that is over.
 pub(super) struct Flown {
-    pub(super) queue: usize,
+    pub(super) queue: Lane,
     pub(super) epoch: Epoch,
     pub(super) begun: Mark,
     pub(super) landed: Landed,
@@ -36,7 +36,7 @@ pub(super) struct Flown {
 
 /// A batch with the right to it.
 struct Batch {
-    queue: usize,
+    queue: Lane,
     ticket: Box<dyn Ticket>,
     shape: Shape,
 }
@@ -44,9 +44,9 @@ struct Batch {
 /// Work on a batch that needs no request.
 pub(super) enum Chore {
     /// It was split, or not; then it is back whole.
-    Split { queue: usize, shape: Shape, at: u64, halved: Result<(), BoxError> },
+    Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept and it is settled; or we stop, and it went back.
-    Kept { queue: usize, shape: Shape, apart: Apart, kept: bool },
+    Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
 }
 
 /// Records that were rejected alone and are not yet decided on.
@@ -167,7 +167,7 @@ impl Worker {
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
-        let place = (batch.queue, batch.shape.offsets.start);
+        let place = (batch.queue.queue, batch.shape.offsets.start);
         let undecided = busy.asides.len() as u64;
         let piece = Piece { place, alone: batch.shape.middle.is_none(), since, undecided };
         let Judgement { ruling, refuses } = self.memory.poison().rejected(piece);
@@ -252,7 +252,7 @@ impl Worker {
     }
 
     /// Keeps what is apart from a batch, then settles it.
-    pub(super) fn keep(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape) {
+    pub(super) fn keep(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape) {
         let note = self.memory.notes().make(queue, &shape.offsets);
         let (apart, sends, bytes) = (note.apart.clone(), note.sends, shape.bytes);
         let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart: apart.clone(), bytes, sends };
@@ -280,7 +280,7 @@ impl Worker {
     }
 
     /// Splits a batch that is noted as one to be split.
-    pub(super) fn split(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
+    pub(super) fn split(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
         let whole = self.memory.notes().make(queue, &shape.offsets).clone();
         for half in [shape.offsets.start..at, at..shape.offsets.end] {
             let apart = whole.apart.within(&half);
