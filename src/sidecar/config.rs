@@ -409,7 +409,7 @@ pub enum FileCompression {
     /// As they are, so that a file can be watched as it grows.
     #[default]
     None,
-    /// A tenth of the size.
+    /// One zstd frame a batch.
     Zstd,
 }
 

@@ -44,7 +44,7 @@ use sharing::Sharing;
 use sink::Sink;
 use source::{Limits, Source};
 use stats::Snapshot;
-use worker::{Post, Turn, Worker};
+use worker::{Memory, Post, Turn, Worker};
 
 /// What all destinations share.
 struct Common {
@@ -165,17 +165,18 @@ impl Delivery {
             next: 0,
             settings,
             pace: Pace::new(settings.concurrency_max),
-            memory: Box::default(),
+            memory: Memory::default(),
         });
         if paused {
             post.pause();
         }
+        // Weak: the resting worker holds its queues, and they hold this. One for all of them.
+        let weak = Arc::downgrade(&post);
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            weak.upgrade().inspect(Post::wake);
+        });
         for source in &sources {
-            // Weak: the resting worker holds its queues, and they hold this.
-            let post = Arc::downgrade(&post);
-            source.on_more(Arc::new(move || {
-                post.upgrade().inspect(Post::wake);
-            }));
+            source.on_more(Arc::clone(&wake));
         }
         // After they know whom to wake: what comes from now on wakes it by itself.
         if sources.iter().any(|source| source.has_more()) {

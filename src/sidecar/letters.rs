@@ -87,6 +87,8 @@ pub struct Letters {
 struct Ground {
     queues: Queues,
     clock: Arc<dyn Clock>,
+    /// One desk opens at a time: it happens once to each, with its first letter.
+    opening: Mutex<()>,
 }
 
 impl Letters {
@@ -96,7 +98,8 @@ impl Letters {
     /// # Errors
     /// When the log cannot be read, or there are too many queues.
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
-        let letters = Self { ground: Arc::new(Ground { queues, clock }), desks: Mutex::default() };
+        let letters =
+            Self { ground: Arc::new(Ground { queues, clock, opening: Mutex::default() }), desks: Mutex::default() };
         let queues = &letters.ground.queues;
         let cursors_lost = queues.stats().pinned;
         for stream in queues.log().streams() {
@@ -119,9 +122,9 @@ impl Letters {
 
     /// The desk of a destination. One without letters costs next to nothing.
     #[must_use]
-    pub fn desk(&self, destination: &str) -> Arc<Desk> {
+    pub fn desk(&self, destination: impl Into<Arc<str>> + AsRef<str>) -> Arc<Desk> {
         let mut desks = self.lock();
-        if let Some(desk) = desks.get(destination) {
+        if let Some(desk) = desks.get(destination.as_ref()) {
             return Arc::clone(desk);
         }
         let id: Arc<str> = destination.into();
@@ -156,7 +159,7 @@ impl Letters {
 impl Parking for Letters {
     fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         let Some(first) = letters.first() else { return done(Ok(())) };
-        let desk = self.desk(&first.destination);
+        let desk = self.desk(Arc::clone(&first.destination));
         off_worker(move || done(desk.park(&letters)));
     }
 }

@@ -307,9 +307,10 @@ impl Operations {
             let has_all = |(stream, end): (&String, &u64)| {
                 queues.iter().all(|queue| queue.stream() != stream || queue.cursor().low >= *end)
             };
-            // What waits for its own time lies in a stream of ours, and is to be delivered as well.
-            let held = queues.iter().filter(|queue| queue.stream().starts_with("!held/"));
-            if !ends.iter().all(has_all) || held.map(|queue| queue.lag().records).sum::<u64>() > 0 {
+            // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
+            // an operator to decide on.
+            let letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
+            if !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
                 continue;
             }
             match self.forget(&id).await {
@@ -342,6 +343,12 @@ impl Operations {
             records: sum.records + lag.records,
             bytes: sum.bytes + lag.bytes,
         })
+    }
+
+    /// What it does not take, which lies there until an operator decides.
+    fn dead_letters(&self, id: &str) -> u64 {
+        let queues = self.queues_of(id);
+        queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records).sum()
     }
 
     fn queues_of(&self, id: &str) -> Vec<Queue> {

@@ -375,7 +375,7 @@ impl Registry {
         // Letters keep no boundaries: where repeats are told apart by batch, each goes alone under an id of its own.
         let is_upstream = matches!(destination.sink, SinkConfig::Upstream(_));
         let alone = sink.needs_plan() || sink.large().is_some() || is_upstream;
-        let desk = self.letters.desk(&destination.id);
+        let desk = self.letters.desk(Arc::clone(&name));
         let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
         desk.set_policy(Policy { age_max, bytes_max });
         sources.push(Arc::new(HeldSource::new(desk, alone)));

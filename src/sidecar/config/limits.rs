@@ -138,7 +138,7 @@ pub(super) const TO_SEGMENT_BYTES: Bound<u64> = Bound { default: 128 * KIB, leas
 /// Records in one object of S3: queries run well over objects of one to ten million.
 pub(super) const S3_RECORDS: Bound<u32> = Bound { default: 1_000_000, least: 1, most: 100_000_000 };
 
-/// Bytes of records in it, as they are stored in the log: about three times as long as JSON, and a tenth of that packed.
+/// Bytes of records in it, as they are stored in the log; as JSON they are about three times as long.
 /// At most what ten thousand parts hold if it is not packed at all.
 pub(super) const S3_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: KIB, most: 8 * GIB };
 

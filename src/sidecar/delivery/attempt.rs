@@ -15,6 +15,7 @@ use super::Common;
 use super::apart::Apart;
 use super::budget::{ENCODING_FACTOR, Grant};
 use super::filling::Filling;
+use super::notes::Lane;
 use super::outcome::{Failure, Outcome, RejectedRecord};
 use super::sharing::Shared;
 use super::sink::{Job, LargeJob, LargeSink, Sink};
@@ -79,6 +80,13 @@ pub(super) enum Came {
 }
 
 impl Load {
+    /// Where its offsets count; it came from the queue at the place `queue`.
+    pub(super) fn lane(&self, queue: usize) -> Lane {
+        let (Load::Small(Claimed { job: Job { origin, .. }, .. })
+        | Load::Large(Claimed { job: LargeJob { origin, .. }, .. })) = self;
+        Lane { queue, log: origin.log, stream: origin.stream }
+    }
+
     /// Where the batch begins and ends.
     pub(super) fn offsets(&self) -> Range<u64> {
         match self {
@@ -280,6 +288,10 @@ async fn put(
     let Some(large) = sink.large() else {
         return Came::Hindered(Failure::Local("the sink takes no batch that is read as it is sent".to_owned()));
     };
+    let records = job.origin.records() - job.except.len() as u64;
+    if records == 0 {
+        return Came::Sent { outcome: None, records, rejected: Vec::new() };
+    }
     let planned = sink.needs_plan().then(|| plan(ticket));
     if let Err(why) = durable(planned).await {
         return Came::Hindered(why);
@@ -287,7 +299,6 @@ async fn put(
     if !go(job.bytes) {
         return Came::Unsent;
     }
-    let records = job.origin.records() - job.except.len() as u64;
     Came::Sent { outcome: Some(large.put(job, timeout).await), records, rejected: Vec::new() }
 }
 

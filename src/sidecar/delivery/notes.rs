@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use forebay::{LogId, StreamId};
+
 use super::apart::Apart;
 use super::poison::Mark;
 
@@ -29,26 +31,38 @@ pub(super) struct Note {
     pub(super) kept_only: bool,
 }
 
-/// The notes of one destination, by queue and offsets.
+/// Where a batch's offsets count: a queue, and the stream that the records are of. Letters of all of a destination's streams
+/// come from one queue, so the queue alone does not tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lane {
+    /// The queue's place among those of the destination.
+    pub(super) queue: usize,
+    /// The log that the stream is in.
+    pub(super) log: LogId,
+    /// The stream.
+    pub(super) stream: StreamId,
+}
+
+/// The notes of one destination, by lane and offsets.
 #[derive(Debug, Default)]
-pub(super) struct Notes(BTreeMap<(usize, u64, u64), Note>);
+pub(super) struct Notes(BTreeMap<(Lane, u64, u64), Note>);
 
 impl Notes {
-    pub(super) fn get(&self, queue: usize, offsets: &Range<u64>) -> Option<&Note> {
-        self.0.get(&key(queue, offsets))
+    pub(super) fn get(&self, lane: Lane, offsets: &Range<u64>) -> Option<&Note> {
+        self.0.get(&key(lane, offsets))
     }
 
     /// The note about a batch, made if there is none.
-    pub(super) fn make(&mut self, queue: usize, offsets: &Range<u64>) -> &mut Note {
-        let key = key(queue, offsets);
+    pub(super) fn make(&mut self, lane: Lane, offsets: &Range<u64>) -> &mut Note {
+        let key = key(lane, offsets);
         if self.0.len() >= NOTES_MAX && !self.0.contains_key(&key) {
             self.0.clear();
         }
         self.0.entry(key).or_default()
     }
 
-    pub(super) fn take(&mut self, queue: usize, offsets: &Range<u64>) -> Option<Note> {
-        self.0.remove(&key(queue, offsets))
+    pub(super) fn take(&mut self, lane: Lane, offsets: &Range<u64>) -> Option<Note> {
+        self.0.remove(&key(lane, offsets))
     }
 
     /// Whether pieces of a search are under way or wait.
@@ -57,6 +71,6 @@ impl Notes {
     }
 }
 
-fn key(queue: usize, offsets: &Range<u64>) -> (usize, u64, u64) {
-    (queue, offsets.start, offsets.end)
+fn key(lane: Lane, offsets: &Range<u64>) -> (Lane, u64, u64) {
+    (lane, offsets.start, offsets.end)
 }

@@ -4,7 +4,7 @@
 //! waits for nobody, so that a status page never slows delivery.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::outcome::{Failure, Outcome};
@@ -26,6 +26,17 @@ pub struct DeliveryStats {
     sent_bytes: AtomicU64,
     delivered_batches: AtomicU64,
     delivered_records: AtomicU64,
+    in_flight: AtomicU64,
+    last_success_ms: AtomicU64,
+    state_until_ms: AtomicU64,
+    state: AtomicU8,
+    /// Made when something first goes wrong: thousands of destinations are idle, and had none.
+    troubles: OnceLock<Box<Troubles>>,
+}
+
+/// What went wrong so far.
+#[derive(Debug, Default)]
+struct Troubles {
     throttled: AtomicU64,
     answers: [AtomicU64; ANSWERS.len()],
     dead_lettered_records: AtomicU64,
@@ -33,13 +44,8 @@ pub struct DeliveryStats {
     undecided_records: AtomicU64,
     failures: [AtomicU64; CLASSES.len()],
     failures_in_a_row: AtomicU64,
-    in_flight: AtomicU64,
-    last_success_ms: AtomicU64,
-    state: AtomicU8,
     asked_to_wait: AtomicBool,
-    state_until_ms: AtomicU64,
-    /// In a box: most destinations have none.
-    last_error: Mutex<Option<Box<LastError>>>,
+    last_error: Mutex<Option<LastError>>,
 }
 
 #[derive(Debug)]
@@ -117,22 +123,24 @@ impl DeliveryStats {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let last_success_ms = get(&self.last_success_ms);
-        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = Troubles::default();
+        let troubles = self.troubles.get().map_or(&none, |troubles| troubles);
+        let last_error = troubles.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         let (last_error, last_error_ms) = last_error.as_ref().map(|error| (error.text.clone(), error.at_ms)).unzip();
         Snapshot {
             state: self.state(),
-            asked_to_wait: self.asked_to_wait.load(Ordering::Relaxed),
+            asked_to_wait: troubles.asked_to_wait.load(Ordering::Relaxed),
             requests: get(&self.requests),
             sent_bytes: get(&self.sent_bytes),
             delivered_batches: get(&self.delivered_batches),
             delivered_records: get(&self.delivered_records),
-            throttled: get(&self.throttled),
-            answers: std::array::from_fn(|answer| get(&self.answers[answer])),
-            dead_lettered_records: get(&self.dead_lettered_records),
-            held_records: get(&self.held_records),
-            undecided_records: get(&self.undecided_records),
-            failures: std::array::from_fn(|class| get(&self.failures[class])),
-            failures_in_a_row: get(&self.failures_in_a_row),
+            throttled: get(&troubles.throttled),
+            answers: std::array::from_fn(|answer| get(&troubles.answers[answer])),
+            dead_lettered_records: get(&troubles.dead_lettered_records),
+            held_records: get(&troubles.held_records),
+            undecided_records: get(&troubles.undecided_records),
+            failures: std::array::from_fn(|class| get(&troubles.failures[class])),
+            failures_in_a_row: get(&troubles.failures_in_a_row),
             in_flight: get(&self.in_flight),
             last_success_ms: (last_success_ms > 0).then_some(last_success_ms),
             last_error,
@@ -148,34 +156,41 @@ impl DeliveryStats {
     pub(super) fn delivered(&self, records: u64, now_ms: u64) {
         add(&self.delivered_batches, 1);
         add(&self.delivered_records, records);
-        self.failures_in_a_row.store(0, Ordering::Relaxed);
-        self.asked_to_wait.store(false, Ordering::Relaxed);
+        if let Some(troubles) = self.troubles.get() {
+            troubles.failures_in_a_row.store(0, Ordering::Relaxed);
+            troubles.asked_to_wait.store(false, Ordering::Relaxed);
+        }
         self.last_success_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// Counts a failure; returns how many there were in a row.
     pub(super) fn failed(&self, outcome: &Outcome, now_ms: u64) -> u64 {
-        let Some(why) = outcome.failure() else { return get(&self.failures_in_a_row) };
+        let troubles = self.troubles();
+        let Some(why) = outcome.failure() else { return get(&troubles.failures_in_a_row) };
         let throttled = matches!(outcome, Outcome::Throttled { .. });
-        add(&self.throttled, u64::from(throttled));
-        self.asked_to_wait.store(throttled, Ordering::Relaxed);
+        add(&troubles.throttled, u64::from(throttled));
+        troubles.asked_to_wait.store(throttled, Ordering::Relaxed);
         if let Some(answer) = answer(outcome) {
-            add(&self.answers[answer], 1);
+            add(&troubles.answers[answer], 1);
         }
-        add(&self.failures[class(why)], 1);
-        let error = Box::new(LastError { text: cut(why.to_string()), at_ms: now_ms });
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+        add(&troubles.failures[class(why)], 1);
+        let error = LastError { text: cut(why.to_string()), at_ms: now_ms };
+        *troubles.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        troubles.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Letters of a batch are durable.
     pub(super) fn kept(&self, dead: u64, held: u64) {
-        add(&self.dead_lettered_records, dead);
-        add(&self.held_records, held);
+        let troubles = self.troubles();
+        add(&troubles.dead_lettered_records, dead);
+        add(&troubles.held_records, held);
     }
 
     pub(super) fn set_undecided(&self, records: usize) {
-        self.undecided_records.store(records as u64, Ordering::Relaxed);
+        match self.troubles.get() {
+            None if records == 0 => {}
+            _ => self.troubles().undecided_records.store(records as u64, Ordering::Relaxed),
+        }
     }
 
     pub(super) fn set_in_flight(&self, n: usize) {
@@ -193,6 +208,10 @@ impl DeliveryStats {
         };
         self.state_until_ms.store(until_ms, Ordering::Relaxed);
         self.state.store(code, Ordering::Release);
+    }
+
+    fn troubles(&self) -> &Troubles {
+        self.troubles.get_or_init(Box::default)
     }
 
     fn state(&self) -> State {

@@ -10,6 +10,7 @@
 mod landing;
 mod post;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 use super::attempt::{self, Load};
 use super::budget::Grant;
-use super::notes::Notes;
+use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
 use super::poison::{Mark, Poison};
@@ -51,14 +52,31 @@ pub(super) struct Worker {
     pub(super) next: usize,
     pub(super) settings: Settings,
     pub(super) pace: Pace,
-    pub(super) memory: Box<Memory>,
+    pub(super) memory: Memory,
 }
 
-/// What was learned of the destination and of batches that are not settled.
+/// What was learned of the destination and of batches that are not settled. Nothing until it is first sent to.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct Memory(Option<Box<Learned>>);
+
+#[derive(Debug, Default)]
+struct Learned {
     poison: Poison,
     notes: Notes,
+}
+
+impl Memory {
+    fn poison(&mut self) -> &mut Poison {
+        &mut self.0.get_or_insert_default().poison
+    }
+
+    fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
+        self.0.as_ref()?.notes.get(queue, offsets)
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.0.get_or_insert_default().notes
+    }
 }
 
 /// A queue, and whether it had nothing when last asked.
@@ -211,8 +229,8 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = busy.preparing_from;
-        let note = self.memory.notes.get(queue, &load.offsets());
+        let queue = load.lane(busy.preparing_from);
+        let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);
         }
@@ -230,8 +248,8 @@ impl Worker {
         }
     }
 
-    fn launch(&mut self, busy: &mut Busy, queue: usize, load: Load, grant: Grant) {
-        let (epoch, begun) = (self.pace.epoch(), self.memory.poison.now());
+    fn launch(&mut self, busy: &mut Busy, queue: Lane, load: Load, grant: Grant) {
+        let (epoch, begun) = (self.pace.epoch(), self.memory.poison().now());
         let post = Arc::clone(&busy.post);
         let go = move |bytes| {
             // Of another epoch: the destination failed meanwhile, and all but one probe waits.
@@ -248,7 +266,7 @@ impl Worker {
 
     /// An operator wants to know now, and vouches for the destination.
     fn probe(&mut self, busy: &mut Busy) {
-        self.memory.poison.forgive();
+        self.memory.poison().forgive();
         let now = self.now();
         self.pace.probe(now);
         self.put_back_all(busy);

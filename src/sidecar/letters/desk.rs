@@ -23,9 +23,8 @@ pub struct Desk {
     pub(super) ground: Arc<Ground>,
     wake: Mutex<Option<Wake>>,
     shelves: OnceLock<Box<Shelves>>,
-    opening: Mutex<()>,
-    policy: Mutex<Policy>,
-    pub(super) said: Said,
+    /// In a box: most have none.
+    policy: Mutex<Option<Box<Policy>>>,
 }
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -35,6 +34,7 @@ pub(super) struct Shelves {
     dead: Place,
     held: Place,
     state: Mutex<State>,
+    pub(super) said: Said,
 }
 
 /// What is remembered.
@@ -56,8 +56,8 @@ struct Doubt {
 
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
-        let (wake, shelves, opening, policy, said) = Default::default();
-        Self { destination, ground, wake, shelves, opening, policy, said }
+        let (wake, shelves, policy) = Default::default();
+        Self { destination, ground, wake, shelves, policy }
     }
 
     /// The destination's id.
@@ -74,11 +74,12 @@ impl Desk {
 
     /// What may let dead letters go without anybody asking. Nothing, until it is set.
     pub fn set_policy(&self, policy: Policy) {
+        let policy = (policy != Policy::default()).then(|| Box::new(policy));
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     pub(super) fn policy(&self) -> Policy {
-        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).as_deref().copied().unwrap_or_default()
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -96,12 +97,20 @@ impl Desk {
 
     /// Its shelves, made where there are none.
     pub(super) fn open(&self) -> Result<&Shelves, BoxError> {
-        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shelves) = self.shelves() {
+            return Ok(shelves);
+        }
+        let _turn = self.ground.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shelves) = self.shelves() {
             return Ok(shelves);
         }
         let place = |shelf| Place::open(&self.ground.queues, &self.destination, shelf);
-        let shelves = Shelves { dead: place(Shelf::Dead)?, held: place(Shelf::Held)?, state: Mutex::default() };
+        let shelves = Shelves {
+            dead: place(Shelf::Dead)?,
+            held: place(Shelf::Held)?,
+            state: Mutex::default(),
+            said: Said::default(),
+        };
         self.take_up(&shelves)?;
         Ok(self.shelves.get_or_init(|| Box::new(shelves)))
     }

@@ -43,13 +43,26 @@ impl Due {
         due.map(|(&start, run)| start..run.end)
     }
 
+    /// The first run that is due, which is read from now on until it is [noted](Self::note). It is not due meanwhile,
+    /// save for what is [inserted](Self::insert) then.
+    pub(super) fn begin(&mut self, now_ms: u64) -> Option<Range<u64>> {
+        let (&start, run) = self.runs.iter_mut().find(|(_, run)| run.earliest_ms <= now_ms)?;
+        run.earliest_ms = u64::MAX;
+        Some(start..run.end)
+    }
+
     /// The part of the run at `read` was read: what is left of it may be sent from `earliest_ms` on, `None` if nothing
-    /// is left.
+    /// is left. What was inserted since the reading began stays due: the reader may have passed it before.
     pub(super) fn note(&mut self, read: Range<u64>, earliest_ms: Option<u64>) {
         let Some(run) = self.runs.remove(&read.start) else { return };
         if read.end < run.end {
-            self.runs.insert(read.end, Run { end: run.end, ..run });
+            self.runs.insert(read.end, Run { end: run.end, earliest_ms: 0 });
         }
+        if read.is_empty() {
+            return;
+        }
+        let inserted_ms = (run.earliest_ms < u64::MAX).then_some(run.earliest_ms);
+        let earliest_ms = earliest_ms.into_iter().chain(inserted_ms).min();
         if let Some(earliest_ms) = earliest_ms {
             self.runs.insert(read.start, Run { end: read.end.min(run.end), earliest_ms });
         }
@@ -73,12 +86,31 @@ mod tests {
         (0..1000).for_each(|offset| due.insert(offset, 1000 + offset));
         assert_eq!(due.len(), 4);
         assert_eq!(due.first(999), None);
-        assert_eq!(due.first(1000), Some(0..256));
+        assert_eq!(due.begin(1000), Some(0..256));
         due.note(0..256, Some(5000));
         assert_eq!(due.first(1255), None, "the next begins at 1256");
-        assert_eq!(due.first(1256), Some(256..512));
+        assert_eq!(due.begin(1256), Some(256..512));
+        assert_eq!(due.first(1256), None, "it is being read");
         due.note(256..300, None);
         assert_eq!(due.first(1256), Some(300..512), "the rest is still to be read");
+    }
+
+    #[test]
+    fn what_comes_back_while_its_run_is_read_is_due_afterwards() {
+        let mut due = Due::default();
+        (0..10).for_each(|offset| due.insert(offset, 1000));
+        assert_eq!(due.begin(1000), Some(0..10));
+        // The reader has passed 3, which was in flight then; another waits until 9000.
+        due.insert(3, 0);
+        due.note(0..10, Some(9000));
+        assert_eq!(due.begin(1000), Some(0..10));
+        due.insert(3, 0);
+        due.note(0..10, None);
+        assert_eq!(due.begin(1000), Some(0..10));
+        due.note(0..0, None);
+        assert_eq!(due.begin(1000), Some(0..10), "it could not be read");
+        due.note(0..10, None);
+        assert_eq!(due.first(u64::MAX), None);
     }
 
     proptest! {
@@ -90,7 +122,7 @@ mod tests {
             letters.iter().for_each(|(&offset, &ms)| due.insert(offset, ms));
             let (mut left, mut now) = (letters.clone(), 0);
             while now <= 50 {
-                let Some(run) = due.first(now) else {
+                let Some(run) = due.begin(now) else {
                     prop_assert!(left.values().all(|&ms| ms > now), "a letter is due and its run is not");
                     now += 1;
                     continue;

@@ -320,13 +320,17 @@ impl Desk {
         let place = shelves.place(Shelf::Held);
         let _moving = place.moving();
         let now_ms = self.now_ms();
-        let state = shelves.state();
-        let Some(run) = state.due.first(now_ms).filter(|_| state.flights.has_room()) else { return Ok(false) };
+        let mut state = shelves.state();
+        if !state.flights.has_room() {
+            return Ok(false);
+        }
+        let Some(run) = state.due.begin(now_ms) else { return Ok(false) };
         drop(state);
         let (mut ready, mut bytes, mut earliest, mut read) = (Vec::new(), 0, None::<u64>, run.start);
         let (mut walk, mut seen) = (place.walk(run.start), Origins::default());
         'run: while read < run.end && ready.len() < READY_MAX && bytes < READY_BYTES_MAX {
-            let Some(letters) = walk.next()? else {
+            let letters = walk.next().inspect_err(|_| shelves.state().due.note(run.start..run.start, None))?;
+            let Some(letters) = letters else {
                 read = run.end;
                 break;
             };

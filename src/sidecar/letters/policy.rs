@@ -96,7 +96,7 @@ impl Desk {
         let age_ms = oldest_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
         let old = policy.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4);
         let full = policy.bytes_max.is_some_and(|max| pending.bytes >= max / 5 * 4);
-        if (old || full) && self.said.due(now_ms) {
+        if (old || full) && shelves.said.due(now_ms) {
             tracing::warn!(
                 destination = self.destination(),
                 letters = pending.records,

@@ -169,7 +169,13 @@ impl Operations {
                 format!("destination {id:?} is the configuration file's: take it out there, then delete what it left");
             return Err(Refused::Precondition(why));
         }
-        let records_pending = self.pending(&id).records;
+        let (records_pending, dead) = (self.pending(&id).records, self.dead_letters(&id));
+        if how != Delete::Purge && dead > 0 {
+            let why = format!(
+                "destination {id:?} has {dead} dead letters: send them again or purge them first, or give them up with --purge"
+            );
+            return Err(Refused::Precondition(why));
+        }
         if how == Delete::Drain && records_pending > 0 {
             if !self.registry.runs(&id) || destination.paused {
                 let why =

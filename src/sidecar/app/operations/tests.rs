@@ -288,3 +288,19 @@ async fn what_a_destination_gets_is_remembered_by_revision() {
     assert_eq!(revisions.keys().copied().collect::<Vec<_>>(), [1, 2], "one for each that differs");
     assert!(revisions[&1].filter.contains("\"a\"") && revisions[&2].filter.contains("\"b\""));
 }
+
+#[tokio::test]
+async fn dead_letters_are_not_deleted_unless_that_is_said() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    let dead = house.queues.queue("hook", "!dead/hook", forebay::Start::Earliest).unwrap();
+    house.queues.log().append_wait("!dead/hook", vec![Payload { bytes: vec![1], records: 1 }]).unwrap();
+    let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
+    for how in [Delete::Empty, Delete::Drain] {
+        let why = text(delete(how).await);
+        assert!(why.contains("has 1 dead letters"), "{why}");
+        assert_eq!(dead.lag().records, 1);
+    }
+    assert!(delete(Delete::Purge).await.unwrap().deleted);
+    assert_eq!(dead.lag().records, 0);
+}

@@ -225,3 +225,32 @@ async fn an_upstream_keeps_posts_as_long_as_it_runs_and_has_a_queue_for_each_key
     assert!(!relayed());
     assert_eq!(streams().len(), 2, "what they hold is kept");
 }
+
+/// A webhook that never had anything to send, all included: its queue, its loop, its sink and its place in every table.
+/// Memory is what limits how many there can be. Its configuration is not in it.
+#[tokio::test]
+async fn an_idle_webhook_costs_two_kilobytes_at_most() {
+    /// What the allocator adds to each: its header, and the rest of a cell of 16 bytes.
+    const OVERHEAD: i64 = 16;
+    const MANY: usize = 1_000;
+    let house = house().await;
+    let wanted: Vec<Wanted> = (0..=MANY).map(|n| webhook(&format!("hook-{n:04}"), "token")).map(plain).collect();
+    // The first one makes what all share.
+    house.registry.start(&wanted[0], false).unwrap();
+    let counted = allocation_counter::measure(|| {
+        for one in &wanted[1..] {
+            house.registry.start(one, false).unwrap();
+        }
+    });
+    let (bytes, pieces) = (counted.bytes_current / MANY as i64, counted.count_current / MANY as i64);
+    assert_eq!(house.delivery.stats().len(), MANY + 1);
+    eprintln!("an idle webhook: {bytes} bytes in {pieces} pieces");
+    assert!(bytes > 500 && bytes + pieces * OVERHEAD <= 2048, "{bytes} bytes in {pieces} pieces");
+}
+
+/// Without headers of its own, as most are.
+fn plain(mut wanted: Wanted) -> Wanted {
+    let SinkConfig::Webhook(config) = &mut wanted.destination.sink else { unreachable!("it is one") };
+    config.headers.clear();
+    wanted
+}

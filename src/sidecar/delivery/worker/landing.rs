@@ -17,7 +17,7 @@ use crate::causes;
 use crate::delivery::apart::Apart;
 use crate::delivery::attempt::{Came, Landed, Shape};
 use crate::delivery::keeping::{Keeping, keep};
-use crate::delivery::notes::Note;
+use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::{Partial, Rest};
 use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::{Judgement, Piece, Ruling};
@@ -28,7 +28,7 @@ const ASIDES_MAX: usize = 32;
 
 /// A flight that is over.
 pub(super) struct Flown {
-    pub(super) queue: usize,
+    pub(super) queue: Lane,
     pub(super) epoch: Epoch,
     pub(super) begun: Mark,
     pub(super) landed: Landed,
@@ -36,7 +36,7 @@ pub(super) struct Flown {
 
 /// A batch with the right to it.
 struct Batch {
-    queue: usize,
+    queue: Lane,
     ticket: Box<dyn Ticket>,
     shape: Shape,
 }
@@ -44,9 +44,9 @@ struct Batch {
 /// Work on a batch that needs no request.
 pub(super) enum Chore {
     /// It was split, or not; then it is back whole.
-    Split { queue: usize, shape: Shape, at: u64, halved: Result<(), BoxError> },
+    Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept and it is settled; or we stop, and it went back.
-    Kept { queue: usize, shape: Shape, apart: Apart, kept: bool },
+    Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
 }
 
 /// Records that were rejected alone and are not yet decided on.
@@ -112,7 +112,7 @@ impl Worker {
     fn answered(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, outcome: Outcome, request: Request) {
         let epoch = request.epoch;
         if outcome != Outcome::Delivered || apart.len() > 0 {
-            let note = self.memory.notes.make(batch.queue, &batch.shape.offsets);
+            let note = self.memory.notes().make(batch.queue, &batch.shape.offsets);
             note.sends = note.sends.saturating_add(1);
         }
         match outcome {
@@ -136,7 +136,7 @@ impl Worker {
     fn taken(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, request: Request) {
         busy.post.stats.delivered(request.records, self.common.clock.wall_ms());
         self.heard(busy, &Outcome::Delivered, request.epoch);
-        self.memory.poison.accepted(request.begun, request.records);
+        self.memory.poison().accepted(request.begun, request.records);
         self.finish(busy, batch, apart);
         self.put_back_proven(busy);
         self.decide(busy);
@@ -152,7 +152,7 @@ impl Worker {
     fn too_large(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         match (batch.shape.middle, why) {
             (Some(at), _) => {
-                let mark = self.memory.poison.too_large();
+                let mark = self.memory.poison().too_large();
                 self.divide(busy, batch, at, mark);
             }
             // The sink knows it by itself: that is no word of the destination's, which might change.
@@ -167,17 +167,17 @@ impl Worker {
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
-        let place = (batch.queue, batch.shape.offsets.start);
+        let place = (batch.queue.queue, batch.shape.offsets.start);
         let undecided = busy.asides.len() as u64;
         let piece = Piece { place, alone: batch.shape.middle.is_none(), since, undecided };
-        let Judgement { ruling, refuses } = self.memory.poison.rejected(piece);
+        let Judgement { ruling, refuses } = self.memory.poison().rejected(piece);
         match (ruling, batch.shape.middle) {
             (Ruling::Split(mark), Some(at)) => self.divide(busy, batch, at, mark),
             (ruling, _) => {
                 if apart.fate(batch.shape.first).is_none() {
                     apart.alone(batch.shape.first, why, !matches!(why, Failure::Local(_)));
                 }
-                let note = self.memory.notes.take(batch.queue, &batch.shape.offsets).unwrap_or_default();
+                let note = self.memory.notes().take(batch.queue, &batch.shape.offsets).unwrap_or_default();
                 let since = match ruling {
                     Ruling::Doubt(since) => Some(since),
                     _ => since,
@@ -207,7 +207,7 @@ impl Worker {
         self.heard(busy, &Outcome::Partial(partial), epoch);
         if rejected == 0 {
             // Who asks to wait with some records finds nothing wrong with them.
-            self.memory.poison.accepted(begun, 0);
+            self.memory.poison().accepted(begun, 0);
             self.put_back_proven(busy);
         }
         if left == 0 && held == 0 && apart.held() == 0 {
@@ -216,10 +216,10 @@ impl Worker {
             return self.rejected(busy, batch, apart, &why);
         }
         let undecided = busy.asides.len() as u64;
-        if rejected > 0 && !self.memory.poison.allows(apart.told_dead() + undecided, records) {
+        if rejected > 0 && !self.memory.poison().allows(apart.told_dead() + undecided, records) {
             match batch.shape.middle {
                 Some(at) => {
-                    let mark = self.memory.poison.too_large();
+                    let mark = self.memory.poison().too_large();
                     self.divide(busy, batch, at, mark);
                 }
                 None => drop(batch),
@@ -233,7 +233,7 @@ impl Worker {
             }
             Rest::Again if left == 0 => self.finish(busy, batch, apart),
             Rest::Again => {
-                self.memory.notes.make(batch.queue, &batch.shape.offsets).apart = apart;
+                self.memory.notes().make(batch.queue, &batch.shape.offsets).apart = apart;
             }
         }
     }
@@ -242,18 +242,18 @@ impl Worker {
     fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
         let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 {
-            self.memory.notes.take(queue, &shape.offsets);
+            self.memory.notes().take(queue, &shape.offsets);
             return ticket.settle(&[], Settled::Delivered);
         }
-        self.memory.poison.parked(apart.told_dead());
-        let note = self.memory.notes.make(queue, &shape.offsets);
+        self.memory.poison().parked(apart.told_dead());
+        let note = self.memory.notes().make(queue, &shape.offsets);
         (note.apart, note.kept_only) = (apart, true);
         self.keep(busy, queue, ticket, shape);
     }
 
     /// Keeps what is apart from a batch, then settles it.
-    pub(super) fn keep(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape) {
-        let note = self.memory.notes.make(queue, &shape.offsets);
+    pub(super) fn keep(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape) {
+        let note = self.memory.notes().make(queue, &shape.offsets);
         let (apart, sends, bytes) = (note.apart.clone(), note.sends, shape.bytes);
         let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart: apart.clone(), bytes, sends };
         let (common, post, watched) = (Arc::clone(&self.common), Arc::clone(&busy.post), Arc::clone(&busy.post));
@@ -272,7 +272,7 @@ impl Worker {
     /// Splits a batch whose halves are under suspicion since `mark`.
     fn divide(&mut self, busy: &mut Busy, batch: Batch, at: u64, mark: Mark) {
         let Batch { queue, ticket, shape } = batch;
-        let note = self.memory.notes.make(queue, &shape.offsets);
+        let note = self.memory.notes().make(queue, &shape.offsets);
         note.split_at = Some(at);
         note.run.get_or_insert(mark);
         note.since = Some(mark);
@@ -280,12 +280,12 @@ impl Worker {
     }
 
     /// Splits a batch that is noted as one to be split.
-    pub(super) fn split(&mut self, busy: &mut Busy, queue: usize, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
-        let whole = self.memory.notes.make(queue, &shape.offsets).clone();
+    pub(super) fn split(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
+        let whole = self.memory.notes().make(queue, &shape.offsets).clone();
         for half in [shape.offsets.start..at, at..shape.offsets.end] {
             let apart = whole.apart.within(&half);
             let note = Note { since: whole.since, run: whole.run, sends: whole.sends, apart, ..Note::default() };
-            *self.memory.notes.make(queue, &half) = note;
+            *self.memory.notes().make(queue, &half) = note;
         }
         let (done, halved) = oneshot::channel();
         ticket.split(at, Box::new(move |result| drop(done.send(result))));
@@ -299,17 +299,17 @@ impl Worker {
     pub(super) fn done(&mut self, busy: &mut Busy, chore: Result<Chore, JoinError>) {
         match chore {
             Ok(Chore::Split { queue, shape, halved: Ok(()), .. }) => {
-                self.memory.notes.take(queue, &shape.offsets);
+                self.memory.notes().take(queue, &shape.offsets);
             }
             Ok(Chore::Split { queue, shape, at, halved: Err(why) }) => {
                 for half in [shape.offsets.start..at, at..shape.offsets.end] {
-                    self.memory.notes.take(queue, &half);
+                    self.memory.notes().take(queue, &half);
                 }
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             Ok(Chore::Kept { queue, shape, apart, kept: true }) => {
-                self.memory.notes.take(queue, &shape.offsets);
+                self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
                 if dead > 0 {
@@ -341,7 +341,7 @@ impl Worker {
         }
         let doubts = busy.asides.all.iter().filter(|aside| !aside.poison);
         let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
-        let notes = &self.memory.notes;
+        let notes = self.memory.notes();
         let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
         let (over, stay) =
             std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
@@ -355,7 +355,7 @@ impl Worker {
     fn condemn(&mut self, busy: &mut Busy, asides: Vec<Aside>) {
         for Aside { batch, note, .. } in asides {
             let apart = note.apart.clone();
-            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = note;
+            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = note;
             self.finish(busy, batch, apart);
         }
     }
@@ -364,7 +364,7 @@ impl Worker {
     fn put_back_proven(&mut self, busy: &mut Busy) {
         let (back, stay) = std::mem::take(&mut busy.asides.all)
             .into_iter()
-            .partition(|aside| !aside.poison && self.memory.poison.proven(aside.note.since));
+            .partition(|aside| !aside.poison && self.memory.poison().proven(aside.note.since));
         busy.asides.all = stay;
         self.put_back(back);
     }
@@ -378,7 +378,7 @@ impl Worker {
     fn put_back(&mut self, asides: Vec<Aside>) {
         for Aside { batch, note, .. } in asides {
             let apart = note.apart.without(batch.shape.first);
-            *self.memory.notes.make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
+            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
         }
     }
 
@@ -405,7 +405,7 @@ impl Worker {
         self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
         busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
         // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
-        let doubted = self.memory.poison.now();
+        let doubted = self.memory.poison().now();
         for aside in &mut busy.asides.all {
             (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
         }
@@ -423,7 +423,7 @@ impl Worker {
     }
 
     fn note(&self, batch: &Batch) -> Option<&Note> {
-        self.memory.notes.get(batch.queue, &batch.shape.offsets)
+        self.memory.note(batch.queue, &batch.shape.offsets)
     }
 }
 

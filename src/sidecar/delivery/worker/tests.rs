@@ -767,7 +767,7 @@ async fn an_idle_destination_has_no_task_before_its_first_record_and_after_its_l
 
 #[test]
 fn an_idle_destination_is_a_small_value() {
-    assert!(size_of::<super::Post>() <= 480, "{} bytes", size_of::<super::Post>());
+    assert!(size_of::<super::Post>() <= 328, "{} bytes", size_of::<super::Post>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

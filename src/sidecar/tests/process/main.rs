@@ -25,6 +25,7 @@ mod bodies;
 mod buckets;
 mod captures;
 mod kills;
+mod letters;
 mod operations;
 mod outages;
 mod relayed;

@@ -63,7 +63,7 @@ impl Arrival {
     }
 }
 
-type Script = Arc<dyn Fn(usize) -> Answer + Send + Sync>;
+type Script = Arc<dyn Fn(usize, &Arrival) -> Answer + Send + Sync>;
 
 /// A webhook's receiver. Ends with its last handle.
 pub(crate) struct Receiver {
@@ -89,7 +89,7 @@ impl Receiver {
     /// Takes everything, until told otherwise.
     pub(crate) fn start() -> Self {
         let inner = Inner {
-            script: Mutex::new(Arc::new(|_| Answer::Ok)),
+            script: Mutex::new(Arc::new(|_, _| Answer::Ok)),
             arrivals: Mutex::default(),
             anomalies: Mutex::default(),
         };
@@ -100,7 +100,12 @@ impl Receiver {
 
     /// Answers from now on by `script`, given how many requests came before.
     pub(crate) fn script(&self, script: impl Fn(usize) -> Answer + Send + Sync + 'static) {
-        *self.inner.script.lock().unwrap() = Arc::new(script);
+        *self.inner.script.lock().unwrap() = Arc::new(move |before, _| script(before));
+    }
+
+    /// Answers from now on by what is in the request.
+    pub(crate) fn judge(&self, judge: impl Fn(&Arrival) -> Answer + Send + Sync + 'static) {
+        *self.inner.script.lock().unwrap() = Arc::new(move |_, arrival| judge(arrival));
     }
 
     pub(crate) fn url(&self) -> String {
@@ -199,7 +204,7 @@ impl Inner {
                 let script = Arc::clone(&self.script.lock().unwrap());
                 let mut arrivals = self.arrivals.lock().unwrap();
                 let place = arrivals.len();
-                arrival.answer = script(place);
+                arrival.answer = script(place, &arrival);
                 let answer = arrival.answer;
                 arrivals.push(arrival);
                 Some((place, answer))

@@ -378,3 +378,56 @@ async fn whatever_is_answered_every_record_ends_in_one_place() {
         stage.delivery.shutdown(SECOND).await;
     }
 }
+
+/// A queue of the records of two streams, as letters come: offsets do not tell them apart.
+struct TwoStreams([Script; 2]);
+
+impl Source for TwoStreams {
+    fn has_more(&self) -> bool {
+        self.0.iter().any(Source::has_more)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+
+    fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
+        let first = self.0[0].next(limits)?;
+        if first.is_some() { Ok(first) } else { self.0[1].next(limits) }
+    }
+
+    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        Ok(None)
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        self.0[0].waiting()
+    }
+
+    fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.0.iter().for_each(|script| script.on_more(Arc::clone(&wake)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_batch_is_not_taken_for_another_streams() {
+    let drawer = Arc::new(Drawer::default());
+    // So the letter of the first is still to be kept when the second is claimed.
+    drawer.refusals.store(5, Ordering::SeqCst);
+    let delivery =
+        Delivery::new(Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(0)), Arc::clone(&drawer) as _);
+    let receiver = Arc::new(receiver(|n| {
+        at_once(if n == 0 { partial(&[3], &[3], &[], Rest::Delivered) } else { Outcome::Delivered })
+    }));
+    let scripts = [Script::of_stream(1, 10), Script::of_stream(2, 10)];
+    let source = Arc::new(TwoStreams(scripts.clone()));
+    delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, vec![source], settings()).unwrap();
+    sleep(HOUR).await;
+    let ids: Vec<String> = receiver.sent().into_iter().map(|sent| sent.id).collect();
+    assert_eq!(ids, ["batch-1-0-10", "batch-2-0-10"]);
+    let dead = |script: &Script| {
+        let of = |(offset, how): (&u64, &Settled)| (*how == Settled::DeadLettered).then_some(*offset);
+        script.with(|state| (state.settled.len(), state.settled.iter().filter_map(of).collect::<Vec<_>>()))
+    };
+    assert_eq!((dead(&scripts[0]), dead(&scripts[1])), ((10, vec![3]), (10, vec![])));
+}
