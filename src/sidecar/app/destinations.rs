@@ -14,8 +14,8 @@ use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
 
-/// A destination's name and its sources.
-pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>);
+/// A destination's name, its sources, and the queues that they take from.
+pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>, Vec<Queue>);
 
 /// The sources that a destination takes from, and its name as its queues have it, to be shared.
 ///
@@ -29,10 +29,10 @@ pub(super) fn sources(
     let filters = filters(wanted);
     let mut name: Option<Arc<str>> = None;
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(destination.environments.len());
+    let mut queues_of = Vec::with_capacity(destination.environments.len());
     for environment in &destination.environments {
         let queue: Queue = queues.queue(&destination.id, environment, start(destination.start))?;
-        // Before anything is claimed: batches that were planned keep the revision that they were planned in.
-        queue.set_settings_revision(wanted.revision);
+        queues_of.push(queue.clone());
         name.get_or_insert_with(|| queue.destination_name());
         let Some(label) = labels(environment) else { continue };
         let queued = Queued::new(queue, queues.log().log_id(), label);
@@ -41,7 +41,7 @@ pub(super) fn sources(
             None => queued,
         }));
     }
-    Ok((name.unwrap_or_else(|| destination.id.as_str().into()), sources))
+    Ok((name.unwrap_or_else(|| destination.id.as_str().into()), sources, queues_of))
 }
 
 /// What a destination gets under each revision of its settings; none where it always gets all.

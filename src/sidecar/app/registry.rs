@@ -149,6 +149,9 @@ struct Ready {
     name: Arc<str>,
     sink: Arc<dyn Sink>,
     sources: Vec<Arc<dyn Source>>,
+    /// What the sources take from, and the revision of the settings that fresh batches are made under.
+    queues: Vec<Queue>,
+    revision: u32,
     settings: Settings,
     is_upstream: bool,
     running: Running,
@@ -356,18 +359,18 @@ impl Registry {
         let Wanted { destination, policy, .. } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
         let refuse = |source: OpenError| PutError { destination: destination.id.clone(), source };
-        let (name, mut sources, sink) = match &destination.sink {
+        let (name, mut sources, queues, sink) = match &destination.sink {
             SinkConfig::Upstream(config) => {
                 let keys = self.upstreams.keys();
                 let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
                 let sources = opened.sources(destination, keys, labels).map_err(|e| refuse(e.into()))?;
                 let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
-                (destination.id.as_str().into(), sources, sink)
+                (destination.id.as_str().into(), sources, Vec::new(), sink)
             }
             _ => {
-                let (name, sources) =
+                let (name, sources, queues) =
                     destinations::sources(&self.queues, wanted, labels).map_err(|e| refuse(e.into()))?;
-                (name, sources, self.factory.sink(wanted))
+                (name, sources, queues, self.factory.sink(wanted))
             }
         };
         let environments = self.ingest.environments();
@@ -383,6 +386,8 @@ impl Registry {
             name,
             sink,
             sources,
+            queues,
+            revision: wanted.revision,
             settings: destinations::settings(destination),
             is_upstream,
             running: Running {
@@ -395,7 +400,10 @@ impl Registry {
     }
 
     fn begin(&self, ready: Ready, paused: bool) {
-        let Ready { name, sink, sources, settings, is_upstream, running } = ready;
+        let Ready { name, sink, sources, queues, revision, settings, is_upstream, running } = ready;
+        // Before anything is claimed, and after the loop before has ended: it would plan batches under this revision and
+        // fill them under its own. Batches that were planned keep the revision that they were planned in.
+        queues.iter().for_each(|queue| queue.set_settings_revision(revision));
         // Before it can be seen to deliver: records that come now are for somebody.
         self.count(&running.environments, |subscribers| subscribers + 1);
         if let Some(opened) = self.upstreams.opened(&name) {
