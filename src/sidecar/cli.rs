@@ -7,6 +7,7 @@ pub mod args;
 pub mod balance;
 pub mod check;
 pub mod client;
+pub mod confirm;
 pub mod dead_letters;
 pub mod destinations;
 pub mod lag;

@@ -139,6 +139,12 @@ impl Letters {
         self.lock().values().filter(|desk| desk.is_open()).cloned().collect()
     }
 
+    /// Whether there is a destination of this name, with letters or without.
+    #[must_use]
+    pub fn knows(&self, destination: &str) -> bool {
+        self.ground.queues.all().iter().any(|queue| queue.destination() == destination)
+    }
+
     /// What is to be done now and then: wakes destinations whose held letters are due, lets go what a policy says, moves
     /// letters together. Blocks. See [`TEND_EVERY`].
     pub fn tend(&self) {

@@ -31,20 +31,27 @@ impl DeadLettersService {
         Self { letters, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Does a stretch of work at a destination's desk.
-    async fn at<T: Send + 'static>(
+    /// Does a stretch of work at a destination's desk; nothing where it has no letters.
+    async fn at<T: Default + Send + 'static>(
         &self,
         destination: &str,
         work: impl FnOnce(&Desk) -> Result<T, SweepError> + Send + 'static,
     ) -> Result<T, Status> {
         if destination.is_empty() {
-            return Err(Status::invalid_argument("destination is needed: CountDeadLetters shows which have letters"));
+            return Err(Status::invalid_argument(
+                "destination is needed: `forebay dead-letters list` shows which have letters",
+            ));
         }
         let known = self.letters.desks().into_iter().find(|desk| desk.destination() == destination);
-        // One without letters is as good as one that is not there: nothing of it is made for being asked about.
-        let desk = known.ok_or_else(|| {
-            Status::not_found(format!("no dead letters of {destination}: CountDeadLetters shows which have some"))
-        })?;
+        let Some(desk) = known else {
+            // Nothing of a desk is made for being asked about.
+            if self.letters.knows(destination) {
+                return Ok(T::default());
+            }
+            let why =
+                format!("there is no destination {destination}: `forebay dead-letters list` shows which have letters");
+            return Err(Status::not_found(why));
+        };
         let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
         let worked = tokio::task::spawn_blocking(move || work(&desk)).await;
         let worked = worked.map_err(|_| Status::internal("a bug: see the log for its trace"))?;

@@ -53,6 +53,9 @@ impl Replays for ReplaysService {
         request: Request<ListReplaysRequest>,
     ) -> Result<Response<ListReplaysResponse>, Status> {
         let ListReplaysRequest { destination } = request.into_inner();
+        if !destination.is_empty() {
+            known(&self.queues, &destination, "")?;
+        }
         let replays = self.queues.replays();
         let replays = replays
             .iter()
@@ -70,6 +73,7 @@ impl Replays for ReplaysService {
             return Err(Status::invalid_argument("destination is needed"));
         }
         self.blocking(move |queues| {
+            known(queues, &destination, &environment)?;
             let mut replays = Vec::new();
             for queue in queues.replays() {
                 let Some(replay) = shown(&queue) else { continue };
@@ -86,6 +90,18 @@ impl Replays for ReplaysService {
         .await
         .map(Response::new)
     }
+}
+
+/// That there is such a destination, and that it takes the environment unless that is empty. A slip of the pen is told.
+fn known(queues: &Queues, destination: &str, environment: &str) -> Result<(), Status> {
+    let takes = |stream: &str| environment.is_empty() || stream == environment;
+    if queues.all().iter().any(|queue| queue.destination() == destination && takes(queue.stream())) {
+        return Ok(());
+    }
+    Err(Status::not_found(match environment {
+        "" => format!("there is no destination {destination}"),
+        _ => format!("there is no destination {destination} that takes environment {environment}"),
+    }))
 }
 
 /// What is asked for, as the queues understand it.
@@ -236,7 +252,13 @@ mod tests {
         let list = |destination: &str| ListReplaysRequest { destination: destination.to_owned() };
         let listed = service.list_replays(Request::new(list("hook"))).await.unwrap().into_inner();
         assert_eq!(listed.replays, started.replays);
-        assert!(service.list_replays(Request::new(list("other"))).await.unwrap().into_inner().replays.is_empty());
+        let unknown = service.list_replays(Request::new(list("other"))).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
+        for (destination, environment) in [("other", ""), ("hook", "nowhere")] {
+            let cancel =
+                CancelReplayRequest { destination: destination.to_owned(), environment: environment.to_owned() };
+            assert_eq!(service.cancel_replay(Request::new(cancel)).await.unwrap_err().code(), Code::NotFound);
+        }
 
         let cancel = CancelReplayRequest { destination: "hook".to_owned(), environment: "prod".to_owned() };
         let cancelled = service.cancel_replay(Request::new(cancel.clone())).await.unwrap().into_inner();

@@ -137,6 +137,10 @@ pub struct DeleteArgs {
     #[arg(long)]
     pub drain: bool,
 
+    /// Don't ask whether what is pending may go
+    #[arg(long, requires = "purge")]
+    pub yes: bool,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
     pub call: CallArgs,

@@ -1,7 +1,7 @@
 //! `forebay dead-letters`: lists, shows, sends again, and purges records that their destination does not take.
 //!
 //! A client of `forebay.v1.DeadLetters` and nothing more. What always holds: a purge says how many it would take and asks,
-//! unless it is told not to; without a terminal to ask at it does nothing.
+//! unless it is told not to; without a terminal to ask at it does nothing. What was not counted it leaves where it is.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::args::{
     DeadLettersCommand, LetterFilterArgs, ListLettersArgs, PurgeLettersArgs, RedriveLettersArgs, ShowLetterArgs,
 };
+use super::confirm::{ConfirmError, confirm};
 use crate::api::listen::uri;
 use crate::config::Listen;
 use crate::console::units::duration;
@@ -53,11 +54,17 @@ pub enum DeadLettersError {
         message: String,
     },
     /// The operator did not say yes.
-    #[error("nothing was purged")]
-    NotConfirmed,
-    /// There is nobody to ask.
-    #[error("nothing was purged: say --yes where there is no terminal to ask at")]
-    NobodyToAsk,
+    #[error(transparent)]
+    Confirm(#[from] ConfirmError),
+    /// All are to change only where that was said.
+    #[error("say which letters: --id, --environment, --flag, --reason, --older-than or --newer-than; or --all of them")]
+    Which,
+    /// Whether some are meant or all is not clear.
+    #[error("--all, or a filter: not both")]
+    AllOrSome,
+    /// Counts are not filtered.
+    #[error("a filter needs a destination: forebay dead-letters list DESTINATION")]
+    FilterOfNone,
     /// The output cannot be written, or the answer not be read.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -106,6 +113,7 @@ impl Office {
         answers: Option<impl BufRead>,
         out: &mut impl Write,
     ) -> Result<(), DeadLettersError> {
+        makes_sense(command)?;
         match command {
             DeadLettersCommand::List(args) => match &args.destination {
                 Some(destination) => self.list(destination, args, out).await,
@@ -226,28 +234,24 @@ impl Office {
         answers: Option<impl BufRead>,
         out: &mut impl Write,
     ) -> Result<(), DeadLettersError> {
-        let (which, now_ms) = (&args.which, now_ms());
+        let which = &args.which;
+        let (mut filter, mut all) = (filter(&which.filter, now_ms()), which.all);
+        let mut counted = None;
         if !args.yes {
-            let Some(mut answers) = answers else { return Err(DeadLettersError::NobodyToAsk) };
-            let count = self.matching(which, now_ms).await?;
-            write!(
-                out,
-                "{count} dead letters of {} would be gone for good. Type {count} to purge them: ",
-                which.destination
-            )?;
-            out.flush()?;
-            let mut answer = String::new();
-            answers.read_line(&mut answer)?;
-            if answer.trim() != count.to_string() {
-                return Err(DeadLettersError::NotConfirmed);
-            }
+            let Some(answers) = answers else { return Err(ConfirmError::NobodyToAsk.into()) };
+            let (count, latest_ms) = self.matching(&which.destination, &filter).await?;
+            confirm(&format!("{count} dead letters of {}", which.destination), count, Some(answers), out)?;
+            // By the sidecar's own clock: what died since then was not counted, and stays.
+            filter.until_unix_ms = Some(latest_ms.saturating_add(1));
+            (all, counted) = (false, Some(count));
         }
         let (mut page_token, mut purged) = (String::new(), 0);
-        loop {
+        // Without any the bound is that of no letter.
+        while counted != Some(0) {
             let request = PurgeDeadLettersRequest {
                 destination: which.destination.clone(),
-                filter: Some(filter(&which.filter, now_ms)),
-                all: which.all,
+                filter: Some(filter.clone()),
+                all,
                 confirm: true,
                 page_token,
             };
@@ -259,28 +263,29 @@ impl Office {
                 break;
             }
         }
-        match which.call.json {
-            true => line(out, &json!({ "purged": purged }).to_string()),
-            false => line(out, &format!("{purged} dead letters are gone")),
+        if which.call.json {
+            return line(out, &json!({ "purged": purged }).to_string());
         }
+        line(out, &gone(purged, counted))
     }
 
-    /// How many letters are meant.
-    async fn matching(&mut self, which: &RedriveLettersArgs, now_ms: u64) -> Result<u64, DeadLettersError> {
-        let (mut page_token, mut count) = (String::new(), 0);
+    /// How many letters are meant, and when the latest of them died, in milliseconds since 1970.
+    async fn matching(&mut self, destination: &str, filter: &DeadLetterFilter) -> Result<(u64, u64), DeadLettersError> {
+        let (mut page_token, mut count, mut latest_ms) = (String::new(), 0, 0);
         loop {
             let request = ListDeadLettersRequest {
-                destination: which.destination.clone(),
-                filter: Some(filter(&which.filter, now_ms)),
+                destination: destination.to_owned(),
+                filter: Some(filter.clone()),
                 page_size: PAGE,
                 page_token,
             };
             let page = self.client.list_dead_letters(request).await.map_err(|status| self.refused(&status))?;
             let page = page.into_inner();
             count += page.letters.len() as u64;
+            latest_ms = page.letters.iter().map(|letter| letter.dead_since_unix_ms).fold(latest_ms, u64::max);
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                return Ok(count);
+                return Ok((count, latest_ms));
             }
         }
     }
@@ -291,6 +296,34 @@ impl Office {
             _ => status.message(),
         };
         DeadLettersError::Refused { address: self.address.clone(), message: message.to_owned() }
+    }
+}
+
+/// Before anybody is asked anything.
+fn makes_sense(command: &DeadLettersCommand) -> Result<(), DeadLettersError> {
+    let some = |filter: &LetterFilterArgs| *filter != LetterFilterArgs::default();
+    let which = match command {
+        DeadLettersCommand::List(args) if args.destination.is_none() && some(&args.filter) => {
+            return Err(DeadLettersError::FilterOfNone);
+        }
+        DeadLettersCommand::List(_) | DeadLettersCommand::Show(_) => return Ok(()),
+        DeadLettersCommand::Redrive(which) => which,
+        DeadLettersCommand::Purge(args) => &args.which,
+    };
+    match (which.all, some(&which.filter)) {
+        (false, false) => Err(DeadLettersError::Which),
+        (true, true) => Err(DeadLettersError::AllOrSome),
+        _ => Ok(()),
+    }
+}
+
+/// What a purge says in the end.
+fn gone(purged: u64, counted: Option<u64>) -> String {
+    match counted {
+        Some(counted) if counted != purged => format!(
+            "{purged} dead letters are gone, not the {counted} that were counted: some came or were moved in between"
+        ),
+        _ => format!("{purged} dead letters are gone"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod shown;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,14 +11,16 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::args::{CallArgs, DeleteArgs, DestinationsCommand, EnvironmentsCommand, OneArgs, SettingsArgs};
+use super::confirm::{ConfirmError, confirm};
 use super::{check, code_of};
 use crate::api::listen::uri;
 use crate::config::{self, Listen};
+use crate::proto::v1::dead_letters_client::DeadLettersClient;
 use crate::proto::v1::destinations_client::DestinationsClient;
 use crate::proto::v1::{
-    CreateDestinationRequest, CreateEnvironmentRequest, DeleteDestinationRequest, DeleteEnvironmentRequest,
-    Destination, GetDestinationRequest, ListDestinationsRequest, ListEnvironmentsRequest, PauseDestinationRequest,
-    ProbeDestinationRequest, ResumeDestinationRequest, UpdateDestinationRequest,
+    CountDeadLettersRequest, CreateDestinationRequest, CreateEnvironmentRequest, DeleteDestinationRequest,
+    DeleteEnvironmentRequest, Destination, GetDestinationRequest, ListDestinationsRequest, ListEnvironmentsRequest,
+    PauseDestinationRequest, ProbeDestinationRequest, ResumeDestinationRequest, UpdateDestinationRequest,
 };
 
 /// A sidecar on this machine answers in a millisecond.
@@ -54,6 +56,9 @@ pub enum CallError {
         /// Why.
         source: io::Error,
     },
+    /// It was not said that records may go.
+    #[error(transparent)]
+    Confirm(#[from] ConfirmError),
     /// The output can't be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -82,7 +87,7 @@ enum What {
     Show(String),
     Create(std::path::PathBuf),
     Update(std::path::PathBuf),
-    Delete { id: String, purge: bool, drain: bool },
+    Delete { id: String, purge: bool, drain: bool, yes: bool },
     Pause(String),
     Resume(String),
     Probe(String),
@@ -100,8 +105,8 @@ impl Wish {
             DestinationsCommand::Show(OneArgs { id, call }) => (What::Show(id), call),
             DestinationsCommand::Create(SettingsArgs { settings, call }) => (What::Create(settings), call),
             DestinationsCommand::Update(SettingsArgs { settings, call }) => (What::Update(settings), call),
-            DestinationsCommand::Delete(DeleteArgs { id, purge, drain, call }) => {
-                (What::Delete { id, purge, drain }, call)
+            DestinationsCommand::Delete(DeleteArgs { id, purge, drain, yes, call }) => {
+                (What::Delete { id, purge, drain, yes }, call)
             }
             DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
             DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
@@ -143,7 +148,8 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
         What::Create(path) | What::Update(path) | What::CreateEnvironment(path) => settings(path)?,
         _ => String::new(),
     };
-    let mut client = connect(address).await?;
+    let channel = connect(address).await?;
+    let mut client = DestinationsClient::new(channel.clone());
     let json = wish.call.json;
     let (text, warnings) = match &wish.what {
         What::List => (shown::destinations(&all(&mut client).await?, json), Vec::new()),
@@ -159,7 +165,11 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
             let answer = client.update_destination(UpdateDestinationRequest { settings }).await?.into_inner();
             (shown::done("changed", &answer.destination.unwrap_or_default(), json), answer.warnings)
         }
-        What::Delete { id, purge, drain } => {
+        What::Delete { id, purge, drain, yes } => {
+            if *purge && !*yes {
+                let terminal = io::stdin().is_terminal();
+                ask(channel, id, terminal.then(|| io::stdin().lock()), notes).await?;
+            }
             let request = DeleteDestinationRequest { id: id.clone(), purge: *purge, drain: *drain };
             let answer = client.delete_destination(request).await?.into_inner();
             (shown::deleted(id, &answer, json), Vec::new())
@@ -196,6 +206,24 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
     Ok(out.flush()?)
 }
 
+/// Asks whether all that a destination has not got may go.
+async fn ask(
+    channel: Channel,
+    id: &str,
+    answers: Option<impl BufRead>,
+    notes: &mut impl Write,
+) -> Result<(), CallError> {
+    let Some(answers) = answers else { return Err(ConfirmError::NobodyToAsk.into()) };
+    let request = GetDestinationRequest { id: id.to_owned() };
+    let got = DestinationsClient::new(channel.clone()).get_destination(request).await?.into_inner();
+    let pending = got.destination.unwrap_or_default().records_pending;
+    let request = CountDeadLettersRequest { destination: id.to_owned() };
+    let counted = DeadLettersClient::new(channel).count_dead_letters(request).await?.into_inner();
+    let dead: u64 = counted.destinations.iter().map(|destination| destination.records).sum();
+    let what = format!("destination {id}, {pending} pending records and {dead} dead letters");
+    Ok(confirm(&what, pending + dead, Some(answers), notes)?)
+}
+
 async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination>, CallError> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -214,9 +242,8 @@ fn settings(path: &Path) -> Result<String, CallError> {
     text.map_err(|source| CallError::Settings { path: path.to_owned(), source })
 }
 
-async fn connect(address: &Listen) -> Result<DestinationsClient<Channel>, CallError> {
+async fn connect(address: &Listen) -> Result<Channel, CallError> {
     let nothing_listens = |source| CallError::NothingListens { address: address.clone(), source };
     let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
-    let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
-    channel.map(DestinationsClient::new).map_err(nothing_listens)
+    endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await.map_err(nothing_listens)
 }

@@ -32,7 +32,7 @@ pub struct ListLettersArgs {
     pub filter: LetterFilterArgs,
 
     /// At most this many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
 
     #[command(flatten)]

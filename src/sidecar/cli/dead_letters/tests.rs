@@ -19,6 +19,8 @@ use crate::sinks::sample;
 struct Running {
     address: Listen,
     queues: Queues,
+    letters: Arc<Letters>,
+    payload: Bytes,
     id_of_three: String,
     _stop: Stop,
 }
@@ -34,18 +36,7 @@ async fn running() -> Running {
     let payload = sample::job(0..10).parts.remove(0).payload;
     queues.log().append_wait("prod", vec![Payload { bytes: payload.to_vec(), records: 10 }]).unwrap();
     let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
-    let letter = |offset: u64, reason: &str| Letter {
-        kind: Kind::Dead,
-        destination: "hook".into(),
-        origin: LetterOrigin { log: queues.log().log_id(), stream: queues.log().stream("prod").unwrap(), offset },
-        environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
-        payload: Bytes::clone(&payload),
-        index: offset as usize,
-        reason: reason.to_owned(),
-        excerpt: "\u{1b}[2J no".to_owned(),
-        at_ms: clock.wall_ms(),
-        attempts: 2,
-    };
+    let letter = |offset: u64, reason: &str| letter(&queues, &payload, (offset, reason), clock.wall_ms());
     let (sent, parked) = tokio::sync::oneshot::channel();
     let two = vec![letter(3, "invalid time"), letter(7, "invalid user")];
     letters.park(two, Box::new(move |result| drop(sent.send(result))));
@@ -54,11 +45,26 @@ async fn running() -> Running {
     let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, shutdown) = shutdown::channel();
-    let sources = Sources { letters: Some(letters), ..Sources::empty() };
+    let sources = Sources { letters: Some(Arc::clone(&letters)), ..Sources::empty() };
     tokio::spawn(grpc::serve(Api::new(clock, sources), listener, shutdown));
     let log = queues.log();
     let id_of_three = format!("{}-{}-3", log.log_id(), log.stream("prod").unwrap());
-    Running { address, queues, id_of_three, _stop: stop }
+    Running { address, queues, letters, payload, id_of_three, _stop: stop }
+}
+
+fn letter(queues: &Queues, payload: &Bytes, (offset, reason): (u64, &str), at_ms: u64) -> Letter {
+    Letter {
+        kind: Kind::Dead,
+        destination: "hook".into(),
+        origin: LetterOrigin { log: queues.log().log_id(), stream: queues.log().stream("prod").unwrap(), offset },
+        environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
+        payload: Bytes::clone(payload),
+        index: offset as usize,
+        reason: reason.to_owned(),
+        excerpt: "\u{1b}[2J no".to_owned(),
+        at_ms,
+        attempts: 2,
+    }
 }
 
 #[derive(Debug, Parser)]
@@ -70,11 +76,15 @@ struct Line {
 impl Running {
     /// What the command says, when it is answered like this.
     async fn says(&self, line: &str, answer: Option<&str>) -> Result<String, DeadLettersError> {
+        self.asked(line, answer.map(str::as_bytes)).await
+    }
+
+    async fn asked(&self, line: &str, answers: Option<impl BufRead>) -> Result<String, DeadLettersError> {
         let words = std::iter::once("dead-letters").chain(line.split_whitespace());
         let command = Line::try_parse_from(words).unwrap().command;
         let mut out = Vec::new();
         let mut office = Office::connect(&self.address).await?;
-        office.serve(&command, answer.map(str::as_bytes), &mut out).await?;
+        office.serve(&command, answers, &mut out).await?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -102,14 +112,19 @@ async fn letters_are_counted_listed_and_shown() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!((&shown["record"]["key"], &shown["reason"]), (&json!("user-3"), &json!("invalid time")));
     let unknown = running.says("list nosuch", None).await.unwrap_err();
-    assert!(unknown.to_string().contains("no dead letters of nosuch"), "{unknown}");
+    assert!(unknown.to_string().contains("`forebay dead-letters list` shows"), "{unknown}");
+    running.queues.queue("healthy", "prod", Start::Earliest).unwrap();
+    assert_eq!(running.says("list healthy", None).await.unwrap(), "no dead letters match\n");
+    let of_none = running.says("list --flag other", None).await.unwrap_err();
+    assert!(matches!(of_none, DeadLettersError::FilterOfNone), "{of_none}");
+    assert!(Line::try_parse_from(["dead-letters", "list", "hook", "--limit", "0"]).is_err());
 }
 
 #[tokio::test]
 async fn a_redrive_says_which_or_all() {
     let running = running().await;
     let refused = running.says("redrive hook", None).await.unwrap_err();
-    assert!(refused.to_string().contains("by a filter, or set all"), "{refused}");
+    assert!(refused.to_string().contains("or --all of them"), "{refused}");
     let line = format!("redrive hook --id {} --json", running.id_of_three);
     assert_eq!(running.says(&line, None).await.unwrap(), "{\"redriven\":1}\n");
     assert_eq!(running.balance("!held/hook").pending.records, 1);
@@ -121,10 +136,10 @@ async fn a_redrive_says_which_or_all() {
 async fn a_purge_asks_and_does_nothing_without_the_right_answer() {
     let running = running().await;
     let nobody = running.says("purge hook --all", None).await.unwrap_err();
-    assert!(matches!(nobody, DeadLettersError::NobodyToAsk), "{nobody}");
+    assert!(matches!(nobody, DeadLettersError::Confirm(ConfirmError::NobodyToAsk)), "{nobody}");
     for wrong in ["y\n", "\n", "", "22\n"] {
         let refused = running.says("purge hook --all", Some(wrong)).await.unwrap_err();
-        assert!(matches!(refused, DeadLettersError::NotConfirmed), "{wrong:?}: {refused}");
+        assert!(matches!(refused, DeadLettersError::Confirm(ConfirmError::NotConfirmed)), "{wrong:?}: {refused}");
     }
     assert_eq!(running.balance("!dead/hook").pending.records, 2);
     let asked = running.says("purge hook -r time", Some("1\n")).await.unwrap();
@@ -132,4 +147,57 @@ async fn a_purge_asks_and_does_nothing_without_the_right_answer() {
     assert_eq!(running.says("purge hook --all --yes --json", None).await.unwrap(), "{\"purged\":1}\n");
     let balance = running.balance("!dead/hook");
     assert_eq!((balance.pending.records, balance.purged.records), (0, 2));
+}
+
+#[tokio::test]
+async fn a_purge_leaves_what_died_after_the_count() {
+    let running = running().await;
+    for (line, why) in [("purge hook", "or --all of them"), ("purge hook --all -r time", "not both")] {
+        let refused = running.says(line, Some("2\n")).await.unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    let answers = DiesMeanwhile { running: &running, left: b"2\n", died: false };
+    let said = running.asked("purge hook --all", Some(answers)).await.unwrap();
+    assert!(said.ends_with("2 dead letters are gone\n"), "{said}");
+    let balance = running.balance("!dead/hook");
+    assert_eq!((balance.pending.records, balance.purged.records), (1, 2));
+    assert_eq!(
+        gone(3, Some(2)),
+        "3 dead letters are gone, not the 2 that were counted: some came or were moved in between"
+    );
+}
+
+/// An operator who takes long to answer: a letter comes before the answer does.
+struct DiesMeanwhile<'a> {
+    running: &'a Running,
+    left: &'static [u8],
+    died: bool,
+}
+
+impl io::Read for DiesMeanwhile<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.left.read(out)
+    }
+}
+
+impl BufRead for DiesMeanwhile<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if !std::mem::replace(&mut self.died, true) {
+            let Running { queues, letters, payload, .. } = self.running;
+            queues.log().append_wait("prod", vec![Payload { bytes: payload.to_vec(), records: 10 }]).unwrap();
+            let letter =
+                Letter { index: 3, ..letter(queues, payload, (13, "too late"), SystemClock::new().wall_ms() + 1_000) };
+            let (sent, parked) = std::sync::mpsc::sync_channel(1);
+            letters.park(vec![letter], Box::new(move |result| sent.send(result).unwrap()));
+            parked.recv().unwrap().unwrap();
+            let queue = queues.find("hook", "prod").unwrap();
+            let batch = queue.next_batch(BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
+            queue.settle_parts(&batch, &[(13..14, Settled::DeadLettered)], Settled::Delivered);
+        }
+        Ok(self.left)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.left = &self.left[bytes..];
+    }
 }

@@ -164,6 +164,9 @@ fn a_name_that_leads_to_this_machine_is_refused_to_a_destination_of_the_api() {
     load.stop();
     assert_eq!(receiver.count(), 0, "nothing was sent there");
     let pending = listed(&sidecar, "inside")["records_pending"].as_u64().expect("a number");
-    let purged = sidecar.asked(&["destinations", "delete", "inside", "--purge"]);
+    let refused = sidecar.call(&["destinations", "delete", "inside", "--purge"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--yes"), "{refused:?}");
+    assert_eq!(listed(&sidecar, "inside")["records_pending"].as_u64(), Some(pending), "nobody was asked");
+    let purged = sidecar.asked(&["destinations", "delete", "inside", "--purge", "--yes"]);
     assert_eq!((purged["records_pending"].as_u64(), &purged["deleted"]), (Some(pending), &true.into()));
 }
