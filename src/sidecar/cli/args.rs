@@ -113,7 +113,7 @@ pub struct OneArgs {
 /// Settings, in the shape of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct SettingsArgs {
-    /// A file with one table as in the configuration file, such as [[destinations]]; - for standard input
+    /// A file with one table as in the configuration file, such as `[[destinations]]`; - for standard input
     #[arg(value_name = "FILE")]
     pub settings: PathBuf,
 

@@ -4,8 +4,8 @@
 //! at every attempt, and the store is asked to take it only if nothing of that name is there. So an answer that was lost
 //! costs a second attempt that finds the object, never a second object. See docs/delivery.md.
 //!
-//! The way of a batch: [`digest`] reads it once, [`encode`] makes it into [`parts`] on a thread of its own, and
-//! [`upload`] takes those to the [`store`]. Nothing larger than some parts is ever in memory.
+//! The way of a batch: `digest` reads it once, `encode` makes it into `parts` on a thread of its own, and
+//! `upload` takes those to the `store`. Nothing larger than some parts is ever in memory.
 
 mod answer;
 mod client;
