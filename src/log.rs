@@ -29,6 +29,7 @@ mod shared;
 mod stats;
 mod stream_table;
 mod tail_cache;
+mod threads;
 mod writer;
 
 pub use damage::Damage;
@@ -52,12 +53,10 @@ use read_trouble::ReadTrouble;
 use shared::Shared;
 use stats::Counters;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use threads::Threads;
 use writer::Writer;
 
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
@@ -66,20 +65,11 @@ pub const PLANS_STREAM: &str = "!plans";
 /// The lock of a log's directory.
 const LOCK_FILE: &str = "LOCK";
 
-/// How often housekeeping looks by itself.
-const KEEPER_PERIOD: Duration = Duration::from_secs(1);
-
 /// A durable log. Cheap to clone; all clones are one log. See the crate's documentation for an example.
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Threads>>,
-}
-
-#[derive(Default)]
-struct Threads {
-    writer: Option<JoinHandle<()>>,
-    keeper: Option<JoinHandle<()>>,
 }
 
 type AppendResult = Result<Appended, AppendError>;
@@ -379,14 +369,7 @@ impl Log {
     /// When the disk refuses. Nothing that was acknowledged is lost by that.
     pub fn close(&self) -> Result<(), CloseError> {
         self.shared.stop();
-        {
-            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            let Threads { writer, keeper } = &mut *threads;
-            for thread in [writer.take(), keeper.take()].into_iter().flatten() {
-                // A writer that panicked has aborted the process; a keeper that did has logged it.
-                let _ = thread.join();
-            }
-        }
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).join();
         self.shared.commit_waiting();
         self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
         let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -398,57 +381,11 @@ impl Log {
     }
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // The last clone is gone without a close: the threads hold the rest and end by themselves (see run_writer).
-        drop(self.writer.take());
-        drop(self.keeper.take());
-    }
-}
-
 impl Drop for Log {
     fn drop(&mut self) {
         if Arc::strong_count(&self.threads) == 1 {
             self.shared.stop();
         }
-    }
-}
-
-// === impl Threads ===
-
-impl Threads {
-    fn start(shared: &Arc<Shared>) -> Self {
-        let writer = Arc::clone(shared);
-        let keeper = Arc::clone(shared);
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
-        };
-        Self {
-            writer: Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))),
-            keeper: Some(spawn("forebay-keeper", Box::new(move || run_keeper(&keeper)))),
-        }
-    }
-}
-
-fn run_writer(shared: &Shared) {
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        while shared.wait_for_appends() {
-            shared.commit_waiting();
-        }
-        shared.commit_waiting();
-    }));
-    if panicked.is_err() {
-        // Its state may be anything: what is on disk is the truth, and recovery finds it.
-        std::process::abort();
-    }
-}
-
-fn run_keeper(shared: &Shared) {
-    while !shared.closing.load(Ordering::SeqCst) {
-        shared.housekeep();
-        let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 }
 
