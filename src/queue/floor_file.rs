@@ -11,6 +11,9 @@
 //! - The number of pages is fixed for the life of the file and stands in every slot: a shorter file is damage, not a
 //!   small floor. A floor that needs more pages is written whole under another name and renamed into place.
 //! - After a failed write or sync nothing is written to that file again: the next commit writes a new one whole.
+//! - What a commit wrote to one slot of a page the next one writes to the other, changed again or not. So what the commit
+//!   before the last one made durable is in both slots, and no rot of one of them takes it back: by that, and by nothing
+//!   newer, the log may be trimmed.
 //! - A page with both slots bad is damage: some queues are not known any more, so nothing may be deleted (`pinned`)
 //!   before the operator says so. That outlives a restart.
 //!
@@ -60,6 +63,9 @@ pub(crate) struct FloorFile {
     changed: BTreeSet<usize>,
     /// Pages with an entry that only one of their slots holds, or with news that both are to hold.
     single: BTreeSet<usize>,
+    /// Pages of which the last commit wrote one slot: the other one is a commit behind.
+    lagging: BTreeSet<usize>,
+    spare: Option<whole::Spare>,
     synced: Vec<SyncedMark>,
     pinned: bool,
     keep_evidence: bool,
@@ -82,6 +88,8 @@ pub(crate) struct Committed {
     pub(crate) slots: usize,
     /// Syncs of the file.
     pub(crate) syncs: usize,
+    /// The file is a new one: both slots of every page hold what was committed.
+    pub(crate) whole: bool,
 }
 
 /// Damage found in a floor. Cursors are missing, or could be.
@@ -168,6 +176,8 @@ impl FloorFile {
             pages: Vec::new(),
             changed: BTreeSet::new(),
             single: BTreeSet::new(),
+            lagging: BTreeSet::new(),
+            spare: None,
             synced: Vec::new(),
             pinned: false,
             keep_evidence: false,
@@ -204,9 +214,15 @@ impl FloorFile {
         self.homeless.clear();
         self.free.clear();
         self.synced.clear();
+        self.lagging.clear();
         self.keep_evidence = matches!(damage, FloorDamage::Foreign { .. });
         self.pinned = !log_is_empty;
         (!log_is_empty || self.keep_evidence).then_some(damage)
+    }
+
+    /// An epoch that no queue has had, as far as chance can tell: for one whose past may be lost.
+    pub(crate) fn another_epoch(&self) -> u32 {
+        (self.disk.entropy() as u32).max(1)
     }
 
     /// The log's synced positions as of the last commit.
@@ -293,20 +309,22 @@ impl FloorFile {
         self.changed.insert(0);
     }
 
-    /// Makes all that was added and set durable. One sync; none when nothing changed; two when entries got a new page.
+    /// Makes all that was added and set durable. One sync; none when nothing changed now or with the last commit; two when
+    /// entries got a new page.
     ///
     /// # Errors
     /// Then nothing of it can be relied upon, and the next commit writes a new file.
     pub(crate) fn commit(&mut self) -> Result<Committed, FloorError> {
-        let Some(file) = self.file.take() else { return self.write_whole() };
-        let Some(givers) = self.settle_in() else { return self.write_whole() };
+        let Some(file) = self.file.take() else { return self.write_anew() };
+        let Some(givers) = self.settle_in() else { return self.write_anew() };
         if givers.iter().any(|page| self.single.contains(page)) {
             // Its sound slot is the only home of an entry that is about to leave it.
-            return self.write_whole();
+            return self.write_anew();
         }
         let mut done = Committed::default();
         let takers: Vec<usize> = self.single.iter().copied().collect();
-        let all: Vec<usize> = self.changed.union(&self.single).copied().collect();
+        let all: BTreeSet<usize> = self.changed.iter().chain(&self.single).chain(&self.lagging).copied().collect();
+        let all: Vec<usize> = all.into_iter().collect();
         for round in [takers, all] {
             if !round.is_empty() {
                 self.write_round(&*file, &round)?;
@@ -314,9 +332,19 @@ impl FloorFile {
                 done.syncs += 1;
             }
         }
+        self.lagging = &self.changed - &self.single;
         self.changed.clear();
         self.single.clear();
         self.file = Some(file); // only now: after an error it stays away
+        if done.syncs > 0 {
+            self.take_room_ahead();
+        }
+        Ok(done)
+    }
+
+    fn write_anew(&mut self) -> Result<Committed, FloorError> {
+        let done = self.write_whole()?;
+        self.take_room_ahead();
         Ok(done)
     }
 

@@ -78,8 +78,14 @@ struct Keeping {
     fills_low: u64,
     /// The hour of the last tick, counted from 1970.
     hour: u64,
-    /// Low marks that a floor which could not be written has not made durable yet.
+    /// Low marks that no floor has made durable yet.
     unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
+    /// Low marks that the last commit made durable: in one slot of their page.
+    in_one_slot: HashMap<EntryId, (Arc<Inner>, u64)>,
+    /// Queues whose low mark is in both slots, and of which the log has not heard yet.
+    confirmed: HashMap<EntryId, Arc<Inner>>,
+    /// The floor was damaged when it was read: of a queue that is made now somebody may know an earlier life.
+    floor_was_damaged: bool,
     /// Plans of queues that the floor does not know, for when they are made again.
     orphans: Vec<(u64, PlanRecord)>,
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
@@ -119,13 +125,13 @@ impl Queues {
             tracing::error!(%damage, pinned = floor.is_pinned(), "the floor file is damaged");
         }
 
-        let (keeper, hints) = open_store(&disk, &clock, dir, &options, &mut stats);
+        let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let planner = Planner::new(append_plans(&log), inline_log);
         let held_bytes = Arc::default();
         let opened_ms = clock.wall_ms();
         let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, _lock: held });
         let mut index = Index::default();
-        let mut own = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
+        let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
         resume_fills(&context.log, fills.iter()).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
@@ -138,10 +144,17 @@ impl Queues {
             fills_low: 0,
             hour: opened_ms / HOUR_MS,
             unconfirmed: HashMap::new(),
+            in_one_slot: HashMap::new(),
+            confirmed: HashMap::new(),
+            floor_was_damaged: !stats.floor_damage.is_empty(),
             orphans,
             trim_all: true,
         };
         keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
+        if keeping.floor_was_damaged {
+            // What is known of queues that the floor does not know is of a life that is over.
+            keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
+        }
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
