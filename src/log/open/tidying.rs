@@ -1,7 +1,7 @@
 //! What goes at open, what is set aside, and in which order: nothing goes before what it said is durable elsewhere.
 
 use super::Opening;
-use crate::disk::read_all;
+use crate::disk::{is_media_error, read_all};
 use crate::log::damage::Damage;
 use crate::log::file_name::FileName;
 use crate::log::files::{remove_if_there, write_whole};
@@ -17,8 +17,22 @@ impl Opening<'_> {
     pub(super) fn take_orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
         let name = FileName::Index(sequence);
         let path = self.files.path(name);
-        let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
-        let Some(index) = SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) else {
+        let bytes = match self.files.disk().open(&path).and_then(|file| read_all(&*file)) {
+            // What it says of lost records nobody can know; that there may be some is told, and it is kept for who can read it.
+            Err(e) if is_media_error(&e) => {
+                tracing::error!(path = %path.display(), error = %e, "the index of a segment that is gone can't be read");
+                self.note(
+                    sequence,
+                    0..0,
+                    None,
+                    "the segment's file is missing, and its index can't be read: set aside",
+                );
+                self.strange.push(name);
+                return Ok(());
+            }
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
+        let Some(index) = SegmentIndex::decode(&bytes) else {
             self.void.push(name);
             return Ok(());
         };
@@ -62,7 +76,12 @@ impl Opening<'_> {
 
     /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full
     /// disk housekeeping does it later, and what is needed until then stays.
-    pub(super) fn save(&mut self, listing: &mut Listing, next_sequence: Sequence, generation: u64) -> Result<bool, OpenError> {
+    pub(super) fn save(
+        &mut self,
+        listing: &mut Listing,
+        next_sequence: Sequence,
+        generation: u64,
+    ) -> Result<bool, OpenError> {
         for name in std::mem::take(&mut self.strange) {
             self.set_aside(name)?;
         }
