@@ -24,6 +24,7 @@ mod read_cache;
 mod read_trouble;
 mod reader;
 mod recovery;
+mod room;
 mod segment;
 mod shared;
 mod stats;
@@ -129,6 +130,7 @@ impl Log {
             damages: Mutex::new(damages),
             read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
+            claimed: Mutex::default(),
             _lock: lock,
         });
         shared.learn_state();
@@ -331,14 +333,14 @@ impl Log {
     /// The log in numbers.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let queued_bytes = self.shared.waiting().bytes;
+        let (queued_bytes, bytes_used) = (self.shared.waiting().bytes, self.shared.bytes_used());
         let catalog = self.shared.catalog_read();
         let counters = &self.shared.counters;
         LogStats {
             state: self.shared.state(),
             streams: catalog.streams.len(),
             segments: catalog.segments.len(),
-            bytes_used: catalog.segment_bytes() + self.shared.files.spare_bytes(),
+            bytes_used,
             bytes_limit: self.shared.options.budget_bytes,
             tail_cache_bytes: catalog.tail.bytes(),
             queued_bytes,

@@ -9,6 +9,7 @@ use super::catalog::{Segment, Stage};
 use super::file_name::FileName;
 use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
+use super::room::Claim;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
@@ -54,9 +55,10 @@ impl Shared {
         if self.files.spare_count() > self.options.reserve_segments {
             return;
         }
-        let room = self.has_room(u64::from(self.options.segment_bytes));
+        let room = self.claim(u64::from(self.options.segment_bytes));
         // Not prewritten: a start does not wait for zeros.
-        let made = if room { self.files.make_spare(false) } else { Err(io::ErrorKind::StorageFull.into()) };
+        let made = if room.is_some() { self.files.make_spare(false) } else { Err(io::ErrorKind::StorageFull.into()) };
+        drop(room);
         if let Err(e) = made {
             self.disk_error(&e);
         }
@@ -154,21 +156,26 @@ impl Shared {
         for index in &going {
             retired = retired.and(self.retire(index.header.sequence, &mut spares));
         }
+        let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
         // that is reclaimed under the new one's feet.
         self.files.sync_dir()?;
         self.files.add_spares(spares);
+        drop(held);
         retired
     }
 
-    fn retire(&self, sequence: Sequence, spares: &mut Vec<u64>) -> io::Result<()> {
+    /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.
+    fn retire<'a>(&'a self, sequence: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
+        let bytes = self.catalog_read().segments.get(&sequence).map_or(0, |segment| segment.file_bytes);
+        let held = self.hold(bytes);
         let Some(segment) = self.catalog_write().segments.remove(&sequence) else { return Ok(()) };
         self.indexes.remove(sequence);
         let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
         let recycle = wanted && !segment.failed && self.files.holds(sequence, segment.class, self.log_id);
         match self.files.retire(sequence, segment.class, segment.file_bytes, recycle) {
-            Ok(spare) => spares.extend(spare),
+            Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {
                 // It is still there, so it counts and keeps the one that names its end; it goes another time.
                 self.catalog_write().segments.insert(sequence, segment);
@@ -242,10 +249,12 @@ impl Shared {
         let wanted = self.options.reserve_segments + 1;
         let segment_bytes = u64::from(self.options.segment_bytes);
         while self.files.spare_count() < wanted {
-            if !self.has_room(segment_bytes) {
+            let Some(room) = self.claim(segment_bytes) else {
                 return self.reclaim_with(keeper, Pressure::NeedsRoom);
-            }
-            match self.files.make_spare(self.options.prewrite) {
+            };
+            let made = self.files.make_spare(self.options.prewrite);
+            drop(room);
+            match made {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => {
                     let before = self.files.spare_count();
                     self.reclaim_with(keeper, Pressure::NeedsRoom)?;

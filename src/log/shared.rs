@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(super) damages: Mutex<Damages>,
     pub(super) read_trouble: ReadTrouble,
     pub(super) counters: Counters,
+    /// Bytes of files that are neither segment nor spare right now; see room.rs.
+    pub(super) claimed: Mutex<u64>,
     pub(super) _lock: Box<dyn Lock>,
 }
 
@@ -229,15 +231,6 @@ impl Shared {
 
     pub(super) fn set_next_sequence(&self, sequence: Sequence) {
         self.next_sequence.store(sequence.0, Ordering::SeqCst);
-    }
-
-    pub(super) fn bytes_used(&self) -> u64 {
-        self.catalog_read().segment_bytes() + self.files.spare_bytes()
-    }
-
-    /// Whether a new file of this size fits into the budget.
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.bytes_used() + bytes <= self.options.budget_bytes
     }
 
     pub(super) fn full(&self) -> AppendError {
