@@ -27,6 +27,7 @@ mod recovery;
 mod room;
 mod segment;
 mod shared;
+mod shares;
 mod stats;
 mod stream_table;
 mod tail_cache;
@@ -51,7 +52,7 @@ use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
 use pending::Pending;
 use read_cache::{IndexCache, ReadCache};
 use read_trouble::ReadTrouble;
-use shared::Shared;
+use shared::{NO_SHARE, Shared};
 use stats::Counters;
 use std::io;
 use std::path::Path;
@@ -131,6 +132,7 @@ impl Log {
             read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
             claimed: Mutex::default(),
+            share: AtomicU64::new(NO_SHARE),
             _lock: lock,
         });
         shared.learn_state();
@@ -165,6 +167,7 @@ impl Log {
             name: Arc::clone(&stream.row.name),
             tail: Tail { offset: stream.row.next, bytes: stream.row.bytes },
             first_kept: stream.row.first_kept,
+            backlog_bytes: stream.backlog(),
         };
         let real = |(_, stream): &(usize, &catalog::Stream)| {
             stream.row.next > 0 || !stream.row.name.starts_with(open::NAMELESS)
@@ -265,13 +268,13 @@ impl Log {
     pub fn trim(&self, stream: StreamId, before: u64) {
         let mut catalog = self.shared.catalog_write();
         let Some(known) = catalog.stream_mut(stream) else { return };
-        known.trimmed = known.trimmed.max(before.min(known.row.next));
+        known.trim(before);
         let settled = known.trimmed;
         // Given back behind the lock: readers and the writer wait for it.
         let going = catalog.tail.settle(stream, settled);
         drop(catalog);
         drop(going);
-        if matches!(self.shared.state(), LogState::Full { .. }) {
+        if matches!(self.shared.state(), LogState::Full { .. }) || self.shared.share().is_some() {
             self.shared.request_housekeeping(); // it may be what there was no room for
         }
     }
@@ -282,7 +285,7 @@ impl Log {
         let mut catalog = self.shared.catalog_write();
         let Some(stream) = catalog.stream_mut(stream) else { return from };
         let from = from.max(stream.row.first_kept);
-        stream.trimmed = stream.trimmed.min(from);
+        stream.keep(from);
         from
     }
 
@@ -324,6 +327,13 @@ impl Log {
         self.shared.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
 
+    /// Why an append to this stream would be refused now, whatever its size: the log is full or read-only, or the disk is
+    /// short and the stream's backlog above its share of it.
+    #[must_use]
+    pub fn refuses(&self, stream: &str) -> Option<AppendError> {
+        self.shared.refuses(stream)
+    }
+
     /// Whether appends are taken.
     #[must_use]
     pub fn state(&self) -> LogState {
@@ -342,6 +352,7 @@ impl Log {
             segments: catalog.segments.len(),
             bytes_used,
             bytes_limit: self.shared.options.budget_bytes,
+            share_bytes: self.shared.share(),
             tail_cache_bytes: catalog.tail.bytes(),
             queued_bytes,
             appends: counters.appends.get(),

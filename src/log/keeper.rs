@@ -5,15 +5,18 @@
 //! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
 //! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
 
-use super::catalog::{Segment, Stage};
+use super::catalog::{Segment, Stage, Stream};
 use super::file_name::FileName;
 use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
 use super::room::Claim;
+use super::shared::NO_SHARE;
+use super::shares;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// How badly room is needed.
@@ -44,6 +47,7 @@ impl Shared {
                 self.attempt("write the stream table", self.write_table(&mut keeper));
             }
             self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
+            self.attempt("reclaim segments of a short disk", self.share_out(&mut keeper));
             self.attempt("take room ahead", self.refill(&mut keeper));
         }
         self.come_back();
@@ -242,6 +246,37 @@ impl Shared {
             segment.blocker = blocker;
         }
         Ok(blocker.is_none().then_some(index))
+    }
+
+    /// When the disk is short: lets go what is only kept for replay, and then finds out whose backlog is above its share.
+    fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let Some(short_at) = self.options.short_at() else { return Ok(()) };
+        let mut reclaimed = Ok(());
+        if self.bytes_used() > short_at {
+            reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
+        }
+        // All of it gone means that there is no room for another segment but the one that is taken ahead.
+        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
+        let left = all.saturating_sub(self.bytes_used().saturating_sub(short_at));
+        let backlogs = (left < all).then(|| {
+            let catalog = self.catalog_read();
+            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
+            theirs.map(Stream::backlog).collect()
+        });
+        let level = backlogs.and_then(|backlogs| shares::level(backlogs, left, all)).unwrap_or(NO_SHARE);
+        match (self.share.swap(level, Ordering::Relaxed), level) {
+            (NO_SHARE, NO_SHARE) => {}
+            (NO_SHARE, share) => {
+                tracing::warn!(
+                    short_at,
+                    share,
+                    "the disk is short: streams whose backlog is above their share are refused"
+                );
+            }
+            (_, NO_SHARE) => tracing::info!("the disk is no longer short: all streams are taken"),
+            _ => {}
+        }
+        reclaimed
     }
 
     /// Keeps the reserve and one spare more.
