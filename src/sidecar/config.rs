@@ -252,6 +252,10 @@ pub struct Destination {
     pub environments: Vec<String>,
     /// Requests in flight at once.
     pub concurrency: u32,
+    /// Whether each stream's records are sent in their order: one request is in flight at a time then.
+    pub ordered: bool,
+    /// How fast it may be sent to.
+    pub rate: RateConfig,
     /// From the first byte of a request to the last of its answer.
     pub timeout: Duration,
     /// The most records in one batch.
@@ -279,6 +283,8 @@ impl Destination {
             id: id.into(),
             environments,
             concurrency: bounds.concurrency.default,
+            ordered: false,
+            rate: RateConfig::default(),
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,
@@ -289,6 +295,18 @@ impl Destination {
             sink,
         }
     }
+}
+
+/// `rate` of a destination: what it may be sent a second. What is not set is not limited; how much it takes is learned
+/// anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RateConfig {
+    /// Requests.
+    pub requests: Option<u32>,
+    /// Records.
+    pub records: Option<u32>,
+    /// Bytes of records, before compression.
+    pub bytes: Option<u64>,
 }
 
 /// `dead_letters` of a destination: limits for records that it never takes. Without any they stay until somebody

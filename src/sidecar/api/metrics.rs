@@ -4,6 +4,8 @@
 //! values are ids from the configuration or words from this program, never something a client sent, so that the number of
 //! series is bounded by the configuration. What each metric means for an operator stands in docs/operating.md.
 
+mod rates;
+
 use std::collections::BTreeSet;
 
 use forebay::{Balance, Count, LogState};
@@ -29,6 +31,7 @@ pub(super) fn render(
     lag(&mut page, reading);
     settled(&mut page, reading);
     delivery(&mut page, reading);
+    rates::render(&mut page, reading);
     way_in(&mut page, ingest);
     storage(&mut page, log);
     dead_letters(&mut page, log);
@@ -359,7 +362,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::lag::Lag;
-    use super::super::readings::QueueReading;
+    use super::super::readings::{QueueReading, RateReading, WaitsFor};
     use super::*;
 
     const MANUAL: &str = include_str!("../../../docs/operating.md");
@@ -372,6 +375,8 @@ mod tests {
             last_success_unix_ms: Some(1_700_000_000_500),
             verdicts: vec![("rejected", 1)],
             requests: vec![("delivered", 5), ("429", 2)],
+            rate: RateReading { learned_requests: Some(2.5), ..RateReading::default() },
+            waits_for: WaitsFor::LearnedRate,
             ..DeliveryReading::default()
         });
         let lag = Lag {
@@ -464,6 +469,9 @@ mod tests {
             "stream",
             "environment",
             "as",
+            "by",
+            "for",
+            "of",
             "state",
             "outcome",
             "reason",

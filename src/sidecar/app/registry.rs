@@ -388,7 +388,7 @@ impl Registry {
             sources,
             queues,
             revision: wanted.revision,
-            settings: destinations::settings(destination),
+            settings: destinations::settings(destination, None),
             is_upstream,
             running: Running {
                 fingerprint: self.fingerprint(wanted),

@@ -10,6 +10,7 @@ use super::raw::Section;
 use super::report::Report;
 use super::*;
 
+mod pace;
 mod services;
 
 const EXAMPLE: &str = include_str!("../../../forebay.example.toml");
@@ -166,7 +167,9 @@ fn the_example_names_every_key_there_is() {
     for (table, key) in asked {
         let named = |line: &str| {
             let line = line.trim_start_matches(['#', ' ']);
-            line.starts_with(&format!("{key} ="))
+            let inline = table.rsplit('.').next().map(|name| format!("{name} = {{"));
+            inline.is_some_and(|table| line.starts_with(&table) && line.contains(&format!(" {key} = ")))
+                || line.starts_with(&format!("{key} ="))
                 || line == format!("[{key}]")
                 || line == format!("[[{key}]]")
                 || line == format!("[{table}.{key}]")

@@ -8,7 +8,7 @@
 mod connector;
 mod tls;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::buf::Chain;
@@ -28,6 +28,7 @@ use crate::causes;
 use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
 use crate::delivery::rate_hints;
+use crate::delivery::sink::Told;
 use crate::sinks::address_guard::AddressGuard;
 use connector::Guarded;
 
@@ -69,6 +70,8 @@ pub struct Http {
 struct Line {
     uri: Uri,
     wire: Wire,
+    /// What the last answer said that is still taken, until somebody asks.
+    told: Mutex<Option<Told>>,
 }
 
 /// Connections of one destination whose requests say themselves where they go: for protocols that sign their addresses.
@@ -180,7 +183,23 @@ impl Http {
         let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { self.tls.plain() };
         let guard = self.guard.as_deref().cloned().unwrap_or_else(AddressGuard::plain);
         let wire = Wire::with(tls, guard, self.connections_max, self.answer_bytes_max);
-        Ok(self.line.get_or_init(|| Box::new(Line { uri, wire })))
+        Ok(self.line.get_or_init(|| Box::new(Line { uri, wire, told: Mutex::default() })))
+    }
+
+    /// Remembers what an answer, received at `now_ms` (milliseconds since 1970), says that the peer still takes.
+    pub fn heed(&self, answer: &Answer, now_ms: u64) {
+        let header = |name: &str| answer.headers.get(name).map(HeaderValue::as_bytes);
+        let Some(allowance) = rate_hints::allowance(header, UNIX_EPOCH + Duration::from_millis(now_ms)) else { return };
+        let told = Told { requests: allowance.requests, until: Instant::now() + allowance.resets_in };
+        if let Some(line) = self.line.get() {
+            *line.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }
+    }
+
+    /// What was remembered last; told once.
+    #[must_use]
+    pub fn allowance(&self) -> Option<Told> {
+        self.line.get()?.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod events;
 mod filter;
+mod pace;
 mod s3;
 mod start;
 mod upstream;
@@ -95,7 +96,8 @@ fn read_one(
         SinkKind::Upstream => upstream::upstream(&section, outside).map(SinkConfig::Upstream),
     };
     let bounds = kind.bounds();
-    let concurrency = section.count("concurrency", &bounds.concurrency);
+    let (concurrency, ordered) = pace::concurrency(&section, kind);
+    let rate = pace::rate(&section);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
     let (records_key, bytes_key) = match kind {
@@ -120,6 +122,8 @@ fn read_one(
         id: id?.to_owned(),
         environments,
         concurrency,
+        ordered,
+        rate,
         timeout,
         batch_records_max,
         batch_bytes_max,

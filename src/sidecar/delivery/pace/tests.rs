@@ -1,6 +1,5 @@
 use super::*;
 use crate::delivery::backoff::CAP;
-use crate::delivery::outcome::Failure;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -147,4 +146,67 @@ proptest! {
             pace.heard(&outcome, pace.epoch(), now, &mut rng);
         }
     }
+}
+
+fn status(status: u16, retry_after: Option<Duration>) -> Outcome {
+    Outcome::Throttled { retry_after, why: Failure::Status { status, excerpt: String::new() } }
+}
+
+/// A pace that has sent a while, one request after the other, to who took them all.
+fn in_full_swing(now: &mut Duration) -> Pace {
+    let mut pace = Pace::new(4);
+    for _ in 0..100 {
+        pace.sending(Size { records: 10, bytes: 1000 }, *now);
+        *now += Duration::from_millis(20);
+        pace.heard(&Outcome::Delivered, pace.epoch(), *now, &mut rng());
+        pace.taken(10, Duration::from_millis(20), pace.epoch(), *now);
+    }
+    pace
+}
+
+#[test]
+fn a_429_speaks_of_the_rate_and_a_bare_503_of_the_destination() {
+    for (outcome, of_rate) in [
+        (status(429, None), true),
+        (status(503, Some(Duration::from_secs(1))), true),
+        (status(429, Some(Duration::ZERO)), true),
+        (status(503, None), false),
+        (retry(), false),
+    ] {
+        let mut now = HOUR;
+        let mut pace = in_full_swing(&mut now);
+        let allowed = pace.concurrency.allowed();
+        pace.heard(&outcome, pace.epoch(), now, &mut rng());
+        assert_eq!(pace.learned().is_some(), of_rate, "{outcome:?}");
+        pace.heard(&Outcome::Delivered, pace.epoch(), now + HOUR, &mut rng());
+        assert_eq!(pace.concurrency.allowed() == allowed, of_rate, "{outcome:?}: half, or all of it again");
+    }
+}
+
+#[test]
+fn who_knows_the_rate_answers_a_429_by_going_slower_and_not_by_a_pause() {
+    let mut now = HOUR;
+    let mut pace = in_full_swing(&mut now);
+    pace.heard(&status(429, None), pace.epoch(), now, &mut rng());
+    assert!(matches!(pace.verdict(now, 0), Verdict::NotBefore(_)), "nothing was known yet");
+    now += Duration::from_secs(60);
+    pace.sending(Size { records: 10, bytes: 1000 }, now);
+    pace.heard(&Outcome::Delivered, pace.epoch(), now, &mut rng());
+    pace.taken(10, Duration::from_millis(20), pace.epoch(), now);
+    pace.heard(&status(429, None), pace.epoch(), now, &mut rng());
+    let Verdict::Paced(until, By::Learned) = pace.verdict(now, 0) else { panic!("{:?}", pace.verdict(now, 0)) };
+    assert!(until - now < Duration::from_millis(100));
+    pace.heard(&status(429, None), pace.epoch(), until, &mut rng());
+    assert!(matches!(pace.verdict(until, 0), Verdict::NotBefore(_)), "asked again, it waits");
+}
+
+#[test]
+fn what_an_operator_allows_is_waited_for_and_said_so() {
+    let limits = RateLimits { requests: std::num::NonZeroU32::new(2), ..RateLimits::default() };
+    let mut pace = Pace::with(4, limits, None);
+    for _ in 0..2 {
+        assert_eq!(pace.verdict(HOUR, 0), Verdict::Start);
+        pace.sending(Size { records: 10, bytes: 1000 }, HOUR);
+    }
+    assert_eq!(pace.verdict(HOUR, 0), Verdict::Paced(HOUR + Duration::from_millis(500), By::Operator));
 }

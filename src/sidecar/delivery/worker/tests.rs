@@ -15,13 +15,17 @@ use tokio::time::{Instant, sleep};
 use crate::delivery::budget::{Budget, BudgetLimits, Turns};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
+use crate::delivery::sink::{
+    BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink, Told,
+};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
 mod large;
 mod outcomes;
+mod rates;
+mod recovery;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -304,6 +308,8 @@ struct Receiver {
     /// This record can't be encoded.
     unencodable: Option<u64>,
     plans_of: Option<Script>,
+    /// What it says that it still takes.
+    told: Mutex<Option<Told>>,
 }
 
 fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receiver {
@@ -324,6 +330,7 @@ fn reading(answer: impl Fn(usize, &[u64]) -> Answer + Send + Sync + 'static) -> 
         left_out: None,
         unencodable: None,
         plans_of: None,
+        told: Mutex::default(),
     }
 }
 
@@ -386,6 +393,10 @@ impl Sink for Receiver {
             self.in_flight.fetch_sub(1, Ordering::SeqCst);
             outcome
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.told.lock().unwrap().take()
     }
 
     fn needs_plan(&self) -> bool {
