@@ -78,6 +78,8 @@ pub struct Settings {
     pub limits: Limits,
     /// A batch that is not full is sent when its oldest record has waited so long; at once, if zero.
     pub batch_wait_max: Duration,
+    /// Where there is not enough for all, one of twice the weight gets twice as much. At least 1.
+    pub weight: u32,
     /// What is known of its rate; nothing of most.
     pub rate: Option<Box<KnownRate>>,
 }
@@ -92,7 +94,7 @@ pub struct KnownRate {
 }
 
 impl Default for Settings {
-    /// Four requests of 1,000 records or 1 MiB, 30 seconds each.
+    /// Four requests of 1,000 records or 1 MiB, 30 seconds each, of weight 1.
     fn default() -> Self {
         Self {
             concurrency_max: 4,
@@ -101,6 +103,7 @@ impl Default for Settings {
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
             batch_wait_max: Duration::ZERO,
             rate: None,
+            weight: 1,
         }
     }
 }
@@ -186,6 +189,7 @@ impl Delivery {
         }
         let KnownRate { limits, learned } = settings.rate.take().map(|rate| *rate).unwrap_or_default();
         let concurrency_max = if settings.ordered { 1 } else { settings.concurrency_max };
+        let sharer = self.common.budget.sharer(settings.weight);
         let queues = sources.iter().map(|source| Turn::new(Arc::clone(source))).collect();
         let post = Post::new(Worker {
             id: Arc::clone(&id),
@@ -194,6 +198,7 @@ impl Delivery {
             queues,
             next: 0,
             settings,
+            sharer,
             pace: Pace::with(concurrency_max, limits, learned),
             memory: Memory::default(),
         });

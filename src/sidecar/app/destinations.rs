@@ -85,5 +85,6 @@ pub(super) fn settings(destination: &Destination, learned: Option<Speed>) -> Set
             bytes_max: destination.batch_bytes_max,
         },
         batch_wait_max: destination.batch_wait_max,
+        weight: destination.weight,
     }
 }

@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{self, Load};
-use super::budget::Grant;
+use super::budget::{Asking, Grant, Sharer};
 use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
@@ -53,6 +53,8 @@ pub(super) struct Worker {
     /// The queue whose turn it is.
     pub(super) next: usize,
     pub(super) settings: Settings,
+    /// As which it shares with the others.
+    pub(super) sharer: Sharer,
     pub(super) pace: Pace,
     pub(super) memory: Memory,
 }
@@ -214,7 +216,8 @@ impl Worker {
         // An object is as large as it is to be, whatever a second allows.
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
-        let prepared = attempt::prepare(common, source, sink, limits, batch_wait_max);
+        let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
+        let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {
                 tokio::time::sleep(GATHERING).await;
@@ -269,7 +272,7 @@ impl Worker {
             go
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
-        let flight = attempt::fly(common, sink, load, grant, self.settings.timeout, go);
+        let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
         busy.flights.spawn(async move { Flown { queue, epoch, begun, landed: flight.await } });
     }
 

@@ -98,6 +98,7 @@ fn read_one(
     let bounds = kind.bounds();
     let (concurrency, ordered) = pace::concurrency(&section, kind);
     let rate = pace::rate(&section);
+    let weight = section.count("weight", &limits::WEIGHT);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
     let (records_key, bytes_key) = match kind {
@@ -124,6 +125,7 @@ fn read_one(
         concurrency,
         ordered,
         rate,
+        weight,
         timeout,
         batch_records_max,
         batch_bytes_max,
