@@ -6,7 +6,9 @@
 //! started, so that its cursor and its batches go on where they were; what is equal is left running untouched. What
 //! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
 
-use std::collections::BTreeMap;
+mod left_behind;
+mod table;
+
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,7 @@ use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
 use crate::letters::{HeldSource, Letters, Policy};
 use crate::sinks::address_guard::AddressPolicy;
+use table::{Places, Running, Table};
 
 /// All that runs. Shared by those who change it.
 pub struct Registry {
@@ -40,29 +43,6 @@ pub struct Registry {
     /// Held for the whole of a change.
     changing: tokio::sync::Mutex<()>,
     table: Mutex<Table>,
-}
-
-#[derive(Default)]
-struct Table {
-    /// By the environment's id: what its records are sent with.
-    labels: BTreeMap<Arc<str>, Arc<Label>>,
-    destinations: BTreeMap<Arc<str>, Running>,
-    /// How many destinations take from an environment, by its place.
-    subscribers: Vec<u32>,
-}
-
-/// What is remembered of a destination that runs.
-struct Running {
-    fingerprint: u64,
-    environments: Places,
-    type_name: &'static str,
-    policy: AddressPolicy,
-}
-
-/// Environments by their places in the way in. Nearly always one.
-enum Places {
-    One(u32),
-    Some(Box<[u32]>),
 }
 
 /// A destination that is to run.
@@ -314,34 +294,6 @@ impl Registry {
         self.delivery.probe(id)
     }
 
-    /// Whether anything takes from this queue.
-    pub fn drains(&self, queue: &Queue) -> bool {
-        let place = self.ingest.environments().place_of(queue.stream());
-        let table = self.table();
-        let running = table.destinations.get(queue.destination());
-        running.is_some_and(|running| place.is_some_and(|place| running.environments.all().contains(&(place as u32))))
-    }
-
-    /// The queues that nothing takes from.
-    pub fn left_behind(&self) -> Vec<Queue> {
-        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
-        self.queues.all().into_iter().filter(|queue| ours(queue) && !self.drains(queue)).collect()
-    }
-
-    /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
-    /// records until it is purged, and holds the disk.
-    pub fn warn_of_orphans(&self) {
-        for queue in self.left_behind() {
-            warn!(
-                destination = queue.destination(),
-                environment = queue.stream(),
-                records = queue.lag().records,
-                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
-                 too, and they fill the disk; put it back under this id to drain it"
-            );
-        }
-    }
-
     /// The same for two destinations that are the same, and are sent the same names.
     fn fingerprint(&self, wanted: &Wanted) -> u64 {
         let table = self.table();
@@ -447,25 +399,6 @@ impl Registry {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl Places {
-    fn of(places: impl Iterator<Item = usize>) -> Self {
-        let places: Box<[u32]> = places.map(|place| u32::try_from(place).expect("environments are limited")).collect();
-        match *places {
-            [one] => Self::One(one),
-            _ => Self::Some(places),
-        }
-    }
-
-    fn all(&self) -> &[u32] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Some(places) => places,
-        }
-    }
-}
-
-const _: () = assert!(size_of::<Running>() <= 48);
 
 #[cfg(test)]
 mod tests;
