@@ -7,7 +7,7 @@ use forebay::disk::mem::MemDisk;
 use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 
 use super::*;
-use crate::api::destinations::{Delete, Operations as _, Put};
+use crate::api::destinations::{Delete, Operations as _, Put, Refused};
 use crate::app::sinks::SinkFactory;
 use crate::config::{FileConfig, SinkConfig};
 use crate::delivery::Delivery;
