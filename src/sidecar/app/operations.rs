@@ -119,6 +119,7 @@ impl Operations {
             operations.registry.start(&wanted, paused)?;
         }
         operations.start_made().await;
+        operations.registry.open_left_behind();
         operations.registry.warn_of_orphans();
         Ok(operations)
     }
@@ -156,6 +157,13 @@ impl Operations {
                 );
                 continue;
             };
+            if let Some(why) = self.relayed_already(&destination) {
+                error!(
+                    destination = id,
+                    why, "this upstream was made through the API and is not started: its posts are kept"
+                );
+                continue;
+            }
             let paused = self.paused(&id);
             let started = match self.wanted(destination, AddressPolicy::Customer).await {
                 Ok(wanted) => self.registry.start(&wanted, paused).map_err(OperationError::from),
@@ -280,6 +288,19 @@ impl Operations {
         let ids = self.environment_ids();
         let checked = config::check_destination(settings, &self.around(&ids).borrow());
         (checked.value, checked.findings)
+    }
+
+    /// An environment's posts go to one upstream. Says which one keeps those of this one already.
+    fn relayed_already(&self, destination: &Destination) -> Option<String> {
+        let SinkConfig::Upstream(_) = destination.sink else { return None };
+        let keeper = |environment: &String| {
+            let keeper = self.registry.upstream_of(environment, &destination.id)?;
+            Some(format!(
+                "the posts of environment {environment:?} go to upstream {:?} already: an environment has one upstream",
+                &*keeper
+            ))
+        };
+        destination.environments.iter().find_map(keeper)
     }
 
     fn environment_ids(&self) -> Vec<String> {

@@ -133,7 +133,6 @@ struct Ready {
     queues: Vec<Queue>,
     revision: u32,
     settings: Settings,
-    is_upstream: bool,
     running: Running,
 }
 
@@ -341,18 +340,18 @@ impl Registry {
             queues,
             revision: wanted.revision,
             settings: destinations::settings(destination),
-            is_upstream,
             running: Running {
                 fingerprint: self.fingerprint(wanted),
                 environments: Places::of(places),
                 type_name: destination.sink.type_name(),
                 policy: *policy,
+                is_upstream,
             },
         })
     }
 
     fn begin(&self, ready: Ready, paused: bool) {
-        let Ready { name, sink, sources, queues, revision, settings, is_upstream, running } = ready;
+        let Ready { name, sink, sources, queues, revision, settings, running } = ready;
         // Before anything is claimed, and after the loop before has ended: it would plan batches under this revision and
         // fill them under its own. Batches that were planned keep the revision that they were planned in.
         queues.iter().for_each(|queue| queue.set_settings_revision(revision));
@@ -361,7 +360,7 @@ impl Registry {
         if let Some(opened) = self.upstreams.opened(&name) {
             let environments = self.ingest.environments();
             let id = |place: &u32| environments.all()[*place as usize].id().to_owned();
-            let ids = running.environments.all().iter().filter(|_| is_upstream).map(id);
+            let ids = running.environments.all().iter().filter(|_| running.is_upstream).map(id);
             opened.keep(&environments, &ids.collect::<Vec<_>>());
         }
         self.table().destinations.insert(Arc::clone(&name), running);

@@ -42,10 +42,14 @@ impl Operations {
         self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
         self.registry.remove(id).await;
         let (queues, of) = (self.queues.clone(), self.queues_of(id));
+        // Those of posts go with the log that they are of.
+        let of = of.into_iter().filter(|queue| queues.find(id, queue.stream()).is_some()).collect::<Vec<_>>();
         let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
         deleted
             .expect("deleting queues does not panic")
             .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))?;
+        let refuse = |why| Refused::Unavailable(format!("its posts can't be deleted yet: {}", causes::line(&why)));
+        self.registry.delete_posts(id).await.map_err(refuse)?;
         self.registry.forget_letters(id);
         Ok(())
     }
@@ -66,8 +70,16 @@ impl Operations {
         queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records).sum()
     }
 
+    /// Destinations that are gone but for letters: a crash came between, and they wait for another try.
+    pub(super) fn letters_left_behind(&self) -> Vec<String> {
+        let ours = |queue: &Queue| queue.stream().starts_with('!') && !queue.destination().contains('!');
+        let left = self.queues.all().into_iter().filter(|queue| ours(queue) && !self.registry.runs(queue.destination()));
+        left.filter(|queue| queue.lag().records > 0).map(|queue| queue.destination().to_owned()).collect()
+    }
+
+    /// All that it has, posts too.
     pub(super) fn queues_of(&self, id: &str) -> Vec<Queue> {
-        self.queues.all().into_iter().filter(|queue| queue.destination() == id).collect()
+        self.registry.queues_of(id)
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Running {
     pub(super) environments: Places,
     pub(super) type_name: &'static str,
     pub(super) policy: AddressPolicy,
+    /// It takes posts from a log of its own, and no records.
+    pub(super) is_upstream: bool,
 }
 
 /// Environments by their places in the way in. Nearly always one.
