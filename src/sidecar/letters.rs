@@ -12,6 +12,7 @@
 //! - It keeps its id, however often it is moved, and is sent under the same id at every attempt.
 
 mod desk;
+mod doubts;
 mod due;
 mod filter;
 mod held;

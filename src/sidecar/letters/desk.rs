@@ -3,18 +3,19 @@
 //! Its streams and queues are made with its first letter. What is remembered of letters is small: where those lie whose
 //! record may come again from its own queue (`doubts`), when which held ones are due, and what is under way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use forebay::{Cursor, Queue, StreamId};
+use forebay::StreamId;
 
+use super::doubts::{Doubt, Origins};
 use super::due::Due;
 use super::held::Flights;
 use super::packed::{self, Packed};
 use super::policy::{Policy, Said};
 use super::shelf::Place;
 use super::{Ground, Shelf};
-use crate::delivery::parking::{Kind, Letter, LetterOrigin};
+use crate::delivery::parking::{Kind, Letter};
 use crate::delivery::source::BoxError;
 
 /// The letters of one destination. Cheap until it has some.
@@ -40,18 +41,9 @@ pub(super) struct Shelves {
 /// What is remembered.
 #[derive(Default)]
 pub(super) struct State {
-    doubts: BTreeMap<(StreamId, u64), Doubt>,
+    pub(super) doubts: BTreeMap<(StreamId, u64), Doubt>,
     pub(super) due: Due,
     pub(super) flights: Flights,
-}
-
-/// Where the letter of a record lies that may come again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubt {
-    shelf: Shelf,
-    offset: u64,
-    /// Found when opened: its batch may come again whole, though this record is settled, until the low mark is past it.
-    found: bool,
 }
 
 impl Desk {
@@ -113,74 +105,6 @@ impl Desk {
         };
         self.take_up(&shelves)?;
         Ok(self.shelves.get_or_init(|| Box::new(shelves)))
-    }
-
-    /// Reads what lies there. What a crash left in two places is settled in the first.
-    fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
-        let mut origins: HashMap<StreamId, Option<(Queue, Cursor)>> = HashMap::new();
-        let (mut moved, mut doubts) = (Vec::new(), Vec::new());
-        let mut state = shelves.state();
-        for shelf in [Shelf::Dead, Shelf::Held] {
-            let mut walk = shelves.place(shelf).walk(0);
-            while let Some(letters) = walk.next()? {
-                for (offset, letter) in letters {
-                    moved.extend(letter.moved_from().map(|from| (from, shelf)));
-                    let stream = StreamId(letter.stream);
-                    let origin = origins.entry(stream).or_insert_with(|| {
-                        let queue = self.origin_queue(&letter.origin())?;
-                        let cursor = queue.cursor();
-                        Some((queue, cursor))
-                    });
-                    if let Some((queue, cursor)) = origin
-                        && letter.offset >= cursor.low
-                        && letter.origin().log == self.ground.queues.log().log_id()
-                    {
-                        if !cursor.is_settled(letter.offset) {
-                            let first = letter.first_shelf().settled();
-                            queue.settle_range(letter.offset..letter.offset + 1, first);
-                        }
-                        doubts.push(((stream, letter.offset), Doubt { shelf, offset, found: true }));
-                    }
-                    if shelf == Shelf::Held {
-                        state.due.insert(offset, letter.not_before_ms);
-                    }
-                }
-            }
-            // One that moved long ago was settled long ago: what is left is what the crash came between.
-            let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-            let left = |(of, offset): (Shelf, u64)| cursors.iter().all(|(s, c)| *s != of || !c.is_settled(offset));
-            moved.retain(|(from, _)| left(*from));
-        }
-        // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
-        for ((shelf, offset), to) in moved {
-            shelves.place(shelf).settle(offset..offset + 1, to.settled());
-        }
-        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-        let lies_there = |doubt: &Doubt| cursors.iter().any(|(s, c)| *s == doubt.shelf && !c.is_settled(doubt.offset));
-        state.doubts.extend(doubts.into_iter().filter(|(_, doubt)| lies_there(doubt)));
-        Ok(())
-    }
-
-    /// The queue that a record was taken out of, if it is still there.
-    fn origin_queue(&self, origin: &LetterOrigin) -> Option<Queue> {
-        let log = self.ground.queues.log();
-        let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
-        self.ground.queues.find(&self.destination, &stream)
-    }
-
-    /// Whether the letter's record is settled where it came from. Before that it may come again from there.
-    pub(super) fn is_taken_out(&self, letter: &Packed, seen: &mut Origins) -> bool {
-        let origin = letter.origin();
-        let queue = seen.0.entry(origin.stream).or_insert_with(|| self.origin_queue(&origin).map(|q| (q.cursor(), q)));
-        match queue {
-            Some((cursor, queue)) if origin.log == self.ground.queues.log().log_id() => {
-                if !cursor.is_settled(origin.offset) {
-                    *cursor = queue.cursor();
-                }
-                cursor.is_settled(origin.offset)
-            }
-            _ => true,
-        }
     }
 
     /// Makes letters durable. Blocks.
@@ -257,23 +181,6 @@ impl Desk {
         Ok(())
     }
 
-    /// Forgets letters whose record cannot come again.
-    fn forget_doubts(&self, shelves: &Shelves) {
-        let mut origins: HashMap<StreamId, Option<Cursor>> = HashMap::new();
-        let streams: Vec<StreamId> = shelves.state().doubts.keys().map(|(stream, _)| *stream).collect();
-        for stream in streams {
-            let log = self.ground.queues.log().log_id();
-            let queue = || self.origin_queue(&LetterOrigin { log, stream, offset: 0 });
-            origins.entry(stream).or_insert_with(|| queue().map(|queue| queue.cursor()));
-        }
-        shelves.state().doubts.retain(|(stream, offset), doubt| match origins.get(stream) {
-            Some(Some(cursor)) if doubt.found => cursor.low <= *offset,
-            Some(Some(cursor)) => !cursor.is_settled(*offset),
-            Some(None) => false,
-            None => true, // since
-        });
-    }
-
     /// Moves the oldest letters behind the others while settled ranges are too many; only those below `until`. The caller
     /// keeps others from moving any.
     pub(super) fn tidy(&self, shelves: &Shelves, place: &Place, until: u64) -> Result<(), BoxError> {
@@ -298,10 +205,6 @@ impl Desk {
         Ok(())
     }
 }
-
-/// Cursors of the queues that letters came from, as they were last seen.
-#[derive(Default)]
-pub(super) struct Origins(HashMap<StreamId, Option<(Cursor, Queue)>>);
 
 impl Shelves {
     pub(super) fn place(&self, shelf: Shelf) -> &Place {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay::{Settled, Waiting};
 
-use super::desk::{Desk, Origins, Shelves, runs};
+use super::desk::{Desk, Shelves, runs};
+use super::doubts::Origins;
 use super::packed::Packed;
 use super::{Shelf, off_worker};
 use crate::delivery::budget::Turns;

@@ -7,7 +7,8 @@
 use forebay::{Balance, ReadError, Settled};
 
 use super::Shelf;
-use super::desk::{Desk, Origins, Shelves, runs};
+use super::desk::{Desk, Shelves, runs};
+use super::doubts::Origins;
 use super::filter::{Filter, Shown};
 use super::packed::Packed;
 use super::shelf::RANGES_MAX;
