@@ -221,6 +221,9 @@ impl Registry {
         if before.is_some() {
             self.end(&id).await;
         }
+        let (letters, of) = (Arc::clone(&self.letters), id);
+        let caught_up = tokio::task::spawn_blocking(move || letters.catch_up(&of)).await;
+        caught_up.expect("settling what was parked does not panic");
         self.begin(ready, paused);
         Ok(if before.is_some() { Put::Replaced } else { Put::Started })
     }
@@ -232,6 +235,14 @@ impl Registry {
             opened.keep(&self.ingest.environments(), &[]);
         }
         self.end(id).await
+    }
+
+    /// Lets nobody touch the letters of a destination that is going, until they are [forgotten](Self::forget_letters). Waits
+    /// for whoever is at work.
+    pub async fn close_letters(&self, id: &str) {
+        let (letters, id) = (Arc::clone(&self.letters), id.to_owned());
+        let closed = tokio::task::spawn_blocking(move || letters.close(&id)).await;
+        closed.expect("waiting does not panic");
     }
 
     /// Forgets the letters of a destination that is gone for good, and whose queues hold none any more.

@@ -150,6 +150,7 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
     Ok(Sidecar {
         queues,
+        letters,
         upstreams,
         delivery,
         operations,

@@ -104,6 +104,8 @@ struct Busy {
     asides: Asides,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
+    /// Woken since that began: what it did not find may be there now.
+    woken_meanwhile: bool,
 }
 
 impl Busy {
@@ -141,6 +143,7 @@ impl Worker {
             asides: Asides::default(),
             preparing: None,
             preparing_from: 0,
+            woken_meanwhile: false,
         };
         self.wet();
         loop {
@@ -169,7 +172,10 @@ impl Worker {
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
-                Event::Woken => self.wet(),
+                Event::Woken => {
+                    busy.woken_meanwhile = true;
+                    self.wet();
+                }
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
@@ -202,7 +208,7 @@ impl Worker {
         let Some(turn) = self.turn() else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
-        busy.preparing_from = turn;
+        (busy.preparing_from, busy.woken_meanwhile) = (turn, false);
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
@@ -217,7 +223,7 @@ impl Worker {
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = true,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.woken_meanwhile,
             Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));

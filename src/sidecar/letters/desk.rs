@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use forebay::StreamId;
-
-use super::doubts::{Doubt, Origins};
+use super::doors::Inside;
+use super::doubts::{Doubt, Origins, Whence};
 use super::due::Due;
-use super::held::Flights;
+use super::flights::Flights;
 use super::packed::{self, Packed};
 use super::policy::{Policy, Said};
 use super::shelf::Place;
@@ -20,7 +19,7 @@ use crate::delivery::source::BoxError;
 
 /// The letters of one destination. Cheap until it has some.
 pub struct Desk {
-    destination: Arc<str>,
+    pub(super) destination: Arc<str>,
     pub(super) ground: Arc<Ground>,
     wake: Mutex<Option<Wake>>,
     shelves: OnceLock<Box<Shelves>>,
@@ -41,7 +40,7 @@ pub(super) struct Shelves {
 /// What is remembered.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) doubts: BTreeMap<(StreamId, u64), Doubt>,
+    pub(super) doubts: BTreeMap<Whence, Doubt>,
     pub(super) due: Due,
     pub(super) flights: Flights,
 }
@@ -76,6 +75,11 @@ impl Desk {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.ground.clock.wall_ms()
+    }
+
+    /// Lets whoever comes to work here in, to be waited for. `None` while the destination is being deleted.
+    pub(super) fn enter(&self) -> Option<Inside> {
+        self.ground.doors.enter(&self.destination)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -124,25 +128,25 @@ impl Desk {
     /// The letter as it is to be kept; `None` if it is kept already.
     fn fresh(&self, shelves: &Shelves, letter: &Letter) -> Option<Packed> {
         let (origin, shelf) = (letter.origin, shelf_of(letter));
+        let whence = Whence { origin, replay: letter.replay };
         let state = shelves.state();
-        let flying = state.flights.letter_of(&origin);
-        let doubt = state.doubts.get(&(origin.stream, origin.offset)).copied();
+        let flying = state.flights.letter_of(&whence);
+        let doubt = state.doubts.get(&whence).copied();
         drop(state);
         if let Some((offset, batch_id, first_held)) = flying {
-            if shelves.place(Shelf::Held).cursor().is_settled(offset) {
+            if shelves.is_gone(Shelf::Held, offset) {
                 return None; // parked before, with others that have to be tried again
             }
             let packed = packed::pack(letter, batch_id.to_string(), Some((Shelf::Held, offset)));
             return Some(Packed { first_held, ..packed });
         }
-        let kept = doubt.filter(|doubt| !shelves.place(doubt.shelf).cursor().is_settled(doubt.offset));
-        let kept = kept.filter(|_| origin.log == self.ground.queues.log().log_id());
+        let kept = doubt.filter(|doubt| !shelves.is_gone(doubt.shelf, doubt.offset));
         if kept.is_some_and(|kept| kept.shelf == shelf) {
             return None;
         }
         // It lies on the other shelf: the destination thinks otherwise now.
         let before = kept.and_then(|kept| shelves.place(kept.shelf).letter(kept.offset).ok().flatten());
-        let queue = self.origin_queue(&origin);
+        let queue = self.own_queue(origin);
         let batch_id = queue.and_then(|queue| queue.batch_id(origin.offset..origin.offset + 1));
         let packed = packed::pack(letter, batch_id.unwrap_or_default(), kept.map(|kept| (kept.shelf, kept.offset)));
         let first_held = before.map_or(packed.first_held, |before| before.first_held);
@@ -164,6 +168,7 @@ impl Desk {
 
     /// See [`Letters::tend`](super::Letters::tend).
     pub(super) fn tend(&self) -> Result<(), BoxError> {
+        let Some(_inside) = self.enter() else { return Ok(()) };
         let Some(shelves) = self.shelves() else { return Ok(()) };
         self.forget_doubts(shelves);
         shelves.settle_late();
@@ -219,14 +224,22 @@ impl Shelves {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing lies at this offset any more, though there may have been no room yet to settle it.
+    pub(super) fn is_gone(&self, shelf: Shelf, offset: u64) -> bool {
+        self.place(shelf).cursor().is_settled(offset) || self.state().flights.is_late(shelf, offset)
+    }
+
     /// Makes letters durable on a shelf, and settles them where they lay before. Blocks.
     pub(super) fn put(&self, shelf: Shelf, letters: Vec<Packed>) -> Result<(), BoxError> {
         let mut moved = Vec::new();
         let appended = self.place(shelf).append(letters, |offset, letter| {
             let mut state = self.state();
-            let key = (StreamId(letter.stream), letter.offset);
+            let key = letter.whence();
             match letter.moved_from() {
-                None => _ = state.doubts.insert(key, Doubt { shelf, offset, found: false }),
+                None => {
+                    let first = letter.first_shelf();
+                    state.doubts.insert(key, Doubt { shelf, offset, first, found: false });
+                }
                 Some(from) => {
                     moved.push(from);
                     if let Some(doubt) = state.doubts.get_mut(&key).filter(|d| (d.shelf, d.offset) == from) {

@@ -1,11 +1,12 @@
-//! Letters whose record may come again from its own queue: it was not settled there when the letter became durable.
+//! Letters whose record may come again from where it was taken out: it was not settled there when the letter became
+//! durable. That place is the record's own queue, or a replay of it, which has a cursor of its own.
 //!
-//! What always holds: such a letter is touched by nobody; what a crash left in two places is settled in the first when
-//! the letters are taken up, before anything is delivered.
+//! What always holds: such a letter is touched by nobody; what a crash, or a loop that was cut off, left in two places is
+//! settled in the first before anything is delivered again.
 
 use std::collections::HashMap;
 
-use forebay::{Cursor, Queue, StreamId};
+use forebay::{Cursor, LogId, Queue, StreamId};
 
 use super::Shelf;
 use super::desk::{Desk, Shelves};
@@ -13,19 +14,30 @@ use super::packed::Packed;
 use crate::delivery::parking::LetterOrigin;
 use crate::delivery::source::BoxError;
 
+/// A record, and where it was taken out: its own queue settles it for itself, and each replay of that for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Whence {
+    pub(super) origin: LetterOrigin,
+    /// The number of the replay; 0: of none.
+    pub(super) replay: u32,
+}
+
 /// Where the letter of a record lies that may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Doubt {
     pub(super) shelf: Shelf,
     pub(super) offset: u64,
-    /// Found when opened: its batch may come again whole, though this record is settled, until the low mark is past it.
+    /// Where it was put first: how its record is to be settled.
+    pub(super) first: Shelf,
+    /// Settled by us, as nobody else came to do it: its batch may come again, though this record is settled, until the low
+    /// mark is past it.
     pub(super) found: bool,
 }
 
 impl Desk {
     /// Reads what lies there. What a crash left in two places is settled in the first.
     pub(super) fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
-        let mut origins: HashMap<StreamId, Option<(Queue, Cursor)>> = HashMap::new();
+        let mut seen = Origins::default();
         let (mut moved, mut doubts) = (Vec::new(), Vec::new());
         let mut state = shelves.state();
         for shelf in [Shelf::Dead, Shelf::Held] {
@@ -33,21 +45,14 @@ impl Desk {
             while let Some(letters) = walk.next()? {
                 for (offset, letter) in letters {
                     moved.extend(letter.moved_from().map(|from| (from, shelf)));
-                    let stream = StreamId(letter.stream);
-                    let origin = origins.entry(stream).or_insert_with(|| {
-                        let queue = self.origin_queue(&letter.origin())?;
-                        let cursor = queue.cursor();
-                        Some((queue, cursor))
-                    });
-                    if let Some((queue, cursor)) = origin
+                    let (whence, first) = (letter.whence(), letter.first_shelf());
+                    if let Some((cursor, queue)) = seen.of(self, whence)
                         && letter.offset >= cursor.low
-                        && letter.origin().log == self.ground.queues.log().log_id()
                     {
                         if !cursor.is_settled(letter.offset) {
-                            let first = letter.first_shelf().settled();
-                            queue.settle_range(letter.offset..letter.offset + 1, first);
+                            queue.settle_range(letter.offset..letter.offset + 1, first.settled());
                         }
-                        doubts.push(((stream, letter.offset), Doubt { shelf, offset, found: true }));
+                        doubts.push((whence, Doubt { shelf, offset, first, found: true }));
                     }
                     if shelf == Shelf::Held {
                         state.due.insert(offset, letter.not_before_ms);
@@ -69,40 +74,63 @@ impl Desk {
         Ok(())
     }
 
-    /// The queue that a record was taken out of, if it is still there.
-    pub(super) fn origin_queue(&self, origin: &LetterOrigin) -> Option<Queue> {
-        let log = self.ground.queues.log();
-        let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
-        self.ground.queues.find(&self.destination, &stream)
+    /// Settles the records whose letters are durable and which whoever parked them did not come to settle: it was cut off,
+    /// and what it had claimed went back. What it had made ready goes back to where its time puts it. To be called between
+    /// two loops, when nobody parks. May read the disk.
+    pub(super) fn catch_up(&self) {
+        let Some(shelves) = self.shelves() else { return };
+        let doubts: Vec<(Whence, Doubt)> = shelves.state().doubts.iter().map(|(w, doubt)| (*w, *doubt)).collect();
+        let mut seen = Origins::default();
+        for (whence, doubt) in doubts {
+            let offset = whence.origin.offset;
+            let Some((_, queue)) = seen.of(self, whence).filter(|(cursor, _)| !cursor.is_settled(offset)) else {
+                continue;
+            };
+            queue.settle_range(offset..offset + 1, doubt.first.settled());
+            if let Some(doubt) = shelves.state().doubts.get_mut(&whence) {
+                doubt.found = true;
+            }
+        }
+        let mut state = shelves.state();
+        let back = state.flights.give_up();
+        back.into_iter().for_each(|offset| state.due.insert(offset, 0));
     }
 
-    /// Whether the letter's record is settled where it came from. Before that it may come again from there.
-    pub(super) fn is_taken_out(&self, letter: &Packed, seen: &mut Origins) -> bool {
-        let origin = letter.origin();
-        let queue = seen.0.entry(origin.stream).or_insert_with(|| self.origin_queue(&origin).map(|q| (q.cursor(), q)));
-        match queue {
-            Some((cursor, queue)) if origin.log == self.ground.queues.log().log_id() => {
-                if !cursor.is_settled(origin.offset) {
-                    *cursor = queue.cursor();
-                }
-                cursor.is_settled(origin.offset)
-            }
-            _ => true,
+    /// The queue that a record was taken out of, if it is still there: a replay that is over is not.
+    fn queue_of(&self, Whence { origin, replay }: Whence) -> Option<Queue> {
+        let log = self.ground.queues.log();
+        let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
+        let queue = self.ground.queues.find(&self.destination, &stream)?;
+        if replay == 0 {
+            return Some(queue);
         }
+        queue.replay_under_way().filter(|of| of.replay().is_some_and(|of| of.number == replay))
+    }
+
+    /// The queue of a record's stream, whatever it was taken out of.
+    pub(super) fn own_queue(&self, origin: LetterOrigin) -> Option<Queue> {
+        self.queue_of(Whence { origin, replay: 0 })
+    }
+
+    /// Whether the letter's record is settled where it was taken out. Before that it may come again from there.
+    pub(super) fn is_taken_out(&self, letter: &Packed, seen: &mut Origins) -> bool {
+        let Some((cursor, queue)) = seen.of(self, letter.whence()) else { return true };
+        if !cursor.is_settled(letter.offset) {
+            *cursor = queue.cursor();
+        }
+        cursor.is_settled(letter.offset)
     }
 
     /// Forgets letters whose record cannot come again.
     pub(super) fn forget_doubts(&self, shelves: &Shelves) {
-        let mut origins: HashMap<StreamId, Option<Cursor>> = HashMap::new();
-        let streams: Vec<StreamId> = shelves.state().doubts.keys().map(|(stream, _)| *stream).collect();
-        for stream in streams {
-            let log = self.ground.queues.log().log_id();
-            let queue = || self.origin_queue(&LetterOrigin { log, stream, offset: 0 });
-            origins.entry(stream).or_insert_with(|| queue().map(|queue| queue.cursor()));
+        let mut origins = Origins::default();
+        let known: Vec<Whence> = shelves.state().doubts.keys().copied().collect();
+        for whence in known {
+            origins.of(self, whence);
         }
-        shelves.state().doubts.retain(|(stream, offset), doubt| match origins.get(stream) {
-            Some(Some(cursor)) if doubt.found => cursor.low <= *offset,
-            Some(Some(cursor)) => !cursor.is_settled(*offset),
+        shelves.state().doubts.retain(|whence, doubt| match origins.seen(*whence) {
+            Some(Some((cursor, _))) if doubt.found => cursor.low <= whence.origin.offset,
+            Some(Some((cursor, _))) => !cursor.is_settled(whence.origin.offset),
             Some(None) => false,
             None => true, // since
         });
@@ -111,4 +139,20 @@ impl Desk {
 
 /// Cursors of the queues that letters came from, as they were last seen.
 #[derive(Default)]
-pub(super) struct Origins(HashMap<StreamId, Option<(Cursor, Queue)>>);
+pub(super) struct Origins(HashMap<(LogId, StreamId, u32), Option<(Cursor, Queue)>>);
+
+impl Origins {
+    /// The queue that a record was taken out of, and how far it was when it was first asked for.
+    fn of(&mut self, desk: &Desk, whence: Whence) -> Option<&mut (Cursor, Queue)> {
+        let queue = || desk.queue_of(whence).map(|queue| (queue.cursor(), queue));
+        self.0.entry(key(whence)).or_insert_with(queue).as_mut()
+    }
+
+    fn seen(&self, whence: Whence) -> Option<Option<&(Cursor, Queue)>> {
+        Some(self.0.get(&key(whence))?.as_ref())
+    }
+}
+
+fn key(Whence { origin: LetterOrigin { log, stream, .. }, replay }: Whence) -> (LogId, StreamId, u32) {
+    (log, stream, replay)
+}

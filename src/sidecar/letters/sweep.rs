@@ -102,6 +102,7 @@ impl Desk {
     }
 
     pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Step, SweepError> {
+        let Some(_inside) = self.enter() else { return Ok(Step::default()) };
         let Some(shelves) = self.shelves() else { return Ok(Step::default()) };
         let place = shelves.place(Shelf::Dead);
         let _moving = place.moving();

@@ -3,7 +3,7 @@
 //! What always holds: nothing is given up that nobody asked to give up; what a crash comes between stays, visible, for
 //! another try.
 
-use forebay::{Queue, QueueError, Queues, Settled};
+use forebay::{Queue, QueueError, Queues};
 use tracing::{info, warn};
 
 use super::Operations;
@@ -41,17 +41,21 @@ impl Operations {
         let change = Change::DestinationDeleted(ControlForget { id: id.to_owned() });
         self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
         self.registry.remove(id).await;
-        let (queues, of) = (self.queues.clone(), self.queues_of(id));
-        // Those of posts go with the log that they are of.
-        let of = of.into_iter().filter(|queue| queues.find(id, queue.stream()).is_some()).collect::<Vec<_>>();
+        self.registry.close_letters(id).await;
+        let gone = self.give_up(id).await;
+        // Whatever came of it: letters that are left are read anew when somebody asks.
+        self.registry.forget_letters(id);
+        gone
+    }
+
+    async fn give_up(&self, id: &str) -> Result<(), Refused> {
+        let (queues, of) = (self.queues.clone(), id.to_owned());
         let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
         deleted
             .expect("deleting queues does not panic")
             .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))?;
         let refuse = |why| Refused::Unavailable(format!("its posts can't be deleted yet: {}", causes::line(&why)));
-        self.registry.delete_posts(id).await.map_err(refuse)?;
-        self.registry.forget_letters(id);
-        Ok(())
+        self.registry.delete_posts(id).await.map_err(refuse)
     }
 
     /// Everything that a destination has pending, letters that it does not take aside.
@@ -83,15 +87,24 @@ impl Operations {
     }
 }
 
-/// Deletes these queues. Those of letters stay and are emptied: made again, they would begin with the letters that lie
-/// in their streams still.
-fn give_up(queues: &Queues, of: &[Queue]) -> Result<(), QueueError> {
-    for queue in of {
-        if queue.stream().starts_with('!') {
-            queue.settle_range(queue.cursor().low..queue.lag().durable_tail, Settled::Purged);
-        } else {
-            queues.delete(queue.destination(), Some(queue.stream()))?;
-        }
+/// Deletes the queues of a destination that lie in the main log. Those of letters stay and are emptied: made again, they
+/// would begin with the letters that lie in their streams still. They go first, and durably: one of this id that is made
+/// next, and a crash, must not bring them back to it.
+fn give_up(queues: &Queues, id: &str) -> Result<(), QueueError> {
+    let (letters, records): (Vec<Queue>, Vec<Queue>) = (queues.all().into_iter())
+        .filter(|queue| queue.destination() == id)
+        .partition(|queue| queue.stream().starts_with('!'));
+    for queue in &letters {
+        queue.purge(queue.cursor().low..queue.lag().durable_tail)?;
+    }
+    if !letters.is_empty() {
+        queues.tick().map_err(QueueError::NotDurable)?;
+    }
+    for queue in &records {
+        queues.delete(id, Some(queue.stream()))?;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ use crate::delivery::{Delivery, Settings};
 
 mod large;
 mod outcomes;
+mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -243,6 +244,7 @@ impl Ticket for ScriptTicket {
         let stored = |&offset| Stored {
             offset,
             origin: LetterOrigin { log: LogId(1), stream, offset },
+            replay: 0,
             environment: environment(),
             payload: Bytes::new(),
             index: 0,
