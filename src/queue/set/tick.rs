@@ -11,6 +11,7 @@ use crate::PLANS_STREAM;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
+use crate::queue::replay::Bounds;
 use crate::queue::{Balance, Inner, KeyValue, Queue, lock};
 use std::io;
 use std::sync::Arc;
@@ -90,8 +91,10 @@ impl Set {
         for (inner, low) in confirmed.values() {
             inner.durable_low.fetch_max(*low, Ordering::AcqRel);
         }
-        let is_done =
-            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
+        let is_done = |(inner, low): &&(Arc<Inner>, u64)| {
+            let over = |bounds: &Bounds| *low >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
+            inner.replay.as_deref().is_some_and(over)
+        };
         let done = confirmed.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
         if keeping.floor.is_pinned() {
             return done;
