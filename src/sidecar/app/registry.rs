@@ -237,7 +237,7 @@ impl Registry {
         self.end(id).await
     }
 
-    /// Lets nobody touch the letters of a destination that is going, until they are [forgotten](Self::forget_letters). Waits
+    /// Lets nobody touch the letters of a destination that is going, until it is [forgotten](Self::forget). Waits
     /// for whoever is at work.
     pub async fn close_letters(&self, id: &str) {
         let (letters, id) = (Arc::clone(&self.letters), id.to_owned());
@@ -245,9 +245,10 @@ impl Registry {
         closed.expect("waiting does not panic");
     }
 
-    /// Forgets the letters of a destination that is gone for good, and whose queues hold none any more.
-    pub fn forget_letters(&self, id: &str) {
+    /// Forgets a destination that is gone for good: its letters, of which its queues hold none any more, and its counters.
+    pub fn forget(&self, id: &str) {
         self.letters.forget(id);
+        self.delivery.forget(id);
     }
 
     /// Whether a destination of this id runs, paused or not.

@@ -44,7 +44,7 @@ impl Operations {
         self.registry.close_letters(id).await;
         let gone = self.give_up(id).await;
         // Whatever came of it: letters that are left are read anew when somebody asks.
-        self.registry.forget_letters(id);
+        self.registry.forget(id);
         gone
     }
 
@@ -77,7 +77,8 @@ impl Operations {
     /// Destinations that are gone but for letters: a crash came between, and they wait for another try.
     pub(super) fn letters_left_behind(&self) -> Vec<String> {
         let ours = |queue: &Queue| queue.stream().starts_with('!') && !queue.destination().contains('!');
-        let left = self.queues.all().into_iter().filter(|queue| ours(queue) && !self.registry.runs(queue.destination()));
+        let left =
+            self.queues.all().into_iter().filter(|queue| ours(queue) && !self.registry.runs(queue.destination()));
         left.filter(|queue| queue.lag().records > 0).map(|queue| queue.destination().to_owned()).collect()
     }
 
