@@ -23,6 +23,8 @@ mod plan_cost;
 mod report;
 #[path = "figures/s3.rs"]
 mod s3;
+#[path = "figures/scale.rs"]
+mod scale;
 #[path = "../src/sidecar/tests/store/mod.rs"]
 mod store;
 #[path = "figures/traced_disk.rs"]
@@ -46,6 +48,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_throughput", s3::throughput),
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
+    ("scale", scale::measure),
 ];
 
 fn main() -> std::process::ExitCode {
