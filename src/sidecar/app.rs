@@ -9,6 +9,7 @@ pub mod operations;
 mod pages;
 pub mod readings;
 pub mod registry;
+mod runtimes;
 mod sinks;
 mod start;
 mod upstreams;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Queues;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -36,6 +38,7 @@ use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
 use operations::Operations;
+use runtimes::Runtimes;
 pub use start::StartError;
 
 /// Puts something around each sink before its destination starts.
@@ -61,24 +64,23 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
 
 fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
     telemetry::start();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let runtimes = match Runtimes::start(config.delivery.threads) {
+        Ok(runtimes) => runtimes,
         Err(e) => return failed(&StartError::Runtime(e)),
     };
-    let ended = runtime.block_on(async {
+    let ended = runtimes.block_on(async {
         let (stop, shutdown) = shutdown::channel();
         let signals = Signals::install().map_err(StartError::Runtime)?;
         tokio::spawn(signals.obey(stop));
         // Taken over before anything starts: by itself it would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
-        let sidecar = start::start(config, shutdown.clone(), wrap).await?;
+        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries()).await?;
         if let Some(path) = file {
             tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
         }
         sidecar.run_until_stopped().await.map_err(StartError::Stop)
     });
-    // Requests that were cut off must not hold the process: whatever they were, they will be repeated.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    runtimes.end();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => failed(&e),
@@ -124,12 +126,12 @@ pub struct Addresses {
 pub struct StopError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl Sidecar {
-    /// Starts all of it. When it returns, SDKs can post.
+    /// Starts all of it on the current runtime. When it returns, SDKs can post.
     ///
     /// # Errors
     /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
-        start::start(config, shutdown, |sink| sink).await
+        start::start(config, shutdown, |sink| sink, Handle::current()).await
     }
 
     /// Where it listens.

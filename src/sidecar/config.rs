@@ -215,11 +215,17 @@ pub struct DeliveryConfig {
     pub batch_memory_bytes: u64,
     /// Requests in flight over all destinations.
     pub requests_max: u32,
+    /// Threads that deliveries run on; 0 is half of the cores, at least one.
+    pub threads: u32,
 }
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        Self { batch_memory_bytes: limits::BATCH_MEMORY_BYTES.default, requests_max: limits::REQUESTS.default }
+        Self {
+            batch_memory_bytes: limits::BATCH_MEMORY_BYTES.default,
+            requests_max: limits::REQUESTS.default,
+            threads: limits::DELIVERY_THREADS.default,
+        }
     }
 }
 

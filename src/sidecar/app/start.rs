@@ -10,6 +10,7 @@ use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
 use forebay::{Log, LogOptions, QueueOptions, Queues};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tracing::info;
 
 use super::operations::{OperationError, Operations};
@@ -98,7 +99,12 @@ struct Ground {
     clock: Arc<dyn Clock>,
 }
 
-pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink) -> Result<Sidecar, StartError> {
+pub(super) async fn start(
+    mut config: Config,
+    shutdown: Shutdown,
+    wrap: WrapSink,
+    deliveries: Handle,
+) -> Result<Sidecar, StartError> {
     // Each is used up as it starts: what the file says of thousands of them is not needed a second time.
     let destinations = std::mem::take(&mut config.destinations);
     let environments = std::mem::take(&mut config.environments);
@@ -123,7 +129,10 @@ pub(super) async fn start(mut config: Config, shutdown: Shutdown, wrap: WrapSink
     say_what_was_found(&queues);
     let letters = open_letters(&ground, &queues).await?;
     let parking = Arc::clone(&letters) as Arc<dyn Parking>;
-    let delivery = Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking));
+    let delivery = {
+        let _on_theirs = deliveries.enter();
+        Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking))
+    };
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);

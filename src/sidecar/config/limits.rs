@@ -75,6 +75,9 @@ pub(super) const BATCH_MEMORY_BYTES: Bound<u64> = Bound { default: 64 * MIB, lea
 /// Requests in flight over all destinations: below the 1,024 open files of a plain `ulimit`.
 pub(super) const REQUESTS: Bound<u32> = Bound { default: 256, least: 1, most: 65_536 };
 
+/// Threads that deliveries run on: 0 is half of the cores. More than there are cores gains nothing.
+pub(super) const DELIVERY_THREADS: Bound<u32> = Bound { default: 0, least: 0, most: 1_024 };
+
 /// Time for what is in flight when the sidecar is told to stop. Kubernetes kills after 30 s.
 pub(super) const SHUTDOWN_GRACE: Bound<Duration> = Bound { default: secs(20), least: secs(0), most: secs(600) };
 
