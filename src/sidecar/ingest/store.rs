@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use forebay::{AppendError, Done, Log, LogState, OnFull, Payload};
+use forebay::{AppendError, Done, Log, OnFull, Payload};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -99,8 +99,9 @@ impl Store {
         let mut steps = VecDeque::new();
         if !set_aside.is_empty() {
             // The log would take them from its reserve, which is there to drain a full disk and not for what comes in.
-            if let LogState::Full { used, limit } = self.log.state() {
-                return Err(AppendError::Full { used, limit }.into());
+            // Nor those of a post whose impressions are refused: it is sent again.
+            if let Some(refused) = self.log.refuses(to.id()) {
+                return Err(refused.into());
             }
             let stats = Arc::clone(&self.stats);
             let count = Box::new(move || stats.rejected(environment, rejected));
