@@ -15,6 +15,7 @@ use super::policy::{Policy, Said};
 use super::shelf::Place;
 use super::{Ground, Shelf};
 use crate::delivery::parking::{Kind, Letter, LetterOrigin};
+use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
 
 /// The letters of one destination. Cheap until it has some.
@@ -119,12 +120,15 @@ impl Desk {
     fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
         let mut origins: HashMap<StreamId, Option<(Queue, Cursor)>> = HashMap::new();
         let (mut moved, mut doubts) = (Vec::new(), Vec::new());
+        // One that moved long ago was settled long ago: what is left is what the crash came between.
+        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
+        let left = |(of, offset): &(Shelf, u64)| cursors.iter().all(|(s, c)| s != of || !c.is_settled(*offset));
         let mut state = shelves.state();
         for shelf in [Shelf::Dead, Shelf::Held] {
             let mut walk = shelves.place(shelf).walk(0);
             while let Some(letters) = walk.next()? {
                 for (offset, letter) in letters {
-                    moved.extend(letter.moved_from().map(|from| (from, shelf)));
+                    moved.extend(letter.moved_from().filter(left).map(|from| (from, shelf)));
                     let stream = StreamId(letter.stream);
                     let origin = origins.entry(stream).or_insert_with(|| {
                         let queue = self.origin_queue(&letter.origin())?;
@@ -146,10 +150,6 @@ impl Desk {
                     }
                 }
             }
-            // One that moved long ago was settled long ago: what is left is what the crash came between.
-            let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-            let left = |(of, offset): (Shelf, u64)| cursors.iter().all(|(s, c)| *s != of || !c.is_settled(offset));
-            moved.retain(|(from, _)| left(*from));
         }
         // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
         for ((shelf, offset), to) in moved {
@@ -255,6 +255,34 @@ impl Desk {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Letters that count elsewhere still: their record is not settled yet where it came from, or they are not where they
+    /// were before.
+    pub(super) fn in_doubt(&self) -> InDoubt {
+        let Some(shelves) = self.shelves() else { return InDoubt::default() };
+        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| shelves.place(shelf).cursor());
+        let mut in_doubt = InDoubt::default();
+        let mut add = |shelf, letters| match shelf {
+            Shelf::Dead => in_doubt.dead += letters,
+            Shelf::Held => in_doubt.held += letters,
+        };
+        let state = shelves.state();
+        state.flights.moved_late().for_each(|(shelf, letters)| add(shelf, letters));
+        let mut unsure: Vec<_> = state.doubts.iter().map(|(&key, &doubt)| (key, doubt)).collect();
+        drop(state);
+        unsure.retain(|(_, doubt)| !cursors[doubt.shelf as usize].is_settled(doubt.offset));
+        let log = self.ground.queues.log().log_id();
+        let mut origins: HashMap<StreamId, Option<Cursor>> = HashMap::new();
+        for ((stream, offset), doubt) in unsure {
+            let cursor = origins.entry(stream).or_insert_with(|| {
+                self.origin_queue(&LetterOrigin { log, stream, offset }).map(|queue| queue.cursor())
+            });
+            if cursor.as_ref().is_some_and(|cursor| !cursor.is_settled(offset)) {
+                add(doubt.shelf, 1);
+            }
+        }
+        in_doubt
     }
 
     /// Forgets letters whose record cannot come again.
