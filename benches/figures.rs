@@ -50,11 +50,8 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_throughput", s3::throughput),
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
-<<<<<<< HEAD
     ("scale", scale::measure),
-=======
     ("letters", letters::measure),
->>>>>>> main
 ];
 
 fn main() -> std::process::ExitCode {
