@@ -242,6 +242,11 @@ impl Delivery {
         lock(&self.stopped).remove(id);
     }
 
+    /// Another part of what destinations share for bulk work, from now on.
+    pub fn set_bulk_percent(&self, percent: u32) {
+        self.common.budget.set_bulk_percent(percent);
+    }
+
     /// Every destination's counters, by id.
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, Snapshot)> {

@@ -31,6 +31,7 @@ use forebay::clock::Clock;
 use forebay::{Queues, Settled};
 
 use crate::delivery::parking::{Letter, Parking};
+use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
 
 pub use desk::Desk;
@@ -160,6 +161,13 @@ impl Letters {
         let desk = Arc::new(Desk::new(Arc::clone(&id), Arc::clone(&self.ground)));
         desks.insert(id, Arc::clone(&desk));
         desk
+    }
+
+    /// Letters of a destination that count elsewhere still.
+    #[must_use]
+    pub fn in_doubt(&self, destination: &str) -> InDoubt {
+        let desk = self.lock().get(destination).cloned();
+        desk.map_or_else(InDoubt::default, |desk| desk.in_doubt())
     }
 
     /// The desks of destinations that have or had letters.

@@ -300,6 +300,11 @@ impl Registry {
         if paused { self.delivery.pause(id) } else { self.delivery.resume(id) }
     }
 
+    /// Another part for bulk work, from now on.
+    pub fn set_bulk_percent(&self, percent: u32) {
+        self.delivery.set_bulk_percent(percent);
+    }
+
     /// Tries a destination now, whatever it waits for. Says whether it runs.
     pub fn probe(&self, id: &str) -> bool {
         self.delivery.probe(id)

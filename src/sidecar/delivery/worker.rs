@@ -149,6 +149,9 @@ impl Worker {
         };
         self.wet();
         loop {
+            if post.take_news() {
+                self.wet();
+            }
             if post.take_probe() {
                 self.probe(&mut busy);
             }
@@ -164,6 +167,9 @@ impl Worker {
                 return;
             }
             self.report(&busy, verdict, due);
+            if !post.may_sleep(!post.held() && self.listens(&busy, verdict)) {
+                continue;
+            }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
                     self.landed(&mut busy, landed);
@@ -181,6 +187,14 @@ impl Worker {
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
+    }
+
+    /// Whether records that come now would change anything.
+    fn listens(&self, busy: &Busy, verdict: Verdict) -> bool {
+        let now = self.now();
+        let may_have_none = |turn: &Turn| turn.look_at <= now || !turn.source.has_more();
+        let free = busy.preparing.is_none() && verdict != Verdict::Full;
+        free && self.turn().is_none() && self.queues.iter().any(may_have_none)
     }
 
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.

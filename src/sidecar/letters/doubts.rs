@@ -12,6 +12,7 @@ use super::Shelf;
 use super::desk::{Desk, Shelves};
 use super::packed::Packed;
 use crate::delivery::parking::LetterOrigin;
+use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
 
 /// A record, and where it was taken out: its own queue settles it for itself, and each replay of that for itself.
@@ -39,12 +40,15 @@ impl Desk {
     pub(super) fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
         let mut seen = Origins::default();
         let (mut moved, mut doubts) = (Vec::new(), Vec::new());
+        // One that moved long ago was settled long ago: what is left is what the crash came between.
+        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
+        let left = |(of, offset): &(Shelf, u64)| cursors.iter().all(|(s, c)| s != of || !c.is_settled(*offset));
         let mut state = shelves.state();
         for shelf in [Shelf::Dead, Shelf::Held] {
             let mut walk = shelves.place(shelf).walk(0);
             while let Some(letters) = walk.next()? {
                 for (offset, letter) in letters {
-                    moved.extend(letter.moved_from().map(|from| (from, shelf)));
+                    moved.extend(letter.moved_from().filter(left).map(|from| (from, shelf)));
                     let (whence, first) = (letter.whence(), letter.first_shelf());
                     if let Some((cursor, queue)) = seen.of(self, whence)
                         && letter.offset >= cursor.low
@@ -59,10 +63,6 @@ impl Desk {
                     }
                 }
             }
-            // One that moved long ago was settled long ago: what is left is what the crash came between.
-            let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-            let left = |(of, offset): (Shelf, u64)| cursors.iter().all(|(s, c)| *s != of || !c.is_settled(offset));
-            moved.retain(|(from, _)| left(*from));
         }
         // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
         for ((shelf, offset), to) in moved {
@@ -119,6 +119,31 @@ impl Desk {
             *cursor = queue.cursor();
         }
         cursor.is_settled(letter.offset)
+    }
+
+    /// Letters that count elsewhere still: their record is not settled yet in its own queue, or they are not where they were
+    /// before. What a replay takes out counts there once more.
+    pub(super) fn in_doubt(&self) -> InDoubt {
+        let Some(shelves) = self.shelves() else { return InDoubt::default() };
+        let mut in_doubt = InDoubt::default();
+        let mut add = |shelf, letters| match shelf {
+            Shelf::Dead => in_doubt.dead += letters,
+            Shelf::Held => in_doubt.held += letters,
+        };
+        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| shelves.place(shelf).cursor());
+        let state = shelves.state();
+        state.flights.moved_late().for_each(|(shelf, letters)| add(shelf, letters));
+        let mut unsure: Vec<_> = state.doubts.iter().map(|(&whence, &doubt)| (whence, doubt)).collect();
+        drop(state);
+        unsure.retain(|(_, doubt)| !cursors[doubt.shelf as usize].is_settled(doubt.offset));
+        let mut origins = Origins::default();
+        for (whence, doubt) in unsure.into_iter().filter(|(whence, _)| whence.replay == 0) {
+            let cursor = origins.of(self, whence).map(|(cursor, _)| &*cursor);
+            if cursor.is_some_and(|cursor| !cursor.is_settled(whence.origin.offset)) {
+                add(doubt.shelf, 1);
+            }
+        }
+        in_doubt
     }
 
     /// Forgets letters whose record cannot come again.

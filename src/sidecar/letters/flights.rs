@@ -70,6 +70,13 @@ impl Flights {
         std::mem::take(&mut self.late)
     }
 
+    /// What was moved and still counts where it lay, by shelf.
+    pub(super) fn moved_late(&self) -> impl Iterator<Item = (Shelf, u64)> {
+        let moved = |as_: &Settled| matches!(as_, Settled::DeadLettered | Settled::Held);
+        let late = self.late.iter().filter(move |(_, _, as_)| moved(as_));
+        late.map(|(shelf, run, _)| (*shelf, run.end - run.start))
+    }
+
     pub(super) fn is_late(&self, shelf: Shelf, offset: u64) -> bool {
         self.late.iter().any(|(of, run, _)| *of == shelf && run.contains(&offset))
     }

@@ -124,7 +124,8 @@ impl House {
     fn sheet(&self) -> forebay::Balance {
         let queues = self.queues.all();
         let balances: Vec<_> = queues.iter().map(|queue| (queue.stream_name(), queue.balance())).collect();
-        sheet(balances.iter().map(|(stream, balance)| (&**stream, *balance)))
+        let in_doubt = self.letters.in_doubt(HOOK);
+        sheet(balances.iter().map(|(stream, balance)| (&**stream, *balance)), in_doubt)
     }
 }
 

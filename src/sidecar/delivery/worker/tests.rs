@@ -23,6 +23,7 @@ use crate::delivery::{Delivery, Settings};
 mod large;
 mod neighbours;
 mod outcomes;
+mod waking;
 mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
