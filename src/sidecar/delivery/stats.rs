@@ -190,6 +190,28 @@ impl DeliveryStats {
         *self.troubles.get()?.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts on from what was counted before, by a loop with other settings. What it was doing ended with it.
+    pub(super) fn go_on_from(&self, before: Snapshot) {
+        add(&self.requests, before.requests);
+        add(&self.sent_bytes, before.sent_bytes);
+        add(&self.delivered_batches, before.delivered_batches);
+        add(&self.delivered_records, before.delivered_records);
+        self.last_success_ms.store(before.last_success_ms.unwrap_or(0), Ordering::Relaxed);
+        let Some((text, at_ms)) = before.last_error.zip(before.last_error_ms) else {
+            // Nothing is counted there without an error, but for letters.
+            if before.dead_lettered_records + before.held_records > 0 {
+                self.kept(before.dead_lettered_records, before.held_records);
+            }
+            return;
+        };
+        self.kept(before.dead_lettered_records, before.held_records);
+        let troubles = self.troubles();
+        add(&troubles.throttled, before.throttled);
+        troubles.answers.iter().zip(before.answers).for_each(|(counter, n)| add(counter, n));
+        troubles.failures.iter().zip(before.failures).for_each(|(counter, n)| add(counter, n));
+        *troubles.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(LastError { text, at_ms });
+    }
+
     pub(super) fn sending(&self, bytes: u64) {
         add(&self.requests, 1);
         add(&self.sent_bytes, bytes);
@@ -359,78 +381,4 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(status: u16) -> Outcome {
-        Outcome::Retry { why: Failure::Status { status, excerpt: String::new() } }
-    }
-
-    fn count(snapshot: &Snapshot, name: &str) -> u64 {
-        snapshot.failures[CLASSES.iter().position(|class| *class == name).unwrap()]
-    }
-
-    #[test]
-    fn every_failure_is_counted_under_its_own_name() {
-        let stats = DeliveryStats::default();
-        for code in [100, 301, 404, 429, 500, 502, 503, 999] {
-            stats.failed(&status(code), 1);
-        }
-        for why in [Failure::Timeout, Failure::Connect("x".into()), Failure::Broken("x".into())] {
-            stats.failed(&Outcome::Retry { why }, 1);
-        }
-        stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) }, 2);
-        stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) }, 3);
-        let snapshot = stats.snapshot();
-        let counts: Vec<u64> = CLASSES.iter().map(|class| count(&snapshot, class)).collect();
-        assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]);
-        assert_eq!(snapshot.failures_in_a_row, 13);
-        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("no plan"), Some(3)));
-    }
-
-    #[test]
-    fn a_success_ends_the_row_and_keeps_the_last_error() {
-        let stats = DeliveryStats::default();
-        let fresh = stats.snapshot();
-        assert_eq!((fresh.last_success_ms, fresh.last_error_ms), (None, None));
-        assert_eq!(stats.failed(&status(500), 1_200), 1);
-        stats.delivered(10, 1234);
-        let snapshot = stats.snapshot();
-        assert_eq!((snapshot.failures_in_a_row, snapshot.delivered_records), (0, 10));
-        assert_eq!(snapshot.last_success_ms, Some(1234));
-        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("answered 500"), Some(1_200)));
-    }
-
-    #[test]
-    fn a_long_error_is_cut_at_a_character() {
-        let stats = DeliveryStats::default();
-        stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) }, 1);
-        let text = stats.snapshot().last_error.unwrap();
-        assert!(text.len() <= ERROR_TEXT_MAX + '…'.len_utf8() && text.ends_with('…'));
-    }
-
-    #[test]
-    fn what_is_waited_for_and_what_was_learned_read_back_as_they_were_set() {
-        let stats = DeliveryStats::default();
-        let rates = [By::Operator, By::Learned, By::Told].map(Waits::Rate);
-        for waits in rates.into_iter().chain([Waits::Answers, Waits::Share, Waits::Nothing]) {
-            stats.set_waits(waits);
-            assert_eq!(stats.snapshot().waits, waits);
-        }
-        let speed = Speed { requests: 3.0, records: 30.0 };
-        for learned in [None, Some(Learned { now: speed, known: Some(speed) }), None] {
-            stats.set_rate(learned.map(|learned| learned.now), learned.and_then(|learned| learned.known));
-            assert_eq!(stats.snapshot().learned, learned);
-        }
-    }
-
-    #[test]
-    fn a_state_reads_back_as_it_was_set() {
-        let stats = DeliveryStats::default();
-        let (backoff, refused) = (State::Backoff { until_ms: 77 }, State::Refused { until_ms: 78 });
-        for state in [State::Sending, backoff, refused, State::Stopped, State::Paused, State::Idle] {
-            stats.set_state(state);
-            assert_eq!(stats.snapshot().state, state);
-        }
-    }
-}
+mod tests;

@@ -27,6 +27,8 @@ mod neighbours;
 mod outcomes;
 mod rates;
 mod recovery;
+mod waking;
+mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -248,6 +250,7 @@ impl Ticket for ScriptTicket {
         let stored = |&offset| Stored {
             offset,
             origin: LetterOrigin { log: LogId(1), stream, offset },
+            replay: 0,
             environment: environment(),
             payload: Bytes::new(),
             index: 0,
