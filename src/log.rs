@@ -24,11 +24,14 @@ mod read_cache;
 mod read_trouble;
 mod reader;
 mod recovery;
+mod room;
 mod segment;
 mod shared;
+mod shares;
 mod stats;
 mod stream_table;
 mod tail_cache;
+mod threads;
 mod writer;
 
 pub use damage::Damage;
@@ -49,15 +52,13 @@ use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
 use pending::Pending;
 use read_cache::{IndexCache, ReadCache};
 use read_trouble::ReadTrouble;
-use shared::Shared;
+use shared::{NO_SHARE, Shared};
 use stats::Counters;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use threads::Threads;
 use writer::Writer;
 
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
@@ -66,20 +67,11 @@ pub const PLANS_STREAM: &str = "!plans";
 /// The lock of a log's directory.
 const LOCK_FILE: &str = "LOCK";
 
-/// How often housekeeping looks by itself.
-const KEEPER_PERIOD: Duration = Duration::from_secs(1);
-
 /// A durable log. Cheap to clone; all clones are one log. See the crate's documentation for an example.
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Threads>>,
-}
-
-#[derive(Default)]
-struct Threads {
-    writer: Option<JoinHandle<()>>,
-    keeper: Option<JoinHandle<()>>,
 }
 
 type AppendResult = Result<Appended, AppendError>;
@@ -139,6 +131,8 @@ impl Log {
             damages: Mutex::new(damages),
             read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
+            claimed: Mutex::default(),
+            share: AtomicU64::new(NO_SHARE),
             _lock: lock,
         });
         shared.learn_state();
@@ -173,6 +167,7 @@ impl Log {
             name: Arc::clone(&stream.row.name),
             tail: Tail { offset: stream.row.next, bytes: stream.row.bytes },
             first_kept: stream.row.first_kept,
+            backlog_bytes: stream.backlog(),
         };
         let real = |(_, stream): &(usize, &catalog::Stream)| {
             stream.row.next > 0 || !stream.row.name.starts_with(open::NAMELESS)
@@ -273,13 +268,13 @@ impl Log {
     pub fn trim(&self, stream: StreamId, before: u64) {
         let mut catalog = self.shared.catalog_write();
         let Some(known) = catalog.stream_mut(stream) else { return };
-        known.trimmed = known.trimmed.max(before.min(known.row.next));
+        known.trim(before);
         let settled = known.trimmed;
         // Given back behind the lock: readers and the writer wait for it.
         let going = catalog.tail.settle(stream, settled);
         drop(catalog);
         drop(going);
-        if matches!(self.shared.state(), LogState::Full { .. }) {
+        if matches!(self.shared.state(), LogState::Full { .. }) || self.shared.share().is_some() {
             self.shared.request_housekeeping(); // it may be what there was no room for
         }
     }
@@ -290,7 +285,7 @@ impl Log {
         let mut catalog = self.shared.catalog_write();
         let Some(stream) = catalog.stream_mut(stream) else { return from };
         let from = from.max(stream.row.first_kept);
-        stream.trimmed = stream.trimmed.min(from);
+        stream.keep(from);
         from
     }
 
@@ -332,6 +327,13 @@ impl Log {
         self.shared.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
 
+    /// Why an append to this stream would be refused now, whatever its size: the log is full or read-only, or the disk is
+    /// short and the stream's backlog above its share of it.
+    #[must_use]
+    pub fn refuses(&self, stream: &str) -> Option<AppendError> {
+        self.shared.refuses(stream)
+    }
+
     /// Whether appends are taken.
     #[must_use]
     pub fn state(&self) -> LogState {
@@ -341,15 +343,16 @@ impl Log {
     /// The log in numbers.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let queued_bytes = self.shared.waiting().bytes;
+        let (queued_bytes, bytes_used) = (self.shared.waiting().bytes, self.shared.bytes_used());
         let catalog = self.shared.catalog_read();
         let counters = &self.shared.counters;
         LogStats {
             state: self.shared.state(),
             streams: catalog.streams.len(),
             segments: catalog.segments.len(),
-            bytes_used: catalog.segment_bytes() + self.shared.files.spare_bytes(),
+            bytes_used,
             bytes_limit: self.shared.options.budget_bytes,
+            share_bytes: self.shared.share(),
             tail_cache_bytes: catalog.tail.bytes(),
             queued_bytes,
             appends: counters.appends.get(),
@@ -379,14 +382,7 @@ impl Log {
     /// When the disk refuses. Nothing that was acknowledged is lost by that.
     pub fn close(&self) -> Result<(), CloseError> {
         self.shared.stop();
-        {
-            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            let Threads { writer, keeper } = &mut *threads;
-            for thread in [writer.take(), keeper.take()].into_iter().flatten() {
-                // A writer that panicked has aborted the process; a keeper that did has logged it.
-                let _ = thread.join();
-            }
-        }
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).join();
         self.shared.commit_waiting();
         self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
         let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -398,57 +394,11 @@ impl Log {
     }
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // The last clone is gone without a close: the threads hold the rest and end by themselves (see run_writer).
-        drop(self.writer.take());
-        drop(self.keeper.take());
-    }
-}
-
 impl Drop for Log {
     fn drop(&mut self) {
         if Arc::strong_count(&self.threads) == 1 {
             self.shared.stop();
         }
-    }
-}
-
-// === impl Threads ===
-
-impl Threads {
-    fn start(shared: &Arc<Shared>) -> Self {
-        let writer = Arc::clone(shared);
-        let keeper = Arc::clone(shared);
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
-        };
-        Self {
-            writer: Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))),
-            keeper: Some(spawn("forebay-keeper", Box::new(move || run_keeper(&keeper)))),
-        }
-    }
-}
-
-fn run_writer(shared: &Shared) {
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        while shared.wait_for_appends() {
-            shared.commit_waiting();
-        }
-        shared.commit_waiting();
-    }));
-    if panicked.is_err() {
-        // Its state may be anything: what is on disk is the truth, and recovery finds it.
-        std::process::abort();
-    }
-}
-
-fn run_keeper(shared: &Shared) {
-    while !shared.closing.load(Ordering::SeqCst) {
-        shared.housekeep();
-        let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 }
 

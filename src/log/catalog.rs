@@ -30,6 +30,8 @@ pub(crate) struct Stream {
     pub(crate) row: StreamRow,
     /// Records below are needed by nobody; see [`Log::trim`](super::Log::trim).
     pub(crate) trimmed: u64,
+    /// The stream's running total of payload bytes there, about.
+    pub(crate) trimmed_bytes: u64,
     /// Its name is on disk: in a declaration or in the table.
     pub(crate) declared: bool,
 }
@@ -65,7 +67,7 @@ impl Catalog {
     /// `named`: of so many rows, the first ones, the names are durable. `unseen`: all segments before it are in the rows.
     pub(crate) fn new(rows: Vec<StreamRow>, named: usize, unseen: Sequence, tail_cache_bytes: usize) -> Self {
         let by_name = rows.iter().enumerate().map(|(i, row)| (Arc::clone(&row.name), StreamId(i as u32))).collect();
-        let stream = |(i, row): (usize, StreamRow)| Stream { trimmed: row.first_kept, row, declared: i < named };
+        let stream = |(i, row): (usize, StreamRow)| Stream::new(row, i < named);
         let streams = rows.into_iter().enumerate().map(stream).collect();
         Self { streams, by_name, segments: BTreeMap::new(), unseen, tail: TailCache::new(tail_cache_bytes) }
     }
@@ -86,7 +88,7 @@ impl Catalog {
         let id = StreamId(u32::try_from(self.streams.len()).expect("STREAMS_MAX fits"));
         self.by_name.insert(Arc::clone(&name), id);
         let row = StreamRow { name, next: 0, bytes: 0, first_kept: 0 };
-        self.streams.push(Stream { row, trimmed: 0, declared: false });
+        self.streams.push(Stream::new(row, false));
         id
     }
 
@@ -126,6 +128,44 @@ impl Catalog {
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.file_bytes).sum()
     }
+}
+
+impl Stream {
+    fn new(row: StreamRow, declared: bool) -> Self {
+        let mut stream = Self { trimmed: 0, trimmed_bytes: 0, row, declared };
+        stream.trim(stream.row.first_kept);
+        stream
+    }
+
+    /// Nobody needs the records below `before`.
+    pub(crate) fn trim(&mut self, before: u64) {
+        let (from, to) = (self.trimmed, before.min(self.row.next));
+        if to > from {
+            let rest = self.row.bytes.saturating_sub(self.trimmed_bytes);
+            self.trimmed_bytes += part(rest, to - from, self.row.next - from);
+            self.trimmed = to;
+        }
+    }
+
+    /// The records from `from` on are needed again.
+    pub(crate) fn keep(&mut self, from: u64) {
+        if from < self.trimmed {
+            self.trimmed_bytes = part(self.trimmed_bytes, from, self.trimmed);
+            self.trimmed = from;
+        }
+    }
+
+    /// Payload bytes that somebody still needs. Records count with the average of those around them, so it is exact when
+    /// there are none.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.row.bytes.saturating_sub(self.trimmed_bytes)
+    }
+}
+
+/// As much of `bytes` as `records` are of `all`.
+fn part(bytes: u64, records: u64, all: u64) -> u64 {
+    let part = u128::from(bytes) * u128::from(records.min(all)) / u128::from(all.max(1));
+    u64::try_from(part).expect("a part of bytes")
 }
 
 /// What the catalog can say about a stream's frames in a segment.

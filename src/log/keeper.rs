@@ -5,14 +5,18 @@
 //! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
 //! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
 
-use super::catalog::{Segment, Stage};
+use super::catalog::{Segment, Stage, Stream};
 use super::file_name::FileName;
 use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
+use super::room::Claim;
+use super::shared::NO_SHARE;
+use super::shares;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// How badly room is needed.
@@ -43,6 +47,7 @@ impl Shared {
                 self.attempt("write the stream table", self.write_table(&mut keeper));
             }
             self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
+            self.attempt("reclaim segments of a short disk", self.share_out(&mut keeper));
             self.attempt("take room ahead", self.refill(&mut keeper));
         }
         self.come_back();
@@ -54,9 +59,10 @@ impl Shared {
         if self.files.spare_count() > self.options.reserve_segments {
             return;
         }
-        let room = self.has_room(u64::from(self.options.segment_bytes));
+        let room = self.claim(u64::from(self.options.segment_bytes));
         // Not prewritten: a start does not wait for zeros.
-        let made = if room { self.files.make_spare(false) } else { Err(io::ErrorKind::StorageFull.into()) };
+        let made = if room.is_some() { self.files.make_spare(false) } else { Err(io::ErrorKind::StorageFull.into()) };
+        drop(room);
         if let Err(e) = made {
             self.disk_error(&e);
         }
@@ -154,21 +160,26 @@ impl Shared {
         for index in &going {
             retired = retired.and(self.retire(index.header.sequence, &mut spares));
         }
+        let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
         // that is reclaimed under the new one's feet.
         self.files.sync_dir()?;
         self.files.add_spares(spares);
+        drop(held);
         retired
     }
 
-    fn retire(&self, sequence: Sequence, spares: &mut Vec<u64>) -> io::Result<()> {
+    /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.
+    fn retire<'a>(&'a self, sequence: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
+        let bytes = self.catalog_read().segments.get(&sequence).map_or(0, |segment| segment.file_bytes);
+        let held = self.hold(bytes);
         let Some(segment) = self.catalog_write().segments.remove(&sequence) else { return Ok(()) };
         self.indexes.remove(sequence);
         let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
         let recycle = wanted && !segment.failed && self.files.holds(sequence, segment.class, self.log_id);
         match self.files.retire(sequence, segment.class, segment.file_bytes, recycle) {
-            Ok(spare) => spares.extend(spare),
+            Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {
                 // It is still there, so it counts and keeps the one that names its end; it goes another time.
                 self.catalog_write().segments.insert(sequence, segment);
@@ -237,15 +248,48 @@ impl Shared {
         Ok(blocker.is_none().then_some(index))
     }
 
+    /// When the disk is short: lets go what is only kept for replay, and then finds out whose backlog is above its share.
+    fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let Some(short_at) = self.options.short_at() else { return Ok(()) };
+        let mut reclaimed = Ok(());
+        if self.bytes_used() > short_at {
+            reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
+        }
+        // All of it gone means that there is no room for another segment but the one that is taken ahead.
+        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
+        let left = all.saturating_sub(self.bytes_used().saturating_sub(short_at));
+        let backlogs = (left < all).then(|| {
+            let catalog = self.catalog_read();
+            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
+            theirs.map(Stream::backlog).collect()
+        });
+        let level = backlogs.and_then(|backlogs| shares::level(backlogs, left, all)).unwrap_or(NO_SHARE);
+        match (self.share.swap(level, Ordering::Relaxed), level) {
+            (NO_SHARE, NO_SHARE) => {}
+            (NO_SHARE, share) => {
+                tracing::warn!(
+                    short_at,
+                    share,
+                    "the disk is short: streams whose backlog is above their share are refused"
+                );
+            }
+            (_, NO_SHARE) => tracing::info!("the disk is no longer short: all streams are taken"),
+            _ => {}
+        }
+        reclaimed
+    }
+
     /// Keeps the reserve and one spare more.
     fn refill(&self, keeper: &mut Keeper) -> io::Result<()> {
         let wanted = self.options.reserve_segments + 1;
         let segment_bytes = u64::from(self.options.segment_bytes);
         while self.files.spare_count() < wanted {
-            if !self.has_room(segment_bytes) {
+            let Some(room) = self.claim(segment_bytes) else {
                 return self.reclaim_with(keeper, Pressure::NeedsRoom);
-            }
-            match self.files.make_spare(self.options.prewrite) {
+            };
+            let made = self.files.make_spare(self.options.prewrite);
+            drop(room);
+            match made {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => {
                     let before = self.files.spare_count();
                     self.reclaim_with(keeper, Pressure::NeedsRoom)?;

@@ -7,11 +7,12 @@
 //! aside under another name.
 
 mod tables;
+mod tidying;
 
 use super::catalog::{Catalog, Segment, Stage};
 use super::damage::Damage;
 use super::file_name::FileName;
-use super::files::{Files, remove_if_there, write_whole};
+use super::files::Files;
 use super::frame::{FrameHeader, Identity, Kind};
 use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX, STREAMS_MAX};
@@ -330,36 +331,6 @@ impl Opening<'_> {
         }
     }
 
-    /// An index whose segment is gone: its records are lost, and that is said.
-    fn take_orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
-        let name = FileName::Index(sequence);
-        let path = self.files.path(name);
-        let bytes = self.files.disk().open(&path).and_then(|file| read_all(&*file));
-        let Some(index) = SegmentIndex::decode(&bytes.map_err(OpenError::io("read", &path))?) else {
-            self.void.push(name);
-            return Ok(());
-        };
-        if (index.header.log, index.header.sequence) != (self.log_id, sequence) {
-            self.keep_aside(name, sequence);
-            return Ok(());
-        }
-        self.raise_from(&index);
-        for end in index.streams() {
-            let known = self.rows.get(end.stream.0 as usize);
-            if known.is_some_and(|row| row.first_kept < end.next) {
-                self.damages.push(Damage {
-                    segment: sequence,
-                    positions: 0..index.header.end,
-                    stream: Some(end.name.to_string()),
-                    offsets: Some(end.next.saturating_sub(1)..end.next),
-                    what: "the segment's file is missing; the last of its records",
-                });
-            }
-        }
-        self.spent.push(name);
-        Ok(())
-    }
-
     fn note(
         &mut self,
         segment: Sequence,
@@ -376,68 +347,6 @@ impl Opening<'_> {
             file.set_len(u64::from(end))?;
         }
         file.sync_data()
-    }
-
-    fn remove(&self, name: FileName) -> Result<(), OpenError> {
-        let path = self.files.path(name);
-        remove_if_there(&**self.files.disk(), &path).map_err(OpenError::io("remove", &path))
-    }
-
-    fn keep_aside(&mut self, name: FileName, sequence: Sequence) {
-        self.note(sequence, 0..0, None, "a file of another log has this segment's name: set aside");
-        self.strange.push(name);
-    }
-
-    /// Gives a file that is not ours a name that is not ours either.
-    fn set_aside(&self, name: FileName) -> Result<(), OpenError> {
-        let (path, aside) = (self.files.path(name), self.files.dir().join(format!("{name}.bad")));
-        tracing::error!(path = %path.display(), aside = %aside.display(), "this file is not of this log: set aside");
-        self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
-    }
-
-    /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full
-    /// disk housekeeping does it later, and what is needed until then stays.
-    fn save(&mut self, listing: &mut Listing, next_sequence: Sequence, generation: u64) -> Result<bool, OpenError> {
-        for name in std::mem::take(&mut self.strange) {
-            self.set_aside(name)?;
-        }
-        for name in std::mem::take(&mut self.void) {
-            self.remove(name)?;
-        }
-        if !self.changed {
-            return Ok(true);
-        }
-        let table = StreamTable {
-            log: self.log_id,
-            generation: generation + 1,
-            next_sequence,
-            covers: next_sequence,
-            rows: self.rows.clone(),
-        };
-        let path = self.files.path(FileName::Streams((table.generation % 2) as u8));
-        loop {
-            match write_whole(&**self.files.disk(), &path, &table.encode()) {
-                Ok(()) => break,
-                // This is what spares are for: without the table nothing can be reclaimed.
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {
-                    Some(spare) => self.remove(FileName::Spare(spare))?,
-                    None => return Ok(false),
-                },
-                Err(e) => return Err(OpenError::io("write", &path)(e)),
-            }
-        }
-        for name in std::mem::take(&mut self.spent) {
-            self.remove(name)?;
-        }
-        Ok(true)
-    }
-
-    fn take_spares(&self, listing: &Listing) -> Result<(), OpenError> {
-        for n in &listing.spares {
-            let path = self.files.path(FileName::Spare(*n));
-            self.files.adopt_spare(*n).map_err(OpenError::io("look at", &path))?;
-        }
-        self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))
     }
 
     fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {

@@ -95,6 +95,17 @@ pub enum AppendError {
         /// The budget, or less where the disk itself is full.
         limit: u64,
     },
+    /// The disk is short, and more of it than this stream's fair share is held by its own backlog. Others go on. Try again
+    /// when its destinations have caught up a little.
+    #[error(
+        "the disk is short, and this stream's backlog of {backlog} bytes is above its share of {share}; try again when its destinations have caught up"
+    )]
+    OverShare {
+        /// Its backlog in bytes.
+        backlog: u64,
+        /// The most that it may be now.
+        share: u64,
+    },
     /// The disk refuses writes. The log comes back by itself when the disk does.
     #[error("the log is read-only because its disk failed: {why}; it comes back by itself when the disk does")]
     ReadOnly {
@@ -204,6 +215,14 @@ impl LogOptions {
             inline: true,
             synced: Vec::new(),
         }
+    }
+
+    /// From how many bytes on the disk is short: then what is only kept for replay goes, and who holds more than its share
+    /// is refused. The rest is for all others to go on in. None for a budget of which a tenth is no two segments: it can't be
+    /// shared.
+    pub(crate) fn short_at(&self) -> Option<u64> {
+        let rest = self.budget_bytes / 10;
+        (rest >= 2 * u64::from(self.segment_bytes)).then(|| self.budget_bytes - rest)
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {

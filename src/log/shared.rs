@@ -1,8 +1,8 @@
 //! What the log's parts share: the queue of appends, the catalog and its locks, the state, the damage that was met.
 //!
-//! Lock order: writer, keeper, catalog; nothing holds the catalog while it calls out.
+//! Lock order: writer, keeper, claimed room, catalog; nothing holds the catalog while it calls out.
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Stream};
 use super::damage::{Damage, Damages};
 use super::files::Files;
 use super::index::{self, SegmentIndex};
@@ -52,8 +52,15 @@ pub(crate) struct Shared {
     pub(super) damages: Mutex<Damages>,
     pub(super) read_trouble: ReadTrouble,
     pub(super) counters: Counters,
+    /// Bytes of files that are neither segment nor spare right now; see room.rs.
+    pub(super) claimed: Mutex<u64>,
+    /// The backlog above which a stream is refused, or [`NO_SHARE`]; see shares.rs.
+    pub(super) share: AtomicU64,
     pub(super) _lock: Box<dyn Lock>,
 }
+
+/// Nobody is refused for its backlog.
+pub(super) const NO_SHARE: u64 = u64::MAX;
 
 pub(super) type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
 
@@ -104,12 +111,28 @@ impl Shared {
         if bytes > limit {
             return Err(AppendError::TooLarge { bytes, limit });
         }
+        self.refuses(stream).map_or(Ok(()), Err)
+    }
+
+    /// Why nothing is taken for this stream now, if so.
+    pub(super) fn refuses(&self, stream: &str) -> Option<AppendError> {
+        let ours = stream.starts_with('!');
         match self.state() {
-            LogState::Serving => Ok(()),
-            LogState::Full { .. } if stream.starts_with('!') => Ok(()),
-            LogState::Full { used, limit } => Err(AppendError::Full { used, limit }),
-            LogState::ReadOnly { why, .. } => Err(AppendError::ReadOnly { why }),
+            LogState::ReadOnly { why, .. } => Some(AppendError::ReadOnly { why }),
+            _ if ours => None,
+            LogState::Full { used, limit } => Some(AppendError::Full { used, limit }),
+            LogState::Serving => {
+                let share = self.share()?;
+                let catalog = self.catalog_read();
+                let backlog = catalog.id(stream).and_then(|id| catalog.stream(id)).map_or(0, Stream::backlog);
+                (backlog > share).then_some(AppendError::OverShare { backlog, share })
+            }
         }
+    }
+
+    /// The backlog above which a stream is refused, while the disk is short.
+    pub(super) fn share(&self) -> Option<u64> {
+        Some(self.share.load(Ordering::Relaxed)).filter(|share| *share != NO_SHARE)
     }
 
     pub(super) fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {
@@ -229,15 +252,6 @@ impl Shared {
 
     pub(super) fn set_next_sequence(&self, sequence: Sequence) {
         self.next_sequence.store(sequence.0, Ordering::SeqCst);
-    }
-
-    pub(super) fn bytes_used(&self) -> u64 {
-        self.catalog_read().segment_bytes() + self.files.spare_bytes()
-    }
-
-    /// Whether a new file of this size fits into the budget.
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.bytes_used() + bytes <= self.options.budget_bytes
     }
 
     pub(super) fn full(&self) -> AppendError {

@@ -45,6 +45,9 @@ pub struct StreamStats {
     pub tail: Tail,
     /// Nothing below this offset is kept.
     pub first_kept: u64,
+    /// Payload bytes that somebody still needs, to a few percent: between what was trimmed and the end the log knows no
+    /// record's size.
+    pub backlog_bytes: u64,
 }
 
 /// The log in numbers, counted since it was opened unless said otherwise.
@@ -60,6 +63,8 @@ pub struct LogStats {
     pub bytes_used: u64,
     /// The disk budget in bytes.
     pub bytes_limit: u64,
+    /// The disk is short: a stream whose backlog has more bytes than this is refused, and no other.
+    pub share_bytes: Option<u64>,
     /// Bytes of just appended frames in memory.
     pub tail_cache_bytes: usize,
     /// Bytes that wait for the writer.

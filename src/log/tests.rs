@@ -6,6 +6,7 @@ use crate::disk::counted::CountedDisk;
 use crate::disk::mem::MemDisk;
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 const DIR: &str = "/log";
 

@@ -11,6 +11,9 @@
 //! - The number of pages is fixed for the life of the file and stands in every slot: a shorter file is damage, not a
 //!   small floor. A floor that needs more pages is written whole under another name and renamed into place.
 //! - After a failed write or sync nothing is written to that file again: the next commit writes a new one whole.
+//! - What a commit wrote to one slot of a page the next one writes to the other, changed again or not. So what the commit
+//!   before the last one made durable is in both slots, and no rot of one of them takes it back: by that, and by nothing
+//!   newer, the log may be trimmed.
 //! - A page with both slots bad is damage: some queues are not known any more, so nothing may be deleted (`pinned`)
 //!   before the operator says so. That outlives a restart.
 //!
@@ -22,6 +25,7 @@ pub(super) mod fuzzing;
 mod layout;
 mod load;
 mod page;
+mod whole;
 
 pub(crate) use entry::{Extra, FloorEntry};
 
@@ -37,10 +41,6 @@ use std::sync::Arc;
 
 /// The name of the floor in the data directory.
 pub(crate) const FLOOR_NAME: &str = "floor";
-/// A floor that is being written whole.
-const SPARE_NAME: &str = "floor.new";
-/// A copy of the last floor that was found damaged, for whoever looks into it.
-const EVIDENCE_NAME: &str = "floor.bad";
 
 /// The floor, in memory and on disk.
 pub(crate) struct FloorFile {
@@ -63,6 +63,9 @@ pub(crate) struct FloorFile {
     changed: BTreeSet<usize>,
     /// Pages with an entry that only one of their slots holds, or with news that both are to hold.
     single: BTreeSet<usize>,
+    /// Pages of which the last commit wrote one slot: the other one is a commit behind.
+    lagging: BTreeSet<usize>,
+    spare: Option<whole::Spare>,
     synced: Vec<SyncedMark>,
     pinned: bool,
     keep_evidence: bool,
@@ -85,6 +88,8 @@ pub(crate) struct Committed {
     pub(crate) slots: usize,
     /// Syncs of the file.
     pub(crate) syncs: usize,
+    /// The file is a new one: both slots of every page hold what was committed.
+    pub(crate) whole: bool,
 }
 
 /// Damage found in a floor. Cursors are missing, or could be.
@@ -171,6 +176,8 @@ impl FloorFile {
             pages: Vec::new(),
             changed: BTreeSet::new(),
             single: BTreeSet::new(),
+            lagging: BTreeSet::new(),
+            spare: None,
             synced: Vec::new(),
             pinned: false,
             keep_evidence: false,
@@ -207,9 +214,15 @@ impl FloorFile {
         self.homeless.clear();
         self.free.clear();
         self.synced.clear();
+        self.lagging.clear();
         self.keep_evidence = matches!(damage, FloorDamage::Foreign { .. });
         self.pinned = !log_is_empty;
         (!log_is_empty || self.keep_evidence).then_some(damage)
+    }
+
+    /// An epoch that no queue has had, as far as chance can tell: for one whose past may be lost.
+    pub(crate) fn another_epoch(&self) -> u32 {
+        (self.disk.entropy() as u32).max(1)
     }
 
     /// The log's synced positions as of the last commit.
@@ -296,20 +309,22 @@ impl FloorFile {
         self.changed.insert(0);
     }
 
-    /// Makes all that was added and set durable. One sync; none when nothing changed; two when entries got a new page.
+    /// Makes all that was added and set durable. One sync; none when nothing changed now or with the last commit; two when
+    /// entries got a new page.
     ///
     /// # Errors
     /// Then nothing of it can be relied upon, and the next commit writes a new file.
     pub(crate) fn commit(&mut self) -> Result<Committed, FloorError> {
-        let Some(file) = self.file.take() else { return self.write_whole() };
-        let Some(givers) = self.settle_in() else { return self.write_whole() };
+        let Some(file) = self.file.take() else { return self.write_anew() };
+        let Some(givers) = self.settle_in() else { return self.write_anew() };
         if givers.iter().any(|page| self.single.contains(page)) {
             // Its sound slot is the only home of an entry that is about to leave it.
-            return self.write_whole();
+            return self.write_anew();
         }
         let mut done = Committed::default();
         let takers: Vec<usize> = self.single.iter().copied().collect();
-        let all: Vec<usize> = self.changed.union(&self.single).copied().collect();
+        let all: BTreeSet<usize> = self.changed.iter().chain(&self.single).chain(&self.lagging).copied().collect();
+        let all: Vec<usize> = all.into_iter().collect();
         for round in [takers, all] {
             if !round.is_empty() {
                 self.write_round(&*file, &round)?;
@@ -317,9 +332,19 @@ impl FloorFile {
                 done.syncs += 1;
             }
         }
+        self.lagging = &self.changed - &self.single;
         self.changed.clear();
         self.single.clear();
         self.file = Some(file); // only now: after an error it stays away
+        if done.syncs > 0 {
+            self.take_room_ahead();
+        }
+        Ok(done)
+    }
+
+    fn write_anew(&mut self) -> Result<Committed, FloorError> {
+        let done = self.write_whole()?;
+        self.take_room_ahead();
         Ok(done)
     }
 
@@ -356,46 +381,6 @@ impl FloorFile {
         file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
-    /// Writes everything to a new file, and puts it in place of the old one.
-    fn write_whole(&mut self) -> Result<Committed, FloorError> {
-        self.preserve_evidence();
-        self.homeless.clear();
-        let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
-        self.placement = layout::place_all(&ids, |id| self.entries[id as usize].encoded_len());
-        for (page, ids) in (0..).zip(&self.placement) {
-            ids.iter().for_each(|id| self.page_of[*id as usize] = page);
-        }
-        // Two generations, so that no two slots of the page are equals.
-        let (first, second) = (self.generation + 1, self.generation + 2);
-        self.generation = second;
-        self.pages = vec![PageState { slots: [first, second] }; self.placement.len()];
-
-        let spare = self.dir.join(SPARE_NAME);
-        match self.disk.remove(&spare) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(self.failed("make room for", error)),
-            _ => {}
-        }
-        let file = self.disk.create(&spare).map_err(|source| self.failed("create", source))?;
-        let len = (self.pages.len() * 2 * FLOOR_SLOT_BYTES) as u64;
-        // Blocks now: a full disk must never keep the floor from rising, for only that frees segments.
-        file.allocate(len).map_err(|source| self.failed("allocate", source))?;
-        for page in 0..self.pages.len() {
-            let slots = [self.encode(page, first), self.encode(page, second)];
-            let position = (page * 2 * FLOOR_SLOT_BYTES) as u64;
-            let slots = slots.each_ref().map(|slot| IoSlice::new(slot));
-            file.write_all_at(&slots, position).map_err(|source| self.failed("write", source))?;
-        }
-        file.sync_data().map_err(|source| self.failed("sync", source))?;
-        // The bytes before the name: a name that points at unsynced bytes would be no floor after a crash.
-        self.disk.rename(&spare, &self.dir.join(FLOOR_NAME)).map_err(|source| self.failed("rename", source))?;
-        self.disk.sync_dir(&self.dir).map_err(|source| self.failed("sync the directory of", source))?;
-        self.file = Some(file);
-        self.changed.clear();
-        self.single.clear();
-        self.keep_evidence = false;
-        Ok(Committed { slots: self.pages.len() * 2, syncs: 1 })
-    }
-
     fn encode(&self, page: usize, generation: u64) -> Vec<u8> {
         let number = |n: usize| u32::try_from(n).expect("at most 65,536 pages");
         let header = Header {
@@ -413,22 +398,6 @@ impl FloorFile {
 
     fn failed(&self, what: &'static str, source: io::Error) -> FloorError {
         FloorError::Io { what, path: self.dir.join(FLOOR_NAME), source }
-    }
-
-    /// Copies a damaged floor aside before it is replaced. Best effort: it is for a person, not for us.
-    fn preserve_evidence(&self) {
-        if !self.keep_evidence {
-            return;
-        }
-        let aside = self.dir.join(EVIDENCE_NAME);
-        let copy = || -> io::Result<()> {
-            let bytes = crate::disk::read_all(&*self.disk.open(&self.dir.join(FLOOR_NAME))?)?;
-            let _ = self.disk.remove(&aside);
-            self.disk.create(&aside)?.write_all_at(&[IoSlice::new(&bytes)], 0)
-        };
-        if let Err(error) = copy() {
-            tracing::warn!(%error, "could not keep a copy of the damaged floor file");
-        }
     }
 }
 

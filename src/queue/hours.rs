@@ -16,7 +16,12 @@ pub(crate) const HOURS_MAX: usize = 48;
 /// Milliseconds of an hour.
 pub(crate) const HOUR_MS: u64 = 3_600_000;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without an epoch, which was always 0 then.
+const VERSION_WITHOUT_EPOCH: u8 = 1;
+
+/// Which life of a queue it is: the log, the incarnation of its destination, and the epoch of its cursor.
+pub(crate) type Life = (LogId, u32, u32);
 
 /// What became of records in a span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +93,13 @@ impl Hours {
         moved.then_some(Hour { from_ms: self.since_ms, to_ms, balance })
     }
 
-    /// Version (u8), log id (u128), incarnation (u32), known from and since (u64 each), the balance then, and the spans:
-    /// from, to (u64 each) and their balance; a balance is nine pairs of records and bytes. A CRC-32 of all that.
-    pub(crate) fn encode(&self, log_id: LogId, incarnation: u32) -> Vec<u8> {
+    /// Version (u8), log id (u128), incarnation, epoch (u32 each), known from and since (u64 each), the balance then, and
+    /// the spans: from, to (u64 each) and their balance; a balance is nine pairs of records and bytes. A CRC-32 of all that.
+    pub(crate) fn encode(&self, (log_id, incarnation, epoch): Life) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&log_id.0.to_le_bytes());
         out.extend_from_slice(&incarnation.to_le_bytes());
+        out.extend_from_slice(&epoch.to_le_bytes());
         let mut sheet = |from: u64, to: u64, balance: &Balance| {
             out.extend_from_slice(&from.to_le_bytes());
             out.extend_from_slice(&to.to_le_bytes());
@@ -110,14 +116,21 @@ impl Hours {
     }
 
     /// Reads what a store gave back, and believes it where it can have come before `now`.
-    pub(crate) fn decode(bytes: &[u8], of: (LogId, u32), now: &Balance) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: &[u8], of: Life, now: &Balance) -> Result<Self, Malformed> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("ends too early"))?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return Err(Malformed("the checksum is wrong"));
         }
         let mut from = Decoder::new(body);
-        if from.u8()? != VERSION || (LogId(from.u128()?), from.u32()?) != of {
-            return Err(Malformed("of another version, log or time"));
+        let version = from.u8()?;
+        let (log_id, incarnation) = (LogId(from.u128()?), from.u32()?);
+        let epoch = match version {
+            VERSION => from.u32()?,
+            VERSION_WITHOUT_EPOCH => 0,
+            _ => return Err(Malformed("of another version")),
+        };
+        if (log_id, incarnation, epoch) != of {
+            return Err(Malformed("of another log, or another life of the queue"));
         }
         let (known_from_ms, since_ms, since) = sheet(&mut from)?;
         let mut hours = Self { known_from_ms, since_ms, since, closed: VecDeque::new() };
@@ -204,10 +217,19 @@ mod tests {
     fn they_come_back_as_they_went_in_and_what_the_books_do_not_know_is_refused() {
         let mut hours = Hours::from(5, Balance::default());
         hours.close(10, balance(7, 2));
-        let (of, bytes) = ((LogId(3), 1), hours.encode(LogId(3), 1));
+        let of = (LogId(3), 1, 9);
+        let bytes = hours.encode(of);
         assert_eq!(Hours::decode(&bytes, of, &balance(7, 0)).as_ref(), Ok(&hours));
         assert!(Hours::decode(&bytes, of, &balance(6, 0)).is_err(), "a crash took a record back");
-        assert!(Hours::decode(&bytes, (LogId(3), 2), &balance(7, 0)).is_err(), "of another incarnation");
+        for other in [(LogId(3), 2, 9), (LogId(3), 1, 0), (LogId(4), 1, 9)] {
+            assert!(Hours::decode(&bytes, other, &balance(7, 0)).is_err(), "of another life");
+        }
+        // As it was written before there was an epoch.
+        let mut earlier = [&[1], &bytes[1..21], &bytes[25..bytes.len() - 4]].concat();
+        let crc = crc32fast::hash(&earlier);
+        earlier.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(Hours::decode(&earlier, (LogId(3), 1, 0), &balance(7, 0)).as_ref(), Ok(&hours));
+        assert!(Hours::decode(&earlier, of, &balance(7, 0)).is_err());
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;

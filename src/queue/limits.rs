@@ -4,6 +4,14 @@
 /// open batch can leave one range behind. More would let a stuck batch drag an unbounded cursor through every tick.
 pub(crate) const SETTLED_RANGES_MAX: usize = 256;
 
+/// Of these, places that are for the halves of the batch at the low mark alone: so many halvings take the largest batch
+/// down to a single record. Without them a batch that is too large could find all places taken by ranges that only it
+/// can make one of, and neither be sent nor be split.
+pub(crate) const SPLIT_PLACES: usize = 32;
+
+/// Settled ranges and open batches that find a place whatever becomes of them.
+pub(crate) const PLACES: usize = SETTLED_RANGES_MAX - SPLIT_PLACES;
+
 /// Bytes of a destination's id. Part of every batch id, which must stay under [`BATCH_ID_BYTES_MAX`].
 pub(crate) const DESTINATION_BYTES_MAX: usize = 40;
 
@@ -48,4 +56,5 @@ pub(crate) const HELD_BYTES_MAX: usize = 32 << 20;
 /// Plans of queues that the floor does not know (it was damaged), kept for when they are made again.
 pub(crate) const ORPHANED_PLANS_MAX: usize = 65_536;
 
+const _: () = assert!(BATCH_RECORDS_MAX >> SPLIT_PLACES == 0, "a halving each, down to one record");
 const _: () = assert!(PLANS_WAITING_MAX >= 256 * SETTLED_RANGES_MAX);

@@ -8,6 +8,7 @@
 
 mod deleting;
 mod index;
+mod making;
 mod opening;
 mod options;
 mod replaying;
@@ -15,28 +16,25 @@ mod tick;
 
 pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
-use super::balance::Books;
-use super::cursor::Cursor;
-use super::floor_file::{EntryId, Extra, FloorEntry, FloorError, FloorFile, Found};
+use super::floor_file::{EntryId, FloorError, FloorFile, Found};
 use super::hours::HOUR_MS;
-use super::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
 use super::plan::PlanRecord;
 use super::planner::Planner;
-use super::reading::{offset_at_time, total_at};
-use super::replay::{self, Bounds, ReplayError, ReplayRequest, Replays};
+use super::reading::offset_at_time;
+use super::replay::{ReplayError, ReplayRequest};
 use super::store_keeper::StoreKeeper;
-use super::window::{Plan, Window};
 use super::{Balance, Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::{Log, LogOptions, StreamId, Tail};
+use crate::{Log, LogOptions, StreamId};
 use index::Index;
+use making::check_names;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use replaying::resume_fills;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tick::Ticker;
 
@@ -80,8 +78,14 @@ struct Keeping {
     fills_low: u64,
     /// The hour of the last tick, counted from 1970.
     hour: u64,
-    /// Low marks that a floor which could not be written has not made durable yet.
+    /// Low marks that no floor has made durable yet.
     unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
+    /// Low marks that the last commit made durable: in one slot of their page.
+    in_one_slot: HashMap<EntryId, (Arc<Inner>, u64)>,
+    /// Queues whose low mark is in both slots, and of which the log has not heard yet.
+    confirmed: HashMap<EntryId, Arc<Inner>>,
+    /// The floor was damaged when it was read: of a queue that is made now somebody may know an earlier life.
+    floor_was_damaged: bool,
     /// Plans of queues that the floor does not know, for when they are made again.
     orphans: Vec<(u64, PlanRecord)>,
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
@@ -121,13 +125,13 @@ impl Queues {
             tracing::error!(%damage, pinned = floor.is_pinned(), "the floor file is damaged");
         }
 
-        let (keeper, hints) = open_store(&disk, &clock, dir, &options, &mut stats);
+        let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let planner = Planner::new(append_plans(&log), inline_log);
         let held_bytes = Arc::default();
         let opened_ms = clock.wall_ms();
         let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, _lock: held });
         let mut index = Index::default();
-        let mut own = rebuild(&context, &mut floor, hints, &mut index, &mut stats)?;
+        let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
         resume_fills(&context.log, fills.iter()).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
@@ -140,10 +144,17 @@ impl Queues {
             fills_low: 0,
             hour: opened_ms / HOUR_MS,
             unconfirmed: HashMap::new(),
+            in_one_slot: HashMap::new(),
+            confirmed: HashMap::new(),
+            floor_was_damaged: !stats.floor_damage.is_empty(),
             orphans,
             trim_all: true,
         };
         keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
+        if keeping.floor_was_damaged {
+            // What is known of queues that the floor does not know is of a life that is over.
+            keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
+        }
         // A floor from the first moment on: records without one would look like a floor that was lost.
         match keeping.floor.commit() {
             Ok(done) => stats.count_commit(done.syncs),
@@ -399,59 +410,6 @@ impl Set {
         index.by_name.get(&(Arc::from(destination), Arc::from(stream))).cloned()
     }
 
-    /// A queue that was never seen.
-    fn make(
-        &self,
-        keeping: &mut Keeping,
-        destination: &str,
-        stream: &str,
-        start: Start,
-    ) -> Result<Arc<Inner>, QueueError> {
-        let log = &self.context.log;
-        let stream_id = log.stream(stream);
-        let tail = stream_id.map_or(Tail::default(), |stream| log.durable(stream));
-        let wanted = match start {
-            _ if keeping.floor.is_pinned() => 0,
-            Start::Now => tail.offset,
-            Start::Earliest => 0,
-            Start::At(offset) => offset.min(tail.offset),
-            Start::Time(ms) => stream_id.map_or(Ok(0), |stream| offset_at_time(log, stream, ms))?,
-        };
-        // Others may be done with it: then the log lets it go, unless it hears otherwise.
-        let offset = stream_id.map_or(0, |stream| log.keep(stream, wanted));
-        let bytes = match stream_id {
-            Some(stream) if offset < tail.offset => total_at(log, stream, offset)?,
-            _ => tail.bytes,
-        };
-        let ours = |plan: &PlanRecord| *plan.destination == *destination && Some(plan.stream_id) == stream_id;
-        // After damage to the floor it is the one that it was, as far as its plans tell.
-        let orphaned = keeping.orphans.iter().filter(|(_, plan)| ours(plan)).map(|(_, plan)| plan.incarnation).max();
-        let incarnation = orphaned.unwrap_or(keeping.incarnation);
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = FloorEntry {
-            destination: index.name(destination, |(destination, _)| destination),
-            stream: index.name(stream, |(_, stream)| stream),
-            stream_id,
-            incarnation,
-            epoch: 0,
-            books: Books::from(offset, bytes),
-            cursor: Cursor::at(offset, bytes),
-            extra: None,
-        };
-        let too_many = QueueError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
-        let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
-        let inner = Arc::new(Inner::new(&self.context, id, entry));
-        keeping.orphans.retain(|(offset, plan)| {
-            if ours(plan) && plan.incarnation == incarnation && plan.offsets.end <= tail.offset {
-                inner.window().adopt(plan.offsets.clone(), Plan { offset: *offset, revision: plan.revision });
-                inner.dirty.store(true, Ordering::Release);
-            }
-            !ours(plan)
-        });
-        index.add(Arc::clone(&inner));
-        Ok(inner)
-    }
-
     fn tick(&self) -> Result<(), FloorError> {
         let mut keeping = lock(&self.keeping);
         self.commit(&mut keeping)
@@ -482,54 +440,4 @@ impl Set {
         }
         queues.iter().for_each(|inner| inner.wake());
     }
-}
-
-impl Inner {
-    fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
-        let low = entry.cursor.low;
-        let (mut replay, mut replays) = (None, None);
-        match entry.extra.as_deref() {
-            Some(Extra::Replay { again, end }) => {
-                let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
-                let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
-                let live = Weak::new(); // until it is linked
-                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, live }));
-            }
-            Some(Extra::Replayed(over)) => replays = Some(Box::new(Replays { over: *over, under_way: None })),
-            None => {}
-        }
-        Self {
-            context: Arc::clone(context),
-            destination: entry.destination,
-            stream: entry.stream,
-            stream_id: entry.stream_id.map_or_else(OnceLock::new, OnceLock::from),
-            incarnation: entry.incarnation,
-            epoch: entry.epoch,
-            entry: id,
-            window: Mutex::new(Window::new(entry.cursor, entry.books)),
-            reading: Mutex::default(),
-            ages: Mutex::default(),
-            replay,
-            replays: Mutex::new(replays),
-            more: Mutex::default(),
-            hours: Mutex::default(),
-            revision: AtomicU32::new(0),
-            dirty: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
-            durable_low: AtomicU64::new(low),
-            plan_low: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-fn check_names(destination: &str, stream: &str) -> Result<(), QueueError> {
-    let digit = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'-';
-    let bad = |what, name: &str, rule| Err(QueueError::BadName { what, name: name.chars().take(200).collect(), rule });
-    if destination.is_empty() || destination.len() > DESTINATION_BYTES_MAX || !destination.bytes().all(digit) {
-        return bad("the destination's id", destination, "1 to 40 of A-Z, a-z, 0-9, _ and -");
-    }
-    if stream.is_empty() || stream.len() > STREAM_BYTES_MAX || stream.bytes().any(|c| c == 0) {
-        return bad("the stream's name", stream, "1 to 128 bytes, none of them zero");
-    }
-    Ok(())
 }

@@ -39,7 +39,7 @@ impl Queue {
 
     /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is
     /// handed out is always settled, without reading. Elsewhere (a purge) the log is asked for its bytes, and a part
-    /// is left as it is if that fails or if there are 256 ranges and open batches already.
+    /// is left as it is if that fails or if there are too many ranges and open batches already.
     ///
     /// Durable after the next tick; a crash before it sends these records again.
     pub fn settle_range(&self, offsets: Range<u64>, as_: Settled) -> u64 {

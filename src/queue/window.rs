@@ -7,9 +7,9 @@
 //! - An offset is settled once; settling it again changes nothing.
 //! - A batch that was handed out keeps its boundaries until it is settled, whatever is given back in between.
 //! - Settled ranges and open batches together are at most [`SETTLED_RANGES_MAX`]: an open batch can leave one range
-//!   behind, so no settle of a whole batch ever finds the cursor full. The last place is for the batch at the low mark
-//!   alone, which leaves no range: so whatever fills the others, there is always a batch that can be handed out and
-//!   settled. While there is no room a part of a batch that would make one range too many waits inside its batch for
+//!   behind, so no settle of a whole batch ever finds the cursor full. The last places are for the batch at the low mark
+//!   alone, which leaves no range, and for its halves: so whatever fills the others, there is always a batch that can be
+//!   handed out, split as often as it takes, and settled. While there is no room a part of a batch that would make one range too many waits inside its batch for
 //!   the rest, and one outside of batches is left as it is.
 //!
 //! ```text
@@ -27,7 +27,7 @@ pub(crate) use verdict::Verdict;
 
 use super::balance::{Books, End, Settled};
 use super::cursor::Cursor;
-use super::limits::SETTLED_RANGES_MAX;
+use super::limits::{PLACES, SETTLED_RANGES_MAX};
 use super::marks::Marks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -271,7 +271,14 @@ impl Window {
 
     /// Whether one more range, or batch above the low mark, has a place.
     pub(crate) fn has_spare(&self) -> bool {
-        self.occupied() < SETTLED_RANGES_MAX - 1
+        self.occupied() < PLACES - 1
+    }
+
+    /// Whether the open batch that starts at `start` may become two. At the low mark almost always: it is the one that
+    /// all others wait for.
+    fn has_room_to_split(&self, start: u64) -> bool {
+        let at_low = start <= self.cursor.low;
+        self.has_spare() || (at_low && self.occupied() < SETTLED_RANGES_MAX - 1)
     }
 
     /// Whether a batch that begins at `start` may be opened.

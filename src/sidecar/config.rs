@@ -215,6 +215,8 @@ pub struct DeliveryConfig {
     pub batch_memory_bytes: u64,
     /// Requests in flight over all destinations.
     pub requests_max: u32,
+    /// What of both work may hold that takes long, in percent.
+    pub bulk_percent: u32,
     /// Threads that deliveries run on; 0 is half of the cores, at least one.
     pub threads: u32,
 }
@@ -224,6 +226,7 @@ impl Default for DeliveryConfig {
         Self {
             batch_memory_bytes: limits::BATCH_MEMORY_BYTES.default,
             requests_max: limits::REQUESTS.default,
+            bulk_percent: limits::BULK_PERCENT.default,
             threads: limits::DELIVERY_THREADS.default,
         }
     }
@@ -250,6 +253,8 @@ pub struct Destination {
     pub environments: Vec<String>,
     /// Requests in flight at once.
     pub concurrency: u32,
+    /// Where there is not enough for all, one of twice the weight gets twice as much.
+    pub weight: u32,
     /// From the first byte of a request to the last of its answer.
     pub timeout: Duration,
     /// The most records in one batch.
@@ -277,6 +282,7 @@ impl Destination {
             id: id.into(),
             environments,
             concurrency: bounds.concurrency.default,
+            weight: limits::WEIGHT.default,
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
             batch_bytes_max: bounds.bytes.default,

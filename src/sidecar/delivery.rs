@@ -68,16 +68,19 @@ pub struct Settings {
     pub limits: Limits,
     /// A batch that is not full is sent when its oldest record has waited so long; at once, if zero.
     pub batch_wait_max: Duration,
+    /// Where there is not enough for all, one of twice the weight gets twice as much. At least 1.
+    pub weight: u32,
 }
 
 impl Default for Settings {
-    /// Four requests of 1,000 records or 1 MiB, 30 seconds each.
+    /// Four requests of 1,000 records or 1 MiB, 30 seconds each, of weight 1.
     fn default() -> Self {
         Self {
             concurrency_max: 4,
             timeout: Duration::from_secs(30),
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
             batch_wait_max: Duration::ZERO,
+            weight: 1,
         }
     }
 }
@@ -164,6 +167,7 @@ impl Delivery {
             queues,
             next: 0,
             settings,
+            sharer: self.common.budget.sharer(settings.weight),
             pace: Pace::new(settings.concurrency_max),
             memory: Memory::default(),
         });

@@ -52,6 +52,8 @@ pub struct Ingest {
     memory: Pool,
     /// Threads that parse large bodies: no more than there are processors.
     parsers: Pool,
+    /// Bytes that are on their way to the disk.
+    queued: Pool,
     stats: Arc<IngestStats>,
     complaints: Complaints,
     store: Store,
@@ -62,12 +64,12 @@ impl Ingest {
     #[must_use]
     pub fn new(log: Log, clock: Arc<dyn Clock>, environments: Environments, limits: Limits) -> Self {
         let stats = Arc::new(IngestStats::new(&environments));
-        let accounts = accounts(&environments);
         let processors = available_parallelism().map_or(1, usize::from) as u64;
         Self {
             clock,
-            memory: Pool::new(limits.memory_bytes_max, accounts),
-            parsers: Pool::new(processors, accounts),
+            memory: Pool::new(limits.memory_bytes_max),
+            parsers: Pool::new(processors),
+            queued: Pool::new(limits.queue_bytes_max),
             complaints: Complaints::new(&environments),
             store: Store::new(log, Arc::clone(&stats)),
             environments: RwLock::new(Arc::new(environments)),
@@ -94,8 +96,6 @@ impl Ingest {
         // Room first: from the moment they can be seen they are counted.
         self.stats.make_room(&environments);
         self.complaints.make_room(&environments);
-        self.memory.make_room(accounts(&environments));
-        self.parsers.make_room(accounts(&environments));
         *self.environments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(environments);
     }
 
@@ -129,8 +129,4 @@ const STRANGERS: usize = 0;
 /// The account of the environment at this place.
 fn account(environment: usize) -> usize {
     environment + 1
-}
-
-fn accounts(environments: &Environments) -> usize {
-    account(environments.all().len())
 }

@@ -9,6 +9,7 @@ mod console;
 pub mod control;
 pub mod delivery;
 pub mod demo;
+mod fair_share;
 pub mod impression;
 pub mod ingest;
 pub mod letters;

@@ -235,6 +235,7 @@ impl Session {
         self.model.attempt(stream, &parts);
         match log.append_wait(stream, parts.iter().map(Part::payload).collect::<Vec<Payload>>()) {
             Ok(appended) => self.model.acked(stream, &appended).map(Ok),
+            Err(e @ AppendError::OverShare { .. }) => Ok(Err(e)), // nobody trimmed it for long
             Err(e) if self.disk.crashed() || self.faulty || log.state() != LogState::Serving => Ok(Err(e)),
             Err(e) => Err(format!("an append is refused: {e}")),
         }

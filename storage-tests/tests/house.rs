@@ -20,6 +20,7 @@ const CORE: &[(&str, &[&str])] = &[
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].
 const SIDECAR: &[(&str, &[&str])] = &[
     ("causes", &[]),
+    ("fair_share", &[]),
     ("impression", &[]),
     ("proto", &[]),
     ("post", &["proto"]),
@@ -29,8 +30,8 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("control", &["config", "proto"]),
     ("console", &["proto"]),
-    ("ingest", &["config", "impression", "post"]),
-    ("delivery", &["causes", "config", "impression"]),
+    ("ingest", &["config", "fair_share", "impression", "post"]),
+    ("delivery", &["causes", "config", "fair_share", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
@@ -63,7 +64,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
 ];
 
 /// Modules of the sidecar that are pure and know no log.
-const WITHOUT_THE_LOG: &[&str] = &["causes", "impression", "post", "proto", "config", "console"];
+const WITHOUT_THE_LOG: &[&str] = &["causes", "fair_share", "impression", "post", "proto", "config", "console"];
 
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =

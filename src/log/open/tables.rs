@@ -9,7 +9,7 @@ use super::super::index::IndexHeader;
 use super::super::listing::{Listing, read_header};
 use super::super::options::OpenError;
 use super::super::stream_table::{BadTable, StreamTable};
-use crate::disk::read_all;
+use crate::disk::{is_media_error, read_all};
 use crate::offset::LogId;
 use std::collections::BTreeMap;
 use std::io;
@@ -68,7 +68,10 @@ pub(super) fn id_from_segments(files: &Files, listing: &Listing) -> Result<Optio
     }
     for sequence in &listing.indexes {
         let path = files.path(FileName::Index(*sequence));
-        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
+        let bytes = match files.disk().open(&path).and_then(|file| read_all(&*file)) {
+            Err(e) if is_media_error(&e) => continue, // it has no vote
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
         if let Some(header) = IndexHeader::decode(&bytes) {
             *votes.entry(header.log).or_default() += 1;
         }

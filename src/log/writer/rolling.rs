@@ -50,18 +50,25 @@ impl Writer {
         self.next_sequence = Sequence(sequence.0 + 1);
         shared.set_next_sequence(self.next_sequence);
         let name = FileName::Segment(sequence, class);
-        let make = |room: bool, purpose| {
-            shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, room)
+        let mut claims = Vec::new();
+        let mut make = |purpose| {
+            claims.clear();
+            let room = shared.claim(u64::from(bytes)).filter(|_| purpose == Purpose::Ingest);
+            let may_be_made = room.is_some();
+            claims.extend(room);
+            // A spare that is taken goes on counting until it is a segment.
+            claims.push(shared.hold(u64::from(shared.options.segment_bytes)));
+            shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, may_be_made)
         };
         let mut restricted = false;
-        let fresh = match make(shared.has_room(u64::from(bytes)), Purpose::Ingest) {
+        let fresh = match make(Purpose::Ingest) {
             Err(e) if e.kind() == io::ErrorKind::StorageFull => {
                 // Settled segments that are only kept for replay go before anybody is refused.
                 shared.reclaim(Pressure::NeedsRoom);
-                match make(shared.has_room(u64::from(bytes)), Purpose::Ingest) {
+                match make(Purpose::Ingest) {
                     Err(e) if e.kind() == io::ErrorKind::StorageFull && purpose == Purpose::Drain => {
                         restricted = true;
-                        make(false, Purpose::Drain)?
+                        make(Purpose::Drain)?
                     }
                     other => other?,
                 }
@@ -70,6 +77,7 @@ impl Writer {
         };
         self.retire_active(shared, lane, false);
         self.adopt(shared, lane, sequence, fresh, restricted);
+        drop(claims); // it counts by itself now
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
         let active = self.lanes[lane].active.as_ref().expect("just adopted");
         let header = self.header_of(shared, lane, active.sequence);

@@ -46,6 +46,11 @@ impl FloorFile {
             if generations.contains(&0) {
                 self.changed.insert(number as usize); // makes the bad slot good again
             }
+            if let [Some((_, first)), Some((_, second))] = &slots
+                && first != second
+            {
+                self.lagging.insert(number as usize);
+            }
             match slots.into_iter().flatten().max_by_key(|(header, _)| header.generation) {
                 None if u64::from(number) * 2 * (FLOOR_SLOT_BYTES as u64) < bytes => {
                     damage.push(FloorDamage::Page { page: number });

@@ -1,3 +1,4 @@
+use super::whole::EVIDENCE_NAME;
 use super::*;
 use crate::disk::counted::CountedDisk;
 use crate::disk::mem::MemDisk;

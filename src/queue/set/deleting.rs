@@ -6,6 +6,7 @@
 //! are, one after it leaves none; and none of their ids can be given again, since the number is there before they go.
 
 use super::{Deleted, Keeping, Set};
+use crate::queue::plan::PlanRecord;
 use crate::queue::{Inner, QueueError, lock, replay};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -23,7 +24,16 @@ impl Set {
             replay::is_of(&inner.destination, destination) && stream.is_none_or(|stream| *inner.stream == *stream)
         };
         let going: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(wanted).cloned().collect();
-        let Some(newest) = going.iter().map(|inner| inner.incarnation).max() else {
+        // After damage to the floor there may be plans of queues that nobody has made again: what is deleted is deleted
+        // with them. They go with the number, since that tells them from those of queues that a crash took.
+        let log = &self.context.log;
+        let orphaned = |plan: &PlanRecord| {
+            replay::is_of(&plan.destination, destination)
+                && stream.is_none_or(|stream| log.stream_name(plan.stream_id).is_some_and(|name| *name == *stream))
+        };
+        let orphans = keeping.orphans.iter().map(|(_, plan)| plan).filter(|plan| orphaned(plan));
+        let lives = going.iter().map(|inner| inner.incarnation).chain(orphans.map(|plan| plan.incarnation));
+        let Some(newest) = lives.max() else {
             // Asked for again, perhaps: then what the last time left undone is done now.
             self.commit(keeping).map_err(QueueError::NotDurable)?;
             return Ok(Deleted::default());
@@ -33,6 +43,7 @@ impl Set {
         // In both slots: without that number the plans of what goes would look like those of a queue that a crash took.
         keeping.floor.hold_fast(keeping.plans);
         self.commit(keeping).map_err(QueueError::NotDeleted)?;
+        keeping.orphans.retain(|(_, plan)| !orphaned(plan));
         let mut deleted = Deleted::default();
         // A replay that was done may have gone with a commit.
         for inner in going.iter().filter(|inner| !inner.gone.load(Ordering::Acquire)) {
@@ -58,6 +69,8 @@ impl Set {
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);
         keeping.floor.remove(inner.entry);
         keeping.unconfirmed.remove(&inner.entry);
+        keeping.in_one_slot.remove(&inner.entry);
+        keeping.confirmed.remove(&inner.entry);
         // What was kept for it may go, once it is durable that nobody needs it.
         keeping.trim_all = true;
         self.unrouted.store(true, Ordering::Release);

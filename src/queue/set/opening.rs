@@ -147,7 +147,7 @@ impl Own {
 pub(super) fn rebuild(
     context: &Arc<Context>,
     floor: &mut FloorFile,
-    mut hints: Hints,
+    hints: &mut Hints,
     index: &mut Index,
     stats: &mut QueuesStats,
 ) -> Result<Own, OpenQueuesError> {
@@ -239,7 +239,7 @@ pub(super) fn rebuild(
         if balance != Balance::default() {
             // What the store forgot is known from now on.
             let kept = hints.remove(&hint::hours_key(&inner.destination, &inner.stream));
-            let of = (context.log_id, inner.incarnation);
+            let of = (context.log_id, inner.incarnation, inner.epoch);
             let kept = kept.and_then(|bytes| Hours::decode(&bytes, of, &balance).ok());
             let hours = kept.unwrap_or_else(|| Hours::from(context.opened_ms, balance));
             *lock(&inner.hours) = Some(Box::new(hours));
@@ -335,7 +335,8 @@ pub(super) fn resume_plans(
     Ok(orphans)
 }
 
-/// Takes care of plans without a queue. Where the floor was damaged they wait for their queues to be made again. Else
+/// Takes care of plans without a queue. Where the floor was damaged they wait for their queues to be made again, as far
+/// as the floor's number does not say that these may have been deleted. Else
 /// the queue was deleted, or the crash came before the first tick of one that begins at the oldest record: that is made
 /// again as it was. The incarnation tells: deleting raises it, and makes everything else durable before.
 pub(super) fn place_orphans(
@@ -347,7 +348,9 @@ pub(super) fn place_orphans(
 ) -> Result<Orphans, ReadError> {
     let log = &context.log;
     if floor.is_pinned() {
-        return Ok(orphans);
+        // Below the floor's number they may be those of a destination that was deleted: under its ids the one that is
+        // made anew would send what its receiver takes for repeats.
+        return Ok(orphans.into_iter().filter(|(_, plan)| plan.incarnation >= incarnation).collect());
     }
     if !stats.floor_damage.is_empty() || stats.streams_renumbered > 0 || !log.damages().is_empty() {
         return Ok(Orphans::new()); // whose the numbers were cannot be known for sure

@@ -3,13 +3,13 @@
 //! What always holds: a replay that somebody was told of is durable, and so is everything that its ids depend on; and
 //! its number is never another one's, because what the destination's own queue says of it is durable before it goes.
 
-use super::{Keeping, Set, total_at};
+use super::{Keeping, Set};
 use crate::queue::balance::{Books, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
 use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX};
-use crate::queue::reading::offset_at_time;
+use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
 use crate::queue::{Inner, lock};

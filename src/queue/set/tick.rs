@@ -1,7 +1,9 @@
 //! A tick: makes what moved durable, then lets the log go what nobody needs.
 //!
 //! The order is what makes it safe: cursors are taken, the floor is synced, and only then does the log hear
-//! what may go, and the cursor store what it may remember. A floor that cannot be written withholds all trimming.
+//! what may go, and the cursor store what it may remember. A floor that cannot be written withholds all trimming. The log is
+//! trimmed by cursors that are in both slots of their page, which they are with the commit after the one that brought
+//! them: should the newer slot rot, the older one must not say that what is gone was never settled.
 //! Plans are let go one tick after the cursors that settled them: the floor's pages may land in any order, and a plan
 //! must not be gone while the cursor is still below it.
 
@@ -73,33 +75,49 @@ impl Set {
             Ok(done) => {
                 stats.pinned = keeping.floor.is_pinned();
                 stats.count_commit(done.syncs);
+                drop(stats);
+                self.confirm(keeping, done.whole);
             }
             Err(error) => {
                 stats.count_error(&error);
                 return Err(error);
             }
         }
-        drop(stats);
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
         let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
-        for done in self.trim(keeping, needed) {
-            self.end_replay(keeping, &done)?;
+        let is_done =
+            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
+        let over: Vec<Arc<Inner>> =
+            keeping.in_one_slot.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
+        self.trim(keeping, needed);
+        for replay in over {
+            self.end_replay(keeping, &replay)?;
         }
         Ok(())
     }
 
-    /// Tells the log what nobody needs, after the floor that says so is on disk. Returns the replays that are done.
-    fn trim(&self, keeping: &mut Keeping, plan_mark: u64) -> Vec<Arc<Inner>> {
-        let confirmed = std::mem::take(&mut keeping.unconfirmed);
-        for (inner, low) in confirmed.values() {
-            inner.durable_low.fetch_max(*low, Ordering::AcqRel);
+    /// A commit succeeded: what the one before it brought is in both slots now, and in a new file everything is.
+    fn confirm(&self, keeping: &mut Keeping, whole: bool) {
+        let fresh = std::mem::take(&mut keeping.unconfirmed);
+        let confirmed = std::mem::replace(&mut keeping.in_one_slot, fresh);
+        for (entry, (inner, low)) in confirmed {
+            inner.durable_low.fetch_max(low, Ordering::AcqRel);
+            keeping.confirmed.insert(entry, inner);
         }
-        let is_done =
-            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
-        let done = confirmed.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
+        if whole {
+            for (entry, (inner, low)) in &keeping.in_one_slot {
+                inner.durable_low.fetch_max(*low, Ordering::AcqRel);
+                keeping.confirmed.insert(*entry, Arc::clone(inner));
+            }
+        }
+    }
+
+    /// Tells the log what nobody needs, after the floor that says so is on disk.
+    fn trim(&self, keeping: &mut Keeping, plan_mark: u64) {
+        let confirmed = std::mem::take(&mut keeping.confirmed);
         if keeping.floor.is_pinned() {
-            return done;
+            return;
         }
         let log = &self.context.log;
         let index = self.index_read();
@@ -113,7 +131,7 @@ impl Set {
         if std::mem::take(&mut keeping.trim_all) {
             index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
         } else {
-            confirmed.values().for_each(|(inner, _)| moved(inner));
+            confirmed.values().for_each(|inner| moved(inner));
         }
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);
@@ -126,7 +144,6 @@ impl Set {
                 }
             }
         }
-        done
     }
 }
 
@@ -141,7 +158,7 @@ impl Inner {
         let opened_ms = self.context.opened_ms;
         let hours = hours.get_or_insert_with(|| Box::new(Hours::from(opened_ms, Balance::default())));
         hours.close(at_ms, balance);
-        let value = hours.encode(self.context.log_id, self.incarnation);
+        let value = hours.encode((self.context.log_id, self.incarnation, self.epoch));
         Some((hint::hours_key(&self.destination, &self.stream), value))
     }
 

@@ -22,7 +22,7 @@ impl Window {
     /// batch has a plan are as before.
     pub(crate) fn begin_split(&mut self, offsets: &Range<u64>, at: u64) -> Result<Option<Plan>, NoSplit> {
         assert!(offsets.start < at && at < offsets.end, "both halves hold a record");
-        let spare = self.has_spare();
+        let spare = self.has_room_to_split(offsets.start);
         let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
         let batch = batch.ok_or(NoSplit::NotOut)?;
         match batch.split {

@@ -208,6 +208,7 @@ impl LogReading {
             segments: 0,
             bytes_used: 0,
             bytes_limit: 0,
+            share_bytes: None,
             tail_cache_bytes: 0,
             queued_bytes: 0,
             appends: 0,

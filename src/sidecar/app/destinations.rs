@@ -73,5 +73,6 @@ pub(super) fn settings(destination: &Destination) -> Settings {
             bytes_max: destination.batch_bytes_max,
         },
         batch_wait_max: destination.batch_wait_max,
+        weight: destination.weight,
     }
 }

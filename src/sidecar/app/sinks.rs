@@ -29,8 +29,15 @@ pub(super) struct SinkFactory {
 }
 
 impl SinkFactory {
-    pub(super) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, customers: AddressGuard, wrap: WrapSink) -> Self {
-        Self { disk, clock, tls: Arc::new(Tls::default()), customers, wrap }
+    /// At most `idle_max` connections are kept idle, by all together.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        idle_max: usize,
+        customers: AddressGuard,
+        wrap: WrapSink,
+    ) -> Self {
+        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap }
     }
 
     /// The sink of a destination. Does not connect and opens nothing yet.

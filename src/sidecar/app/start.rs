@@ -11,8 +11,9 @@ use forebay::disk::real::RealDisk;
 use forebay::{Log, LogOptions, QueueOptions, Queues};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::open_files::{self, Files};
 use super::operations::{OperationError, Operations};
 use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
@@ -33,6 +34,7 @@ use crate::letters::{self, Letters};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressGuard;
+use crate::sinks::http::IDLE_MAX;
 
 /// Why the sidecar did not start (or, last, did not stop well).
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,7 @@ impl From<PutError> for StartError {
 /// What most of the parts need.
 struct Ground {
     config: Config,
+    files: Files,
     disk: Arc<RealDisk>,
     clock: Arc<dyn Clock>,
 }
@@ -109,7 +112,8 @@ pub(super) async fn start(
     let destinations = std::mem::take(&mut config.destinations);
     let environments = std::mem::take(&mut config.environments);
     let secrets = std::mem::take(&mut config.secrets);
-    let ground = Arc::new(Ground { config, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
+    let files = files(&config);
+    let ground = Arc::new(Ground { config, files, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
     // Addresses first: a clash costs nothing then.
@@ -131,12 +135,13 @@ pub(super) async fn start(
     let parking = Arc::clone(&letters) as Arc<dyn Parking>;
     let delivery = {
         let _on_theirs = deliveries.enter();
-        Arc::new(Delivery::new(budget(config), Arc::clone(&ground.clock), parking))
+        Arc::new(Delivery::new(budget(&ground), Arc::clone(&ground.clock), parking))
     };
     let ingest = Arc::new(ingest(&ground, &queues));
     let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
-    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), customers, wrap);
+    let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
+    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), idle_max, customers, wrap);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk) as Arc<dyn Disk>, Arc::clone(&ground.clock));
     let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest));
@@ -178,7 +183,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// Opens the data directory. Blocks: recovery reads.
 fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
-    let Ground { config, disk, clock } = ground;
+    let Ground { config, disk, clock, .. } = ground;
     let dir = &config.data_dir;
     let options = log_options(config, budget_bytes(config, &**disk));
     let disk = Arc::clone(disk) as Arc<dyn Disk>;
@@ -257,10 +262,28 @@ fn budget_bytes(config: &Config, disk: &dyn Disk) -> u64 {
     config.log.budget.bytes(free.saturating_add(taken))
 }
 
-fn budget(config: &Config) -> Budget {
+/// How many open files each part may have.
+fn files(config: &Config) -> Files {
+    let wanted = Files {
+        ingest: IngestLimits::default().connections_max as u64,
+        requests: u64::from(config.delivery.requests_max),
+        idle: IDLE_MAX as u64,
+    };
+    let limit = open_files::limit();
+    let files = wanted.of(limit);
+    if files != wanted {
+        let Files { ingest, requests, idle } = files;
+        warn!(limit, ingest, requests, idle, "the system allows few open files: fewer connections; raise ulimit -n");
+    }
+    files
+}
+
+fn budget(ground: &Ground) -> Budget {
+    let delivery = &ground.config.delivery;
     Budget::new(BudgetLimits {
-        requests_max: config.delivery.requests_max as usize,
-        bytes_max: config.delivery.batch_memory_bytes,
+        requests_max: usize::try_from(ground.files.requests).unwrap_or(usize::MAX),
+        bytes_max: delivery.batch_memory_bytes,
+        bulk_percent: delivery.bulk_percent,
         ..BudgetLimits::default()
     })
 }
@@ -271,6 +294,8 @@ fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
     let limits = IngestLimits {
         body_bytes_max: config.body_bytes_max,
         memory_bytes_max: config.memory_bytes_max,
+        queue_bytes_max: config.queue_bytes_max,
+        connections_max: usize::try_from(ground.files.ingest).unwrap_or(usize::MAX),
         ..IngestLimits::default()
     };
     Ingest::new(queues.log().clone(), Arc::clone(&ground.clock), Environments::none(), limits)

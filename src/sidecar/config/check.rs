@@ -158,6 +158,7 @@ fn read_delivery(section: &Section<'_>) -> DeliveryConfig {
     DeliveryConfig {
         batch_memory_bytes: section.bytes("batch_memory_bytes", &limits::BATCH_MEMORY_BYTES),
         requests_max: section.count("requests_max", &limits::REQUESTS),
+        bulk_percent: section.count("bulk_percent", &limits::BULK_PERCENT),
         threads: section.count("threads", &limits::DELIVERY_THREADS),
     }
 }

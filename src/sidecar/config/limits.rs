@@ -72,8 +72,15 @@ pub(super) const TAIL_CACHE_BYTES: Bound<u64> = Bound { default: 32 * MIB, least
 /// Batches being encoded and sent, over all destinations.
 pub(super) const BATCH_MEMORY_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 64 * GIB };
 
-/// Requests in flight over all destinations: below the 1,024 open files of a plain `ulimit`.
-pub(super) const REQUESTS: Bound<u32> = Bound { default: 256, least: 1, most: 65_536 };
+/// Requests in flight over all destinations: a few hundred that hang, with one each, leave most of it. Each is an open file:
+/// where the system allows fewer files there are fewer.
+pub(super) const REQUESTS: Bound<u32> = Bound { default: 1_024, least: 1, most: 65_536 };
+
+/// What of requests and memory work may hold that takes long (objects, large batches), and is kept for it while there is any.
+pub(super) const BULK_PERCENT: Bound<u32> = Bound { default: 50, least: 10, most: 90 };
+
+/// A destination's weight among those that want more than there is.
+pub(super) const WEIGHT: Bound<u32> = Bound { default: 1, least: 1, most: 1_000 };
 
 /// Threads that deliveries run on: 0 is half of the cores. More than there are cores gains nothing.
 pub(super) const DELIVERY_THREADS: Bound<u32> = Bound { default: 0, least: 0, most: 1_024 };

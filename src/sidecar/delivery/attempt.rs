@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Common;
 use super::apart::Apart;
-use super::budget::{ENCODING_FACTOR, Grant};
+use super::budget::{Asking, ENCODING_FACTOR, Grant, Sharer};
 use super::filling::Filling;
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome, RejectedRecord};
@@ -166,6 +166,7 @@ pub(super) enum Prepared {
 /// are to fill it looks first whether it is time.
 pub(super) async fn prepare(
     common: Arc<Common>,
+    asking: Asking,
     source: Arc<dyn Source>,
     sink: Arc<dyn Sink>,
     limits: Limits,
@@ -181,22 +182,26 @@ pub(super) async fn prepare(
         }
     }
     let batch = match sink.large() {
-        Some(_) => claim_large(common, source, sink, limits).await?,
-        None => claim(common, source, limits).await?,
+        Some(_) => claim_large(common, asking, source, sink, limits).await?,
+        None => claim(common, asking, source, limits).await?,
     };
     Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
 }
 
 async fn claim(
     common: Arc<Common>,
+    asking: Asking,
     source: Arc<dyn Source>,
     limits: Limits,
 ) -> Result<Option<(Load, Grant)>, BoxError> {
-    let mut grant = common.budget.grant(limits.bytes_max.saturating_mul(ENCODING_FACTOR)).await;
+    let bytes = limits.bytes_max.min(source.bytes_waiting(limits));
+    let mut grant = common.budget.grant(asking, bytes.saturating_mul(ENCODING_FACTOR)).await;
+    // More may wait by now, and less may have been given.
+    let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
     let claimed = if source.in_memory() {
         source.next(limits)?
     } else {
-        let turn = common.budget.heavy().await;
+        let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;
         let claimed = tokio::task::spawn_blocking(move || source.next(limits)).await??;
         drop(turn);
         claimed
@@ -209,18 +214,19 @@ async fn claim(
 /// The same for a batch that is read as it is sent: only the headers of its frames are read now.
 async fn claim_large(
     common: Arc<Common>,
+    asking: Asking,
     source: Arc<dyn Source>,
     sink: Arc<dyn Sink>,
     limits: Limits,
 ) -> Result<Option<(Load, Grant)>, BoxError> {
     let Some(large) = sink.large() else { return Ok(None) };
     let (memory_bytes, partition_ms) = (large.memory_bytes(limits.bytes_max), large.partition_ms());
-    let mut grant = common.budget.grant_bulk(memory_bytes).await;
-    let turn = common.budget.heavy().await;
+    let mut grant = common.budget.grant_bulk(asking, memory_bytes).await;
+    let turn = common.budget.heavy(asking.sharer, 0).await;
     let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms)).await??;
     drop(turn);
     let Some(mut claimed) = claimed else { return Ok(None) };
-    claimed.job.turns = common.budget.turns();
+    claimed.job.turns = common.budget.turns(asking.sharer);
     grant.shrink(large.memory_bytes(claimed.job.bytes));
     Ok(Some((Load::Large(claimed), grant)))
 }
@@ -229,6 +235,7 @@ async fn claim_large(
 /// many) are ready: that takes as long as the disk takes.
 pub(super) async fn fly(
     common: Arc<Common>,
+    sharer: Sharer,
     sink: Arc<dyn Sink>,
     load: Load,
     mut grant: Grant,
@@ -238,7 +245,7 @@ pub(super) async fn fly(
     let shape = load.shape();
     match load {
         Load::Small(Claimed { job, ticket }) => {
-            let came = send(&common, &sink, job, &*ticket, &mut grant, timeout, go).await;
+            let came = send((&common, sharer), &sink, job, &*ticket, &mut grant, timeout, go).await;
             Landed { ticket, shape, came }
         }
         Load::Large(Claimed { job, ticket }) => {
@@ -249,7 +256,7 @@ pub(super) async fn fly(
 }
 
 async fn send(
-    common: &Arc<Common>,
+    (common, sharer): (&Arc<Common>, Sharer),
     sink: &Arc<dyn Sink>,
     job: Job,
     ticket: &dyn Ticket,
@@ -259,7 +266,7 @@ async fn send(
 ) -> Came {
     let id = Arc::clone(&job.id);
     let planned = sink.needs_plan().then(|| plan(ticket));
-    let encoded = match encode(common, sink, job).await {
+    let encoded = match encode(common, sharer, sink, job).await {
         Ok(encoded) => encoded,
         Err(came) => return came,
     };
@@ -322,13 +329,13 @@ async fn durable(planned: Option<Planned>) -> Result<(), Failure> {
     }
 }
 
-async fn encode(common: &Arc<Common>, sink: &Arc<dyn Sink>, job: Job) -> Result<Shared, Came> {
+async fn encode(common: &Arc<Common>, sharer: Sharer, sink: &Arc<dyn Sink>, job: Job) -> Result<Shared, Came> {
     let inline_bytes_max =
         if sink.format().gzip.is_some() { COMPRESS_INLINE_BYTES_MAX } else { ENCODE_INLINE_BYTES_MAX };
     let result = if job.bytes <= inline_bytes_max {
         common.sharing.encode(&**sink, &job)
     } else {
-        let turn = common.budget.heavy().await;
+        let turn = common.budget.heavy(sharer, job.bytes).await;
         let (common, sink) = (Arc::clone(common), Arc::clone(sink));
         let encoded = tokio::task::spawn_blocking(move || common.sharing.encode(&*sink, &job)).await;
         drop(turn);

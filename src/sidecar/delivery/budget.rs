@@ -1,19 +1,41 @@
-//! What all destinations share: requests in flight, memory for batches, and turns at heavy work. Fair by being first
-//! come, first served; a destination holds only what its own concurrency allows.
+//! What all destinations share: requests in flight, memory for batches, and turns at heavy work. To each by its weight
+//! ([`fair_share`](crate::fair_share)); work that takes long has a budget of its own.
 //!
 //! What always holds: whoever holds a part of the budget can finish without asking for more memory or requests, so
-//! waiting never becomes a deadlock.
+//! waiting never becomes a deadlock; and one that hangs holds its own share, and keeps nobody out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// Memory is counted in units of this many bytes, so that a semaphore's count suffices for any machine.
-const UNIT_BYTES: u64 = 1024;
+use crate::fair_share::Amount;
+use crate::fair_share::gate::{Asker, Gate, Held, Want};
 
 /// What a batch may take while it is encoded, per stored byte: the stored bytes themselves and their JSON, which
 /// repeats the field names in every record and is about three times as long.
 pub const ENCODING_FACTOR: u64 = 4;
+
+/// A batch that wants more than this part of the memory is bulk work, whatever its sink.
+const LIVE_PART: u64 = 8;
+
+/// Where memory is short batches are not made smaller than this: a request costs about as much as 64 KiB of records.
+const BYTES_LEAST: u64 = (64 << 10) * ENCODING_FACTOR;
+
+/// A request that is held from others for a second is charged like so many bytes: at a tenth of a second for an answer,
+/// what 100 KiB take.
+const REQUEST_BYTES_PER_SECOND: u64 = 1 << 20;
+
+/// No more is charged for one request that hung: its destination is not to be behind for ever.
+const REQUEST_CHARGE_MAX: u64 = 4 << 20;
+
+/// Reading and encoding takes so many bytes a second at least.
+const TURN_BYTES_PER_SECOND: u64 = 100 << 20;
+
+/// What one turn of a batch that is read as it is sent is charged: a part.
+const PART_BYTES: u64 = 8 << 20;
+
+/// The lanes of the budget.
+const LIVE: usize = 0;
+const BULK: usize = 1;
 
 /// How much of everything there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,201 +44,161 @@ pub struct BudgetLimits {
     pub requests_max: usize,
     /// Memory of all batches being read, encoded or sent.
     pub bytes_max: u64,
+    /// What of both bulk work may hold, in percent; while there is any, so much is kept for it.
+    pub bulk_percent: u32,
     /// Batches being read from disk or encoded off the async workers at once.
     pub heavy_max: usize,
 }
 
 impl Default for BudgetLimits {
-    /// 256 requests and 64 MiB of batches, as in the configuration. As many turns at heavy work as there are
-    /// processors: more would take CPU from ingest, and the disk reads ahead anyway.
+    /// 1,024 requests and 64 MiB of batches, half of it for bulk work, as in the configuration. As many turns at heavy
+    /// work as there are processors: more would take CPU from ingest, and the disk reads ahead anyway.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(2, |n| n.get());
-        Self { requests_max: 256, bytes_max: 64 << 20, heavy_max: processors.max(2) }
+        Self { requests_max: 1024, bytes_max: 64 << 20, bulk_percent: 50, heavy_max: processors.max(2) }
     }
 }
 
 /// The shared budget. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    heavy: Arc<Semaphore>,
-    units_max: u32,
-    /// The half of it that bulk work may hold.
-    bulk: Arc<Semaphore>,
-    bulk_units_max: u32,
+    requests: Gate,
+    heavy: Gate,
+    flows: Arc<AtomicU32>,
+}
+
+/// One who shares the budget: a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sharer(Asker);
+
+/// A batch that asks for its part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asking {
+    pub(super) sharer: Sharer,
+    /// Its destination fails: it may hold what it gets for long, and to no use. All those together get half.
+    pub(super) failing: bool,
 }
 
 impl Budget {
     /// A budget of which nothing is taken. Limits of 0 are taken as 1.
     #[must_use]
     pub fn new(limits: BudgetLimits) -> Self {
-        let units_max = u32::try_from(limits.bytes_max / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
-        let permits = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
+        let (whole, bulk) = amounts(limits);
+        let lanes = [(whole, true), (bulk, false)];
+        let turns = Amount { places: limits.heavy_max.max(1) as u64, bytes: u64::MAX };
         Self {
-            requests: permits(limits.requests_max),
-            bytes: permits(units_max as usize),
-            heavy: permits(limits.heavy_max),
-            units_max,
-            bulk: permits(units_max as usize / 2),
-            bulk_units_max: (units_max / 2).max(1),
+            requests: Gate::with_lanes(whole, &lanes, REQUEST_BYTES_PER_SECOND, REQUEST_CHARGE_MAX),
+            heavy: Gate::with_lanes(turns, &[(turns, true)], TURN_BYTES_PER_SECOND, PART_BYTES),
+            flows: Arc::default(),
         }
     }
 
-    /// Waits for one request and `bytes` of memory. More memory than there is counts as all there is.
-    pub async fn grant(&self, bytes: u64) -> Grant {
-        let request = acquire(&self.requests, 1).await;
-        let bytes = acquire(&self.bytes, units(bytes).min(self.units_max)).await;
-        Grant { _request: request, bytes, bulk: None }
+    /// Other limits from now on, but for that of heavy work. What is held beyond them is held until it is given back.
+    pub fn set_limits(&self, limits: BudgetLimits) {
+        let (whole, bulk) = amounts(limits);
+        self.requests.set_lanes(whole, &[whole, bulk]);
     }
 
-    /// The same for work that holds its part for long: all of that together never holds more than half of the memory,
-    /// so that short work always finds some.
-    pub async fn grant_bulk(&self, bytes: u64) -> Grant {
-        let units = units(bytes).min(self.bulk_units_max);
-        // In this order: who waits for bulk's half holds nothing that others need.
-        let bulk = acquire(&self.bulk, units).await;
-        let request = acquire(&self.requests, 1).await;
-        let bytes = acquire(&self.bytes, units).await;
-        Grant { _request: request, bytes, bulk: Some(bulk) }
+    /// One more to share it with.
+    #[must_use]
+    pub fn sharer(&self, weight: u32) -> Sharer {
+        Sharer(Asker { flow: self.flows.fetch_add(1, Ordering::Relaxed), weight: weight.max(1) })
     }
 
-    /// Waits for a turn at heavy work.
-    pub async fn heavy(&self) -> Turn {
-        Turn(acquire(&self.heavy, 1).await)
+    /// Waits for one request and `bytes` of memory; for less where memory is short. More than there is counts as all
+    /// there is.
+    pub(super) async fn grant(&self, asking: Asking, bytes: u64) -> Grant {
+        let lane = if bytes > self.requests.whole().bytes / LIVE_PART { BULK } else { LIVE };
+        self.take(asking, lane, bytes, BYTES_LEAST).await
+    }
+
+    /// The same for work that holds its part for long, and needs all of it: all of that together never holds more than
+    /// bulk's part, so that short work always finds some.
+    pub(super) async fn grant_bulk(&self, asking: Asking, bytes: u64) -> Grant {
+        self.take(asking, BULK, bytes, u64::MAX).await
+    }
+
+    async fn take(&self, asking: Asking, lane: usize, bytes: u64, bytes_least: u64) -> Grant {
+        let Asking { sharer, failing: doubtful } = asking;
+        let amount = Amount::place(bytes.max(1));
+        let want = Want { lane, amount, upon: Amount::default(), cost: bytes, doubtful, bytes_least };
+        Grant(Box::new(self.requests.take(sharer.0, want).await))
+    }
+
+    /// Waits for a turn at heavy work on so many bytes.
+    pub(super) async fn heavy(&self, sharer: Sharer, bytes: u64) -> Turn {
+        turn(&self.heavy, sharer, bytes).await
     }
 
     /// The turns at heavy work, for who needs nothing else of the budget.
     #[must_use]
-    pub fn turns(&self) -> Turns {
-        Turns(Some(Arc::clone(&self.heavy)))
+    pub fn turns(&self, sharer: Sharer) -> Turns {
+        Turns(Some((self.heavy.clone(), sharer)))
     }
 
-    /// Requests in flight now.
+    /// Requests that may start now.
     #[must_use]
     pub fn free_requests(&self) -> usize {
-        self.requests.available_permits()
+        self.requests.whole().without(self.requests.used()).places as usize
     }
 
     /// Memory that is free now, in bytes.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        self.bytes.available_permits() as u64 * UNIT_BYTES
+        self.requests.whole().without(self.requests.used()).bytes
     }
+
+    /// Batches that wait for a request or for memory now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.requests.waiting()
+    }
+}
+
+/// All there is, and bulk's part.
+fn amounts(limits: BudgetLimits) -> (Amount, Amount) {
+    let whole = Amount { places: limits.requests_max.max(1) as u64, bytes: limits.bytes_max.max(1) };
+    let bulk = whole.part(u64::from(limits.bulk_percent.min(100)), 100);
+    (whole, Amount { places: bulk.places.max(1), bytes: bulk.bytes.max(1) })
 }
 
 /// One request's part of the budget; dropping it gives it back.
 #[derive(Debug)]
-pub struct Grant {
-    _request: OwnedSemaphorePermit,
-    bytes: OwnedSemaphorePermit,
-    bulk: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Grant(Box<Held>);
 
 impl Grant {
+    /// The memory of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.amount().bytes
+    }
+
     /// Gives back all memory above `bytes`. Never takes more.
-    pub fn shrink(&mut self, bytes: u64) {
-        for permit in [Some(&mut self.bytes), self.bulk.as_mut()].into_iter().flatten() {
-            let surplus = permit.num_permits().saturating_sub(units(bytes) as usize);
-            drop(permit.split(surplus));
-        }
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        self.0.shrink_to(bytes);
     }
 }
 
 /// Turns at heavy work. Without a budget behind them everybody has one.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Option<Arc<Semaphore>>);
+pub struct Turns(Option<(Gate, Sharer)>);
 
 impl Turns {
-    /// Waits for one. Hold it for milliseconds: others wait for theirs.
+    /// Waits for one, for a part of a batch. Hold it for milliseconds: others wait for theirs.
     pub async fn turn(&self) -> Option<Turn> {
-        match &self.0 {
-            Some(heavy) => Some(Turn(acquire(heavy, 1).await)),
-            None => None,
-        }
+        let (heavy, sharer) = self.0.as_ref()?;
+        Some(turn(heavy, *sharer, PART_BYTES).await)
     }
 }
 
 /// A turn at heavy work; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Turn(#[expect(dead_code, reason = "held for its drop")] Held);
 
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1)
-}
-
-async fn acquire(semaphore: &Arc<Semaphore>, n: u32) -> OwnedSemaphorePermit {
-    Arc::clone(semaphore).acquire_many_owned(n).await.expect("budgets are never closed")
+async fn turn(heavy: &Gate, sharer: Sharer, bytes: u64) -> Turn {
+    let (amount, upon) = (Amount::place(0), Amount::default());
+    let want = Want { lane: 0, amount, upon, cost: bytes, doubtful: false, bytes_least: 0 };
+    Turn(heavy.take(sharer.0, want).await)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn budget() -> Budget {
-        Budget::new(BudgetLimits { requests_max: 2, bytes_max: 10 * UNIT_BYTES, heavy_max: 1 })
-    }
-
-    #[tokio::test]
-    async fn what_is_granted_is_missing_until_it_is_dropped() {
-        let budget = budget();
-        let mut grant = budget.grant(4 * UNIT_BYTES).await;
-        assert_eq!((budget.free_requests(), budget.free_bytes()), (1, 6 * UNIT_BYTES));
-        grant.shrink(UNIT_BYTES + 1);
-        assert_eq!(budget.free_bytes(), 8 * UNIT_BYTES, "rounded up to two units");
-        grant.shrink(9 * UNIT_BYTES);
-        assert_eq!(budget.free_bytes(), 8 * UNIT_BYTES, "shrinking never grows");
-        drop(grant);
-        assert_eq!((budget.free_requests(), budget.free_bytes()), (2, 10 * UNIT_BYTES));
-    }
-
-    #[tokio::test]
-    async fn a_batch_larger_than_the_budget_waits_for_all_of_it_and_goes() {
-        let budget = budget();
-        let _grant = budget.grant(u64::MAX).await;
-        assert_eq!(budget.free_bytes(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bulk_work_never_holds_more_than_half_of_the_memory() {
-        let budget = budget();
-        let mut first = budget.grant_bulk(4 * UNIT_BYTES).await;
-        let second = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.grant_bulk(100 * UNIT_BYTES).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished());
-        assert_eq!(budget.free_requests(), 1, "who waits holds no request");
-        let _live = budget.grant(5 * UNIT_BYTES).await;
-        first.shrink(UNIT_BYTES);
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished(), "one unit of bulk's five is taken");
-        drop(first);
-        let second = second.await.unwrap();
-        assert_eq!(budget.free_bytes(), 0, "all of its half, and five for the live one");
-        drop(second);
-        assert_eq!(budget.free_bytes(), 5 * UNIT_BYTES);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_much_is_not_overtaken_by_who_wants_little() {
-        let budget = budget();
-        let first = budget.grant(5 * UNIT_BYTES).await;
-        let large = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.grant(8 * UNIT_BYTES).await }
-        });
-        tokio::task::yield_now().await;
-        let small = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.grant(UNIT_BYTES).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!small.is_finished(), "there is room for it, but it came later");
-        drop(first);
-        let large = large.await.unwrap();
-        drop(large);
-        small.await.unwrap();
-    }
-}
+mod tests;

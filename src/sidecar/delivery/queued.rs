@@ -87,6 +87,14 @@ impl Source for Queued {
         self.queue.has_records(limits.records_max)
     }
 
+    fn bytes_waiting(&self, limits: Limits) -> u64 {
+        let (queue, _) = self.turn();
+        if queue.has_records(limits.records_max) {
+            return limits.bytes_max;
+        }
+        queue.balance().pending.bytes
+    }
+
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
         self.filters.is_none() && self.turn().0.ready_in_memory()

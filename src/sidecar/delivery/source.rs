@@ -25,6 +25,12 @@ pub trait Source: Send + Sync {
         true
     }
 
+    /// At most so many bytes would be in the next batch, by a cheap guess that does not touch the disk: more may have come
+    /// when it is claimed. A source that cannot tell says that it is full.
+    fn bytes_waiting(&self, limits: Limits) -> u64 {
+        limits.bytes_max
+    }
+
     /// Whether the next claim is served from memory. Otherwise it reads the disk and must not run on an async worker.
     fn in_memory(&self) -> bool;
 

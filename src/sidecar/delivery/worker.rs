@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{self, Load};
-use super::budget::Grant;
+use super::budget::{Asking, Grant, Sharer};
 use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
@@ -51,6 +51,8 @@ pub(super) struct Worker {
     /// The queue whose turn it is.
     pub(super) next: usize,
     pub(super) settings: Settings,
+    /// As which it shares with the others.
+    pub(super) sharer: Sharer,
     pub(super) pace: Pace,
     pub(super) memory: Memory,
 }
@@ -206,7 +208,8 @@ impl Worker {
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
-        let prepared = attempt::prepare(common, source, sink, limits, batch_wait_max);
+        let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
+        let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {
                 tokio::time::sleep(GATHERING).await;
@@ -260,7 +263,7 @@ impl Worker {
             go
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
-        let flight = attempt::fly(common, sink, load, grant, self.settings.timeout, go);
+        let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
         busy.flights.spawn(async move { Flown { queue, epoch, begun, landed: flight.await } });
     }
 

@@ -1,28 +1,29 @@
-//! A bounded good that environments share: the memory of bodies, and the threads that parse. A reservation is had at
-//! once, waits its turn, or is refused. Counts units; knows not of what.
+//! A bounded good that environments share: the memory of bodies, the threads that parse, what waits for the disk. A
+//! reservation is had at once, waits its turn, or is refused. Counts units; knows not of what.
 //!
-//! What always holds: reservations together never pass the limit. When several wait, the environment that holds least
-//! comes first, and within one the order of arrival; whoever is next is waited for, so that large bodies get their
-//! turn under a stream of small ones.
+//! What always holds: reservations together never pass the limit. When it is short only those wait that would hold more
+//! than their fair share ([`fair_share`](crate::fair_share)): a part is kept for who holds nothing yet, so that one that
+//! posts more than there is room for is refused, and nobody else.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::oneshot;
+
+use crate::fair_share::gate::{Asker, Gate, Held as Share, Want};
+use crate::fair_share::{Amount, RESERVE};
 
 /// The good and who has it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    gate: Gate,
+    limit: u64,
 }
 
 /// A reservation; dropping it gives the units back.
 pub(crate) struct Held {
-    shared: Arc<Shared>,
+    share: Share,
+    pool: Pool,
     environment: usize,
-    units: u64,
 }
 
 /// Nothing came free in time.
@@ -33,64 +34,58 @@ pub(crate) struct Exhausted {
     limit: u64,
 }
 
-struct Shared {
-    limit: u64,
-    account: Mutex<Account>,
-}
-
-/// Lets the next one have a turn when dropped.
-struct NextTurn<'a>(&'a Arc<Shared>);
-
-struct Account {
-    used: u64,
-    used_by: Vec<u64>,
-    waiting: VecDeque<Waiting>,
-}
-
-struct Waiting {
-    environment: usize,
-    units: u64,
-    granted: oneshot::Sender<Held>,
-}
-
 impl Pool {
-    pub(crate) fn new(limit: u64, environments: usize) -> Self {
-        let account = Account { used: 0, used_by: vec![0; environments], waiting: VecDeque::new() };
-        Self { shared: Arc::new(Shared { limit, account: Mutex::new(account) }) }
-    }
-
-    /// Makes room for the accounts of so many environments.
-    pub(crate) fn make_room(&self, environments: usize) {
-        let mut account = self.shared.account();
-        let room = account.used_by.len().max(environments);
-        account.used_by.resize(room, 0);
+    /// So many units.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { gate: Gate::new(Amount { places: u64::MAX, bytes: limit.max(1) }), limit: limit.max(1) }
     }
 
     /// Units reserved now.
     pub(crate) fn used(&self) -> u64 {
-        self.shared.account().used
+        self.gate.used().bytes
     }
 
     /// Requests that wait now.
     pub(crate) fn waiting(&self) -> usize {
-        let account = self.shared.account();
-        account.waiting.iter().filter(|waiting| !waiting.granted.is_closed()).count()
+        self.gate.waiting()
     }
 
-    /// Reserves `units`, or all there is when that is less: the largest body must be able to pass alone.
+    /// Reserves `units`, or as many as one may have when that is less: the largest body must be able to pass alone, and
+    /// leaves room for small ones.
     pub(crate) async fn reserve(&self, environment: usize, units: u64, patience: Duration) -> Result<Held, Exhausted> {
-        let units = units.min(self.shared.limit);
-        let turn = match self.shared.now_or_later(environment, units) {
-            Ok(held) => return Ok(held),
-            Err(turn) => turn,
-        };
-        // Dropped after the turn, however this ends: who waited behind one that gave up may fit now.
-        let _next = NextTurn(&self.shared);
-        // A turn that nobody awaits any more (a timeout, a client that left) drops the `Held` that it is given, if any.
-        match tokio::time::timeout(patience, turn).await {
-            Ok(Ok(held)) => Ok(held),
-            Ok(Err(_)) | Err(_) => Err(Exhausted { used: self.used(), limit: self.shared.limit }),
-        }
+        self.reserve_for(environment, units, units, patience).await
+    }
+
+    /// Reserves `units` for work that costs so much: who waits is served by that.
+    pub(crate) async fn reserve_for(
+        &self,
+        environment: usize,
+        units: u64,
+        cost: u64,
+        patience: Duration,
+    ) -> Result<Held, Exhausted> {
+        let share = self.take(environment, units.min(self.most()), 0, cost, patience).await?;
+        Ok(Held { share, pool: self.clone(), environment })
+    }
+
+    async fn take(
+        &self,
+        environment: usize,
+        units: u64,
+        upon: u64,
+        cost: u64,
+        patience: Duration,
+    ) -> Result<Share, Exhausted> {
+        let flow = u32::try_from(environment).unwrap_or(u32::MAX);
+        let (amount, upon) = (Amount::bytes(units), Amount::bytes(upon));
+        let want = Want { lane: 0, amount, upon, cost, doubtful: false, bytes_least: u64::MAX };
+        let share = self.gate.take_within(Asker { flow, weight: 1 }, want, patience).await;
+        share.ok_or_else(|| Exhausted { used: self.used(), limit: self.limit })
+    }
+
+    /// As many as one may have: besides what is kept for others, as much is left for who sent it.
+    fn most(&self) -> u64 {
+        self.limit - 2 * (self.limit / RESERVE)
     }
 }
 
@@ -98,118 +93,25 @@ impl Held {
     /// Reserves `units` more. Waits with what it has, so two that grow may stand in each other's way until one's
     /// patience ends.
     pub(crate) async fn grow(&mut self, units: u64, patience: Duration) -> Result<(), Exhausted> {
-        let pool = Pool { shared: Arc::clone(&self.shared) };
-        let units = units.min(self.shared.limit.saturating_sub(self.units));
-        let more = pool.reserve(self.environment, units, patience).await?;
-        self.units += more.give_away();
+        let held = self.units();
+        let units = units.min(self.pool.most().saturating_sub(held));
+        let more = self.pool.take(self.environment, units, held, units, patience).await?;
+        self.share.join(more);
         Ok(())
     }
 
     /// Gives back what is above `units`.
     pub(crate) fn shrink_to(&mut self, units: u64) {
-        let back = self.units.saturating_sub(units);
-        self.units -= back;
-        self.shared.give_back(self.environment, back);
+        self.share.shrink_to(units);
     }
 
     pub(crate) fn units(&self) -> u64 {
-        self.units
+        self.share.amount().bytes
     }
 
     /// Takes `units` of it, or all there is when that is less, as a reservation of their own.
     pub(crate) fn split(&mut self, units: u64) -> Held {
-        let units = units.min(self.units);
-        self.units -= units;
-        Held { shared: Arc::clone(&self.shared), environment: self.environment, units }
-    }
-
-    fn give_away(mut self) -> u64 {
-        std::mem::take(&mut self.units)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.give_back(self.environment, self.units);
-    }
-}
-
-impl Drop for NextTurn<'_> {
-    fn drop(&mut self) {
-        self.0.grant();
-    }
-}
-
-impl Shared {
-    fn account(&self) -> MutexGuard<'_, Account> {
-        // No code that may panic runs under the lock in a half-done state: the numbers are sound.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now_or_later(self: &Arc<Self>, environment: usize, units: u64) -> Result<Held, oneshot::Receiver<Held>> {
-        let mut account = self.account();
-        if account.waiting.is_empty() && account.fits(units, self.limit) {
-            account.take(environment, units);
-            drop(account);
-            return Ok(Held { shared: Arc::clone(self), environment, units });
-        }
-        let (granted, turn) = oneshot::channel();
-        account.waiting.push_back(Waiting { environment, units, granted });
-        drop(account);
-        // The others in the queue may all have left.
-        self.grant();
-        Err(turn)
-    }
-
-    fn give_back(self: &Arc<Self>, environment: usize, units: u64) {
-        if units == 0 {
-            return;
-        }
-        let mut account = self.account();
-        account.used -= units;
-        account.used_by[environment] -= units;
-        let anybody_waits = !account.waiting.is_empty();
-        drop(account);
-        if anybody_waits {
-            self.grant();
-        }
-    }
-
-    /// Serves those who wait, as far as the memory reaches.
-    fn grant(self: &Arc<Self>) {
-        loop {
-            let mut account = self.account();
-            let Some(next) = account.take_next(self.limit) else { return };
-            // A grant that nobody receives comes back through `give_back`, so the lock must be free by then.
-            drop(account);
-            let held = Held { shared: Arc::clone(self), environment: next.environment, units: next.units };
-            drop(next.granted.send(held));
-        }
-    }
-}
-
-impl Account {
-    fn fits(&self, units: u64, limit: u64) -> bool {
-        self.used + units <= limit
-    }
-
-    fn take(&mut self, environment: usize, units: u64) {
-        self.used += units;
-        self.used_by[environment] += units;
-    }
-
-    /// The one whose turn it is, with its units taken; `None` when nobody waits or it does not fit yet.
-    fn take_next(&mut self, limit: u64) -> Option<Waiting> {
-        self.waiting.retain(|waiting| !waiting.granted.is_closed());
-        let turns = self.waiting.iter().enumerate();
-        // `min_by_key` keeps the first of equals: the order of arrival.
-        let (place, _) = turns.min_by_key(|(_, waiting)| self.used_by[waiting.environment])?;
-        if !self.fits(self.waiting[place].units, limit) {
-            return None;
-        }
-        let next = self.waiting.remove(place)?;
-        self.take(next.environment, next.units);
-        Some(next)
+        Held { share: self.share.split(units), pool: self.pool.clone(), environment: self.environment }
     }
 }
 
@@ -222,10 +124,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_dropped_is_free_again() {
-        let pool = Pool::new(100, 1);
+        let pool = Pool::new(100);
         let mut held = pool.reserve(0, 30, SHORT).await.unwrap();
-        held.grow(50, SHORT).await.unwrap();
-        assert_eq!((pool.used(), held.units()), (80, 80));
+        held.grow(40, SHORT).await.unwrap();
+        assert_eq!((pool.used(), held.units()), (70, 70));
         held.shrink_to(10);
         assert_eq!(pool.used(), 10);
         drop(held);
@@ -234,27 +136,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_is_refused_and_leaves_nothing_behind() {
-        let pool = Pool::new(100, 1);
-        let held = pool.reserve(0, 90, SHORT).await.unwrap();
+        let pool = Pool::new(100);
+        let held = pool.reserve(0, 76, SHORT).await.unwrap();
         let refused = pool.reserve(0, 20, SHORT).await.err().unwrap();
-        assert_eq!(refused, Exhausted { used: 90, limit: 100 });
+        assert_eq!(refused, Exhausted { used: 76, limit: 100 });
         assert_eq!(pool.waiting(), 0);
-        let small = pool.reserve(0, 10, SHORT).await.unwrap();
+        let small = pool.reserve(0, 7, SHORT).await.unwrap();
         drop((held, small));
         assert_eq!(pool.used(), 0);
     }
 
     #[tokio::test]
     async fn more_than_there_is_means_all_there_is() {
-        let pool = Pool::new(100, 1);
+        let pool = Pool::new(100);
         let mut held = pool.reserve(0, 1_000, SHORT).await.unwrap();
         held.grow(1_000, SHORT).await.unwrap();
-        assert_eq!(pool.used(), 100);
+        assert_eq!(pool.used(), 76, "two eighths are left");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_environment_that_holds_least_is_served_first() {
-        let pool = Pool::new(100, 2);
+    async fn the_environment_that_holds_its_share_is_served_after_one_that_holds_less() {
+        let pool = Pool::new(100);
         let greedy = pool.reserve(0, 60, LONG).await.unwrap();
         let mut modest = pool.reserve(1, 40, LONG).await.unwrap();
         let spawn = |environment| {
@@ -273,23 +175,44 @@ mod tests {
         more_for_greedy.await.unwrap().unwrap();
     }
 
+    /// Ten times as much as there is room for, in the largest bodies there are.
+    #[tokio::test(start_paused = true)]
+    async fn an_environment_that_floods_waits_and_is_refused_and_no_other_notices() {
+        let pool = Pool::new(100);
+        let mut flood = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let pool = pool.clone();
+            flood.spawn(
+                async move { pool.reserve(0, 100, 5 * SHORT).await.map(|held| Box::leak(Box::new(held)).units()) },
+            );
+        }
+        tokio::task::yield_now().await;
+        for environment in 1..50 {
+            let held = pool.reserve(environment, 2, Duration::ZERO).await.unwrap();
+            assert_eq!(held.units(), 2);
+        }
+        let had = flood.join_all().await;
+        assert_eq!(had.iter().filter(|had| had.is_ok()).count(), 1, "one fits");
+        assert_eq!(pool.waiting(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_large_body_is_not_overtaken_for_ever_by_small_ones() {
-        let pool = Pool::new(100, 1);
+        let pool = Pool::new(100);
         let held = pool.reserve(0, 50, LONG).await.unwrap();
         let large = tokio::spawn({
             let pool = pool.clone();
-            async move { pool.reserve(0, 80, LONG).await }
+            async move { pool.reserve(0, 70, LONG).await }
         });
         tokio::task::yield_now().await;
         assert!(pool.reserve(0, 1, SHORT).await.is_err(), "would fit, and would keep the large one waiting");
         drop(held);
-        assert_eq!(large.await.unwrap().unwrap().units(), 80);
+        assert_eq!(large.await.unwrap().unwrap().units(), 70);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_behind_one_that_gives_up_is_served_at_once() {
-        let pool = Pool::new(100, 1);
+        let pool = Pool::new(100);
         let _held = pool.reserve(0, 50, LONG).await.unwrap();
         let spawn = |units, patience| {
             let pool = pool.clone();
@@ -311,8 +234,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_grant_that_nobody_waits_for_any_more_comes_back() {
-        let pool = Pool::new(100, 1);
-        let held = pool.reserve(0, 100, LONG).await.unwrap();
+        let pool = Pool::new(100);
+        let held = pool.reserve(0, 76, LONG).await.unwrap();
         let leaves = tokio::spawn({
             let pool = pool.clone();
             async move { pool.reserve(0, 50, LONG).await.map(|held| held.units()) }

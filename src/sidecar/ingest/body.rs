@@ -264,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_length_reserves_just_what_it_needs() {
-        let memory = Pool::new(10 * LIMIT, 1);
+        let memory = Pool::new(10 * LIMIT);
         let body = receive(&mut Full::from("0123456789"), Encoding::Identity, bounds(&memory)).await.unwrap();
         assert_eq!(body.bytes, "0123456789");
         assert_eq!(memory.used(), 20);
@@ -274,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_length_reserves_as_it_grows_and_ends_with_what_it_needs() {
-        let memory = Pool::new(10 * LIMIT, 1);
+        let memory = Pool::new(10 * LIMIT);
         for len in [0, 1, 65_536, 65_537, LIMIT as usize] {
             let bytes = vec![b'x'; len];
             for (encoding, wire) in [(Encoding::Identity, bytes.clone()), (Encoding::Gzip, gzip(&bytes))] {
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_byte_above_the_limit_is_too_large_in_every_form() {
-        let memory = Pool::new(10 * LIMIT, 1);
+        let memory = Pool::new(10 * LIMIT);
         let bytes = vec![b'x'; LIMIT as usize + 1];
         let mut refused = vec![receive(&mut Full::from(bytes.clone()), Encoding::Identity, bounds(&memory)).await];
         for piece in [1_000, 9_999, 200_000] {
@@ -302,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bomb_never_takes_more_memory_than_its_limit() {
-        let memory = Pool::new(4 * LIMIT, 1);
+        let memory = Pool::new(4 * LIMIT);
         let bomb = gzip(&vec![0; 20_000_000]);
         let refused = receive(&mut Full::from(bomb), Encoding::Gzip, bounds(&memory)).await;
         assert!(matches!(refused, Err(BodyError::TooLarge { limit: LIMIT })));
@@ -310,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_memory_a_body_is_refused_and_not_held() {
-        let memory = Pool::new(100, 1);
+        let memory = Pool::new(100);
         let all = memory.reserve(0, 100, Duration::ZERO).await.unwrap();
         let refused = receive(&mut Full::from("0123456789"), Encoding::Identity, bounds(&memory)).await;
         assert!(matches!(refused, Err(BodyError::Memory(_))));
@@ -320,7 +320,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_coming_is_given_up() {
-        let memory = Pool::new(LIMIT, 1);
+        let memory = Pool::new(LIMIT);
         let first = tokio_stream::once(Ok::<_, std::io::Error>(Frame::data(Bytes::from("["))));
         let mut stalled = StreamBody::new(tokio_stream::StreamExt::chain(first, tokio_stream::pending()));
         let refused = receive(&mut stalled, Encoding::Identity, bounds(&memory)).await;

@@ -53,6 +53,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Memory for all bodies together, with their stored form until it is on disk.
     pub memory_bytes_max: u64,
+    /// What may be on its way to the disk at once: no more than the log queues.
+    pub queue_bytes_max: u64,
     /// How long a request waits for memory before it is refused. Above Python's own 1.5 s, because Go and Ruby lose
     /// what is refused.
     pub memory_wait_max: Duration,
@@ -71,6 +73,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 64 * 1024 * 1024,
             memory_bytes_max: 256 * 1024 * 1024,
+            queue_bytes_max: 64 * 1024 * 1024,
             memory_wait_max: Duration::from_secs(5),
             body_time_max: Duration::from_secs(60),
             head_time_max: Duration::from_secs(10),

@@ -14,7 +14,7 @@ use hyper::{Request, StatusCode, header};
 use thiserror::Error;
 use tracing::warn;
 
-use super::admission::Exhausted;
+use super::admission::{Exhausted, Held};
 use super::answer::{self, Answer};
 use super::body::{self, Body, BodyError, Bounds, Encoding};
 use super::complaints::Cause;
@@ -67,7 +67,9 @@ enum Refused {
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("no thread came free to parse the body: send it again later")]
-    NoThread(#[from] Exhausted),
+    NoThread(Exhausted),
+    #[error("the disk is behind with what this environment sent before: send it again later")]
+    DiskIsBehind(Exhausted),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the thread that parsed the body ended early")]
@@ -157,13 +159,16 @@ async fn receive(
 /// Parses and queues: at once when that is short, else on a thread of its own. From here on the append goes on even
 /// when the client leaves and this future is dropped.
 async fn queue(job: Job, body: Body) -> Result<Queued, Refused> {
+    let (account, bytes, limits) = (account(job.owner.environment), body.bytes.len() as u64, &job.ingest.limits);
+    let on_its_way = job.ingest.queued.reserve(account, bytes, limits.memory_wait_max).await;
+    let on_its_way = on_its_way.map_err(Refused::DiskIsBehind)?;
     if body.bytes.len() <= INLINE_BYTES_MAX {
-        return Ok(job.run(body)?);
+        return Ok(job.run(body, on_its_way)?);
     }
-    let ingest = &job.ingest;
-    let thread = ingest.parsers.reserve(account(job.owner.environment), 1, ingest.limits.body_time_max).await?;
+    let thread = job.ingest.parsers.reserve_for(account, 1, bytes, limits.body_time_max).await;
+    let thread = thread.map_err(Refused::NoThread)?;
     let work = move || {
-        let queued = job.run(body);
+        let queued = job.run(body, on_its_way);
         drop(thread);
         queued
     };
@@ -180,13 +185,13 @@ struct Job {
 }
 
 impl Job {
-    fn run(self, body: Body) -> Result<Queued, StoreError> {
+    fn run(self, body: Body, on_its_way: Held) -> Result<Queued, StoreError> {
         let Self { ingest, head, form, owner, received_ms, relaying } = self;
         let meta = sender::meta(&head.headers, received_ms, owner.key);
         let original = |body: &_| Some(relaying?.original(&head.headers, body, received_ms));
         let environments = ingest.environments();
         let to = (owner.environment, &*environments.all()[owner.environment]);
-        ingest.store.queue(to, body.bytes, form, &meta, body.held, original)
+        ingest.store.queue(to, body.bytes, form, &meta, (body.held, on_its_way), original)
     }
 }
 
@@ -285,7 +290,9 @@ impl Refused {
             Self::Body(BodyError::Slow { .. }) => Refusal::Slow,
             Self::Body(BodyError::Broken { .. }) => Refusal::Disconnected,
             Self::Store(StoreError::Append(AppendError::TooLarge { .. })) => Refusal::TooLarge,
-            Self::Store(StoreError::Append(AppendError::Busy { .. })) | Self::NoThread(_) => Refusal::Busy,
+            Self::Store(StoreError::Append(AppendError::Busy { .. })) | Self::NoThread(_) | Self::DiskIsBehind(_) => {
+                Refusal::Busy
+            }
             Self::Store(StoreError::Append(_) | StoreError::Closed) | Self::Parser => Refusal::Disk,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use forebay::{AppendError, Done, Log, LogState, OnFull, Payload};
+use forebay::{AppendError, Done, Log, OnFull, Payload};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -65,7 +65,8 @@ impl Store {
     }
 
     /// Parses and queues a body of the environment at a place. Does not wait for the disk; see [`Queued::durable`]. `held` is the
-    /// memory of the body: what the stored form needs is given back when it is on disk, the rest at once.
+    /// memory of the body, and `on_its_way` its part of what may be on the way to the disk: what the stored form needs of both is
+    /// given back when it is on disk, the rest at once.
     ///
     /// `original` is made of a body that could be read, and kept beside its impressions: both are on their way at once,
     /// and what comes of it changes nothing for them. Where the impressions are refused when they are queued it is not
@@ -76,7 +77,7 @@ impl Store {
         body: Bytes,
         form: Form,
         meta: &BatchMeta<'_>,
-        mut held: Held,
+        (mut held, mut on_its_way): (Held, Held),
         original: impl FnOnce(&Bytes) -> Option<Original>,
     ) -> Result<Queued, StoreError> {
         let parsed = impression::parse(&body, form, meta, &self.parse_limits)?;
@@ -94,11 +95,13 @@ impl Store {
         let stored_bytes: usize = set_aside.iter().chain(&parts).map(|part| part.bytes.len()).sum();
         let kept_held = original.as_ref().map(|original| held.split(original.post.len() as u64));
         held.shrink_to(stored_bytes as u64);
+        on_its_way.shrink_to(stored_bytes as u64);
         let mut steps = VecDeque::new();
         if !set_aside.is_empty() {
             // The log would take them from its reserve, which is there to drain a full disk and not for what comes in.
-            if let LogState::Full { used, limit } = self.log.state() {
-                return Err(AppendError::Full { used, limit }.into());
+            // Nor those of a post whose impressions are refused: it is sent again.
+            if let Some(refused) = self.log.refuses(to.id()) {
+                return Err(refused.into());
             }
             let stats = Arc::clone(&self.stats);
             let count = Box::new(move || stats.rejected(environment, rejected));
@@ -110,7 +113,7 @@ impl Store {
             steps.push_back(Step { stream: to.id().to_owned(), parts, count });
         }
         let (answer, answered) = oneshot::channel();
-        let queued = append(&self.log, steps, held, &Arc::new(Mutex::new(Some(answer))));
+        let queued = append(&self.log, steps, (held, on_its_way), &Arc::new(Mutex::new(Some(answer))));
         let kept = original.zip(kept_held).filter(|_| queued);
         let kept = kept.map(|(Original { relay, stream, post }, held)| relay.keep(&stream, post, held, true));
         Ok(Queued { accepted, rejected, first_reject, answered, kept })
@@ -129,7 +132,7 @@ type Answer = Arc<Mutex<Option<oneshot::Sender<Result<(), AppendError>>>>>;
 /// Appends step by step, each when the one before is on disk, and answers behind the last or the first that fails. From
 /// the second step on this runs on the log's writer thread: it counts, queues, gives back, wakes; nothing of it blocks.
 /// Says whether the first one was queued.
-fn append(log: &Log, mut steps: VecDeque<Step>, held: Held, answer: &Answer) -> bool {
+fn append(log: &Log, mut steps: VecDeque<Step>, held: (Held, Held), answer: &Answer) -> bool {
     let Some(Step { stream, parts, count }) = steps.pop_front() else {
         drop(held);
         tell(answer, Ok(()));

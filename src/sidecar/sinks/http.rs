@@ -3,12 +3,14 @@
 //! What always holds: the whole exchange ends by its deadline; nothing is connected to but addresses that the
 //! destination's guard has judged; no redirect is followed; of an answer's body at most
 //! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
-//! is not used again. Each destination has connections of its own, made when it first sends.
+//! is not used again. Each destination has connections of its own, made when it sends and dropped when it does not;
+//! [`connections`] bounds those that all keep idle.
 
+mod connections;
 mod connector;
 mod tls;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::buf::Chain;
@@ -21,7 +23,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use crate::causes;
@@ -29,8 +30,10 @@ use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
 use crate::delivery::rate_hints;
 use crate::sinks::address_guard::AddressGuard;
+use connections::{Connections, Note, User};
 use connector::Guarded;
 
+pub use connections::IDLE_MAX;
 pub use tls::Tls;
 
 /// More of an answer's body than this tells us nothing that we would act on.
@@ -68,12 +71,18 @@ pub struct Http {
 /// What it takes to send.
 struct Line {
     uri: Uri,
-    wire: Wire,
+    wire: Arc<Wire>,
 }
+
+type HttpClient = Client<Connector, Full<Chain<Bytes, Bytes>>>;
 
 /// Connections of one destination whose requests say themselves where they go: for protocols that sign their addresses.
 pub struct Wire {
-    client: Client<Connector, Full<Chain<Bytes, Bytes>>>,
+    /// Made when it is used, and dropped when it is not.
+    client: Mutex<Option<HttpClient>>,
+    make: Box<dyn Fn() -> HttpClient + Send + Sync>,
+    connections: Arc<Connections>,
+    note: Note,
     answer_bytes_max: usize,
 }
 
@@ -177,9 +186,10 @@ impl Http {
             return Ok(line);
         }
         let uri = self.endpoint.uri();
-        let tls = if uri.scheme_str() == Some("https") { self.tls.config()? } else { self.tls.plain() };
+        let over_tls = uri.scheme_str() == Some("https");
         let guard = self.guard.as_deref().cloned().unwrap_or_else(AddressGuard::plain);
-        let wire = Wire::with(tls, guard, self.connections_max, self.answer_bytes_max);
+        let wire = Wire::new(&self.tls, over_tls, guard, self.connections_max, self.answer_bytes_max)?;
+        let wire = Arc::new(wire);
         Ok(self.line.get_or_init(|| Box::new(Line { uri, wire })))
     }
 }
@@ -197,41 +207,42 @@ impl Wire {
         connections_max: u32,
         answer_bytes_max: u32,
     ) -> Result<Self, Failure> {
-        let tls = if over_tls { tls.config()? } else { tls.plain() };
-        Ok(Self::with(tls, guard, connections_max, answer_bytes_max))
-    }
-
-    fn with(tls: ClientConfig, guard: AddressGuard, connections_max: u32, answer_bytes_max: u32) -> Self {
-        let tcp = Guarded::new(GaiResolver::new(), guard, |tcp| {
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let config = if over_tls { tls.config()? } else { tls.plain() };
+        let (connections, note) = (Arc::clone(&tls.connections), Note::default());
+        let counter = connections.counter(&note);
+        let make = Box::new(move || {
+            let tcp = Guarded::new(GaiResolver::new(), guard.clone(), counter.clone(), |tcp| {
+                tcp.enforce_http(false);
+                tcp.set_nodelay(true);
+                tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            });
+            let connector = HttpsConnectorBuilder::new().with_tls_config(config.clone()).https_or_http().enable_http1();
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(connections_max as usize)
+                .http1_max_buf_size(HEAD_BYTES_MAX)
+                .build(connector.wrap_connector(tcp))
         });
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(connections_max as usize)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
-        Self { client, answer_bytes_max: answer_bytes_max as usize }
+        let answer_bytes_max = answer_bytes_max as usize;
+        Ok(Self { client: Mutex::default(), make, connections, note, answer_bytes_max })
     }
 
     /// Sends a request as it is, once. An answer of any status is an answer.
     ///
     /// # Errors
     /// As [`Http::post`].
-    pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Answer, Failure> {
+    pub async fn send(self: &Arc<Self>, request: Request<Bytes>, deadline: Instant) -> Result<Answer, Failure> {
         self.exchange(request.map(|body| Full::new(body.chain(Bytes::new()))), deadline).await
     }
 
     async fn exchange(
-        &self,
+        self: &Arc<Self>,
         request: Request<Full<Chain<Bytes, Bytes>>>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let answer = match timeout_at(deadline, self.client.request(request)).await {
+        let _use = self.connections.begin(self);
+        let answer = match timeout_at(deadline, self.client().request(request)).await {
             Err(_) => return Err(Failure::Timeout),
             Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(causes::line(&why))),
             Ok(Err(why)) => return Err(Failure::Broken(causes::line(&why))),
@@ -240,6 +251,29 @@ impl Wire {
         let (head, incoming) = answer.into_parts();
         let body = read(incoming, self.answer_bytes_max, deadline).await;
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    fn client(&self) -> HttpClient {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.get_or_insert_with(&self.make).clone()
+    }
+}
+
+impl User for Wire {
+    fn note(&self) -> &Note {
+        &self.note
+    }
+
+    fn close(&self) {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Its idle connections close with it; who is using one keeps that to the end.
+        drop(client);
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("note", &self.note).finish_non_exhaustive()
     }
 }
 

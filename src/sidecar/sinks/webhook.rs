@@ -72,7 +72,7 @@ impl Webhook {
             Compression::None => None,
         };
         let guard = AddressGuard::new(policy, &config.allow_addresses);
-        let tls = if config.tls.is_empty() { tls } else { Arc::new(Tls::of(config.tls.clone())) };
+        let tls = if config.tls.is_empty() { tls } else { Arc::new(Tls::of(config.tls.clone(), &tls)) };
         Self {
             http: Http::guarded(&config.url, guard, tls, connections_max),
             gzip,

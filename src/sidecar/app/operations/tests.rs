@@ -57,7 +57,7 @@ async fn start(disk: &MemDisk, config: Config) -> House {
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let guard = AddressGuard::customer(&[]);
-    let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), guard, |sink| sink);
+    let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
     let upstreams = Arc::new(crate::app::upstreams::Upstreams::new(
         Path::new("data"),
         Arc::new(disk.clone()),

@@ -42,7 +42,7 @@ async fn house() -> House {
     let ingest =
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let factory =
-        SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), AddressGuard::customer(&[]), |sink| sink);
+        SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, AddressGuard::customer(&[]), |sink| sink);
     let ingest_config = crate::config::IngestConfig::default();
     let upstreams = Arc::new(Upstreams::new(Path::new("data"), Arc::new(disk.clone()), clock, &ingest_config));
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);

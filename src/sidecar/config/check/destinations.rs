@@ -98,6 +98,7 @@ fn read_one(
     };
     let bounds = kind.bounds();
     let concurrency = section.count("concurrency", &bounds.concurrency);
+    let weight = section.count("weight", &limits::WEIGHT);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
     let (records_key, bytes_key) = match kind {
@@ -122,6 +123,7 @@ fn read_one(
         id: id?.to_owned(),
         environments,
         concurrency,
+        weight,
         timeout,
         batch_records_max,
         batch_bytes_max,

@@ -21,6 +21,7 @@ use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
 mod large;
+mod neighbours;
 mod outcomes;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -12,20 +12,20 @@ use std::vec;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tower::Service;
 
+use super::connections::{CountedStream, Counter};
 use crate::sinks::address_guard::AddressGuard;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// A TCP connector with a guard; `R` resolves names.
+/// A TCP connector with a guard, whose connections are counted; `R` resolves names.
 #[derive(Clone)]
 pub(super) struct Guarded<R = GaiResolver> {
     tcp: HttpConnector<Resolver<R>>,
     guard: AddressGuard,
+    counter: Counter,
 }
 
 /// A resolver that leaves out what the guard refuses.
@@ -37,10 +37,15 @@ pub(super) struct Resolver<R> {
 
 impl<R: Clone> Guarded<R> {
     /// `set_up` may change how connections are made.
-    pub(super) fn new(names: R, guard: AddressGuard, set_up: impl FnOnce(&mut HttpConnector<Resolver<R>>)) -> Self {
+    pub(super) fn new(
+        names: R,
+        guard: AddressGuard,
+        counter: Counter,
+        set_up: impl FnOnce(&mut HttpConnector<Resolver<R>>),
+    ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Resolver { names, guard: guard.clone() });
         set_up(&mut tcp);
-        Self { tcp, guard }
+        Self { tcp, guard, counter }
     }
 }
 
@@ -52,7 +57,7 @@ where
         + Sync
         + 'static,
 {
-    type Response = TokioIo<TcpStream>;
+    type Response = CountedStream;
     type Error = BoxError;
     type Future = Pending<Self::Response>;
 
@@ -65,8 +70,8 @@ where
         if let Err(refused) = self.guard.check_host(to.host().unwrap_or_default()) {
             return Box::pin(async move { Err(refused.into()) });
         }
-        let connecting = self.tcp.call(to);
-        Box::pin(async move { connecting.await.map_err(Into::into) })
+        let (connecting, counter) = (self.tcp.call(to), self.counter.clone());
+        Box::pin(async move { Ok(counter.count(connecting.await?)) })
     }
 }
 

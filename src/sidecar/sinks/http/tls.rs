@@ -5,24 +5,39 @@ use std::sync::{Arc, OnceLock};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
+use super::connections::{Connections, IDLE_MAX};
 use crate::config::TlsSettings;
 use crate::delivery::outcome::Failure;
 
-/// What connections over TLS need. One for all destinations that ask for nothing of their own: the machine's trusted
-/// certificates are large.
-#[derive(Default)]
+/// What connections over TLS need, and the count of all connections. One for all destinations that ask for nothing of
+/// their own: the machine's trusted certificates are large.
 pub struct Tls {
+    pub(super) connections: Arc<Connections>,
     config: OnceLock<Result<ClientConfig, String>>,
     /// For plain HTTP: no certificate is ever looked at, so none is loaded.
     plain: OnceLock<ClientConfig>,
     own: TlsSettings,
 }
 
+impl Default for Tls {
+    /// The machine's own, and as many idle connections as are kept by default.
+    fn default() -> Self {
+        Self::keeping_idle(IDLE_MAX)
+    }
+}
+
 impl Tls {
-    /// With certificates of a destination's own.
+    /// The machine's own. So many idle connections are kept, by all who are given this one.
     #[must_use]
-    pub fn of(own: TlsSettings) -> Self {
-        Self { own, ..Self::default() }
+    pub fn keeping_idle(connections_max: usize) -> Self {
+        let connections = Arc::new(Connections::new(connections_max));
+        Self { connections, config: OnceLock::new(), plain: OnceLock::new(), own: TlsSettings::default() }
+    }
+
+    /// With certificates of a destination's own. Its connections count with the others.
+    #[must_use]
+    pub fn of(own: TlsSettings, others: &Self) -> Self {
+        Self { connections: Arc::clone(&others.connections), own, ..Self::keeping_idle(0) }
     }
 
     /// For `https`. Reads the machine's trusted certificates when first called.

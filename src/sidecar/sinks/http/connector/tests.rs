@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 
+use super::super::connections::{Connections, Note};
 use super::*;
 use crate::sinks::address_guard::{AddressPolicy, Refused};
 
@@ -51,12 +52,14 @@ fn guarded(policy: AddressPolicy, answers: &[&[&str]]) -> (Guarded<Script>, Scri
     let parse = |texts: &&[&str]| texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect();
     let script = Script { answers: Arc::new(Mutex::new(answers.iter().map(parse).collect())), ..Script::default() };
     let guard = AddressGuard::new(policy, &[]);
-    (Guarded::new(script.clone(), guard, |tcp| tcp.enforce_http(false)), script)
+    let connections = Connections::new(0);
+    let counter = connections.counter(&Note::default());
+    (Guarded::new(script.clone(), guard, counter, |tcp| tcp.enforce_http(false)), script)
 }
 
 async fn connect(to: &mut Guarded<Script>, uri: String) -> Result<SocketAddr, BoxError> {
     let stream = to.call(uri.parse().unwrap()).await?;
-    Ok(stream.inner().peer_addr().unwrap())
+    Ok(stream.tcp().peer_addr().unwrap())
 }
 
 /// What of its causes is the guard's.

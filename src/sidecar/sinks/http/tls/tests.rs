@@ -87,7 +87,7 @@ async fn receiver(server: Leaf, clients: &Authority) -> SocketAddr {
 
 async fn post(addr: SocketAddr, own: TlsSettings) -> Result<Vec<u8>, Failure> {
     let endpoint = Endpoint::parse(&format!("https://{addr}/hook")).unwrap();
-    let http = Http::new(&endpoint, Arc::new(Tls::of(own)), 4);
+    let http = Http::new(&endpoint, Arc::new(Tls::of(own, &Tls::default())), 4);
     let deadline = Instant::now() + Duration::from_secs(20);
     http.post(HeaderMap::new(), Bytes::from_static(b"[]"), deadline).await.map(|answer| answer.body)
 }

@@ -1,0 +1,126 @@
+//! What goes at open, what is set aside, and in which order: nothing goes before what it said is durable elsewhere.
+
+use super::Opening;
+use crate::disk::{is_media_error, read_all};
+use crate::log::damage::Damage;
+use crate::log::file_name::FileName;
+use crate::log::files::{remove_if_there, write_whole};
+use crate::log::index::SegmentIndex;
+use crate::log::listing::Listing;
+use crate::log::options::OpenError;
+use crate::log::stream_table::StreamTable;
+use crate::offset::Sequence;
+use std::io;
+
+impl Opening<'_> {
+    /// An index whose segment is gone: its records are lost, and that is said.
+    pub(super) fn take_orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
+        let name = FileName::Index(sequence);
+        let path = self.files.path(name);
+        let bytes = match self.files.disk().open(&path).and_then(|file| read_all(&*file)) {
+            // What it says of lost records nobody can know; that there may be some is told, and it is kept for who can read it.
+            Err(e) if is_media_error(&e) => {
+                tracing::error!(path = %path.display(), error = %e, "the index of a segment that is gone can't be read");
+                self.note(
+                    sequence,
+                    0..0,
+                    None,
+                    "the segment's file is missing, and its index can't be read: set aside",
+                );
+                self.strange.push(name);
+                return Ok(());
+            }
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
+        let Some(index) = SegmentIndex::decode(&bytes) else {
+            self.void.push(name);
+            return Ok(());
+        };
+        if (index.header.log, index.header.sequence) != (self.log_id, sequence) {
+            self.keep_aside(name, sequence);
+            return Ok(());
+        }
+        self.raise_from(&index);
+        for end in index.streams() {
+            let known = self.rows.get(end.stream.0 as usize);
+            if known.is_some_and(|row| row.first_kept < end.next) {
+                self.damages.push(Damage {
+                    segment: sequence,
+                    positions: 0..index.header.end,
+                    stream: Some(end.name.to_string()),
+                    offsets: Some(end.next.saturating_sub(1)..end.next),
+                    what: "the segment's file is missing; the last of its records",
+                });
+            }
+        }
+        self.spent.push(name);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, name: FileName) -> Result<(), OpenError> {
+        let path = self.files.path(name);
+        remove_if_there(&**self.files.disk(), &path).map_err(OpenError::io("remove", &path))
+    }
+
+    pub(super) fn keep_aside(&mut self, name: FileName, sequence: Sequence) {
+        self.note(sequence, 0..0, None, "a file of another log has this segment's name: set aside");
+        self.strange.push(name);
+    }
+
+    /// Gives a file that is not ours a name that is not ours either.
+    pub(super) fn set_aside(&self, name: FileName) -> Result<(), OpenError> {
+        let (path, aside) = (self.files.path(name), self.files.dir().join(format!("{name}.bad")));
+        tracing::error!(path = %path.display(), aside = %aside.display(), "this file is not of this log: set aside");
+        self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
+    }
+
+    /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full
+    /// disk housekeeping does it later, and what is needed until then stays.
+    pub(super) fn save(
+        &mut self,
+        listing: &mut Listing,
+        next_sequence: Sequence,
+        generation: u64,
+    ) -> Result<bool, OpenError> {
+        for name in std::mem::take(&mut self.strange) {
+            self.set_aside(name)?;
+        }
+        for name in std::mem::take(&mut self.void) {
+            self.remove(name)?;
+        }
+        if !self.changed {
+            return Ok(true);
+        }
+        let table = StreamTable {
+            log: self.log_id,
+            generation: generation + 1,
+            next_sequence,
+            covers: next_sequence,
+            rows: self.rows.clone(),
+        };
+        let path = self.files.path(FileName::Streams((table.generation % 2) as u8));
+        loop {
+            match write_whole(&**self.files.disk(), &path, &table.encode()) {
+                Ok(()) => break,
+                // This is what spares are for: without the table nothing can be reclaimed.
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {
+                    Some(spare) => self.remove(FileName::Spare(spare))?,
+                    None => return Ok(false),
+                },
+                Err(e) => return Err(OpenError::io("write", &path)(e)),
+            }
+        }
+        for name in std::mem::take(&mut self.spent) {
+            self.remove(name)?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn take_spares(&self, listing: &Listing) -> Result<(), OpenError> {
+        for n in &listing.spares {
+            let path = self.files.path(FileName::Spare(*n));
+            self.files.adopt_spare(*n).map_err(OpenError::io("look at", &path))?;
+        }
+        self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))
+    }
+}

@@ -1,0 +1,117 @@
+//! Writing a floor whole: to a new file, which takes the old one's name when all of it is durable.
+//!
+//! Its blocks are taken ahead, as long as the disk has some: only a floor that rises lets segments go, so a full disk must
+//! never keep it from being written anew, be it that its file has failed or that it has outgrown it. What holds: a file that
+//! was taken ahead is empty, was made by this process, and is used once; whatever else has its name is somebody's past.
+
+use super::{Committed, FLOOR_NAME, FloorError, FloorFile, PageState, layout};
+use crate::disk::File;
+use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A floor that is being written whole, or the room for one.
+const SPARE_NAME: &str = "floor.new";
+/// A copy of the last floor that was found damaged, for whoever looks into it.
+pub(super) const EVIDENCE_NAME: &str = "floor.bad";
+
+/// Room for the next floor.
+pub(super) struct Spare {
+    file: Arc<dyn File>,
+    bytes: u64,
+}
+
+impl FloorFile {
+    /// Writes everything to a new file, and puts it in place of the old one.
+    pub(super) fn write_whole(&mut self) -> Result<Committed, FloorError> {
+        self.preserve_evidence();
+        self.homeless.clear();
+        let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
+        self.placement = layout::place_all(&ids, |id| self.entries[id as usize].encoded_len());
+        for (page, ids) in (0..).zip(&self.placement) {
+            ids.iter().for_each(|id| self.page_of[*id as usize] = page);
+        }
+        // Two generations, so that no two slots of the page are equals.
+        let (first, second) = (self.generation + 1, self.generation + 2);
+        self.generation = second;
+        self.pages = vec![PageState { slots: [first, second] }; self.placement.len()];
+
+        let len = (self.pages.len() * 2 * FLOOR_SLOT_BYTES) as u64;
+        // Taken, whatever comes of it: after a failure it is not written again.
+        let spare = self.spare.take().filter(|spare| spare.bytes >= len);
+        let file = match spare {
+            Some(spare) => spare.file,
+            None => self.make(len).map_err(|source| self.failed("make room for", source))?,
+        };
+        // A floor that is longer than it says would be one that was cut, the other way round.
+        file.set_len(len).map_err(|source| self.failed("cut", source))?;
+        for page in 0..self.pages.len() {
+            let slots = [self.encode(page, first), self.encode(page, second)];
+            let position = (page * 2 * FLOOR_SLOT_BYTES) as u64;
+            let slots = slots.each_ref().map(|slot| IoSlice::new(slot));
+            file.write_all_at(&slots, position).map_err(|source| self.failed("write", source))?;
+        }
+        file.sync_data().map_err(|source| self.failed("sync", source))?;
+        // The bytes before the name: a name that points at unsynced bytes would be no floor after a crash.
+        self.disk
+            .rename(&self.spare_path(), &self.dir.join(FLOOR_NAME))
+            .map_err(|source| self.failed("rename", source))?;
+        self.disk.sync_dir(&self.dir).map_err(|source| self.failed("sync the directory of", source))?;
+        self.file = Some(file);
+        self.changed.clear();
+        self.single.clear();
+        self.lagging.clear();
+        self.keep_evidence = false;
+        Ok(Committed { slots: self.pages.len() * 2, syncs: 1, whole: true })
+    }
+
+    /// Takes room for the next floor, twice as long as this one, so that it may have grown. Best effort: a disk that has no
+    /// room now may have some after the next commit.
+    pub(super) fn take_room_ahead(&mut self) {
+        if self.spare.is_some() {
+            return;
+        }
+        let pages = (self.pages.len() * 2).min(FLOOR_PAGES_MAX);
+        let bytes = (pages * 2 * FLOOR_SLOT_BYTES) as u64;
+        match self.make(bytes) {
+            Ok(file) => self.spare = Some(Spare { file, bytes }),
+            Err(error) => tracing::debug!(%error, "no room for the next floor yet"),
+        }
+    }
+
+    /// An empty file with blocks of its own.
+    fn make(&self, bytes: u64) -> io::Result<Arc<dyn File>> {
+        let path = self.spare_path();
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(&path)?;
+        if let Err(error) = file.allocate(bytes) {
+            let _ = self.disk.remove(&path); // half of it is no use, and may be what is missing elsewhere
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    fn spare_path(&self) -> PathBuf {
+        self.dir.join(SPARE_NAME)
+    }
+
+    /// Copies a damaged floor aside before it is replaced. Best effort: it is for a person, not for us.
+    fn preserve_evidence(&self) {
+        if !self.keep_evidence {
+            return;
+        }
+        let aside = self.dir.join(EVIDENCE_NAME);
+        let copy = || -> io::Result<()> {
+            let bytes = crate::disk::read_all(&*self.disk.open(&self.dir.join(FLOOR_NAME))?)?;
+            let _ = self.disk.remove(&aside);
+            self.disk.create(&aside)?.write_all_at(&[IoSlice::new(&bytes)], 0)
+        };
+        if let Err(error) = copy() {
+            tracing::warn!(%error, "could not keep a copy of the damaged floor file");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How many files the system lets the process have open, and who may have how many of them: connections on the way in,
+//! requests on the way out, and connections that are kept for the next one.
+//!
+//! What always holds: together they never take what the log needs. Where there are too few for all that is configured each
+//! gets an equal part at least, and what one does not want goes to the others.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What the log, its index, listeners, pages and the process itself need.
+const OWN: u64 = 256;
+
+/// However few there are, each gets so many.
+const LEAST: u64 = 16;
+
+/// Files for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Files {
+    /// Connections of SDKs.
+    pub(super) ingest: u64,
+    /// Requests in flight.
+    pub(super) requests: u64,
+    /// Connections that nobody uses at the moment.
+    pub(super) idle: u64,
+}
+
+/// Asks the system for as many open files as it lets a process have, and says how many that are.
+pub(super) fn limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let (current, most) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+    // What is there already is enough where it can't be raised.
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => most,
+        Err(_) => current,
+    }
+}
+
+impl Files {
+    /// What each gets of `limit` open files, if it wants `self`.
+    pub(super) fn of(self, limit: u64) -> Self {
+        let mut left = limit.saturating_sub(OWN);
+        let mut wants = [(self.ingest, 0), (self.requests, 1), (self.idle, 2)];
+        // Who wants least first: what it leaves of its part is the others'.
+        wants.sort_unstable();
+        let mut gets = [0; 3];
+        for (n, (wanted, place)) in wants.into_iter().enumerate() {
+            gets[place] = wanted.min((left / (3 - n as u64)).max(LEAST));
+            left = left.saturating_sub(gets[place]);
+        }
+        let [ingest, requests, idle] = gets;
+        Self { ingest, requests, idle }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WANTED: Files = Files { ingest: 1024, requests: 1024, idle: 512 };
+
+    #[test]
+    fn where_there_are_enough_each_gets_what_it_wants() {
+        assert_eq!(WANTED.of(u64::MAX), WANTED);
+        assert_eq!(WANTED.of(1024 + 1024 + 512 + OWN), WANTED);
+    }
+
+    #[test]
+    fn a_plain_limit_of_1024_is_shared_by_all() {
+        assert_eq!(WANTED.of(1024), Files { ingest: 256, requests: 256, idle: 256 });
+        assert_eq!(Files { idle: 10, ..WANTED }.of(1024), Files { ingest: 379, requests: 379, idle: 10 });
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_it_wants_and_all_together_what_there_is(
+            limit in 0u64..5000,
+            ingest in 1u64..3000,
+            requests in 1u64..3000,
+            idle in 0u64..3000,
+        ) {
+            let wanted = Files { ingest, requests, idle };
+            let got = wanted.of(limit);
+            prop_assert!(got.ingest <= ingest && got.requests <= requests && got.idle <= idle);
+            prop_assert!(got.ingest + got.requests + got.idle <= limit.saturating_sub(OWN).max(3 * LEAST));
+        }
+    }
+
+    #[test]
+    fn the_system_has_a_limit_and_lets_us_have_it() {
+        assert!(limit() >= 256);
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+    }
+}

@@ -1,0 +1,467 @@
+//! Who is next, and who may take how much, where many share what is limited: requests, memory, threads. Weighted fair
+//! queueing. Pure; [`gate`] waits with it.
+//!
+//! What always holds:
+//! - What is held together never passes the capacity.
+//! - Of those who wait within their share nobody falls behind what the ideal [`Fluid`] would have given by more than one
+//!   largest demand, whatever arrives, ends, or never ends.
+//! - While others wait within their share nobody is given more than its own (one demand at a time is everybody's). What
+//!   nobody wants goes to who can use it, except for a part that is kept for who comes next: so one that holds all it
+//!   could get, and never gives it back, keeps nobody out.
+//! - Who holds nothing and waits for nothing costs nothing.
+
+mod amount;
+mod fluid;
+pub(crate) mod gate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+pub(crate) use amount::Amount;
+pub(crate) use fluid::FlowId;
+use fluid::{Fluid, Moment, span};
+
+/// This part of the capacity is kept for those who hold less than their share.
+pub(crate) const RESERVE: u64 = 8;
+
+/// What is wanted by whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    pub(crate) flow: FlowId,
+    /// Of two that both want more, one of twice the weight gets twice as much. At least 1, and always the same: who is to
+    /// have another comes as another flow.
+    pub(crate) weight: u32,
+    pub(crate) amount: Amount,
+    /// What the same piece of work holds already.
+    pub(crate) upon: Amount,
+    /// What it is charged, in bytes.
+    pub(crate) cost: u64,
+    /// It may well hold what it gets for long, and to no use: all such together get half at most.
+    pub(crate) doubtful: bool,
+}
+
+/// Names a demand that waits.
+pub(crate) type DemandId = u64;
+
+/// What became of a demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It is had: all of it, or all there is if that is less.
+    Granted(Amount),
+    /// It waits under this name.
+    Waits(DemandId),
+}
+
+/// What a step came to.
+enum Step {
+    Granted(DemandId, Amount),
+    /// Who was first stands aside.
+    SetAside,
+    Nothing,
+}
+
+/// What is shared, who has it and who waits.
+#[derive(Debug)]
+pub(crate) struct FairShare {
+    capacity: Amount,
+    used: Amount,
+    /// What of it may be of no use.
+    doubtful: Amount,
+    flows: HashMap<FlowId, Flow>,
+    /// The weights of all who hold something or wait.
+    present: u64,
+    fluid: Fluid,
+    lines: [BTreeMap<Place, FlowId>; 3],
+    last_id: DemandId,
+    waiting: usize,
+    pressure: Pressure,
+}
+
+/// A place in a line: the least is next.
+type Place = (Moment, DemandId);
+
+/// Where the first demand of a flow stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Line {
+    /// It is within its flow's share, as far as is known. In the order in which the fluid fills them.
+    #[default]
+    Within,
+    /// It is beyond its flow's share; the fluid passes it by. In the order in which they came.
+    Beyond,
+    /// It is one too many of those that may be of no use. As they came.
+    Doubted,
+}
+
+/// One who shares.
+#[derive(Debug, Default)]
+struct Flow {
+    weight: u32,
+    held: Amount,
+    waiting: VecDeque<Waiting>,
+    line: Line,
+    /// Where it stands in its line, if it waits.
+    place: Option<Place>,
+    /// Until when the fluid flows to it: for what waits, unless it stands aside, and for what it got ahead of the fluid.
+    end: Moment,
+}
+
+/// A demand that waits.
+#[derive(Debug)]
+struct Waiting {
+    id: DemandId,
+    demand: Demand,
+    /// When the fluid has filled it, unless it stands aside.
+    filled: Moment,
+}
+
+/// For how long all in all somebody has waited within its share.
+#[derive(Debug, Default)]
+struct Pressure {
+    before: Duration,
+    since: Option<Duration>,
+}
+
+impl FairShare {
+    /// So much to share, of which nobody has anything.
+    pub(crate) fn new(capacity: Amount) -> Self {
+        Self {
+            capacity,
+            used: Amount::default(),
+            doubtful: Amount::default(),
+            flows: HashMap::new(),
+            present: 0,
+            fluid: Fluid::default(),
+            lines: Default::default(),
+            last_id: 0,
+            waiting: 0,
+            pressure: Pressure::default(),
+        }
+    }
+
+    /// What there is to share from now on. What is held beyond it stays held.
+    pub(crate) fn set_capacity(&mut self, capacity: Amount) {
+        self.capacity = capacity;
+    }
+
+    /// What is held.
+    pub(crate) fn used(&self) -> Amount {
+        self.used
+    }
+
+    /// Demands that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Whether nobody holds anything or waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.present == 0
+    }
+
+    /// For how long all in all somebody has waited within its share: what is held meanwhile is held from others.
+    pub(crate) fn pressure(&self, now: Duration) -> Duration {
+        self.pressure.before + self.pressure.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// What one of this weight may hold while others wait, itself counted among them.
+    pub(crate) fn share(&self, flow: FlowId, weight: u32) -> Amount {
+        let weight = u64::from(weight.max(1));
+        let there = self.flows.get(&flow).filter(|it| it.is_present()).map_or(0, |it| u64::from(it.weight));
+        self.capacity.without(self.reserve()).part(weight, self.present - there + weight)
+    }
+
+    /// Asks for something, more than none. Granted at once, or it waits, and [`next`](Self::next) says when it is.
+    pub(crate) fn ask(&mut self, demand: Demand, now: Duration) -> Asked {
+        let flow = demand.flow;
+        self.arrive(flow, demand.weight.max(1));
+        if self.may_at_once(&demand) {
+            return Asked::Granted(self.take(&demand));
+        }
+        self.last_id += 1;
+        self.waiting += 1;
+        let id = self.last_id;
+        let fluid_now = self.fluid.now();
+        self.change(flow, |it| {
+            if it.waiting.is_empty() {
+                it.line = Line::Within;
+            }
+            if it.line == Line::Within {
+                it.end = it.end.max(fluid_now) + span(demand.cost, it.weight);
+            }
+            it.waiting.push_back(Waiting { id, demand, filled: it.end });
+        });
+        self.press(now);
+        Asked::Waits(id)
+    }
+
+    /// Grants the next demand that may be granted: all of it, or all there is if that is less.
+    pub(crate) fn next(&mut self, now: Duration) -> Option<(DemandId, Amount)> {
+        let granted = loop {
+            match self.step() {
+                Step::Granted(id, amount) => break Some((id, amount)),
+                Step::SetAside => {}
+                Step::Nothing => break None,
+            }
+        };
+        self.press(now);
+        granted
+    }
+
+    /// Takes back a demand that waits. `false`: it does not; it was granted.
+    pub(crate) fn withdraw(&mut self, flow: FlowId, id: DemandId, now: Duration) -> bool {
+        let waiting = self.flows.get(&flow).map(|it| &it.waiting);
+        let at = waiting.and_then(|waiting| waiting.iter().position(|other| other.id == id));
+        let Some(at) = at else { return false };
+        let now_in_fluid = self.fluid.now();
+        self.change(flow, |it| {
+            let Waiting { demand, .. } = it.waiting.remove(at).expect("found there");
+            if it.line == Line::Within {
+                let owed = it.end.saturating_sub(now_in_fluid).saturating_sub(span(demand.cost, it.weight));
+                // What the fluid brought to the first is of no use to the others.
+                it.stand(now_in_fluid, if at == 0 { owed.max(it.wants()) } else { owed });
+            } else if at == 0 {
+                // The next of it may be within its share.
+                it.line_up(now_in_fluid);
+            }
+        });
+        self.waiting -= 1;
+        self.leave(flow);
+        self.settle_if_all_have();
+        self.press(now);
+        true
+    }
+
+    /// Gives back some of what was granted, or all.
+    pub(crate) fn give_back(&mut self, flow: FlowId, amount: Amount, doubtful: bool) {
+        self.used -= amount;
+        self.flow(flow).held -= amount;
+        if doubtful {
+            self.doubtful -= amount;
+            let first = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
+            first.into_iter().for_each(|first| self.line_up(first));
+        }
+        if self.flow(flow).line == Line::Beyond {
+            self.line_up(flow);
+        }
+        self.leave(flow);
+    }
+
+    /// Charges more than was said at first: it was held for long while others waited. To be charged before it is given back.
+    pub(crate) fn charge(&mut self, flow: FlowId, cost: u64) {
+        // Where nobody waits nothing is taken from anybody.
+        if !self.lines[Line::Within as usize].is_empty() {
+            let now = self.fluid.now();
+            self.change(flow, |it| {
+                let owed = it.end.saturating_sub(now) + span(cost, it.weight);
+                if it.line == Line::Within { it.stand(now, owed) } else { it.end = now + owed }
+            });
+        }
+    }
+
+    /// One step on the way to the next grant.
+    fn step(&mut self) -> Step {
+        let Some((&(_, id), &flow)) = self.lines[Line::Within as usize].first_key_value() else {
+            return self.step_beyond();
+        };
+        let demand = self.flows[&flow].waiting[0].demand;
+        let aside = match (self.is_doubted(&demand), self.is_due(&demand)) {
+            (true, _) => Line::Doubted,
+            (false, false) => Line::Beyond,
+            // Whose turn it is is waited for: else small demands would keep out a large one for ever.
+            _ if !self.fits(demand.amount) => return Step::Nothing,
+            _ => return Step::Granted(id, self.grant(flow)),
+        };
+        self.change(flow, |it| it.stand_aside(aside));
+        self.settle_if_all_have();
+        Step::SetAside
+    }
+
+    /// The same while nobody waits within its share.
+    fn step_beyond(&mut self) -> Step {
+        let Some((&(_, id), &flow)) = self.lines[Line::Beyond as usize].first_key_value() else { return Step::Nothing };
+        let demand = self.flows[&flow].waiting[0].demand;
+        let may = self.fits(demand.amount) && (self.is_due(&demand) || self.leaves_reserve(demand.amount));
+        if may { Step::Granted(id, self.grant(flow)) } else { Step::Nothing }
+    }
+
+    /// Whether it may be granted without waiting.
+    fn may_at_once(&self, demand: &Demand) -> bool {
+        let [within, beyond, _] = &self.lines;
+        let nobody_before = within.is_empty() && self.flows[&demand.flow].waiting.is_empty();
+        let due = || self.is_due(demand) || (beyond.is_empty() && self.leaves_reserve(demand.amount));
+        nobody_before && self.fits(demand.amount) && !self.is_doubted(demand) && due()
+    }
+
+    /// Whether it is within its flow's share.
+    fn is_due(&self, demand: &Demand) -> bool {
+        let held = self.flows[&demand.flow].held;
+        held == demand.upon || (held + demand.amount).within(self.share(demand.flow, demand.weight))
+    }
+
+    /// Whether it would take those that may be of no use beyond their half. One at a time always goes.
+    fn is_doubted(&self, demand: &Demand) -> bool {
+        let too_much = || !(self.doubtful + demand.amount).within(self.capacity.part(1, 2));
+        demand.doubtful && self.doubtful != Amount::default() && too_much()
+    }
+
+    fn leaves_reserve(&self, amount: Amount) -> bool {
+        (self.used + amount + self.reserve()).within(self.capacity)
+    }
+
+    /// What is kept for those who hold less than their share.
+    fn reserve(&self) -> Amount {
+        self.capacity.part(1, RESERVE)
+    }
+
+    /// Whether there is so much and the reserve besides.
+    pub(crate) fn has_room(&self, amount: Amount) -> bool {
+        self.leaves_reserve(amount)
+    }
+
+    /// Whether there is so much, or nothing is taken.
+    fn fits(&self, amount: Amount) -> bool {
+        (self.used + amount.min(self.capacity)).within(self.capacity)
+    }
+
+    /// Grants the first demand of a flow.
+    fn grant(&mut self, flow: FlowId) -> Amount {
+        let demand = self.flows[&flow].waiting[0].demand;
+        let (was_within, now) = (self.flows[&flow].line == Line::Within, self.fluid.now());
+        let amount = self.take(&demand);
+        self.waiting -= 1;
+        self.change(flow, |it| {
+            it.waiting.pop_front();
+            // Else its end stays as it is: the fluid owes it the same, granted or not.
+            if !was_within {
+                it.line_up(now);
+            }
+        });
+        if was_within {
+            let flows = &mut self.flows;
+            self.fluid.flow(demand.cost, |flow| forget_absent(flows, flow));
+        }
+        self.settle_if_all_have();
+        amount
+    }
+
+    fn take(&mut self, demand: &Demand) -> Amount {
+        let amount = demand.amount.min(self.capacity);
+        self.used += amount;
+        if demand.doubtful {
+            self.doubtful += amount;
+        }
+        self.flow(demand.flow).held += amount;
+        amount
+    }
+
+    /// Once all that was wanted within the shares is granted, nobody is ahead of anybody.
+    fn settle_if_all_have(&mut self) {
+        if !self.lines[Line::Within as usize].is_empty() {
+            return;
+        }
+        let flows = &mut self.flows;
+        self.fluid.end(|flow| {
+            flows.entry(flow).and_modify(|it| it.end = 0);
+            forget_absent(flows, flow);
+        });
+    }
+
+    /// What its first demand waits for may have changed: it is looked at anew.
+    fn line_up(&mut self, flow: FlowId) {
+        let now = self.fluid.now();
+        self.change(flow, |it| it.line_up(now));
+    }
+
+    /// Changes what decides on where a flow stands, and puts it there.
+    fn change(&mut self, flow: FlowId, change: impl FnOnce(&mut Flow)) {
+        let it = self.flows.get_mut(&flow).expect("who holds or waits is known");
+        if let Some(place) = it.place.take() {
+            self.lines[it.line as usize].remove(&place);
+        }
+        self.fluid.leave(flow, it.weight, it.end);
+        change(it);
+        self.fluid.enter(flow, it.weight, it.end);
+        if let Some(first) = it.waiting.front() {
+            let place = (if it.line == Line::Within { first.filled } else { 0 }, first.id);
+            it.place = Some(place);
+            self.lines[it.line as usize].insert(place, flow);
+        }
+    }
+
+    /// Somebody of this weight is there, or comes.
+    fn arrive(&mut self, flow: FlowId, weight: u32) {
+        let it = self.flows.entry(flow).or_insert_with(|| Flow { weight, ..Flow::default() });
+        if !it.is_present() {
+            self.present += u64::from(it.weight);
+        }
+    }
+
+    /// It may have gone.
+    fn leave(&mut self, flow: FlowId) {
+        let it = self.flow(flow);
+        if !it.is_present() {
+            let (weight, end) = (it.weight, it.end);
+            self.present -= u64::from(weight);
+            // Who got ahead of the fluid is remembered until that has come up to it.
+            if end <= self.fluid.now() {
+                self.flows.remove(&flow);
+            }
+        }
+    }
+
+    fn flow(&mut self, flow: FlowId) -> &mut Flow {
+        self.flows.get_mut(&flow).expect("who holds or waits is known")
+    }
+
+    fn press(&mut self, now: Duration) {
+        match (self.lines[Line::Within as usize].is_empty(), self.pressure.since) {
+            (false, None) => self.pressure.since = Some(now),
+            (true, Some(_)) => self.pressure = Pressure { before: self.pressure(now), since: None },
+            _ => {}
+        }
+    }
+}
+
+impl Flow {
+    fn is_present(&self) -> bool {
+        self.held != Amount::default() || !self.waiting.is_empty()
+    }
+
+    /// How long the fluid flows to fill all that waits.
+    fn wants(&self) -> Moment {
+        self.waiting.iter().map(|waiting| span(waiting.demand.cost, self.weight)).sum()
+    }
+
+    /// The fluid flows to it for so long from now on, the last of it for what waits.
+    fn stand(&mut self, now: Moment, owed: Moment) {
+        self.end = now + owed;
+        let mut filled = self.end;
+        for waiting in self.waiting.iter_mut().rev() {
+            waiting.filled = filled;
+            filled = filled.saturating_sub(span(waiting.demand.cost, self.weight));
+        }
+    }
+
+    /// It is looked at anew, and counts from now on.
+    fn line_up(&mut self, now: Moment) {
+        let owed = self.end.saturating_sub(now);
+        self.line = Line::Within;
+        self.stand(now, owed + self.wants());
+    }
+
+    /// The fluid passes by what waits.
+    fn stand_aside(&mut self, line: Line) {
+        self.line = line;
+        if let Some(first) = self.waiting.front() {
+            self.end = first.filled.saturating_sub(span(first.demand.cost, self.weight));
+        }
+    }
+}
+
+fn forget_absent(flows: &mut HashMap<FlowId, Flow>, flow: FlowId) {
+    if flows.get(&flow).is_some_and(|it| !it.is_present()) {
+        flows.remove(&flow);
+    }
+}

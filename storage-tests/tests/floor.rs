@@ -1,0 +1,202 @@
+//! The floor over a bad disk: what is believed of it when a part is lost, and what it needs to be written again.
+
+use forebay::clock::ManualClock;
+use forebay::disk::Disk;
+use forebay::{
+    Batch, BatchLimits, LogOptions, MemStore, Payload, Queue, QueueOptions, Queues, Settled, Start, StoreChoice,
+};
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::sim_disk::{PowerCut, SimDisk};
+
+const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
+const SLOT_BYTES: u64 = 12_288;
+
+fn open_with(disk: &SimDisk, clock: &ManualClock, store: StoreChoice) -> Queues {
+    let log = LogOptions {
+        segment_bytes: 4 << 10,
+        budget_bytes: 4 << 20,
+        replay_window: Duration::ZERO,
+        ..LogOptions::small()
+    };
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    let options = QueueOptions { store, ..QueueOptions::inline() };
+    Queues::open(disk, clock, Path::new("/data"), log, options).expect("no damage keeps it from opening")
+}
+
+fn open(disk: &SimDisk, clock: &ManualClock) -> Queues {
+    open_with(disk, clock, StoreChoice::None)
+}
+
+fn append(queues: &Queues, records: u32) {
+    let payload = Payload { bytes: vec![7; records as usize * 100], records };
+    queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
+}
+
+fn hook(queues: &Queues) -> Queue {
+    queues.queue("hook", "acme", Start::Earliest).expect("it is made")
+}
+
+fn planned(queue: &Queue) -> Batch {
+    let batch = queue.next_batch(ANY).expect("it reads").expect("something waits");
+    queue.plan(&batch, Box::new(|planned| planned.expect("the plan is durable")));
+    batch
+}
+
+fn settle_all(queue: &Queue) {
+    while let Some(batch) = queue.next_batch(ANY).expect("it reads") {
+        queue.settle(&batch, Settled::Delivered);
+    }
+}
+
+fn tick(queues: &Queues) {
+    queues.tick().expect("the disk is sound");
+}
+
+/// Puts rot over a slot of the floor, for good.
+fn rot(disk: &SimDisk, page: u64, slot: u64) {
+    let file = disk.open(Path::new("/data/floor")).expect("it is there");
+    file.write_all_at(&[IoSlice::new(&[0xa5; 64])], (page * 2 + slot) * SLOT_BYTES).expect("it is written");
+    file.sync_data().expect("it is synced");
+}
+
+/// Before: after the floor was lost, a destination that was deleted took over its orphaned plans when it was made again,
+/// and sent other records' worth of work under ids that its receiver had seen.
+#[test]
+fn what_is_deleted_while_the_floor_is_pinned_is_deleted_with_its_orphaned_plans() {
+    let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    append(&queues, 20);
+    let before = planned(&queue);
+    tick(&queues);
+    drop((queue, queues));
+    disk.erase(Path::new("/data/floor"));
+
+    let queues = open(&disk, &clock);
+    assert!(queues.stats().pinned);
+    queues.delete("hook", None).expect("the disk is sound");
+    let again = planned(&hook(&queues));
+    assert_eq!(again.offsets, before.offsets, "from the oldest record, since the floor is pinned");
+    assert_ne!(again.id, before.id);
+    drop(queues);
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let queues = open(&disk, &clock);
+    let resumed = hook(&queues).next_batch(ANY).expect("it reads").expect("it waits");
+    assert_eq!(resumed.id, again.id, "the new life goes on");
+}
+
+/// Before: with a page of the floor lost, the plans of a destination that was deleted long ago passed for those of one
+/// whose queue was on that page.
+#[test]
+fn plans_below_the_floors_number_are_not_taken_over_when_a_page_is_lost() {
+    let (disk, clock) = (SimDisk::new(2), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    for n in 0..120 {
+        queues.queue(&format!("idle-{n}"), "acme", Start::Earliest).expect("it is made");
+    }
+    append(&queues, 20);
+    let before = planned(&hook(&queues));
+    queues.delete("hook", None).expect("the disk is sound");
+    drop(queues);
+    disk.power_cut(PowerCut::NothingUnsynced);
+    (0..2).for_each(|slot| rot(&disk, 2, slot));
+
+    let queues = open(&disk, &clock);
+    assert!(queues.stats().pinned);
+    let again = planned(&hook(&queues));
+    assert_eq!(again.offsets, before.offsets);
+    assert_ne!(again.id, before.id, "the one that was deleted had this id");
+}
+
+/// Before: when the floor was lost and the cursor store was not, a queue that was made again had the hours of its earlier
+/// life, as soon as it had settled as much.
+#[test]
+fn a_queue_made_again_after_the_floor_was_lost_takes_over_no_hours() {
+    let (disk, clock, store) = (SimDisk::new(3), ManualClock::at(1_000_000), MemStore::default());
+    let queues = open_with(&disk, &clock, StoreChoice::Memory(store.clone()));
+    let queue = hook(&queues);
+    append(&queues, 10);
+    queue.settle_range(0..4, Settled::Delivered);
+    clock.advance(Duration::from_secs(3600));
+    tick(&queues);
+    assert_eq!(queue.hourly().known_from_ms, 1_000_000);
+    drop((queue, queues));
+    disk.erase(Path::new("/data/floor"));
+
+    let queues = open_with(&disk, &clock, StoreChoice::Memory(store.clone()));
+    hook(&queues).settle_range(0..10, Settled::Delivered);
+    tick(&queues);
+    drop(queues);
+    clock.advance(Duration::from_secs(60));
+    let queues = open_with(&disk, &clock, StoreChoice::Memory(store));
+    let queue = hook(&queues);
+    assert_eq!(queue.balance().delivered.records, 10);
+    assert_eq!(queue.hourly().known_from_ms, 1_000_000 + 3_660_000, "nothing of it is known from before");
+}
+
+/// Before: after one failed write the floor needed blocks for a new file. A full disk had none, and only a floor that
+/// rises lets segments go: the disk stayed full for good.
+#[test]
+fn a_floor_whose_file_has_failed_is_written_anew_on_a_full_disk() {
+    let (disk, clock) = (SimDisk::new(4), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    (0..60).for_each(|_| append(&queues, 10));
+    (0..2).for_each(|_| tick(&queues));
+    let space = disk.space(Path::new("/data")).expect("it says");
+    disk.set_capacity(space.total - space.free);
+    let segments = queues.log().stats().segments;
+
+    for round in 1..4 {
+        disk.inject(Fault::nths(OpKind::Sync, 0..1, Failure::Eio).on("floor"));
+        queue.settle_range(round * 100..(round + 1) * 100, Settled::Delivered);
+        queues.tick().expect_err("the floor's sync fails");
+        disk.clear_faults();
+        queues.tick().expect("there are blocks for a new file");
+    }
+    settle_all(&queue);
+    (0..2).for_each(|_| tick(&queues));
+    queues.log().housekeep();
+    assert!(queues.log().stats().segments < segments, "and the disk has room again");
+    let low = queue.cursor().low;
+    drop((queue, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+    assert_eq!(hook(&open(&disk, &clock)).cursor().low, low);
+}
+
+/// Before: the log was trimmed by what one slot said. When that one rotted, the other one was older than what was gone,
+/// and the books called lost what had been delivered.
+#[test]
+fn a_slot_that_rots_makes_nothing_lost_that_was_delivered() {
+    for ticks in 1..4 {
+        let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+        let queues = open(&disk, &clock);
+        let queue = hook(&queues);
+        tick(&queues);
+        for _ in 0..4 {
+            (0..15).for_each(|_| append(&queues, 10));
+            settle_all(&queue);
+            for _ in 0..ticks {
+                tick(&queues);
+                queues.log().housekeep();
+            }
+        }
+        let kept = queues.log().first_kept(queues.log().stream("acme").expect("it is known"));
+        assert!(kept > 0, "segments went");
+        drop((queue, queues));
+        disk.power_cut(PowerCut::NothingUnsynced);
+        let before = disk.snapshot();
+        for slot in 0..2 {
+            let disk = SimDisk::from_snapshot(&before);
+            rot(&disk, 1, slot);
+            let queues = open(&disk, &clock);
+            let (stats, balance) = (queues.stats(), hook(&queues).balance());
+            assert_eq!((stats.pinned, stats.cursors_below, balance.lost.records), (false, 0, 0), "slot {slot}");
+            assert!(balance.closes());
+        }
+    }
+}
