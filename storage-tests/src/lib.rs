@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod crash_points;
 pub mod fault;
 pub mod model;
+pub mod queues;
 pub mod rng;
 pub mod sim_disk;
 pub mod workload;

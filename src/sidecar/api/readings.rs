@@ -20,8 +20,10 @@ pub type Each<T> = Box<dyn Fn(&mut dyn FnMut(T)) + Send + Sync>;
 
 /// Everything that the API looks at.
 pub struct Sources {
-    /// Every queue.
+    /// Every queue that can be behind.
     pub queues: Each<QueueReading>,
+    /// Every queue that has books, among them those of dead letters.
+    pub booked: Source<Vec<forebay::Queue>>,
     /// What delivers them. A queue that is not among these is kept, but not delivered.
     pub deliveries: Source<Vec<DeliveryReading>>,
     /// The way in.
@@ -46,6 +48,7 @@ impl Sources {
     pub fn empty() -> Self {
         Self {
             queues: Box::new(|_| ()),
+            booked: Box::new(Vec::new),
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
