@@ -13,6 +13,8 @@ mod encode_cost;
 mod end_to_end;
 #[path = "figures/idle.rs"]
 mod idle;
+#[path = "figures/letters.rs"]
+mod letters;
 #[path = "figures/load.rs"]
 mod load;
 #[path = "figures/open_time.rs"]
@@ -23,6 +25,8 @@ mod plan_cost;
 mod report;
 #[path = "figures/s3.rs"]
 mod s3;
+#[path = "figures/scale.rs"]
+mod scale;
 #[path = "../src/sidecar/tests/store/mod.rs"]
 mod store;
 #[path = "figures/traced_disk.rs"]
@@ -46,10 +50,12 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_throughput", s3::throughput),
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
+    ("scale", scale::measure),
+    ("letters", letters::measure),
 ];
 
 fn main() -> std::process::ExitCode {
-    if let Some(code) = plan_cost::play().or_else(s3::play) {
+    if let Some(code) = plan_cost::play().or_else(s3::play).or_else(letters::play) {
         return code;
     }
     // Cargo passes flags of its own (`--bench`): only bare words are names.

@@ -31,6 +31,7 @@ mod metrics;
 mod rates;
 pub mod readings;
 mod replays;
+mod sheets;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,7 @@ pub struct Api {
 struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
+    booked: Booked,
     replayed: Option<forebay::Queues>,
     reloads: Source<ReloadReading>,
     operations: Option<Arc<dyn Operations>>,
@@ -54,6 +56,9 @@ struct Parts {
     /// One reader at a time: those who wait here wait without a thread.
     reader: Semaphore,
 }
+
+/// Every queue that has books.
+type Booked = Arc<dyn Fn() -> Vec<forebay::Queue> + Send + Sync>;
 
 /// The queues could not be read: one of the sources panicked, which is a bug.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +69,13 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, deliveries, ingest, log, replayed, reloads, operations, letters, readiness } = sources;
-        let reader = Semaphore::new(1);
-        let parts = Parts { ingest, log, replayed, reloads, operations, letters, readiness, reader };
-        Self { board: LagBoard::new(clock, queues, deliveries), parts: Arc::new(parts) }
+        let Sources { queues, booked, deliveries, ingest, log, replayed, reloads, operations, letters, readiness } =
+            sources;
+        let (reader, booked) = (Semaphore::new(1), Booked::from(booked));
+        let (all, looked_up) = (Arc::clone(&booked), letters.clone());
+        let sheets = Box::new(move || sheets::of(&all(), looked_up.as_deref(), |_| true));
+        let parts = Parts { ingest, log, booked, replayed, reloads, operations, letters, readiness, reader };
+        Self { board: LagBoard::new(clock, queues, deliveries, sheets), parts: Arc::new(parts) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.
@@ -94,6 +102,11 @@ impl Api {
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         self.parts.not_ready(&(self.parts.log)())
+    }
+
+    /// Every queue that has books.
+    fn booked(&self) -> Booked {
+        Arc::clone(&self.parts.booked)
     }
 
     /// The queues that operators may replay.

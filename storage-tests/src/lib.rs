@@ -6,6 +6,7 @@ pub mod fault;
 pub mod interrupted;
 pub mod known_entropy;
 pub mod model;
+pub mod queues;
 pub mod rng;
 pub mod sim_disk;
 pub mod workload;

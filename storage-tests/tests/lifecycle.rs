@@ -3,45 +3,15 @@
 
 use forebay::clock::ManualClock;
 use forebay::disk::{Disk, read_all};
-use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueError, QueueOptions, Queues, Settled, Start};
+use forebay::{Batch, LogOptions, Queue, QueueError, QueueOptions, Queues, Settled, Start};
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queues::{ANY, CUTS, append, hook, next, open, plan};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
-
-const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
-const CUTS: [PowerCut; 4] = [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
-
-fn open(disk: &SimDisk, clock: &ManualClock) -> Queues {
-    let log = LogOptions {
-        segment_bytes: 4 << 10,
-        budget_bytes: 4 << 20,
-        replay_window: Duration::ZERO,
-        ..LogOptions::small()
-    };
-    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
-    Queues::open(disk, clock, Path::new("/data"), log, QueueOptions::inline()).expect("no crash keeps it from opening")
-}
-
-fn append(queues: &Queues, stream: &str, records: u32) {
-    let payload = Payload { bytes: vec![7; records as usize * 100], records };
-    queues.log().append_wait(stream, vec![payload]).expect("the log is sound");
-}
-
-fn hook(queues: &Queues) -> Queue {
-    queues.queue("hook", "acme", Start::Earliest).expect("it is made")
-}
-
-fn next(queue: &Queue, records_max: u64) -> Batch {
-    queue.next_batch(BatchLimits { records_max, ..ANY }).expect("it reads").expect("something waits")
-}
-
-fn plan(queue: &Queue, batch: &Batch) {
-    queue.plan(batch, Box::new(|planned| planned.expect("the plan is durable")));
-}
 
 fn known(queues: &Queues) -> Vec<String> {
     queues.all().iter().map(|queue| format!("{}/{}", queue.destination(), queue.stream())).collect()

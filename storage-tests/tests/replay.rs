@@ -3,47 +3,21 @@
 
 use forebay::clock::ManualClock;
 use forebay::{
-    Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Queues, ReplayError, ReplayFrom, ReplayMode,
-    ReplayRequest, Settled, Start,
+    Batch, BatchLimits, Payload, Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest, Settled,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use storage_tests::fault::Performed;
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queues::{ANY, CUTS, append, hook, next, open_for, plan, split};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
-const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
-const CUTS: [PowerCut; 4] = [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
 const FILL: ReplayRequest = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
 const AGAIN: ReplayRequest = ReplayRequest { mode: ReplayMode::Again, ..FILL };
 
-fn open_for(disk: &SimDisk, clock: &ManualClock, replay_window: Duration) -> Queues {
-    let log = LogOptions { segment_bytes: 4 << 10, budget_bytes: 4 << 20, replay_window, ..LogOptions::small() };
-    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
-    Queues::open(disk, clock, Path::new("/data"), log, QueueOptions::inline()).expect("no crash keeps it from opening")
-}
-
 fn open(disk: &SimDisk, clock: &ManualClock) -> Queues {
     open_for(disk, clock, Duration::from_secs(3_600))
-}
-
-fn append(queues: &Queues, records: u32) {
-    let payload = Payload { bytes: vec![7; records as usize * 100], records };
-    queues.log().append_wait("acme", vec![payload]).expect("the log is sound");
-}
-
-fn hook(queues: &Queues) -> Queue {
-    queues.queue("hook", "acme", Start::Earliest).expect("it is made")
-}
-
-fn next(queue: &Queue, records_max: u64) -> Batch {
-    queue.next_batch(BatchLimits { records_max, ..ANY }).expect("it reads").expect("something waits")
-}
-
-fn plan(queue: &Queue, batch: &Batch) {
-    queue.plan(batch, Box::new(|planned| planned.expect("the plan is durable")));
 }
 
 /// Batches that were delivered: their ids and offsets.
@@ -56,11 +30,7 @@ fn deliver(queue: &Queue, records: u64) -> Sent {
         let batch = next(queue, records);
         plan(queue, &batch);
         if sent.len() % 4 == 2 && batch.offsets.end - batch.offsets.start > 1 {
-            let (middle, theirs) = (batch.offsets.start + 1, queue.clone());
-            let halves = Arc::new(std::sync::Mutex::new(None));
-            let heard = Arc::clone(&halves);
-            theirs.split(&batch, middle, Box::new(move |result| *heard.lock().expect("one thread") = result.ok()));
-            for half in halves.lock().expect("one thread").take().expect("inline") {
+            for half in split(queue, &batch, batch.offsets.start + 1).expect("the plan is durable") {
                 queue.settle(&half, Settled::Delivered);
                 sent.push((half.id, half.offsets));
             }
@@ -94,7 +64,7 @@ fn delivered(disk: &SimDisk, clock: &ManualClock) -> (Queues, Queue, Sent) {
     let queues = open(disk, clock);
     let queue = hook(&queues);
     for _ in 0..40 {
-        append(&queues, 10);
+        append(&queues, "acme", 10);
         clock.advance(Duration::from_secs(10));
     }
     let sent = deliver(&queue, 17);
@@ -116,7 +86,7 @@ fn a_replay_that_fills_gaps_sends_the_same_batches_once_more_beside_live_deliver
     assert!(matches!(queues.replay("hook", "acme", FILL), Err(ReplayError::UnderWay { number: 1 })));
 
     // Both at once, and neither sees the other's.
-    append(&queues, 30);
+    append(&queues, "acme", 30);
     let live = next(&queue, 30);
     assert_eq!(live.offsets, 400..430);
     let mut again = Vec::new();
@@ -157,6 +127,55 @@ fn a_replay_that_fills_gaps_sends_the_same_batches_once_more_beside_live_deliver
     assert_eq!((told(&hook(&queues)), queues.replays().len()), (expected, 0));
 }
 
+/// Before, it went on until the process ended.
+#[test]
+fn a_replay_that_is_cancelled_on_a_bad_floor_sends_nothing_more_and_ends_when_the_floor_is_well() {
+    for sound in 0..4 {
+        let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+        let (queues, queue, _) = delivered(&disk, &clock);
+        let replay = queues.replay("hook", "acme", FILL).expect("all of it is kept");
+        let batch = next(&replay, 17);
+        replay.settle(&batch, Settled::Delivered);
+        disk.inject(Fault::nths(OpKind::Sync, sound..u64::MAX, Failure::Eio).on("floor"));
+        let cancelled = queues.cancel_replay("hook", "acme");
+        assert!(cancelled.is_err() || sound == 3, "{sound} commits went well");
+        assert!(!replay.has_more() && !replay.has_records(1), "{sound}");
+        assert!(replay.next_batch(ANY).expect("it reads").is_none(), "{sound}");
+        let _ = queues.tick();
+        disk.clear_faults();
+        queues.tick().expect("the disk is sound");
+        assert!(queues.replays().is_empty(), "{sound}: {:?}", replay.balance());
+        let told = queue.replayed();
+        assert_eq!((told.replays, told.delivered.records), (1, batch.offsets.end - batch.offsets.start), "{sound}");
+        assert!(queue.balance().closes());
+        assert_eq!(queues.replay("hook", "acme", FILL).expect("another").replay().expect("it is one").number, 2);
+    }
+}
+
+/// Before, the plans of what was settled took the places of those that were still to be sent: with very many of them the rest
+/// went out under new ids.
+#[test]
+fn a_replay_that_is_resumed_looks_for_the_plans_of_what_is_not_settled() {
+    let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+    let (queues, queue, sent) = delivered(&disk, &clock);
+    let replay = queues.replay("hook", "acme", FILL).expect("all of it is kept");
+    let mut again = Vec::new();
+    while again.len() < sent.len() / 2 {
+        let batch = next(&replay, 3);
+        replay.settle(&batch, Settled::Delivered);
+        again.push((batch.id, batch.offsets));
+    }
+    let low = replay.cursor().low;
+    queues.tick().expect("the disk is sound");
+    drop((queue, replay, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let queues = open(&disk, &clock);
+    let replay = queues.replays().pop().expect("it goes on");
+    assert_eq!(replay.replay().expect("it is one").under_old_ids, 400 - low);
+    again.extend(send(&replay, 3));
+    assert_eq!(sorted(again), sent);
+}
+
 #[test]
 fn a_replay_again_has_ids_that_never_were() {
     let (disk, clock) = (SimDisk::new(2), ManualClock::at(1_000_000));
@@ -185,7 +204,7 @@ fn a_replay_again_has_ids_that_never_were() {
 fn a_replay_is_of_what_is_settled_and_kept_and_says_where_it_begins() {
     let (disk, clock) = (SimDisk::new(3), ManualClock::at(1_000_000));
     let (queues, queue, sent) = delivered(&disk, &clock);
-    append(&queues, 10);
+    append(&queues, "acme", 10);
     let from = |from, to, mode| queues.replay("hook", "acme", ReplayRequest { from, to, mode });
     let at = |offset, to, mode| from(ReplayFrom::Offset(offset), Some(to), mode);
     assert!(matches!(at(0, 401, ReplayMode::Fill), Err(ReplayError::NotSettled { to: 401, low: 400 })));
@@ -259,7 +278,7 @@ fn what_went_out_without_a_plan_is_filled_in_batches_of_its_own_that_outlive_a_c
     let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
     let queues = open(&disk, &clock);
     let queue = hook(&queues);
-    append(&queues, 100);
+    append(&queues, "acme", 100);
     let batches: Vec<Batch> = [30, 30, 40].map(|records| next(&queue, records)).into();
     plan(&queue, &batches[1]);
     batches.iter().for_each(|batch| queue.settle(batch, Settled::Delivered));

@@ -1,11 +1,16 @@
 //! The service `forebay.v1.Balances`: where every record went, in total and by the hour. Only looks.
 
-use forebay::{Hour, Queue, Queues};
+use std::sync::Arc;
+
+use forebay::{Hour, Queue};
 use tonic::{Request, Response, Status};
 
-use super::messages;
+use super::{Booked, messages, sheets};
+use crate::letters::Letters;
 use crate::proto::v1::balances_server::Balances;
-use crate::proto::v1::{Count, HourBalance, ListBalancesRequest, ListBalancesResponse, QueueBalance};
+use crate::proto::v1::{
+    Count, DestinationBalance, HourBalance, ListBalancesRequest, ListBalancesResponse, QueueBalance,
+};
 
 /// A page, unless it is asked for another size; and the largest: with all hours it is about a megabyte.
 const PAGE: usize = 100;
@@ -13,13 +18,14 @@ const PAGE_MAX: usize = 200;
 
 /// The service.
 pub(super) struct BalancesService {
-    queues: Queues,
+    queues: Booked,
+    letters: Option<Arc<Letters>>,
 }
 
 impl BalancesService {
-    /// The balances of these queues.
-    pub(super) fn new(queues: Queues) -> Self {
-        Self { queues }
+    /// The balances of these queues, and of their letters.
+    pub(super) fn new(queues: Booked, letters: Option<Arc<Letters>>) -> Self {
+        Self { queues, letters }
     }
 }
 
@@ -29,19 +35,20 @@ impl Balances for BalancesService {
         &self,
         request: Request<ListBalancesRequest>,
     ) -> Result<Response<ListBalancesResponse>, Status> {
-        let (queues, asked) = (self.queues.clone(), request.into_inner());
-        let page = tokio::task::spawn_blocking(move || page(&queues, &asked));
+        let (queues, letters, asked) = (Arc::clone(&self.queues), self.letters.clone(), request.into_inner());
+        let page = tokio::task::spawn_blocking(move || page(queues(), letters.as_deref(), &asked));
         page.await.map(Response::new).map_err(|_| Status::internal("a balance met a bug, see the log for its trace"))
     }
 }
 
-fn page(queues: &Queues, asked: &ListBalancesRequest) -> ListBalancesResponse {
+fn page(mut queues: Vec<Queue>, letters: Option<&Letters>, asked: &ListBalancesRequest) -> ListBalancesResponse {
     let size = match asked.page_size as usize {
         0 => PAGE,
         size => size.min(PAGE_MAX),
     };
-    // By name, as `all` has them; a destination's id has no slash.
-    let token = |queue: &Queue| format!("{}/{}", queue.destination(), queue.stream());
+    // By name; a destination's id has no slash.
+    let name = |queue: &Queue| (queue.destination_name(), queue.stream_name());
+    queues.sort_by_cached_key(name);
     let after = asked.page_token.split_once('/');
     let wanted = |queue: &Queue| {
         let of = queue.replay().map(|replay| replay.of);
@@ -49,18 +56,29 @@ fn page(queues: &Queues, asked: &ListBalancesRequest) -> ListBalancesResponse {
         let later = after.is_none_or(|after| (queue.destination(), queue.stream()) > after);
         later && (asked.destination.is_empty() || ours)
     };
-    let mut queues = queues.all().into_iter().filter(wanted).peekable();
+    let mut places = (0..queues.len()).filter(|at| wanted(&queues[*at])).peekable();
     let mut page = ListBalancesResponse::default();
-    let mut last = String::new();
+    let (mut last, mut begun) = (String::new(), Vec::new());
     while page.balances.len() < size
-        && let Some(queue) = queues.next()
+        && let Some(at) = places.next()
     {
-        page.balances.push(shown(&queue, asked.with_hours));
-        last = token(&queue);
+        let queue = &queues[at];
+        page.balances.push(shown(queue, asked.with_hours));
+        last = format!("{}/{}", queue.destination(), queue.stream());
+        if at == 0 || queues[at - 1].destination() != queue.destination() {
+            begun.push(queue.destination_name());
+        }
     }
-    if queues.peek().is_some() {
+    if places.peek().is_some() {
         page.next_page_token = last;
     }
+    let sheets = sheets::of(&queues, letters, |destination| begun.iter().any(|begun| **begun == *destination));
+    page.destinations = (sheets.iter())
+        .map(|(destination, sheet)| DestinationBalance {
+            destination: destination.to_string(),
+            total: Some(messages::balance(sheet)),
+        })
+        .collect();
     page
 }
 
@@ -86,12 +104,11 @@ fn shown(queue: &Queue, with_hours: bool) -> QueueBalance {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use forebay::clock::ManualClock;
     use forebay::disk::mem::MemDisk;
     use forebay::{
-        BatchLimits, LogOptions, Payload, QueueOptions, ReplayFrom, ReplayMode, ReplayRequest, Settled, Start,
+        BatchLimits, LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest, Settled, Start,
     };
 
     use super::*;
@@ -119,7 +136,7 @@ mod tests {
         queues.cancel_replay("hook", "prod").unwrap();
         queues.replay("hook", "prod", request).unwrap();
         let asked = ListBalancesRequest { destination: "hook".into(), with_hours: true, ..Default::default() };
-        let found = page(&queues, &asked);
+        let found = page(queues.all(), None, &asked);
         let names: Vec<&str> = found.balances.iter().map(|queue| &*queue.destination).collect();
         assert_eq!(names, ["hook", "hook!replay-2"]);
         let live = &found.balances[0];
@@ -128,21 +145,27 @@ mod tests {
         assert_eq!((live.hours_known_from_unix_ms, live.hours.len()), (Some(7_200_000), 1));
         let pending = |queue: &QueueBalance| queue.total.as_ref().unwrap().pending.as_ref().unwrap().records;
         assert_eq!((pending(live), pending(&found.balances[1])), (0, 5));
+        let [sheet] = &found.destinations[..] else { panic!("a replay has no sheet: {found:?}") };
+        assert_eq!((&*sheet.destination, sheet.total), ("hook", live.total), "replays stand apart");
     }
 
     #[test]
     fn pages_show_every_balance_once() {
         let queues = delivered();
         let mut asked = ListBalancesRequest { page_size: 1, ..Default::default() };
-        let mut names = Vec::new();
+        let (mut names, mut sheets) = (Vec::new(), Vec::new());
         loop {
-            let found = page(&queues, &asked);
+            let found = page(queues.all(), None, &asked);
             names.extend(found.balances.into_iter().map(|queue| queue.destination));
+            sheets.extend(found.destinations.into_iter().map(|sheet| sheet.destination));
             if found.next_page_token.is_empty() {
                 break;
             }
             asked.page_token = found.next_page_token;
         }
-        assert_eq!(names, ["hook", "other"]);
+        assert_eq!(
+            (names, sheets),
+            (vec!["hook".to_owned(), "other".to_owned()], vec!["hook".to_owned(), "other".to_owned()])
+        );
     }
 }

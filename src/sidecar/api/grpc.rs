@@ -62,14 +62,12 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
             .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
     });
-    let balances = api.replayed().map(|queues| {
-        BalancesServer::new(BalancesService::new(queues))
-            .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
-            .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
-    });
+    let balances = BalancesServer::new(BalancesService::new(api.booked(), api.letters()))
+        .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+        .max_encoding_message_size(limits::RESPONSE_BYTES_MAX);
+    reporter.set_service_status(BALANCES, ServingStatus::Serving).await;
     if replays.is_some() {
         reporter.set_service_status(REPLAYS, ServingStatus::Serving).await;
-        reporter.set_service_status(BALANCES, ServingStatus::Serving).await;
     }
     let destinations = api.operations().map(|operations| {
         DestinationsServer::new(DestinationsService(operations))
@@ -99,7 +97,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .add_service(reflection.max_decoding_message_size(limits::REQUEST_BYTES_MAX))
         .add_service(cursors)
         .add_optional_service(replays)
-        .add_optional_service(balances)
+        .add_service(balances)
         .add_optional_service(destinations)
         .add_optional_service(dead_letters)
         .serve_with_incoming_shutdown(

@@ -14,6 +14,7 @@ use forebay::clock::Clock;
 use super::forecast::{Forecast, forecast};
 use super::rates::Rates;
 use super::readings::{DeliveryReading, DeliveryState, Each, QueueReading, Source};
+use super::sheets::Sheets;
 
 /// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
 const FRESH_FOR: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     queues: Each<QueueReading>,
     deliveries: Source<Vec<DeliveryReading>>,
+    sheets: Source<Sheets>,
     state: Mutex<State>,
 }
 
@@ -56,6 +58,8 @@ pub struct Reading {
     pub lags: BTreeMap<Key, Lag>,
     /// What delivers, by destination.
     pub deliveries: BTreeMap<Arc<str>, Arc<DeliveryReading>>,
+    /// Where every record of a destination is, by destination.
+    pub sheets: Sheets,
 }
 
 /// One queue: how far it is behind and where that leads.
@@ -80,8 +84,13 @@ pub struct Lag {
 impl LagBoard {
     /// A board over these queues and what delivers them. Reads nothing yet.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, queues: Each<QueueReading>, deliveries: Source<Vec<DeliveryReading>>) -> Self {
-        Self { inner: Arc::new(Inner { clock, queues, deliveries, state: Mutex::default() }) }
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        queues: Each<QueueReading>,
+        deliveries: Source<Vec<DeliveryReading>>,
+        sheets: Source<Sheets>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { clock, queues, deliveries, sheets, state: Mutex::default() }) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.
@@ -161,7 +170,7 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
         let delivery = deliveries.get(id).cloned();
         lags.insert(key, lag(queue, delivery, rates));
     });
-    Reading { at_unix_ms, lags, deliveries }
+    Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)() }
 }
 
 fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>) -> Lag {
@@ -240,7 +249,7 @@ mod tests {
     #[test]
     fn rates_and_forecast_follow_from_readings_a_second_apart() {
         let clock = ManualClock::at(0);
-        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new));
+        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new), Box::new(Sheets::new));
         assert_eq!(board.reading().lags[&key("hook")].forecast, Forecast::Unknown);
         for _ in 0..10 {
             clock.advance(Duration::from_secs(1));
@@ -258,7 +267,7 @@ mod tests {
     #[test]
     fn rates_are_fed_though_nobody_looks_and_nothing_else_is_kept() {
         let clock = ManualClock::at(0);
-        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new));
+        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new), Box::new(Sheets::new));
         let looked_at = board.reading();
         for _ in 0..10 {
             clock.advance(Duration::from_secs(1));
@@ -283,7 +292,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             each(queue("hook", 1, 0));
         });
-        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
+        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new));
         for _ in 0..1_000 {
             let _ = board.reading();
         }
@@ -302,7 +311,7 @@ mod tests {
                 each(queue("hook", 1, 0));
             }
         });
-        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new));
+        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new));
         assert_eq!(board.reading().lags.len(), 1);
         clock.advance(Duration::from_secs(1));
         assert_eq!(board.reading().lags.len(), 0);
@@ -320,7 +329,7 @@ mod tests {
             vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
         });
         let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
-        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries, Box::new(Sheets::new)).reading();
         let message = reading.deliveries["hook"].last_error.clone().unwrap();
         assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
         assert!(message.starts_with(" [2J"), "{message}");
@@ -334,7 +343,7 @@ mod tests {
             let all = [queue("hook", 1, 0), other, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
             all.into_iter().for_each(each);
         });
-        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries).reading();
+        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries, Box::new(Sheets::new)).reading();
         assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
         assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
         assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");

@@ -164,6 +164,7 @@ pub(super) async fn start(
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
     Ok(Sidecar {
         queues,
+        letters,
         upstreams,
         delivery,
         operations,
@@ -321,7 +322,13 @@ fn sources(
         lag: queue.lag(),
         balance: queue.balance(),
     };
+    let (books, posts) = (queues.clone(), Arc::clone(&upstreams));
     Sources {
+        booked: Box::new(move || {
+            let mut all = books.all();
+            posts.each_queue(&mut |queue| all.push(queue.clone()));
+            all
+        }),
         // Dead letters are no lag: nothing is behind until somebody decides.
         queues: Box::new(move |each| {
             let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));

@@ -13,7 +13,7 @@ use crate::config::Listen;
 use crate::console::columns::aligned;
 use crate::console::units::count;
 use crate::proto::v1::balances_client::BalancesClient;
-use crate::proto::v1::{Balance, Count, HourBalance, ListBalancesRequest, QueueBalance};
+use crate::proto::v1::{Balance, Count, DestinationBalance, HourBalance, ListBalancesRequest, QueueBalance};
 
 /// Shows the balances on standard output.
 ///
@@ -21,25 +21,64 @@ use crate::proto::v1::{Balance, Count, HourBalance, ListBalancesRequest, QueueBa
 /// See [`CallError`]. A reader who has seen enough (`| head`) is no error.
 pub fn run(args: &BalanceArgs, address: &Listen) -> Result<(), CallError> {
     super::client::block_on(async {
-        let balances = all(args, address).await?;
-        let text = if args.json { format!("{}\n", json(&balances)) } else { table(&balances) };
+        let balances = Books::of(args, address).await?;
+        let text = if args.json { format!("{}\n", balances.json()) } else { balances.table() };
         io::stdout().write_all(text.as_bytes()).map_err(CallError::Output)
     })
 }
 
-/// Every page.
-async fn all(args: &BalanceArgs, address: &Listen) -> Result<Vec<QueueBalance>, CallError> {
-    let mut client = BalancesClient::new(connect(address).await?);
-    let destination = args.destination.clone().unwrap_or_default();
-    let mut asked = ListBalancesRequest { destination, with_hours: args.hours || args.json, ..Default::default() };
-    let mut balances = Vec::new();
-    loop {
-        let page = client.list_balances(asked.clone()).await.map_err(|status| refused(address, &status))?.into_inner();
-        balances.extend(page.balances);
-        if page.next_page_token.is_empty() {
-            return Ok(balances);
+/// What the sidecar tells.
+#[derive(Default)]
+struct Books {
+    queues: Vec<QueueBalance>,
+    destinations: Vec<DestinationBalance>,
+}
+
+impl Books {
+    /// Every page.
+    async fn of(args: &BalanceArgs, address: &Listen) -> Result<Self, CallError> {
+        let mut client = BalancesClient::new(connect(address).await?);
+        let destination = args.destination.clone().unwrap_or_default();
+        let mut asked = ListBalancesRequest { destination, with_hours: args.hours || args.json, ..Default::default() };
+        let mut books = Self::default();
+        loop {
+            let page = client.list_balances(asked.clone()).await;
+            let page = page.map_err(|status| refused(address, &status))?.into_inner();
+            books.queues.extend(page.balances);
+            books.destinations.extend(page.destinations);
+            if page.next_page_token.is_empty() {
+                return Ok(books);
+            }
+            asked.page_token = page.next_page_token;
         }
-        asked.page_token = page.next_page_token;
+    }
+
+    /// A destination of several queues has a line for all of them, above theirs.
+    fn table(&self) -> String {
+        let mut rows = vec![HEAD.map(str::to_owned)];
+        for (at, queue) in self.queues.iter().enumerate() {
+            let is_of = |name: &str| name == queue.destination;
+            let first = at == 0 || !is_of(&self.queues[at - 1].destination);
+            let several = self.queues.get(at + 1).is_some_and(|next| is_of(&next.destination));
+            let sheet = self.destinations.iter().find(|sheet| is_of(&sheet.destination));
+            if let Some(sheet) = sheet.filter(|_| first && several) {
+                rows.push(row(&sheet.destination, "(all)", &sheet.total.unwrap_or_default(), String::new()));
+            }
+            let total = queue.total.unwrap_or_default();
+            rows.push(row(&queue.destination, &queue.stream, &total, records(queue.replayed.as_ref())));
+            for hour in &queue.hours {
+                rows.push(row("", &span(hour), &hour.balance.unwrap_or_default(), String::new()));
+            }
+        }
+        aligned(&rows, [false, false, true, true, true, true, true, true, true, true, true, true])
+    }
+
+    fn json(&self) -> Value {
+        let sheet = |sheet: &DestinationBalance| json!({ "destination": sheet.destination, "total": sheet.total.as_ref().map(balance_json) });
+        json!({
+            "destinations": self.destinations.iter().map(sheet).collect::<Vec<_>>(),
+            "balances": self.queues.iter().map(queue_json).collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -57,18 +96,6 @@ const HEAD: [&str; 12] = [
     "LOST",
     "REPLAYED",
 ];
-
-fn table(balances: &[QueueBalance]) -> String {
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    for queue in balances {
-        let total = queue.total.unwrap_or_default();
-        rows.push(row(&queue.destination, &queue.stream, &total, records(queue.replayed.as_ref())));
-        for hour in &queue.hours {
-            rows.push(row("", &span(hour), &hour.balance.unwrap_or_default(), String::new()));
-        }
-    }
-    aligned(&rows, [false, false, true, true, true, true, true, true, true, true, true, true])
-}
 
 fn row(first: &str, second: &str, balance: &Balance, replayed: String) -> [String; 12] {
     let Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held } = balance;
@@ -92,7 +119,7 @@ fn span(hour: &HourBalance) -> String {
     }
 }
 
-fn json(balances: &[QueueBalance]) -> Value {
+fn queue_json(queue: &QueueBalance) -> Value {
     let hour = |hour: &HourBalance| {
         json!({
             "from_unix_ms": hour.from_unix_ms,
@@ -100,18 +127,15 @@ fn json(balances: &[QueueBalance]) -> Value {
             "balance": hour.balance.as_ref().map(balance_json),
         })
     };
-    let queue = |queue: &QueueBalance| {
-        json!({
-            "destination": queue.destination,
-            "environment": queue.stream,
-            "total": queue.total.as_ref().map(balance_json),
-            "replays": queue.replays,
-            "replayed": queue.replayed.as_ref().map(|count| json!({ "records": count.records, "bytes": count.bytes })),
-            "hours_known_from_unix_ms": queue.hours_known_from_unix_ms,
-            "hours": queue.hours.iter().map(hour).collect::<Vec<_>>(),
-        })
-    };
-    json!({ "balances": balances.iter().map(queue).collect::<Vec<_>>() })
+    json!({
+        "destination": queue.destination,
+        "environment": queue.stream,
+        "total": queue.total.as_ref().map(balance_json),
+        "replays": queue.replays,
+        "replayed": queue.replayed.as_ref().map(|count| json!({ "records": count.records, "bytes": count.bytes })),
+        "hours_known_from_unix_ms": queue.hours_known_from_unix_ms,
+        "hours": queue.hours.iter().map(hour).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -141,9 +165,24 @@ mod tests {
         }
     }
 
+    fn sheet() -> DestinationBalance {
+        DestinationBalance { destination: "hook".to_owned(), total: Some(balance(1_240, 5)) }
+    }
+
+    #[test]
+    fn a_destination_of_several_queues_has_a_line_for_all_of_them() {
+        let letters = QueueBalance { stream: "!held/hook".to_owned(), hours: Vec::new(), ..queue() };
+        let other = QueueBalance { destination: "other".to_owned(), ..letters.clone() };
+        let text = Books { queues: vec![letters, queue(), other], destinations: vec![sheet()] }.table();
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+        let named = [["hook", "(all)", "1,240"], ["hook", "!held/hook", "1,234"], ["hook", "prod", "1,234"]];
+        assert_eq!(words[1..4], named, "{text}");
+        assert_eq!(words[words.len() - 1], ["other", "!held/hook", "1,234"]);
+    }
+
     #[test]
     fn a_table_has_the_totals_and_under_them_the_hours() {
-        let text = table(&[queue()]);
+        let text = Books { queues: vec![queue()], destinations: vec![sheet()] }.table();
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[0], HEAD);
         assert_eq!(words[1], ["hook", "prod", "1,234", "1,230", "4", "0", "0", "0", "0", "0", "0", "7"]);
@@ -153,7 +192,8 @@ mod tests {
 
     #[test]
     fn json_has_everything_that_the_api_tells() {
-        let line = json(&[queue()]);
+        let line = Books { queues: vec![queue()], destinations: vec![sheet()] }.json();
+        assert_eq!(line["destinations"][0]["total"]["accepted"]["records"], 1_240);
         let read = &line["balances"][0];
         assert_eq!((&read["total"]["pending"]["records"], &read["replayed"]["bytes"]), (&json!(4), &json!(70)));
         assert_eq!(read["hours"][0]["balance"]["delivered"]["records"], 4);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay::{LogId, StreamId};
+use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use crate::delivery::sink::{Environment, Job, Origin, Part};
 use crate::impression::{BatchMeta, Form, Limits, parse};
+use crate::post::{self, Arrival, Kind};
 
 /// The records at `offsets` of a stream whose record `n` has the key `user-<n>`. Stored batches hold ten records each,
 /// so a range may begin and end within one.
@@ -80,6 +82,57 @@ pub(crate) fn captured(capture: &str, records_max: u64) -> Job {
         parts: vec![Part { payload, skip, take: take as usize, first: offsets.start }],
         origin: Origin { offsets, ..job(0..0).origin },
         ..job(0..0)
+    }
+}
+
+/// One post of each kind that a captured SDK sent, the first, as an upstream keeps it; the SDK shows `key`.
+pub(crate) fn captured_posts(capture: &str, key: &str) -> Vec<Job> {
+    let capture: Value = serde_json::from_str(capture).unwrap();
+    let (mut jobs, mut seen) = (Vec::new(), Vec::new());
+    for post in capture["requests"].as_array().unwrap() {
+        let path = post["path"].as_str().unwrap();
+        let kind = Kind::ALL.into_iter().find(|kind| path.trim_start_matches("/api/").ends_with(kind.path()));
+        let Some(kind) = kind.filter(|kind| !seen.contains(kind)) else { continue };
+        seen.push(kind);
+        let shown = capture_key(post);
+        let with_ours = |text: &str| text.replace(&shown, key);
+        let mut headers = HeaderMap::new();
+        for header in post["headers"].as_array().unwrap() {
+            let name = header[0].as_str().unwrap();
+            let value = match name.eq_ignore_ascii_case("splitsdkclientkey") {
+                // Java's: the end of its key.
+                true => key[key.len() - 4..].to_owned(),
+                false => with_ours(header[1].as_str().unwrap()),
+            };
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let body = Bytes::from(with_ours(post["body_text"].as_str().unwrap()));
+        let arrival = Arrival {
+            kind,
+            received_ms: 1_795_450_895_000,
+            environment: "acme-prod",
+            key: key.as_bytes(),
+            sdk_key_index: 0,
+        };
+        let payload = Bytes::from(post::keep(&arrival, &headers, &body));
+        let first = 100 + jobs.len() as u64;
+        jobs.push(Job {
+            bytes: payload.len() as u64,
+            parts: vec![Part { payload, skip: 0, take: 1, first }],
+            origin: Origin { offsets: first..first + 1, ..job(0..0).origin },
+            ..job(0..0)
+        });
+    }
+    jobs
+}
+
+/// The SDK key that a captured post shows: in its header, or in a beacon's body.
+fn capture_key(post: &Value) -> String {
+    let headers = post["headers"].as_array().unwrap();
+    let bearer = headers.iter().find(|header| header[0].as_str().unwrap().eq_ignore_ascii_case("authorization"));
+    match bearer {
+        Some(bearer) => bearer[1].as_str().unwrap().trim_start_matches("Bearer ").to_owned(),
+        None => post::token(post["body_text"].as_str().unwrap().as_bytes()).expect("a beacon shows its key"),
     }
 }
 

@@ -38,12 +38,13 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines, one by one and without their newlines.
-    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&[u8])) -> io::Result<Extent> {
+    /// Reads a file's whole lines, one by one and without their newlines. Of one that was `open` when the power failed,
+    /// up to the first that did not reach the disk as a whole: whatever lies behind was never delivered.
+    pub(super) fn read(self, file: &dyn File, open: bool, note: impl FnMut(&[u8])) -> io::Result<Extent> {
         match self {
             Self::Lines => {
                 let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
-                Ok(Extent { whole: read_lines(reader, note)?, damaged_at: None })
+                Ok(Extent { whole: read_lines(reader, open, note)?, damaged_at: None })
             }
             Self::Zstd => read_frames(file, note),
         }
@@ -60,8 +61,9 @@ pub(super) struct Extent {
     pub(super) damaged_at: Option<u64>,
 }
 
-/// Whole lines that are records; where the last of them ends.
-fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Result<u64> {
+/// Whole lines that are records; where the last of them ends. Bytes that never reached the disk read as zeros, and no line
+/// of ours holds one: in a file that was `open` the first that does is the end.
+fn read_lines(mut reader: impl BufRead, open: bool, mut note: impl FnMut(&[u8])) -> io::Result<u64> {
     let (mut line, mut position, mut whole) = (Vec::new(), 0, 0);
     loop {
         line.clear();
@@ -73,6 +75,8 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Resu
         if line.pop_if(|last| *last == b'\n').is_some() && line_id(&line).is_some() {
             note(&line);
             whole = position;
+        } else if open && line.contains(&0) {
+            return Ok(whole);
         }
     }
 }
@@ -85,7 +89,7 @@ fn read_frames(file: &dyn File, mut note: impl FnMut(&[u8])) -> io::Result<Exten
         // Twice: nothing of a torn frame may be noted, and no frame is held as a whole.
         if let Some(end) = frame_end(file, at)? {
             let again = BufReader::with_capacity(READ_BYTES, At { file, position: at });
-            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), &mut note)?;
+            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), false, &mut note)?;
             damaged_at = damaged_at.or(broken);
             (at, whole) = (end, end);
         } else {
@@ -172,7 +176,7 @@ mod tests {
         let file = disk.create(Path::new("out/f")).unwrap();
         file.write_all_at(&[io::IoSlice::new(bytes)], 0).unwrap();
         let mut records = 0;
-        let extent = Packing::Zstd.read(&*file, |_| records += 1).unwrap();
+        let extent = Packing::Zstd.read(&*file, true, |_| records += 1).unwrap();
         (extent, records)
     }
 

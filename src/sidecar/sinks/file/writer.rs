@@ -84,7 +84,7 @@ impl Writer {
         }
         let file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let Extent { whole, damaged_at } = name.packing.read(&*file, |line| {
+        let Extent { whole, damaged_at } = name.packing.read(&*file, stage == Stage::Open, |line| {
             if let Some(id) = line_id(line) {
                 present.note(id);
             }
@@ -175,8 +175,9 @@ impl Writer {
     fn abandon(&mut self, open: Open) {
         let result = match open.file.set_len(open.len) {
             Ok(()) if open.len == 0 => self.disk.remove(&self.path(&open.name, Stage::Open)),
-            Ok(()) => self.rename(&open.name, Stage::Done),
-            Err(_) => self.rename(&open.name, Stage::Failed),
+            // The cut itself has to last: else a power cut brings back lines that stand in a later file, too.
+            Ok(()) if open.file.sync_data().is_ok() => self.rename(&open.name, Stage::Done),
+            Ok(()) | Err(_) => self.rename(&open.name, Stage::Failed),
         };
         tracing::warn!(file = %open.name, whole_bytes = open.len, ?result, "gave up a file after a failed write");
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,75 +11,15 @@ use http_body_util::Full;
 use hyper::Response;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use super::bucket::{flaky, objects, settings, side_by_side};
 use super::kills::{kills, seed};
 use super::load::{Fate, Load, Post, post};
 use super::proof::{Arrived, balance_closes};
 use super::sidecar::Home;
-use super::store::{Act, KEYS, Seen, error, serve};
+use super::store::{Act, Seen, error, serve};
 use super::wire::Client;
-
-/// Mostly well; now and then an answer that is lost, a pause that is asked for, a connection that ends in the body.
-fn flaky(seed: u64) -> impl Fn(&Seen) -> Act + Send + Sync {
-    let rng = Mutex::new(SmallRng::seed_from_u64(seed));
-    move |_| match rng.lock().unwrap().random_range(0..100) {
-        0..3 => Act::Answer(error(503, "SlowDown", &[])),
-        3..6 => Act::Lose(error(500, "InternalError", &[])),
-        6..9 => Act::Hush,
-        9..12 => Act::Cut,
-        12 => Act::Answer(error(409, "ConditionalRequestConflict", &[])),
-        _ => Act::Pass,
-    }
-}
-
-/// An object, as its name and its lines tell of it.
-struct Object {
-    path: PathBuf,
-    first: u64,
-    last: u64,
-    lines: Vec<Value>,
-}
-
-/// The objects of a bucket, by name.
-fn objects(bucket: &Path) -> Vec<Object> {
-    let (mut found, mut open) = (Vec::new(), vec![bucket.to_owned()]);
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-                continue;
-            }
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let mut numbers = name.splitn(3, '-').map(|part| part.parse::<u64>());
-            let (first, last) = (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap());
-            let packed = name.ends_with(".zst");
-            let mut text = fs::read(&path).unwrap();
-            if packed {
-                text = zstd::decode_all(&text[..]).expect("an object is whole");
-            }
-            let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap());
-            let lines = lines.collect();
-            found.push(Object { path, first, last, lines });
-        }
-    }
-    found.sort_by_key(|object| object.first);
-    found
-}
-
-/// No object overlaps another, none is missing between them, and each holds what it is called after.
-fn side_by_side(objects: &[Object]) {
-    let mut next = 0;
-    for object in objects {
-        let name = object.path.display();
-        assert_eq!(object.first, next, "{name} begins where the one before it ends");
-        next = object.last + 1;
-        let offsets: Vec<u64> = object.lines.iter().map(offset).collect();
-        assert_eq!(offsets, (object.first..next).collect::<Vec<_>>(), "{name} holds what it is called after");
-    }
-}
 
 fn wait_until(mut done: impl FnMut() -> bool) {
     let since = Instant::now();
@@ -97,11 +36,7 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
     let runtime = Runtime::new().unwrap();
     let root = tempfile::tempdir().unwrap();
     let store = runtime.block_on(serve(root.path(), flaky(seed)));
-    let settings = format!(
-        "type = \"s3\"\nbucket = \"impressions\"\nendpoint = \"http://{}\"\npath_style = true\n\
-         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\nmax_records = 150\nmax_age = \"1s\"\ntimeout = \"10s\"",
-        store.addr, KEYS.0, KEYS.1
-    );
+    let settings = settings(&store, "impressions") + "max_records = 150\nmax_age = \"1s\"\ntimeout = \"10s\"";
     let home = Home::new("bucket").destination("acme-s3", &settings).file("archive", "").log("replay_window = \"0s\"");
     let load = Load::start("bucket", seed, 4, home.ingest());
     let kills = kills();
@@ -149,11 +84,8 @@ fn a_batch_that_was_begun_keeps_its_name_when_the_prefix_changes_before_the_next
         _ => Act::Pass,
     };
     let store = runtime.block_on(serve(root.path(), act));
-    let settings = format!(
-        "type = \"s3\"\nbucket = \"impressions\"\nprefix = \"before/\"\nendpoint = \"http://{}\"\npath_style = true\n\
-         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\nmax_records = 150\nmax_age = \"1s\"\ntimeout = \"10s\"",
-        store.addr, KEYS.0, KEYS.1
-    );
+    let settings = settings(&store, "impressions")
+        + "prefix = \"before/\"\nmax_records = 150\nmax_age = \"1s\"\ntimeout = \"10s\"";
     let mut home = Home::new("moved").destination("acme-s3", &settings);
     let load = Load::start("moved", seed(), 2, home.ingest());
     let bucket = root.path().join("impressions");
@@ -216,11 +148,8 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     let store = runtime.block_on(serve(root.path(), act));
     // Lines of 30,000 records, not packed, are more than one part. Short names: this store makes a file's name of an
     // object's name and an upload's.
-    let settings = format!(
-        "type = \"s3\"\nbucket = \"impressions\"\nendpoint = \"http://{}\"\npath_style = true\npartitions = \"\"\ncompression = \"none\"\n\
-         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\nmax_records = 30000\nmax_age = \"30s\"",
-        store.addr, KEYS.0, KEYS.1
-    );
+    let settings = settings(&store, "impressions")
+        + "partitions = \"\"\ncompression = \"none\"\nmax_records = 30000\nmax_age = \"30s\"";
     let home = Home::new("parts").destination("acme-s3", &settings);
     let sidecar = home.start();
     let mut client = Client::connect(home.ingest()).unwrap();
@@ -245,8 +174,4 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     let names = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let left: Vec<String> = names.filter(|name| name.contains("upload")).collect();
     assert!(left.is_empty(), "nothing is left of any upload: {left:?}");
-}
-
-fn offset(line: &Value) -> u64 {
-    line["id"].as_str().and_then(|id| id.rsplit('-').next()?.parse().ok()).expect("an id ends in an offset")
 }

@@ -14,10 +14,14 @@ use super::receiver::{Answer, Receiver};
 use super::sidecar::Home;
 use super::witness::{Delivered, Witness};
 
-/// The seed of `FOREBAY_SEED`, or a fresh one. Printed, so that a failure can be repeated.
+/// The seed of `FOREBAY_SEED`, or a fresh one. Printed with the command that repeats the test.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("FOREBAY_SEED").map_or_else(|_| rand::random(), |text| text.parse().expect("a number"));
-    eprintln!("repeat with FOREBAY_SEED={seed}");
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let kills = kills();
+    eprintln!(
+        "repeat with FOREBAY_SEED={seed} FOREBAY_KILLS={kills} cargo test -p forebay-sidecar --test process {test}"
+    );
     seed
 }
 
@@ -27,7 +31,7 @@ pub(crate) fn kills() -> usize {
 }
 
 /// Mostly well; now and then all that can go wrong at a receiver.
-fn flaky(seed: u64) -> impl Fn(usize) -> Answer + Send + Sync {
+pub(crate) fn flaky(seed: u64) -> impl Fn(usize) -> Answer + Send + Sync {
     let rng = Mutex::new(SmallRng::seed_from_u64(seed));
     move |_| {
         let mut rng = rng.lock().unwrap();
@@ -45,7 +49,7 @@ fn flaky(seed: u64) -> impl Fn(usize) -> Answer + Send + Sync {
 
 /// Small batches, so that there are many; a timeout that answers on a starved machine keep (one that comes later is not
 /// heard, and its batch comes again), and that costs the test little where a receiver hangs.
-const WEBHOOK: &str = "batch_records_max = 150\ntimeout = \"10s\"";
+pub(crate) const WEBHOOK: &str = "batch_records_max = 150\ntimeout = \"10s\"";
 
 fn home(name: &str, first: &Receiver, second: &Receiver) -> Home {
     Home::new(name)

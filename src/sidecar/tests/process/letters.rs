@@ -1,10 +1,11 @@
 //! Poison: records that a receiver never takes become dead letters, whatever ends the sidecar meanwhile, everything else
 //! goes on; and when the receiver is mended they are sent again, under the ids that they had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::books::Balance;
 use super::load::{Fate, Load, Post, post};
 use super::proof::Arrived;
 use super::receiver::{Answer, Arrival, Receiver};
@@ -40,13 +41,6 @@ fn dead(sidecar: &Sidecar<'_>) -> u64 {
     all.iter().find(|one| one["destination"] == "hook").and_then(|one| one["records"].as_u64()).unwrap_or(0)
 }
 
-/// The balances of the destination's queues, by stream.
-fn balances(sidecar: &Sidecar<'_>) -> BTreeMap<String, Value> {
-    let answer = sidecar.asked(&["balance"]);
-    let all = answer["balances"].as_array().expect("a list");
-    all.iter().map(|one| (one["environment"].as_str().expect("a name").to_owned(), one["total"].clone())).collect()
-}
-
 #[test]
 fn poison_becomes_dead_letters_across_kills_and_is_redriven_under_its_ids() {
     let receiver = Receiver::start();
@@ -74,6 +68,9 @@ fn poison_becomes_dead_letters_across_kills_and_is_redriven_under_its_ids() {
     posts.extend(load.stop());
     sidecar.drain(&["hook"]);
     assert_eq!(dead(&sidecar), POISONED as u64, "they are kept across a kill");
+    let sheet = sidecar.books().destinations["hook"];
+    assert_eq!((sheet.dead_lettered, sheet.pending, sheet.gone), (POISONED as u64, 0, 0), "{sheet:?}");
+    assert_eq!(sheet.delivered + sheet.dead_lettered, sheet.accepted, "{sheet:?}");
 
     let listed = sidecar.call(&["dead-letters", "list", "hook", "--json"]);
     let listed = String::from_utf8(listed.stdout).expect("UTF-8");
@@ -104,9 +101,35 @@ fn poison_becomes_dead_letters_across_kills_and_is_redriven_under_its_ids() {
     let arrived = Arrived::at_webhook(&taken);
     arrived.holds(&posts, "hook");
 
-    let balances = balances(&sidecar);
-    let sum = |name: &str| -> u64 { balances.values().map(|total| total[name]["records"].as_u64().expect(name)).sum() };
-    assert_eq!(balances["acme-prod"]["accepted"]["records"], arrived.len());
-    assert_eq!((sum("delivered"), sum("pending")), (arrived.len() as u64, 0), "{balances:?}");
-    assert_eq!((sum("lost"), sum("purged"), sum("expired"), dead(&sidecar)), (0, 0, 0, 0), "{balances:?}");
+    let books = sidecar.books();
+    let records = arrived.len() as u64;
+    assert_eq!(books.destinations["hook"], Balance::all_delivered(records), "{books:?}");
+    assert_eq!(books.queues[&("hook".to_owned(), "acme-prod".to_owned())].accepted, records);
+}
+
+/// Nothing is wrong with records that everything is said of: they wait, across a kill, and none becomes a dead letter.
+#[test]
+fn a_receiver_that_rejects_everything_for_a_while_costs_no_record_across_a_kill() {
+    let receiver = Receiver::start();
+    receiver.script(|_| Answer::Status(400));
+    let home = Home::new("rejecting").webhook("hook", &receiver, "batch_records_max = 50");
+    let mut sidecar = home.start();
+    let load = Load::start("rejecting", 14, 2, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 50));
+    for _ in 0..2 {
+        let refused = || sidecar.asked(&["lag"])["lags"][0]["state"] == "refused";
+        assert!(wait_for(refused), "it said:\n{}", sidecar.said());
+        sidecar.kill();
+        sidecar = home.start();
+    }
+    let posts = load.stop();
+    assert_eq!(dead(&sidecar), 0);
+    assert!(receiver.arrivals().iter().all(|arrival| !arrival.taken()));
+    receiver.script(|_| Answer::Ok);
+    sidecar.asked(&["destinations", "probe", "hook"]);
+    sidecar.drain(&["hook"]);
+    let taken: Vec<Arrival> = receiver.arrivals().into_iter().filter(Arrival::taken).collect();
+    let arrived = Arrived::at_webhook(&taken);
+    arrived.holds(&posts, "hook");
+    assert_eq!(sidecar.books().destinations["hook"], Balance::all_delivered(arrived.len() as u64));
 }

@@ -146,7 +146,8 @@ pub(crate) fn post(client: &mut Client, machine: &str, keys: &[String]) -> io::R
     client.ask("POST", "/api/testImpressions/bulk", &headers, &bulk(keys))?.status()
 }
 
-fn bulk(keys: &[String]) -> Vec<u8> {
+/// The body of that post.
+pub(crate) fn bulk(keys: &[String]) -> Vec<u8> {
     let mut flags = BTreeMap::<String, Vec<Value>>::new();
     for key in keys {
         let made = Impression::of(key);

@@ -9,6 +9,7 @@
     reason = "these tests stand outside the process: their clock and their files are the machine's own"
 )]
 
+mod books;
 #[path = "../evaluated/mod.rs"]
 mod evaluated;
 mod event_service;
@@ -16,19 +17,23 @@ mod load;
 mod proof;
 mod receiver;
 mod sidecar;
+mod split;
 #[path = "../store/mod.rs"]
 mod store;
 mod wire;
 mod witness;
 
 mod bodies;
+mod bucket;
 mod buckets;
 mod captures;
+mod everywhere;
 mod kills;
 mod letters;
 mod operations;
 mod outages;
 mod relayed;
+mod replays;
 mod services;
 mod starts;
 mod stops;

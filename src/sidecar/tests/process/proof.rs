@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::books::Lag;
 use super::load::{Fate, Post, delivered};
 use super::receiver::Arrival;
-use super::sidecar::Lag;
 
 /// The impressions that arrived at one destination, each by its key.
 pub(crate) struct Arrived {
@@ -88,6 +88,14 @@ impl Arrived {
     pub(crate) fn has_the_ids_of(&self, other: &Self) {
         for (key, id) in &self.ids {
             assert_eq!(other.ids.get(key), Some(id), "the id of {key}");
+        }
+    }
+
+    /// Each record has the offset that it has at the other, too: where ids are of different kinds.
+    pub(crate) fn has_the_offsets_of(&self, other: &Self) {
+        let offset = |id: &String| id.rsplit('-').next().map(str::to_owned);
+        for (key, id) in &self.ids {
+            assert_eq!(other.ids.get(key).and_then(offset), offset(id), "the offset of {key}");
         }
     }
 

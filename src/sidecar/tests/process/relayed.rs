@@ -1,132 +1,23 @@
 //! What SDKs post reaches Split: all of it, once, in order for each SDK key, byte for byte, through outages and kills.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::sidecar::{Home, Lag, SDK_KEY, Sidecar, free_address, wait_for};
-use super::wire::{Client, Message};
+use super::sidecar::{Home, SDK_KEY, wait_for};
+use super::split::Split;
+use super::wire::Client;
 
 /// How often the sidecar is killed.
 const KILLS: usize = 4;
 
 /// The key that the captured browsers show, in their bodies.
 const BROWSER_KEY: &str = "browser-sdk-key-0001";
-
-/// Split as an SDK sees it: notes each post, and answers as the test wants.
-struct Split {
-    address: SocketAddr,
-    inner: Arc<Inner>,
-    closing: Arc<AtomicBool>,
-}
-
-struct Inner {
-    status: Mutex<Box<dyn Fn(usize) -> u16 + Send>>,
-    posts: Mutex<Vec<Post>>,
-}
-
-/// A post that came.
-#[derive(Debug, Clone)]
-struct Post {
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// 0: no answer was written.
-    status: u16,
-}
-
-impl Post {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The SDK key that it shows.
-    fn key(&self) -> String {
-        match self.header("authorization") {
-            Some(bearer) => bearer.strip_prefix("Bearer ").expect("as sent").to_owned(),
-            None => {
-                serde_json::from_slice::<Value>(&self.body).expect("a beacon")["token"].as_str().unwrap().to_owned()
-            }
-        }
-    }
-}
-
-impl Split {
-    fn start() -> Self {
-        let address = free_address();
-        let listener = TcpListener::bind(address).expect("the address was free");
-        let inner = Arc::new(Inner { status: Mutex::new(Box::new(|_| 200)), posts: Mutex::default() });
-        let closing = Arc::new(AtomicBool::new(false));
-        let (theirs, ends) = (Arc::clone(&inner), Arc::clone(&closing));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ends.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(stream), inner) = (stream, Arc::clone(&theirs)) else { continue };
-                thread::spawn(move || inner.converse(stream));
-            }
-        });
-        Self { address, inner, closing }
-    }
-
-    /// From now on the n-th post is answered so; 0 cuts the connection instead.
-    fn answers(&self, status: impl Fn(usize) -> u16 + Send + 'static) {
-        *self.inner.status.lock().unwrap() = Box::new(status);
-    }
-
-    fn posts(&self) -> Vec<Post> {
-        self.inner.posts.lock().unwrap().clone()
-    }
-
-    /// Those that were taken, by key, in order.
-    fn taken(&self) -> BTreeMap<String, Vec<Post>> {
-        let mut taken: BTreeMap<String, Vec<Post>> = BTreeMap::new();
-        for post in self.posts().into_iter().filter(|post| post.status == 200) {
-            taken.entry(post.key()).or_default().push(post);
-        }
-        taken
-    }
-}
-
-impl Drop for Split {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::SeqCst);
-        // The listener only looks up when somebody comes.
-        drop(TcpStream::connect(self.address));
-    }
-}
-
-impl Inner {
-    fn converse(&self, stream: TcpStream) {
-        let Ok(mut writer) = stream.try_clone() else { return };
-        let mut reader = BufReader::new(stream);
-        while let Ok(Some(request)) = Message::read(&mut reader) {
-            let path = request.first.split(' ').nth(1).expect("a request line").to_owned();
-            let (place, status) = {
-                let mut posts = self.posts.lock().unwrap();
-                let status = (self.status.lock().unwrap())(posts.len());
-                posts.push(Post { path, headers: request.headers, body: request.body, status: 0 });
-                (posts.len() - 1, status)
-            };
-            if status == 0 {
-                let _ = writer.shutdown(Shutdown::Both);
-                return;
-            }
-            self.posts.lock().unwrap()[place].status = status;
-            if write!(writer, "HTTP/1.1 {status} As Told\r\ncontent-length: 0\r\n\r\n").is_err() {
-                return;
-            }
-        }
-    }
-}
 
 fn home(name: &str, split: &Split, more: &str) -> Home {
     Home::new(name)
@@ -192,13 +83,6 @@ fn number(body: &[u8]) -> usize {
     body[0]["i"][0]["m"].as_u64().expect("its number") as usize
 }
 
-fn drained(sidecar: &Sidecar<'_>) {
-    // It looks at one of the keys' queues, and sees to it that what is read from here on is not of before.
-    sidecar.drain(&["split"]);
-    let behind = |lag: &Lag| lag.destination == "split" && lag.records_behind > 0;
-    assert!(wait_for(|| !sidecar.lags().iter().any(behind)), "{:?}", sidecar.lags());
-}
-
 /// Every byte of every file below a directory.
 fn holds(dir: &Path, part: &str) -> Option<String> {
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -229,7 +113,7 @@ fn all_that_real_sdks_post_reaches_split_once_in_order_and_byte_for_byte() {
         assert_eq!(post(&mut client, path, headers, body), 200, "{path}");
     }
     assert!(wait_for(|| split.posts().len() >= sent.len()));
-    drained(&sidecar);
+    sidecar.drain(&["split"]);
     let taken = split.taken();
     assert_eq!(split.posts().len(), sent.len(), "each of them once");
     for key in [SDK_KEY, BROWSER_KEY] {
@@ -282,7 +166,7 @@ fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
     }
     split.answers(|_| 200);
     let sidecar = home.start();
-    drained(&sidecar);
+    sidecar.drain(&["split"]);
     let posts = split.posts();
     // Those that were taken. A kill takes back what was settled since the last tick of the floor: then they come again
     // from there on, in order.
@@ -338,7 +222,7 @@ fn a_full_share_costs_no_impression_and_is_counted() {
     assert!([200, 503].contains(&events), "kept if it still fits, or refused: {events}");
     // What was kept is relayed, and there is room again.
     split.answers(|_| 200);
-    drained(&sidecar);
+    sidecar.drain(&["split"]);
     let relayed = split.posts().iter().filter(|post| post.status == 200 && post.path.ends_with("/bulk")).count();
     assert!(relayed as f64 >= posts("kept"), "{relayed}");
     assert!(wait_for(|| post(&mut client, "/api/events/bulk", &headers, b"[]") == 200));

@@ -22,7 +22,7 @@ use super::wire::Client;
 pub(crate) const SDK_KEY: &str = "sidecar-test-sdk-key-0001";
 
 /// Far more than anything here takes; reached only by what will never happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address that nobody listens on. Its port lies below those that the system gives to outgoing connections: while a
 /// sidecar is dead nobody else may come to sit on its port.
@@ -186,6 +186,8 @@ impl Home {
     pub(crate) fn start(&self) -> Sidecar<'_> {
         let mut sidecar = self.spawn();
         sidecar.wait_until_ready();
+        // Whatever the life before left.
+        sidecar.books();
         sidecar
     }
 
@@ -233,18 +235,6 @@ impl Drop for Home {
             eprintln!("what sidecar {} left lies in {}", self.name, self.dir.path().display());
         }
     }
-}
-
-/// Where one queue stands, by `forebay lag --json`.
-#[derive(Debug, Clone)]
-pub(crate) struct Lag {
-    pub(crate) destination: String,
-    pub(crate) records_behind: u64,
-    pub(crate) in_flight: u64,
-    pub(crate) accepted: u64,
-    pub(crate) delivered: u64,
-    /// Dead-lettered, filtered, expired, purged and lost. What is held counts where it is held, in the other fields.
-    pub(crate) otherwise: u64,
 }
 
 /// One life of a sidecar.
@@ -330,60 +320,6 @@ impl Sidecar<'_> {
         });
         let Some(status) = status else { panic!("it runs after {PATIENCE:?}; it said:\n{}", self.said()) };
         status.code()
-    }
-
-    /// Every queue, by `forebay lag --json`.
-    pub(crate) fn lags(&self) -> Vec<Lag> {
-        self.snapshot().1
-    }
-
-    /// Every queue, and when they were read: the sidecar may show what it read a moment before.
-    fn snapshot(&self) -> (u64, Vec<Lag>) {
-        let address = format!("unix:{}", self.home.path("grpc.sock").display());
-        let output = forebay(&["lag", "--json", "--address", &address]).output().expect("the binary was built");
-        assert!(output.status.success(), "{output:?}; the sidecar said:\n{}", self.said());
-        let snapshot: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
-        let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("not a number in {snapshot}"));
-        let lag = |lag: &Value| {
-            let records = |name: &str| number(&lag["balance"][name]["records"]);
-            let stream = lag["stream"].as_str().expect("a name").to_owned();
-            let otherwise = ["dead_lettered", "filtered", "expired", "purged", "lost"].map(records).iter().sum();
-            let lag = Lag {
-                destination: lag["destination"].as_str().expect("a name").to_owned(),
-                records_behind: number(&lag["records_behind"]),
-                in_flight: number(&lag["records_in_flight"]),
-                accepted: records("accepted"),
-                delivered: records("delivered"),
-                otherwise,
-            };
-            (stream, lag)
-        };
-        let rows = snapshot["lags"].as_array().expect("a list").iter().map(lag);
-        let (held, rows): (Vec<_>, Vec<_>) = rows.partition(|(stream, _)| stream.starts_with("!held/"));
-        let mut lags: Vec<Lag> = rows.into_iter().map(|(_, lag)| lag).collect();
-        // What waits for a time of its own was accepted once, and is delivered or pending over there.
-        for (_, held) in held {
-            let Some(lag) = lags.iter_mut().find(|lag| lag.destination == held.destination) else { continue };
-            lag.records_behind += held.records_behind;
-            lag.in_flight += held.in_flight;
-            lag.delivered += held.delivered;
-            lag.otherwise += held.otherwise;
-        }
-        (number(&snapshot["read_at_unix_ms"]), lags)
-    }
-
-    /// Waits until `destinations` are behind by nothing, and returns where all stand then.
-    pub(crate) fn drain(&self, destinations: &[&str]) -> Vec<Lag> {
-        // What was read before now does not count.
-        let (before, mut lags) = self.snapshot();
-        let drained = wait_for(|| {
-            let (at, now) = self.snapshot();
-            lags = now;
-            let mut wanted = destinations.iter().map(|id| lags.iter().find(|lag| lag.destination == *id));
-            at > before && wanted.all(|lag| lag.is_some_and(|lag| lag.records_behind == 0 && lag.in_flight == 0))
-        });
-        assert!(drained, "not drained after {PATIENCE:?}: {lags:?}; it said:\n{}", self.said());
-        lags
     }
 
     fn end(&mut self) {

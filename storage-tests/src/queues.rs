@@ -1,0 +1,109 @@
+//! Queues on the simulated disk, as tests of them begin: small segments, everything on the caller's thread.
+//!
+//! What always holds: whatever a crash has left, the balance of every queue closes when it is opened.
+
+use crate::sim_disk::{PowerCut, SimDisk};
+use forebay::clock::ManualClock;
+use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Queues, SplitError, Start};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Where they lie on the disk.
+pub const DIR: &str = "/data";
+
+/// A batch of whatever waits.
+pub const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
+
+/// The ways in which the power goes that a crash at every change is ended by in turn.
+pub const CUTS: [PowerCut; 4] =
+    [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
+
+/// Segments of 4 KiB, so that a test has many.
+#[must_use]
+pub fn tiny(replay_window: Duration) -> LogOptions {
+    LogOptions { segment_bytes: 4 << 10, budget_bytes: 4 << 20, replay_window, ..LogOptions::small() }
+}
+
+/// Opens what lies there, without a replay window.
+///
+/// # Panics
+/// When it does not open, or a balance does not close.
+#[must_use]
+pub fn open(disk: &SimDisk, clock: &ManualClock) -> Queues {
+    open_for(disk, clock, Duration::ZERO)
+}
+
+/// Opens what lies there.
+///
+/// # Panics
+/// When it does not open, or a balance does not close.
+#[must_use]
+pub fn open_for(disk: &SimDisk, clock: &ManualClock, replay_window: Duration) -> Queues {
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    let opened = Queues::open(disk, clock, Path::new(DIR), tiny(replay_window), QueueOptions::inline());
+    let queues = opened.expect("no crash keeps it from opening");
+    books_close(&queues);
+    queues
+}
+
+/// Every accepted record of every queue is accounted for, once.
+///
+/// # Panics
+/// When one is not.
+pub fn books_close(queues: &Queues) {
+    for queue in queues.all() {
+        let balance = queue.balance();
+        let place = format!("{}/{}: {balance:?}", queue.destination(), queue.stream());
+        assert!(balance.closes(), "{place}");
+        assert_eq!(balance.pending.records, queue.lag().records, "{place}");
+    }
+}
+
+/// The queue of `hook` for `acme`, made where there is none.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn hook(queues: &Queues) -> Queue {
+    queues.queue("hook", "acme", Start::Earliest).expect("it is there, or made")
+}
+
+/// Appends so many records of 100 bytes.
+///
+/// # Panics
+/// When the log takes nothing.
+pub fn append(queues: &Queues, stream: &str, records: u32) {
+    let payload = Payload { bytes: vec![7; records as usize * 100], records };
+    queues.log().append_wait(stream, vec![payload]).expect("the log is sound");
+}
+
+/// The next batch.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn next(queue: &Queue, records_max: u64) -> Batch {
+    queue.next_batch(BatchLimits { records_max, ..ANY }).expect("it reads").expect("something waits")
+}
+
+/// Makes a batch's plan durable.
+///
+/// # Panics
+/// When it is not.
+pub fn plan(queue: &Queue, batch: &Batch) {
+    queue.plan(batch, Box::new(|planned| planned.expect("the plan is durable")));
+}
+
+/// Splits a batch.
+///
+/// # Errors
+/// The queue's: then it is whole, or will be told after a crash.
+///
+/// # Panics
+/// When the queue does not answer at once.
+pub fn split(queue: &Queue, batch: &Batch, at: u64) -> Result<[Batch; 2], SplitError> {
+    let halves = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&halves);
+    queue.split(batch, at, Box::new(move |result| *heard.lock().expect("one thread") = Some(result)));
+    halves.lock().expect("one thread").take().expect("inline")
+}

@@ -1,0 +1,27 @@
+//! The log on a disk that fails: at every change of a script, and in the ways that have a story.
+
+use forebay::AppendError;
+use storage_tests::sim_disk::PowerCut;
+use storage_tests::workload::{End, Session, tiny};
+
+mod any;
+mod full;
+mod reads;
+mod stories;
+
+const ENDS: [End; 4] =
+    [End::Kill, End::Cut(PowerCut::NothingUnsynced), End::Cut(PowerCut::Everything), End::Cut(PowerCut::RandomSubset)];
+
+fn session(seed: u64) -> Session {
+    let mut session = Session::new(seed, tiny());
+    assert_eq!(session.open(), Ok(true));
+    session
+}
+
+fn acked(session: &mut Session, stream: &str, parts: &[(usize, u32)]) {
+    session.append(stream, parts).expect("right offsets").expect("taken");
+}
+
+fn refused(session: &mut Session, stream: &str, parts: &[(usize, u32)]) -> AppendError {
+    session.append(stream, parts).expect("right offsets").expect_err("the disk is broken")
+}

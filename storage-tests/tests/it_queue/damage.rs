@@ -1,0 +1,174 @@
+//! Damage to the log under its queues: counted as lost, and everything else is delivered.
+
+use forebay::clock::ManualClock;
+use forebay::{BatchLimits, Cursor, Payload, Queue, RangeError, Settled, Start};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::queues::{ANY, append, hook, next, open, plan};
+use storage_tests::sim_disk::{PowerCut, SimDisk};
+
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "seg")).collect()
+}
+
+#[test]
+fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    hook(&queues);
+    (0..40).for_each(|_| append(&queues, "acme", 10));
+    queues.close().expect("the disk is sound");
+    drop(queues);
+    // The middle of a sealed segment in the middle of the log.
+    let segments = segments(&disk);
+    disk.flip_bit(&segments[segments.len() / 2], 8 * 1_500);
+
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    let mut seen = BTreeSet::new();
+    while let Some(batch) = queue.next_batch(BatchLimits { records_max: 25, ..ANY }).expect("reads") {
+        seen.extend(batch.offsets.clone());
+        queue.settle(&batch, Settled::Delivered);
+    }
+    let balance = queue.balance();
+    assert!(balance.closes(), "{balance:?}");
+    assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
+    assert_eq!(seen.len(), 390);
+    assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// A range is claimed by the headers of its frames, so damage to a payload is met only when it is sent.
+#[test]
+fn damage_inside_of_a_range_gives_it_up_and_the_rest_is_delivered_in_others() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    queues.queue("archive", "acme", Start::Earliest).expect("it is made");
+    (0..40).for_each(|_| append(&queues, "acme", 10));
+    queues.close().expect("the disk is sound");
+    drop(queues);
+    let segments = segments(&disk);
+    disk.flip_bit(&segments[segments.len() / 2], 8 * 1_500);
+
+    let queues = open(&disk, &clock);
+    let queue = queues.queue("archive", "acme", Start::Earliest).expect("it is there");
+    let (mut seen, mut given_up) = (BTreeSet::new(), Vec::new());
+    while let Some(range) = queue.next_range(ANY.into()).expect("reads") {
+        plan(&queue, &range);
+        let mut reader = queue.read(&range);
+        let mut records = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(slice)) => records.extend(slice.offsets),
+                Ok(None) => {
+                    assert_eq!(records, range.offsets.clone().collect::<Vec<_>>());
+                    queue.settle(&range, Settled::Delivered);
+                    records.iter().for_each(|offset| assert!(seen.insert(*offset)));
+                    break;
+                }
+                Err(RangeError::Lost { offsets }) => {
+                    assert_eq!(offsets.end - offsets.start, 10);
+                    assert!(matches!(reader.next(), Err(RangeError::Lost { .. })), "it does not go on behind the hole");
+                    queue.release(&range); // to no effect
+                    given_up.push(range.id.clone());
+                    break;
+                }
+                Err(RangeError::Read(error)) => panic!("{error}"),
+            }
+        }
+        assert!(queue.balance().closes());
+    }
+    assert_eq!((given_up.len(), seen.len()), (1, 390));
+    let balance = queue.balance();
+    assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
+    assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// Without the floor's word damage to the very last frame looks like a write that a crash tore.
+#[test]
+fn the_floor_tells_damage_at_the_very_end_from_a_torn_tail() {
+    let (disk, clock) = (SimDisk::new(7), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    hook(&queues);
+    queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("the log is sound");
+    queues.tick().expect("the disk is sound");
+    drop(queues);
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let segment = segments(&disk).remove(0);
+    let bytes = disk.read_live(&segment).expect("it is there");
+    let payload = bytes.windows(100).position(|window| window == [7; 100]).expect("the payload");
+    disk.flip_bit(&segment, payload as u64 * 8);
+
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    assert!(queue.next_batch(ANY).expect("reads").is_none());
+    let balance = queue.balance();
+    assert!(balance.closes());
+    assert_eq!(balance.lost.records, 10, "named and counted, not cut");
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_told_and_no_offset_is_given_again() {
+    let (disk, clock) = (SimDisk::new(6), ManualClock::at(1_000_000));
+    let payload = || vec![Payload { bytes: vec![7; 100], records: 10 }];
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    let batch = |queue: &Queue| next(queue, u64::MAX);
+    queues.log().append_wait("acme", payload()).expect("the log is sound");
+    queue.settle(&batch(&queue), Settled::Delivered);
+    queues.tick().expect("the disk is sound");
+    let old_log: Vec<_> = (disk.paths().into_iter())
+        .filter(|path| path.starts_with("/data/log"))
+        .map(|path| (path.clone(), disk.read_live(&path).expect("it is there")))
+        .collect();
+    queues.log().append_wait("acme", payload()).expect("the log is sound");
+    queue.settle(&batch(&queue), Settled::Delivered);
+    queues.tick().expect("the disk is sound");
+    drop((queue, queues));
+    // The log comes from a backup, the floor does not.
+    disk.paths().iter().filter(|path| path.starts_with("/data/log")).for_each(|path| disk.erase(path));
+    old_log.iter().for_each(|(path, bytes)| disk.overwrite(path, bytes));
+
+    let queues = open(&disk, &clock);
+    assert_eq!(queues.stats().cursors_ahead, 1);
+    let queue = hook(&queues);
+    assert!(queue.balance().closes());
+    let appended = queues.log().append_wait("acme", payload()).expect("the log is sound");
+    assert_eq!(appended.offsets, 20..30);
+    assert_eq!(batch(&queue).offsets, 20..30);
+    let balance = queue.balance();
+    assert!(balance.closes(), "{balance:?}");
+    assert_eq!((balance.accepted.records, balance.delivered.records, balance.delivered.bytes), (30, 20, 200));
+}
+
+/// Before: the floor remembered the number of a stream whose first append had failed. After a crash that forgot the
+/// stream its number went to the next new one, and the queue delivered that one's records as its own.
+#[test]
+fn a_queue_never_reads_a_stream_that_got_the_number_of_a_forgotten_one() {
+    for cut in [PowerCut::NothingUnsynced, PowerCut::Everything] {
+        let (disk, clock) = (SimDisk::new(3), ManualClock::at(0));
+        let queues = open(&disk, &clock);
+        let payload = || vec![Payload { bytes: vec![1; 8], records: 1 }];
+        queues.log().append_wait("first", payload()).expect("a good disk");
+        let queue = queues.queue("hook", "umbrella", Start::Earliest).expect("it is made");
+        for part in [".seg", "streams", ".idx"] {
+            disk.inject(Fault::every(OpKind::Write, Failure::NoSpace).on(part));
+        }
+        queues.log().append_wait("umbrella", payload()).expect_err("the disk is full");
+        assert!(!queue.has_more());
+        queues.tick().expect("the floor has its blocks");
+        drop((queue, queues));
+        disk.power_cut(cut);
+        disk.clear_faults();
+
+        let queues = open(&disk, &clock);
+        queues.log().append_wait("acme", payload()).expect("a good disk");
+        let queue = queues.queue("hook", "umbrella", Start::Earliest).expect("it is known");
+        assert!(!queue.has_more(), "these are acme's");
+        assert!(queue.next_batch(ANY).expect("the disk reads").is_none());
+        queues.log().append_wait("umbrella", payload()).expect("a good disk");
+        let batch = queue.next_batch(ANY).expect("the disk reads").expect("its own");
+        assert_eq!(batch.offsets, 0..1);
+        assert_eq!(Some(batch.slices[0].frame.stream), queues.log().stream("umbrella"));
+    }
+}

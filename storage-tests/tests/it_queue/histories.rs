@@ -1,0 +1,144 @@
+//! Histories with crashes at any change, random and in turn, checked against the model.
+
+use forebay::clock::ManualClock;
+use forebay::{QueueOptions, Queues, Start};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage_tests::crash_points::number;
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queues::{CUTS, DIR, open, tiny};
+use storage_tests::rng::Rng;
+use storage_tests::sim_disk::{PowerCut, SimDisk};
+
+use super::model::{DESTINATIONS, Model, STREAMS, drain, step};
+
+/// A directory with a queue for each destination and stream.
+fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
+    let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
+    let mut model = Model::default();
+    let queues = open(&disk, &clock);
+    for stream in STREAMS {
+        model.acked.entry(stream).or_default();
+        for destination in DESTINATIONS {
+            queues.queue(destination, stream, Start::Earliest).expect("it is made");
+            model.queues.entry((destination, stream)).or_default();
+        }
+    }
+    queues.tick().expect("the disk is sound");
+    (disk, clock, model, queues)
+}
+
+/// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
+/// number of crashes.
+fn history(seed: u64, bad_disk: bool) -> u64 {
+    let mut rng = Rng::new(seed);
+    let (disk, clock, mut model, mut queues) = begin(seed);
+    let mut crashes = 0;
+    for _ in 0..8 {
+        let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
+        disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
+        for _ in 0..400 {
+            if bad_disk && rng.chance(1, 12) {
+                inject(&mut rng, &disk);
+            } else if bad_disk && rng.chance(1, 6) {
+                disk.clear_faults();
+            }
+            step(&mut rng, &queues, &mut model);
+            clock.advance(Duration::from_millis(50));
+            if disk.crashed() {
+                break;
+            }
+        }
+        drop(queues);
+        disk.clear_faults();
+        disk.power_cut(CUTS[rng.below(CUTS.len())]);
+        crashes += 1;
+        if rng.chance(1, 3) {
+            // It crashes again while it opens, or soon after.
+            disk.crash_at(disk.ops() + rng.below(30) as u64, Performed::Nothing);
+            let (again, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+            if let Ok(again) = Queues::open(again, clock, Path::new(DIR), tiny(Duration::ZERO), QueueOptions::inline())
+            {
+                let _ = again.tick();
+            }
+            disk.power_cut(PowerCut::RandomSubset);
+            crashes += 1;
+        }
+        queues = open(&disk, &clock);
+        model.check_after_crash(&queues);
+    }
+    drain(&queues, &mut model);
+    queues.close().expect("the disk is sound");
+    crashes
+}
+
+/// The next few calls of some kind fail, on the floor or anywhere.
+fn inject(rng: &mut Rng, disk: &SimDisk) {
+    use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
+    let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
+    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
+    let from = rng.below(4) as u64;
+    let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
+    disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });
+}
+
+fn histories(bad_disk: bool) {
+    let first = number("FOREBAY_SEED", 1);
+    let crashes: u64 = (first..first + number("FOREBAY_HISTORIES", 40)).map(|seed| history(seed, bad_disk)).sum();
+    println!("{crashes} crashes");
+}
+
+/// Repeat one history with `FOREBAY_SEED=n FOREBAY_HISTORIES=1`.
+#[test]
+fn no_crash_loses_a_record_a_cursor_or_a_plan() {
+    histories(false);
+}
+
+/// The same on a disk that refuses, fills up and fails its syncs now and then.
+#[test]
+fn no_crash_of_a_bad_disk_does_either() {
+    histories(true);
+}
+
+/// One life as a script, ended at every change that it makes in turn. Repeat one with `FOREBAY_CASE=n`.
+#[test]
+fn a_crash_at_any_change_of_a_life_of_queues_loses_nothing() {
+    const STEPS: usize = 70;
+    let seed = number("FOREBAY_SEED", 1);
+    // The same steps each time, up to the change at which it crashes.
+    let live = |crash: Option<(u64, Performed)>| {
+        let mut rng = Rng::new(seed);
+        let (disk, clock, mut model, queues) = begin(seed);
+        let from = disk.ops();
+        if let Some((change, performed)) = crash {
+            disk.crash_at(from + change, performed);
+        }
+        for _ in 0..STEPS {
+            step(&mut rng, &queues, &mut model);
+            clock.advance(Duration::from_millis(50));
+            if disk.crashed() {
+                break;
+            }
+        }
+        let changes = disk.ops() - from;
+        (disk, clock, model, changes)
+    };
+    let (.., changes) = live(None);
+    assert!(changes > 80, "{changes} changes");
+    let only = std::env::var("FOREBAY_CASE").ok().map(|case| case.parse::<u64>().expect("a number"));
+    for change in (0..changes).filter(|change| only.is_none_or(|only| only == *change)) {
+        for (way, performed) in [Performed::Nothing, Performed::Bytes(600), Performed::All].into_iter().enumerate() {
+            // Each way of ending it meets each kind of change many times over.
+            let cut = CUTS[(change as usize + way) % CUTS.len()];
+            println!("change {change}, {performed:?}, {cut:?}");
+            let (disk, clock, mut model, _) = live(Some((change, performed)));
+            assert!(disk.crashed());
+            disk.power_cut(cut);
+            let queues = open(&disk, &clock);
+            model.check_after_crash(&queues);
+            drain(&queues, &mut model);
+            queues.close().expect("the disk is sound");
+        }
+    }
+}
