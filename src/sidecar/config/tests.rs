@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::raw::Section;
+use super::raw::{self, Section};
 use super::report::Report;
 use super::*;
 
@@ -167,7 +167,8 @@ fn the_example_names_every_key_there_is() {
 }
 
 fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
-    let (report, document) = Report::parse(text);
+    let (report, mut document) = Report::parse(text);
+    let destinations = raw::take_tables(&mut document, "destinations");
     let env = |_: &str| Some(String::from("value"));
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let outside = Outside {
@@ -178,7 +179,7 @@ fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
         file: &file,
         ground: &ground,
     };
-    let _ = check::read(Section::root(&report, &document), &outside);
+    let _ = check::read(Section::root(&report, &document), destinations, &outside);
     report.asked()
 }
 
