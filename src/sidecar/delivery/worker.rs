@@ -106,8 +106,8 @@ struct Busy {
     asides: Asides,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
-    /// Woken since that began: what it did not find may be there now.
-    woken_meanwhile: bool,
+    /// News came since that began: what it did not find may be there now.
+    news_meanwhile: bool,
 }
 
 impl Busy {
@@ -145,11 +145,12 @@ impl Worker {
             asides: Asides::default(),
             preparing: None,
             preparing_from: 0,
-            woken_meanwhile: false,
+            news_meanwhile: false,
         };
         self.wet();
         loop {
             if post.take_news() {
+                busy.news_meanwhile = true;
                 self.wet();
             }
             if post.take_probe() {
@@ -180,10 +181,7 @@ impl Worker {
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
-                Event::Woken => {
-                    busy.woken_meanwhile = true;
-                    self.wet();
-                }
+                Event::Woken => self.wet(),
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
@@ -224,7 +222,7 @@ impl Worker {
         let Some(turn) = self.turn() else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
-        (busy.preparing_from, busy.woken_meanwhile) = (turn, false);
+        (busy.preparing_from, busy.news_meanwhile) = (turn, false);
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
@@ -240,7 +238,7 @@ impl Worker {
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.woken_meanwhile,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.news_meanwhile,
             Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));

@@ -122,7 +122,7 @@ async fn no_secret_comes_back_out_by_any_answer_or_refusal() {
         hook(id, more).replace("secret:hook_url", &format!("https://hooks.example.com/{CANARY}"))
     };
     let s3 = format!(
-        "[[destinations]]\nid = \"bucket\"\nenvironments = [\"prod\"]\ntype = \"s3\"\nbucket = \"b\"\n\
+        "[[destinations]]\nid = \"bucket\"\nenvironments = [\"prod\"]\ntype = \"s3\"\nbucket = \"impressions\"\n\
          access_key_id = \"AKID\"\nsecret_access_key = \"{CANARY}\"\n"
     );
     let named = hook("named", &secrets).replace("hook_url", "hidden_url");
