@@ -2,6 +2,7 @@
 
 mod events;
 mod filter;
+mod pace;
 mod s3;
 mod start;
 mod upstream;
@@ -97,7 +98,8 @@ fn read_one(
         SinkKind::Upstream => upstream::upstream(&section, outside).map(SinkConfig::Upstream),
     };
     let bounds = kind.bounds();
-    let concurrency = section.count("concurrency", &bounds.concurrency);
+    let (concurrency, ordered) = pace::concurrency(&section, kind);
+    let rate = pace::rate(&section);
     let weight = section.count("weight", &limits::WEIGHT);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
@@ -123,6 +125,8 @@ fn read_one(
         id: id?.to_owned(),
         environments,
         concurrency,
+        ordered,
+        rate,
         weight,
         timeout,
         batch_records_max,
