@@ -25,6 +25,8 @@ mod plan_cost;
 mod report;
 #[path = "figures/s3.rs"]
 mod s3;
+#[path = "figures/scale.rs"]
+mod scale;
 #[path = "../src/sidecar/tests/store/mod.rs"]
 mod store;
 #[path = "figures/traced_disk.rs"]
@@ -48,6 +50,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_throughput", s3::throughput),
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
+    ("scale", scale::measure),
     ("letters", letters::measure),
 ];
 

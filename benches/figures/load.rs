@@ -126,6 +126,20 @@ pub(crate) struct Sent {
     pub(crate) latencies: Vec<f64>,
 }
 
+/// Under which keys senders post: one after the other.
+pub(crate) struct Keys {
+    /// The n-th, as long as [`SDK_KEY`].
+    pub(crate) of: fn(usize) -> String,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Keys {
+    fn at(&self, turn: usize) -> String {
+        (self.of)((self.first + turn) % self.count)
+    }
+}
+
 /// How senders post.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
@@ -139,14 +153,29 @@ pub(crate) struct Load {
 impl Load {
     /// Posts to `address` for the time given, one request at a time on each connection.
     pub(crate) fn run(self, address: SocketAddr) -> Sent {
+        self.run_with(address, Keys { of: |_| SDK_KEY.to_owned(), first: 0, count: 1 })
+    }
+
+    /// The same under these keys.
+    pub(crate) fn run_with(self, address: SocketAddr, keys: Keys) -> Sent {
         let request: Arc<[u8]> = request(self.impressions).into();
+        let place = memchr::memmem::find(&request, SDK_KEY.as_bytes()).expect("it says who sends");
+        let (keys, turns) = (Arc::new(keys), Arc::new(AtomicU64::new(0)));
         let clock = Arc::new(SystemClock::new());
         let stop = Arc::new(AtomicBool::new(false));
         let senders: Vec<JoinHandle<Sent>> = (0..self.connections)
             .map(|i| {
                 let (request, clock, stop) = (Arc::clone(&request), Arc::clone(&clock), Arc::clone(&stop));
+                let (keys, turns) = (Arc::clone(&keys), Arc::clone(&turns));
                 std::thread::spawn(move || {
-                    send(address, &request, self.pauses(i), &*clock, &stop).expect("the server stays")
+                    let mut request = request.to_vec();
+                    let next = |request: &mut [u8]| {
+                        if keys.count > 1 {
+                            let key = keys.at(turns.fetch_add(1, Ordering::Relaxed) as usize);
+                            request[place..place + SDK_KEY.len()].copy_from_slice(key.as_bytes());
+                        }
+                    };
+                    send(address, &mut request, next, self.pauses(i), &*clock, &stop).expect("the server stays")
                 })
             })
             .collect();
@@ -172,7 +201,8 @@ impl Load {
 
 fn send(
     address: SocketAddr,
-    request: &[u8],
+    request: &mut [u8],
+    next: impl Fn(&mut [u8]),
     pauses: Option<(Duration, Duration)>,
     clock: &dyn Clock,
     stop: &AtomicBool,
@@ -191,6 +221,7 @@ fn send(
         }
         // From when it was due, so that a server that stalls pays for those that wait behind.
         let from = due.zip(pauses).map_or_else(|| clock.monotonic(), |(next, (_, every))| next - every);
+        next(request);
         out.write_all(request)?;
         status.clear();
         input.read_line(&mut status)?;
@@ -227,20 +258,19 @@ pub(crate) struct Sidecar {
     child: Child,
     pub(crate) ingest: SocketAddr,
     admin: SocketAddr,
-    _dir: tempfile::TempDir,
+    /// From its start until it was ready.
+    pub(crate) started_seconds: f64,
+    dir: tempfile::TempDir,
 }
 
 impl Sidecar {
     /// Starts it with these `[[destinations]]` and waits until it is ready.
     pub(crate) fn start(destinations: &str) -> Self {
-        let binary = std::env::var_os("FIGURES_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
-        let mut command = Command::new(binary);
-        command.args(["run", "--config"]);
-        Self::start_as(command, destinations)
+        Self::start_as(command(), destinations)
     }
 
     /// Starts it by this command, to which the configuration's path is added.
-    pub(crate) fn start_as(mut command: Command, destinations: &str) -> Self {
+    pub(crate) fn start_as(command: Command, destinations: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
         let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
         let config = format!(
@@ -248,19 +278,39 @@ impl Sidecar {
              [log]\nreplay_window = \"0s\"\n\
              [[environments]]\nid = \"bench\"\nname = \"bench\"\nsdk_keys = [\"env:FIGURES_SDK_KEY\"]\n{destinations}"
         );
+        write(&dir.path().join("forebay.toml"), &config);
+        Self::start_in(command, dir, ingest, admin)
+    }
+
+    fn start_in(mut command: Command, dir: tempfile::TempDir, ingest: SocketAddr, admin: SocketAddr) -> Self {
+        let clock = SystemClock::new();
         let path = dir.path().join("forebay.toml");
-        write(&path, &config);
         let quiet = command.arg(&path).env("FOREBAY_LOG", "error").env("FIGURES_SDK_KEY", SDK_KEY);
         let child = quiet.stdout(Stdio::null()).spawn().expect("the binary starts");
-        let sidecar = Self { child, ingest, admin, _dir: dir };
-        for _ in 0..400 {
+        let mut sidecar = Self { child, ingest, admin, started_seconds: 0.0, dir };
+        for _ in 0..2000 {
             if sidecar.page("/readyz").is_some_and(|page| page.starts_with("HTTP/1.1 200")) {
+                sidecar.started_seconds = clock.monotonic().as_secs_f64();
                 std::thread::sleep(Duration::from_secs(1)); // housekeeping takes its room ahead
                 return sidecar;
             }
-            std::thread::sleep(Duration::from_millis(25));
+            std::thread::sleep(Duration::from_millis(5));
         }
         panic!("the sidecar does not become ready");
+    }
+
+    /// Kills it, and starts another on what it left behind.
+    pub(crate) fn again(mut self) -> Self {
+        self.stop();
+        let empty = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let dir = std::mem::replace(&mut self.dir, empty);
+        Self::start_in(command(), dir, self.ingest, self.admin)
+    }
+
+    fn stop(&mut self) {
+        // What it leaves behind goes with its directory.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Waits until nothing is pending.
@@ -318,16 +368,27 @@ pub(crate) fn memory_mb(process: &str) -> (f64, f64) {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        // What it leaves behind goes with its directory.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
+}
+
+/// The binary under test.
+fn command() -> Command {
+    let binary = std::env::var_os("FIGURES_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
+    let mut command = Command::new(binary);
+    command.args(["run", "--config"]);
+    command
 }
 
 /// A `[[destinations]]` table for a webhook at this address.
 pub(crate) fn webhook(id: &str, address: SocketAddr, compression: &str) -> String {
+    webhook_of("bench", id, address, compression)
+}
+
+/// The same for another environment.
+pub(crate) fn webhook_of(environment: &str, id: &str, address: SocketAddr, compression: &str) -> String {
     format!(
-        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"bench\"]\ntype = \"webhook\"\nurl = \"http://{address}/\"\n\
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"{environment}\"]\ntype = \"webhook\"\nurl = \"http://{address}/\"\n\
          compression = \"{compression}\"\n"
     )
 }

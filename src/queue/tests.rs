@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+mod waking;
+
 const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
 
 fn of_records(records_max: u64) -> BatchLimits {
@@ -547,23 +549,6 @@ fn a_plan_outlives_a_crash_that_comes_before_the_first_tick_of_its_queue() {
     let queues = open(&disk);
     let again = hook(&queues).next_batch(ANY).expect("memory reads").expect("something waits");
     assert_eq!((&again.id, &again.offsets, again.planned), (&sent.id, &sent.offsets, true));
-}
-
-#[test]
-fn a_waker_that_panics_keeps_nobody_from_being_woken() {
-    let disk = mem();
-    let queues = open(&disk);
-    let (queue, neighbour) = (hook(&queues), queues.queue("neighbour", "acme", Start::Now).expect("it is made"));
-    queue.on_more(Arc::new(|| panic!("a bug of its owner")));
-    let woken = Arc::new(AtomicUsize::new(0));
-    let theirs = Arc::clone(&woken);
-    neighbour.on_more(Arc::new(move || {
-        theirs.fetch_add(1, Ordering::SeqCst);
-    }));
-    append(&queues, "acme", 1);
-    append(&queues, "acme", 1);
-    assert_eq!(woken.load(Ordering::SeqCst), 2);
-    assert_eq!(next(&queue, 10).offsets, 0..2);
 }
 
 /// Before: a plan was refused while ingest had filled the log's queue, so every destination backed off because what came

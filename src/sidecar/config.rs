@@ -47,7 +47,7 @@ pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use s3::{
     AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, S3Layout,
-    TemplateError,
+    S3Location, TemplateError,
 };
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};

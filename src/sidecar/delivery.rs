@@ -30,7 +30,7 @@ mod sharing;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
@@ -89,6 +89,8 @@ impl Default for Settings {
 pub struct Delivery {
     common: Arc<Common>,
     posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
+    /// What was counted of destinations that were stopped: should they go on, with other settings, it is counted on from.
+    stopped: Mutex<BTreeMap<Arc<str>, Snapshot>>,
 }
 
 /// How a destination stopped.
@@ -114,7 +116,8 @@ impl Delivery {
         let (runtime, began) = (Handle::current(), Instant::now());
         Self {
             common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began }),
-            posts: Mutex::new(BTreeMap::new()),
+            posts: Mutex::default(),
+            stopped: Mutex::default(),
         }
     }
 
@@ -171,6 +174,9 @@ impl Delivery {
             pace: Pace::new(settings.concurrency_max),
             memory: Memory::default(),
         });
+        if let Some(before) = lock(&self.stopped).remove(&id) {
+            post.stats.go_on_from(before);
+        }
         if paused {
             post.pause();
         }
@@ -223,10 +229,22 @@ impl Delivery {
         }
         let mut posts = self.lock();
         // Who else stopped it may have started another by now.
-        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post)) {
-            posts.remove(id);
+        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post))
+            && let Some((id, post)) = posts.remove_entry(id)
+        {
+            lock(&self.stopped).insert(id, post.stats.snapshot());
         }
         Some(stopped)
+    }
+
+    /// Forgets what was counted of a destination that was [stopped](Self::stop) for good.
+    pub fn forget(&self, id: &str) {
+        lock(&self.stopped).remove(id);
+    }
+
+    /// Another part of what destinations share for bulk work, from now on.
+    pub fn set_bulk_percent(&self, percent: u32) {
+        self.common.budget.set_bulk_percent(percent);
     }
 
     /// Every destination's counters, by id.
@@ -258,8 +276,12 @@ impl Delivery {
         cut_off
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Post>>> {
-        // A panic under this lock leaves the map whole: nothing in between.
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Post>>> {
+        lock(&self.posts)
     }
+}
+
+/// A panic under such a lock leaves the map whole: nothing in between.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ use crate::PLANS_STREAM;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
+use crate::queue::replay::Bounds;
 use crate::queue::{Balance, Inner, KeyValue, Queue, lock};
 use std::io;
 use std::sync::Arc;
@@ -81,8 +82,10 @@ impl Set {
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
         let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
-        let is_done =
-            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
+        let is_done = |(inner, low): &&(Arc<Inner>, u64)| {
+            let over = |bounds: &Bounds| *low >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
+            inner.replay.as_deref().is_some_and(over)
+        };
         let over: Vec<Arc<Inner>> =
             keeping.in_one_slot.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
         self.trim(keeping, needed);

@@ -93,10 +93,10 @@ impl Budget {
         }
     }
 
-    /// Other limits from now on, but for that of heavy work. What is held beyond them is held until it is given back.
-    pub fn set_limits(&self, limits: BudgetLimits) {
-        let (whole, bulk) = amounts(limits);
-        self.requests.set_lanes(whole, &[whole, bulk]);
+    /// Another part for bulk work from now on. What is held beyond it is held until it is given back.
+    pub fn set_bulk_percent(&self, percent: u32) {
+        let whole = self.requests.whole();
+        self.requests.set_lanes(whole, &[whole, bulk_of(whole, percent)]);
     }
 
     /// One more to share it with.
@@ -158,8 +158,12 @@ impl Budget {
 /// All there is, and bulk's part.
 fn amounts(limits: BudgetLimits) -> (Amount, Amount) {
     let whole = Amount { places: limits.requests_max.max(1) as u64, bytes: limits.bytes_max.max(1) };
-    let bulk = whole.part(u64::from(limits.bulk_percent.min(100)), 100);
-    (whole, Amount { places: bulk.places.max(1), bytes: bulk.bytes.max(1) })
+    (whole, bulk_of(whole, limits.bulk_percent))
+}
+
+fn bulk_of(whole: Amount, percent: u32) -> Amount {
+    let bulk = whole.part(u64::from(percent.min(100)), 100);
+    Amount { places: bulk.places.max(1), bytes: bulk.bytes.max(1) }
 }
 
 /// One request's part of the budget; dropping it gives it back.

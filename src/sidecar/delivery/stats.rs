@@ -148,6 +148,28 @@ impl DeliveryStats {
         }
     }
 
+    /// Counts on from what was counted before, by a loop with other settings. What it was doing ended with it.
+    pub(super) fn go_on_from(&self, before: Snapshot) {
+        add(&self.requests, before.requests);
+        add(&self.sent_bytes, before.sent_bytes);
+        add(&self.delivered_batches, before.delivered_batches);
+        add(&self.delivered_records, before.delivered_records);
+        self.last_success_ms.store(before.last_success_ms.unwrap_or(0), Ordering::Relaxed);
+        let Some((text, at_ms)) = before.last_error.zip(before.last_error_ms) else {
+            // Nothing is counted there without an error, but for letters.
+            if before.dead_lettered_records + before.held_records > 0 {
+                self.kept(before.dead_lettered_records, before.held_records);
+            }
+            return;
+        };
+        self.kept(before.dead_lettered_records, before.held_records);
+        let troubles = self.troubles();
+        add(&troubles.throttled, before.throttled);
+        troubles.answers.iter().zip(before.answers).for_each(|(counter, n)| add(counter, n));
+        troubles.failures.iter().zip(before.failures).for_each(|(counter, n)| add(counter, n));
+        *troubles.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(LastError { text, at_ms });
+    }
+
     pub(super) fn sending(&self, bytes: u64) {
         add(&self.requests, 1);
         add(&self.sent_bytes, bytes);
@@ -323,6 +345,25 @@ mod tests {
         stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) }, 1);
         let text = stats.snapshot().last_error.unwrap();
         assert!(text.len() <= ERROR_TEXT_MAX + '…'.len_utf8() && text.ends_with('…'));
+    }
+
+    #[test]
+    fn what_was_counted_before_is_counted_on_from() {
+        let before = DeliveryStats::default();
+        before.sending(100);
+        before.delivered(10, 77);
+        before.failed(&Outcome::Throttled { retry_after: None, why: Failure::Timeout }, 78);
+        before.kept(2, 3);
+        before.set_in_flight(4);
+        before.set_state(State::Stopped);
+        let (counted, after) = (before.snapshot(), DeliveryStats::default());
+        after.go_on_from(counted.clone());
+        let expected =
+            Snapshot { state: State::Idle, asked_to_wait: false, failures_in_a_row: 0, in_flight: 0, ..counted };
+        assert_eq!(after.snapshot(), expected);
+        let untroubled = DeliveryStats::default();
+        untroubled.go_on_from(DeliveryStats::default().snapshot());
+        assert!(untroubled.troubles.get().is_none(), "an idle one costs what it did");
     }
 
     #[test]

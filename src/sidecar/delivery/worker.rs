@@ -106,6 +106,8 @@ struct Busy {
     asides: Asides,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
+    /// Woken since that began: what it did not find may be there now.
+    woken_meanwhile: bool,
 }
 
 impl Busy {
@@ -143,9 +145,13 @@ impl Worker {
             asides: Asides::default(),
             preparing: None,
             preparing_from: 0,
+            woken_meanwhile: false,
         };
         self.wet();
         loop {
+            if post.take_news() {
+                self.wet();
+            }
             if post.take_probe() {
                 self.probe(&mut busy);
             }
@@ -161,6 +167,9 @@ impl Worker {
                 return;
             }
             self.report(&busy, verdict, due);
+            if !post.may_sleep(!post.held() && self.listens(&busy, verdict)) {
+                continue;
+            }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
                     self.landed(&mut busy, landed);
@@ -171,10 +180,21 @@ impl Worker {
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
-                Event::Woken => self.wet(),
+                Event::Woken => {
+                    busy.woken_meanwhile = true;
+                    self.wet();
+                }
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
+    }
+
+    /// Whether records that come now would change anything.
+    fn listens(&self, busy: &Busy, verdict: Verdict) -> bool {
+        let now = self.now();
+        let may_have_none = |turn: &Turn| turn.look_at <= now || !turn.source.has_more();
+        let free = busy.preparing.is_none() && verdict != Verdict::Full;
+        free && self.turn().is_none() && self.queues.iter().any(may_have_none)
     }
 
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.
@@ -204,7 +224,7 @@ impl Worker {
         let Some(turn) = self.turn() else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
-        busy.preparing_from = turn;
+        (busy.preparing_from, busy.woken_meanwhile) = (turn, false);
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
@@ -220,7 +240,7 @@ impl Worker {
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = true,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.woken_meanwhile,
             Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));

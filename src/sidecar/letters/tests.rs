@@ -10,6 +10,7 @@ use forebay::{
     Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, ReplayFrom, ReplayMode, ReplayRequest, Start,
 };
 
+mod between;
 mod crash;
 
 use super::*;
@@ -79,6 +80,7 @@ impl House {
             kind,
             destination: HOOK.into(),
             origin: LetterOrigin { log: self.queues.log().log_id(), stream: slice.frame.stream, offset },
+            replay: 0,
             environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
             payload: Bytes::copy_from_slice(slice.frame.payload()),
             index: (offset - slice.frame.first) as usize,

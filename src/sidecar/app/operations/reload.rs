@@ -17,7 +17,7 @@ use super::{Operations, mistakes};
 use crate::api::readings::ReloadReading;
 use crate::app::registry::Put;
 use crate::causes;
-use crate::config::{self, Config, Environment, Secret};
+use crate::config::{self, Config, DeliveryConfig, Environment, Secret, SinkConfig};
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -127,6 +127,7 @@ impl Operations {
         self.goes_together(&destinations, &environments, &config, &secrets)?;
         let made = self.made_environments(&environments);
         self.set_environments(&environments, made).await.map_err(|why| ReloadFailed(causes::line(&why)))?;
+        self.registry.set_bulk_percent(config.delivery.bulk_percent);
         self.say_what_needs_a_restart(&config);
         // What is read at the start only stays as it was, to be compared with.
         self.file().now_says(environments, secrets);
@@ -192,6 +193,19 @@ impl Operations {
                 "environment {id:?} was made through the API: delete it there, or choose another id"
             )));
         }
+        for destination in destinations {
+            let SinkConfig::Upstream(_) = destination.sink else { continue };
+            for environment in &destination.environments {
+                let keeper = self.registry.upstream_of(environment, &destination.id);
+                if let Some(id) = keeper.filter(|id| state.destinations.contains_key(&**id)) {
+                    let id = &*id;
+                    return Err(ReloadFailed(format!(
+                        "the posts of environment {environment:?} go to upstream {id:?}, which was made through the API: delete \
+                         it there, or name the environment in one upstream only"
+                    )));
+                }
+            }
+        }
         let ids: Vec<String> = environments
             .iter()
             .map(|environment| environment.id.clone())
@@ -213,6 +227,8 @@ impl Operations {
     fn say_what_needs_a_restart(&self, now: &Config) {
         let file = self.file();
         let before = &file.config;
+        let at_the_start =
+            |now: &DeliveryConfig| DeliveryConfig { bulk_percent: before.delivery.bulk_percent, ..now.clone() };
         let changed = [
             ("data_dir", before.data_dir != now.data_dir),
             ("shutdown_grace", before.shutdown_grace != now.shutdown_grace),
@@ -220,7 +236,7 @@ impl Operations {
             ("[grpc]", before.grpc != now.grpc),
             ("[admin]", before.admin != now.admin),
             ("[log]", before.log != now.log),
-            ("[delivery]", before.delivery != now.delivery),
+            ("[delivery]", before.delivery != at_the_start(&now.delivery)),
         ];
         for (settings, _) in changed.iter().filter(|(_, changed)| *changed) {
             warn!(settings, "these settings were changed and need a restart; until then the old ones hold");

@@ -124,7 +124,7 @@ async fn who_gives_up_waiting_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_limits_count_at_once() {
+async fn another_part_for_bulk_work_counts_at_once() {
     let budget = budget();
     let _held = budget.grant_bulk(asking(&budget), 8 * UNIT).await;
     let waits = tokio::spawn({
@@ -133,7 +133,7 @@ async fn other_limits_count_at_once() {
     });
     tokio::task::yield_now().await;
     assert!(!waits.is_finished());
-    budget.set_limits(BudgetLimits { requests_max: 8, bytes_max: 16 * UNIT, bulk_percent: 75, heavy_max: 1 });
+    budget.set_bulk_percent(75);
     assert_eq!(waits.await.unwrap().bytes(), 4 * UNIT);
 }
 

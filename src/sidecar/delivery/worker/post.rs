@@ -1,7 +1,8 @@
 //! One destination as the outside has it: to wake it, to pause it, to stop it, to watch it.
 //!
-//! What always holds: a worker is in one place, here at rest or in its one task; and no wake-up is lost by one that is
-//! just going to rest.
+//! What always holds: a worker is in one place, here at rest or in its one task; no wake-up is lost by one that is
+//! just going to rest or to sleep; and one that could do nothing with what came is not woken for it, but finds it when it looks
+//! next.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,10 @@ use crate::delivery::stats::{DeliveryStats, State};
 pub(in crate::delivery) struct Post {
     place: Mutex<Place>,
     pub(super) wake: Notify,
+    /// There may be something to send that the worker has not looked for yet.
+    news: AtomicBool,
+    /// The worker sleeps, and would do something with news.
+    listens: AtomicBool,
     stopping: AtomicBool,
     /// An operator holds it: it rests, whatever there is to send.
     paused: AtomicBool,
@@ -30,8 +35,8 @@ pub(in crate::delivery) struct Post {
 enum Place {
     /// Here: there is nothing to send, so there is no task.
     Resting(Worker),
-    /// In its task. `woken` since it last looked for something to send.
-    Working { task: JoinHandle<()>, woken: bool },
+    /// In its task.
+    Working { task: JoinHandle<()> },
     /// It was told to stop.
     Ended,
 }
@@ -41,6 +46,8 @@ impl Post {
         Arc::new(Self {
             place: Mutex::new(Place::Resting(worker)),
             wake: Notify::new(),
+            news: AtomicBool::new(false),
+            listens: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             probe: AtomicBool::new(false),
@@ -51,16 +58,26 @@ impl Post {
 
     /// There may be something to send. Does not wait for it.
     pub(in crate::delivery) fn wake(self: &Arc<Self>) {
+        // Whoever told it before has woken it, or it will look by itself.
+        if !self.news.swap(true, Ordering::SeqCst) {
+            self.rouse();
+        }
+    }
+
+    /// Sees to it that news are looked at.
+    fn rouse(self: &Arc<Self>) {
         let mut place = self.place();
         match std::mem::replace(&mut *place, Place::Ended) {
             Place::Resting(worker) if self.paused() => *place = Place::Resting(worker),
             Place::Resting(worker) => {
                 let runtime = worker.common.runtime.clone();
-                *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))), woken: false };
+                *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))) };
             }
-            Place::Working { task, .. } => {
-                *place = Place::Working { task, woken: true };
-                self.wake.notify_one();
+            Place::Working { task } => {
+                *place = Place::Working { task };
+                if self.listens.load(Ordering::SeqCst) {
+                    self.wake.notify_one();
+                }
             }
             Place::Ended => {}
         }
@@ -86,13 +103,15 @@ impl Post {
         }
         drop(place);
         // It finds out by itself whether there is anything to send.
-        self.wake();
+        self.rouse();
+        self.wake.notify_one();
     }
 
     /// Whatever it waits for, it tries once now.
     pub(in crate::delivery) fn probe(self: &Arc<Self>) {
         self.probe.store(true, Ordering::Release);
-        self.wake();
+        self.rouse();
+        self.wake.notify_one();
     }
 
     /// Whether it is to try once now; asked once.
@@ -106,7 +125,7 @@ impl Post {
         let before = std::mem::replace(&mut *self.place(), Place::Ended);
         match before {
             Place::Resting(_) => self.stats.set_state(State::Stopped),
-            Place::Working { task, .. } => {
+            Place::Working { task } => {
                 self.wake.notify_one();
                 return Some(task);
             }
@@ -115,16 +134,25 @@ impl Post {
         None
     }
 
-    /// Takes a worker that found nothing to send. Gives it back if it was woken meanwhile.
+    /// Whether there are news since this was asked last.
+    pub(super) fn take_news(&self) -> bool {
+        self.news.load(Ordering::SeqCst) && self.news.swap(false, Ordering::SeqCst)
+    }
+
+    /// The worker goes to sleep, and says whether it would do something with news. `false`: there are some.
+    pub(super) fn may_sleep(&self, listens: bool) -> bool {
+        // In this order: who brings news says so first, and then looks whether somebody listens.
+        self.listens.store(listens, Ordering::SeqCst);
+        !(listens && self.news.load(Ordering::SeqCst))
+    }
+
+    /// Takes a worker that found nothing to send. Gives it back if there are news.
     pub(super) fn rest(&self, worker: Worker) -> Option<Worker> {
         self.stats.set_in_flight(0);
         self.stats.set_undecided(0);
         let mut place = self.place();
         match &mut *place {
-            Place::Working { woken, .. } if *woken && !self.paused() => {
-                *woken = false;
-                return Some(worker);
-            }
+            Place::Working { .. } if self.news.load(Ordering::SeqCst) && !self.paused() => return Some(worker),
             Place::Ended => self.stats.set_state(State::Stopped),
             _ => {
                 self.stats.set_state(match (self.paused(), worker.pace.refused()) {

@@ -23,6 +23,8 @@ use crate::delivery::{Delivery, Settings};
 mod large;
 mod neighbours;
 mod outcomes;
+mod waking;
+mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -244,6 +246,7 @@ impl Ticket for ScriptTicket {
         let stored = |&offset| Stored {
             offset,
             origin: LetterOrigin { log: LogId(1), stream, offset },
+            replay: 0,
             environment: environment(),
             payload: Bytes::new(),
             index: 0,

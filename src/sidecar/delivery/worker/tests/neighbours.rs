@@ -19,6 +19,9 @@ const APPENDS_A_SECOND: usize = 800;
 const RECORDS_AN_APPEND: u64 = 50;
 const RUN: Duration = Duration::from_secs(75);
 
+/// The sick have taken everything for so long, as many requests at once as they may have.
+const WELL_FOR: Duration = Duration::from_secs(15);
+
 /// The requests that all may have in flight: a quarter of the default, so that those who hang could take them all.
 const REQUESTS_MAX: usize = 256;
 
@@ -175,6 +178,7 @@ enum Health {
 /// A webhook whose receiver is so and so.
 struct Hook {
     health: Health,
+    since: Instant,
     processors: Processors,
     chance: Mutex<SmallRng>,
 }
@@ -194,6 +198,7 @@ impl Sink for Hook {
             self.processors.work(BATCH_CPU + RECORD_CPU * records).await;
             let answers_after = Duration::from_millis(self.chance.lock().unwrap().random_range(20..80));
             match self.health {
+                _ if Instant::now() < self.since => sleep(answers_after).await,
                 Health::Well => sleep(answers_after).await,
                 Health::Throttles => {
                     sleep(answers_after).await;
@@ -230,7 +235,7 @@ async fn run(seed: u64, sick: bool) -> Seen {
     let delivery = Delivery::new(budget, Arc::new(ManualClock::at(0)), Arc::new(NoParking));
     let (processors, healthy, others) = (Processors::default(), Delays::default(), Delays::default());
     let mut chance = SmallRng::seed_from_u64(seed);
-    let mut feeds = Vec::new();
+    let (mut feeds, began) = (Vec::new(), Instant::now());
     for n in 0..DESTINATIONS {
         let health = match n {
             _ if !sick => Health::Well,
@@ -241,12 +246,12 @@ async fn run(seed: u64, sick: bool) -> Seen {
         let seen = if n > HUGE { &healthy } else { &others };
         let feed = Feed(Arc::default(), Arc::clone(seen));
         let chance = Mutex::new(SmallRng::seed_from_u64(seed ^ n as u64));
-        let hook = Arc::new(Hook { health, processors: processors.clone(), chance });
+        let since = began + WELL_FOR;
+        let hook = Arc::new(Hook { health, since, processors: processors.clone(), chance });
         let settings = Settings::default();
         delivery.start(n.to_string(), hook, vec![Arc::new(feed.clone())], settings).unwrap();
         feeds.push(feed);
     }
-    let began = Instant::now();
     let mut appends = 0;
     while began.elapsed() < RUN {
         sleep(Duration::from_millis(2)).await;

@@ -1,0 +1,88 @@
+//! Ten thousand destinations against ten: the same traffic, in batches of the same size.
+//!
+//! Each destination has an environment of its own. Posts go to the environments in turn, so that with many each sends
+//! seldom: what it costs to wake one, to make its client and its connection anew, is in the figure.
+
+use crate::load::{Keys, Load, Reads, Receiver, Sidecar, webhook_of};
+use crate::report::{Figure, Target, median};
+use std::time::Duration;
+
+const FEW: usize = 10;
+/// With the environment that every sidecar of the figures has these are as many as a file may name.
+const MANY: usize = 9_999;
+const ROUNDS: usize = 3;
+const LOAD: Load = Load { connections: 8, impressions: 1000, time: Duration::from_secs(10), rate: Some(60.0) };
+
+/// CPU for each delivered million, resident memory, and the time until it is ready.
+pub(crate) fn measure() -> Vec<Figure> {
+    let receiver = Receiver::start(Reads::Nothing);
+    let start = |destinations: usize| {
+        let table = |n: usize| {
+            let (environment, key) = (format!("env-{n}"), key(n));
+            let own = format!("[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"{key}\"]\n");
+            own + &webhook_of(&environment, &format!("hook-{n}"), receiver.address, "none")
+        };
+        Sidecar::start(&(0..destinations).map(table).collect::<String>())
+    };
+    let (few, many) = (start(FEW), start(MANY));
+    let idle_mb = many.memory_mb().1;
+    let mut next = 0;
+    let mut cost = |sidecar: &Sidecar, keys: usize| {
+        let before = sidecar.cpu_seconds();
+        let sent = LOAD.run_with(sidecar.ingest, Keys { of: key, first: next, count: keys });
+        sidecar.drain();
+        assert_eq!(sent.refused, 0, "a refusal is no work done");
+        next += sent.requests as usize;
+        (sidecar.cpu_seconds() - before) / (sent.requests as f64 * LOAD.impressions as f64 / 1e6)
+    };
+    let (mut few_cost, mut many_cost) = (Vec::new(), Vec::new());
+    cost(&few, FEW);
+    cost(&many, MANY);
+    for _ in 0..ROUNDS {
+        few_cost.push(cost(&few, FEW));
+        many_cost.push(cost(&many, MANY));
+    }
+    let (_, busy_mb) = many.memory_mb();
+    let (started, again) = (many.started_seconds, many.again().started_seconds);
+    let ratios = many_cost.iter().zip(&few_cost).map(|(many, few)| many / few).collect();
+    let value = |what: String, value, unit, target| Figure {
+        name: "scale",
+        what,
+        value,
+        unit,
+        baseline: None,
+        ratio: None,
+        target,
+    };
+    vec![
+        Figure {
+            name: "scale",
+            what: format!(
+                "CPU per delivered million impressions with {MANY} webhooks of as many environments, against {FEW}: 60 posts of \
+                 1,000 a second to one after the other"
+            ),
+            value: median(many_cost),
+            unit: "s",
+            baseline: Some(median(few_cost)),
+            ratio: Some(median(ratios)),
+            target: Target::RatioAtMost(1.5),
+        },
+        value(
+            format!("resident memory with {MANY} webhooks behind that load, and before it {idle_mb:.0}"),
+            busy_mb,
+            "MB",
+            Target::ValueAtMost(400.0),
+        ),
+        value(
+            format!("until ready with {MANY} webhooks, started again after a kill; the first start took {started:.2}"),
+            again,
+            "s",
+            Target::ValueAtMost(2.0),
+        ),
+    ]
+}
+
+/// As long as that of the other figures.
+fn key(n: usize) -> String {
+    format!("figures-{n:07}")
+}

@@ -1,0 +1,42 @@
+use super::*;
+
+#[test]
+fn an_append_wakes_the_queues_of_its_stream_and_no_other() {
+    let disk = mem();
+    let queues = open(&disk);
+    let woken: Vec<Arc<AtomicUsize>> = (0..2_000).map(|_| Arc::default()).collect();
+    let made: Vec<Queue> = (0..2_000)
+        .map(|n| {
+            queues.queue(&format!("hook-{n}"), &format!("customer-{}", n % 1_000), Start::Now).expect("it is made")
+        })
+        .collect();
+    for (queue, woken) in made.iter().zip(&woken) {
+        let woken = Arc::clone(woken);
+        queue.on_more(Arc::new(move || {
+            woken.fetch_add(1, Ordering::SeqCst);
+        }));
+    }
+    append(&queues, "customer-7", 1);
+    append(&queues, "customer-7", 1);
+    append(&queues, "nobodys", 1);
+    for (n, woken) in woken.iter().enumerate() {
+        assert_eq!(woken.load(Ordering::SeqCst), if n % 1_000 == 7 { 2 } else { 0 }, "hook-{n}");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_being_woken() {
+    let disk = mem();
+    let queues = open(&disk);
+    let (queue, neighbour) = (hook(&queues), queues.queue("neighbour", "acme", Start::Now).expect("it is made"));
+    queue.on_more(Arc::new(|| panic!("a bug of its owner")));
+    let woken = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&woken);
+    neighbour.on_more(Arc::new(move || {
+        theirs.fetch_add(1, Ordering::SeqCst);
+    }));
+    append(&queues, "acme", 1);
+    append(&queues, "acme", 1);
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
+    assert_eq!(next(&queue, 10).offsets, 0..2);
+}
