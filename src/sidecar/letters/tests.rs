@@ -291,7 +291,7 @@ fn a_letter_that_a_replay_left_is_in_the_sheet_before_and_after_the_replays_end(
     let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
     let replay = house.queues.replay(HOOK, "prod", request).unwrap();
     let batch = replay.next_batch(BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
-    house.park(vec![house.letter(&batch, 3, Kind::Dead, "bad")]);
+    house.park(vec![Letter { replay: 1, ..house.letter(&batch, 3, Kind::Dead, "bad") }]);
     replay.settle_parts(&batch, &[(3..4, Settled::DeadLettered)], Settled::Delivered);
     let told = || {
         let sheet = house.sheet();
