@@ -14,7 +14,7 @@ use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
 use crate::queue::replay::Bounds;
-use crate::queue::{Balance, Inner, KeyValue, Queue, lock};
+use crate::queue::{Balance, Count, Inner, KeyValue, Queue, lock};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,12 @@ impl Set {
         let mut hints = Vec::new();
         for inner in changed {
             let entry = inner.snapshot();
-            hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
+            // One that settled nothing yet is where the floor has it; and the store keeps in memory what it is given, of
+            // thousands of destinations that never had anything.
+            if entry.books.settled() != Count::default() {
+                let hint = Hint::of(self.context.log_id, &entry).encode();
+                hints.push((hint::key(&entry.destination, &entry.stream), hint));
+            }
             let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));

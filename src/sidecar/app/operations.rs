@@ -100,7 +100,10 @@ impl Operations {
                 why, "decisions of operators can't be read: what they made or changed may be missing; no record is"
             );
         }
-        let destinations = std::mem::take(&mut config.destinations);
+        // Each in a piece of its own, whose room goes to what is made of it: one piece of thousands would stay, as a hole
+        // below all that they became.
+        let mut destinations = Vec::with_capacity(config.destinations.len());
+        destinations.extend(std::mem::take(&mut config.destinations).into_iter().map(Box::new)); // collect would keep the piece
         let environments = std::mem::take(&mut config.environments);
         let secrets = std::mem::take(&mut config.secrets);
         let operations = Arc::new(Self {
@@ -115,7 +118,7 @@ impl Operations {
         operations.set_environments(&environments, made).await?;
         for destination in destinations {
             let paused = operations.paused(&destination.id);
-            let wanted = operations.wanted(destination, AddressPolicy::Operator).await?;
+            let wanted = operations.wanted(*destination, AddressPolicy::Operator).await?;
             operations.registry.start(&wanted, paused)?;
         }
         operations.start_made().await;

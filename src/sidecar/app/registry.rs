@@ -356,7 +356,7 @@ impl Registry {
             sources,
             queues,
             revision: wanted.revision,
-            settings: destinations::settings(destination),
+            settings: destinations::settings(destination, None),
             running: Running {
                 fingerprint: self.fingerprint(wanted),
                 environments: Places::of(places),
