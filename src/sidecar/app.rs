@@ -5,6 +5,7 @@
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
 mod destinations;
+mod learned;
 mod open_files;
 pub mod operations;
 mod pages;
@@ -179,6 +180,7 @@ impl Sidecar {
         let closed = tokio::task::spawn_blocking(move || {
             // What was delivered of them is settled by now, or comes again.
             letters.rest();
+            learned::keep(&queues, &delivery);
             let relayed = upstreams.close();
             queues.close().and(relayed)
         })
