@@ -5,6 +5,8 @@
 //! disk is in docs/format.md, what is promised and why it holds in docs/durability.md.
 
 mod catalog;
+mod compact;
+mod compaction;
 mod damage;
 mod file_name;
 mod files;
@@ -114,11 +116,11 @@ impl Log {
             log_id: opened.log_id,
             files,
             catalog: RwLock::new(opened.catalog),
-            writer: Mutex::new(Writer::new(opened.next_sequence, opened.last, opened.newest_ms)),
+            writer: Mutex::new(Writer::new(opened.last, opened.newest_ms)),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
             roomy: Condvar::new(),
-            keeper: Mutex::new(Keeper { table_generation: opened.table_generation, table_stale: stale }),
+            keeper: Mutex::new(Keeper::new(opened.table_generation, stale)),
             keeper_wanted: Mutex::new(true),
             keeper_wake: Condvar::new(),
             watchers: RwLock::default(),
@@ -358,6 +360,7 @@ impl Log {
             appends: counters.appends.get(),
             commits: counters.commits.get(),
             segments_reclaimed: counters.segments_reclaimed.get(),
+            segments_compacted: counters.segments_compacted.get(),
             housekeeping_errors: counters.housekeeping_errors.get(),
             reads_refused: self.shared.read_trouble.count(),
             damages: self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).count(),

@@ -3,10 +3,10 @@
 //! One lock holds it all. The writer changes it once a commit, *after* the sync, so that whatever readers see here is
 //! durable: nobody reads past the durable tail because nobody can see past it.
 
+use super::file_name::SegmentFile;
 use super::frame::FrameHeader;
 use super::index::{ActiveIndex, FrameRef};
 use super::reader::Frame;
-use super::segment::Class;
 use super::stream_table::StreamRow;
 use super::tail_cache::TailCache;
 use crate::offset::{Sequence, StreamId};
@@ -17,7 +17,10 @@ use std::sync::Arc;
 pub(crate) struct Catalog {
     pub(crate) streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, StreamId>,
+    /// In the order of the log, by their places: a stream's frames follow each other from place to place.
     pub(crate) segments: BTreeMap<Sequence, Segment>,
+    /// Counts the times that frames got another place. Who finds none while that happens has to look again.
+    pub(crate) moves: u64,
     /// No segment with this number or a greater one was ever here: what one that is being made will hold is not in
     /// these rows.
     pub(crate) unseen: Sequence,
@@ -39,7 +42,7 @@ pub(crate) struct Stream {
 /// A segment that holds frames, or may soon.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) class: Class,
+    pub(crate) file: SegmentFile,
     /// Where its frames end.
     pub(crate) end: u32,
     /// The size of its file.
@@ -50,6 +53,10 @@ pub(crate) struct Segment {
     pub(crate) failed: bool,
     /// A stream that still needs it and up to where it must be trimmed: saves looking at all streams each time.
     pub(crate) blocker: Option<(StreamId, u64)>,
+    /// Bytes of its frames that somebody needed when it was last weighed; see compaction.rs.
+    pub(crate) live: Option<u64>,
+    /// Something in it can't be read: it is not compacted.
+    pub(crate) left_alone: bool,
 }
 
 /// Where a segment is in its life.
@@ -69,7 +76,8 @@ impl Catalog {
         let by_name = rows.iter().enumerate().map(|(i, row)| (Arc::clone(&row.name), StreamId(i as u32))).collect();
         let stream = |(i, row): (usize, StreamRow)| Stream::new(row, i < named);
         let streams = rows.into_iter().enumerate().map(stream).collect();
-        Self { streams, by_name, segments: BTreeMap::new(), unseen, tail: TailCache::new(tail_cache_bytes) }
+        let (segments, tail) = (BTreeMap::new(), TailCache::new(tail_cache_bytes));
+        Self { streams, by_name, segments, moves: 0, unseen, tail }
     }
 
     pub(crate) fn id(&self, name: &str) -> Option<StreamId> {
@@ -109,8 +117,8 @@ impl Catalog {
     /// The first segment at or behind `from`, with its frame that holds `offset` of `stream` or something
     /// behind it where the index is in memory.
     pub(crate) fn next_segment(&self, from: Sequence, stream: StreamId, offset: u64) -> Option<(Sequence, Place)> {
-        let (sequence, segment) = self.segments.range(from..).next()?;
-        Some((*sequence, segment.place(stream, offset)))
+        let (place, segment) = self.segments.range(from..).next()?;
+        Some((*place, segment.place(stream, offset)))
     }
 
     /// The last segment before `before`; otherwise like [`Catalog::next_segment`].
@@ -120,8 +128,8 @@ impl Catalog {
         stream: StreamId,
         offset: u64,
     ) -> Option<(Sequence, Place)> {
-        let (sequence, segment) = self.segments.range(..before).next_back()?;
-        Some((*sequence, segment.place(stream, offset)))
+        let (place, segment) = self.segments.range(..before).next_back()?;
+        Some((*place, segment.place(stream, offset)))
     }
 
     /// Bytes of all segment files.
@@ -170,17 +178,22 @@ fn part(bytes: u64, records: u64, all: u64) -> u64 {
 
 /// What the catalog can say about a stream's frames in a segment.
 pub(crate) enum Place {
-    /// The frame that holds the offset or something behind it, if there is one.
-    Known(Option<FrameRef>),
+    /// The number of its file, and the frame there that holds the offset or something behind it, if there is one.
+    Known(Sequence, Option<FrameRef>),
     /// Look into the index on disk.
     OnDisk,
 }
 
 impl Segment {
+    pub(crate) fn new(file: SegmentFile, end: u32, file_bytes: u64, newest_ms: u64, stage: Stage) -> Self {
+        let (failed, blocker, live, left_alone) = (false, None, None, false);
+        Self { file, end, file_bytes, newest_ms, stage, failed, blocker, live, left_alone }
+    }
+
     fn place(&self, stream: StreamId, offset: u64) -> Place {
         match &self.stage {
-            Stage::Active(index) => Place::Known(index.locate(stream, offset)),
-            Stage::Sealing(index) => Place::Known(index.locate(stream, offset)),
+            Stage::Active(index) => Place::Known(self.file.sequence, index.locate(stream, offset)),
+            Stage::Sealing(index) => Place::Known(self.file.sequence, index.locate(stream, offset)),
             Stage::Sealed => Place::OnDisk,
         }
     }

@@ -1,5 +1,6 @@
 //! The names of the log's files: the one place that spells and parses them.
 
+use super::compact::Replaced;
 use super::segment::Class;
 use crate::offset::Sequence;
 use std::fmt;
@@ -9,12 +10,52 @@ use std::fmt;
 pub(crate) enum FileName {
     /// `<sequence>.seg` or, for streams of our own, `<sequence>.sys`: frames.
     Segment(Sequence, Class),
+    /// `<sequence>.<first>-<last>.seg` (or `.sys`): a compact segment, in the place of those from `first` to `last`.
+    Compact(Sequence, Class, Replaced),
+    /// `<sequence>.new`: a compact segment that is being written. Nobody reads it.
+    Unfinished(Sequence),
     /// `<sequence>.idx`: what a sealed segment holds.
     Index(Sequence),
     /// `spare-<n>`: room taken ahead, to become a segment by a rename.
     Spare(u64),
     /// `streams.0` and `streams.1`: the stream table, written in turn.
     Streams(u8),
+}
+
+/// The file of a segment. Its number proves its frames; its place is where they stand in the order of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SegmentFile {
+    pub(crate) sequence: Sequence,
+    pub(crate) class: Class,
+    /// What it stands in the place of, if it is a compact one.
+    pub(crate) replaced: Option<Replaced>,
+}
+
+impl SegmentFile {
+    /// One that is no compact one: its number is its place.
+    pub(crate) fn plain(sequence: Sequence, class: Class) -> Self {
+        Self { sequence, class, replaced: None }
+    }
+
+    pub(crate) fn place(self) -> Sequence {
+        self.replaced.map_or(self.sequence, |replaced| replaced.last)
+    }
+
+    /// Whether one of `others` stands in its place: a compact segment of its class, made after it.
+    pub(crate) fn is_replaced_by(self, others: &[Self]) -> bool {
+        let replaces = |by: &Self| {
+            let has_place = by.replaced.is_some_and(|replaced| replaced.has(self.place()));
+            by.class == self.class && by.sequence > self.sequence && has_place
+        };
+        others.iter().any(replaces)
+    }
+
+    pub(crate) fn name(self) -> FileName {
+        match self.replaced {
+            Some(replaced) => FileName::Compact(self.sequence, self.class, replaced),
+            None => FileName::Segment(self.sequence, self.class),
+        }
+    }
 }
 
 impl FileName {
@@ -24,12 +65,24 @@ impl FileName {
             ("spare", n) => Self::Spare(n.parse().ok()?),
             ("streams", slot) => Self::Streams(slot.parse().ok().filter(|slot| *slot < 2)?),
             (sequence, kind) => {
-                let sequence = Sequence(u64::from_str_radix(sequence, 16).ok()?);
+                let number = |digits: &str| u64::from_str_radix(digits, 16).ok().map(Sequence);
+                let sequence = number(sequence)?;
                 match kind {
                     "seg" => Self::Segment(sequence, Class::Main),
                     "sys" => Self::Segment(sequence, Class::System),
                     "idx" => Self::Index(sequence),
-                    _ => return None,
+                    "new" => Self::Unfinished(sequence),
+                    _ => {
+                        let (places, kind) = kind.split_once('.')?;
+                        let class = match kind {
+                            "seg" => Class::Main,
+                            "sys" => Class::System,
+                            _ => return None,
+                        };
+                        let (first, last) = places.split_once('-')?;
+                        let replaced = Replaced { first: number(first)?, last: number(last)? };
+                        Self::Compact(sequence, class, replaced)
+                    }
                 }
             }
         };
@@ -43,6 +96,11 @@ impl fmt::Display for FileName {
         match self {
             Self::Segment(sequence, Class::Main) => write!(f, "{:016x}.seg", sequence.0),
             Self::Segment(sequence, Class::System) => write!(f, "{:016x}.sys", sequence.0),
+            Self::Compact(sequence, class, Replaced { first, last }) => {
+                let end = if *class == Class::Main { "seg" } else { "sys" };
+                write!(f, "{:016x}.{:016x}-{:016x}.{end}", sequence.0, first.0, last.0)
+            }
+            Self::Unfinished(sequence) => write!(f, "{:016x}.new", sequence.0),
             Self::Index(sequence) => write!(f, "{:016x}.idx", sequence.0),
             Self::Spare(n) => write!(f, "spare-{n}"),
             Self::Streams(slot) => write!(f, "streams.{slot}"),
@@ -60,6 +118,9 @@ mod tests {
             FileName::Segment(Sequence(0), Class::Main),
             FileName::Segment(Sequence(u64::MAX), Class::System),
             FileName::Index(Sequence(0xabc)),
+            FileName::Unfinished(Sequence(0xabc)),
+            FileName::Compact(Sequence(9), Class::Main, Replaced { first: Sequence(1), last: Sequence(1) }),
+            FileName::Compact(Sequence(u64::MAX), Class::System, Replaced { first: Sequence(0), last: Sequence(7) }),
             FileName::Spare(17),
             FileName::Streams(1),
         ] {
@@ -69,8 +130,19 @@ mod tests {
 
     #[test]
     fn other_files_and_other_spellings_are_not_ours() {
-        let others =
-            ["", "seg", "1.seg", "0000000000000001.SEG", "000000000000000A.seg", "streams.2", "spare-01", "x.idx"];
+        let others = [
+            "",
+            "seg",
+            "1.seg",
+            "0000000000000001.SEG",
+            "000000000000000A.seg",
+            "streams.2",
+            "spare-01",
+            "x.idx",
+            "0000000000000009.1-1.seg",
+            "0000000000000009.0000000000000001.seg",
+            "0000000000000009.0000000000000001-0000000000000001.idx",
+        ];
         for name in others {
             assert_eq!(FileName::parse(name), None, "{name}");
         }

@@ -5,9 +5,9 @@
 //! pass for live ones (see frame.rs). The last `reserve` spares are for our own streams only, so that a full disk can
 //! always be drained.
 
-use super::file_name::FileName;
+use super::compact;
+use super::file_name::{FileName, SegmentFile};
 use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
-use super::segment::{Class, SegmentHeader};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
 use crate::offset::{LogId, Sequence};
@@ -166,6 +166,26 @@ impl Files {
         made
     }
 
+    /// A file of at least `bytes` for a compact segment, under the name of one that is not finished. `room` says whether a
+    /// new one may be made. Else, and on a full disk, it is a spare, of the reserve if need be: compaction makes room.
+    pub(crate) fn make_compact(&self, sequence: Sequence, bytes: u64, room: bool) -> io::Result<Latched> {
+        let path = self.path(FileName::Unfinished(sequence));
+        let new = || -> io::Result<Arc<dyn File>> {
+            let file = self.disk.create(&path)?;
+            file.allocate(bytes)?;
+            Ok(file)
+        };
+        let made = match if room { new() } else { Err(io::ErrorKind::StorageFull.into()) } {
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && bytes <= u64::from(self.segment_bytes) => {
+                remove_if_there(&*self.disk, &path)?;
+                let spare = self.take_spare(0, Purpose::Drain).ok_or(e)?;
+                self.rename_spare(spare, &path).and_then(|()| self.disk.open(&path))
+            }
+            made => made,
+        };
+        made.map(Latched::new)
+    }
+
     fn rename_spare(&self, n: u64, path: &Path) -> io::Result<()> {
         self.disk.rename(&self.path(FileName::Spare(n)), path).inspect_err(|e| {
             if e.kind() != io::ErrorKind::NotFound {
@@ -180,18 +200,17 @@ impl Files {
         if spares.names.len() > kept { spares.names.pop_front() } else { None }
     }
 
+    /// Takes the index of a file away.
+    pub(crate) fn remove_index(&self, file: SegmentFile) -> io::Result<()> {
+        remove_if_there(&*self.disk, &self.path(FileName::Index(file.sequence)))
+    }
+
     /// Takes a segment and its index away. When `recycle` and its size fit its file gets a spare's name, and is one once
     /// [`Files::sync_dir`] has made that durable and [`Files::add_spares`] is told.
-    pub(crate) fn retire(
-        &self,
-        sequence: Sequence,
-        class: Class,
-        file_bytes: u64,
-        recycle: bool,
-    ) -> io::Result<Option<u64>> {
-        self.forget(sequence);
-        remove_if_there(&*self.disk, &self.path(FileName::Index(sequence)))?;
-        let path = self.path(FileName::Segment(sequence, class));
+    pub(crate) fn retire(&self, file: SegmentFile, file_bytes: u64, recycle: bool) -> io::Result<Option<u64>> {
+        self.forget(file.sequence);
+        self.remove_index(file)?;
+        let path = self.path(file.name());
         if recycle && file_bytes == u64::from(self.segment_bytes) {
             let mut spares = self.spares();
             let n = spares.next;
@@ -203,12 +222,11 @@ impl Files {
     }
 
     /// Whether the file that has a segment's name has its header too.
-    pub(crate) fn holds(&self, sequence: Sequence, class: Class, log: LogId) -> bool {
+    pub(crate) fn holds(&self, file: SegmentFile, log: LogId) -> bool {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        let read = self.disk.open(&self.path(FileName::Segment(sequence, class)));
-        let read = read.and_then(|file| file.read_at(&mut bytes, 0));
-        let header = read.ok().and_then(|n| SegmentHeader::decode(&bytes[..n]).ok());
-        header.is_some_and(|header| (header.log, header.sequence) == (log, sequence))
+        let read = self.disk.open(&self.path(file.name())).and_then(|file| file.read_at(&mut bytes, 0));
+        let Ok(n) = read else { return false };
+        compact::owner(file.replaced.is_some(), &bytes[..n]) == Some((log, file.sequence))
     }
 
     /// These names are durable now.
@@ -217,11 +235,12 @@ impl Files {
     }
 
     /// A segment's file for reading, from a bounded set of open ones. `None` when it is gone.
-    pub(crate) fn segment(&self, sequence: Sequence, class: Class) -> io::Result<Option<Arc<dyn File>>> {
+    pub(crate) fn segment(&self, file: SegmentFile) -> io::Result<Option<Arc<dyn File>>> {
+        let sequence = file.sequence;
         if let Some(file) = self.open().by_sequence.get(&sequence) {
             return Ok(Some(Arc::clone(file)));
         }
-        let file = match self.disk.open(&self.path(FileName::Segment(sequence, class))) {
+        let file = match self.disk.open(&self.path(file.name())) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),

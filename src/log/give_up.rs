@@ -76,7 +76,9 @@ pub fn give_up(
             pause();
         }
     };
-    for name in names.iter().filter(|name| matches!(FileName::parse(name), Some(FileName::Segment(..)))) {
+    for name in
+        names.iter().filter(|name| matches!(FileName::parse(name), Some(FileName::Segment(..) | FileName::Compact(..))))
+    {
         let path = dir.join(name);
         let file = disk.open(&path).map_err(OpenError::io("open", &path))?;
         let len = file.len().map_err(OpenError::io("measure", &path))?;

@@ -118,6 +118,11 @@ impl ActiveIndex {
         self.frames == 0
     }
 
+    /// Ingest time of its newest frame.
+    pub(crate) fn newest_ms(&self) -> u64 {
+        self.newest_ms
+    }
+
     pub(crate) fn locate(&self, stream: StreamId, offset: u64) -> Option<FrameRef> {
         locate(&self.by_stream.get(&stream)?.frames, offset)
     }

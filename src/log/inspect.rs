@@ -5,8 +5,9 @@
 //! frames of a segment that was not sealed can pass for a torn end. Of a log that is in use it tells what was there a
 //! moment ago; of one at rest it is exact.
 
+use super::compact::{self, CompactHeader};
 use super::damage::Damage;
-use super::file_name::FileName;
+use super::file_name::{FileName, SegmentFile};
 use super::frame::{Identity, Kind, stored_len};
 use super::index::SegmentIndex;
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAMS_MAX};
@@ -120,11 +121,18 @@ pub fn inspect(
     names.sort_unstable();
     let mut inspection = Inspection { disk, dir, seen: Inspected::default(), from_table: 0, headers: BTreeMap::new() };
     // A number may be claimed twice: by a name that a failure left behind, which holds nothing under it.
-    let (mut segments, mut indexes, mut tables) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let (mut segments, mut indexes, mut tables, mut compact) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
     for name in names {
         match FileName::parse(&name) {
             Some(FileName::Segment(sequence, class)) => {
                 segments.insert((sequence, class));
+            }
+            Some(FileName::Compact(sequence, class, replaced)) => {
+                compact.push(SegmentFile { sequence, class, replaced: Some(replaced) });
+            }
+            Some(FileName::Unfinished(_)) => {
+                let what = "a compact segment that was not finished; nobody needs it";
+                inspection.seen.flaws.push(Flaw { file: name, what, mended: true });
             }
             Some(FileName::Index(sequence)) => indexes.push(sequence),
             Some(FileName::Streams(_)) => tables.push(name),
@@ -135,13 +143,20 @@ pub fn inspect(
     }
     inspection.read_tables(&tables)?;
     inspection.read_headers(&segments)?;
-    for (sequence, class) in &segments {
-        if inspection.segment(*sequence, *class, &mut each)?.is_break() {
+    let plain = segments.iter().map(|(sequence, class)| SegmentFile::plain(*sequence, *class));
+    let all: Vec<SegmentFile> = plain.chain(compact.iter().copied()).collect();
+    let (replaced, mut kept): (Vec<_>, Vec<_>) = all.iter().copied().partition(|file| file.is_replaced_by(&compact));
+    let what = "a compact segment stands in its place; nobody needs it";
+    let flaw = |file: SegmentFile| Flaw { file: file.name().to_string(), what, mended: true };
+    inspection.seen.flaws.extend(replaced.into_iter().map(flaw));
+    kept.sort_by_key(|file| (file.place(), file.sequence));
+    for file in kept {
+        if inspection.segment(file, &mut each)?.is_break() {
             return Ok(inspection.seen);
         }
     }
     for sequence in indexes {
-        if segments.range((sequence, Class::Main)..=(sequence, Class::System)).next().is_none() {
+        if !all.iter().any(|file| file.sequence == sequence) {
             inspection.orphan(sequence)?;
         }
     }
@@ -217,19 +232,22 @@ impl Inspection<'_> {
 
     fn segment(
         &mut self,
-        sequence: Sequence,
-        class: Class,
+        file: SegmentFile,
         each: &mut impl FnMut(&SeenFrame<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, OpenError> {
-        let name = FileName::Segment(sequence, class).to_string();
+        let (sequence, class, name) = (file.sequence, file.class, file.name().to_string());
         let Some(mut bytes) = self.read(&name)? else { return Ok(ControlFlow::Continue(())) };
         let index = self.index(sequence)?.filter(|index| index.header.class == class);
-        let cut = match (&index, Fate::of(sequence, class, &self.headers)) {
+        let cut = match (&index, file.replaced) {
             (Some(index), _) => Some(index.header.end),
-            (None, Fate::CutAt(end)) => Some(end),
-            (None, Fate::Void) => Some(SEGMENT_HEADER_BYTES),
-            (None, Fate::Open) => None,
+            (None, Some(_)) => CompactHeader::decode(&bytes).ok().map(|header| header.end),
+            (None, None) => match Fate::of(sequence, class, &self.headers) {
+                Fate::CutAt(end) => Some(end),
+                Fate::Void => Some(SEGMENT_HEADER_BYTES),
+                Fate::Open => None,
+            },
         };
+        let whose = compact::owner(file.replaced.is_some(), &bytes);
         let file_bytes = bytes.len() as u64;
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let log = self.seen.log_id.unwrap_or(LogId(0));
@@ -260,7 +278,7 @@ impl Inspection<'_> {
             self.damage(sequence, hole, index.as_ref(), &mut report.damage);
         }
         // Before the first sync returned nothing was promised, a whole header neither.
-        if scan.synced > SEGMENT_HEADER_BYTES && !self.headers.contains_key(&sequence) {
+        if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((log, sequence)) {
             let what = "the segment's header is damaged; its records are read all the same";
             self.seen.flaws.push(Flaw { file: name, what, mended: false });
         }

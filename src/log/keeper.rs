@@ -6,6 +6,7 @@
 //! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
 
 use super::catalog::{Segment, Stage, Stream};
+use super::compaction::Leftover;
 use super::file_name::FileName;
 use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
@@ -18,6 +19,7 @@ use crate::offset::{Sequence, StreamId};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// How badly room is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +31,26 @@ pub(crate) enum Pressure {
 }
 
 /// State of housekeeping. Its lock keeps two rounds from running at once.
-#[derive(Debug)]
 pub(crate) struct Keeper {
     /// Generation of the newest table on disk.
     pub(crate) table_generation: u64,
     /// Something was sealed since the last table.
     pub(crate) table_stale: bool,
+    /// A compact segment was made, or is about to be.
+    pub(crate) compacted: bool,
+    /// No segment is compacted before this moment of the monotonic clock.
+    pub(crate) compact_from: Duration,
+    /// From this place on segments were not weighed for longest.
+    pub(crate) weighed: Sequence,
+    /// Files of compacted segments that did not go at once.
+    pub(crate) leftovers: Vec<Leftover>,
+}
+
+impl Keeper {
+    pub(crate) fn new(table_generation: u64, table_stale: bool) -> Self {
+        let (compacted, compact_from, weighed, leftovers) = (false, Duration::ZERO, Sequence(0), Vec::new());
+        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers }
+    }
 }
 
 impl Shared {
@@ -47,6 +63,7 @@ impl Shared {
                 self.attempt("write the stream table", self.write_table(&mut keeper));
             }
             self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
+            self.attempt("compact segments", self.compact(&mut keeper));
             self.attempt("reclaim segments of a short disk", self.share_out(&mut keeper));
             self.attempt("take room ahead", self.refill(&mut keeper));
         }
@@ -87,21 +104,21 @@ impl Shared {
         loop {
             let next = self.catalog_read().segments.iter().find_map(|(sequence, segment)| match &segment.stage {
                 Stage::Sealing(index) => {
-                    Some((*sequence, segment.class, segment.end, segment.failed, Arc::clone(index)))
+                    Some((*sequence, segment.file, segment.end, segment.failed, Arc::clone(index)))
                 }
                 _ => None,
             });
-            let Some((sequence, class, end, failed, active)) = next else { return Ok(()) };
+            let Some((place, file, end, failed, active)) = next else { return Ok(()) };
             let index = {
                 let catalog = self.catalog_read();
                 let name_of = |stream: StreamId| {
                     Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name)
                 };
-                active.seal(self.log_id, (sequence, class), end, failed, name_of)
+                active.seal(self.log_id, (file.sequence, file.class), end, failed, name_of)
             };
             self.write_index(&index)?;
             keeper.table_stale = true;
-            if let Some(segment) = self.catalog_write().segments.get_mut(&sequence) {
+            if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
                 segment.stage = Stage::Sealed;
             }
         }
@@ -125,6 +142,7 @@ impl Shared {
                 next_sequence: self.next_sequence(),
                 // Not the next number: the writer may be making a segment of it right now.
                 covers: open.map_or(catalog.unseen, |(sequence, _)| *sequence),
+                compacted: keeper.compacted || catalog.segments.values().any(|segment| segment.file.replaced.is_some()),
                 rows: catalog.streams.iter().map(|stream| stream.row.clone()).collect(),
             }
         };
@@ -142,11 +160,11 @@ impl Shared {
             let mut catalog = self.catalog_write();
             // Somebody may need it again since it was looked at; from here on nobody can.
             let trimmed = |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|s| s.trimmed >= end.next);
-            going.retain(|index| index.streams().all(trimmed));
+            going.retain(|(_, index)| index.streams().all(trimmed));
             if going.is_empty() {
                 return Ok(());
             }
-            for index in &going {
+            for (_, index) in &going {
                 for end in index.streams() {
                     let stream = catalog.stream_mut(end.stream).expect("streams of a segment are known");
                     stream.row.first_kept = stream.row.first_kept.max(end.next);
@@ -157,8 +175,8 @@ impl Shared {
         self.write_table(keeper)?;
         let mut spares = Vec::new();
         let mut retired = Ok(());
-        for index in &going {
-            retired = retired.and(self.retire(index.header.sequence, &mut spares));
+        for (place, _) in &going {
+            retired = retired.and(self.retire(*place, &mut spares));
         }
         let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
@@ -170,19 +188,19 @@ impl Shared {
     }
 
     /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.
-    fn retire<'a>(&'a self, sequence: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
-        let bytes = self.catalog_read().segments.get(&sequence).map_or(0, |segment| segment.file_bytes);
+    fn retire<'a>(&'a self, place: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
+        let bytes = self.catalog_read().segments.get(&place).map_or(0, |segment| segment.file_bytes);
         let held = self.hold(bytes);
-        let Some(segment) = self.catalog_write().segments.remove(&sequence) else { return Ok(()) };
-        self.indexes.remove(sequence);
+        let Some(segment) = self.catalog_write().segments.remove(&place) else { return Ok(()) };
+        self.indexes.remove(segment.file.sequence);
         let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
-        let recycle = wanted && !segment.failed && self.files.holds(sequence, segment.class, self.log_id);
-        match self.files.retire(sequence, segment.class, segment.file_bytes, recycle) {
+        let recycle = wanted && !segment.failed && self.files.holds(segment.file, self.log_id);
+        match self.files.retire(segment.file, segment.file_bytes, recycle) {
             Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {
                 // It is still there, so it counts and keeps the one that names its end; it goes another time.
-                self.catalog_write().segments.insert(sequence, segment);
+                self.catalog_write().segments.insert(place, segment);
                 return Err(e);
             }
         }
@@ -191,9 +209,8 @@ impl Shared {
     }
 
     /// The segments that may go, with their indexes.
-    fn removable(&self, pressure: Pressure) -> Vec<Arc<SegmentIndex>> {
+    fn removable(&self, pressure: Pressure) -> Vec<(Sequence, Arc<SegmentIndex>)> {
         let now_ms = self.clock.wall_ms();
-        let window_ms = u64::try_from(self.options.replay_window.as_millis()).unwrap_or(u64::MAX);
         let mut kept_for_replay = 0;
         let mut going = Vec::new();
         let sealed: Vec<Sequence> = self.catalog_read().segments.keys().rev().copied().collect();
@@ -212,15 +229,15 @@ impl Shared {
             let Some(segment) = catalog.segments.get(&sequence) else { continue };
             kept_for_replay += segment.file_bytes;
             let over_share = kept_for_replay > self.options.budget_bytes / 10;
-            let expired = segment.newest_ms.saturating_add(window_ms) <= now_ms;
+            let expired = self.options.is_expired(segment.newest_ms, now_ms);
             let names_a_failed_end = catalog
                 .segments
                 .range(..sequence)
                 .rev()
-                .find(|(_, before)| before.class == segment.class)
+                .find(|(_, before)| before.file.class == segment.file.class)
                 .is_some_and(|(_, before)| before.failed);
             if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_a_failed_end {
-                going.push(index);
+                going.push((sequence, index));
             }
         }
         going
@@ -333,21 +350,22 @@ impl Shared {
     }
 
     /// The index of a sealed segment: from memory, from its file, or made again from the segment.
-    pub(crate) fn index(&self, sequence: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
+    pub(crate) fn index(&self, place: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
+        let (file, end) = match self.catalog_read().segments.get(&place) {
+            Some(Segment { file, end, stage: Stage::Sealed, .. }) => (*file, *end),
+            _ => return Ok(None),
+        };
+        let sequence = file.sequence;
         if let Some(index) = self.indexes.get(sequence) {
             return Ok(Some(index));
         }
-        let (class, end) = match self.catalog_read().segments.get(&sequence) {
-            Some(Segment { class, end, stage: Stage::Sealed, .. }) => (*class, *end),
-            _ => return Ok(None),
-        };
         let fits = |index: &SegmentIndex| {
             (index.header.log, index.header.sequence, index.header.end) == (self.log_id, sequence, end)
         };
         let stored = self.read_index(sequence)?.filter(fits);
         let index = match stored {
             Some(index) => index,
-            None => match self.rebuild_index(sequence, class, end)? {
+            None => match self.rebuild_index(file, end)? {
                 Some(index) => index,
                 None => return Ok(None),
             },

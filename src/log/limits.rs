@@ -38,6 +38,15 @@ pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
 /// Cold frames kept so that readers near each other share one read.
 pub(crate) const READ_CACHE_BYTES: usize = 8 << 20;
 
+/// Compaction copies so many bytes a second at most, on the average: a fraction of what any disk writes, so that appends
+/// hardly wait for it, and many times what one environment brings.
+pub(crate) const COMPACTION_BYTES_PER_SECOND: u64 = 32 << 20;
+
+/// Segments that a round of housekeeping looks into for what somebody needs of them, and the bytes of indexes that it may
+/// read for that.
+pub(crate) const WEIGHED_MAX: usize = 64;
+pub(crate) const WEIGHED_BYTES_MAX: usize = 8 << 20;
+
 /// Damages kept by name for the operator; further ones are only counted.
 pub(crate) const DAMAGES_KEPT_MAX: usize = 1024;
 

@@ -1,6 +1,6 @@
 //! What lies in a log's directory, sorted out by name. Reads names, and headers only where two files claim one number.
 
-use super::file_name::FileName;
+use super::file_name::{FileName, SegmentFile};
 use super::files::Files;
 use super::limits::SEGMENT_HEADER_BYTES;
 use super::options::OpenError;
@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Listing {
     pub(super) segments: BTreeMap<Sequence, Class>,
     pub(super) indexes: BTreeSet<Sequence>,
+    /// Compact segments; once [`Listing::settle_replaced`] has gone through them, those that hold.
+    pub(super) compact: Vec<SegmentFile>,
+    /// Compact segments that were being written.
+    pub(super) unfinished: Vec<Sequence>,
     pub(super) spares: Vec<u64>,
     pub(super) tables: Vec<u8>,
     /// Numbers that a segment of each class claims; `segments` has one of them.
@@ -29,6 +33,10 @@ impl Listing {
                         listing.claimed_twice.push(sequence);
                     }
                 }
+                Some(FileName::Compact(sequence, class, replaced)) => {
+                    listing.compact.push(SegmentFile { sequence, class, replaced: Some(replaced) });
+                }
+                Some(FileName::Unfinished(sequence)) => listing.unfinished.push(sequence),
                 Some(FileName::Index(sequence)) => drop(listing.indexes.insert(sequence)),
                 Some(FileName::Spare(n)) => listing.spares.push(n),
                 Some(FileName::Streams(slot)) => listing.tables.push(slot),
@@ -43,7 +51,29 @@ impl Listing {
     /// The number that no file has, nor any behind it.
     pub(super) fn next_sequence(&self) -> Sequence {
         let above = |sequence: &Sequence| Sequence(sequence.0.saturating_add(1));
-        self.segments.keys().chain(&self.indexes).map(above).max().unwrap_or(Sequence(0))
+        let compact = self.compact.iter().map(|file| &file.sequence);
+        let all = self.segments.keys().chain(&self.indexes).chain(&self.unfinished).chain(compact);
+        all.map(above).max().unwrap_or(Sequence(0))
+    }
+
+    /// Takes out what compact segments replace: segments of their class at the places that they stand for, made before
+    /// them, compact ones too. What somebody needs of those is in them, or it would have no such name. Returns the files.
+    pub(super) fn settle_replaced(&mut self) -> Vec<FileName> {
+        let mut found = std::mem::take(&mut self.compact);
+        found.sort_by_key(|file| std::cmp::Reverse(file.sequence));
+        let mut replaced = Vec::new();
+        for file in found {
+            if file.is_replaced_by(&self.compact) { replaced.push(file) } else { self.compact.push(file) }
+        }
+        let plain = self.segments.iter().map(|(sequence, class)| SegmentFile::plain(*sequence, *class));
+        replaced.extend(plain.filter(|file| file.is_replaced_by(&self.compact)));
+        let mut gone = Vec::new();
+        for file in replaced {
+            self.segments.remove(&file.sequence);
+            gone.extend(self.indexes.remove(&file.sequence).then_some(FileName::Index(file.sequence)));
+            gone.push(file.name());
+        }
+        gone
     }
 
     /// Of two segments with one number keeps the one whose header says the same as its name. Returns the others: those

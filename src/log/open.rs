@@ -6,12 +6,14 @@
 //! full disk, nor an index that can't be read; a format from the future and an unreadable segment do. Nothing that may be somebody's is deleted: it is set
 //! aside under another name.
 
+mod compacted;
 mod tables;
 mod tidying;
 
 use super::catalog::{Catalog, Segment, Stage};
+use super::compact;
 use super::damage::Damage;
-use super::file_name::FileName;
+use super::file_name::{FileName, SegmentFile};
 use super::files::Files;
 use super::frame::{FrameHeader, Identity, Kind};
 use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
@@ -54,6 +56,8 @@ struct Opening<'a> {
     changed: bool,
     /// Nothing in these was ever acknowledged.
     void: Vec<FileName>,
+    /// What somebody needs of these is in compact segments.
+    replaced: Vec<FileName>,
     /// These have said all they know; they go once that is in the table.
     spent: Vec<FileName>,
     /// These are not ours.
@@ -73,13 +77,16 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
         generation: 0,
         next_sequence: Sequence(0),
         covers: Sequence(0),
+        compacted: false,
         rows: Vec::new(),
     });
     if table_lost {
         tracing::error!("both copies of the stream table are damaged: made again from the segments");
     }
     tables::make_sound(files, &listing, &tables.good, &table)?;
-    let (strange, void) = listing.settle_claims(files, table.log)?;
+    let (strange, mut void) = listing.settle_claims(files, table.log)?;
+    let replaced = listing.settle_replaced();
+    void.extend(listing.unfinished.iter().map(|sequence| FileName::Unfinished(*sequence)));
     let (generation, named, covers) = (table.generation, table.rows.len(), table.covers);
     let mut opening = Opening {
         files,
@@ -91,6 +98,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
         damages: Vec::new(),
         changed: table_lost,
         void,
+        replaced,
         spent: Vec::new(),
         strange,
     };
@@ -113,12 +121,22 @@ impl Opening<'_> {
         let headers = self.read_headers(listing, &sealed)?;
         for (sequence, class) in &listing.segments {
             match sealed.remove(sequence) {
-                Some(header) => self.take_sealed(header, *sequence >= covers)?,
+                Some(header) => {
+                    self.take_sealed(header, SegmentFile::plain(*sequence, header.class), *sequence >= covers)?;
+                }
                 None => self.recover(*sequence, *class, &headers)?,
             }
         }
+        for file in &listing.compact {
+            let sealed = if listing.indexes.contains(&file.sequence) { self.sealed(file.sequence)? } else { None };
+            match sealed {
+                Some(header) => self.take_sealed(header, *file, file.place() >= covers)?,
+                None => self.recover_compact(*file)?,
+            }
+        }
+        let of_a_compact_one = |sequence: &Sequence| listing.compact.iter().any(|file| file.sequence == *sequence);
         for sequence in &listing.indexes {
-            if !listing.segments.contains_key(sequence) {
+            if !listing.segments.contains_key(sequence) && !of_a_compact_one(sequence) {
                 self.take_orphan(*sequence)?;
             }
         }
@@ -175,12 +193,12 @@ impl Opening<'_> {
         }
     }
 
-    fn take_sealed(&mut self, header: IndexHeader, uncovered: bool) -> Result<(), OpenError> {
-        let IndexHeader { sequence, class, end, failed, newest_ms, .. } = header;
-        let path = self.files.path(FileName::Segment(sequence, class));
+    fn take_sealed(&mut self, header: IndexHeader, segment: SegmentFile, uncovered: bool) -> Result<(), OpenError> {
+        let IndexHeader { sequence, end, failed, newest_ms, .. } = header;
+        let path = self.files.path(segment.name());
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
         let mut file_bytes = file.len().map_err(OpenError::io("measure", &path))?;
-        if failed && file_bytes > u64::from(end) && self.files.holds(sequence, class, self.log_id) {
+        if failed && file_bytes > u64::from(end) && self.files.holds(segment, self.log_id) {
             // What a failed sync may have left behind the end must not outlive the index that hides it.
             self.cut(&*file, end).map_err(OpenError::io("cut", &path))?;
             file_bytes = u64::from(end);
@@ -189,12 +207,10 @@ impl Opening<'_> {
             match SegmentIndex::decode(&self.index_bytes(sequence, None)?) {
                 Some(index) => self.raise_from(&index),
                 // Its header is good: the segment is made out again from its frames, all of which were synced.
-                None => return self.recover_to(sequence, class, Some(end)),
+                None => return self.recover_to(segment, Some(end)),
             }
         }
-        let stage = Stage::Sealed;
-        let segment = Segment { class, end, file_bytes, newest_ms, stage, failed: false, blocker: None };
-        self.segments.insert(sequence, segment);
+        self.segments.insert(segment.place(), Segment::new(segment, end, file_bytes, newest_ms, Stage::Sealed));
         Ok(())
     }
 
@@ -216,8 +232,8 @@ impl Opening<'_> {
         headers: &BTreeMap<Sequence, SegmentHeader>,
     ) -> Result<(), OpenError> {
         match Fate::of(sequence, class, headers) {
-            Fate::CutAt(end) => self.recover_to(sequence, class, Some(end)),
-            Fate::Open => self.recover_to(sequence, class, None),
+            Fate::CutAt(end) => self.recover_to(SegmentFile::plain(sequence, class), Some(end)),
+            Fate::Open => self.recover_to(SegmentFile::plain(sequence, class), None),
             Fate::Void => {
                 self.void.push(FileName::Segment(sequence, class));
                 Ok(())
@@ -226,8 +242,8 @@ impl Opening<'_> {
     }
 
     /// Recovers a segment, up to `cut` where that is known: all below it was synced, nothing behind it counts.
-    fn recover_to(&mut self, sequence: Sequence, class: Class, cut: Option<u32>) -> Result<(), OpenError> {
-        let name = FileName::Segment(sequence, class);
+    fn recover_to(&mut self, segment: SegmentFile, cut: Option<u32>) -> Result<(), OpenError> {
+        let (sequence, name) = (segment.sequence, segment.name());
         let path = self.files.path(name);
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
         let mut bytes = read_all(&*file).map_err(OpenError::io("read", &path))?;
@@ -238,9 +254,9 @@ impl Opening<'_> {
         if let Some(version) = scan.newer {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
-        let header = SegmentHeader::decode(&bytes).ok();
+        let whose = compact::owner(segment.replaced.is_some(), &bytes);
         if scan.frames.is_empty() && scan.holes.is_empty() {
-            let foreign = self.id_lost || header.is_some_and(|header| header.log != self.log_id);
+            let foreign = self.id_lost || whose.is_some_and(|(log, _)| log != self.log_id);
             if foreign {
                 self.keep_aside(name, sequence)
             } else {
@@ -249,7 +265,7 @@ impl Opening<'_> {
             return Ok(());
         }
         // Before the first sync returned nothing was promised, a whole header neither.
-        if scan.synced > SEGMENT_HEADER_BYTES && !header.is_some_and(|header| self.is_ours(&header, sequence)) {
+        if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((self.log_id, sequence)) {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
         let index = self.take_frames(sequence, &bytes, &scan);
@@ -260,8 +276,7 @@ impl Opening<'_> {
         let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(0);
         // Housekeeping seals it. Until then the next start comes to the same end: the rest was cut for good.
         let (stage, file_bytes) = (Stage::Sealing(Arc::new(index)), u64::from(scan.end));
-        let segment = Segment { class, end: scan.end, file_bytes, newest_ms, stage, failed: false, blocker: None };
-        self.segments.insert(sequence, segment);
+        self.segments.insert(segment.place(), Segment::new(segment, scan.end, file_bytes, newest_ms, stage));
         Ok(())
     }
 
@@ -351,7 +366,7 @@ impl Opening<'_> {
 
     fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {
         let last = [Class::Main, Class::System].map(|class| {
-            let holds = |segment: &Segment| segment.class == class && segment.end > SEGMENT_HEADER_BYTES;
+            let holds = |segment: &Segment| segment.file.class == class && segment.end > SEGMENT_HEADER_BYTES;
             let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
             of_class.map(|(sequence, segment)| Predecessor { sequence: *sequence, end: segment.end })
         });

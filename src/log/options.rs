@@ -152,7 +152,7 @@ pub enum OpenError {
         holder: String,
     },
     /// A file was written by a later version of Forebay.
-    #[error("{}: written by a later version of forebay (format {version}, this program knows 1); use that version", path.display())]
+    #[error("{}: written by a later version of forebay (format {version}, which this one does not know); use that version", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -215,6 +215,12 @@ impl LogOptions {
             inline: true,
             synced: Vec::new(),
         }
+    }
+
+    /// Whether a segment whose newest frame is of then is past the replay window.
+    pub(crate) fn is_expired(&self, newest_ms: u64, now_ms: u64) -> bool {
+        let window_ms = u64::try_from(self.replay_window.as_millis()).unwrap_or(u64::MAX);
+        newest_ms.saturating_add(window_ms) <= now_ms
     }
 
     /// From how many bytes on the disk is short: then what is only kept for replay goes, and who holds more than its share

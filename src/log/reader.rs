@@ -241,16 +241,24 @@ impl Reader {
         let failed = |place, source| ReadError::Io { stream, offset, place, source };
         // A segment may be recycled between finding a frame in it and reading it: look again, then.
         for _ in 0..3 {
-            let Some((sequence, frame)) = self.find().map_err(|e| failed(None, e))? else {
+            let moves = self.shared.catalog_read().moves;
+            let found = self.find().map_err(|e| failed(None, e))?;
+            let holds_it = found.as_ref().is_some_and(|found| found.frame.first <= self.next);
+            if !holds_it && self.shared.catalog_read().moves != moves {
+                self.hint = None; // it may have moved past the search
+                continue;
+            }
+            let Some(Found { place, sequence, frame }) = found else {
                 return Ok(Some(self.lost(durable, "its frames are missing")));
             };
-            if frame.first > self.next {
+            if !holds_it {
                 return Ok(Some(self.lost(frame.first.min(durable), "its frames are damaged or missing")));
             }
-            match self.load(sequence, frame, depth).map_err(|e| failed(Some((sequence, frame.position)), e))? {
+            let met = self.load((place, sequence), frame, depth);
+            match met.map_err(|e| failed(Some((sequence, frame.position)), e))? {
                 Loaded::Met(met) => {
                     self.next = met.end();
-                    self.hint = Some(sequence);
+                    self.hint = Some(place);
                     return Ok(Some(met));
                 }
                 Loaded::Damaged => {
@@ -271,63 +279,67 @@ impl Reader {
     }
 
     /// The frame that holds the next record, or the first one behind it.
-    fn find(&self) -> io::Result<Option<(Sequence, FrameRef)>> {
+    fn find(&self) -> io::Result<Option<Found>> {
         match self.hint {
             Some(hint) => self.find_forward(hint),
             None => self.find_backward(),
         }
     }
 
-    fn find_forward(&self, from: Sequence) -> io::Result<Option<(Sequence, FrameRef)>> {
+    fn find_forward(&self, from: Sequence) -> io::Result<Option<Found>> {
         let mut at = from;
         loop {
             let step = self.shared.catalog_read().next_segment(at, self.stream, self.next);
-            let Some((sequence, place)) = step else { return Ok(None) };
-            if let Some(frame) = self.resolve(sequence, place)?.0 {
-                return Ok(Some((sequence, frame)));
+            let Some((place, known)) = step else { return Ok(None) };
+            if let (Some(found), _) = self.resolve(place, known)? {
+                return Ok(Some(found));
             }
-            at = Sequence(sequence.0 + 1);
+            at = Sequence(place.0 + 1);
         }
     }
 
     /// From the newest segment back: most readers without a hint are near the tail.
-    fn find_backward(&self) -> io::Result<Option<(Sequence, FrameRef)>> {
+    fn find_backward(&self) -> io::Result<Option<Found>> {
         let mut best = None;
         let mut before = Sequence(u64::MAX);
         loop {
             let step = self.shared.catalog_read().previous_segment(before, self.stream, self.next);
-            let Some((sequence, place)) = step else { return Ok(best) };
-            match self.resolve(sequence, place)? {
-                (Some(frame), _) if frame.first <= self.next => return Ok(Some((sequence, frame))),
-                (Some(frame), _) => best = Some((sequence, frame)),
+            let Some((place, known)) = step else { return Ok(best) };
+            match self.resolve(place, known)? {
+                (Some(found), _) if found.frame.first <= self.next => return Ok(Some(found)),
+                (Some(found), _) => best = Some(found),
                 // Frames of ours, all before what we look for: earlier segments hold only earlier ones.
                 (None, true) => return Ok(best),
                 (None, false) => {}
             }
-            before = sequence;
+            before = place;
         }
     }
 
     /// The frame, and whether the segment holds frames of this stream at all.
-    fn resolve(&self, sequence: Sequence, place: Place) -> io::Result<(Option<FrameRef>, bool)> {
-        match place {
-            Place::Known(frame) => Ok((frame, frame.is_some())),
+    fn resolve(&self, place: Sequence, known: Place) -> io::Result<(Option<Found>, bool)> {
+        let (sequence, frame, holds_some) = match known {
+            Place::Known(sequence, frame) => (sequence, frame, frame.is_some()),
             Place::OnDisk => {
-                let Some(index) = self.shared.index(sequence)? else { return Ok((None, false)) };
-                Ok((index.locate(self.stream, self.next), index.locate(self.stream, 0).is_some()))
+                let Some(index) = self.shared.index(place)? else { return Ok((None, false)) };
+                let holds_some = index.locate(self.stream, 0).is_some();
+                (index.header.sequence, index.locate(self.stream, self.next), holds_some)
             }
-        }
+        };
+        Ok((frame.map(|frame| Found { place, sequence, frame }), holds_some))
     }
 
-    fn load(&self, sequence: Sequence, frame: FrameRef, depth: Depth) -> io::Result<Loaded> {
+    fn load(&self, (place, sequence): (Sequence, Sequence), frame: FrameRef, depth: Depth) -> io::Result<Loaded> {
         if let Some(kept) = self.shared.read_cache.get(self.stream, frame.first) {
             return Ok(Loaded::Met(Met::Frame(kept)));
         }
-        let Some(file) = self.shared.segment_file(sequence)? else { return Ok(Loaded::Gone) };
+        let at_place = self.shared.catalog_read().segments.get(&place).map(|segment| segment.file);
+        let Some(segment) = at_place.filter(|file| file.sequence == sequence) else { return Ok(Loaded::Gone) };
+        let Some(file) = self.shared.files.segment(segment)? else { return Ok(Loaded::Gone) };
         let payload_len = if depth == Depth::Payload { frame.payload_len as usize } else { 0 };
         let mut bytes = vec![0; FRAME_HEADER_BYTES as usize + payload_len];
         let read = read_exact_at(&*file, &mut bytes, u64::from(frame.position));
-        if !self.shared.catalog_read().segments.contains_key(&sequence) {
+        if !self.shared.is_in_place(segment) {
             return Ok(Loaded::Gone);
         }
         match read {
@@ -353,6 +365,13 @@ impl Reader {
         self.shared.read_cache.put(&loaded);
         Ok(Loaded::Met(Met::Frame(loaded)))
     }
+}
+
+/// A frame, the place of its segment, and the number of the segment's file.
+struct Found {
+    place: Sequence,
+    sequence: Sequence,
+    frame: FrameRef,
 }
 
 /// How much of a frame is read.

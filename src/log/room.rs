@@ -34,6 +34,11 @@ impl Shared {
         Claim { shared: self, bytes }
     }
 
+    /// Counts no longer what was [held](Self::hold) for a file that took its time to go.
+    pub(super) fn let_go(&self, bytes: u64) {
+        *self.claimed() -= bytes;
+    }
+
     /// Counted under the lock that claims are let go under: what moves meanwhile is seen twice, perhaps, but once at least.
     fn used_beside(&self, claimed: &MutexGuard<'_, u64>) -> u64 {
         self.catalog_read().segment_bytes() + self.files.spare_bytes() + **claimed

@@ -4,6 +4,7 @@
 
 use super::catalog::{Catalog, Stream};
 use super::damage::{Damage, Damages};
+use super::file_name::SegmentFile;
 use super::files::Files;
 use super::index::{self, SegmentIndex};
 use super::keeper::Keeper;
@@ -17,7 +18,7 @@ use super::stats::{Counters, LogState};
 use super::writer::Writer;
 use super::{PLANS_STREAM, file_name, frame, limits, recovery};
 use crate::clock::Clock;
-use crate::disk::{File, Lock};
+use crate::disk::Lock;
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::VecDeque;
 use std::io;
@@ -250,8 +251,9 @@ impl Shared {
         Sequence(self.next_sequence.load(Ordering::SeqCst))
     }
 
-    pub(super) fn set_next_sequence(&self, sequence: Sequence) {
-        self.next_sequence.store(sequence.0, Ordering::SeqCst);
+    /// A number for a new file. Spent, whatever comes of it.
+    pub(super) fn take_sequence(&self) -> Sequence {
+        Sequence(self.next_sequence.fetch_add(1, Ordering::SeqCst))
     }
 
     pub(super) fn full(&self) -> AppendError {
@@ -272,11 +274,6 @@ impl Shared {
         AppendError::ReadOnly { why }
     }
 
-    pub(super) fn segment_file(&self, sequence: Sequence) -> io::Result<Option<Arc<dyn File>>> {
-        let class = self.catalog_read().segments.get(&sequence).map(|segment| segment.class);
-        class.map_or(Ok(None), |class| self.files.segment(sequence, class))
-    }
-
     /// A sealed segment's index file, if it is good.
     pub(super) fn read_index(&self, sequence: Sequence) -> io::Result<Option<SegmentIndex>> {
         let path = self.files.path(file_name::FileName::Index(sequence));
@@ -291,12 +288,18 @@ impl Shared {
         }
     }
 
+    /// Whether this file is still the one at its place: it may be reclaimed, or replaced by a compact one.
+    pub(super) fn is_in_place(&self, file: SegmentFile) -> bool {
+        self.catalog_read().segments.get(&file.place()).is_some_and(|segment| segment.file == file)
+    }
+
     /// A sealed segment's index, from its frames: all below `end` were synced.
-    pub(super) fn rebuild_index(&self, sequence: Sequence, class: Class, end: u32) -> io::Result<Option<SegmentIndex>> {
-        let Some(file) = self.segment_file(sequence)? else { return Ok(None) };
+    pub(super) fn rebuild_index(&self, segment: SegmentFile, end: u32) -> io::Result<Option<SegmentIndex>> {
+        let (sequence, class) = (segment.sequence, segment.class);
+        let Some(file) = self.files.segment(segment)? else { return Ok(None) };
         tracing::warn!(%sequence, "a segment's index is damaged, unreadable or missing: made again from its frames");
         let mut bytes = crate::disk::read_all(&*file)?;
-        if !self.catalog_read().segments.contains_key(&sequence) {
+        if !self.is_in_place(segment) {
             return Ok(None); // reclaimed meanwhile: what was read may be another segment's
         }
         bytes.truncate(end as usize);

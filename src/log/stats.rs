@@ -75,6 +75,8 @@ pub struct LogStats {
     pub commits: u64,
     /// Segments taken away.
     pub segments_reclaimed: u64,
+    /// Segments of which only what somebody needs was kept, in a compact one.
+    pub segments_compacted: u64,
     /// Rounds of housekeeping that met an error.
     pub housekeeping_errors: u64,
     /// Reads of acknowledged records that the disk refused. Nothing is skipped for it: readers try again.
@@ -88,6 +90,7 @@ pub(super) struct Counters {
     pub(super) appends: Counter,
     pub(super) commits: Counter,
     pub(super) segments_reclaimed: Counter,
+    pub(super) segments_compacted: Counter,
     pub(super) housekeeping_errors: Counter,
 }
 

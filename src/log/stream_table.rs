@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"forebayT";
 const VERSION: u32 = 1;
+/// The same table of a log that has compact segments, so that a program which knows none stops here.
+const VERSION_COMPACTED: u32 = 2;
 const HEADER_BYTES: usize = 64;
 
 /// One stream's row; its number is its place in the table.
@@ -34,6 +36,8 @@ pub(crate) struct StreamTable {
     pub(crate) next_sequence: Sequence,
     /// Segments below this number were sealed and are covered; later ones may hold more than the rows say.
     pub(crate) covers: Sequence,
+    /// There are compact segments, or may be.
+    pub(crate) compacted: bool,
     pub(crate) rows: Vec<StreamRow>,
 }
 
@@ -59,7 +63,8 @@ impl StreamTable {
         }
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = if self.compacted { VERSION_COMPACTED } else { VERSION };
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.log.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.generation.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.next_sequence.0.to_le_bytes());
@@ -79,13 +84,14 @@ impl StreamTable {
         if head[..8] != MAGIC || crc32fast::hash(&head[..60]) != u32_at(60) {
             return Err(BadTable::Damaged);
         }
-        if u32_at(8) != VERSION {
+        if !(VERSION..=VERSION_COMPACTED).contains(&u32_at(8)) {
             return Err(BadTable::Version(u32_at(8)));
         }
+        let compacted = u32_at(8) == VERSION_COMPACTED;
         let rows = decode_rows(body, u32_at(56) as usize, u32_at(12)).ok_or(BadTable::Damaged)?;
         let log = LogId(u128::from_le_bytes(head[16..32].try_into().expect("sixteen bytes")));
         let (next_sequence, covers) = (Sequence(u64_at(40)), Sequence(u64_at(48)));
-        Ok(Self { log, generation: u64_at(32), next_sequence, covers, rows })
+        Ok(Self { log, generation: u64_at(32), next_sequence, covers, compacted, rows })
     }
 }
 
@@ -117,10 +123,11 @@ mod tests {
     use super::*;
 
     fn table(rows: u64) -> StreamTable {
-        let rows = (0..rows)
+        let rows: Vec<StreamRow> = (0..rows)
             .map(|i| StreamRow { name: format!("env-{i}").into(), next: i * 7, bytes: i * 100, first_kept: i })
             .collect();
-        StreamTable { log: LogId(5), generation: 8, next_sequence: Sequence(12), covers: Sequence(11), rows }
+        let (next_sequence, covers, compacted) = (Sequence(12), Sequence(11), rows.len() % 2 == 1);
+        StreamTable { log: LogId(5), generation: 8, next_sequence, covers, compacted, rows }
     }
 
     #[test]
@@ -149,9 +156,9 @@ mod tests {
     #[test]
     fn a_later_version_is_named_and_not_taken_for_damage() {
         let mut bytes = table(1).encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(StreamTable::decode(&bytes), Err(BadTable::Version(2)));
+        assert_eq!(StreamTable::decode(&bytes), Err(BadTable::Version(3)));
     }
 }

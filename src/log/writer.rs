@@ -16,7 +16,7 @@ use super::reader::Frame;
 use super::segment::{Class, Predecessor};
 use super::shared::Shared;
 use crate::disk::File;
-use crate::offset::{Sequence, StreamId};
+use crate::offset::StreamId;
 use rolling::Lane;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -25,7 +25,6 @@ use std::sync::Arc;
 /// See the file's header. Owned by one thread at a time.
 pub(crate) struct Writer {
     lanes: [Lane; 2],
-    next_sequence: Sequence,
     /// Ingest times never go back.
     last_ms: u64,
 }
@@ -47,13 +46,13 @@ struct Prepared {
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(next_sequence: Sequence, last: [Option<Predecessor>; 2], last_ms: u64) -> Self {
+    pub(crate) fn new(last: [Option<Predecessor>; 2], last_ms: u64) -> Self {
         let [main, system] = last;
         let lanes = [
             Lane { class: Class::Main, active: None, last: main },
             Lane { class: Class::System, active: None, last: system },
         ];
-        Self { lanes, next_sequence, last_ms }
+        Self { lanes, last_ms }
     }
 
     /// Writes and answers these appends: one sync for all of a class that fit into its segment.

@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod crash_points;
 pub mod fault;
+pub mod interrupted;
+pub mod known_entropy;
 pub mod model;
 pub mod queues;
 pub mod rng;

@@ -7,64 +7,22 @@
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::disk::{Disk, File, Lock, Space, read_all};
+use forebay::disk::{Disk, read_all};
 use forebay::{Item, Log, LogId, LogOptions, LogState, PLANS_STREAM, Payload, Sequence, SyncedMark};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use storage_tests::known_entropy::{ENTROPY, KnownEntropy};
 
 const DIR: &str = "/log";
-const ENTROPY: u128 = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100;
 const START_MS: u64 = 1_795_450_894_000;
 
 /// What a stream holds: offsets and payloads in order, `None` where records are lost.
 type Items = Vec<(Range<u64>, Option<String>)>;
-
-/// A disk whose one roll of the dice is known.
-struct KnownEntropy(MemDisk);
-
-impl Disk for KnownEntropy {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.0.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.0.open(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.0.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename_dir(from, to)
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.remove_dir(dir)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
-        self.0.lock(path, holder)
-    }
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.0.space(dir)
-    }
-    fn entropy(&self) -> u128 {
-        ENTROPY
-    }
-}
 
 /// The smallest geometry, so that the files stay small in the repository.
 fn options() -> LogOptions {

@@ -6,56 +6,15 @@
 #![expect(clippy::disallowed_methods, reason = "golden files lie in the repository, not on a simulated disk")]
 
 use forebay::clock::ManualClock;
-use forebay::disk::{Disk, File, Lock, Space, mem::MemDisk, read_all};
+use forebay::disk::{Disk, mem::MemDisk, read_all};
 use forebay::{
     BatchLimits, Count, Cursor, LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest,
     Replayed, Settled, SettledRange, Start,
 };
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// A disk whose one roll of the dice is known.
-struct KnownEntropy(MemDisk);
-
-impl Disk for KnownEntropy {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.0.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.0.open(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.0.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename_dir(from, to)
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.remove_dir(dir)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
-        self.0.lock(path, holder)
-    }
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.0.space(dir)
-    }
-    fn entropy(&self) -> u128 {
-        0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100
-    }
-}
+use storage_tests::known_entropy::KnownEntropy;
 
 fn open(disk: &MemDisk) -> Queues {
     let (disk, clock) = (Arc::new(KnownEntropy(disk.clone())), Arc::new(ManualClock::at(1_795_450_894_000)));

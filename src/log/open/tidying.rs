@@ -88,6 +88,16 @@ impl Opening<'_> {
         for name in std::mem::take(&mut self.void) {
             self.remove(name)?;
         }
+        let replaced = std::mem::take(&mut self.replaced);
+        let (indexes, segments): (Vec<_>, Vec<_>) =
+            replaced.into_iter().partition(|name| matches!(name, FileName::Index(_)));
+        // The name of what they are in must not be lost after them; nor a segment before its index, which would miss it.
+        for names in [indexes, segments] {
+            if !names.is_empty() {
+                self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))?;
+            }
+            names.into_iter().try_for_each(|name| self.remove(name))?;
+        }
         if !self.changed {
             return Ok(true);
         }
@@ -96,6 +106,7 @@ impl Opening<'_> {
             generation: generation + 1,
             next_sequence,
             covers: next_sequence,
+            compacted: self.segments.values().any(|segment| segment.file.replaced.is_some()),
             rows: self.rows.clone(),
         };
         let path = self.files.path(FileName::Streams((table.generation % 2) as u8));

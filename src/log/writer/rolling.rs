@@ -8,7 +8,7 @@ use super::Writer;
 use crate::disk::File;
 use crate::disk::latched::Latched;
 use crate::log::catalog::{Segment, Stage};
-use crate::log::file_name::FileName;
+use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{Fresh, Purpose};
 use crate::log::frame::Identity;
 use crate::log::index::ActiveIndex;
@@ -46,9 +46,7 @@ impl Writer {
         let bytes = u32::try_from(needed).map_err(io::Error::other)?.max(shared.options.segment_bytes);
         let class = self.lanes[lane].class;
         // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
-        let sequence = self.next_sequence;
-        self.next_sequence = Sequence(sequence.0 + 1);
-        shared.set_next_sequence(self.next_sequence);
+        let sequence = shared.take_sequence();
         let name = FileName::Segment(sequence, class);
         let mut claims = Vec::new();
         let mut make = |purpose| {
@@ -129,7 +127,7 @@ impl Writer {
             // Nothing was ever acknowledged in it: void, and the next segment's header says so by skipping its number.
             let mut segment = catalog.segments.remove(&active.sequence).expect("just seen");
             drop(catalog);
-            if let Err(e) = shared.files.retire(active.sequence, self.lanes[lane].class, 0, false) {
+            if let Err(e) = shared.files.retire(segment.file, 0, false) {
                 tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; later");
                 // Until it is gone the next one, whose header says that it is void, must stay.
                 (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
@@ -152,15 +150,8 @@ impl Writer {
         let class = self.lanes[lane].class;
         shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
         let mut catalog = shared.catalog_write();
-        let segment = Segment {
-            class,
-            end: SEGMENT_HEADER_BYTES,
-            file_bytes: fresh.bytes,
-            newest_ms: 0,
-            stage: Stage::Active(ActiveIndex::default()),
-            failed: false,
-            blocker: None,
-        };
+        let (file, stage) = (SegmentFile::plain(sequence, class), Stage::Active(ActiveIndex::default()));
+        let segment = Segment::new(file, SEGMENT_HEADER_BYTES, fresh.bytes, 0, stage);
         catalog.segments.insert(sequence, segment);
         catalog.unseen = Sequence(sequence.0 + 1);
         drop(catalog);

@@ -254,6 +254,7 @@ impl LogReading {
             appends: 0,
             commits: 0,
             segments_reclaimed: 0,
+            segments_compacted: 0,
             housekeeping_errors: 0,
             reads_refused: 0,
             damages: 0,

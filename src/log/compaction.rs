@@ -1,0 +1,236 @@
+//! Compaction: what somebody still needs of a run of segments is written to a compact one, and the run goes.
+//!
+//! Without it a destination that is hours behind would pin every segment that has one of its frames, and with it the records
+//! of all others: disk use would follow the oldest cursor, not what is undelivered.
+//!
+//! The order is what makes it safe. The frames are written under a name that no opening reads, and synced. What the going
+//! takes from each stream is in a durable table. Then the rename: before it the run holds, after it the compact segment,
+//! and an opening that finds both removes the run. Only when the name is durable the run goes. Nothing is compacted that can't
+//! be read: the place of damage stays what it is.
+
+mod choice;
+mod placing;
+mod target;
+
+pub(crate) use placing::Leftover;
+
+use super::catalog::{Catalog, Segment, Stage};
+use super::compact::{CompactHeader, Replaced};
+use super::file_name::{FileName, SegmentFile};
+use super::files::remove_if_there;
+use super::frame::{FrameHeader, Identity};
+use super::index::{ActiveIndex, FrameRef};
+use super::keeper::Keeper;
+use super::limits::{
+    COMPACTION_BYTES_PER_SECOND, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, WEIGHED_BYTES_MAX, WEIGHED_MAX,
+};
+use super::segment::Class;
+use super::{Shared, frame};
+use crate::disk::read_exact_at;
+use crate::offset::{Sequence, StreamId};
+use choice::Candidate;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+use target::Target;
+
+/// A run of segments, and what of it somebody needs.
+struct Run {
+    class: Class,
+    replaced: Replaced,
+    /// In order: each segment, and its frames that are needed, by position.
+    sources: Vec<(SegmentFile, Vec<FrameRef>)>,
+    /// Per stream, where the last frame ends that goes.
+    dropped: BTreeMap<StreamId, u64>,
+    end: u64,
+}
+
+impl Shared {
+    /// One step: a look at some segments, and one run if it is worth it and time for it.
+    pub(super) fn compact(&self, keeper: &mut Keeper) -> io::Result<()> {
+        self.remove_leftovers(keeper)?;
+        let now = self.clock.monotonic();
+        if now < keeper.compact_from || !self.holds_much_that_nobody_needs() {
+            return Ok(());
+        }
+        self.weigh(keeper)?;
+        let room = u64::from(self.options.segment_bytes - SEGMENT_HEADER_BYTES);
+        for class in [Class::Main, Class::System] {
+            let candidates = self.candidates(class);
+            let Some((first, last)) = choice::best(&candidates, room, room / 2) else { continue };
+            let Some(run) = self.look_into(class, Replaced { first, last })? else { continue };
+            let written = self.write_compact(keeper, &run);
+            keeper.compact_from = now + Duration::from_micros(run.end * 1_000_000 / COMPACTION_BYTES_PER_SECOND);
+            return written;
+        }
+        Ok(())
+    }
+
+    /// Whether sealed segments are much larger than all that is needed: then some are worth looking into.
+    fn holds_much_that_nobody_needs(&self) -> bool {
+        let catalog = self.catalog_read();
+        let sealed = catalog.segments.values().filter(|segment| matches!(segment.stage, Stage::Sealed));
+        let held: u64 = sealed.map(|segment| segment.file_bytes).sum();
+        let needed: u64 = catalog.streams.iter().map(|stream| stream.backlog()).sum();
+        held > needed + needed / 4 + u64::from(self.options.segment_bytes)
+    }
+
+    /// Finds out how much of some segments is needed, those first that were not looked at for longest.
+    fn weigh(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let places: Vec<Sequence> = {
+            let catalog = self.catalog_read();
+            let sealed = |(place, segment): (&Sequence, &Segment)| {
+                (matches!(segment.stage, Stage::Sealed) && !segment.left_alone).then_some(*place)
+            };
+            let behind = catalog.segments.range(keeper.weighed..).filter_map(sealed);
+            behind.chain(catalog.segments.range(..keeper.weighed).filter_map(sealed)).take(WEIGHED_MAX).collect()
+        };
+        let mut weight = 0;
+        for place in places {
+            if weight > WEIGHED_BYTES_MAX {
+                break;
+            }
+            keeper.weighed = Sequence(place.0 + 1);
+            let index = match self.index(place) {
+                Ok(Some(index)) => index,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.leave_alone(place);
+                    return Err(error); // told once; the others have their turn
+                }
+            };
+            weight += index.weight();
+            let mut catalog = self.catalog_write();
+            let needed = index.frames().filter(|(stream, frame)| is_needed(&catalog, *stream, frame));
+            let live = needed.map(|(_, frame)| u64::from(frame::stored_len(frame.payload_len))).sum();
+            if let Some(segment) = catalog.segments.get_mut(&place) {
+                segment.live = Some(live);
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments of a class, in order, with what is needed of each. Nothing is known of those that must stay.
+    fn candidates(&self, class: Class) -> Vec<Candidate> {
+        let kept = self.kept_for_replay();
+        let catalog = self.catalog_read();
+        let mut after_a_failed_one = false;
+        let of_class = catalog.segments.iter().filter(|(_, segment)| segment.file.class == class);
+        of_class
+            .map(|(place, segment)| {
+                let sealed = matches!(segment.stage, Stage::Sealed) && *place < kept;
+                // The one behind a failed file names its end, and stays as long as that.
+                let may_go = sealed && !segment.left_alone && !after_a_failed_one;
+                after_a_failed_one = segment.failed;
+                Candidate { place: *place, file_bytes: segment.file_bytes, live: segment.live.filter(|_| may_go) }
+            })
+            .collect()
+    }
+
+    /// What is needed of a run now. `None` when it has changed since it was weighed, or nothing of it is needed.
+    fn look_into(&self, class: Class, replaced: Replaced) -> io::Result<Option<Run>> {
+        let places: Vec<(Sequence, SegmentFile)> = {
+            let catalog = self.catalog_read();
+            let run = catalog.segments.range(replaced.first..=replaced.last);
+            run.filter(|(_, segment)| segment.file.class == class)
+                .map(|(place, segment)| (*place, segment.file))
+                .collect()
+        };
+        // A compact one among them stands for more than its place.
+        let first = places.first().map_or(replaced.first, |(place, file)| file.replaced.map_or(*place, |it| it.first));
+        let replaced = Replaced { first, ..replaced };
+        let (sources, dropped, end) = (Vec::new(), BTreeMap::new(), u64::from(SEGMENT_HEADER_BYTES));
+        let mut run = Run { class, replaced, sources, dropped, end };
+        for (place, file) in places {
+            let Some(index) = self.index(place)? else { return Ok(None) };
+            let catalog = self.catalog_read();
+            let mut needed = Vec::new();
+            for (stream, frame) in index.frames() {
+                if is_needed(&catalog, stream, &frame) {
+                    run.end += u64::from(frame::stored_len(frame.payload_len));
+                    needed.push(frame);
+                } else {
+                    let end = run.dropped.entry(stream).or_default();
+                    *end = frame.next().max(*end);
+                }
+            }
+            needed.sort_unstable_by_key(|frame| frame.position);
+            run.sources.push((file, needed));
+        }
+        let fits = run.end > u64::from(SEGMENT_HEADER_BYTES) && run.end <= u64::from(self.options.segment_bytes);
+        Ok(fits.then_some(run))
+    }
+
+    /// Writes the compact segment and puts it in the place of its run.
+    fn write_compact(&self, keeper: &mut Keeper, run: &Run) -> io::Result<()> {
+        let sequence = self.take_sequence();
+        let unfinished = self.files.path(FileName::Unfinished(sequence));
+        let file = SegmentFile { sequence, class: run.class, replaced: Some(run.replaced) };
+        let path = self.files.path(file.name());
+        let room = self.claim(run.end);
+        // Without room it is a spare, which goes on counting.
+        let _spare = room.is_none().then(|| self.hold(u64::from(self.options.segment_bytes)));
+        let written = self.write_frames(sequence, run, room.is_some()).and_then(|index| {
+            // From here on nobody can need what goes; somebody may again since it was looked at.
+            if !self.give_up_what_goes(run) {
+                return Ok(None);
+            }
+            keeper.compacted = true;
+            // Durable before anything goes, as when segments are reclaimed; and a program that knows no compact segments
+            // stops at its version.
+            self.write_table(keeper)?;
+            self.files.disk().rename(&unfinished, &path)?;
+            Ok(Some(index))
+        });
+        let index = match written {
+            Ok(Some(index)) => index,
+            other => {
+                remove_if_there(&**self.files.disk(), &unfinished)?;
+                return other.map(drop);
+            }
+        };
+        if let Err(error) = self.files.sync_dir() {
+            // Whether it has its name nobody knows: the run holds. Should both be found, they hold the same.
+            let _ = remove_if_there(&**self.files.disk(), &path);
+            return Err(error);
+        }
+        self.put_in_place(keeper, run, file, index)
+    }
+
+    /// Writes what is needed to a file that no opening reads, and syncs it. `room`: the budget has some for it; else it
+    /// takes a spare, of the reserve if need be.
+    fn write_frames(&self, sequence: Sequence, run: &Run, room: bool) -> io::Result<ActiveIndex> {
+        let header = CompactHeader {
+            log: self.log_id,
+            sequence,
+            class: run.class,
+            created_ms: self.clock.wall_ms(),
+            replaced: run.replaced,
+            end: u32::try_from(run.end).map_err(io::Error::other)?,
+        };
+        let mut target = Target::new(self.files.make_compact(sequence, run.end, room)?, &header);
+        for (source, frames) in &run.sources {
+            for frame in frames {
+                let read = self.read_frame(*source, frame);
+                let (header, payload) = read.inspect_err(|_| self.leave_alone(source.place()))?;
+                target.add(header, &payload)?;
+            }
+        }
+        target.finish()
+    }
+
+    fn read_frame(&self, source: SegmentFile, frame: &FrameRef) -> io::Result<(FrameHeader, Vec<u8>)> {
+        let file = self.files.segment(source)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut bytes = vec![0; (FRAME_HEADER_BYTES + frame.payload_len) as usize];
+        read_exact_at(&*file, &mut bytes, u64::from(frame.position))?;
+        let identity = Identity::new(self.log_id, source.sequence);
+        let header = FrameHeader::decode_whole(&identity, frame.position, &bytes).map(|(header, _)| header);
+        let header = header.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a frame is damaged"))?;
+        bytes.drain(..FRAME_HEADER_BYTES as usize);
+        Ok((header, bytes))
+    }
+}
+
+fn is_needed(catalog: &Catalog, stream: StreamId, frame: &FrameRef) -> bool {
+    catalog.stream(stream).is_none_or(|stream| stream.trimmed < frame.next())
+}

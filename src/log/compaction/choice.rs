@@ -1,0 +1,128 @@
+//! Which segments are worth writing anew without what nobody needs. Pure: sees sizes, touches nothing.
+//!
+//! A run is neighbours of one class whose live frames fit one segment. Of all runs that give enough back the one is chosen
+//! that gives back most for each byte that is copied.
+
+use crate::offset::Sequence;
+
+/// A segment as a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// Its place in the order of the log.
+    pub(crate) place: Sequence,
+    /// Bytes of its file.
+    pub(crate) file_bytes: u64,
+    /// Bytes of its frames that somebody needs; `None` where it is not known, or where it must not be touched: it parts what
+    /// lies before it from what lies behind.
+    pub(crate) live: Option<u64>,
+}
+
+/// A file is rewritten when so many hundredths of its live bytes are more than its live bytes alone: what is left is below
+/// this, so the disk holds at most 1.25 of what is needed in files that were looked at.
+const WORTH: u64 = 125;
+
+/// Below a quarter of a segment a file goes along with its neighbours though nearly all of it is needed: one file less.
+const SMALL: u64 = 4;
+
+/// The best run: its first and last place. `room` is what the frames of a segment may take, `gain_min` what it must give
+/// back at least. `segments` are all of a class, in order.
+pub(crate) fn best(segments: &[Candidate], room: u64, gain_min: u64) -> Option<(Sequence, Sequence)> {
+    let mut best: Option<(Run, Sequence, Sequence)> = None;
+    let mut at = 0;
+    while at < segments.len() {
+        let mut run = Run::default();
+        let from = at;
+        while let Some(next) = segments.get(at).and_then(|segment| run.with(segment, room)) {
+            run = next;
+            at += 1;
+        }
+        if at == from {
+            at += 1; // not to be touched, or not worth it
+            continue;
+        }
+        if run.gain() >= gain_min.max(1) && best.as_ref().is_none_or(|(other, ..)| run.is_better_than(other)) {
+            best = Some((run, segments[from].place, segments[at - 1].place));
+        }
+    }
+    best.map(|(_, first, last)| (first, last))
+}
+
+/// Sizes of neighbours together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    file_bytes: u64,
+    live: u64,
+}
+
+impl Run {
+    /// The run and the segment behind it, if it may and should go along.
+    fn with(self, segment: &Candidate, room: u64) -> Option<Self> {
+        let live = segment.live?;
+        let worth = segment.file_bytes * 100 > live * WORTH || segment.file_bytes * SMALL <= room;
+        let together = Self { file_bytes: self.file_bytes + segment.file_bytes, live: self.live + live };
+        (worth && together.live <= room).then_some(together)
+    }
+
+    fn gain(&self) -> u64 {
+        self.file_bytes.saturating_sub(self.live)
+    }
+
+    /// More is given back for each byte that is copied, or as much of a larger run.
+    fn is_better_than(&self, other: &Self) -> bool {
+        let mine = u128::from(self.gain()) * u128::from(other.live.max(1));
+        let theirs = u128::from(other.gain()) * u128::from(self.live.max(1));
+        (mine, self.gain()) > (theirs, other.gain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn segments(live: &[Option<u64>]) -> Vec<Candidate> {
+        let of =
+            |(n, live): (usize, &Option<u64>)| Candidate { place: Sequence(n as u64), file_bytes: 1_000, live: *live };
+        live.iter().enumerate().map(of).collect()
+    }
+
+    fn chosen(live: &[Option<u64>]) -> Option<(u64, u64)> {
+        best(&segments(live), 1_000, 250).map(|(first, last)| (first.0, last.0))
+    }
+
+    #[test]
+    fn neighbours_with_little_that_is_needed_become_one() {
+        assert_eq!(chosen(&[Some(10), Some(10), Some(10)]), Some((0, 2)));
+        assert_eq!(chosen(&[Some(900), Some(10), Some(10), Some(900)]), Some((1, 2)), "full ones are left alone");
+        assert_eq!(chosen(&[Some(400), Some(400), Some(400)]), Some((0, 1)), "what does not fit waits");
+    }
+
+    #[test]
+    fn what_is_unknown_or_pinned_parts_a_run() {
+        assert_eq!(chosen(&[Some(10), None, Some(10), Some(10)]), Some((2, 3)));
+        assert_eq!(chosen(&[None, None]), None);
+        assert_eq!(chosen(&[]), None);
+    }
+
+    #[test]
+    fn the_most_is_given_back_for_what_is_copied() {
+        assert_eq!(chosen(&[Some(500), None, Some(5), None, Some(300)]), Some((2, 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_is_of_neighbours_fits_and_gives_back_what_it_must(
+            live in prop::collection::vec(prop::option::of(0..1_000u64), 0..40), gain_min in 1..900u64,
+        ) {
+            let segments = segments(&live);
+            if let Some((first, last)) = best(&segments, 1_000, gain_min) {
+                let run = &segments[first.0 as usize..=last.0 as usize];
+                let kept: u64 = run.iter().map(|segment| segment.live.expect("only what is known")).sum();
+                prop_assert!(kept <= 1_000 && run.len() as u64 * 1_000 - kept >= gain_min);
+            } else {
+                let worth = live.iter().flatten().any(|live| 1_000 * 100 > live * WORTH && 1_000 - live >= gain_min);
+                prop_assert!(!worth, "one alone would have been worth it");
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The compact segment that is being written: frames behind one another, in large writes, and one sync at the end.
+
+use crate::disk::File;
+use crate::disk::latched::Latched;
+use crate::log::compact::CompactHeader;
+use crate::log::frame::{FrameHeader, Identity};
+use crate::log::index::ActiveIndex;
+use crate::log::limits::FRAME_HEADER_BYTES;
+use std::io::{self, IoSlice};
+
+/// Bytes that are written at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(super) struct Target {
+    file: Latched,
+    identity: Identity,
+    /// What is not written yet, and where it goes.
+    buffer: Vec<u8>,
+    from: u64,
+    end: u64,
+    index: ActiveIndex,
+}
+
+impl Target {
+    pub(super) fn new(file: Latched, header: &CompactHeader) -> Self {
+        let (identity, end) = (Identity::new(header.log, header.sequence), u64::from(header.end));
+        Self { file, identity, buffer: header.encode().to_vec(), from: 0, end, index: ActiveIndex::default() }
+    }
+
+    /// Adds a frame as it was appended.
+    pub(super) fn add(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
+        let at = u32::try_from(self.from + self.buffer.len() as u64).map_err(io::Error::other)?;
+        // All before it will be synced when the file gets its name.
+        let header = FrameHeader { synced: at, ..header };
+        self.buffer.extend_from_slice(&header.encode(&self.identity, at));
+        self.buffer.extend_from_slice(payload);
+        let padding = (header.stored_len() - FRAME_HEADER_BYTES - header.payload_len) as usize;
+        self.buffer.resize(self.buffer.len() + padding, 0);
+        self.index.add(at, &header);
+        if self.buffer.len() >= CHUNK_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Writes the rest and syncs. What it holds is durable then, once it has a name.
+    pub(super) fn finish(mut self) -> io::Result<ActiveIndex> {
+        self.write()?;
+        assert_eq!(self.from, self.end, "as long as it was reckoned, and as its header says");
+        if self.file.len()? > self.end {
+            self.file.set_len(self.end)?; // it was a spare
+        }
+        self.file.sync_data()?;
+        Ok(self.index)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&[IoSlice::new(&self.buffer)], self.from)?;
+        self.from += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
