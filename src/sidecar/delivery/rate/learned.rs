@@ -254,7 +254,7 @@ impl Learned {
         let refused = u32::from(u64::from(self.taken) >= MEASURED_MIN);
         self.price = Price { refused, pause: pause.as_secs_f64() };
         self.taken = 0;
-        let enough = self.meter.requests() >= MEASURED_MIN;
+        let enough = self.meter.recent(now) >= MEASURED_MIN;
         let measured = self.meter.speed(now);
         self.limit = match self.limit {
             Some(limit) => Some(limit.lowered(enough.then_some(measured))),
@@ -305,7 +305,7 @@ impl Limit {
         let a_request = measured.records / measured.requests;
         let least = Speed { requests: FIRST_MIN, records: FIRST_MIN * a_request };
         let known = if enough { measured } else { measured.at_least(least) };
-        Self { known, share: RESUME, phase: Phase::Hold, worth: 0.0 }
+        Self { known: known.at_least(SLOWEST), share: RESUME, phase: Phase::Hold, worth: 0.0 }
     }
 
     fn now(&self) -> Speed {

@@ -47,6 +47,11 @@ impl Meter {
         self.before.requests + self.since.requests
     }
 
+    /// How many of them are of now: none, where nothing was taken for a while.
+    pub(super) fn recent(&self, now: Duration) -> u64 {
+        if now.saturating_sub(self.mark) < HALF * 2 { self.requests() } else { 0 }
+    }
+
     /// What was taken a second, over a fifth of one at least. Counts one request more than there were: who is just refused has
     /// waited for it, and else few requests would measure too little.
     pub(super) fn speed(&self, now: Duration) -> Speed {

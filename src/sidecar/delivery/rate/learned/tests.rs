@@ -69,6 +69,20 @@ fn it_follows_up_and_down() {
     }
 }
 
+/// Before: nine requests, nine idle minutes, and the tenth refused was taken for a destination that takes one a minute.
+#[test]
+fn what_was_taken_long_ago_is_no_measure_of_what_is_refused_now() {
+    let mut learned = Learned::default();
+    for n in 0..9 {
+        learned.sending(RECORDS, secs(f64::from(n)));
+        learned.taken(RECORDS, true, secs(f64::from(n)));
+    }
+    learned.asked_to_wait(secs(0.1), true, secs(540.0));
+    let known = learned.known().expect("it was asked to wait");
+    assert!((known.requests - FIRST_MIN).abs() < 1e-9, "{known:?}");
+    assert!((known.records - FIRST_MIN * RECORDS as f64).abs() < 1e-9, "{known:?}");
+}
+
 #[test]
 fn a_volley_that_is_refused_lowers_it_once() {
     let mut learned = Learned::kept(speed(100.0));

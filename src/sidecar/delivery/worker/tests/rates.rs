@@ -108,7 +108,10 @@ fn twenty_a_second() -> Receiver {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_learned_is_shown_and_begun_with_in_part_the_next_time() {
-    let (delivery, queue) = (delivery(), Script::with_records(100_000));
+    // Chance is the same each time: the receiver forgives no millisecond.
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let delivery = Delivery::beginning_with(Budget::new(BudgetLimits::default()), clock, Arc::new(NoParking), Some(1));
+    let queue = Script::with_records(100_000);
     start_with(&delivery, twenty_a_second(), &queue, settings());
     sleep(SECOND * 60).await;
     let before = delivery.stats_of("d").unwrap();
@@ -122,7 +125,7 @@ async fn what_was_learned_is_shown_and_begun_with_in_part_the_next_time() {
     sleep(SECOND * 5).await;
     let snapshot = delivery.stats_of("d").unwrap();
     let throttled = snapshot.throttled - before.throttled;
-    assert!(throttled <= 1, "it knows, and has perhaps looked for more: {throttled}");
+    assert!(throttled <= 3, "it knows, and looks for more: {throttled}");
     let seconds = by_second(&receiver, |_| 1);
     assert!(seconds[0] < 17 && seconds[4] > 17, "it climbs: {seconds:?}");
 }
