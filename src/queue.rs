@@ -231,7 +231,7 @@ impl Queue {
     pub fn has_more(&self) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
         let tail = self.inner.tail(stream).offset;
-        !matches!(self.inner.window().offer(tail), Offer::Nothing | Offer::Full)
+        !matches!(self.inner.offer(tail), Offer::Nothing | Offer::Full)
     }
 
     /// Whether as many records wait, or a batch that was handed out before and comes again. Does not touch the disk.
@@ -239,7 +239,7 @@ impl Queue {
     pub fn has_records(&self, records: u64) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
         let tail = self.inner.tail(stream).offset;
-        let offer = self.inner.window().offer(tail);
+        let offer = self.inner.offer(tail);
         match offer {
             Offer::Nothing | Offer::Full => false,
             Offer::Again { .. } => true,
@@ -254,7 +254,7 @@ impl Queue {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return true };
         let tail = queue.tail(stream).offset;
-        let offer = queue.window().offer(tail);
+        let offer = queue.offer(tail);
         match offer {
             Offer::Nothing | Offer::Full => true,
             Offer::Again { offsets, .. } | Offer::Fresh(offsets) => {

@@ -104,6 +104,7 @@ fn fill(dir: &Path) {
             kind: Kind::Dead,
             destination: DESTINATION.into(),
             origin: LetterOrigin { log: queues.log().log_id(), stream: batch.slices[0].frame.stream, offset },
+            replay: 0,
             environment: Arc::clone(&environment),
             payload: stored.clone(),
             index: (offset - batch.offsets.start) as usize,

@@ -52,7 +52,7 @@ impl Queue {
         let mut reading = lock(&queue.reading);
         loop {
             let tail = queue.tail(stream).offset;
-            let offer = queue.window().offer(tail);
+            let offer = queue.offer(tail);
             let (range, plan, again) = match offer {
                 Offer::Again { offsets, plan } => (offsets, plan, true),
                 Offer::Fresh(offsets) => (offsets, None, false),
@@ -81,6 +81,12 @@ impl Queue {
 }
 
 impl Inner {
+    /// What to hand out next: nothing more of a replay that is cancelled.
+    pub(super) fn offer(&self, tail: u64) -> Offer {
+        let cancelled = self.replay.as_ref().is_some_and(|bounds| bounds.cancelled.load(Ordering::Acquire));
+        if cancelled { Offer::Nothing } else { self.window().offer(tail) }
+    }
+
     /// Enters what was read into the window. `None` when the window changed since it made the offer.
     fn claim(&self, stream: StreamId, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
         let Gathered { offsets, marks, slices, bytes, .. } = gathered;

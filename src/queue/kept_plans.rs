@@ -47,13 +47,17 @@ impl KeptPlans {
 
     /// Takes a plan up; they come in the order in which they were made.
     pub(crate) fn add(&mut self, offsets: Range<u64>, plan: Plan) {
-        if offsets.is_empty() || offsets.end <= self.range.start || offsets.start >= self.range.end {
+        if offsets.is_empty() {
             return;
         }
         let before = self.plans.range(..offsets.start).next_back().filter(|(_, (end, _))| *end > offsets.start);
         let overlapped = before.into_iter().chain(self.plans.range(offsets.clone())).map(|(start, _)| *start);
         for start in overlapped.collect::<Vec<u64>>() {
             self.plans.remove(&start);
+        }
+        // One beside the range may have replaced one that reached into it.
+        if offsets.end <= self.range.start || offsets.start >= self.range.end {
+            return;
         }
         self.plans.insert(offsets.start, (offsets.end, plan));
         if self.plans.len() > self.plans_max
@@ -120,6 +124,12 @@ mod tests {
         let plans = [0..10, 10..20, 10..15, 15..20, 30..40];
         assert_eq!(within(kept(0..40, &plans), 0..40), [0..10, 10..15, 15..20, 30..40]);
         assert_eq!(within(kept(0..40, &plans), 5..35), [10..15, 15..20], "whole ones only");
+    }
+
+    #[test]
+    fn a_plan_beside_the_range_replaces_one_that_reaches_into_it() {
+        assert_eq!(within(kept(6..20, &[0..10, 0..6, 10..15, 15..20]), 0..20), [10..15, 15..20]);
+        assert_eq!(within(kept(6..20, &[0..10, 10..20]), 0..20), [0..10, 10..20], "whole, though a part is settled");
     }
 
     #[test]

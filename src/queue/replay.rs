@@ -8,7 +8,7 @@ use super::balance::{Count, End};
 use super::{FloorError, Inner, Queue, lock};
 use crate::ReadError;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Stands between a destination's id and the number of its replay. No id of a destination has the first character.
@@ -134,6 +134,8 @@ pub(crate) struct Bounds {
     /// For its queue the stream ends here.
     pub(crate) end: End,
     pub(crate) under_old_ids: AtomicU64,
+    /// It hands out nothing any more, and ends with the next tick that can write it down.
+    pub(crate) cancelled: AtomicBool,
     /// The queue that is replayed.
     pub(crate) live: Weak<Inner>,
 }

@@ -30,7 +30,7 @@ use crate::{Log, LogOptions, StreamId};
 use index::Index;
 use making::check_names;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
-use replaying::resume_fills;
+use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,7 +133,7 @@ impl Queues {
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
-        resume_fills(&context.log, fills.iter()).map_err(OpenQueuesError::Read)?;
+        resume_fills(&context.log, fills.iter(), RESUMED_PLANS_MAX).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
         let mut keeping = Keeping {
@@ -319,14 +319,16 @@ impl Queues {
     /// way is not called back.
     ///
     /// # Errors
-    /// When the floor cannot be written: a crash, or the next tick, decides whether it goes on.
+    /// When the floor cannot be written. From now on it hands out nothing all the same, and ends with the next tick that
+    /// succeeds; only after a crash before that it goes on.
     pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
         let mut keeping = lock(&self.set.keeping);
         let Some(inner) = self.set.replay_of(destination, stream) else { return Ok(None) };
         // What it settled so far counts, and is durable before its number is taken.
-        self.set.commit(&mut keeping)?;
+        let committed = self.set.commit(&mut keeping);
         let balance = Queue { inner: Arc::clone(&inner) }.balance();
-        self.set.end_replay(&mut keeping, &inner)?;
+        inner.cancel();
+        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.meet_again())?;
         Ok(Some(balance))
     }
 

@@ -46,6 +46,13 @@ impl Queue {
         self.settle_as(offsets, as_.into())
     }
 
+    /// The records of a batch that are settled already, as ranges, in order; mostly none. One that comes again has some if
+    /// a part of it was settled apart from the rest meanwhile: these are not to be sent.
+    #[must_use]
+    pub fn settled_within(&self, batch: &Batch) -> Vec<Range<u64>> {
+        self.inner.window().settled_within(&batch.offsets)
+    }
+
     fn settle_as(&self, offsets: Range<u64>, verdict: Verdict) -> u64 {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return 0 };

@@ -34,6 +34,7 @@ use crate::config::{Config, Listen};
 use crate::delivery::Delivery;
 use crate::delivery::sink::Sink;
 use crate::ingest;
+use crate::letters::Letters;
 use crate::ready::Readiness;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
@@ -97,6 +98,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 /// A sidecar that runs.
 pub struct Sidecar {
     queues: Queues,
+    letters: Arc<Letters>,
     upstreams: Arc<upstreams::Upstreams>,
     delivery: Arc<Delivery>,
     operations: Arc<Operations>,
@@ -161,7 +163,9 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, upstreams, delivery, operations: _, api: _, ingest, pages, grace, readiness, .. } = self;
+        let Self {
+            queues, letters, upstreams, delivery, operations: _, api: _, ingest, pages, grace, readiness, ..
+        } = self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -173,6 +177,8 @@ impl Sidecar {
             warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
         }
         let closed = tokio::task::spawn_blocking(move || {
+            // What was delivered of them is settled by now, or comes again.
+            letters.rest();
             let relayed = upstreams.close();
             queues.close().and(relayed)
         })

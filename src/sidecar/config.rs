@@ -18,6 +18,7 @@ mod report;
 mod s3;
 mod secret;
 mod signing;
+mod sinks;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use check::{Checked, Outside, Surroundings, Through, check, check_destination, check_environment};
@@ -47,10 +47,12 @@ pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
 pub use s3::{
     AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, S3Layout,
-    TemplateError,
+    S3Location, TemplateError,
 };
 pub use secret::Secret;
 pub use signing::{SigningSecret, SigningSecretError};
+use sinks::SinkKind;
+pub use sinks::{Compression, FileCompression, FileConfig, SinkConfig, WebhookConfig};
 pub use tls::{TlsError, TlsSettings};
 pub use upstream::{NotABase, SPLIT_EVENTS, SPLIT_TELEMETRY, UpstreamConfig};
 
@@ -253,6 +255,10 @@ pub struct Destination {
     pub environments: Vec<String>,
     /// Requests in flight at once.
     pub concurrency: u32,
+    /// Whether each stream's records are sent in their order: one request is in flight at a time then.
+    pub ordered: bool,
+    /// How fast it may be sent to.
+    pub rate: RateConfig,
     /// Where there is not enough for all, one of twice the weight gets twice as much.
     pub weight: u32,
     /// From the first byte of a request to the last of its answer.
@@ -282,6 +288,8 @@ impl Destination {
             id: id.into(),
             environments,
             concurrency: bounds.concurrency.default,
+            ordered: false,
+            rate: RateConfig::default(),
             weight: limits::WEIGHT.default,
             timeout: limits::TIMEOUT.default,
             batch_records_max: bounds.records.default,
@@ -293,6 +301,18 @@ impl Destination {
             sink,
         }
     }
+}
+
+/// `rate` of a destination: what it may be sent a second. What is not set is not limited; how much it takes is learned
+/// anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RateConfig {
+    /// Requests.
+    pub requests: Option<u32>,
+    /// Records.
+    pub records: Option<u32>,
+    /// Bytes of records, before compression.
+    pub bytes: Option<u64>,
 }
 
 /// `dead_letters` of a destination: limits for records that it never takes. Without any they stay until somebody
@@ -315,197 +335,6 @@ pub enum Start {
     Now,
     /// At the first record that came in at this time or later, in milliseconds since 1970.
     Time(u64),
-}
-
-/// What a destination is.
-#[derive(Debug, Clone, Hash)]
-pub enum SinkConfig {
-    /// `type = "webhook"`.
-    Webhook(WebhookConfig),
-    /// `type = "file"`.
-    File(FileConfig),
-    /// `type = "amplitude"`.
-    Amplitude(AmplitudeConfig),
-    /// `type = "segment"`.
-    Segment(SegmentConfig),
-    /// `type = "s3"`. In a box: it is told much.
-    S3(Box<S3Config>),
-    /// `type = "upstream"`.
-    Upstream(UpstreamConfig),
-}
-
-impl SinkConfig {
-    /// The word in the file.
-    #[must_use]
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::Webhook(_) => "webhook",
-            Self::File(_) => "file",
-            Self::Amplitude(_) => "amplitude",
-            Self::Segment(_) => "segment",
-            Self::S3(_) => "s3",
-            Self::Upstream(_) => "upstream",
-        }
-    }
-
-    fn kind(&self) -> SinkKind {
-        match self {
-            Self::Webhook(_) => SinkKind::Webhook,
-            Self::File(_) => SinkKind::File,
-            Self::Amplitude(amplitude) => SinkKind::Amplitude(amplitude.api),
-            Self::Segment(_) => SinkKind::Segment,
-            Self::S3(_) => SinkKind::S3,
-            Self::Upstream(_) => SinkKind::Upstream,
-        }
-    }
-}
-
-/// Split's documented JSON array, posted.
-#[derive(Debug, Clone, Hash)]
-pub struct WebhookConfig {
-    /// Where to post.
-    pub url: Endpoint,
-    /// How the body is packed.
-    pub compression: Compression,
-    /// What to send along. Values may be secrets, so all are kept as such.
-    pub headers: Vec<(HeaderName, Secret<HeaderValue>)>,
-    /// What requests are signed with; more than one while a secret is replaced. Unsigned if there are none.
-    pub signing: Vec<SigningSecret>,
-    /// Certificates of its own.
-    pub tls: TlsSettings,
-    /// Where it may be besides: networks that are refused to every destination which does not name them.
-    pub allow_addresses: Vec<IpNet>,
-}
-
-impl WebhookConfig {
-    /// A webhook with the defaults.
-    #[must_use]
-    pub fn new(url: Endpoint) -> Self {
-        Self {
-            url,
-            compression: Compression::default(),
-            headers: Vec::new(),
-            signing: Vec::new(),
-            tls: TlsSettings::default(),
-            allow_addresses: Vec::new(),
-        }
-    }
-}
-
-/// How a request's body is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Compression {
-    /// As Split does.
-    #[default]
-    Gzip,
-    /// As it is.
-    None,
-}
-
-/// JSON lines in files.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FileConfig {
-    /// Where the files go. No other destination writes there.
-    pub directory: PathBuf,
-    /// A file is closed when it has this size.
-    pub rotate_bytes: u64,
-    /// A file is closed when it is this old.
-    pub rotate_age: Duration,
-    /// How lines are packed.
-    pub compression: FileCompression,
-}
-
-/// How the lines of a file are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum FileCompression {
-    /// As they are, so that a file can be watched as it grows.
-    #[default]
-    None,
-    /// One zstd frame a batch.
-    Zstd,
-}
-
-impl FileConfig {
-    /// A file destination with the defaults.
-    #[must_use]
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            rotate_bytes: limits::FILE_ROTATE_BYTES.default,
-            rotate_age: limits::FILE_ROTATE_AGE.default,
-            compression: FileCompression::default(),
-        }
-    }
-}
-
-/// The types of destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SinkKind {
-    Webhook,
-    File,
-    Amplitude(AmplitudeApi),
-    Segment,
-    S3,
-    Upstream,
-}
-
-/// What a batch may be, by type of destination.
-struct BatchBounds {
-    concurrency: limits::Bound<u32>,
-    records: limits::Bound<u32>,
-    bytes: limits::Bound<u64>,
-    wait_default: Duration,
-}
-
-impl SinkKind {
-    fn bounds(self) -> BatchBounds {
-        match self {
-            Self::Webhook => BatchBounds {
-                concurrency: limits::CONCURRENCY,
-                records: limits::WEBHOOK_RECORDS,
-                bytes: limits::WEBHOOK_BYTES,
-                wait_default: Duration::ZERO,
-            },
-            // One file is written at a time: a second batch in flight would wait for the first one's sync.
-            Self::File => BatchBounds {
-                concurrency: limits::Bound { default: 1, ..limits::CONCURRENCY },
-                records: limits::FILE_RECORDS,
-                bytes: limits::FILE_BYTES,
-                wait_default: Duration::ZERO,
-            },
-            Self::Amplitude(AmplitudeApi::Batch) => BatchBounds {
-                concurrency: limits::CONCURRENCY,
-                records: limits::AMPLITUDE_BATCH_RECORDS,
-                bytes: limits::AMPLITUDE_BATCH_BYTES,
-                wait_default: Duration::ZERO,
-            },
-            Self::Amplitude(AmplitudeApi::HttpV2) => BatchBounds {
-                concurrency: limits::CONCURRENCY,
-                records: limits::AMPLITUDE_HTTP_RECORDS,
-                bytes: limits::AMPLITUDE_HTTP_BYTES,
-                wait_default: Duration::ZERO,
-            },
-            Self::Segment => BatchBounds {
-                concurrency: limits::CONCURRENCY,
-                records: limits::TO_SEGMENT_RECORDS,
-                bytes: limits::TO_SEGMENT_BYTES,
-                wait_default: Duration::ZERO,
-            },
-            Self::S3 => BatchBounds {
-                concurrency: limits::S3_CONCURRENCY,
-                records: limits::S3_RECORDS,
-                bytes: limits::S3_BYTES,
-                wait_default: limits::S3_AGE.default,
-            },
-            // One post is one request. Those of one key go one after the other, so it is keys that go at once.
-            Self::Upstream => BatchBounds {
-                concurrency: limits::Bound { default: 8, ..limits::CONCURRENCY },
-                records: limits::UPSTREAM_RECORDS,
-                bytes: limits::UPSTREAM_BYTES,
-                wait_default: Duration::ZERO,
-            },
-        }
-    }
 }
 
 /// Reads and checks a file and the secrets it names.

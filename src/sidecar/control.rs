@@ -6,7 +6,9 @@
 //! until it is made again, its queues and records stay.
 
 mod journal;
+mod replay;
 mod state;
 
-pub use journal::{CONTROL_STREAM, Journal, JournalError, Skipped};
+pub use journal::{CONTROL_STREAM, Journal, JournalError};
+pub use replay::Skipped;
 pub use state::{Fingerprint, Revision, State, fingerprint, place_keys};

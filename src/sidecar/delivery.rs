@@ -5,13 +5,16 @@
 //! nothing is given up, whatever is answered for however long. See docs/delivery.md.
 
 pub mod backoff;
+pub mod bucket;
 pub mod budget;
 pub mod concurrency;
 pub mod filter;
+pub mod latency;
 pub mod outcome;
 pub mod pace;
 pub mod parking;
 pub mod queued;
+pub mod rate;
 pub mod rate_hints;
 pub mod record_id;
 pub mod retry_after;
@@ -30,7 +33,7 @@ mod sharing;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
@@ -40,6 +43,8 @@ use tokio::time::Instant;
 use budget::Budget;
 use pace::Pace;
 use parking::Parking;
+use rate::RateLimits;
+use rate::learned::Speed;
 use sharing::Sharing;
 use sink::Sink;
 use source::{Limits, Source};
@@ -55,13 +60,18 @@ struct Common {
     runtime: Handle,
     /// The moment from which every pace counts.
     began: Instant,
+    /// What chance begins with, where it is to be the same each time.
+    seed: Option<u64>,
 }
 
 /// How a destination is sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Requests in flight, at most.
     pub concurrency_max: u32,
+    /// One request in flight, and none beside the pieces of one that was split: a destination gets the records of each
+    /// stream in their order, save for those that have to wait or were rejected.
+    pub ordered: bool,
     /// From the first byte of a request to the last byte of its answer.
     pub timeout: Duration,
     /// The size of a batch.
@@ -70,6 +80,17 @@ pub struct Settings {
     pub batch_wait_max: Duration,
     /// Where there is not enough for all, one of twice the weight gets twice as much. At least 1.
     pub weight: u32,
+    /// What is known of its rate; nothing of most.
+    pub rate: Option<Box<KnownRate>>,
+}
+
+/// What is known of a destination's rate before it is sent to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct KnownRate {
+    /// What its operator allows.
+    pub limits: RateLimits,
+    /// What was learned of it before.
+    pub learned: Option<Speed>,
 }
 
 impl Default for Settings {
@@ -77,9 +98,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             concurrency_max: 4,
+            ordered: false,
             timeout: Duration::from_secs(30),
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
             batch_wait_max: Duration::ZERO,
+            rate: None,
             weight: 1,
         }
     }
@@ -89,6 +112,8 @@ impl Default for Settings {
 pub struct Delivery {
     common: Arc<Common>,
     posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
+    /// What was counted of destinations that were stopped: should they go on, with other settings, it is counted on from.
+    stopped: Mutex<BTreeMap<Arc<str>, Snapshot>>,
 }
 
 /// How a destination stopped.
@@ -111,10 +136,16 @@ impl Delivery {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>) -> Self {
+        Self::beginning_with(budget, clock, parking, None)
+    }
+
+    /// The same, with chance that is the same each time.
+    fn beginning_with(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>, seed: Option<u64>) -> Self {
         let (runtime, began) = (Handle::current(), Instant::now());
         Self {
-            common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began }),
-            posts: Mutex::new(BTreeMap::new()),
+            common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began, seed }),
+            posts: Mutex::default(),
+            stopped: Mutex::default(),
         }
     }
 
@@ -152,13 +183,16 @@ impl Delivery {
         id: Arc<str>,
         sink: Arc<dyn Sink>,
         sources: Vec<Arc<dyn Source>>,
-        settings: Settings,
+        mut settings: Settings,
         paused: bool,
     ) -> Result<(), AlreadyRunning> {
         let mut posts = self.lock();
         if posts.contains_key(&id) {
             return Err(AlreadyRunning(id.to_string()));
         }
+        let KnownRate { limits, learned } = settings.rate.take().map(|rate| *rate).unwrap_or_default();
+        let concurrency_max = if settings.ordered { 1 } else { settings.concurrency_max };
+        let sharer = self.common.budget.sharer(settings.weight);
         let queues = sources.iter().map(|source| Turn::new(Arc::clone(source))).collect();
         let post = Post::new(Worker {
             id: Arc::clone(&id),
@@ -167,10 +201,14 @@ impl Delivery {
             queues,
             next: 0,
             settings,
-            sharer: self.common.budget.sharer(settings.weight),
-            pace: Pace::new(settings.concurrency_max),
+            sharer,
+            pace: Pace::with(concurrency_max, limits, learned),
             memory: Memory::default(),
         });
+        post.stats.set_allowed(limits);
+        if let Some(before) = lock(&self.stopped).remove(&id) {
+            post.stats.go_on_from(before);
+        }
         if paused {
             post.pause();
         }
@@ -223,10 +261,17 @@ impl Delivery {
         }
         let mut posts = self.lock();
         // Who else stopped it may have started another by now.
-        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post)) {
-            posts.remove(id);
+        if posts.get(id).is_some_and(|there| Arc::ptr_eq(there, &post))
+            && let Some((id, post)) = posts.remove_entry(id)
+        {
+            lock(&self.stopped).insert(id, post.stats.snapshot());
         }
         Some(stopped)
+    }
+
+    /// Forgets what was counted of a destination that was [stopped](Self::stop) for good.
+    pub fn forget(&self, id: &str) {
+        lock(&self.stopped).remove(id);
     }
 
     /// Another part of what destinations share for bulk work, from now on.
@@ -238,6 +283,13 @@ impl Delivery {
     #[must_use]
     pub fn stats(&self) -> Vec<(Arc<str>, Snapshot)> {
         self.lock().iter().map(|(id, post)| (Arc::clone(id), post.stats.snapshot())).collect()
+    }
+
+    /// What each destination is known to take, of those of which that was learned.
+    #[must_use]
+    pub fn learned(&self) -> Vec<(Arc<str>, Speed)> {
+        let known = |(id, post): (&Arc<str>, &Arc<Post>)| Some((Arc::clone(id), post.stats.learned()?.known?));
+        self.lock().iter().filter_map(known).collect()
     }
 
     /// One destination's counters.
@@ -263,8 +315,12 @@ impl Delivery {
         cut_off
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Post>>> {
-        // A panic under this lock leaves the map whole: nothing in between.
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Post>>> {
+        lock(&self.posts)
     }
+}
+
+/// A panic under such a lock leaves the map whole: nothing in between.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,8 +12,11 @@
 //! - It keeps its id, however often it is moved, and is sent under the same id at every attempt.
 
 mod desk;
+mod doors;
+mod doubts;
 mod due;
 mod filter;
+mod flights;
 mod held;
 mod packed;
 mod policy;
@@ -32,6 +35,7 @@ use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
 
 pub use desk::Desk;
+use doors::Doors;
 pub use filter::{Filter, Shown};
 pub use held::HeldSource;
 pub use policy::Policy;
@@ -88,6 +92,7 @@ pub struct Letters {
 struct Ground {
     queues: Queues,
     clock: Arc<dyn Clock>,
+    doors: Arc<Doors>,
     /// One desk opens at a time: it happens once to each, with its first letter.
     opening: Mutex<()>,
 }
@@ -99,8 +104,8 @@ impl Letters {
     /// # Errors
     /// When the log cannot be read, or there are too many queues.
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
-        let letters =
-            Self { ground: Arc::new(Ground { queues, clock, opening: Mutex::default() }), desks: Mutex::default() };
+        let (doors, opening) = Default::default();
+        let letters = Self { ground: Arc::new(Ground { queues, clock, doors, opening }), desks: Mutex::default() };
         let queues = &letters.ground.queues;
         let cursors_lost = queues.stats().pinned;
         for stream in queues.log().streams() {
@@ -115,10 +120,34 @@ impl Letters {
         Ok(Arc::new(letters))
     }
 
+    /// Between two loops of a destination: what the first parked and did not come to settle, since it was cut off, is
+    /// settled, so that the second does not deliver what lies here. Waits until it is durable or has failed. Blocks.
+    pub fn catch_up(&self, destination: &str) {
+        let desk = self.lock().get(destination).cloned();
+        if let Some(desk) = desk {
+            self.ground.doors.wait_for(destination);
+            desk.catch_up();
+        }
+    }
+
+    /// Waits until nobody is at work here: nothing is appended or settled any more. To be called before the log is closed,
+    /// when nothing is delivered any more. Blocks.
+    pub fn rest(&self) {
+        self.ground.doors.wait_for_all();
+    }
+
+    /// From now on no letter of this destination is touched, by whoever asks for it, until it is
+    /// [forgotten](Self::forget): it is being deleted. Waits for those at work. Blocks.
+    pub fn close(&self, destination: &str) {
+        self.ground.doors.close(destination);
+    }
+
     /// Forgets a destination whose queues were deleted, those of its letters too; one that is made again under its id
-    /// begins without letters. What is sent to it must have ended before.
+    /// begins without letters. What is sent to it must have ended before. Should its queues be there still, their letters
+    /// are read again when they are asked for.
     pub fn forget(&self, destination: &str) {
         self.lock().remove(destination);
+        self.ground.doors.open(destination);
     }
 
     /// The desk of a destination. One without letters costs next to nothing.
@@ -174,7 +203,12 @@ impl Parking for Letters {
     fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         let Some(first) = letters.first() else { return done(Ok(())) };
         let desk = self.desk(Arc::clone(&first.destination));
-        off_worker(move || done(desk.park(&letters)));
+        let Some(inside) = desk.enter() else { return done(Err("the destination is being deleted".into())) };
+        off_worker(move || {
+            let parked = desk.park(&letters);
+            drop(inside);
+            done(parked);
+        });
     }
 }
 

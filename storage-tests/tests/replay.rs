@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use storage_tests::fault::Performed;
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::queues::{ANY, CUTS, append, hook, next, open_for, plan, split};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
@@ -125,6 +125,55 @@ fn a_replay_that_fills_gaps_sends_the_same_batches_once_more_beside_live_deliver
     disk.power_cut(PowerCut::NothingUnsynced);
     let queues = open(&disk, &clock);
     assert_eq!((told(&hook(&queues)), queues.replays().len()), (expected, 0));
+}
+
+/// Before, it went on until the process ended.
+#[test]
+fn a_replay_that_is_cancelled_on_a_bad_floor_sends_nothing_more_and_ends_when_the_floor_is_well() {
+    for sound in 0..4 {
+        let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+        let (queues, queue, _) = delivered(&disk, &clock);
+        let replay = queues.replay("hook", "acme", FILL).expect("all of it is kept");
+        let batch = next(&replay, 17);
+        replay.settle(&batch, Settled::Delivered);
+        disk.inject(Fault::nths(OpKind::Sync, sound..u64::MAX, Failure::Eio).on("floor"));
+        let cancelled = queues.cancel_replay("hook", "acme");
+        assert!(cancelled.is_err() || sound == 3, "{sound} commits went well");
+        assert!(!replay.has_more() && !replay.has_records(1), "{sound}");
+        assert!(replay.next_batch(ANY).expect("it reads").is_none(), "{sound}");
+        let _ = queues.tick();
+        disk.clear_faults();
+        queues.tick().expect("the disk is sound");
+        assert!(queues.replays().is_empty(), "{sound}: {:?}", replay.balance());
+        let told = queue.replayed();
+        assert_eq!((told.replays, told.delivered.records), (1, batch.offsets.end - batch.offsets.start), "{sound}");
+        assert!(queue.balance().closes());
+        assert_eq!(queues.replay("hook", "acme", FILL).expect("another").replay().expect("it is one").number, 2);
+    }
+}
+
+/// Before, the plans of what was settled took the places of those that were still to be sent: with very many of them the rest
+/// went out under new ids.
+#[test]
+fn a_replay_that_is_resumed_looks_for_the_plans_of_what_is_not_settled() {
+    let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+    let (queues, queue, sent) = delivered(&disk, &clock);
+    let replay = queues.replay("hook", "acme", FILL).expect("all of it is kept");
+    let mut again = Vec::new();
+    while again.len() < sent.len() / 2 {
+        let batch = next(&replay, 3);
+        replay.settle(&batch, Settled::Delivered);
+        again.push((batch.id, batch.offsets));
+    }
+    let low = replay.cursor().low;
+    queues.tick().expect("the disk is sound");
+    drop((queue, replay, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let queues = open(&disk, &clock);
+    let replay = queues.replays().pop().expect("it goes on");
+    assert_eq!(replay.replay().expect("it is one").under_old_ids, 400 - low);
+    again.extend(send(&replay, 3));
+    assert_eq!(sorted(again), sent);
 }
 
 #[test]

@@ -78,8 +78,9 @@ impl Inner {
             Some(Extra::Replay { again, end }) => {
                 let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
                 let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
-                let live = Weak::new(); // until it is linked
-                replay = Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, live }));
+                let (live, cancelled) = (Weak::new(), AtomicBool::new(false)); // until it is linked
+                replay =
+                    Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, cancelled, live }));
             }
             Some(Extra::Replayed(over)) => replays = Some(Box::new(Replays { over: *over, under_way: None })),
             None => {}

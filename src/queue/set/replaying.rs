@@ -8,7 +8,7 @@ use crate::queue::balance::{Books, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
-use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX};
+use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX};
 use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
@@ -150,7 +150,7 @@ impl Set {
     pub(super) fn end_replay(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> Result<(), FloorError> {
         let ended = self.try_end_replay(keeping, inner);
         if ended.is_err() {
-            inner.dirty.store(true, Ordering::Release); // the next tick meets it again
+            inner.meet_again();
         }
         ended
     }
@@ -172,6 +172,9 @@ impl Set {
         }
         // Its number is taken for good before its entry goes: the plans of this replay are still in the log.
         self.commit(keeping)?;
+        if inner.gone.load(Ordering::Acquire) {
+            return Ok(()); // that commit met it, too
+        }
         self.forget(keeping, inner);
         inner.wake(); // whoever sends it finds nothing any more
         self.commit(keeping)
@@ -179,6 +182,18 @@ impl Set {
 }
 
 impl Inner {
+    /// Ends a replay as far as whoever sends it is concerned. A tick that meets it writes that down.
+    pub(super) fn cancel(&self) {
+        if let Some(bounds) = &self.replay {
+            bounds.cancelled.store(true, Ordering::Release);
+        }
+    }
+
+    /// The next tick is to meet it.
+    pub(super) fn meet_again(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
     /// Takes over the plan of a batch that was sent before.
     pub(super) fn adopt_old(&self, offsets: Range<u64>, plan: Plan) {
         if let Some(bounds) = &self.replay {
@@ -198,17 +213,22 @@ pub(super) fn linked(mut replay: Inner, live: &Arc<Inner>) -> Arc<Inner> {
     replay
 }
 
-/// Hands the replays that fill gaps the boundaries of the batches that they are to send again.
+/// Plans that a replay goes by when it is resumed: as many as when it began, and those of its own that are open, since what
+/// it has settled needs none.
+pub(super) const RESUMED_PLANS_MAX: usize = REPLAY_PLANS_MAX + 2 * SETTLED_RANGES_MAX;
+
+/// Hands the replays that fill gaps the boundaries of the batches that they are to send again, at most `plans_max` each.
 pub(super) fn resume_fills<'a>(
     log: &crate::Log,
     replays: impl Iterator<Item = &'a Arc<Inner>>,
+    plans_max: usize,
 ) -> Result<(), crate::ReadError> {
     let mut fills: Vec<(&Arc<Inner>, Whose<'_>, KeptPlans)> = Vec::new();
     for inner in replays {
         let (Some(whose), Some(bounds)) = (Whose::of_fill(inner), &inner.replay) else { continue };
-        let range = inner.window().books().start..bounds.end.offset;
-        // Its own plans for what had none are among them by now.
-        fills.push((inner, whose, KeptPlans::new(range, REPLAY_PLANS_MAX * 2)));
+        // Below the low mark all is settled. Its own plans for what had none are among them by now.
+        let range = inner.window().cursor().low..bounds.end.offset;
+        fills.push((inner, whose, KeptPlans::new(range, plans_max)));
     }
     if fills.is_empty() {
         return Ok(());

@@ -13,7 +13,8 @@ use crate::PLANS_STREAM;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
-use crate::queue::{Balance, Inner, KeyValue, Queue, lock};
+use crate::queue::replay::Bounds;
+use crate::queue::{Balance, Count, Inner, KeyValue, Queue, lock};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +41,12 @@ impl Set {
         let mut hints = Vec::new();
         for inner in changed {
             let entry = inner.snapshot();
-            hints.push((hint::key(&entry.destination, &entry.stream), Hint::of(self.context.log_id, &entry).encode()));
+            // One that settled nothing yet is where the floor has it; and the store keeps in memory what it is given, of
+            // thousands of destinations that never had anything.
+            if entry.books.settled() != Count::default() {
+                let hint = Hint::of(self.context.log_id, &entry).encode();
+                hints.push((hint::key(&entry.destination, &entry.stream), hint));
+            }
             let low = entry.cursor.low;
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));
@@ -81,8 +87,10 @@ impl Set {
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
         let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
-        let is_done =
-            |(inner, low): &&(Arc<Inner>, u64)| inner.replay.as_ref().is_some_and(|bounds| *low >= bounds.end.offset);
+        let is_done = |(inner, low): &&(Arc<Inner>, u64)| {
+            let over = |bounds: &Bounds| *low >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
+            inner.replay.as_deref().is_some_and(over)
+        };
         let over: Vec<Arc<Inner>> =
             keeping.in_one_slot.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
         self.trim(keeping, needed);

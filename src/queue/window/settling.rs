@@ -123,6 +123,21 @@ impl Window {
         count.unwrap_or_default()
     }
 
+    /// What of these records is settled, in order: also what waits inside its batch for room.
+    pub(crate) fn settled_within(&self, offsets: &Range<u64>) -> Vec<Range<u64>> {
+        let batch = self.open.get(&offsets.start).filter(|batch| batch.end == offsets.end);
+        let held = batch.map_or(&[][..], |batch| &batch.held);
+        let (mut settled, mut from) = (Vec::new(), offsets.start);
+        let open = self.cursor.unsettled(offsets.clone()).into_iter().flat_map(|part| without(part, held));
+        for part in open.chain(std::iter::once(offsets.end..offsets.end)) {
+            if from < part.start {
+                settled.push(from..part.start);
+            }
+            from = part.end;
+        }
+        settled
+    }
+
     /// Settles records that are in no open batch.
     fn settle_outside(&mut self, part: Range<u64>, verdict: &Verdict, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
         let mut settled = Count::default();

@@ -4,7 +4,7 @@ use forebay::{Balance, Count};
 
 use super::forecast::Forecast;
 use super::lag::{Key, Lag};
-use super::readings::DeliveryState;
+use super::readings::{DeliveryState, RateReading, WaitsFor};
 use crate::proto::v1;
 
 /// The whole of a queue's lag.
@@ -31,6 +31,25 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
             .map(|(message, at_unix_ms)| v1::LastError { message, at_unix_ms }),
         last_success_unix_ms: delivery.and_then(|delivery| delivery.last_success_unix_ms),
         next_attempt_unix_ms: delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
+        rate: delivery.and_then(|delivery| rate(delivery.rate)),
+        waits_for: waits_for(delivery.map(|delivery| delivery.waits_for).unwrap_or_default()).into(),
+    }
+}
+
+fn rate(rate: RateReading) -> Option<v1::Rate> {
+    let RateReading { allowed_requests, allowed_records, allowed_bytes, learned_requests, learned_records } = rate;
+    let rate = v1::Rate { allowed_requests, allowed_records, allowed_bytes, learned_requests, learned_records };
+    (rate != v1::Rate::default()).then_some(rate)
+}
+
+fn waits_for(waits_for: WaitsFor) -> v1::WaitsFor {
+    match waits_for {
+        WaitsFor::Nothing => v1::WaitsFor::Unspecified,
+        WaitsFor::Answers => v1::WaitsFor::Answers,
+        WaitsFor::Share => v1::WaitsFor::Share,
+        WaitsFor::AllowedRate => v1::WaitsFor::AllowedRate,
+        WaitsFor::LearnedRate => v1::WaitsFor::LearnedRate,
+        WaitsFor::Reset => v1::WaitsFor::Reset,
     }
 }
 

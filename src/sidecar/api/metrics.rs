@@ -6,6 +6,7 @@
 
 mod delivery;
 mod queues;
+mod rates;
 mod storage;
 mod way_in;
 
@@ -28,6 +29,7 @@ pub(super) fn render(
     queues::settled(&mut page, reading);
     queues::sheets(&mut page, reading);
     delivery::render(&mut page, reading);
+    rates::render(&mut page, reading);
     way_in::render(&mut page, ingest);
     storage::render(&mut page, log);
     queues::dead_letters(&mut page, log);

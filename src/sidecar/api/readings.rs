@@ -105,8 +105,41 @@ pub enum DeliveryState {
     Stopping,
 }
 
+/// What a destination is sent a second, at most. What is `None` is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RateReading {
+    /// Requests, as an operator says.
+    pub allowed_requests: Option<u32>,
+    /// Records, as an operator says.
+    pub allowed_records: Option<u32>,
+    /// Bytes, as an operator says.
+    pub allowed_bytes: Option<u64>,
+    /// Requests, as was learned.
+    pub learned_requests: Option<f64>,
+    /// Records, as was learned.
+    pub learned_records: Option<f64>,
+}
+
+/// What a request waits for, where nothing failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Nothing, or as the state says.
+    #[default]
+    Nothing,
+    /// An answer: as many requests are in flight as may be.
+    Answers,
+    /// Its part of what destinations share, or the disk.
+    Share,
+    /// The rate that an operator allows.
+    AllowedRate,
+    /// The rate that was learned.
+    LearnedRate,
+    /// The moment from which on the destination takes more, as it said.
+    Reset,
+}
+
 /// How delivery fares with one destination, since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeliveryReading {
     /// The destination's id.
     pub destination: Arc<str>,
@@ -133,6 +166,10 @@ pub struct DeliveryReading {
     pub verdicts: Vec<(&'static str, u64)>,
     /// Records that were rejected and are not yet decided on.
     pub undecided_records: u64,
+    /// How fast it is sent to.
+    pub rate: RateReading,
+    /// What its next request waits for.
+    pub waits_for: WaitsFor,
 }
 
 /// What came in since the start.

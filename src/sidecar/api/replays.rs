@@ -3,7 +3,7 @@
 //! Decides nothing but who has to confirm what: what can be replayed the queues say. What waits for the disk runs where
 //! waiting is allowed. Nobody has to be told of a replay: whoever sends for the destination finds it beside its queue.
 
-use forebay::{Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
+use forebay::{Item, Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use tonic::{Request, Response, Status};
 
 use super::messages;
@@ -144,7 +144,9 @@ fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) ->
     let mut first_error = None;
     for stream in streams {
         match queues.replay(&asked.destination, stream, request) {
-            Ok(queue) => started.replays.extend(shown(&queue)),
+            Ok(queue) => {
+                started.replays.extend(shown(&queue).map(|replay| begun(queues, stream, request.from, replay)))
+            }
             Err(error) => {
                 started.none.push(NoReplay { environment: stream.to_owned(), why: causes::line(&error) });
                 first_error.get_or_insert(error);
@@ -155,6 +157,26 @@ fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) ->
         Some(error) if started.replays.is_empty() => Err(refused(&error)),
         _ => Ok(started),
     }
+}
+
+/// A replay that was just started, with where that is: it may be later than was asked for.
+fn begun(queues: &Queues, stream: &str, asked: ReplayFrom, replay: Replay) -> Replay {
+    let log = queues.log();
+    let Some(stream) = log.stream(stream) else { return replay };
+    let first = log.reader(stream, replay.first_offset).next().ok().flatten();
+    let first_received_unix_ms = match first {
+        Some(Item::Frame(frame)) => frame.ingest_ms,
+        _ => 0,
+    };
+    let oldest = log.first_kept(stream);
+    let begins_at_oldest_kept = match asked {
+        // It begins no later for any other reason: batches make it begin earlier.
+        ReplayFrom::Offset(offset) => offset < replay.first_offset && oldest > 0,
+        // Whether there were any since that moment nobody knows any more.
+        ReplayFrom::Time(ms) => oldest > 0 && replay.first_offset <= oldest && ms < first_received_unix_ms,
+        ReplayFrom::Earliest => oldest > 0,
+    };
+    Replay { begins_at_oldest_kept, first_received_unix_ms, ..replay }
 }
 
 fn refused(error: &ReplayError) -> Status {
@@ -184,6 +206,7 @@ fn shown(queue: &Queue) -> Option<Replay> {
         end_offset: replay.offsets.end,
         records_under_old_ids: replay.under_old_ids,
         balance: Some(messages::balance(&queue.balance())),
+        ..Replay::default()
     })
 }
 
@@ -251,7 +274,8 @@ mod tests {
         assert_eq!((prod.first_offset, prod.end_offset, prod.records_under_old_ids), (0, 10, 10));
         let list = |destination: &str| ListReplaysRequest { destination: destination.to_owned() };
         let listed = service.list_replays(Request::new(list("hook"))).await.unwrap().into_inner();
-        assert_eq!(listed.replays, started.replays);
+        let as_listed = |replay: &Replay| Replay { first_received_unix_ms: 0, ..replay.clone() };
+        assert_eq!(listed.replays, started.replays.iter().map(as_listed).collect::<Vec<_>>());
         let unknown = service.list_replays(Request::new(list("other"))).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound);
         for (destination, environment) in [("other", ""), ("hook", "nowhere")] {
@@ -265,6 +289,41 @@ mod tests {
         assert_eq!(cancelled.replays[0].balance.as_ref().unwrap().pending.as_ref().unwrap().records, 10);
         assert_eq!(queues.replays().len(), 1);
         assert!(service.cancel_replay(Request::new(cancel)).await.unwrap().into_inner().replays.is_empty());
+    }
+
+    /// Before, a replay from earlier than anything that is kept began later, and said nothing of it.
+    #[tokio::test]
+    async fn a_replay_says_where_it_begins_and_whether_older_records_are_gone() {
+        let clock = ManualClock::at(1_000_000);
+        let replay_window = std::time::Duration::from_secs(8);
+        let log = LogOptions { segment_bytes: 4 << 10, replay_window, ..LogOptions::small() };
+        let (disk, ticks) = (Arc::new(MemDisk::new()), Arc::new(clock.clone()));
+        let queues = Queues::open(disk, ticks, Path::new("/data"), log, QueueOptions::inline()).unwrap();
+        let queue = queues.queue("hook", "prod", Start::Earliest).unwrap();
+        for _ in 0..20 {
+            queues.log().append_wait("prod", vec![Payload { bytes: vec![0; 1_000], records: 5 }]).unwrap();
+            clock.advance(std::time::Duration::from_secs(1));
+        }
+        let service = ReplaysService::new(queues.clone());
+        let start = async |from| {
+            let started = service.start_replay(Request::new(ask("prod", from))).await.unwrap().into_inner();
+            queues.cancel_replay("hook", "prod").unwrap();
+            let replay = &started.replays[0];
+            (replay.first_offset, replay.begins_at_oldest_kept, replay.first_received_unix_ms)
+        };
+        // Half of it is delivered, and nothing is gone yet.
+        queue.settle_range(0..60, Settled::Delivered);
+        assert_eq!(start(Asked::FromOffset(5)).await, (5, false, 1_001_000));
+        assert_eq!(start(Asked::FromUnixMs(0)).await, (0, false, 1_000_000), "there never were older ones");
+        queue.settle_range(60..90, Settled::Delivered);
+        (0..3).for_each(|_| queues.tick().unwrap());
+        queues.log().housekeep();
+        let (kept, gone, at) = start(Asked::FromOffset(5)).await;
+        assert!(gone && kept > 10 && kept < 90, "{kept}");
+        assert_eq!(at, 1_000_000 + kept / 5 * 1_000);
+        assert_eq!(start(Asked::FromUnixMs(0)).await, (kept, true, at));
+        assert_eq!(start(Asked::FromOffset(kept)).await, (kept, false, at));
+        assert_eq!(start(Asked::FromUnixMs(at)).await, (kept, false, at));
     }
 
     #[tokio::test]

@@ -2,17 +2,20 @@
 //!
 //! Whoever gives destinations another source of batches (letters that were held, replays) adds it in [`sources`].
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use forebay::{Queue, QueueError, Queues, Start as QueueStart};
 
 use super::registry::Wanted;
-use crate::config::{Destination, FilterSpec, Start};
-use crate::delivery::Settings;
+use crate::config::{Destination, FilterSpec, RateConfig, Start};
 use crate::delivery::filter::Filters;
 use crate::delivery::queued::Queued;
+use crate::delivery::rate::RateLimits;
+use crate::delivery::rate::learned::Speed;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
+use crate::delivery::{KnownRate, Settings};
 
 /// A destination's name, its sources, and the queues that they take from.
 pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>, Vec<Queue>);
@@ -63,10 +66,19 @@ fn start(start: Start) -> QueueStart {
     }
 }
 
-/// How a destination is sent to.
-pub(super) fn settings(destination: &Destination) -> Settings {
+/// How a destination is sent to; `learned` of its rate before.
+pub(super) fn settings(destination: &Destination, learned: Option<Speed>) -> Settings {
+    let RateConfig { requests, records, bytes } = destination.rate;
+    let limits = RateLimits {
+        requests: requests.and_then(NonZeroU32::new),
+        records: records.and_then(NonZeroU32::new),
+        bytes: bytes.and_then(NonZeroU64::new),
+    };
+    let known = KnownRate { limits, learned };
     Settings {
         concurrency_max: destination.concurrency,
+        ordered: destination.ordered,
+        rate: (known != KnownRate::default()).then(|| Box::new(known)),
         timeout: destination.timeout,
         limits: Limits {
             records_max: u64::from(destination.batch_records_max),

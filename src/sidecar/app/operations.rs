@@ -5,6 +5,7 @@
 //! file is the file's, and is changed there; no record is given up that nobody asked to purge.
 
 mod answer;
+mod deleting;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -13,12 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Log, Queue, QueueError, Queues, Settled};
+use forebay::{Log, Queues};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::registry::{EnvironmentsChange, PutError, Registry, Wanted};
-use crate::api::destinations::Refused;
 use crate::causes;
 use crate::config::{
     self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, S3Layout, Secret, Severity,
@@ -27,7 +27,7 @@ use crate::config::{
 use crate::control::{Fingerprint, Journal, JournalError, Revision, Skipped, fingerprint, place_keys};
 use crate::ingest::Wanted as WantedEnvironment;
 use crate::proto::v1::control_record::Change;
-use crate::proto::v1::{ControlForget, ControlKeys, ControlRevision};
+use crate::proto::v1::{ControlKeys, ControlRevision};
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -100,7 +100,10 @@ impl Operations {
                 why, "decisions of operators can't be read: what they made or changed may be missing; no record is"
             );
         }
-        let destinations = std::mem::take(&mut config.destinations);
+        // Each in a piece of its own, whose room goes to what is made of it: one piece of thousands would stay, as a hole
+        // below all that they became.
+        let mut destinations = Vec::with_capacity(config.destinations.len());
+        destinations.extend(std::mem::take(&mut config.destinations).into_iter().map(Box::new)); // collect would keep the piece
         let environments = std::mem::take(&mut config.environments);
         let secrets = std::mem::take(&mut config.secrets);
         let operations = Arc::new(Self {
@@ -115,10 +118,11 @@ impl Operations {
         operations.set_environments(&environments, made).await?;
         for destination in destinations {
             let paused = operations.paused(&destination.id);
-            let wanted = operations.wanted(destination, AddressPolicy::Operator).await?;
+            let wanted = operations.wanted(*destination, AddressPolicy::Operator).await?;
             operations.registry.start(&wanted, paused)?;
         }
         operations.start_made().await;
+        operations.registry.open_left_behind();
         operations.registry.warn_of_orphans();
         Ok(operations)
     }
@@ -156,6 +160,13 @@ impl Operations {
                 );
                 continue;
             };
+            if let Some(why) = self.relayed_already(&destination) {
+                error!(
+                    destination = id,
+                    why, "this upstream was made through the API and is not started: its posts are kept"
+                );
+                continue;
+            }
             let paused = self.paused(&id);
             let started = match self.wanted(destination, AddressPolicy::Customer).await {
                 Ok(wanted) => self.registry.start(&wanted, paused).map_err(OperationError::from),
@@ -282,6 +293,19 @@ impl Operations {
         (checked.value, checked.findings)
     }
 
+    /// An environment's posts go to one upstream. Says which one keeps those of this one already.
+    fn relayed_already(&self, destination: &Destination) -> Option<String> {
+        let SinkConfig::Upstream(_) = destination.sink else { return None };
+        let keeper = |environment: &String| {
+            let keeper = self.registry.upstream_of(environment, &destination.id)?;
+            Some(format!(
+                "the posts of environment {environment:?} go to upstream {:?} already: an environment has one upstream",
+                &*keeper
+            ))
+        };
+        destination.environments.iter().find_map(keeper)
+    }
+
     fn environment_ids(&self) -> Vec<String> {
         let file = self.file();
         let state = self.journal.state();
@@ -296,63 +320,6 @@ impl Operations {
             delivery: file.config.delivery.clone(),
             secrets: file.secrets.clone(),
         }
-    }
-
-    async fn end_drained(&self) {
-        let draining: Vec<String> = self.journal.state().draining.keys().cloned().collect();
-        for id in draining {
-            let _operating = self.operating.lock().await;
-            let Some(ends) = self.journal.state().draining.get(&id).cloned() else { continue };
-            let queues = self.queues_of(&id);
-            let has_all = |(stream, end): (&String, &u64)| {
-                queues.iter().all(|queue| queue.stream() != stream || queue.cursor().low >= *end)
-            };
-            // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
-            // an operator to decide on.
-            let letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
-            if !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
-                continue;
-            }
-            match self.forget(&id).await {
-                Ok(()) => info!(destination = id, "the destination has got what it was to get, and is gone"),
-                Err(why) => warn!(destination = id, %why, "the destination is drained and can't be deleted yet"),
-            }
-        }
-    }
-
-    /// Deletes a destination with its queues, whatever they hold.
-    async fn forget(&self, id: &str) -> Result<(), Refused> {
-        // Written down first: should the process end before its queues are gone they are left behind, for another try.
-        let change = Change::DestinationDeleted(ControlForget { id: id.to_owned() });
-        self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
-        self.registry.remove(id).await;
-        let (queues, of) = (self.queues.clone(), self.queues_of(id));
-        let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
-        deleted
-            .expect("deleting queues does not panic")
-            .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))?;
-        self.registry.forget_letters(id);
-        Ok(())
-    }
-
-    /// Everything that a destination has pending, letters that it does not take aside.
-    fn pending(&self, id: &str) -> forebay::Count {
-        let queues = self.queues_of(id);
-        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).map(Queue::lag);
-        lags.fold(forebay::Count::default(), |sum, lag| forebay::Count {
-            records: sum.records + lag.records,
-            bytes: sum.bytes + lag.bytes,
-        })
-    }
-
-    /// What it does not take, which lies there until an operator decides.
-    fn dead_letters(&self, id: &str) -> u64 {
-        let queues = self.queues_of(id);
-        queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records).sum()
-    }
-
-    fn queues_of(&self, id: &str) -> Vec<Queue> {
-        self.queues.all().into_iter().filter(|queue| queue.destination() == id).collect()
     }
 
     fn paused(&self, id: &str) -> bool {
@@ -376,19 +343,6 @@ impl Operations {
         // Replaced as a whole.
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Deletes these queues. Those of letters stay and are emptied: made again, they would begin with the letters that lie
-/// in their streams still.
-fn give_up(queues: &Queues, of: &[Queue]) -> Result<(), QueueError> {
-    for queue in of {
-        if queue.stream().starts_with('!') {
-            queue.settle_range(queue.cursor().low..queue.lag().durable_tail, Settled::Purged);
-        } else {
-            queues.delete(queue.destination(), Some(queue.stream()))?;
-        }
-    }
-    Ok(())
 }
 
 /// What settings of the API are judged against.

@@ -2,10 +2,14 @@
 //!
 //! The API knows neither of the two, and they do not know it: this is where their words are put into its own. Pure.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
-use crate::api::readings::{DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, RelayReading};
-use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State};
+use crate::api::readings::{
+    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, RateReading, RelayReading, WaitsFor,
+};
+use crate::delivery::rate::By;
+use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State, Waits};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
 
 /// One destination.
@@ -35,6 +39,21 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
         sent_bytes: snapshot.sent_bytes,
         verdicts: ANSWERS.into_iter().zip(snapshot.answers).collect(),
         undecided_records: snapshot.undecided_records,
+        rate: RateReading {
+            allowed_requests: snapshot.allowed.requests.map(NonZeroU32::get),
+            allowed_records: snapshot.allowed.records.map(NonZeroU32::get),
+            allowed_bytes: snapshot.allowed.bytes.map(NonZeroU64::get),
+            learned_requests: snapshot.learned.map(|learned| learned.now.requests),
+            learned_records: snapshot.learned.map(|learned| learned.now.records),
+        },
+        waits_for: match snapshot.waits {
+            Waits::Nothing => WaitsFor::Nothing,
+            Waits::Answers => WaitsFor::Answers,
+            Waits::Share => WaitsFor::Share,
+            Waits::Rate(By::Operator) => WaitsFor::AllowedRate,
+            Waits::Rate(By::Learned) => WaitsFor::LearnedRate,
+            Waits::Rate(By::Told) => WaitsFor::Reset,
+        },
     }
 }
 
@@ -83,6 +102,8 @@ pub fn ingest(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::rate::learned::Speed;
+    use crate::delivery::stats::Learned;
 
     #[test]
     fn a_destination_that_waits_says_until_when_and_counts_by_what_came_of_it() {
@@ -96,6 +117,20 @@ mod tests {
         snapshot.asked_to_wait = true;
         assert_eq!(delivery("hook".into(), snapshot).state, DeliveryState::Throttled);
         assert!(reading.requests.contains(&("delivered", 4)) && reading.requests.contains(&(CLASSES[2], 3)));
+    }
+
+    #[test]
+    fn what_limits_a_destination_is_shown_by_who_says_so() {
+        let mut snapshot = crate::delivery::stats::DeliveryStats::default().snapshot();
+        assert_eq!(delivery("hook".into(), snapshot.clone()).rate, RateReading::default());
+        snapshot.allowed.records = NonZeroU32::new(500);
+        let now = Speed { requests: 2.5, records: 250.0 };
+        snapshot.learned = Some(Learned { now, known: None });
+        snapshot.waits = Waits::Rate(By::Learned);
+        let reading = delivery("hook".into(), snapshot);
+        assert_eq!((reading.rate.allowed_requests, reading.rate.allowed_records), (None, Some(500)));
+        assert_eq!((reading.rate.learned_requests, reading.rate.learned_records), (Some(2.5), Some(250.0)));
+        assert_eq!(reading.waits_for, WaitsFor::LearnedRate);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! started, so that its cursor and its batches go on where they were; what is equal is left running untouched. What
 //! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
 
-use std::collections::BTreeMap;
+mod left_behind;
+mod table;
+
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,7 @@ use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
 use crate::letters::{HeldSource, Letters, Policy};
 use crate::sinks::address_guard::AddressPolicy;
+use table::{Places, Running, Table};
 
 /// All that runs. Shared by those who change it.
 pub struct Registry {
@@ -40,29 +43,6 @@ pub struct Registry {
     /// Held for the whole of a change.
     changing: tokio::sync::Mutex<()>,
     table: Mutex<Table>,
-}
-
-#[derive(Default)]
-struct Table {
-    /// By the environment's id: what its records are sent with.
-    labels: BTreeMap<Arc<str>, Arc<Label>>,
-    destinations: BTreeMap<Arc<str>, Running>,
-    /// How many destinations take from an environment, by its place.
-    subscribers: Vec<u32>,
-}
-
-/// What is remembered of a destination that runs.
-struct Running {
-    fingerprint: u64,
-    environments: Places,
-    type_name: &'static str,
-    policy: AddressPolicy,
-}
-
-/// Environments by their places in the way in. Nearly always one.
-enum Places {
-    One(u32),
-    Some(Box<[u32]>),
 }
 
 /// A destination that is to run.
@@ -153,7 +133,6 @@ struct Ready {
     queues: Vec<Queue>,
     revision: u32,
     settings: Settings,
-    is_upstream: bool,
     running: Running,
 }
 
@@ -242,6 +221,9 @@ impl Registry {
         if before.is_some() {
             self.end(&id).await;
         }
+        let (letters, of) = (Arc::clone(&self.letters), id);
+        let caught_up = tokio::task::spawn_blocking(move || letters.catch_up(&of)).await;
+        caught_up.expect("settling what was parked does not panic");
         self.begin(ready, paused);
         Ok(if before.is_some() { Put::Replaced } else { Put::Started })
     }
@@ -255,9 +237,18 @@ impl Registry {
         self.end(id).await
     }
 
-    /// Forgets the letters of a destination that is gone for good, and whose queues hold none any more.
-    pub fn forget_letters(&self, id: &str) {
+    /// Lets nobody touch the letters of a destination that is going, until it is [forgotten](Self::forget). Waits
+    /// for whoever is at work.
+    pub async fn close_letters(&self, id: &str) {
+        let (letters, id) = (Arc::clone(&self.letters), id.to_owned());
+        let closed = tokio::task::spawn_blocking(move || letters.close(&id)).await;
+        closed.expect("waiting does not panic");
+    }
+
+    /// Forgets a destination that is gone for good: its letters, of which its queues hold none any more, and its counters.
+    pub fn forget(&self, id: &str) {
         self.letters.forget(id);
+        self.delivery.forget(id);
     }
 
     /// Whether a destination of this id runs, paused or not.
@@ -319,34 +310,6 @@ impl Registry {
         self.delivery.probe(id)
     }
 
-    /// Whether anything takes from this queue.
-    pub fn drains(&self, queue: &Queue) -> bool {
-        let place = self.ingest.environments().place_of(queue.stream());
-        let table = self.table();
-        let running = table.destinations.get(queue.destination());
-        running.is_some_and(|running| place.is_some_and(|place| running.environments.all().contains(&(place as u32))))
-    }
-
-    /// The queues that nothing takes from.
-    pub fn left_behind(&self) -> Vec<Queue> {
-        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
-        self.queues.all().into_iter().filter(|queue| ours(queue) && !self.drains(queue)).collect()
-    }
-
-    /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
-    /// records until it is purged, and holds the disk.
-    pub fn warn_of_orphans(&self) {
-        for queue in self.left_behind() {
-            warn!(
-                destination = queue.destination(),
-                environment = queue.stream(),
-                records = queue.lag().records,
-                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
-                 too, and they fill the disk; put it back under this id to drain it"
-            );
-        }
-    }
-
     /// The same for two destinations that are the same, and are sent the same names.
     fn fingerprint(&self, wanted: &Wanted) -> u64 {
         let table = self.table();
@@ -393,19 +356,19 @@ impl Registry {
             sources,
             queues,
             revision: wanted.revision,
-            settings: destinations::settings(destination),
-            is_upstream,
+            settings: destinations::settings(destination, None),
             running: Running {
                 fingerprint: self.fingerprint(wanted),
                 environments: Places::of(places),
                 type_name: destination.sink.type_name(),
                 policy: *policy,
+                is_upstream,
             },
         })
     }
 
     fn begin(&self, ready: Ready, paused: bool) {
-        let Ready { name, sink, sources, queues, revision, settings, is_upstream, running } = ready;
+        let Ready { name, sink, sources, queues, revision, settings, running } = ready;
         // Before anything is claimed, and after the loop before has ended: it would plan batches under this revision and
         // fill them under its own. Batches that were planned keep the revision that they were planned in.
         queues.iter().for_each(|queue| queue.set_settings_revision(revision));
@@ -414,7 +377,7 @@ impl Registry {
         if let Some(opened) = self.upstreams.opened(&name) {
             let environments = self.ingest.environments();
             let id = |place: &u32| environments.all()[*place as usize].id().to_owned();
-            let ids = running.environments.all().iter().filter(|_| is_upstream).map(id);
+            let ids = running.environments.all().iter().filter(|_| running.is_upstream).map(id);
             opened.keep(&environments, &ids.collect::<Vec<_>>());
         }
         self.table().destinations.insert(Arc::clone(&name), running);
@@ -452,25 +415,6 @@ impl Registry {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl Places {
-    fn of(places: impl Iterator<Item = usize>) -> Self {
-        let places: Box<[u32]> = places.map(|place| u32::try_from(place).expect("environments are limited")).collect();
-        match *places {
-            [one] => Self::One(one),
-            _ => Self::Some(places),
-        }
-    }
-
-    fn all(&self) -> &[u32] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Some(places) => places,
-        }
-    }
-}
-
-const _: () = assert!(size_of::<Running>() <= 48);
 
 #[cfg(test)]
 mod tests;

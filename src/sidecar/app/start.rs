@@ -164,6 +164,7 @@ pub(super) async fn start(
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
     Ok(Sidecar {
         queues,
+        letters,
         upstreams,
         delivery,
         operations,

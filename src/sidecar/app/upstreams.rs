@@ -4,8 +4,11 @@
 //! the log's budget is the upstream's `max_bytes`, so that posts never take room from impressions. See
 //! docs/decisions/0060-posts-in-a-log-of-their-own.md.
 
+mod directories;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +17,9 @@ use forebay::disk::Disk;
 use forebay::{
     CloseQueuesError, LogOptions, OpenQueuesError, Queue, QueueError, QueueOptions, Queues, Start, StoreChoice,
 };
+use tracing::{error, warn};
 
+use crate::causes;
 use crate::config::{Destination, IngestConfig, UpstreamConfig};
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
@@ -22,6 +27,7 @@ use crate::delivery::source::Source;
 use crate::ingest::{Environments, Relay, Wanted as WantedEnvironment};
 use crate::post;
 use crate::sinks::upstream::{Gates, InOrder, SdkKeys};
+use directories::Directories;
 
 /// Where the upstreams' logs lie, below the data directory.
 const DIRECTORY: &str = "upstream";
@@ -34,7 +40,7 @@ const TAIL_CACHE_BYTES: usize = 8 << 20;
 
 /// All upstreams.
 pub(super) struct Upstreams {
-    directory: PathBuf,
+    directories: Directories,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     ingest: IngestConfig,
@@ -47,14 +53,16 @@ pub(super) struct Opened {
     queues: Queues,
     relay: Arc<Relay>,
     gates: Arc<Gates>,
+    /// Its share of the disk, for as long as the log is open.
+    max_bytes: u64,
     /// Those whose posts it keeps.
     environments: Mutex<Vec<String>>,
 }
 
 impl Upstreams {
     pub(super) fn new(data_dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, ingest: &IngestConfig) -> Self {
-        let directory = data_dir.join(DIRECTORY);
-        Self { directory, disk, clock, ingest: ingest.clone(), keys: Arc::default(), open: Mutex::default() }
+        let directories = Directories::new(data_dir.join(DIRECTORY), Arc::clone(&disk));
+        Self { directories, disk, clock, ingest: ingest.clone(), keys: Arc::default(), open: Mutex::default() }
     }
 
     /// From now on posts are sent with these keys. Call it before any of them is let in: the queues of new ones are made
@@ -85,14 +93,25 @@ impl Upstreams {
     pub(super) fn open(&self, id: &str, config: &UpstreamConfig) -> Result<Arc<Opened>, OpenQueuesError> {
         let mut open = self.lock();
         if let Some(opened) = open.get(id) {
+            if opened.max_bytes != config.max_bytes {
+                let (holds, asked) = (opened.max_bytes, config.max_bytes);
+                warn!(
+                    destination = id,
+                    holds, asked, "the share of the disk of this upstream changes with the next start"
+                );
+            }
             return Ok(Arc::clone(opened));
         }
+        let directory = self.directories.of(id);
+        let refuse = |source| OpenQueuesError::Io { what: "note the directory", path: directory.clone(), source };
+        self.directories.note(id).map_err(refuse)?;
         let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
         let (disk, clock) = (Arc::clone(&self.disk), Arc::clone(&self.clock));
-        let queues = Queues::open(disk, clock, &self.directory.join(id), self.log_options(config), options)?;
+        let queues = Queues::open(disk, clock, &directory, self.log_options(config), options)?;
         let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
         let (relay, gates) = (Arc::new(relay), Arc::new(Gates::new(id.into())));
-        let opened = Arc::new(Opened { queues, relay, gates, environments: Mutex::default() });
+        let opened =
+            Arc::new(Opened { queues, relay, gates, max_bytes: config.max_bytes, environments: Mutex::default() });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -116,6 +135,50 @@ impl Upstreams {
     /// The log of an upstream, if it is open.
     pub(super) fn opened(&self, id: &str) -> Option<Arc<Opened>> {
         self.lock().get(id).cloned()
+    }
+
+    /// Opens the logs that no destination of now has opened: what they hold is kept, and shown, until somebody decides.
+    /// Blocks: recovery reads.
+    pub(super) fn open_left_behind(&self) {
+        let listed = self.directories.listed().unwrap_or_else(|error| {
+            error!(%error, "the logs of upstreams can't be listed: what was left behind is not shown");
+            Vec::new()
+        });
+        for id in listed.iter().filter(|id| self.opened(id).is_none()) {
+            if let Err(why) = self.open(id, &UpstreamConfig::default()) {
+                error!(destination = id, why = causes::line(&why), "posts that an upstream left behind can't be read");
+            }
+        }
+    }
+
+    /// The queues of one upstream, if its log is open.
+    pub(super) fn queues_of(&self, id: &str) -> Vec<Queue> {
+        self.opened(id).map_or_else(Vec::new, |opened| opened.queues.all())
+    }
+
+    /// Deletes an upstream's log with all its posts, durably. Nothing may be sent from it any more. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses: the log is there as a whole, or not at all, and may be deleted once more.
+    pub(super) fn delete(&self, id: &str) -> io::Result<()> {
+        let opened = self.lock().remove(id);
+        if let Some(opened) = opened
+            && let Err(error) = opened.queues.close()
+        {
+            warn!(destination = id, %error, "the log of an upstream that is deleted could not be closed well");
+        }
+        let removed = self.directories.remove(id);
+        if removed.is_err() {
+            // For whoever tries again to see it.
+            let _ = self.open(id, &UpstreamConfig::default());
+        }
+        removed
+    }
+
+    /// The log that an upstream's posts lie in.
+    #[cfg(test)]
+    pub(super) fn log(&self, id: &str) -> Option<forebay::Log> {
+        self.opened(id).map(|opened| opened.queues.log().clone())
     }
 
     /// Calls `each` with every queue of every upstream.
@@ -144,6 +207,10 @@ impl Opened {
             } else if environment.relay().is_some_and(|relay| Arc::ptr_eq(&relay, &self.relay)) {
                 environments.set_relay(place, None);
             }
+        }
+        if of.is_empty() {
+            // No queue is made for new keys of theirs, either.
+            self.environments.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

@@ -43,19 +43,42 @@ pub enum CallError {
     Runtime(#[source] io::Error),
 }
 
-/// Runs a call. Whoever closed the pipe has seen enough of its answer.
-pub(super) fn block_on(call: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
+/// Runs a command that calls. Whoever closed the pipe has seen enough of its answer.
+pub(super) fn block_on<E: From<CallError> + AsCall>(command: impl Future<Output = Result<(), E>>) -> Result<(), E> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime)?;
-    match runtime.block_on(call) {
-        Err(CallError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+    match runtime.block_on(command) {
+        Err(error) if error.as_call().is_some_and(CallError::is_broken_pipe) => Ok(()),
         done => done,
     }
 }
 
+/// An error of a command that may be one of its call.
+pub(super) trait AsCall {
+    fn as_call(&self) -> Option<&CallError>;
+}
+
+impl AsCall for CallError {
+    fn as_call(&self) -> Option<&CallError> {
+        Some(self)
+    }
+}
+
+impl CallError {
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Opens a connection whose calls are answered within some seconds.
 pub(super) async fn connect(address: &Listen) -> Result<Channel, CallError> {
+    connect_for(address, ANSWER_TIME_MAX).await
+}
+
+/// The same for calls that may take so long.
+pub(super) async fn connect_for(address: &Listen, answer_time_max: Duration) -> Result<Channel, CallError> {
     let nothing_listens = |source| CallError::NothingListens { address: address.clone(), source };
     let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
-    endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await.map_err(nothing_listens)
+    endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(answer_time_max).connect().await.map_err(nothing_listens)
 }
 
 pub(super) fn refused(address: &Listen, status: &tonic::Status) -> CallError {

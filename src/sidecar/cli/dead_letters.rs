@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use forebay::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::args::{
     DeadLettersCommand, LetterFilterArgs, ListLettersArgs, PurgeLettersArgs, RedriveLettersArgs, ShowLetterArgs,
 };
+use super::client::{self, AsCall, CallError};
 use super::confirm::{ConfirmError, confirm};
-use crate::api::listen::uri;
 use crate::config::Listen;
 use crate::console::units::duration;
 use crate::proto::v1::dead_letters_client::DeadLettersClient;
@@ -23,36 +23,15 @@ use crate::proto::v1::{
     RedriveDeadLettersRequest, ShowDeadLetterRequest,
 };
 
-/// A sidecar on this machine answers in a millisecond.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// A stretch of letters may take the disk a while.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
-
 /// Letters asked for at a time.
 const PAGE: u32 = 200;
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
-    /// No answer to the connection.
-    #[error(
-        "nothing listens on {address}: start `forebay run`, or give the [grpc] listen address of its configuration with --address"
-    )]
-    NothingListens {
-        /// Where it was sought.
-        address: Listen,
-        /// What the connection said.
-        source: tonic::transport::Error,
-    },
-    /// The API answered with an error, or what answered is not the API.
-    #[error("{address}: {message}")]
-    Refused {
-        /// Where.
-        address: Listen,
-        /// What it said.
-        message: String,
-    },
+    /// No connection, or the API answered with an error.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The operator did not say yes.
     #[error(transparent)]
     Confirm(#[from] ConfirmError),
@@ -65,12 +44,15 @@ pub enum DeadLettersError {
     /// Counts are not filtered.
     #[error("a filter needs a destination: forebay dead-letters list DESTINATION")]
     FilterOfNone,
-    /// The output cannot be written, or the answer not be read.
-    #[error("cannot write the answer")]
-    Output(#[from] io::Error),
-    /// The machine has no thread or descriptor left for a runtime.
-    #[error("cannot start")]
-    Runtime(#[source] io::Error),
+}
+
+impl AsCall for DeadLettersError {
+    fn as_call(&self) -> Option<&CallError> {
+        match self {
+            Self::Call(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Does what the command says; writes to standard output.
@@ -78,17 +60,14 @@ pub enum DeadLettersError {
 /// # Errors
 /// See [`DeadLettersError`]. A reader who has seen enough (`| head`) is no error.
 pub fn run(command: &DeadLettersCommand, address: &Listen) -> Result<(), DeadLettersError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(DeadLettersError::Runtime)?;
+    // Before anybody is called, or asked.
+    makes_sense(command)?;
     let terminal = io::stdin().is_terminal();
-    let done = runtime.block_on(async {
+    client::block_on(async {
         let mut office = Office::connect(address).await?;
-        office.serve(command, terminal.then(|| io::stdin().lock()), &mut io::stdout()).await
-    });
-    match done {
-        Err(DeadLettersError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
-    }
+        let answers = terminal.then(|| io::stdin().lock());
+        office.serve(command, answers, (&mut io::stdout(), &mut io::stderr())).await
+    })
 }
 
 /// The API, and where it is.
@@ -99,21 +78,17 @@ struct Office {
 
 impl Office {
     async fn connect(address: &Listen) -> Result<Self, DeadLettersError> {
-        let nothing_listens = |source| DeadLettersError::NothingListens { address: address.clone(), source };
-        let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
-        let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
-        let client = DeadLettersClient::new(channel.map_err(nothing_listens)?);
+        let client = DeadLettersClient::new(client::connect(address).await?);
         Ok(Self { address: address.clone(), client })
     }
 
-    /// Does it. `answers` is who can be asked.
+    /// Does it. `answers` is who can be asked, `notes` where.
     async fn serve(
         &mut self,
         command: &DeadLettersCommand,
         answers: Option<impl BufRead>,
-        out: &mut impl Write,
+        (out, notes): (&mut impl Write, &mut impl Write),
     ) -> Result<(), DeadLettersError> {
-        makes_sense(command)?;
         match command {
             DeadLettersCommand::List(args) => match &args.destination {
                 Some(destination) => self.list(destination, args, out).await,
@@ -121,7 +96,7 @@ impl Office {
             },
             DeadLettersCommand::Show(args) => self.show(args, out).await,
             DeadLettersCommand::Redrive(args) => self.redrive(args, out).await,
-            DeadLettersCommand::Purge(args) => self.purge(args, answers, out).await,
+            DeadLettersCommand::Purge(args) => self.purge(args, answers, (out, notes)).await,
         }
     }
 
@@ -232,7 +207,7 @@ impl Office {
         &mut self,
         args: &PurgeLettersArgs,
         answers: Option<impl BufRead>,
-        out: &mut impl Write,
+        (out, notes): (&mut impl Write, &mut impl Write),
     ) -> Result<(), DeadLettersError> {
         let which = &args.which;
         let (mut filter, mut all) = (filter(&which.filter, now_ms()), which.all);
@@ -240,7 +215,7 @@ impl Office {
         if !args.yes {
             let Some(answers) = answers else { return Err(ConfirmError::NobodyToAsk.into()) };
             let (count, latest_ms) = self.matching(&which.destination, &filter).await?;
-            confirm(&format!("{count} dead letters of {}", which.destination), count, Some(answers), out)?;
+            confirm(&format!("{count} dead letters of {}", which.destination), count, Some(answers), notes)?;
             // By the sidecar's own clock: what died since then was not counted, and stays.
             filter.until_unix_ms = Some(latest_ms.saturating_add(1));
             (all, counted) = (false, Some(count));
@@ -264,7 +239,7 @@ impl Office {
             }
         }
         if which.call.json {
-            return line(out, &json!({ "purged": purged }).to_string());
+            return line(out, &json!({ "purged": purged, "counted": counted }).to_string());
         }
         line(out, &gone(purged, counted))
     }
@@ -290,12 +265,8 @@ impl Office {
         }
     }
 
-    fn refused(&self, status: &tonic::Status) -> DeadLettersError {
-        let message = match status.code() {
-            tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one",
-            _ => status.message(),
-        };
-        DeadLettersError::Refused { address: self.address.clone(), message: message.to_owned() }
+    fn refused(&self, status: &tonic::Status) -> CallError {
+        client::refused(&self.address, status)
     }
 }
 
@@ -367,8 +338,8 @@ fn age(letter: &DeadLetter, now_ms: u64) -> String {
 }
 
 fn line(out: &mut impl Write, text: &str) -> Result<(), DeadLettersError> {
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    Ok(written.map_err(CallError::Output)?)
 }
 
 /// Text from afar, made safe for a terminal.

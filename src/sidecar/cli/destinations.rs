@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::args::{CallArgs, DeleteArgs, DestinationsCommand, EnvironmentsCommand, OneArgs, SettingsArgs};
+use super::client::{self, AsCall, CallError};
 use super::confirm::{ConfirmError, confirm};
 use super::{check, code_of};
-use crate::api::listen::uri;
 use crate::config::{self, Listen};
 use crate::proto::v1::dead_letters_client::DeadLettersClient;
 use crate::proto::v1::destinations_client::DestinationsClient;
@@ -23,9 +23,6 @@ use crate::proto::v1::{
     PauseDestinationRequest, ProbeDestinationRequest, ResumeDestinationRequest, UpdateDestinationRequest,
 };
 
-/// A sidecar on this machine answers in a millisecond.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-
 /// A destination that is replaced has its grace for what is in flight.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -34,20 +31,10 @@ const PAGE: u32 = 1_000;
 
 /// Why it was not done, or not shown.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// No answer to the connection.
-    #[error(
-        "nothing listens on {address}: start `forebay run`, or give the [grpc] listen address of its configuration with --address"
-    )]
-    NothingListens {
-        /// Where it was sought.
-        address: Listen,
-        /// What the connection said.
-        source: tonic::transport::Error,
-    },
-    /// The sidecar said no.
-    #[error("{0}")]
-    Refused(String),
+pub enum DestinationsError {
+    /// No connection, or the API answered with an error.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The settings can't be read.
     #[error("{path:?} can't be read")]
     Settings {
@@ -59,20 +46,14 @@ pub enum CallError {
     /// It was not said that records may go.
     #[error(transparent)]
     Confirm(#[from] ConfirmError),
-    /// The output can't be written.
-    #[error("cannot write the answer")]
-    Output(#[from] io::Error),
-    /// The machine has no thread or descriptor left for a runtime.
-    #[error("cannot start")]
-    Runtime(#[source] io::Error),
 }
 
-impl From<Status> for CallError {
-    fn from(status: Status) -> Self {
-        Self::Refused(match status.code() {
-            tonic::Code::Unimplemented => "what listens there is no Forebay, or an older one".to_owned(),
-            _ => status.message().to_owned(),
-        })
+impl AsCall for DestinationsError {
+    fn as_call(&self) -> Option<&CallError> {
+        match self {
+            Self::Call(error) => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -134,24 +115,40 @@ pub fn run(wish: &Wish) -> ExitCode {
         Ok(address) => address,
         Err(code) => return code,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime);
-    let done = runtime.and_then(|runtime| runtime.block_on(act(wish, &address, &mut io::stdout(), &mut io::stderr())));
-    match done {
-        Err(CallError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        done => code_of(done),
-    }
+    code_of(client::block_on(act(wish, &address, &mut io::stdout(), &mut io::stderr())))
 }
 
-async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut impl Write) -> Result<(), CallError> {
+async fn act(
+    wish: &Wish,
+    address: &Listen,
+    out: &mut impl Write,
+    notes: &mut impl Write,
+) -> Result<(), DestinationsError> {
     // Before the connection: a file that is not there needs none.
     let settings = match &wish.what {
         What::Create(path) | What::Update(path) | What::CreateEnvironment(path) => settings(path)?,
         _ => String::new(),
     };
-    let channel = connect(address).await?;
-    let mut client = DestinationsClient::new(channel.clone());
-    let json = wish.call.json;
-    let (text, warnings) = match &wish.what {
+    let refused = |status: Status| client::refused(address, &status);
+    let channel = client::connect_for(address, ANSWER_TIME_MAX).await?;
+    if let What::Delete { id, purge: true, yes: false, .. } = &wish.what {
+        if !io::stdin().is_terminal() {
+            return Err(ConfirmError::NobodyToAsk.into());
+        }
+        let pending = pending(channel.clone(), id).await.map_err(refused)?;
+        ask(id, pending, io::stdin().lock(), notes)?;
+    }
+    let (text, warnings) = done(&wish.what, channel, settings, wish.call.json).await.map_err(refused)?;
+    let written = (warnings.iter().try_for_each(|warning| writeln!(notes, "forebay: warning: {warning}")))
+        .and_then(|()| out.write_all(text.as_bytes()))
+        .and_then(|()| out.flush());
+    Ok(written.map_err(CallError::Output)?)
+}
+
+/// Has it done. What came of it, for people or as JSON, and what is odd about it.
+async fn done(what: &What, channel: Channel, settings: String, json: bool) -> Result<(String, Vec<String>), Status> {
+    let mut client = DestinationsClient::new(channel);
+    Ok(match what {
         What::List => (shown::destinations(&all(&mut client).await?, json), Vec::new()),
         What::Show(id) => {
             let answer = client.get_destination(GetDestinationRequest { id: id.clone() }).await?.into_inner();
@@ -165,11 +162,7 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
             let answer = client.update_destination(UpdateDestinationRequest { settings }).await?.into_inner();
             (shown::done("changed", &answer.destination.unwrap_or_default(), json), answer.warnings)
         }
-        What::Delete { id, purge, drain, yes } => {
-            if *purge && !*yes {
-                let terminal = io::stdin().is_terminal();
-                ask(channel, id, terminal.then(|| io::stdin().lock()), notes).await?;
-            }
+        What::Delete { id, purge, drain, .. } => {
             let request = DeleteDestinationRequest { id: id.clone(), purge: *purge, drain: *drain };
             let answer = client.delete_destination(request).await?.into_inner();
             (shown::deleted(id, &answer, json), Vec::new())
@@ -198,33 +191,31 @@ async fn act(wish: &Wish, address: &Listen, out: &mut impl Write, notes: &mut im
             client.delete_environment(DeleteEnvironmentRequest { id: id.clone() }).await?;
             (shown::environment_deleted(id, json), Vec::new())
         }
-    };
-    for warning in warnings {
-        writeln!(notes, "forebay: warning: {warning}")?;
-    }
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    })
 }
 
-/// Asks whether all that a destination has not got may go.
-async fn ask(
-    channel: Channel,
-    id: &str,
-    answers: Option<impl BufRead>,
-    notes: &mut impl Write,
-) -> Result<(), CallError> {
-    let Some(answers) = answers else { return Err(ConfirmError::NobodyToAsk.into()) };
+/// What a destination has not got: pending records, and dead letters.
+async fn pending(channel: Channel, id: &str) -> Result<(u64, u64), Status> {
     let request = GetDestinationRequest { id: id.to_owned() };
     let got = DestinationsClient::new(channel.clone()).get_destination(request).await?.into_inner();
-    let pending = got.destination.unwrap_or_default().records_pending;
     let request = CountDeadLettersRequest { destination: id.to_owned() };
     let counted = DeadLettersClient::new(channel).count_dead_letters(request).await?.into_inner();
-    let dead: u64 = counted.destinations.iter().map(|destination| destination.records).sum();
-    let what = format!("destination {id}, {pending} pending records and {dead} dead letters");
-    Ok(confirm(&what, pending + dead, Some(answers), notes)?)
+    let dead = counted.destinations.iter().map(|destination| destination.records).sum();
+    Ok((got.destination.unwrap_or_default().records_pending, dead))
 }
 
-async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination>, CallError> {
+/// Asks whether all that may go.
+fn ask(
+    id: &str,
+    (pending, dead): (u64, u64),
+    answers: impl BufRead,
+    notes: &mut impl Write,
+) -> Result<(), ConfirmError> {
+    let what = format!("destination {id}, {pending} pending records and {dead} dead letters");
+    confirm(&what, pending + dead, Some(answers), notes)
+}
+
+async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination>, Status> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListDestinationsRequest { page_size: PAGE, page_token };
@@ -237,13 +228,7 @@ async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination
     }
 }
 
-fn settings(path: &Path) -> Result<String, CallError> {
+fn settings(path: &Path) -> Result<String, DestinationsError> {
     let text = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { config::read_settings(path) };
-    text.map_err(|source| CallError::Settings { path: path.to_owned(), source })
-}
-
-async fn connect(address: &Listen) -> Result<Channel, CallError> {
-    let nothing_listens = |source| CallError::NothingListens { address: address.clone(), source };
-    let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
-    endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await.map_err(nothing_listens)
+    text.map_err(|source| DestinationsError::Settings { path: path.to_owned(), source })
 }

@@ -3,6 +3,7 @@
 //! A client of `forebay.v1.Replays` and nothing more: what can be replayed the sidecar says.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use forebay::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::args::ReplayArgs;
 use super::client::{CallError, connect, refused};
 use crate::config::Listen;
+use crate::console::units::duration;
 use crate::proto::v1::replays_client::ReplaysClient;
 use crate::proto::v1::start_replay_request::From as Asked;
 use crate::proto::v1::{CancelReplayRequest, ListReplaysRequest, NoReplay, Replay, ReplayMode, StartReplayRequest};
@@ -32,6 +34,7 @@ struct Answer {
     what: &'static str,
     replays: Vec<Replay>,
     none: Vec<NoReplay>,
+    now_ms: u64,
 }
 
 async fn call(args: &ReplayArgs, address: &Listen, now_ms: u64) -> Result<Answer, CallError> {
@@ -41,12 +44,12 @@ async fn call(args: &ReplayArgs, address: &Listen, now_ms: u64) -> Result<Answer
     let environment = args.environment.clone().unwrap_or_default();
     if args.list {
         let listed = replays.list_replays(ListReplaysRequest { destination }).await.map_err(refused)?.into_inner();
-        return Ok(Answer { what: "under way", replays: listed.replays, none: Vec::new() });
+        return Ok(Answer { what: "under way", replays: listed.replays, none: Vec::new(), now_ms });
     }
     if args.cancel {
         let request = CancelReplayRequest { destination, environment };
         let cancelled = replays.cancel_replay(request).await.map_err(refused)?.into_inner();
-        return Ok(Answer { what: "cancelled", replays: cancelled.replays, none: Vec::new() });
+        return Ok(Answer { what: "cancelled", replays: cancelled.replays, none: Vec::new(), now_ms });
     }
     let offset = args.from_offset.map(Asked::FromOffset);
     let request = StartReplayRequest {
@@ -58,7 +61,7 @@ async fn call(args: &ReplayArgs, address: &Listen, now_ms: u64) -> Result<Answer
         confirmed: args.yes,
     };
     let started = replays.start_replay(request).await.map_err(refused)?.into_inner();
-    Ok(Answer { what: "started", replays: started.replays, none: started.none })
+    Ok(Answer { what: "started", replays: started.replays, none: started.none, now_ms })
 }
 
 impl Answer {
@@ -82,9 +85,20 @@ impl Answer {
         };
         let pending =
             replay.balance.as_ref().and_then(|balance| balance.pending.as_ref()).map_or(0, |count| count.records);
-        format!(
+        let line = format!(
             "{destination} {environment}: replay {number} {}: records {first_offset} to {end_offset}, {ids}; {pending} of {records} to go",
             self.what
+        );
+        if !replay.begins_at_oldest_kept {
+            return line;
+        }
+        let age = Duration::from_millis(self.now_ms.saturating_sub(replay.first_received_unix_ms));
+        let since = match replay.first_received_unix_ms {
+            0 => String::new(),
+            _ => format!(", received {} ago", duration(age)),
+        };
+        format!(
+            "{line}\n  it begins with the oldest record that is kept{since}: older ones are gone, see [log] replay_window"
         )
     }
 
@@ -98,6 +112,8 @@ impl Answer {
                 "first_offset": replay.first_offset,
                 "end_offset": replay.end_offset,
                 "records_under_old_ids": replay.records_under_old_ids,
+                "begins_at_oldest_kept": replay.begins_at_oldest_kept,
+                "first_received_unix_ms": replay.first_received_unix_ms,
                 "balance": replay.balance.as_ref().map(super::lag::json::balance),
             })
         };
@@ -160,6 +176,13 @@ mod tests {
         assert!(cancelled.text().contains("replay 1 cancelled"), "{}", cancelled.text());
         let none = call(&ReplayArgs { list: true, ..args() }, &address, now_ms).await.unwrap();
         assert_eq!(none.text(), "no replay is under way\n");
+
+        let old =
+            Replay { begins_at_oldest_kept: true, first_received_unix_ms: now_ms - 7_200_000, ..Replay::default() };
+        let answer = Answer { what: "started", replays: vec![old], none: Vec::new(), now_ms };
+        let text = answer.text();
+        assert!(text.contains("it begins with the oldest record that is kept, received 2h 00m ago"), "{text}");
+        assert_eq!(answer.json()["replays"][0]["begins_at_oldest_kept"], true);
 
         let again = ReplayArgs { from_offset: Some(4), again: true, yes: true, ..args() };
         let started = call(&again, &address, now_ms).await.unwrap();

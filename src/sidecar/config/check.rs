@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::files::{FileContent, Ground};
 use super::finding::Finding;
 use super::limits;
-use super::raw::{Field, Section};
+use super::raw::{Field, Section, Tables, take_tables};
 use super::report::Report;
 use super::{AdminConfig, Budget, Config, DeliveryConfig, GrpcConfig, IngestConfig, Listen, LogSettings, Secret};
 
@@ -60,8 +60,9 @@ impl Outside<'_> {
 /// them is an error. No finding holds a secret.
 #[must_use]
 pub fn check(text: &str, outside: &Outside<'_>) -> (Option<Config>, Vec<Finding>) {
-    let (report, document) = Report::parse(text);
-    let config = read(Section::root(&report, &document), outside);
+    let (report, mut document) = Report::parse(text);
+    let destinations = take_tables(&mut document, "destinations");
+    let config = read(Section::root(&report, &document), destinations, outside);
     let usable = !report.any_error();
     (usable.then_some(config).flatten(), report.into_findings())
 }
@@ -73,7 +74,7 @@ pub(super) fn grpc_listen(text: &str, outside: &Outside<'_>) -> Result<Listen, V
     if report.any_error() { Err(report.into_findings()) } else { Ok(listen) }
 }
 
-pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
+pub(super) fn read(root: Section<'_>, destinations: Tables<'_>, outside: &Outside<'_>) -> Option<Config> {
     let data_dir = root
         .require("data_dir", "say where the log is to live, such as data_dir = \"/var/lib/forebay\"")
         .and_then(|field| Some((values::path(&field, outside)?, field.place)));
@@ -108,7 +109,8 @@ pub(super) fn read(root: Section<'_>, outside: &Outside<'_>) -> Option<Config> {
     bounds::listens(&listens);
 
     let environments = environments::read(&root, outside);
-    let (destinations, routed) = destinations::read(&root, outside, &environments, &delivery, data_dir.as_deref());
+    let (destinations, routed) =
+        destinations::read(&root, destinations, outside, &environments, &delivery, data_dir.as_deref());
     environments::unrouted(&environments, &routed);
 
     for section in [ingest_section, grpc_section, admin_section, log_section, delivery_section, root] {

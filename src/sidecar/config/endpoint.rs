@@ -97,6 +97,13 @@ impl Endpoint {
         self.0.trim_end_matches('/')
     }
 
+    /// The whole address, if it is no more than scheme, host and port: then there is nothing to hide.
+    #[must_use]
+    pub fn host_alone(&self) -> Option<String> {
+        let shown = self.to_string();
+        (self.trimmed().eq_ignore_ascii_case(&shown)).then_some(shown)
+    }
+
     /// The host, without the brackets of an IPv6 address.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -91,6 +91,15 @@ pub(super) const SHUTDOWN_GRACE: Bound<Duration> = Bound { default: secs(20), le
 /// Requests in flight to one destination: four hide a round trip and do not flood a small receiver.
 pub(super) const CONCURRENCY: Bound<u32> = Bound { default: 4, least: 1, most: 1_024 };
 
+/// Requests to one destination a second, if there is a limit.
+pub(super) const RATE_REQUESTS: Bound<u32> = Bound { default: 0, least: 1, most: 1_000_000 };
+
+/// Records a second.
+pub(super) const RATE_RECORDS: Bound<u32> = Bound { default: 0, least: 1, most: 1_000_000_000 };
+
+/// Bytes a second: a thousand are a modem.
+pub(super) const RATE_BYTES: Bound<u64> = Bound { default: 0, least: KIB, most: TIB };
+
 /// From the first byte of a request to the last of its answer.
 pub(super) const TIMEOUT: Bound<Duration> =
     Bound { default: secs(30), least: Duration::from_millis(100), most: secs(3_600) };

@@ -9,12 +9,24 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::limits::Bound;
 use super::report::{Place, Report, join};
 use super::suggest;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+
+/// The tables of one `[[key]]`, taken out of their document.
+pub(super) type Tables<'d> = Vec<Spanned<DeValue<'d>>>;
+
+/// Takes the tables of `[[key]]` out of the document, for [`Section::table`]: read and dropped one by one, thousands of
+/// them make room for what they become. Empty where the key is something else, which [`Section::lists`] reports.
+pub(super) fn take_tables<'d>(document: &mut Spanned<DeTable<'d>>, key: &str) -> Tables<'d> {
+    match document.get_mut().get_mut(key).map(Spanned::get_mut) {
+        Some(DeValue::Array(array)) => std::mem::replace(array, DeArray::new()).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
 
 /// A table being read. Call [`Section::finish`] when all is asked for.
 pub(super) struct Section<'r> {
@@ -85,24 +97,35 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// The tables of `[[key]]`, each named by its `id` where it has one. Made one by one: there may be thousands.
+    /// Reports a `key` that is there and is no `[[key]]`.
+    pub(super) fn lists(&self, key: &'static str) {
+        if let Some(field) = self.get(key).filter(|field| !field.value.is_array()) {
+            field.wrong_type("a list of tables", &format!("write [[{key}]] above each of them"));
+        }
+    }
+
+    /// The tables of `[[key]]`.
     pub(super) fn sections(&self, key: &'static str) -> impl ExactSizeIterator<Item = Section<'r>> + use<'r> {
-        let field = self.get(key);
-        let items: &'r [Spanned<DeValue<'r>>] = match &field {
+        self.lists(key);
+        let items: &'r [Spanned<DeValue<'r>>] = match self.get(key) {
             Some(Field { value: DeValue::Array(items), .. }) => items,
-            Some(field) => {
-                field.wrong_type("a list of tables", &format!("write [[{key}]] above each of them"));
-                &[]
-            }
-            None => &[],
+            _ => &[],
         };
-        let (place, kind) = (self.at(key), self.kind_of(key));
-        items.iter().enumerate().map(move |(i, item)| {
-            let id = item.get_ref().get("id").and_then(|id| id.get_ref().as_str()).filter(|id| super::is_id(id));
-            let label = id.map_or_else(|| i.to_string(), str::to_owned);
-            let place = place.element(&label, item.span().start);
-            Field { value: item.get_ref(), place, kind: kind.clone() }.section()
-        })
+        let list = Self { table: None, place: self.at(key), kind: self.kind_of(key), asked: RefCell::default() };
+        items.iter().enumerate().map(move |(i, item)| list.element(i, item))
+    }
+
+    /// One of the tables of `[[key]]`, the one at `i`.
+    pub(super) fn table(&self, key: &'static str, i: usize, item: &'r Spanned<DeValue<'r>>) -> Section<'r> {
+        Self { table: None, place: self.at(key), kind: self.kind_of(key), asked: RefCell::default() }.element(i, item)
+    }
+
+    /// Of a list: the table at `i`, named by its `id` where it has one.
+    fn element(&self, i: usize, item: &'r Spanned<DeValue<'r>>) -> Section<'r> {
+        let id = item.get_ref().get("id").and_then(|id| id.get_ref().as_str()).filter(|id| super::is_id(id));
+        let label = id.map_or_else(|| i.to_string(), str::to_owned);
+        let place = self.place.element(&label, item.span().start);
+        Field { value: item.get_ref(), place, kind: self.kind.clone() }.section()
     }
 
     /// A size, or its default.

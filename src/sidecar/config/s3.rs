@@ -52,20 +52,56 @@ impl S3Config {
         }
     }
 
-    /// How objects are named and what is in them.
+    /// How objects are named, what is in them, and where they lie.
     #[must_use]
     pub fn layout(&self) -> S3Layout {
-        S3Layout { prefix: self.prefix.clone(), format: self.format }
+        S3Layout { prefix: self.prefix.clone(), format: self.format, location: self.location() }
+    }
+
+    /// Where objects lie. `None` for a store whose address has a path: that may be a password.
+    #[must_use]
+    pub fn location(&self) -> Option<S3Location> {
+        let endpoint = match &self.endpoint {
+            Some(endpoint) => Some(endpoint.host_alone()?),
+            None => None,
+        };
+        Some(S3Location { bucket: self.bucket.clone(), region: self.region.clone(), endpoint })
+    }
+
+    /// The same settings for another place. `None` if its address is none.
+    #[must_use]
+    pub fn at(&self, location: &S3Location) -> Option<Self> {
+        let S3Location { bucket, region, endpoint } = location.clone();
+        let endpoint = match endpoint {
+            Some(endpoint) => Some(Endpoint::parse(&endpoint).ok()?),
+            None => None,
+        };
+        Some(Self { bucket, region, endpoint, ..self.clone() })
     }
 }
 
-/// What makes an object of a batch: its name and its bytes. A batch is finished under the one that it was planned in.
+/// Where objects lie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct S3Location {
+    /// The bucket.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// The store's address, where it is not Amazon's.
+    pub endpoint: Option<String>,
+}
+
+/// What makes an object of a batch: its name, its bytes and its place. A batch is finished under the one that it was
+/// planned in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct S3Layout {
     /// What the name begins with.
     pub prefix: KeyTemplate,
     /// What is in it.
     pub format: S3Format,
+    /// Where it lies; `None` where that was not written down: then where all go now.
+    #[serde(default)]
+    pub location: Option<S3Location>,
 }
 
 /// Amazon's first region, and what other stores answer to.

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::raw::Section;
+use super::raw::{self, Section};
 use super::report::Report;
 use super::*;
+
+mod pace;
+mod services;
 
 const EXAMPLE: &str = include_str!("../../../forebay.example.toml");
 
@@ -94,6 +97,13 @@ fn with_destination(lines: &str) -> String {
     format!("{}[[destinations]]\nid = \"x\"\nenvironments = [\"a\"]\n{lines}", with(""))
 }
 
+/// The destination that was added to the good file.
+fn added(text: &str) -> Destination {
+    let (config, findings) = check_text(text);
+    assert_eq!(told(&findings), Vec::<String>::new());
+    config.expect("good").destinations.remove(1)
+}
+
 fn messages(text: &str) -> Vec<String> {
     told(&check_text(text).1)
 }
@@ -157,7 +167,9 @@ fn the_example_names_every_key_there_is() {
     for (table, key) in asked {
         let named = |line: &str| {
             let line = line.trim_start_matches(['#', ' ']);
-            line.starts_with(&format!("{key} ="))
+            let inline = table.rsplit('.').next().map(|name| format!("{name} = {{"));
+            inline.is_some_and(|table| line.starts_with(&table) && line.contains(&format!(" {key} = ")))
+                || line.starts_with(&format!("{key} ="))
                 || line == format!("[{key}]")
                 || line == format!("[[{key}]]")
                 || line == format!("[{table}.{key}]")
@@ -167,7 +179,8 @@ fn the_example_names_every_key_there_is() {
 }
 
 fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
-    let (report, document) = Report::parse(text);
+    let (report, mut document) = Report::parse(text);
+    let destinations = raw::take_tables(&mut document, "destinations");
     let env = |_: &str| Some(String::from("value"));
     let file = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let outside = Outside {
@@ -178,7 +191,7 @@ fn asked(text: &str) -> BTreeSet<(String, &'static str)> {
         file: &file,
         ground: &ground,
     };
-    let _ = check::read(Section::root(&report, &document), &outside);
+    let _ = check::read(Section::root(&report, &document), destinations, &outside);
     report.asked()
 }
 
@@ -257,151 +270,6 @@ type = "upstream"
     );
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "each says what to do");
     assert_eq!(findings[2].remedy, "did you mean `listen`?");
-}
-
-fn amplitude(keys: &str) -> String {
-    with_destination(&format!("type = \"amplitude\"\napi_key = \"env:KEY\"\n{keys}"))
-}
-
-fn segment(keys: &str) -> String {
-    with_destination(&format!("type = \"segment\"\nwrite_key = \"env:KEY\"\n{keys}"))
-}
-
-/// The destination that was added to the good file.
-fn added(text: &str) -> Destination {
-    let (config, findings) = check_text(text);
-    assert_eq!(told(&findings), Vec::<String>::new());
-    config.expect("good").destinations.remove(1)
-}
-
-fn s3(keys: &str) -> String {
-    with_destination(&format!("type = \"s3\"\n{keys}"))
-}
-
-#[test]
-fn a_bucket_needs_no_more_than_its_name() {
-    let destination = added(&s3("bucket = \"acme-impressions\""));
-    let SinkConfig::S3(s3) = &destination.sink else { panic!("a bucket") };
-    assert_eq!(s3.prefix.fill("e", "2026-01-01", "07"), "environment=e/date=2026-01-01/hour=07/");
-    assert_eq!((s3.region.as_str(), s3.path_style), ("us-east-1", false));
-    assert_eq!(destination.batch_wait_max, Duration::from_secs(300));
-    assert_eq!(s3.format, S3Format::JsonLines(LinesCompression::Zstd));
-    assert_eq!((destination.batch_records_max, destination.batch_bytes_max), (1_000_000, 128 << 20));
-    assert!(s3.keys.is_none() && s3.assume_role.is_none() && s3.encryption.is_none());
-}
-
-#[test]
-fn all_that_a_bucket_can_be_told_is_heard() {
-    let destination = added(&s3(r#"bucket = "acme-impressions"
-prefix = "impressions/"
-partitions = "day={date}/"
-region = "eu-central-1"
-endpoint = "http://127.0.0.1:9100"
-path_style = true
-format = "parquet"
-compression = "snappy"
-max_bytes = "1GiB"
-max_age = "10s"
-max_records = 5
-access_key_id = "env:S3_KEY"
-secret_access_key = "env:S3_SECRET"
-assume_role = { role_arn = "arn:aws:iam::123456789012:role/forebay", external_id = "acme-42" }
-encryption = "kms"
-kms_key_id = "alias/acme"
-storage_class = "STANDARD_IA""#));
-    let SinkConfig::S3(s3) = &destination.sink else { panic!("a bucket") };
-    assert_eq!(s3.prefix.fill("e", "2026-01-01", "07"), "impressions/day=2026-01-01/");
-    assert_eq!(s3.format, S3Format::Parquet(ParquetCompression::Snappy));
-    assert_eq!((destination.batch_records_max, destination.batch_bytes_max), (5, 1 << 30));
-    assert_eq!(destination.batch_wait_max, Duration::from_secs(10));
-    assert_eq!(s3.keys.as_ref().unwrap().secret_access_key.reveal(), "S3_SECRET-value");
-    let role = s3.assume_role.as_ref().unwrap();
-    assert_eq!((role.external_id.as_deref(), role.session_name.as_str()), (Some("acme-42"), "forebay"));
-    let kms = Encryption::Kms { key_id: Some("alias/acme".to_owned()), bucket_key: true };
-    assert_eq!(s3.encryption, Some(kms));
-    assert!(!format!("{destination:?}").contains("S3_SECRET-value"));
-}
-
-#[test]
-fn each_slip_about_a_bucket_has_its_line_and_its_remedy() {
-    let slips = [
-        ("", "`bucket` is missing"),
-        ("bucket = \"s3://acme/x\"", "\"s3://acme/x\" can't be the name of a bucket"),
-        ("bucket = \"acme\"\nprefix = \"{day}/\"", "there is no {day}"),
-        ("bucket = \"acme\"\nprefix = \"/x\"", "it begins with a slash, which makes a folder without a name"),
-        ("bucket = \"acme\"\npartitions = \"{date\"", "a brace stands alone"),
-        ("bucket = \"acme\"\nformat = \"csv\"", "\"csv\" is not known here"),
-        ("bucket = \"acme\"\ncompression = \"snappy\"", "\"snappy\" is not known here"),
-        ("bucket = \"acme\"\nformat = \"parquet\"\ncompression = \"gzip\"", "\"gzip\" is not known here"),
-        ("bucket = \"acme\"\naccess_key_id = \"env:K\"", "the name of a key is of no use alone"),
-        ("bucket = \"acme\"\nsecret_access_key = \"env:K\"", "a key is of no use without its name"),
-        ("bucket = \"acme\"\nassume_role = { role_arn = \"me\" }", "this is not the ARN of a role"),
-        ("bucket = \"acme\"\nassume_role = { external_id = \"me\" }", "`role_arn` is missing"),
-        ("bucket = \"acme\"\nkms_key_id = \"k\"", "this is for encryption = \"kms\""),
-        ("bucket = \"acme\"\npath_style = \"yes\"", "true or false belongs here, not a string"),
-        ("bucket = \"acme\"\nbatch_bytes_max = \"1MiB\"", "unknown key"),
-        ("bucket = \"acme\"\nmax_age = \"2h\"", "2h is too large"),
-    ];
-    for (keys, message) in slips {
-        let (_, findings) = check_text(&s3(keys));
-        let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-        assert_eq!(errors.len(), 1, "{keys}: {:?}", told(&findings));
-        assert!(errors[0].message.contains(message), "{keys}: {:?}", told(&findings));
-        assert!(errors[0].line.is_some() && !errors[0].remedy.is_empty(), "{keys}");
-    }
-}
-
-#[test]
-fn an_event_service_needs_no_more_than_its_key() {
-    let destination = added(&amplitude(""));
-    let SinkConfig::Amplitude(config) = &destination.sink else { panic!("amplitude") };
-    assert_eq!((config.api_key.reveal().as_str(), config.event_type.as_str()), ("KEY-value", "get_treatment"));
-    assert_eq!(config.url().uri(), "https://api2.amplitude.com/batch");
-    assert_eq!((destination.batch_records_max, config.min_id_length), (2_000, 1));
-    let by_hand = Destination::new("x", vec!["a".into()], SinkConfig::Amplitude(AmplitudeConfig::new("KEY-value")));
-    assert_eq!(format!("{destination:?}"), format!("{by_hand:?}"));
-    let destination = added(&segment(""));
-    let SinkConfig::Segment(config) = &destination.sink else { panic!("segment") };
-    assert_eq!((config.write_key.reveal().as_str(), config.event.as_str()), ("KEY-value", "get_treatment"));
-    assert_eq!(config.url().uri(), "https://api.segment.io/v1/batch");
-    let by_hand = Destination::new("x", vec!["a".into()], SinkConfig::Segment(SegmentConfig::new("KEY-value")));
-    assert_eq!(format!("{destination:?}"), format!("{by_hand:?}"));
-}
-
-#[test]
-fn an_event_service_goes_where_and_how_it_is_told() {
-    let url = |text: &str| match added(text).sink {
-        SinkConfig::Amplitude(config) => config.url().uri().to_string(),
-        SinkConfig::Segment(config) => config.url().uri().to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(url(&amplitude("region = \"eu\"")), "https://api.eu.amplitude.com/batch");
-    assert_eq!(url(&amplitude("api = \"http-v2\"")), "https://api2.amplitude.com/2/httpapi");
-    assert_eq!(url(&amplitude("api = \"http-v2\"\nregion = \"eu\"")), "https://api.eu.amplitude.com/2/httpapi");
-    assert_eq!(url(&amplitude("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
-    assert_eq!(url(&segment("region = \"eu\"")), "https://events.eu1.segmentapis.com/v1/batch");
-    assert_eq!(url(&segment("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
-    assert_eq!(added(&amplitude("api = \"http-v2\"")).batch_records_max, 1_000);
-    let told = added(&amplitude("identity = \"device_id\"\nevent_type = \"Seen\"\nmin_id_length = 5"));
-    let SinkConfig::Amplitude(told) = told.sink else { panic!("amplitude") };
-    assert_eq!((told.identity, told.event_type.as_str(), told.min_id_length), (AmplitudeIdentity::DeviceId, "Seen", 5));
-}
-
-#[test]
-fn slips_about_event_services_are_told() {
-    let both = "region = \"eu\"\nendpoint = \"http://localhost:1/x\"";
-    assert_only(&amplitude(both), "E destinations[x].endpoint: `endpoint` and `region` name two addresses");
-    assert_only(&amplitude("api = \"http-v2\"\nbatch_records_max = 2000"), "2000 is too large");
-    assert_only(&amplitude("event_type = \" \""), "E destinations[x].event_type: this can't be the name of an event");
-    assert_only(&segment("identity = \"device_id\""), "\"device_id\" is not known here");
-    assert_only(&segment("event_type = \"Seen\""), "E destinations[x].event_type: unknown key");
-    assert_only(&with_destination("type = \"amplitude\""), "E destinations[x]: `api_key` is missing");
-    let spaced = with_destination("type = \"segment\"\nwrite_key = \" canary\"");
-    assert_only(&spaced, "E destinations[x].write_key: the key has spaces around it");
-    let literal = with_destination("type = \"segment\"\nwrite_key = \"canary\"");
-    assert_only(&literal, "W destinations[x].write_key: this key stands here for everyone");
-    let (config, findings) = check_text(&literal);
-    assert!(!format!("{config:?} {findings:?}").contains("canary"));
 }
 
 #[test]

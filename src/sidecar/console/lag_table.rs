@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::columns::aligned;
 use super::units::{self, UNKNOWN};
 use crate::proto::v1::forecast::Outcome;
-use crate::proto::v1::{DeliveryState, Lag};
+use crate::proto::v1::{DeliveryState, Lag, WaitsFor};
 
 const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", "RATE", "DRAINS IN", "STATE"];
 
@@ -35,6 +35,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
     }
     for lag in &snapshot.lags {
         note(&mut text, lag, snapshot.read_at_unix_ms);
+        pace(&mut text, lag);
     }
     text
 }
@@ -71,6 +72,32 @@ pub(crate) fn state(lag: &Lag) -> String {
     name.strip_prefix("DELIVERY_STATE_").unwrap_or(name).to_ascii_lowercase()
 }
 
+/// `learned_rate` for `WAITS_FOR_LEARNED_RATE`; nothing where it waits for nothing.
+pub(crate) fn waits_for(lag: &Lag) -> Option<String> {
+    let name = lag.waits_for().as_str_name();
+    let name = name.strip_prefix("WAITS_FOR_").filter(|name| *name != "UNSPECIFIED")?;
+    Some(name.to_ascii_lowercase())
+}
+
+/// At which rate it goes, where that is what it waits for.
+fn pace(text: &mut String, lag: &Lag) {
+    let Some(rate) = lag.rate.as_ref() else { return };
+    let (why, requests, records, bytes) = match lag.waits_for() {
+        WaitsFor::AllowedRate => (
+            "as its settings say",
+            rate.allowed_requests.map(f64::from),
+            rate.allowed_records.map(f64::from),
+            rate.allowed_bytes,
+        ),
+        WaitsFor::LearnedRate => ("as was learned of what it takes", rate.learned_requests, rate.learned_records, None),
+        _ => return,
+    };
+    let of = |what: &str, rate: Option<f64>| rate.map(|rate| format!("{rate:.1} {what}"));
+    let bytes = bytes.map(units::bytes);
+    let limits: Vec<_> = [of("requests", requests), of("records", records), bytes].into_iter().flatten().collect();
+    let _ = writeln!(text, "{}/{}: at most {} a second, {why}", lag.destination, lag.stream, limits.join(", "));
+}
+
 /// Why it does not go on, and when it will be tried again.
 fn note(text: &mut String, lag: &Lag, now_ms: u64) {
     let troubled = !matches!(lag.state(), DeliveryState::Idle | DeliveryState::Delivering);
@@ -90,7 +117,7 @@ fn note(text: &mut String, lag: &Lag, now_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{Forecast, KeepsUp, LastError, NeverAtThisRate};
+    use crate::proto::v1::{Forecast, KeepsUp, LastError, NeverAtThisRate, Rate};
 
     fn lag(destination: &str, state: DeliveryState, outcome: Option<Outcome>) -> Lag {
         Lag {
@@ -121,6 +148,11 @@ mod tests {
             last_error: Some(LastError { at_unix_ms: Some(1), message: "long over".to_owned() }),
             ..lag("acme-archive", DeliveryState::Delivering, Some(Outcome::KeepsUp(KeepsUp {})))
         };
+        let archive = Lag {
+            rate: Some(Rate { learned_requests: Some(9.04), learned_records: Some(9040.0), ..Rate::default() }),
+            waits_for: WaitsFor::LearnedRate.into(),
+            ..archive
+        };
         let fresh = lag("new", DeliveryState::Idle, None);
         let drains = lag("b", DeliveryState::Delivering, Some(Outcome::DrainsInSeconds(754.2)));
         let snapshot = Snapshot { lags: vec![archive, hook, drains, fresh], omitted: 3, read_at_unix_ms: 100_000 };
@@ -133,6 +165,7 @@ acme-hook     acme-prod  1,234,567  117.7 MiB  3m 12s  1,520/s      never  throt
 b             acme-prod          0        0 B       -        -    12m 34s  delivering
 new           acme-prod          0        0 B       -        -          -  idle
 and 3 more, which have waited less long
+acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
 "
         );

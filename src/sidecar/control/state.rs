@@ -98,6 +98,17 @@ impl State {
         }
     }
 
+    /// Takes in what a snapshot says once more: where that is known already, nothing changes.
+    pub fn restate(&mut self, change: &Change) {
+        let draining = match change {
+            // Said of a destination that is new it would end what was decided about the one before.
+            Change::Destination(ControlDestination { id, .. }) => self.draining.remove_entry(id),
+            _ => None,
+        };
+        self.apply(change);
+        self.draining.extend(draining);
+    }
+
     /// The changes that come to this state.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {

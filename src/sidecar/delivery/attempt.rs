@@ -76,6 +76,8 @@ pub(super) enum Came {
         records: u64,
         /// Those that the sink left out, as they are never taken.
         rejected: Vec<RejectedRecord>,
+        /// From its first byte to the end of its answer.
+        took: Duration,
     },
 }
 
@@ -277,14 +279,15 @@ async fn send(
     }
     let (records, rejected) = (encoded.records(), encoded.rejected.clone());
     if records == 0 {
-        return Came::Sent { outcome: None, records, rejected };
+        return Came::Sent { outcome: None, records, rejected, took: Duration::ZERO };
     }
     if !go(encoded.body.len() as u64) {
         return Came::Unsent;
     }
     grant.shrink(encoded.body.len() as u64);
-    let outcome = Some(sink.send(&encoded, &id, Instant::now() + timeout).await);
-    Came::Sent { outcome, records, rejected }
+    let began = Instant::now();
+    let outcome = Some(sink.send(&encoded, &id, began + timeout).await);
+    Came::Sent { outcome, records, rejected, took: began.elapsed() }
 }
 
 async fn put(
@@ -299,7 +302,7 @@ async fn put(
     };
     let records = job.origin.records() - job.except.len() as u64;
     if records == 0 {
-        return Came::Sent { outcome: None, records, rejected: Vec::new() };
+        return Came::Sent { outcome: None, records, rejected: Vec::new(), took: Duration::ZERO };
     }
     let planned = sink.needs_plan().then(|| plan(ticket));
     if let Err(why) = durable(planned).await {
@@ -308,7 +311,9 @@ async fn put(
     if !go(job.bytes) {
         return Came::Unsent;
     }
-    Came::Sent { outcome: Some(large.put(job, timeout).await), records, rejected: Vec::new() }
+    let began = Instant::now();
+    let outcome = Some(large.put(job, timeout).await);
+    Came::Sent { outcome, records, rejected: Vec::new(), took: began.elapsed() }
 }
 
 type Planned = oneshot::Receiver<Result<(), BoxError>>;

@@ -81,12 +81,13 @@ async fn find(
 
 fn letters(common: &Common, destination: &Arc<str>, apart: &Apart, stored: Vec<Stored>, sends: u32) -> Vec<Letter> {
     let at_ms = common.clock.wall_ms();
-    let letter = |Stored { offset, origin, environment, payload, index }: Stored| {
+    let letter = |Stored { offset, origin, replay, environment, payload, index }: Stored| {
         let fate = apart.fate(offset)?;
         Some(Letter {
             kind: fate.kind,
             destination: Arc::clone(destination),
             origin,
+            replay,
             environment,
             payload,
             index,

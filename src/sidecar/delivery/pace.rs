@@ -1,5 +1,5 @@
-//! When one destination may be sent to, and how many requests at once: backoff, `Retry-After`, probes and concurrency
-//! put together. Pure: `now` is an argument, counted from any fixed moment.
+//! When one destination may be sent to, and how many requests at once: backoff, `Retry-After`, probes, rate and
+//! concurrency put together. Pure: `now` is an argument, counted from any fixed moment.
 //!
 //! What always holds: no request starts before the moment that the destination named; while it fails one probe is in
 //! flight at most; a volley that fails together counts as one failure; and a destination that refuses is only probed,
@@ -11,15 +11,21 @@ use rand::{Rng, RngExt};
 
 use super::backoff::Backoff;
 use super::concurrency::Concurrency;
-use super::outcome::Outcome;
+use super::latency::Latency;
+use super::outcome::{Failure, Outcome};
+use super::rate::learned::Speed;
+use super::rate::{By, Rate, RateLimits, Size};
+use super::source::Limits;
 
 /// What may be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// One more request may start.
     Start,
-    /// Nothing may start before this moment.
+    /// Nothing may start before this moment: it failed, or asked to wait.
     NotBefore(Duration),
+    /// Nothing may start before this moment, for the rate's sake.
+    Paced(Duration, By),
     /// As many requests are in flight as are allowed.
     Full,
 }
@@ -72,18 +78,37 @@ pub struct Pace {
     concurrency: Concurrency,
     not_before: Duration,
     epoch: u64,
+    /// Made when it is first sent to, unless there is something to know before: most destinations of a large sidecar are
+    /// idle.
+    flow: Option<Box<Flow>>,
+}
+
+/// How much it takes, and how fast.
+#[derive(Debug, Clone, Default)]
+struct Flow {
+    rate: Rate,
+    latency: Latency,
 }
 
 impl Pace {
     /// A destination of which nothing is known yet, with at most `concurrency_max` requests at once.
     #[must_use]
     pub fn new(concurrency_max: u32) -> Self {
+        Self::with(concurrency_max, RateLimits::default(), None)
+    }
+
+    /// The same, sent to no faster than `limits`; `kept` was learned of it before.
+    #[must_use]
+    pub fn with(concurrency_max: u32, limits: RateLimits, kept: Option<Speed>) -> Self {
+        let known = !limits.is_empty() || kept.is_some();
+        let flow = known.then(|| Box::new(Flow { rate: Rate::new(limits, kept), latency: Latency::default() }));
         Self {
             refusal: None,
             backoff: Backoff::default(),
             concurrency: Concurrency::new(concurrency_max),
             not_before: Duration::ZERO,
             epoch: 0,
+            flow,
         }
     }
 
@@ -95,8 +120,57 @@ impl Pace {
         } else if in_flight >= self.concurrency.allowed() as usize {
             Verdict::Full
         } else {
-            Verdict::Start
+            let ready = self.flow.as_ref().map(|flow| flow.rate.ready_at());
+            match ready.filter(|(at, _)| now < *at) {
+                Some((at, by)) => Verdict::Paced(at, by),
+                None => Verdict::Start,
+            }
         }
+    }
+
+    /// How large a batch may be, of what its settings let it be.
+    #[must_use]
+    pub fn batch(&self, limits: Limits) -> Limits {
+        self.flow.as_ref().map_or(limits, |flow| flow.rate.limits().batch(limits))
+    }
+
+    /// A request of this size starts.
+    pub fn sending(&mut self, size: Size, now: Duration) {
+        self.flow().rate.sending(size, now);
+    }
+
+    /// A request of so many records, started in `epoch`, was taken; its answer came after `took`. To be told after it was
+    /// [`heard`](Self::heard) that it was delivered.
+    pub fn taken(&mut self, records: u64, took: Duration, epoch: Epoch, now: Duration) {
+        let current = epoch.0 == self.epoch;
+        self.flow().rate.learned_mut().taken(records, current, now);
+        if current {
+            let alone = self.concurrency.allowed() == 1;
+            let slowness = self.flow().latency.sample(records, took, alone);
+            self.concurrency.succeeded(slowness);
+        }
+    }
+
+    /// The destination said how many requests it still takes until a moment, while so many were under way that it may not
+    /// have counted.
+    pub fn told(&mut self, requests: u64, until: Duration, in_flight: usize) {
+        self.flow().rate.told(requests.saturating_sub(in_flight as u64), until);
+    }
+
+    /// What was learned of it: what it may be sent now.
+    #[must_use]
+    pub fn learned(&self) -> Option<Speed> {
+        self.flow.as_ref()?.rate.learned().limit()
+    }
+
+    /// What was learned of it and is worth to be kept: what it takes.
+    #[must_use]
+    pub fn known(&self) -> Option<Speed> {
+        self.flow.as_ref()?.rate.learned().known()
+    }
+
+    fn flow(&mut self) -> &mut Flow {
+        self.flow.get_or_insert_default()
     }
 
     /// The mark for a request that starts now.
@@ -114,7 +188,7 @@ impl Pace {
             Outcome::Delivered => {
                 self.refusal = None;
                 self.backoff.reset();
-                self.concurrency.succeeded();
+                self.concurrency.answered();
                 return;
             }
             // Who asks to wait with some records finds nothing wrong with what it is sent.
@@ -133,10 +207,25 @@ impl Pace {
         let floor = retry_after.unwrap_or(Duration::ZERO);
         // The rest of a volley that failed already moves the floor, and nothing else.
         let jitter = if current { self.backoff.next(rng) } else { Duration::ZERO };
+        let jitter = if self.rate_answers(outcome) { Duration::ZERO } else { jitter };
         self.not_before = self.not_before.max(now.saturating_add(floor).saturating_add(jitter));
-        if current {
+        if speaks_of_rate(outcome) {
+            let pause = self.not_before.saturating_sub(now);
+            self.flow().rate.learned_mut().asked_to_wait(pause, current, now);
+            if current {
+                self.concurrency.throttled();
+                self.failed(now, rng);
+            }
+        } else if current {
             self.fail(now, rng);
         }
+    }
+
+    /// Who is first asked to wait, and not for how long, by a destination whose rate is known, slows down: that is answer
+    /// enough. A wait on top would cost what the destination takes meanwhile.
+    fn rate_answers(&self, outcome: &Outcome) -> bool {
+        let asks = matches!(outcome, Outcome::Throttled { retry_after: None, .. }) && speaks_of_rate(outcome);
+        asks && self.backoff.failures() <= 1 && self.learned().is_some()
     }
 
     /// The destination refuses whatever is sent: one probe at a time, now and then.
@@ -164,16 +253,27 @@ impl Pace {
 
     /// A volley failed.
     fn fail(&mut self, now: Duration, rng: &mut impl Rng) {
+        if let Some(flow) = &mut self.flow {
+            flow.rate.learned_mut().failed(now);
+        }
+        self.concurrency.failed();
+        self.failed(now, rng);
+    }
+
+    /// A volley failed, or was asked to wait.
+    fn failed(&mut self, now: Duration, rng: &mut impl Rng) {
         if let Some((_, probes)) = &mut self.refusal {
             self.not_before = self.not_before.max(now.saturating_add(probes.next(rng)));
         }
-        self.concurrency.failed();
         self.epoch += 1;
     }
 
     /// An operator wants to see now whether it takes anything.
     pub fn probe(&mut self, now: Duration) {
         self.not_before = self.not_before.min(now);
+        if let Some(flow) = &mut self.flow {
+            flow.rate.forget_told();
+        }
     }
 
     /// Whether it is only probed.
@@ -195,156 +295,14 @@ impl Pace {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::delivery::backoff::CAP;
-    use crate::delivery::outcome::Failure;
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-    use rand::rngs::SmallRng;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn retry() -> Outcome {
-        Outcome::Retry { why: Failure::Timeout }
-    }
-
-    fn throttled(retry_after: Option<Duration>) -> Outcome {
-        Outcome::Throttled { retry_after, why: Failure::Timeout }
-    }
-
-    fn rng() -> SmallRng {
-        SmallRng::seed_from_u64(3)
-    }
-
-    #[test]
-    fn a_named_moment_is_kept_to_the_second_and_jitter_only_adds() {
-        let mut pace = Pace::new(4);
-        pace.heard(&throttled(Some(HOUR)), pace.epoch(), Duration::from_secs(10), &mut rng());
-        let Verdict::NotBefore(until) = pace.verdict(Duration::from_secs(10), 0) else { panic!("it may start") };
-        assert!(until >= Duration::from_secs(10) + HOUR);
-        assert!(until <= Duration::from_secs(11) + HOUR);
-        assert_eq!(pace.verdict(until, 0), Verdict::Start);
-    }
-
-    #[test]
-    fn a_success_sent_before_a_throttle_does_not_lift_it() {
-        let mut pace = Pace::new(4);
-        let early = pace.epoch();
-        pace.heard(&throttled(Some(HOUR)), early, Duration::ZERO, &mut rng());
-        pace.heard(&Outcome::Delivered, early, Duration::ZERO, &mut rng());
-        assert!(pace.failing());
-        assert!(matches!(pace.verdict(HOUR / 2, 0), Verdict::NotBefore(_)));
-    }
-
-    #[test]
-    fn a_volley_that_fails_together_counts_once_but_the_longest_wait_holds() {
-        let mut pace = Pace::new(8);
-        let early = pace.epoch();
-        for _ in 0..7 {
-            pace.heard(&retry(), early, Duration::ZERO, &mut rng());
-        }
-        assert_eq!(pace.failures(), 1);
-        pace.heard(&throttled(Some(HOUR)), early, Duration::ZERO, &mut rng());
-        assert!(matches!(pace.verdict(HOUR - Duration::from_secs(1), 0), Verdict::NotBefore(_)));
-    }
-
-    fn refused() -> Outcome {
-        Outcome::Refused { why: Failure::Timeout }
-    }
-
-    fn rejected() -> Outcome {
-        Outcome::Rejected { why: Failure::Timeout }
-    }
-
-    #[test]
-    fn who_refuses_is_probed_in_a_minute_and_then_ever_more_rarely() {
-        let (mut pace, mut rng, mut now, mut waits) = (Pace::new(4), rng(), Duration::ZERO, Vec::new());
-        for _ in 0..7 {
-            assert_eq!(pace.verdict(now, 0), Verdict::Start);
-            pace.heard(&refused(), pace.epoch(), now, &mut rng);
-            let Verdict::NotBefore(until) = pace.verdict(now, 0) else { panic!("it may start") };
-            waits.push(until - now);
-            now = until;
-        }
-        for (nth, wait) in waits.into_iter().enumerate() {
-            let span = PROBE_CAP.min(PROBE_FIRST * (1 << nth));
-            assert!(wait >= span / 2 && wait <= span, "{nth}: {wait:?}");
-        }
-        pace.heard(&Outcome::Delivered, pace.epoch(), now, &mut rng);
-        assert!(!pace.refused() && pace.verdict(now, 0) == Verdict::Start);
-    }
-
-    #[test]
-    fn an_answer_about_records_ends_a_refusal_that_was_told_but_not_one_by_rejections() {
-        let mut pace = Pace::new(4);
-        pace.heard(&refused(), pace.epoch(), Duration::ZERO, &mut rng());
-        pace.heard(&rejected(), pace.epoch(), Duration::ZERO, &mut rng());
-        assert!(!pace.refused());
-        pace.refuse(Refusal::Rejects, Duration::ZERO, &mut rng());
-        pace.heard(&rejected(), pace.epoch(), HOUR, &mut rng());
-        assert!(pace.refused() && matches!(pace.verdict(HOUR, 0), Verdict::NotBefore(_)));
-        pace.probe(HOUR);
-        assert_eq!(pace.verdict(HOUR, 0), Verdict::Start);
-    }
-
-    #[test]
-    fn an_answer_about_records_is_no_failure() {
-        let mut pace = Pace::new(4);
-        pace.heard(&retry(), pace.epoch(), Duration::ZERO, &mut rng());
-        pace.heard(&rejected(), pace.epoch(), HOUR, &mut rng());
-        assert_eq!((pace.failing(), pace.failures(), pace.verdict(HOUR, 0)), (false, 0, Verdict::Start));
-    }
-
-    #[derive(Debug, Clone)]
-    enum Event {
-        Rejected,
-        Refused,
-        Delivered,
-        Retry,
-        Throttled(Option<u64>),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            Just(Event::Delivered),
-            Just(Event::Retry),
-            Just(Event::Rejected),
-            Just(Event::Refused),
-            proptest::option::of(0u64..10_000).prop_map(Event::Throttled),
-        ]
-    }
-
-    proptest! {
-        /// Against any sequence of answers: one probe while failing, never before a named moment, never stuck.
-        #[test]
-        fn no_request_starts_before_its_time(seed: u64, events in proptest::collection::vec(event(), 1..60)) {
-            let mut rng = SmallRng::seed_from_u64(seed);
-            let mut pace = Pace::new(4);
-            let mut now = Duration::ZERO;
-            let mut named = Duration::ZERO;
-            for event in events {
-                if let Verdict::NotBefore(until) = pace.verdict(now, 0) {
-                    prop_assert!(until >= named);
-                    prop_assert!(until <= named.max(now) + CAP.max(PROBE_CAP), "the wait ends");
-                    now = until;
-                }
-                prop_assert_eq!(pace.verdict(now, 0), Verdict::Start);
-                prop_assert!(!pace.failing() || pace.verdict(now, 1) == Verdict::Full);
-                let outcome = match event {
-                    Event::Delivered => Outcome::Delivered,
-                    Event::Retry => retry(),
-                    Event::Rejected => rejected(),
-                    Event::Refused => refused(),
-                    Event::Throttled(seconds) => {
-                        let wait = seconds.map(Duration::from_secs);
-                        named = named.max(now + wait.unwrap_or_default());
-                        throttled(wait)
-                    }
-                };
-                pace.heard(&outcome, pace.epoch(), now, &mut rng);
-            }
-        }
+/// Whether it was sent too much. A 503 that says no more is of a destination that is unwell.
+fn speaks_of_rate(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Throttled { retry_after: None, why: Failure::Status { status: 503, .. } } => false,
+        Outcome::Throttled { .. } => true,
+        _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

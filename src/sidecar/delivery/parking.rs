@@ -2,7 +2,8 @@
 //! a time of their own. It keeps them; the loop settles their batch only after that.
 //!
 //! What always holds: a batch is settled only when its letters are durable. A crash in between brings the batch again,
-//! and with it the same letters: who keeps them recognises them by their origin and kind, and keeps one of each.
+//! and with it the same letters: who keeps them recognises them by their origin and kind, and keeps one of each. A record that a replay sends once more is
+//! another: it may become a letter for itself.
 
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Letter {
     pub destination: Arc<str>,
     /// Where the record comes from.
     pub origin: LetterOrigin,
+    /// The number of the replay that it was taken out of, which settles it for itself; 0: of none.
+    pub replay: u32,
     /// The environment that it belongs to.
     pub environment: Arc<Environment>,
     /// The stored batch that it lies in, as a whole.

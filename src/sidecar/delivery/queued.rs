@@ -1,7 +1,7 @@
 //! The real source of batches: one queue of the log, as the loop of a destination sees it. Adds names, no policy.
 //!
 //! What the destination's filter leaves out is excepted from the job, and settled as filtered when the rest of its batch
-//! settles. What always holds: a claim that ends without being settled goes back to the queue, whatever ended it. While a batch
+//! settles; so is what of a batch that comes again was settled apart from it. What always holds: a claim that ends without being settled goes back to the queue, whatever ended it. While a batch
 //! is being sent its records are not held in memory for the queue's sake.
 
 use std::ops::Range;
@@ -117,9 +117,11 @@ impl Source for Queued {
             except: Arc::default(),
             bytes: batch.bytes,
         };
+        // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
+        job.except = offsets(&ticket.queue.settled_within(ticket.batch()), &[]);
         let filtered = self.filtered(&job, batch.settings_revision)?;
         if !filtered.is_empty() {
-            job.except = filtered.iter().cloned().flatten().collect();
+            job.except = offsets(&filtered, &job.except);
             ticket.filtered = filtered;
         }
         Ok(Some(Claimed { job, ticket }))
@@ -132,13 +134,14 @@ impl Source for Queued {
         let mut ticket = self.claim(turn, batch);
         let (queue, batch) = (&ticket.queue, ticket.batch());
         let filtered = self.filtered_of(queue, batch)?;
+        let settled = offsets(&queue.settled_within(batch), &[]);
         // The first frame alone: it says which stream this is, and when its records were received.
         let first = queue.read(batch).next()?.ok_or("a batch without records")?;
         let job = LargeJob {
             id: batch.id.as_str().into(),
             origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
-            except: filtered.iter().cloned().flatten().collect(),
+            except: offsets(&filtered, &settled),
             received_ms: first.frame.ingest_ms,
             bytes: batch.bytes,
             settings_revision: Some(batch.settings_revision),
@@ -160,6 +163,14 @@ impl Source for Queued {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.queue.on_more(wake);
     }
+}
+
+/// The offsets in `ranges` and those of `others`, ascending.
+fn offsets(ranges: &[Range<u64>], others: &[u64]) -> Arc<[u64]> {
+    let mut offsets: Vec<u64> = ranges.iter().cloned().flatten().chain(others.iter().copied()).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    offsets.into()
 }
 
 /// The number of the replay that a queue is of, where that sends everything once more.
@@ -212,6 +223,7 @@ impl Ticket for Claim {
 
     fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
         let mut stored = Vec::with_capacity(offsets.len());
+        let replay = self.queue.replay().map_or(0, |replay| replay.number);
         let mut reader = self.queue.read(self.batch());
         while stored.len() < offsets.len()
             && let Some(slice) = reader.next()?
@@ -224,6 +236,7 @@ impl Ticket for Claim {
                 stored.push(Stored {
                     offset,
                     origin: LetterOrigin { log: self.log, stream, offset },
+                    replay,
                     environment: Arc::clone(&self.environment),
                     payload: payload.clone(),
                     index: skip + at,

@@ -1,4 +1,4 @@
-//! Reads how long a receiver wants to be left alone out of the headers of its answer. Pure.
+//! Reads how long a receiver wants to be left alone, and how much it still takes, out of the headers of its answer. Pure.
 //!
 //! `Retry-After` is obeyed on any answer ([`retry_after`]). Where it is missing, an answer that refuses for a limit may
 //! say when there is room again: `RateLimit` (draft-ietf-httpapi-ratelimit-headers), or the older `RateLimit-Reset` and
@@ -17,10 +17,14 @@ const MOMENT_MS_MIN: u64 = 1_000_000_000_000;
 /// The headers with a moment or a delay, the usual first.
 const RESETS: [&str; 3] = ["ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset"];
 
+/// The headers with what is left, the usual first.
+const REMAINS: [&str; 3] = ["ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining"];
+
 /// How long the answer of `status` asks us to wait, counted from its receipt. `header` gives the value of a header by
 /// its name in small letters. Never above [`WAIT_MAX`].
 ///
-/// Hints other than `Retry-After` count with 429 and 503 only: elsewhere they tell of requests that were still allowed.
+/// Hints other than `Retry-After` count with 429 and 503 only: elsewhere they tell of requests that are still allowed, and
+/// are no failure; see [`allowance`].
 #[must_use]
 pub fn wait<'h>(status: u16, header: impl Fn(&str) -> Option<&'h [u8]>, now: SystemTime) -> Option<Duration> {
     let date = header("date");
@@ -39,16 +43,47 @@ pub fn wait<'h>(status: u16, header: impl Fn(&str) -> Option<&'h [u8]>, now: Sys
     drafted.or_else(reset).map(|wait| wait.min(WAIT_MAX))
 }
 
+/// What a receiver says that it still takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// So many requests.
+    pub requests: u64,
+    /// Until so much time has passed since the answer's receipt.
+    pub resets_in: Duration,
+}
+
+/// What of a limit is left, on any answer; `None` where it does not say, or not for how long. Of several limits the one
+/// of which least is left. Never for longer than [`WAIT_MAX`].
+#[must_use]
+pub fn allowance<'h>(header: impl Fn(&str) -> Option<&'h [u8]>, now: SystemTime) -> Option<Allowance> {
+    let text = |name| header(name).and_then(|value| std::str::from_utf8(value).ok());
+    let drafted = || {
+        let limits = pieces(text("ratelimit")?, ',').filter_map(|limit| {
+            Some(Allowance { requests: parameter(limit, "r")?, resets_in: Duration::from_secs(parameter(limit, "t")?) })
+        });
+        limits.min_by_key(|limit| (limit.requests, std::cmp::Reverse(limit.resets_in)))
+    };
+    let headers = || {
+        let requests = REMAINS.into_iter().find_map(|name| text(name)?.trim().parse().ok())?;
+        let sent = header("date").and_then(retry_after::http_date).unwrap_or(now);
+        let resets_in = RESETS.into_iter().find_map(|name| reset(text(name)?, sent))?;
+        Some(Allowance { requests, resets_in })
+    };
+    let found = drafted().or_else(headers)?;
+    Some(Allowance { resets_in: found.resets_in.min(WAIT_MAX), ..found })
+}
+
 /// The longest wait among the limits of a `RateLimit` header of which nothing remains: `"daily";r=0;t=3600`.
 fn exhausted(header: &str) -> Option<Duration> {
-    let waits = pieces(header, ',').filter_map(|limit| {
-        let parameter = |wanted: &str| {
-            let mut parameters = pieces(limit, ';').skip(1).filter_map(|parameter| parameter.split_once('='));
-            parameters.find_map(|(name, value)| (name.trim() == wanted).then(|| value.trim().parse::<u64>().ok())?)
-        };
-        (parameter("r")? == 0).then(|| parameter("t").map(Duration::from_secs))?
-    });
+    let waits = pieces(header, ',')
+        .filter_map(|limit| (parameter(limit, "r")? == 0).then(|| parameter(limit, "t").map(Duration::from_secs))?);
     waits.max()
+}
+
+/// A whole number among the parameters of a structured field's item: `"daily";r=0;t=3600`.
+fn parameter(item: &str, wanted: &str) -> Option<u64> {
+    let mut parameters = pieces(item, ';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    parameters.find_map(|(name, value)| (name.trim() == wanted).then(|| value.trim().parse().ok())?)
 }
 
 /// The pieces of a structured field, whose strings may hold anything.
@@ -136,6 +171,31 @@ mod tests {
         }
     }
 
+    fn left(headers: &[(&str, &str)]) -> Option<(u64, u64)> {
+        let header = |wanted: &str| {
+            let found = headers.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, value)| value.as_bytes())
+        };
+        let allowance = allowance(header, UNIX_EPOCH + Duration::from_secs(NOW))?;
+        Some((allowance.requests, allowance.resets_in.as_secs()))
+    }
+
+    #[test]
+    fn what_is_left_is_read_in_every_spelling_and_of_several_limits_the_tightest_counts() {
+        assert_eq!(left(&[("ratelimit", "\"default\";r=50;t=30")]), Some((50, 30)));
+        assert_eq!(
+            left(&[("ratelimit", "\"burst\";r=3;t=1, \"daily\";r=0;t=3600, \"hour\";r=0;t=60")]),
+            Some((0, 3600))
+        );
+        let moment = (NOW + 60).to_string();
+        assert_eq!(left(&[("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", &moment)]), Some((7, 60)));
+        assert_eq!(left(&[("ratelimit-remaining", "0"), ("ratelimit-reset", "99999999")]), Some((0, 86_400)));
+        for silent in [("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "30"), ("ratelimit", "\"a\";r=1")] {
+            assert_eq!(left(&[silent]), None, "{silent:?}");
+        }
+        assert_eq!(left(&[("x-ratelimit-remaining", "-1"), ("x-ratelimit-reset", "30")]), None);
+    }
+
     proptest! {
         #[test]
         fn no_header_panics_or_asks_for_more_than_a_day(
@@ -144,6 +204,7 @@ mod tests {
         ) {
             for headers in [[("ratelimit", drafted.as_str())], [("ratelimit-reset", reset.as_str())]] {
                 prop_assert!(asked(429, &headers).is_none_or(|wait| wait <= 86_400));
+                prop_assert!(left(&headers).is_none_or(|(_, resets_in)| resets_in <= 86_400));
             }
         }
     }

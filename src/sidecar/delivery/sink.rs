@@ -40,11 +40,25 @@ pub trait Sink: Send + Sync {
     /// tells repeats apart by batch.
     fn needs_plan(&self) -> bool;
 
+    /// What the destination said that it still takes, since this was last asked.
+    fn allowance(&self) -> Option<Told> {
+        None
+    }
+
     /// The sink's way for batches that are too large to be held, if it has one. Then [`encode`](Self::encode) and
     /// [`send`](Self::send) are not used.
     fn large(&self) -> Option<&dyn LargeSink> {
         None
     }
+}
+
+/// What a destination said that it still takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Requests.
+    pub requests: u64,
+    /// Until then.
+    pub until: Instant,
 }
 
 /// A sink whose batches are too large to be held in memory: it reads the records as it sends them.
@@ -245,6 +259,9 @@ pub struct Encoded {
     pub rejected: Vec<RejectedRecord>,
     /// The bytes, compressed if the format says so.
     pub body: Bytes,
+    /// Whom the records in the body are about, as hashes, in their order; none where no limit of the destination goes by
+    /// that. Not part of what is sent.
+    pub subjects: Arc<[u64]>,
 }
 
 impl Encoded {
@@ -257,7 +274,7 @@ impl Encoded {
     /// The job in `body`, save for what its destination never takes (ascending).
     #[must_use]
     pub fn without(job: &Job, rejected: Vec<RejectedRecord>, body: Bytes) -> Self {
-        Self { origin: job.origin.clone(), sent: job.sent(&rejected), rejected, body }
+        Self { origin: job.origin.clone(), sent: job.sent(&rejected), rejected, body, subjects: Arc::default() }
     }
 
     /// How many records are in the body.

@@ -104,6 +104,8 @@ pub struct Stored {
     pub offset: u64,
     /// Where it comes from.
     pub origin: LetterOrigin,
+    /// The number of the replay that it was claimed from; 0: from none.
+    pub replay: u32,
     /// The environment that it belongs to.
     pub environment: Arc<Environment>,
     /// The stored batch that it lies in, as a whole.

@@ -8,6 +8,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::outcome::{Failure, Outcome};
+use super::rate::learned::Speed;
+use super::rate::{By, RateLimits};
 
 /// The last error's text is cut to about this many bytes.
 const ERROR_TEXT_MAX: usize = 300;
@@ -30,6 +32,7 @@ pub struct DeliveryStats {
     last_success_ms: AtomicU64,
     state_until_ms: AtomicU64,
     state: AtomicU8,
+    waits: AtomicU8,
     /// Made when something first goes wrong: thousands of destinations are idle, and had none.
     troubles: OnceLock<Box<Troubles>>,
 }
@@ -45,6 +48,9 @@ struct Troubles {
     failures: [AtomicU64; CLASSES.len()],
     failures_in_a_row: AtomicU64,
     asked_to_wait: AtomicBool,
+    /// Set before anything is sent.
+    allowed: OnceLock<RateLimits>,
+    learned: Mutex<Option<Learned>>,
     last_error: Mutex<Option<LastError>>,
 }
 
@@ -53,6 +59,28 @@ struct LastError {
     text: String,
     /// In milliseconds since 1970.
     at_ms: u64,
+}
+
+/// What was learned of the rate that a destination takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Learned {
+    /// What it may be sent now.
+    pub now: Speed,
+    /// What it is known to take; `None` while that is found out.
+    pub known: Option<Speed>,
+}
+
+/// What the next request waits for, where nothing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing, or as the state says.
+    Nothing,
+    /// As many requests are in flight as may be.
+    Answers,
+    /// The rate.
+    Rate(By),
+    /// Its part of what destinations share, or the disk.
+    Share,
 }
 
 /// What a destination is doing.
@@ -80,10 +108,16 @@ pub enum State {
 }
 
 /// The counters at one moment. Each is exact; they are not read all at the same instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// What the destination is doing.
     pub state: State,
+    /// What the next request waits for.
+    pub waits: Waits,
+    /// What its operator allows a second.
+    pub allowed: RateLimits,
+    /// What was learned of its rate, if anything was.
+    pub learned: Option<Learned>,
     /// The last attempt ended with a request to wait: a destination that backs off is throttled, not broken.
     pub asked_to_wait: bool,
     /// Requests begun, repeats included.
@@ -129,6 +163,9 @@ impl DeliveryStats {
         let (last_error, last_error_ms) = last_error.as_ref().map(|error| (error.text.clone(), error.at_ms)).unzip();
         Snapshot {
             state: self.state(),
+            waits: self.waits(),
+            allowed: troubles.allowed.get().copied().unwrap_or_default(),
+            learned: self.learned(),
             asked_to_wait: troubles.asked_to_wait.load(Ordering::Relaxed),
             requests: get(&self.requests),
             sent_bytes: get(&self.sent_bytes),
@@ -146,6 +183,33 @@ impl DeliveryStats {
             last_error,
             last_error_ms,
         }
+    }
+
+    /// What was learned of its rate, if anything was.
+    pub(super) fn learned(&self) -> Option<Learned> {
+        *self.troubles.get()?.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts on from what was counted before, by a loop with other settings. What it was doing ended with it.
+    pub(super) fn go_on_from(&self, before: Snapshot) {
+        add(&self.requests, before.requests);
+        add(&self.sent_bytes, before.sent_bytes);
+        add(&self.delivered_batches, before.delivered_batches);
+        add(&self.delivered_records, before.delivered_records);
+        self.last_success_ms.store(before.last_success_ms.unwrap_or(0), Ordering::Relaxed);
+        let Some((text, at_ms)) = before.last_error.zip(before.last_error_ms) else {
+            // Nothing is counted there without an error, but for letters.
+            if before.dead_lettered_records + before.held_records > 0 {
+                self.kept(before.dead_lettered_records, before.held_records);
+            }
+            return;
+        };
+        self.kept(before.dead_lettered_records, before.held_records);
+        let troubles = self.troubles();
+        add(&troubles.throttled, before.throttled);
+        troubles.answers.iter().zip(before.answers).for_each(|(counter, n)| add(counter, n));
+        troubles.failures.iter().zip(before.failures).for_each(|(counter, n)| add(counter, n));
+        *troubles.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(LastError { text, at_ms });
     }
 
     pub(super) fn sending(&self, bytes: u64) {
@@ -190,6 +254,48 @@ impl DeliveryStats {
         match self.troubles.get() {
             None if records == 0 => {}
             _ => self.troubles().undecided_records.store(records as u64, Ordering::Relaxed),
+        }
+    }
+
+    /// The destination said that nothing is left.
+    pub(super) fn asked_to_wait(&self) {
+        self.troubles().asked_to_wait.store(true, Ordering::Relaxed);
+    }
+
+    /// To be told once.
+    pub(super) fn set_allowed(&self, limits: RateLimits) {
+        if !limits.is_empty() {
+            let _ = self.troubles().allowed.set(limits);
+        }
+    }
+
+    pub(super) fn set_rate(&self, now: Option<Speed>, known: Option<Speed>) {
+        let learned = now.map(|now| Learned { now, known });
+        if learned.is_some() || self.troubles.get().is_some() {
+            *self.troubles().learned.lock().unwrap_or_else(PoisonError::into_inner) = learned;
+        }
+    }
+
+    pub(super) fn set_waits(&self, waits: Waits) {
+        let code = match waits {
+            Waits::Nothing => 0,
+            Waits::Answers => 1,
+            Waits::Share => 2,
+            Waits::Rate(By::Operator) => 3,
+            Waits::Rate(By::Learned) => 4,
+            Waits::Rate(By::Told) => 5,
+        };
+        self.waits.store(code, Ordering::Relaxed);
+    }
+
+    fn waits(&self) -> Waits {
+        match self.waits.load(Ordering::Relaxed) {
+            1 => Waits::Answers,
+            2 => Waits::Share,
+            3 => Waits::Rate(By::Operator),
+            4 => Waits::Rate(By::Learned),
+            5 => Waits::Rate(By::Told),
+            _ => Waits::Nothing,
         }
     }
 
@@ -275,63 +381,4 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(status: u16) -> Outcome {
-        Outcome::Retry { why: Failure::Status { status, excerpt: String::new() } }
-    }
-
-    fn count(snapshot: &Snapshot, name: &str) -> u64 {
-        snapshot.failures[CLASSES.iter().position(|class| *class == name).unwrap()]
-    }
-
-    #[test]
-    fn every_failure_is_counted_under_its_own_name() {
-        let stats = DeliveryStats::default();
-        for code in [100, 301, 404, 429, 500, 502, 503, 999] {
-            stats.failed(&status(code), 1);
-        }
-        for why in [Failure::Timeout, Failure::Connect("x".into()), Failure::Broken("x".into())] {
-            stats.failed(&Outcome::Retry { why }, 1);
-        }
-        stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) }, 2);
-        stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) }, 3);
-        let snapshot = stats.snapshot();
-        let counts: Vec<u64> = CLASSES.iter().map(|class| count(&snapshot, class)).collect();
-        assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]);
-        assert_eq!(snapshot.failures_in_a_row, 13);
-        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("no plan"), Some(3)));
-    }
-
-    #[test]
-    fn a_success_ends_the_row_and_keeps_the_last_error() {
-        let stats = DeliveryStats::default();
-        let fresh = stats.snapshot();
-        assert_eq!((fresh.last_success_ms, fresh.last_error_ms), (None, None));
-        assert_eq!(stats.failed(&status(500), 1_200), 1);
-        stats.delivered(10, 1234);
-        let snapshot = stats.snapshot();
-        assert_eq!((snapshot.failures_in_a_row, snapshot.delivered_records), (0, 10));
-        assert_eq!(snapshot.last_success_ms, Some(1234));
-        assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("answered 500"), Some(1_200)));
-    }
-
-    #[test]
-    fn a_long_error_is_cut_at_a_character() {
-        let stats = DeliveryStats::default();
-        stats.failed(&Outcome::Retry { why: Failure::Connect("ä".repeat(100_000)) }, 1);
-        let text = stats.snapshot().last_error.unwrap();
-        assert!(text.len() <= ERROR_TEXT_MAX + '…'.len_utf8() && text.ends_with('…'));
-    }
-
-    #[test]
-    fn a_state_reads_back_as_it_was_set() {
-        let stats = DeliveryStats::default();
-        let (backoff, refused) = (State::Backoff { until_ms: 77 }, State::Refused { until_ms: 78 });
-        for state in [State::Sending, backoff, refused, State::Stopped, State::Paused, State::Idle] {
-            stats.set_state(state);
-            assert_eq!(stats.snapshot().state, state);
-        }
-    }
-}
+mod tests;

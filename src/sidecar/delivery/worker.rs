@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -26,9 +27,10 @@ use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
 use super::poison::{Mark, Poison};
+use super::rate::{By, Size};
 use super::sink::{BoxFuture, Sink};
 use super::source::{BoxError, Source};
-use super::stats::{State, moment_ms};
+use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 use landing::{Asides, Chore, Flown};
@@ -106,6 +108,8 @@ struct Busy {
     asides: Asides,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
+    /// Woken since that began: what it did not find may be there now.
+    woken_meanwhile: bool,
 }
 
 impl Busy {
@@ -137,13 +141,16 @@ impl Worker {
     async fn busy(&mut self, post: &Arc<Post>) {
         let mut busy = Busy {
             post: Arc::clone(post),
-            rng: rand::make_rng(),
+            rng: self.common.seed.map_or_else(rand::make_rng, SmallRng::seed_from_u64),
             flights: JoinSet::new(),
             chores: JoinSet::new(),
             asides: Asides::default(),
             preparing: None,
             preparing_from: 0,
+            woken_meanwhile: false,
         };
+        // Of a destination that gets its records in order nothing is sent beside what a batch becomes.
+        let chores_max = if self.settings.ordered { 1 } else { CHORES_MAX };
         self.wet();
         loop {
             if post.take_news() {
@@ -156,7 +163,7 @@ impl Worker {
             if post.held() {
                 // A claim in the making is handed back by its drop.
                 busy.preparing = None;
-            } else if busy.preparing.is_none() && verdict == Verdict::Start && busy.chores.len() < CHORES_MAX {
+            } else if busy.preparing.is_none() && verdict == Verdict::Start && busy.chores.len() < chores_max {
                 self.prepare(&mut busy);
             }
             let due = if post.held() { None } else { self.due(&busy, verdict) };
@@ -177,7 +184,10 @@ impl Worker {
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
-                Event::Woken => self.wet(),
+                Event::Woken => {
+                    busy.woken_meanwhile = true;
+                    self.wet();
+                }
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
@@ -194,7 +204,9 @@ impl Worker {
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.
     fn due(&self, busy: &Busy, verdict: Verdict) -> Option<Duration> {
         let allowed = match verdict {
-            Verdict::NotBefore(due) if self.turn().is_some() || self.filling().is_some() => Some(due),
+            Verdict::NotBefore(due) | Verdict::Paced(due, _) if self.turn().is_some() || self.filling().is_some() => {
+                Some(due)
+            }
             Verdict::Start if busy.preparing.is_none() => self.filling(),
             _ => None,
         };
@@ -218,9 +230,11 @@ impl Worker {
         let Some(turn) = self.turn() else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
-        busy.preparing_from = turn;
+        (busy.preparing_from, busy.woken_meanwhile) = (turn, false);
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
+        // An object is as large as it is to be, whatever a second allows.
+        let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
         let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
         let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
@@ -234,7 +248,7 @@ impl Worker {
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = true,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.woken_meanwhile,
             Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
@@ -261,6 +275,7 @@ impl Worker {
         }
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
+            self.pace.sending(Size { records: shape.records, bytes: shape.bytes }, self.now());
             self.launch(busy, queue, load, grant);
         }
     }
@@ -346,13 +361,25 @@ impl Worker {
         busy.post.stats.set_undecided(busy.asides.len());
         let wait = due.unwrap_or_default().saturating_sub(self.now());
         let until_ms = moment_ms(self.common.clock.wall_ms(), wait);
+        let told = matches!(verdict, Verdict::Paced(_, By::Told));
         let state = match due {
             _ if self.pace.refused() => State::Refused { until_ms },
-            // Not while a batch only fills.
-            Some(_) if matches!(verdict, Verdict::Start | Verdict::Full) && busy.asides.len() == 0 => State::Sending,
+            Some(_) if told && busy.flights.is_empty() => {
+                busy.post.stats.asked_to_wait();
+                State::Backoff { until_ms }
+            }
+            // Not while a batch only fills, or waits for its turn at its rate.
+            Some(_) if !matches!(verdict, Verdict::NotBefore(_)) && busy.asides.len() == 0 => State::Sending,
             Some(_) if busy.flights.is_empty() && busy.preparing.is_none() => State::Backoff { until_ms },
             _ => State::Sending,
         };
+        busy.post.stats.set_waits(match verdict {
+            Verdict::Paced(_, by) => Waits::Rate(by),
+            Verdict::Full => Waits::Answers,
+            Verdict::Start if busy.preparing.is_some() => Waits::Share,
+            Verdict::Start | Verdict::NotBefore(_) => Waits::Nothing,
+        });
+        busy.post.stats.set_rate(self.pace.learned(), self.pace.known());
         busy.post.stats.set_state(state);
     }
 

@@ -3,24 +3,23 @@
 //! Its streams and queues are made with its first letter. What is remembered of letters is small: where those lie whose
 //! record may come again from its own queue (`doubts`), when which held ones are due, and what is under way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use forebay::{Cursor, Queue, StreamId};
-
+use super::doors::Inside;
+use super::doubts::{Doubt, Origins, Whence};
 use super::due::Due;
-use super::held::Flights;
+use super::flights::Flights;
 use super::packed::{self, Packed};
 use super::policy::{Policy, Said};
 use super::shelf::Place;
 use super::{Ground, Shelf};
-use crate::delivery::parking::{Kind, Letter, LetterOrigin};
-use crate::delivery::sheet::InDoubt;
+use crate::delivery::parking::{Kind, Letter};
 use crate::delivery::source::BoxError;
 
 /// The letters of one destination. Cheap until it has some.
 pub struct Desk {
-    destination: Arc<str>,
+    pub(super) destination: Arc<str>,
     pub(super) ground: Arc<Ground>,
     wake: Mutex<Option<Wake>>,
     shelves: OnceLock<Box<Shelves>>,
@@ -41,18 +40,9 @@ pub(super) struct Shelves {
 /// What is remembered.
 #[derive(Default)]
 pub(super) struct State {
-    doubts: BTreeMap<(StreamId, u64), Doubt>,
+    pub(super) doubts: BTreeMap<Whence, Doubt>,
     pub(super) due: Due,
     pub(super) flights: Flights,
-}
-
-/// Where the letter of a record lies that may come again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubt {
-    shelf: Shelf,
-    offset: u64,
-    /// Found when opened: its batch may come again whole, though this record is settled, until the low mark is past it.
-    found: bool,
 }
 
 impl Desk {
@@ -87,6 +77,11 @@ impl Desk {
         self.ground.clock.wall_ms()
     }
 
+    /// Lets whoever comes to work here in, to be waited for. `None` while the destination is being deleted.
+    pub(super) fn enter(&self) -> Option<Inside> {
+        self.ground.doors.enter(&self.destination)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.shelves.get().is_some()
     }
@@ -116,73 +111,6 @@ impl Desk {
         Ok(self.shelves.get_or_init(|| Box::new(shelves)))
     }
 
-    /// Reads what lies there. What a crash left in two places is settled in the first.
-    fn take_up(&self, shelves: &Shelves) -> Result<(), BoxError> {
-        let mut origins: HashMap<StreamId, Option<(Queue, Cursor)>> = HashMap::new();
-        let (mut moved, mut doubts) = (Vec::new(), Vec::new());
-        // One that moved long ago was settled long ago: what is left is what the crash came between.
-        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-        let left = |(of, offset): &(Shelf, u64)| cursors.iter().all(|(s, c)| s != of || !c.is_settled(*offset));
-        let mut state = shelves.state();
-        for shelf in [Shelf::Dead, Shelf::Held] {
-            let mut walk = shelves.place(shelf).walk(0);
-            while let Some(letters) = walk.next()? {
-                for (offset, letter) in letters {
-                    moved.extend(letter.moved_from().filter(left).map(|from| (from, shelf)));
-                    let stream = StreamId(letter.stream);
-                    let origin = origins.entry(stream).or_insert_with(|| {
-                        let queue = self.origin_queue(&letter.origin())?;
-                        let cursor = queue.cursor();
-                        Some((queue, cursor))
-                    });
-                    if let Some((queue, cursor)) = origin
-                        && letter.offset >= cursor.low
-                        && letter.origin().log == self.ground.queues.log().log_id()
-                    {
-                        if !cursor.is_settled(letter.offset) {
-                            let first = letter.first_shelf().settled();
-                            queue.settle_range(letter.offset..letter.offset + 1, first);
-                        }
-                        doubts.push(((stream, letter.offset), Doubt { shelf, offset, found: true }));
-                    }
-                    if shelf == Shelf::Held {
-                        state.due.insert(offset, letter.not_before_ms);
-                    }
-                }
-            }
-        }
-        // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
-        for ((shelf, offset), to) in moved {
-            shelves.place(shelf).settle(offset..offset + 1, to.settled());
-        }
-        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-        let lies_there = |doubt: &Doubt| cursors.iter().any(|(s, c)| *s == doubt.shelf && !c.is_settled(doubt.offset));
-        state.doubts.extend(doubts.into_iter().filter(|(_, doubt)| lies_there(doubt)));
-        Ok(())
-    }
-
-    /// The queue that a record was taken out of, if it is still there.
-    fn origin_queue(&self, origin: &LetterOrigin) -> Option<Queue> {
-        let log = self.ground.queues.log();
-        let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
-        self.ground.queues.find(&self.destination, &stream)
-    }
-
-    /// Whether the letter's record is settled where it came from. Before that it may come again from there.
-    pub(super) fn is_taken_out(&self, letter: &Packed, seen: &mut Origins) -> bool {
-        let origin = letter.origin();
-        let queue = seen.0.entry(origin.stream).or_insert_with(|| self.origin_queue(&origin).map(|q| (q.cursor(), q)));
-        match queue {
-            Some((cursor, queue)) if origin.log == self.ground.queues.log().log_id() => {
-                if !cursor.is_settled(origin.offset) {
-                    *cursor = queue.cursor();
-                }
-                cursor.is_settled(origin.offset)
-            }
-            _ => true,
-        }
-    }
-
     /// Makes letters durable. Blocks.
     pub(super) fn park(&self, letters: &[Letter]) -> Result<(), BoxError> {
         let shelves = self.open()?;
@@ -200,25 +128,25 @@ impl Desk {
     /// The letter as it is to be kept; `None` if it is kept already.
     fn fresh(&self, shelves: &Shelves, letter: &Letter) -> Option<Packed> {
         let (origin, shelf) = (letter.origin, shelf_of(letter));
+        let whence = Whence { origin, replay: letter.replay };
         let state = shelves.state();
-        let flying = state.flights.letter_of(&origin);
-        let doubt = state.doubts.get(&(origin.stream, origin.offset)).copied();
+        let flying = state.flights.letter_of(&whence);
+        let doubt = state.doubts.get(&whence).copied();
         drop(state);
         if let Some((offset, batch_id, first_held)) = flying {
-            if shelves.place(Shelf::Held).cursor().is_settled(offset) {
+            if shelves.is_gone(Shelf::Held, offset) {
                 return None; // parked before, with others that have to be tried again
             }
             let packed = packed::pack(letter, batch_id.to_string(), Some((Shelf::Held, offset)));
             return Some(Packed { first_held, ..packed });
         }
-        let kept = doubt.filter(|doubt| !shelves.place(doubt.shelf).cursor().is_settled(doubt.offset));
-        let kept = kept.filter(|_| origin.log == self.ground.queues.log().log_id());
+        let kept = doubt.filter(|doubt| !shelves.is_gone(doubt.shelf, doubt.offset));
         if kept.is_some_and(|kept| kept.shelf == shelf) {
             return None;
         }
         // It lies on the other shelf: the destination thinks otherwise now.
         let before = kept.and_then(|kept| shelves.place(kept.shelf).letter(kept.offset).ok().flatten());
-        let queue = self.origin_queue(&origin);
+        let queue = self.own_queue(origin);
         let batch_id = queue.and_then(|queue| queue.batch_id(origin.offset..origin.offset + 1));
         let packed = packed::pack(letter, batch_id.unwrap_or_default(), kept.map(|kept| (kept.shelf, kept.offset)));
         let first_held = before.map_or(packed.first_held, |before| before.first_held);
@@ -240,6 +168,7 @@ impl Desk {
 
     /// See [`Letters::tend`](super::Letters::tend).
     pub(super) fn tend(&self) -> Result<(), BoxError> {
+        let Some(_inside) = self.enter() else { return Ok(()) };
         let Some(shelves) = self.shelves() else { return Ok(()) };
         self.forget_doubts(shelves);
         shelves.settle_late();
@@ -255,51 +184,6 @@ impl Desk {
             self.wake();
         }
         Ok(())
-    }
-
-    /// Letters that count elsewhere still: their record is not settled yet where it came from, or they are not where they
-    /// were before.
-    pub(super) fn in_doubt(&self) -> InDoubt {
-        let Some(shelves) = self.shelves() else { return InDoubt::default() };
-        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| shelves.place(shelf).cursor());
-        let mut in_doubt = InDoubt::default();
-        let mut add = |shelf, letters| match shelf {
-            Shelf::Dead => in_doubt.dead += letters,
-            Shelf::Held => in_doubt.held += letters,
-        };
-        let state = shelves.state();
-        state.flights.moved_late().for_each(|(shelf, letters)| add(shelf, letters));
-        let mut unsure: Vec<_> = state.doubts.iter().map(|(&key, &doubt)| (key, doubt)).collect();
-        drop(state);
-        unsure.retain(|(_, doubt)| !cursors[doubt.shelf as usize].is_settled(doubt.offset));
-        let log = self.ground.queues.log().log_id();
-        let mut origins: HashMap<StreamId, Option<Cursor>> = HashMap::new();
-        for ((stream, offset), doubt) in unsure {
-            let cursor = origins.entry(stream).or_insert_with(|| {
-                self.origin_queue(&LetterOrigin { log, stream, offset }).map(|queue| queue.cursor())
-            });
-            if cursor.as_ref().is_some_and(|cursor| !cursor.is_settled(offset)) {
-                add(doubt.shelf, 1);
-            }
-        }
-        in_doubt
-    }
-
-    /// Forgets letters whose record cannot come again.
-    fn forget_doubts(&self, shelves: &Shelves) {
-        let mut origins: HashMap<StreamId, Option<Cursor>> = HashMap::new();
-        let streams: Vec<StreamId> = shelves.state().doubts.keys().map(|(stream, _)| *stream).collect();
-        for stream in streams {
-            let log = self.ground.queues.log().log_id();
-            let queue = || self.origin_queue(&LetterOrigin { log, stream, offset: 0 });
-            origins.entry(stream).or_insert_with(|| queue().map(|queue| queue.cursor()));
-        }
-        shelves.state().doubts.retain(|(stream, offset), doubt| match origins.get(stream) {
-            Some(Some(cursor)) if doubt.found => cursor.low <= *offset,
-            Some(Some(cursor)) => !cursor.is_settled(*offset),
-            Some(None) => false,
-            None => true, // since
-        });
     }
 
     /// Moves the oldest letters behind the others while settled ranges are too many; only those below `until`. The caller
@@ -327,10 +211,6 @@ impl Desk {
     }
 }
 
-/// Cursors of the queues that letters came from, as they were last seen.
-#[derive(Default)]
-pub(super) struct Origins(HashMap<StreamId, Option<(Cursor, Queue)>>);
-
 impl Shelves {
     pub(super) fn place(&self, shelf: Shelf) -> &Place {
         match shelf {
@@ -344,14 +224,22 @@ impl Shelves {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing lies at this offset any more, though there may have been no room yet to settle it.
+    pub(super) fn is_gone(&self, shelf: Shelf, offset: u64) -> bool {
+        self.place(shelf).cursor().is_settled(offset) || self.state().flights.is_late(shelf, offset)
+    }
+
     /// Makes letters durable on a shelf, and settles them where they lay before. Blocks.
     pub(super) fn put(&self, shelf: Shelf, letters: Vec<Packed>) -> Result<(), BoxError> {
         let mut moved = Vec::new();
         let appended = self.place(shelf).append(letters, |offset, letter| {
             let mut state = self.state();
-            let key = (StreamId(letter.stream), letter.offset);
+            let key = letter.whence();
             match letter.moved_from() {
-                None => _ = state.doubts.insert(key, Doubt { shelf, offset, found: false }),
+                None => {
+                    let first = letter.first_shelf();
+                    state.doubts.insert(key, Doubt { shelf, offset, first, found: false });
+                }
                 Some(from) => {
                     moved.push(from);
                     if let Some(doubt) = state.doubts.get_mut(&key).filter(|d| (d.shelf, d.offset) == from) {

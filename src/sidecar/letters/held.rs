@@ -1,17 +1,20 @@
 //! Sends held letters when their time has come: a second queue for the loop of a destination.
 //!
 //! What always holds: a letter is in flight once at most; it is claimed when its moment has come and its record is
-//! settled where it came from; letters whose time has not come hold nobody up. To a destination that tells repeats
-//! apart by batch each letter goes alone, under the one id that its record has as a batch: no other batch has it.
+//! settled where it came from; one that was handed back comes again in the same batch; letters whose time has not come
+//! hold nobody up. To a destination that tells repeats apart by batch each letter goes alone, under the one id that its
+//! record has as a batch: no other batch has it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay::{Settled, Waiting};
 
-use super::desk::{Desk, Origins, Shelves, runs};
+use super::desk::{Desk, Shelves, runs};
+use super::doubts::Origins;
+use super::flights::{Flights, Group};
 use super::packed::Packed;
 use super::{Shelf, off_worker};
 use crate::delivery::budget::Turns;
@@ -24,84 +27,8 @@ use crate::impression::StoredBatch;
 const READY_MAX: usize = 256;
 const READY_BYTES_MAX: usize = 256 << 10;
 
-/// Letters in flight at most: each may leave a settled range of its own until it touches another.
-const IN_FLIGHT_MAX: usize = 1024;
-
 /// A letter that may not leave yet for a reason that passes by itself is looked at again after this.
 const AGAIN_MS: u64 = 1000;
-
-/// What is under way from a destination's held shelf.
-#[derive(Default)]
-pub(super) struct Flights {
-    /// Due, and read.
-    ready: VecDeque<(u64, Packed)>,
-    /// Claimed: by offset on the shelf.
-    claimed: BTreeMap<u64, LetterOrigin>,
-    /// The same by origin: the offset, its batch's id, and whether it was held first.
-    by_origin: HashMap<LetterOrigin, (u64, Arc<str>, bool)>,
-    /// Halves of batches that were split, which come again as they are.
-    halves: VecDeque<Vec<u64>>,
-    /// Delivered or moved, and not settled for want of room.
-    late: Vec<(Shelf, Range<u64>, Settled)>,
-}
-
-impl Flights {
-    /// The letter of this record that is in flight: its offset on the shelf, its batch's id, and whether it was held
-    /// first.
-    pub(super) fn letter_of(&self, origin: &LetterOrigin) -> Option<(u64, Arc<str>, bool)> {
-        self.by_origin.get(origin).cloned()
-    }
-
-    /// Whether the letter at this offset is claimed, about to be, or gone though it is not settled.
-    pub(super) fn holds(&self, offset: u64) -> bool {
-        self.claimed.contains_key(&offset)
-            || self.ready.iter().any(|(ready, _)| *ready == offset)
-            || self.halves.iter().flatten().any(|half| *half == offset)
-            || self.late.iter().any(|(shelf, run, _)| *shelf == Shelf::Held && run.contains(&offset))
-    }
-
-    /// There was no room to settle these: they are gone all the same.
-    pub(super) fn late(&mut self, shelf: Shelf, run: Range<u64>, as_: Settled) {
-        self.late.push((shelf, run, as_));
-    }
-
-    pub(super) fn take_late(&mut self) -> Vec<(Shelf, Range<u64>, Settled)> {
-        std::mem::take(&mut self.late)
-    }
-
-    /// What was moved and still counts where it lay, by shelf.
-    pub(super) fn moved_late(&self) -> impl Iterator<Item = (Shelf, u64)> {
-        let moved = |as_: &Settled| matches!(as_, Settled::DeadLettered | Settled::Held);
-        let late = self.late.iter().filter(move |(_, _, as_)| moved(as_));
-        late.map(|(shelf, run, _)| (*shelf, run.end - run.start))
-    }
-
-    pub(super) fn is_late(&self, shelf: Shelf, offset: u64) -> bool {
-        self.late.iter().any(|(of, run, _)| *of == shelf && run.contains(&offset))
-    }
-
-    fn has_room(&self) -> bool {
-        self.claimed.len() + self.ready.len() < IN_FLIGHT_MAX
-    }
-
-    fn waits(&self) -> bool {
-        !self.ready.is_empty() || !self.halves.is_empty()
-    }
-
-    fn claim(&mut self, letters: &[(u64, Packed)]) {
-        for (offset, letter) in letters {
-            self.claimed.insert(*offset, letter.origin());
-            self.by_origin.insert(letter.origin(), (*offset, letter.batch_id.as_str().into(), letter.first_held));
-        }
-    }
-
-    fn unclaim(&mut self, offset: u64) {
-        let Some(origin) = self.claimed.remove(&offset) else { return };
-        if self.by_origin.get(&origin).is_some_and(|(of, _, _)| *of == offset) {
-            self.by_origin.remove(&origin);
-        }
-    }
-}
 
 /// A destination's held letters as its loop sees them.
 pub struct HeldSource {
@@ -121,15 +48,17 @@ impl HeldSource {
     fn claim(&self, limits: Limits, alone: bool) -> Result<Option<Flight>, BoxError> {
         let Some(shelves) = self.desk.shelves() else { return Ok(None) };
         loop {
-            if let Some(half) = shelves.pop_half() {
-                let letters = self.desk.reread(shelves, &half)?;
-                if let Some(flight) = self.fly(shelves, letters) {
+            let raised = shelves.state().flights.raise_group();
+            if let Some(group) = raised {
+                let raised = Raised { desk: &self.desk, group: Some(group) };
+                if let Some(flight) = self.fly_again(shelves, raised)? {
                     return Ok(Some(flight));
                 }
                 continue;
             }
-            let letters = shelves.take_ready(if alone { 1 } else { limits.records_max }, limits.bytes_max);
-            if let Some(flight) = self.fly(shelves, letters) {
+            let records_max = if alone { 1 } else { limits.records_max };
+            let letters = shelves.state().flights.claim_ready(records_max, limits.bytes_max);
+            if let Some(flight) = self.fly(letters, None) {
                 return Ok(Some(flight));
             }
             if !self.desk.make_ready(shelves)? {
@@ -138,14 +67,30 @@ impl HeldSource {
         }
     }
 
-    fn fly(&self, shelves: &Shelves, mut letters: Vec<(u64, Packed)>) -> Option<Flight> {
+    /// Claims what is left of a batch that was handed back.
+    fn fly_again(&self, shelves: &Shelves, mut raised: Raised<'_>) -> Result<Option<Flight>, BoxError> {
+        let Some(group) = &raised.group else { return Ok(None) };
+        let mut letters = Vec::with_capacity(group.places.len());
+        for &place in &group.places {
+            if !shelves.is_gone(Shelf::Held, place) {
+                letters.extend(shelves.place(Shelf::Held).letter(place)?.map(|letter| (place, letter)));
+            }
+        }
+        shelves.state().flights.claim_risen(group, &letters);
+        Ok(self.fly(letters, raised.group.take()))
+    }
+
+    /// The batch of letters that are claimed: as it was before, if it comes again.
+    fn fly(&self, mut letters: Vec<(u64, Packed)>, before: Option<Group>) -> Option<Flight> {
         let (_, first) = letters.first()?;
-        let (id, environment) = (Arc::from(first.batch_id.as_str()), first.environment());
+        let (first_id, environment) = (first.batch_id.as_str().into(), first.environment());
         letters.sort_by_key(|(_, letter)| letter.offset);
         let LetterOrigin { log, stream, offset } = letters[0].1.origin();
-        let end = letters[letters.len() - 1].1.offset + 1;
-        shelves.state().flights.claim(&letters);
+        let of_letters = offset..letters[letters.len() - 1].1.offset + 1;
+        let (id, span) = before.map_or((None, of_letters), |group| (group.id, group.span));
+        let id: Arc<str> = id.unwrap_or(first_id);
         let places = letters.iter().map(|(at, letter)| (letter.offset, *at)).collect();
+        let claim = Claim { desk: Arc::clone(&self.desk), places, id: Arc::clone(&id), span: span.clone() };
         let bytes = letters.iter().map(|(_, letter)| letter.record.len() as u64).sum();
         let part = |(_, letter): (u64, Packed)| Part {
             first: letter.offset,
@@ -155,14 +100,27 @@ impl HeldSource {
         };
         let job = Job {
             id,
-            origin: Origin { log, stream, offsets: offset..end },
+            origin: Origin { log, stream, offsets: span },
             environment,
             parts: letters.into_iter().map(part).collect(),
             except: Arc::default(),
             bytes,
         };
-        let claim = Claim { desk: Arc::clone(&self.desk), places };
         Some(Flight { job, claim })
+    }
+}
+
+/// A group that is being read again; handed back when that ends without a claim.
+struct Raised<'a> {
+    desk: &'a Desk,
+    group: Option<Group>,
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            self.desk.hand_back(vec![group]);
+        }
     }
 }
 
@@ -175,7 +133,7 @@ impl Source for HeldSource {
     fn has_more(&self) -> bool {
         let Some(shelves) = self.desk.shelves() else { return false };
         let state = shelves.state();
-        state.flights.has_room() && (state.flights.waits() || state.due.first(self.desk.now_ms()).is_some())
+        state.flights.waits() || (state.flights.has_room() && state.due.first(self.desk.now_ms()).is_some())
     }
 
     fn in_memory(&self) -> bool {
@@ -230,6 +188,10 @@ struct Claim {
     desk: Arc<Desk>,
     /// By offset in the origin's stream: where they lie on the shelf. Empty once settled or split.
     places: BTreeMap<u64, u64>,
+    /// The batch's id.
+    id: Arc<str>,
+    /// What the loop knows it by.
+    span: Range<u64>,
 }
 
 impl Ticket for Claim {
@@ -244,19 +206,23 @@ impl Ticket for Claim {
         for (origin, place) in std::mem::take(&mut self.places) {
             by_verdict.entry(verdict(origin)).or_default().push(place);
         }
-        let desk = Arc::clone(&self.desk);
+        let (desk, inside) = (Arc::clone(&self.desk), self.desk.enter());
         // It may read what the letters add up to.
         off_worker(move || {
             for (as_, places) in by_verdict {
                 desk.settle_held(places, as_);
             }
+            drop(inside);
         });
     }
 
     fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         let second = self.places.split_off(&at);
-        let halves = [std::mem::take(&mut self.places), second].map(|half| half.into_values().collect::<Vec<u64>>());
-        self.desk.give_back(halves.into_iter().filter(|half| !half.is_empty()).collect(), true);
+        let Range { start, end } = self.span;
+        let halves = [(std::mem::take(&mut self.places), start..at), (second, at..end)];
+        let group =
+            |(places, span): (BTreeMap<u64, u64>, _)| Group { id: None, places: places.into_values().collect(), span };
+        self.desk.hand_back(halves.map(group).into());
         done(Ok(()));
     }
 
@@ -271,6 +237,7 @@ impl Ticket for Claim {
             stored.push(Stored {
                 offset,
                 origin: letter.origin(),
+                replay: letter.replay,
                 environment: letter.environment(),
                 index: letter.index as usize,
                 payload: Bytes::from(letter.record),
@@ -283,41 +250,9 @@ impl Ticket for Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.places.is_empty() {
-            self.desk.give_back(vec![std::mem::take(&mut self.places).into_values().collect()], false);
+            let places = std::mem::take(&mut self.places).into_values().collect();
+            self.desk.hand_back(vec![Group { id: Some(Arc::clone(&self.id)), places, span: self.span.clone() }]);
         }
-    }
-}
-
-impl Shelves {
-    fn pop_half(&self) -> Option<Vec<u64>> {
-        self.state().flights.halves.pop_front()
-    }
-
-    /// The first letter that is ready, and those of its stream and environment with it.
-    fn take_ready(&self, records_max: u64, bytes_max: u64) -> Vec<(u64, Packed)> {
-        let mut state = self.state();
-        let ready = &mut state.flights.ready;
-        let Some((_, first)) = ready.front() else { return Vec::new() };
-        let key = |letter: &Packed| {
-            let LetterOrigin { log, stream, .. } = letter.origin();
-            (log, stream, letter.environment())
-        };
-        let (key_of_first, mut bytes) = (key(first), 0);
-        let (mut taken, mut left) = (Vec::<(u64, Packed)>::new(), VecDeque::new());
-        for (offset, letter) in std::mem::take(ready) {
-            let len = letter.record.len() as u64;
-            let fits = taken.is_empty() || ((taken.len() as u64) < records_max && bytes + len <= bytes_max);
-            // The same record twice would be one too many for a body.
-            let twice = taken.iter().any(|(_, other)| other.offset == letter.offset);
-            if fits && !twice && key(&letter) == key_of_first {
-                bytes += len;
-                taken.push((offset, letter));
-            } else {
-                left.push_back((offset, letter));
-            }
-        }
-        *ready = left;
-        taken
     }
 }
 
@@ -362,41 +297,21 @@ impl Desk {
         }
         let mut state = shelves.state();
         state.due.note(run.start..read, earliest);
-        state.flights.ready.extend(ready);
+        state.flights.make_ready(ready);
         Ok(true)
     }
 
-    /// These letters anew, if they are not settled meanwhile.
-    fn reread(&self, shelves: &Shelves, places: &[u64]) -> Result<Vec<(u64, Packed)>, BoxError> {
-        let mut letters = Vec::with_capacity(places.len());
-        for &place in places {
-            match shelves.place(Shelf::Held).letter(place) {
-                Ok(letter) => letters.extend(letter.map(|letter| (place, letter))),
-                Err(error) => {
-                    self.give_back(vec![places.to_vec()], true);
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(letters)
-    }
-
-    /// Hands letters back: as they are to come again, or to wherever their time puts them.
-    fn give_back(&self, groups: Vec<Vec<u64>>, as_they_are: bool) {
+    /// Hands batches back, to come again as they are. What was read ahead goes back to where its time puts it.
+    fn hand_back(&self, groups: Vec<Group>) {
         let Some(shelves) = self.shelves() else { return };
         let cursor = shelves.place(Shelf::Held).cursor();
+        let is_gone = |flights: &Flights, offset| cursor.is_settled(offset) || flights.is_late(Shelf::Held, offset);
         let mut state = shelves.state();
         for group in groups {
-            group.iter().for_each(|&offset| state.flights.unclaim(offset));
-            let left = group.into_iter().filter(|&offset| !cursor.is_settled(offset));
-            if as_they_are {
-                state.flights.halves.push_back(left.collect());
-            } else {
-                // Nothing of a destination that fails is kept in memory.
-                let ready: Vec<u64> = state.flights.ready.drain(..).map(|(offset, _)| offset).collect();
-                left.chain(ready).for_each(|offset| state.due.insert(offset, 0));
-            }
+            state.flights.hand_back(group, is_gone);
         }
+        let ready = state.flights.give_up_ready();
+        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
         drop(state);
         self.wake();
     }
@@ -410,7 +325,7 @@ impl Desk {
                 shelves.state().flights.late(Shelf::Held, run.clone(), as_);
             }
             let mut state = shelves.state();
-            run.for_each(|offset| state.flights.unclaim(offset));
+            run.for_each(|offset| state.flights.let_go(offset));
         }
     }
 }

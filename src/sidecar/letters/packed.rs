@@ -8,6 +8,7 @@ use forebay::{LogId, Payload, StreamId};
 use prost::Message;
 
 use super::Shelf;
+use super::doubts::Whence;
 use crate::delivery::parking::{Kind, Letter, LetterOrigin};
 use crate::delivery::record_id;
 use crate::delivery::sink::{Environment, Origin};
@@ -51,6 +52,7 @@ pub(super) fn pack(letter: &Letter, batch_id: String, from: Option<(Shelf, u64)>
         first_held: held,
         from_dead: None,
         from_held: None,
+        replay: letter.replay,
     }
     .moved(from)
 }
@@ -90,6 +92,11 @@ impl Packed {
     pub(super) fn origin(&self) -> LetterOrigin {
         let log = u128::from(self.log_high) << 64 | u128::from(self.log_low);
         LetterOrigin { log: LogId(log), stream: StreamId(self.stream), offset: self.offset }
+    }
+
+    /// Where the record was taken out.
+    pub(super) fn whence(&self) -> Whence {
+        Whence { origin: self.origin(), replay: self.replay }
     }
 
     /// The record's id.

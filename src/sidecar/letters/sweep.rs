@@ -7,7 +7,8 @@
 use forebay::{Balance, ReadError, Settled};
 
 use super::Shelf;
-use super::desk::{Desk, Origins, Shelves, runs};
+use super::desk::{Desk, Shelves, runs};
+use super::doubts::Origins;
 use super::filter::{Filter, Shown};
 use super::packed::Packed;
 use super::shelf::RANGES_MAX;
@@ -101,6 +102,7 @@ impl Desk {
     }
 
     pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Step, SweepError> {
+        let Some(_inside) = self.enter() else { return Ok(Step::default()) };
         let Some(shelves) = self.shelves() else { return Ok(Step::default()) };
         let place = shelves.place(Shelf::Dead);
         let _moving = place.moving();

@@ -8,6 +8,7 @@ use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
 use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Start};
 
+mod between;
 mod crash;
 
 use super::*;
@@ -77,6 +78,7 @@ impl House {
             kind,
             destination: HOOK.into(),
             origin: LetterOrigin { log: self.queues.log().log_id(), stream: slice.frame.stream, offset },
+            replay: 0,
             environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
             payload: Bytes::copy_from_slice(slice.frame.payload()),
             index: (offset - slice.frame.first) as usize,

@@ -8,6 +8,7 @@
 mod answer;
 mod encode;
 mod holds;
+mod rates;
 
 use std::sync::Arc;
 
@@ -21,18 +22,15 @@ use super::http::{Answer, Http, Tls};
 use super::size_cap::SizeCap;
 use crate::config::{AmplitudeApi, AmplitudeConfig, Secret};
 use crate::delivery::outcome::{Failure, Outcome};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
 use crate::impression::escape;
 use answer::Reply;
 use encode::Events;
 use holds::Holds;
+use rates::{Asked, Rates};
 
 /// An answer about 2,000 events may name each of them, and each of their users.
 const ANSWER_BYTES_MAX: u32 = 1 << 20;
-
-/// In a body up to this long those who wait are looked for on the spot; in a longer one, whose ids take milliseconds to
-/// read, on a thread of its own.
-const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// One project at Amplitude.
 pub struct Amplitude {
@@ -40,9 +38,15 @@ pub struct Amplitude {
     api: AmplitudeApi,
     size_cap: SizeCap,
     events: Box<Events>,
-    holds: Arc<Holds>,
+    subjects: Box<Subjects>,
     api_key: Secret<String>,
     clock: Arc<dyn Clock>,
+}
+
+/// What is known of single users or devices.
+struct Subjects {
+    holds: Holds,
+    rates: Rates,
 }
 
 impl Amplitude {
@@ -53,7 +57,7 @@ impl Amplitude {
             http: Http::new(&config.url(), tls, connections_max).with_answers_up_to(ANSWER_BYTES_MAX),
             api: config.api,
             size_cap: SizeCap::default(),
-            holds: Arc::default(),
+            subjects: Box::new(Subjects { holds: Holds::default(), rates: Rates::new(config.api) }),
             events: Box::new(Events::new(config)),
             api_key: config.api_key.clone(),
             clock,
@@ -87,30 +91,24 @@ impl Amplitude {
         };
         let outcome = answer::judge(reply, encoded, self.api, self.events.identity());
         if let Outcome::Partial(partial) = &outcome {
-            self.holds.learn(encoded, &partial.held, self.clock.monotonic());
+            self.subjects.holds.learn(encoded, &partial.held, self.clock.monotonic());
         }
         outcome
     }
 
-    /// Why the request is not sent: it would be too large, or some in it have to wait.
-    async fn foreseen(&self, encoded: &Encoded, bytes: usize) -> Option<Outcome> {
+    /// Why the request is not sent: it would be too large, or some in it have to wait. Otherwise how long all of it waits,
+    /// until `deadline` is half over at most.
+    fn foreseen(&self, encoded: &Encoded, bytes: usize, deadline: Instant) -> Asked {
         if let Some(why) = too_large(self.api, bytes) {
-            return Some(Outcome::TooLarge { why });
+            return Asked::Not(Outcome::TooLarge { why });
         }
-        let now = self.clock.monotonic();
-        if self.holds.any(now) {
-            let apart = if bytes <= INLINE_BYTES_MAX {
-                self.holds.apart(encoded, now)
-            } else {
-                let (holds, encoded) = (Arc::clone(&self.holds), encoded.clone());
-                let looking = tokio::task::spawn_blocking(move || holds.apart(&encoded, now));
-                looking.await.unwrap_or_default()
-            };
-            if apart.is_some() {
-                return apart;
-            }
+        let (Subjects { holds, rates }, now) = (&*self.subjects, self.clock.monotonic());
+        let apart = if holds.any(now) { holds.apart(encoded, now) } else { None };
+        if let Some(outcome) = apart.or_else(|| self.size_cap.refuses(encoded.records(), bytes)) {
+            return Asked::Not(outcome);
         }
-        self.size_cap.refuses(encoded.records(), bytes)
+        let patience = rates::PATIENCE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+        rates.ask(encoded, patience, now)
     }
 }
 
@@ -130,12 +128,15 @@ impl Sink for Amplitude {
             }
             let tail = self.tail();
             let bytes = encoded.body.len() + tail.len();
-            if let Some(outcome) = self.foreseen(encoded, bytes).await {
-                return outcome;
+            match self.foreseen(encoded, bytes, deadline) {
+                Asked::Not(outcome) => return outcome,
+                Asked::After(wait) if wait.is_zero() => {}
+                Asked::After(wait) => tokio::time::sleep(wait).await,
             }
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             match self.http.post_with_tail(headers, encoded.body.clone(), tail, deadline).await {
                 Ok(answer) => {
+                    self.http.heed(&answer, self.clock.wall_ms());
                     let outcome = self.judge(answer, encoded);
                     self.size_cap.heard(&outcome, bytes);
                     outcome
@@ -143,6 +144,10 @@ impl Sink for Amplitude {
                 Err(why) => Outcome::Retry { why },
             }
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.http.allowance()
     }
 
     fn needs_plan(&self) -> bool {

@@ -29,6 +29,7 @@ use crate::causes;
 use crate::config::Endpoint;
 use crate::delivery::outcome::Failure;
 use crate::delivery::rate_hints;
+use crate::delivery::sink::Told;
 use crate::sinks::address_guard::AddressGuard;
 use connections::{Connections, Note, User};
 use connector::Guarded;
@@ -72,6 +73,8 @@ pub struct Http {
 struct Line {
     uri: Uri,
     wire: Arc<Wire>,
+    /// What the last answer said that is still taken, until somebody asks.
+    told: Mutex<Option<Told>>,
 }
 
 type HttpClient = Client<Connector, Full<Chain<Bytes, Bytes>>>;
@@ -190,7 +193,23 @@ impl Http {
         let guard = self.guard.as_deref().cloned().unwrap_or_else(AddressGuard::plain);
         let wire = Wire::new(&self.tls, over_tls, guard, self.connections_max, self.answer_bytes_max)?;
         let wire = Arc::new(wire);
-        Ok(self.line.get_or_init(|| Box::new(Line { uri, wire })))
+        Ok(self.line.get_or_init(|| Box::new(Line { uri, wire, told: Mutex::default() })))
+    }
+
+    /// Remembers what an answer, received at `now_ms` (milliseconds since 1970), says that the peer still takes.
+    pub fn heed(&self, answer: &Answer, now_ms: u64) {
+        let header = |name: &str| answer.headers.get(name).map(HeaderValue::as_bytes);
+        let Some(allowance) = rate_hints::allowance(header, UNIX_EPOCH + Duration::from_millis(now_ms)) else { return };
+        let told = Told { requests: allowance.requests, until: Instant::now() + allowance.resets_in };
+        if let Some(line) = self.line.get() {
+            *line.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }
+    }
+
+    /// What was remembered last; told once.
+    #[must_use]
+    pub fn allowance(&self) -> Option<Told> {
+        self.line.get()?.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -10,6 +10,7 @@
 mod answer;
 mod client;
 mod digest;
+mod elsewhere;
 mod encode;
 mod key;
 mod leftovers;
@@ -20,9 +21,10 @@ mod store;
 mod turn;
 mod upload;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex as Plain, Weak};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -33,7 +35,7 @@ use tokio::time::{Instant, sleep};
 
 use super::address_guard::AddressPolicy;
 use super::http::Tls;
-use crate::config::{S3Config, S3Format, S3Layout};
+use crate::config::{S3Config, S3Format, S3Layout, S3Location};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
 use parts::{PART_BYTES, PARTS_HELD};
@@ -70,8 +72,11 @@ struct Inner {
     tls: Arc<Tls>,
     clock: Arc<dyn Clock>,
     live: Live,
-    /// Made when it is first used.
-    place: Mutex<Option<Place>>,
+    /// Each made when it is first used: that of now, and those that batches of earlier settings were planned for.
+    places: Mutex<BTreeMap<Option<S3Location>, Place>>,
+    /// Since when the place of earlier settings can't be connected to, and for how long that is borne.
+    unreached_since: Plain<Option<Instant>>,
+    patience: Duration,
     /// How often it was used.
     uses: AtomicU64,
     /// Whether somebody watches for it to become idle.
@@ -107,15 +112,17 @@ impl S3Sink {
             tls,
             clock,
             live: Live::default(),
-            place: Mutex::default(),
+            places: Mutex::default(),
+            unreached_since: Plain::default(),
+            patience: elsewhere::PATIENCE,
             uses: AtomicU64::new(0),
             watched: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The same, which finishes batches of these revisions of its settings as they began: under the same name, with the
-    /// same bytes.
+    /// The same, which finishes batches of these revisions of its settings as they began: in the same place, under the same
+    /// name, with the same bytes.
     ///
     /// # Panics
     /// When it is in use already.
@@ -151,15 +158,17 @@ impl Inner {
     }
 
     /// The way to the bucket. What an earlier run left behind under such names is given up first.
-    async fn store(&self, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Failure> {
-        let mut place = self.place.lock().await;
-        if place.is_none() {
-            let client =
-                client::client(&self.destination, &self.config, self.policy, &self.tls, self.connections_max).await?;
-            let store = Store { client, config: Arc::clone(&self.config), clock: Arc::clone(&self.clock) };
-            *place = Some(Place { store: Arc::new(store), swept: BTreeSet::new() });
-        }
-        let Place { store, swept } = place.as_mut().expect("made above");
+    async fn store(&self, config: &Arc<S3Config>, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Failure> {
+        let mut places = self.places.lock().await;
+        let Place { store, swept } = match places.entry(config.location()) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => {
+                let client =
+                    client::client(&self.destination, config, self.policy, &self.tls, self.connections_max).await?;
+                let store = Store { client, config: Arc::clone(config), clock: Arc::clone(&self.clock) };
+                free.insert(Place { store: Arc::new(store), swept: BTreeSet::new() })
+            }
+        };
         let beginning = key::beginning(self.layout(job), job);
         if !swept.contains(&beginning) {
             leftovers::sweep(store, &self.live, &beginning, &job.id, limit).await;
@@ -198,16 +207,16 @@ async fn drop_when_idle(inner: Weak<Inner>) {
     let mut seen = None;
     loop {
         let Some(inner) = inner.upgrade() else { return };
-        let mut place = inner.place.lock().await;
+        let mut places = inner.places.lock().await;
         let uses = Some(inner.uses.load(Ordering::Relaxed));
-        // Nobody begins while the place is locked; who is at work holds the store as well.
-        if seen == uses && place.as_ref().is_none_or(|place| Arc::strong_count(&place.store) == 1) {
-            *place = None;
+        // Nobody begins while the places are locked; who is at work holds the store as well.
+        if seen == uses && places.values().all(|place| Arc::strong_count(&place.store) == 1) {
+            places.clear();
             inner.watched.store(false, Ordering::Release);
             return;
         }
         seen = uses;
-        drop(place);
+        drop(places);
         drop(inner);
         sleep(IDLE).await;
     }
@@ -247,7 +256,10 @@ impl LargeSink for S3Sink {
                 return Outcome::Refused { why: Failure::Local(why.to_owned()) };
             }
             self.inner.used();
-            match self.inner.store(job, timeout).await {
+            if let Some(outcome) = self.inner.finish_elsewhere(job, timeout).await {
+                return outcome;
+            }
+            match self.inner.store(&self.inner.config, job, timeout).await {
                 Ok(store) => upload(&store, &self.inner.live, self.inner.layout(job), job, timeout).await,
                 Err(why) => Outcome::Retry { why },
             }

@@ -19,7 +19,7 @@ use super::rfc3339::Times;
 use super::size_cap::SizeCap;
 use crate::config::{Secret, SegmentConfig};
 use crate::delivery::outcome::{Failure, Outcome, classify};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
 use crate::impression::escape;
 use encode::Events;
 
@@ -123,6 +123,7 @@ impl Sink for Segment {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
             match self.http.post_with_tail(headers, encoded.body.clone(), tail, deadline).await {
                 Ok(answer) => {
+                    self.http.heed(&answer, self.clock.wall_ms());
                     let outcome = self.judge(answer);
                     self.size_cap.heard(&outcome, bytes);
                     outcome
@@ -130,6 +131,10 @@ impl Sink for Segment {
                 Err(why) => Outcome::Retry { why },
             }
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.http.allowance()
     }
 
     fn needs_plan(&self) -> bool {

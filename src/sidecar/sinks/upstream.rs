@@ -10,19 +10,16 @@ mod in_order;
 mod keys;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use forebay::clock::Clock;
-use hyper::header::{DATE, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::{Answer, Http, Tls};
 use crate::config::UpstreamConfig;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord, classify};
-use crate::delivery::retry_after;
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
 use crate::post::Post;
 use gate::Gate;
 
@@ -76,6 +73,7 @@ impl Upstream {
             Err(why) => Outcome::Retry { why },
             Ok(mut answer) => {
                 answer.hide(key);
+                way.heed(&answer, self.clock.wall_ms());
                 self.judge(&answer, &gate, offset)
             }
         }
@@ -104,9 +102,7 @@ impl Upstream {
     }
 
     fn wait(&self, answer: &Answer) -> Outcome {
-        let header = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
-        let now: SystemTime = UNIX_EPOCH + Duration::from_millis(self.clock.wall_ms());
-        let wait = header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE), now));
+        let wait = answer.wait(self.clock.wall_ms());
         classify(answer.status.as_u16(), wait, || answer.excerpt())
     }
 }
@@ -150,6 +146,10 @@ impl Sink for Upstream {
                 Err(error) => Outcome::Retry { why: Failure::Local(error.to_string()) },
             }
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.events.allowance().or_else(|| self.telemetry.allowance())
     }
 
     fn needs_plan(&self) -> bool {

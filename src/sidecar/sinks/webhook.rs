@@ -20,7 +20,7 @@ use super::http::{Answer, Http, Tls};
 use super::size_cap::SizeCap;
 use crate::config::{Compression, Secret, WebhookConfig};
 use crate::delivery::outcome::{Failure, Outcome, classify};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
+use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_split_objects};
 use signature::Signer;
 
@@ -174,6 +174,7 @@ impl Sink for Webhook {
             };
             match sent.await {
                 Ok(answer) => {
+                    self.http.heed(&answer, self.clock.wall_ms());
                     let outcome = self.judge(&answer);
                     self.size_cap.heard(&outcome, encoded.body.len());
                     outcome
@@ -181,6 +182,10 @@ impl Sink for Webhook {
                 Err(why) => Outcome::Retry { why },
             }
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.http.allowance()
     }
 
     fn needs_plan(&self) -> bool {

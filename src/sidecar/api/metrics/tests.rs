@@ -7,7 +7,9 @@ use forebay::{Balance, Count};
 
 use super::super::forecast::Forecast;
 use super::super::lag::Lag;
-use super::super::readings::{DeliveryReading, DeliveryState, EnvironmentReading, QueueReading, RelayReading};
+use super::super::readings::{
+    DeliveryReading, DeliveryState, EnvironmentReading, QueueReading, RateReading, RelayReading, WaitsFor,
+};
 use super::*;
 
 const MANUAL: &str = include_str!("../../../../docs/operating.md");
@@ -20,6 +22,8 @@ fn full_page() -> String {
         last_success_unix_ms: Some(1_700_000_000_500),
         verdicts: vec![("rejected", 1)],
         requests: vec![("delivered", 5), ("429", 2)],
+        rate: RateReading { learned_requests: Some(2.5), ..RateReading::default() },
+        waits_for: WaitsFor::LearnedRate,
         ..DeliveryReading::default()
     });
     let lag = Lag {
@@ -114,6 +118,9 @@ fn labels_are_few_and_nothing_from_afar_is_among_the_values() {
         "stream",
         "environment",
         "as",
+        "by",
+        "for",
+        "of",
         "state",
         "outcome",
         "reason",

@@ -1,5 +1,7 @@
 //! What the API asks for, done one at a time.
 
+use std::collections::BTreeSet;
+
 use forebay::Count;
 
 use super::{MADE_MAX, Operations, SETTINGS_BYTES_MAX, mistakes, told};
@@ -8,6 +10,7 @@ use crate::app::registry::Shown;
 use crate::causes;
 use crate::config::{self, Severity};
 use crate::control::JournalError;
+use crate::post;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{
     ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlPause,
@@ -37,6 +40,7 @@ impl Asked for Operations {
             let mut ids: Vec<String> =
                 self.registry.all_after(&after, most).into_iter().map(|shown| shown.id.to_string()).collect();
             ids.extend(self.registry.left_behind().iter().map(|queue| queue.destination().to_owned()));
+            ids.extend(self.letters_left_behind());
             ids.extend(self.journal.state().destinations.keys().cloned());
             ids.retain(|id| *id > after);
             ids.sort_unstable();
@@ -145,6 +149,9 @@ impl Operations {
             }
             Put::Update if !made => return Err(self.not_made_here(&id)),
             Put::Create | Put::Update => {}
+        }
+        if let Some(why) = self.relayed_already(&destination) {
+            return Err(Refused::Precondition(why));
         }
         let (revision, change) = self.revision(&destination);
         let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
@@ -264,9 +271,12 @@ impl Operations {
         if left.is_empty() && !made {
             return Err(Refused::NotFound(format!("there is no destination {id:?}")));
         }
-        let streams = left.iter().map(|queue| queue.stream().to_owned()).filter(|stream| !stream.starts_with('!'));
+        let owner =
+            |stream: &str| post::stream_owner(stream).map_or_else(|| stream.to_owned(), |(of, _)| of.to_owned());
+        let streams = left.iter().map(|queue| queue.stream()).filter(|stream| !stream.starts_with('!')).map(owner);
+        let streams: BTreeSet<String> = streams.collect();
         let origin = if made { Origin::Api } else { Origin::LeftBehind };
-        Ok(Destination { origin: origin.into(), environments: streams.collect(), ..base })
+        Ok(Destination { origin: origin.into(), environments: streams.into_iter().collect(), ..base })
     }
 }
 

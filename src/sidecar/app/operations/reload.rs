@@ -17,7 +17,7 @@ use super::{Operations, mistakes};
 use crate::api::readings::ReloadReading;
 use crate::app::registry::Put;
 use crate::causes;
-use crate::config::{self, Config, DeliveryConfig, Environment, Secret};
+use crate::config::{self, Config, DeliveryConfig, Environment, Secret, SinkConfig};
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -192,6 +192,19 @@ impl Operations {
             return Err(ReloadFailed(format!(
                 "environment {id:?} was made through the API: delete it there, or choose another id"
             )));
+        }
+        for destination in destinations {
+            let SinkConfig::Upstream(_) = destination.sink else { continue };
+            for environment in &destination.environments {
+                let keeper = self.registry.upstream_of(environment, &destination.id);
+                if let Some(id) = keeper.filter(|id| state.destinations.contains_key(&**id)) {
+                    let id = &*id;
+                    return Err(ReloadFailed(format!(
+                        "the posts of environment {environment:?} go to upstream {id:?}, which was made through the API: delete \
+                         it there, or name the environment in one upstream only"
+                    )));
+                }
+            }
         }
         let ids: Vec<String> = environments
             .iter()

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use forebay::clock::{Clock, SystemClock};
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
 use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 
 use super::*;
-use crate::api::destinations::{Delete, Operations as _, Put};
+use crate::api::destinations::{Delete, Operations as _, Put, Refused};
 use crate::app::sinks::SinkFactory;
+use crate::app::upstreams::Upstreams;
 use crate::config::{FileConfig, SinkConfig};
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
@@ -24,6 +26,7 @@ struct House {
     queues: Queues,
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
+    upstreams: Arc<Upstreams>,
     operations: Arc<Operations>,
 }
 
@@ -58,7 +61,7 @@ async fn start(disk: &MemDisk, config: Config) -> House {
         Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
     let guard = AddressGuard::customer(&[]);
     let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
-    let upstreams = Arc::new(crate::app::upstreams::Upstreams::new(
+    let upstreams = Arc::new(Upstreams::new(
         Path::new("data"),
         Arc::new(disk.clone()),
         Arc::clone(&clock),
@@ -66,20 +69,21 @@ async fn start(disk: &MemDisk, config: Config) -> House {
     ));
     let registry = Registry::new(
         queues.clone(),
-        upstreams,
+        Arc::clone(&upstreams),
         (Arc::clone(&delivery), Arc::clone(&ingest), letters),
         factory,
         Duration::from_secs(5),
     );
     let (journal, skipped) = Journal::open(queues.log().clone(), clock).unwrap();
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, config).await.unwrap();
-    House { disk: disk.clone(), queues, delivery, ingest, operations }
+    House { disk: disk.clone(), queues, delivery, ingest, upstreams, operations }
 }
 
 impl House {
     /// Another process on the same disk.
     async fn again(self, config: Config) -> Self {
         self.delivery.shutdown(Duration::ZERO).await;
+        self.upstreams.close().unwrap();
         self.queues.close().unwrap();
         let disk = self.disk.clone();
         drop(self);
@@ -92,6 +96,13 @@ impl House {
         self.queues.log().append_wait("prod", parts).unwrap();
     }
 
+    /// Posts of the first key, as the way in keeps them.
+    fn post(&self, upstream: &str, posts: u32) {
+        let post = |_| Payload { bytes: vec![7; 100], records: 1 };
+        let log = self.upstreams.log(upstream).unwrap();
+        log.append_wait("posts/prod/0", (0..posts).map(post).collect()).unwrap();
+    }
+
     fn key(&self, key: &str) -> Option<(usize, u32)> {
         self.ingest.environments().owner_of(key.as_bytes()).map(|owner| (owner.environment, owner.key))
     }
@@ -101,6 +112,13 @@ impl House {
 fn hook(id: &str, more: &str) -> String {
     format!(
         "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"webhook\"\nurl = \"secret:hook_url\"\n{more}\n"
+    )
+}
+
+/// An upstream where the API lets nobody go.
+fn upstream(id: &str) -> String {
+    format!(
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"upstream\"\nurl = \"http://127.0.0.1:9/api\"\n"
     )
 }
 
@@ -303,4 +321,73 @@ async fn dead_letters_are_not_deleted_unless_that_is_said() {
     }
     assert!(delete(Delete::Purge).await.unwrap().deleted);
     assert_eq!(dead.lag().records, 0);
+}
+
+#[tokio::test]
+async fn an_upstream_goes_with_its_posts_and_only_when_they_are_purged() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(upstream("split"), Put::Create).await.unwrap();
+    house.operations.pause_destination("split".to_owned(), true).await.unwrap();
+    house.post("split", 3);
+    let shown = house.operations.destination("split".to_owned()).await.unwrap();
+    assert_eq!((shown.records_pending, shown.environments), (3, vec!["prod".to_owned()]));
+    let delete = |how| house.operations.delete_destination("split".to_owned(), how);
+    let told = text(delete(Delete::Empty).await);
+    assert!(told.contains("3 records pending"), "{told}");
+    assert!(text(delete(Delete::Drain).await).contains("can't be drained"), "it is paused");
+    let deleted = delete(Delete::Purge).await.unwrap();
+    assert_eq!((deleted.records_pending, deleted.deleted), (3, true));
+    assert!(house.disk.list(Path::new("data/upstream/split")).is_err(), "its directory is gone");
+    assert!(house.disk.list(Path::new("data/upstream")).unwrap().is_empty());
+    assert!(matches!(house.operations.destination("split".to_owned()).await, Err(Refused::NotFound(_))));
+    assert!(house.ingest.environments().all()[0].relay().is_none(), "nothing is kept for it any more");
+    let (again, _) = house.operations.put_destination(upstream("split"), Put::Create).await.unwrap();
+    assert_eq!(again.records_pending, 0);
+}
+
+#[tokio::test]
+async fn what_an_upstream_left_behind_is_seen_and_counted_after_another_start() {
+    let of_file = || {
+        let mut config = file(&[]);
+        let sink = SinkConfig::Upstream(config::UpstreamConfig::at("http://127.0.0.1:9/api").unwrap());
+        config.destinations.push(Destination::new("split", vec!["prod".to_owned()], sink));
+        config
+    };
+    let house = start(&MemDisk::default(), of_file()).await;
+    house.operations.pause_destination("split".to_owned(), true).await.unwrap();
+    house.post("split", 2);
+    let house = house.again(file(&[])).await;
+    let all = house.operations.destinations(String::new(), 10).await.unwrap();
+    let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.origin(), one.records_pending)).collect();
+    assert_eq!(all, [("split", Origin::LeftBehind, 2)]);
+    let put_back = house.operations.reload(of_file()).await.unwrap();
+    assert_eq!(put_back.started, 1);
+    let shown = house.operations.destination("split".to_owned()).await.unwrap();
+    assert_eq!((shown.origin(), shown.records_pending), (Origin::File, 2));
+    house.operations.reload(file(&[])).await.unwrap();
+    let delete = |how| house.operations.delete_destination("split".to_owned(), how);
+    assert!(text(delete(Delete::Empty).await).contains("2 records pending"));
+    assert_eq!(delete(Delete::Purge).await.unwrap().records_pending, 2);
+    assert!(house.again(file(&[])).await.operations.destinations(String::new(), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_environment_has_one_upstream() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(upstream("split"), Put::Create).await.unwrap();
+    let told = text(house.operations.put_destination(upstream("other"), Put::Create).await);
+    assert!(told.contains("go to upstream \"split\" already"), "{told}");
+    house.operations.put_destination(upstream("split").replace(":9/", ":99/"), Put::Update).await.unwrap();
+    // Nor does the file get a second one in.
+    let mut config = file(&[]);
+    let sink = SinkConfig::Upstream(config::UpstreamConfig::default());
+    config.destinations.push(Destination::new("of-file", vec!["prod".to_owned()], sink));
+    let told = house.operations.reload(config.clone()).await.unwrap_err().to_string();
+    assert!(told.contains("upstream \"split\", which was made through the API"), "{told}");
+    // What was written while nobody looked: the file's runs, and the other keeps what it has.
+    house.post("split", 1);
+    let house = house.again(config).await;
+    let all = house.operations.destinations(String::new(), 10).await.unwrap();
+    let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.r#type.as_str(), one.records_pending)).collect();
+    assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
 }

@@ -128,6 +128,8 @@ async fn a_replaced_destination_goes_on_where_it_was() {
     assert_eq!((first.len(), second.len()), (10, 10));
     assert!(first.keys().all(|key| !second.contains_key(key)), "each record in one of them");
     assert!(first.values().chain(second.values()).all(|times| *times == 1));
+    let counted = house.delivery.stats_of("archive").unwrap();
+    assert_eq!(counted.delivered_records, 20, "counters count since the process began");
 }
 
 #[tokio::test]

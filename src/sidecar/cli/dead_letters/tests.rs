@@ -57,6 +57,7 @@ fn letter(queues: &Queues, payload: &Bytes, (offset, reason): (u64, &str), at_ms
         kind: Kind::Dead,
         destination: "hook".into(),
         origin: LetterOrigin { log: queues.log().log_id(), stream: queues.log().stream("prod").unwrap(), offset },
+        replay: 0,
         environment: Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() }),
         payload: Bytes::clone(payload),
         index: offset as usize,
@@ -82,10 +83,12 @@ impl Running {
     async fn asked(&self, line: &str, answers: Option<impl BufRead>) -> Result<String, DeadLettersError> {
         let words = std::iter::once("dead-letters").chain(line.split_whitespace());
         let command = Line::try_parse_from(words).unwrap().command;
-        let mut out = Vec::new();
+        makes_sense(&command)?;
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
         let mut office = Office::connect(&self.address).await?;
-        office.serve(&command, answers, &mut out).await?;
-        Ok(String::from_utf8(out).unwrap())
+        office.serve(&command, answers, (&mut out, &mut notes)).await?;
+        let [notes, out] = [notes, out].map(|said| String::from_utf8(said).unwrap());
+        Ok(if command.call().json { out } else { notes + &out })
     }
 
     fn balance(&self, stream: &str) -> forebay::Balance {
@@ -144,9 +147,31 @@ async fn a_purge_asks_and_does_nothing_without_the_right_answer() {
     assert_eq!(running.balance("!dead/hook").pending.records, 2);
     let asked = running.says("purge hook -r time", Some("1\n")).await.unwrap();
     assert!(asked.contains("Type 1 to purge") && asked.ends_with("1 dead letters are gone\n"), "{asked}");
-    assert_eq!(running.says("purge hook --all --yes --json", None).await.unwrap(), "{\"purged\":1}\n");
+    assert_eq!(running.says("purge hook --all --yes --json", None).await.unwrap(), "{\"counted\":null,\"purged\":1}\n");
     let balance = running.balance("!dead/hook");
     assert_eq!((balance.pending.records, balance.purged.records), (0, 2));
+}
+
+/// Before, the question stood in front of the JSON, and what was counted in none of it.
+#[tokio::test]
+async fn what_a_purge_answers_as_json_is_json_whatever_was_asked() {
+    let running = running().await;
+    let said = running.says("purge hook --all --json", Some("2\n")).await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!({ "purged": 2, "counted": 2 }));
+}
+
+/// Before, a command that makes no sense was told so only where a sidecar ran.
+#[test]
+fn a_command_that_makes_no_sense_calls_nobody() {
+    let nobody: Listen = "127.0.0.1:1".parse().unwrap();
+    let run = |line: &str| {
+        let words = std::iter::once("dead-letters").chain(line.split_whitespace());
+        run(&Line::try_parse_from(words).unwrap().command, &nobody).unwrap_err()
+    };
+    assert!(matches!(run("purge hook"), DeadLettersError::Which));
+    assert!(matches!(run("redrive hook --all -r time"), DeadLettersError::AllOrSome));
+    let called = run("list");
+    assert!(matches!(called, DeadLettersError::Call(CallError::NothingListens { .. })), "{called}");
 }
 
 #[tokio::test]

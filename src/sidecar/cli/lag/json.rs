@@ -41,6 +41,14 @@ fn lag(lag: &Lag) -> Value {
         })),
         "last_success_unix_ms": lag.last_success_unix_ms,
         "next_attempt_unix_ms": lag.next_attempt_unix_ms,
+        "rate": lag.rate.as_ref().map(|rate| json!({
+            "allowed_requests": rate.allowed_requests,
+            "allowed_records": rate.allowed_records,
+            "allowed_bytes": rate.allowed_bytes,
+            "learned_requests": rate.learned_requests,
+            "learned_records": rate.learned_records,
+        })),
+        "waits_for": lag_table::waits_for(lag),
     })
 }
 
@@ -73,7 +81,7 @@ pub(in crate::cli) fn balance(balance: &Balance) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{DeliveryState, Forecast, LastError};
+    use crate::proto::v1::{DeliveryState, Forecast, LastError, Rate, WaitsFor};
 
     #[test]
     fn a_line_holds_everything_and_only_one_line_end() {
@@ -84,6 +92,8 @@ mod tests {
             forecast: Some(Forecast { outcome: Some(Outcome::DrainsInSeconds(1.5)) }),
             balance: Some(Balance { lost: Some(Count { records: 3, bytes: 300 }), ..Balance::default() }),
             last_error: Some(LastError { at_unix_ms: Some(7), message: "two\nlines".to_owned() }),
+            rate: Some(Rate { allowed_records: Some(500), learned_records: Some(120.5), ..Rate::default() }),
+            waits_for: WaitsFor::LearnedRate.into(),
             ..Lag::default()
         };
         let snapshot = Snapshot { lags: vec![full, Lag::default()], omitted: 1, read_at_unix_ms: 5 };
@@ -96,6 +106,8 @@ mod tests {
         assert_eq!(lag["forecast"], json!({ "outcome": "drains", "drains_in_seconds": 1.5 }));
         assert_eq!(lag["balance"]["lost"]["records"], 3);
         assert_eq!(lag["last_error"]["message"], "two\nlines");
+        assert_eq!((&lag["rate"]["allowed_records"], &lag["rate"]["learned_records"]), (&json!(500), &json!(120.5)));
+        assert_eq!((&lag["waits_for"], &read["lags"][1]["waits_for"]), (&json!("learned_rate"), &Value::Null));
         assert_eq!(read["lags"][1]["forecast"], Value::Null);
         assert_eq!(read["lags"][1]["oldest_age_ms"], Value::Null);
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::super::finding::Finding;
-use super::super::raw::Section;
+use super::super::raw::{Section, Tables, take_tables};
 use super::super::report::{Report, join};
 use super::super::{DeliveryConfig, Destination, Endpoint, Environment, Secret, is_id};
 use super::environments::{self, Environments};
@@ -39,25 +39,26 @@ pub struct Checked<T> {
 /// Judges a text with one `[[destinations]]`.
 #[must_use]
 pub fn check_destination(text: &str, around: &Surroundings<'_>) -> Checked<Destination> {
-    check(text, around, "destinations", |root, outside| {
+    check(text, around, "destinations", |root, tables, outside| {
         let environments = Environments::named(around.environments);
-        destinations::read(root, outside, &environments, around.delivery, None).0
+        destinations::read(root, tables, outside, &environments, around.delivery, None).0
     })
 }
 
 /// Judges a text with one `[[environments]]`.
 #[must_use]
 pub fn check_environment(text: &str, around: &Surroundings<'_>) -> Checked<Environment> {
-    check(text, around, "environments", |root, outside| environments::read(root, outside).into_values())
+    check(text, around, "environments", |root, _, outside| environments::read(root, outside).into_values())
 }
 
 fn check<T>(
     text: &str,
     around: &Surroundings<'_>,
     key: &'static str,
-    read: impl FnOnce(&Section<'_>, &Outside<'_>) -> Vec<T>,
+    read: impl FnOnce(&Section<'_>, Tables<'_>, &Outside<'_>) -> Vec<T>,
 ) -> Checked<T> {
-    let (report, document) = Report::parse(text);
+    let (report, mut document) = Report::parse(text);
+    let destinations = take_tables(&mut document, "destinations");
     let root = Section::root(&report, &document);
     let outside = Outside {
         through: Through::Api,
@@ -67,11 +68,11 @@ fn check<T>(
         file: &|_| Err(io::ErrorKind::PermissionDenied.into()),
         ground: &|_| Err(io::ErrorKind::PermissionDenied.into()),
     };
-    let count = root.sections(key).len();
+    let count = if key == "destinations" { destinations.len() } else { root.sections(key).len() };
     if count != 1 {
         root.at(key).error(format!("one [[{key}]] belongs here, not {count}"), "write one at a time");
     }
-    let mut values = read(&root, &outside);
+    let mut values = read(&root, destinations, &outside);
     root.finish();
     let value = values.pop().filter(|_| !report.any_error());
     let secrets = report.secrets();

@@ -2,6 +2,7 @@
 
 mod events;
 mod filter;
+mod pace;
 mod s3;
 mod start;
 mod upstream;
@@ -11,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::super::raw::{Field, Section};
+use super::super::raw::{Field, Section, Tables};
 use super::super::report::Place;
 use super::super::units::show_bytes;
 use super::super::{
@@ -44,19 +45,21 @@ const OWN_HEADERS: [&str; 13] = [
 /// The destinations that have no mistakes of their own, and the environments that any of them names.
 pub(super) fn read(
     root: &Section<'_>,
+    tables: Tables<'_>,
     outside: &Outside<'_>,
     environments: &Environments<'_>,
     delivery: &DeliveryConfig,
     data_dir: Option<&Path>,
 ) -> (Vec<Destination>, HashSet<String>) {
-    let sections = root.sections("destinations");
-    environments::too_many(root, "destinations", sections.len());
-    let mut ids = BTreeMap::new();
+    root.lists("destinations");
+    environments::too_many(root, "destinations", tables.len());
+    let mut ids: BTreeMap<String, usize> = BTreeMap::new();
     let mut directories = Directories { data_dir: data_dir.map(plain), taken: BTreeMap::new() };
-    let mut destinations = Vec::with_capacity(sections.len().min(limits::TABLES_MAX));
+    let mut destinations = Vec::with_capacity(tables.len().min(limits::TABLES_MAX));
     let mut routed = HashSet::new();
     let mut relayed = BTreeMap::new();
-    for section in sections.take(limits::TABLES_MAX) {
+    for (i, table) in tables.into_iter().take(limits::TABLES_MAX).enumerate() {
+        let section = root.table("destinations", i, &table);
         let id = values::id(&section);
         if let Some(id) = id {
             environments::unique(section.place(), "a destination", id, &mut ids);
@@ -95,7 +98,8 @@ fn read_one(
         SinkKind::Upstream => upstream::upstream(&section, outside).map(SinkConfig::Upstream),
     };
     let bounds = kind.bounds();
-    let concurrency = section.count("concurrency", &bounds.concurrency);
+    let (concurrency, ordered) = pace::concurrency(&section, kind);
+    let rate = pace::rate(&section);
     let weight = section.count("weight", &limits::WEIGHT);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
     // A batch of S3 is an object, and is never held as a whole: its limits have names of their own.
@@ -121,6 +125,8 @@ fn read_one(
         id: id?.to_owned(),
         environments,
         concurrency,
+        ordered,
+        rate,
         weight,
         timeout,
         batch_records_max,

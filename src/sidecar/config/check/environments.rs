@@ -1,5 +1,6 @@
 //! Reads `[[environments]]`: ids that differ, keys that belong to one of them only.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::raw::{Field, Section};
@@ -74,11 +75,14 @@ pub(super) fn unrouted(environments: &Environments<'_>, routed: &HashSet<String>
 }
 
 /// Reports an id that was given before, and remembers those that were not.
-pub(super) fn unique<'r>(place: &Place<'_>, what: &str, id: &'r str, seen: &mut BTreeMap<&'r str, usize>) {
+pub(super) fn unique<'r, K>(place: &Place<'_>, what: &str, id: &'r str, seen: &mut BTreeMap<K, usize>)
+where
+    K: Ord + Borrow<str> + From<&'r str>,
+{
     if let Some(line) = seen.get(id) {
         place.error(format!("{what} {id:?} exists already, in line {line}"), "give each an id of its own");
     } else {
-        seen.insert(id, place.line());
+        seen.insert(id.into(), place.line());
     }
 }
 

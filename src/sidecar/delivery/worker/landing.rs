@@ -97,12 +97,17 @@ impl Worker {
                 let apart = self.apart(&batch);
                 self.rejected(busy, batch, apart, &why);
             }
-            Came::Sent { outcome, records, rejected } => {
+            Came::Sent { outcome, records, rejected, took } => {
+                if let Some(told) = self.sink.allowance() {
+                    self.pace.told(told.requests, told.until - self.common.began, busy.flights.len());
+                }
                 let mut apart = self.apart(&batch);
                 apart.beforehand(&rejected);
                 match outcome {
                     None => self.finish(busy, batch, apart),
-                    Some(outcome) => self.answered(busy, batch, apart, outcome, Request { records, epoch, begun }),
+                    Some(outcome) => {
+                        self.answered(busy, batch, apart, outcome, Request { records, epoch, begun, took })
+                    }
                 }
             }
         }
@@ -136,6 +141,7 @@ impl Worker {
     fn taken(&mut self, busy: &mut Busy, batch: Batch, apart: Apart, request: Request) {
         busy.post.stats.delivered(request.records, self.common.clock.wall_ms());
         self.heard(busy, &Outcome::Delivered, request.epoch);
+        self.pace.taken(request.records, request.took, request.epoch, self.now());
         self.memory.poison().accepted(request.begun, request.records);
         self.finish(busy, batch, apart);
         self.put_back_proven(busy);
@@ -194,7 +200,7 @@ impl Worker {
 
     /// It tells the records apart.
     fn partial(&mut self, busy: &mut Busy, batch: Batch, before: Apart, partial: Partial, request: Request) {
-        let Request { records, epoch, begun } = request;
+        let Request { records, epoch, begun, took } = request;
         let mut apart = before.clone();
         let shape = &batch.shape;
         let now_ms = self.common.clock.wall_ms();
@@ -228,7 +234,7 @@ impl Worker {
         }
         match rest {
             Rest::Delivered => {
-                let request = Request { records: left, epoch: self.pace.epoch(), begun };
+                let request = Request { records: left, epoch: self.pace.epoch(), begun, took };
                 self.taken(busy, batch, apart, request);
             }
             Rest::Again if left == 0 => self.finish(busy, batch, apart),
@@ -432,4 +438,5 @@ struct Request {
     records: u64,
     epoch: Epoch,
     begun: Mark,
+    took: Duration,
 }

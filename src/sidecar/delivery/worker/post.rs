@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::Worker;
-use crate::delivery::stats::{DeliveryStats, State};
+use crate::delivery::stats::{DeliveryStats, State, Waits};
 
 /// One destination. Keeps its worker while that rests.
 pub(in crate::delivery) struct Post {
@@ -150,6 +150,7 @@ impl Post {
     pub(super) fn rest(&self, worker: Worker) -> Option<Worker> {
         self.stats.set_in_flight(0);
         self.stats.set_undecided(0);
+        self.stats.set_waits(Waits::Nothing);
         let mut place = self.place();
         match &mut *place {
             Place::Working { .. } if self.news.load(Ordering::SeqCst) && !self.paused() => return Some(worker),

@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep};
 use crate::delivery::budget::{Budget, BudgetLimits, Turns};
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
-use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink};
+use crate::delivery::sink::{
+    BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink, Told,
+};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
@@ -23,7 +25,10 @@ use crate::delivery::{Delivery, Settings};
 mod large;
 mod neighbours;
 mod outcomes;
+mod rates;
+mod recovery;
 mod waking;
+mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -245,6 +250,7 @@ impl Ticket for ScriptTicket {
         let stored = |&offset| Stored {
             offset,
             origin: LetterOrigin { log: LogId(1), stream, offset },
+            replay: 0,
             environment: environment(),
             payload: Bytes::new(),
             index: 0,
@@ -306,6 +312,8 @@ struct Receiver {
     /// This record can't be encoded.
     unencodable: Option<u64>,
     plans_of: Option<Script>,
+    /// What it says that it still takes.
+    told: Mutex<Option<Told>>,
 }
 
 fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receiver {
@@ -326,6 +334,7 @@ fn reading(answer: impl Fn(usize, &[u64]) -> Answer + Send + Sync + 'static) -> 
         left_out: None,
         unencodable: None,
         plans_of: None,
+        told: Mutex::default(),
     }
 }
 
@@ -388,6 +397,10 @@ impl Sink for Receiver {
             self.in_flight.fetch_sub(1, Ordering::SeqCst);
             outcome
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        self.told.lock().unwrap().take()
     }
 
     fn needs_plan(&self) -> bool {
@@ -769,7 +782,7 @@ async fn an_idle_destination_has_no_task_before_its_first_record_and_after_its_l
 
 #[test]
 fn an_idle_destination_is_a_small_value() {
-    assert!(size_of::<super::Post>() <= 328, "{} bytes", size_of::<super::Post>());
+    assert!(size_of::<super::Post>() <= 344, "{} bytes", size_of::<super::Post>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -86,6 +86,7 @@ impl House {
                     kind: fate(stored.offset).expect("it is among them"),
                     destination: HOOK.into(),
                     origin: stored.origin,
+                    replay: stored.replay,
                     environment: stored.environment,
                     payload: stored.payload,
                     index: stored.index,

@@ -5,7 +5,6 @@
 //! believed, and then the answer counts for the batch as a whole. Nothing is ever given up because a limit was met.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read as _;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use serde::de::IgnoredAny;
 use crate::config::{AmplitudeApi, AmplitudeIdentity};
 use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, RejectedRecord, Rest, classify};
 use crate::delivery::sink::Encoded;
+use crate::sinks::amplitude::encode::subject;
 
 /// The daily quota moves in steps of an hour.
 const QUOTA_WAIT: Duration = Duration::from_secs(60 * 60);
@@ -177,7 +177,7 @@ impl Lists {
     }
 
     /// The users or devices that are to be left alone, and how long; those of the other kind are not in our requests.
-    fn waits(&self, identity: AmplitudeIdentity, throttled: Duration) -> HashMap<&str, Duration> {
+    fn waits(&self, identity: AmplitudeIdentity, throttled: Duration) -> HashMap<u64, Duration> {
         let (over_rate, over_quota, silenced) = match identity {
             AmplitudeIdentity::UserId => (&self.throttled_users, &self.exceeded_daily_quota_users, None),
             AmplitudeIdentity::DeviceId => {
@@ -186,9 +186,9 @@ impl Lists {
         };
         let mut waits = HashMap::new();
         // The longest comes last and stays.
-        waits.extend(over_rate.iter().flatten().map(|(id, _)| (id.as_str(), throttled)));
-        waits.extend(over_quota.iter().flatten().map(|(id, _)| (id.as_str(), throttled.max(QUOTA_WAIT))));
-        waits.extend(silenced.into_iter().flatten().map(|id| (id.as_str(), throttled.max(SILENCED_WAIT))));
+        waits.extend(over_rate.iter().flatten().map(|(id, _)| (subject(id), throttled)));
+        waits.extend(over_quota.iter().flatten().map(|(id, _)| (subject(id), throttled.max(QUOTA_WAIT))));
+        waits.extend(silenced.into_iter().flatten().map(|id| (subject(id), throttled.max(SILENCED_WAIT))));
         waits
     }
 }
@@ -246,12 +246,12 @@ impl Apart {
     }
 
     /// Holds all events of users and devices that are to be left alone, also those that the answer does not number.
-    fn hold_by_name(&mut self, waits: &HashMap<&str, Duration>, encoded: &Encoded) {
+    fn hold_by_name(&mut self, waits: &HashMap<u64, Duration>, encoded: &Encoded) {
         if waits.is_empty() {
             return;
         }
-        for (index, id) in (0..).zip(ids(encoded)) {
-            if let (Some(wait), Some(offset)) = (waits.get(id.as_str()), encoded.offset_at(index)) {
+        for (index, subject) in (0..).zip(encoded.subjects.iter()) {
+            if let (Some(wait), Some(offset)) = (waits.get(subject), encoded.offset_at(index)) {
                 self.hold(offset, *wait);
             }
         }
@@ -267,25 +267,6 @@ impl Apart {
             why,
         }
     }
-}
-
-/// The users or devices of the request's events, in order. None, if one of them is spelled in a way that can't be read
-/// back (half a surrogate pair): then events are known by their numbers alone.
-pub(super) fn ids(encoded: &Encoded) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        events: Vec<Identified>,
-    }
-    #[derive(Deserialize)]
-    struct Identified {
-        #[serde(alias = "device_id")]
-        user_id: String,
-    }
-    // The array is closed by the request's tail, which is not part of what is shared.
-    let body: &[u8] = &encoded.body;
-    let whole = body.chain(&b"]}"[..]);
-    let body: Result<Body, _> = serde_json::from_reader(whole);
-    body.map_or_else(|_| Vec::new(), |body| body.events.into_iter().map(|event| event.user_id).collect())
 }
 
 fn short(name: &str) -> String {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -92,14 +93,16 @@ impl Events {
 
     /// The body up to its tail.
     pub(super) fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
-        let mut scratch = String::new();
-        events::encode(job, OPENING, |event, out| {
+        let (mut scratch, mut subjects) = (String::new(), Vec::new());
+        let encoded = events::encode(job, OPENING, |event, out| {
             if let Some(reason) = self.refusal(event.record.key) {
                 return Err(reason);
             }
+            subjects.push(subject(&event.record.key.unescape()));
             self.write(event, &mut scratch, out);
             Ok(())
-        })
+        })?;
+        Ok(Encoded { subjects: subjects.into(), ..encoded })
     }
 
     fn write(&self, mut event: Event<'_, '_>, scratch: &mut String, out: &mut Vec<u8>) {
@@ -126,6 +129,14 @@ impl Events {
         let refused = REFUSED_IDS.iter().find(|refused| id.spells(refused))?;
         Some(format!("Amplitude takes no {field} {refused:?}"))
     }
+}
+
+/// A user or device as [`Encoded::subjects`] has it: ids may be long. Of two that share a hash, whoever has to wait has
+/// company.
+pub(super) fn subject(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(id.as_bytes());
+    hasher.finish()
 }
 
 /// What Amplitude calls the identity.

@@ -5,11 +5,9 @@
 //! waits longer than was asked for.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::answer;
 use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, Rest};
 use crate::delivery::sink::Encoded;
 
@@ -19,14 +17,13 @@ const IDS_MAX: usize = 10_000;
 /// Less than this is over: what was held for the same moment must not be held again for what rounding leaves.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// Who waits. Kept as hashes, since ids may be long: of two that share one both wait.
+/// Who waits, as [`Encoded::subjects`] has them.
 #[derive(Debug, Default)]
 pub(super) struct Holds(Mutex<Waits>);
 
 #[derive(Debug, Default)]
 struct Waits {
     until: HashMap<u64, Duration>,
-    hasher: RandomState,
 }
 
 impl Holds {
@@ -46,12 +43,11 @@ impl Holds {
 
     /// The outcome for a request that must not be sent as it is, since some of its events are of those who wait.
     pub(super) fn apart(&self, encoded: &Encoded, now: Duration) -> Option<Outcome> {
-        let ids = answer::ids(encoded);
         let waits = self.lock();
         let held: Vec<HeldRecord> = (0..)
-            .zip(&ids)
-            .filter_map(|(index, id)| {
-                let until = waits.until.get(&waits.hasher.hash_one(id))?;
+            .zip(encoded.subjects.iter())
+            .filter_map(|(index, subject)| {
+                let until = waits.until.get(subject)?;
                 let wait = until.checked_sub(now).filter(|wait| *wait > SLACK)?;
                 Some(HeldRecord { offset: encoded.offset_at(index)?, wait })
             })
@@ -60,7 +56,7 @@ impl Holds {
         if held.is_empty() {
             return None;
         }
-        let why = format!("{} of {} events are of users or devices that have to wait", held.len(), ids.len());
+        let why = format!("{} of {} events are of users or devices that have to wait", held.len(), encoded.records());
         let why = Failure::Local(why);
         Some(Outcome::Partial(Partial { rejected: Vec::new(), held, rest: Rest::Again, why }))
     }
@@ -70,17 +66,14 @@ impl Holds {
         if held.is_empty() {
             return;
         }
-        let ids = answer::ids(encoded);
-        let mut waits = self.lock();
-        let Waits { until, hasher } = &mut *waits;
+        let until = &mut self.lock().until;
         let mut held = held.iter().peekable();
-        for (index, id) in (0..).zip(&ids) {
+        for (index, subject) in (0..).zip(encoded.subjects.iter()) {
             let offset = encoded.offset_at(index);
             while held.next_if(|record| Some(record.offset) < offset).is_some() {}
             let Some(record) = held.next_if(|record| Some(record.offset) == offset) else { continue };
-            let hash = hasher.hash_one(id);
-            if until.len() < IDS_MAX || until.contains_key(&hash) {
-                let known = until.entry(hash).or_default();
+            if until.len() < IDS_MAX || until.contains_key(subject) {
+                let known = until.entry(*subject).or_default();
                 *known = (now + record.wait).max(*known);
             }
         }

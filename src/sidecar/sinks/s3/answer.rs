@@ -132,7 +132,9 @@ fn sort(status: u16, code: &str, message: &str, wait: Option<Duration>) -> Outco
         return Outcome::Refused { why };
     }
     if PAUSES.contains(&code) || matches!(status, 429 | 503) || wait.is_some() {
-        return Outcome::Throttled { retry_after: wait, why };
+        // That is about the rate, which a 503 by itself is not.
+        let slow_down = code.starts_with("SlowDown").then_some(Duration::ZERO);
+        return Outcome::Throttled { retry_after: wait.or(slow_down), why };
     }
     Outcome::Retry { why }
 }
@@ -241,6 +243,18 @@ mod tests {
             let outcome = sort(status, code, "", minute);
             assert!(matches!(outcome, Outcome::Throttled { retry_after, .. } if retry_after == minute), "{code}");
         }
+    }
+
+    #[test]
+    fn to_slow_down_is_a_word_about_the_rate_and_a_503_is_not() {
+        let told = |code| match sort(503, code, "", None) {
+            Outcome::Throttled { retry_after, .. } => retry_after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            (told("SlowDown"), told("SlowDownWrite"), told("ServiceUnavailable")),
+            (Some(Duration::ZERO), Some(Duration::ZERO), None)
+        );
     }
 
     #[test]

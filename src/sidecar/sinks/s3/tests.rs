@@ -55,16 +55,19 @@ use store_server::Store;
 
 /// The objects of the bucket by their names.
 fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    objects_of(&root.join("impressions"))
+}
+
+fn objects_of(bucket: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    let bucket = root.join("impressions");
-    let mut open = vec![bucket.clone()];
+    let mut open = vec![bucket.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
             } else {
-                let name = path.strip_prefix(&bucket).unwrap().to_str().unwrap().to_owned();
+                let name = path.strip_prefix(bucket).unwrap().to_str().unwrap().to_owned();
                 found.insert(name, std::fs::read(&path).unwrap());
             }
         }
@@ -359,6 +362,51 @@ async fn a_batch_is_finished_under_the_settings_that_it_was_planned_in() {
     assert!(objects(root.path()).contains_key(&format!("replay=2/{}", names[1])), "beside it");
 }
 
+/// The bucket changed while it was not known whether the object is there. Before, there was a second one in the new bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_in_doubt_is_finished_in_the_bucket_that_it_was_planned_for_unless_that_takes_nothing() {
+    let answers = AtomicUsize::new(0);
+    let (root, store, before) = stage(PLAIN, move |seen| match seen.operation() {
+        _ if seen.path.starts_with("/nosuch") => Act::Answer(error(404, "NoSuchBucket", &[])),
+        "put" if answers.fetch_add(1, Order::SeqCst) == 0 => Act::Lose(error(500, "InternalError", &[])),
+        _ => Act::Pass,
+    })
+    .await;
+    let old = config(store.addr, PLAIN);
+    let planned = LargeJob { settings_revision: Some(1), ..large(0..10) };
+    assert_eq!(kind(&put(&before.with_layouts(&[(1, old.layout())]), &planned).await), "retry");
+    let new = S3Config { bucket: "other".to_owned(), ..config(store.addr, PLAIN) };
+    std::fs::create_dir(root.path().join("other")).unwrap();
+    let in_other = || objects_of(&root.path().join("other"));
+    let after = sink(&new).with_layouts(&[(1, old.layout()), (2, new.layout())]);
+    assert_eq!(put(&after, &planned).await, Outcome::Delivered);
+    assert_eq!((objects(root.path()).len(), in_other().len()), (1, 0), "one object, where it was");
+    let fresh = LargeJob { settings_revision: Some(2), ..large(10..20) };
+    assert_eq!(put(&after, &fresh).await, Outcome::Delivered);
+    assert_eq!((objects(root.path()).len(), in_other().len()), (1, 1));
+
+    // A bucket that never was took nothing: what was planned for it goes where all go.
+    let mistyped = S3Config { bucket: "nosuch".to_owned(), ..config(store.addr, PLAIN) };
+    let after = sink(&new).with_layouts(&[(3, mistyped.layout())]);
+    let planned = LargeJob { settings_revision: Some(3), ..large(20..30) };
+    assert_eq!(put(&after, &planned).await, Outcome::Delivered);
+    assert_eq!(in_other().len(), 2);
+
+    // A store that nobody reaches is waited for, and not for ever.
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let unreached = || sink(&new).with_layouts(&[(4, config(nobody, PLAIN).layout())]);
+    let (patient, mut after) = (unreached(), unreached());
+    let planned = LargeJob { settings_revision: Some(4), ..large(30..40) };
+    for _ in 0..2 {
+        let outcome = put(&patient, &planned).await;
+        assert!(matches!(outcome, Outcome::Retry { why: Failure::Connect(_) }), "{outcome:?}");
+    }
+    assert_eq!(in_other().len(), 2);
+    Arc::get_mut(&mut after.inner).unwrap().patience = Duration::ZERO;
+    assert_eq!(put(&after, &planned).await, Outcome::Delivered);
+    assert_eq!(in_other().len(), 3);
+}
+
 /// What an earlier run left unfinished is found by listing, and given up before anything else is sent; a neighbour's
 /// uploads are left alone. The store of these tests can't list, so its list is ours.
 #[tokio::test(flavor = "multi_thread")]
@@ -502,8 +550,8 @@ async fn a_client_that_nobody_uses_is_dropped() {
     let (_root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
     // Paused time runs ahead while the store is at work: the answer may come too late, the client is there all the same.
     let _ = put(&sink, &large(0..10)).await;
-    assert!(sink.inner.place.lock().await.is_some());
+    assert_eq!(sink.inner.places.lock().await.len(), 1);
     sleep(IDLE * 3).await;
-    assert!(sink.inner.place.lock().await.is_none());
+    assert!(sink.inner.places.lock().await.is_empty());
     assert!(!sink.inner.watched.load(Ordering::Acquire));
 }

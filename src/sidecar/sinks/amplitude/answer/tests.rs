@@ -259,12 +259,12 @@ fn all_other_answers_wait_and_come_again() {
 }
 
 #[test]
-fn users_whose_names_cannot_be_read_back_are_known_by_their_numbers() {
+fn a_user_whose_name_cannot_be_read_back_keeps_no_other_from_being_found_by_name() {
     let encoded = encoded(&job_of(r#"[{"f":"x","i":[{"k":"half \ud83d"},{"k":"whole"}]}]"#));
     let body = br#"{"throttled_events":[1],"exceeded_daily_quota_users":{"whole":1}}"#;
     let reply = Reply { status: 429, retry_after: None, body, cut: false, excerpt: String::new() };
     let Outcome::Partial(partial) = judge(reply, &encoded, AmplitudeApi::Batch, USER) else { panic!("not apart") };
-    assert_eq!(apart(&partial), (vec![], vec![(101, 15)]));
+    assert_eq!(apart(&partial), (vec![], vec![(101, 3600)]));
 }
 
 /// Bodies that look like Amplitude's, with anything in them.

@@ -144,6 +144,7 @@ fn batch(offsets: Range<u64>) -> Encoded {
         origin: Origin { log: LogId(77), stream: StreamId(3), offsets },
         rejected: Vec::new(),
         body: Bytes::from(body),
+        subjects: Arc::default(),
     }
 }
 

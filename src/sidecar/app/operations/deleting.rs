@@ -1,0 +1,111 @@
+//! How a destination goes: what it has pending is counted first, delivered or given up, and then nothing of it is left.
+//!
+//! What always holds: nothing is given up that nobody asked to give up; what a crash comes between stays, visible, for
+//! another try.
+
+use forebay::{Queue, QueueError, Queues};
+use tracing::{info, warn};
+
+use super::Operations;
+use crate::api::destinations::Refused;
+use crate::causes;
+use crate::proto::v1::ControlForget;
+use crate::proto::v1::control_record::Change;
+
+impl Operations {
+    pub(super) async fn end_drained(&self) {
+        let draining: Vec<String> = self.journal.state().draining.keys().cloned().collect();
+        for id in draining {
+            let _operating = self.operating.lock().await;
+            let Some(ends) = self.journal.state().draining.get(&id).cloned() else { continue };
+            let queues = self.queues_of(&id);
+            let has_all = |(stream, end): (&String, &u64)| {
+                queues.iter().all(|queue| queue.stream() != stream || queue.cursor().low >= *end)
+            };
+            // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
+            // an operator to decide on.
+            let letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
+            if !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
+                continue;
+            }
+            match self.forget(&id).await {
+                Ok(()) => info!(destination = id, "the destination has got what it was to get, and is gone"),
+                Err(why) => warn!(destination = id, %why, "the destination is drained and can't be deleted yet"),
+            }
+        }
+    }
+
+    /// Deletes a destination with its queues, whatever they hold.
+    pub(super) async fn forget(&self, id: &str) -> Result<(), Refused> {
+        // Written down first: should the process end before its queues are gone they are left behind, for another try.
+        let change = Change::DestinationDeleted(ControlForget { id: id.to_owned() });
+        self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
+        self.registry.remove(id).await;
+        self.registry.close_letters(id).await;
+        let gone = self.give_up(id).await;
+        // Whatever came of it: letters that are left are read anew when somebody asks.
+        self.registry.forget(id);
+        gone
+    }
+
+    async fn give_up(&self, id: &str) -> Result<(), Refused> {
+        let (queues, of) = (self.queues.clone(), id.to_owned());
+        let deleted = tokio::task::spawn_blocking(move || give_up(&queues, &of)).await;
+        deleted
+            .expect("deleting queues does not panic")
+            .map_err(|why| Refused::Unavailable(format!("its queues can't be deleted yet: {}", causes::line(&why))))?;
+        let refuse = |why| Refused::Unavailable(format!("its posts can't be deleted yet: {}", causes::line(&why)));
+        self.registry.delete_posts(id).await.map_err(refuse)
+    }
+
+    /// Everything that a destination has pending, letters that it does not take aside.
+    pub(super) fn pending(&self, id: &str) -> forebay::Count {
+        let queues = self.queues_of(id);
+        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).map(Queue::lag);
+        lags.fold(forebay::Count::default(), |sum, lag| forebay::Count {
+            records: sum.records + lag.records,
+            bytes: sum.bytes + lag.bytes,
+        })
+    }
+
+    /// What it does not take, which lies there until an operator decides.
+    pub(super) fn dead_letters(&self, id: &str) -> u64 {
+        let queues = self.queues_of(id);
+        queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records).sum()
+    }
+
+    /// Destinations that are gone but for letters: a crash came between, and they wait for another try.
+    pub(super) fn letters_left_behind(&self) -> Vec<String> {
+        let ours = |queue: &Queue| queue.stream().starts_with('!') && !queue.destination().contains('!');
+        let left =
+            self.queues.all().into_iter().filter(|queue| ours(queue) && !self.registry.runs(queue.destination()));
+        left.filter(|queue| queue.lag().records > 0).map(|queue| queue.destination().to_owned()).collect()
+    }
+
+    /// All that it has, posts too.
+    pub(super) fn queues_of(&self, id: &str) -> Vec<Queue> {
+        self.registry.queues_of(id)
+    }
+}
+
+/// Deletes the queues of a destination that lie in the main log. Those of letters stay and are emptied: made again, they
+/// would begin with the letters that lie in their streams still. They go first, and durably: one of this id that is made
+/// next, and a crash, must not bring them back to it.
+fn give_up(queues: &Queues, id: &str) -> Result<(), QueueError> {
+    let (letters, records): (Vec<Queue>, Vec<Queue>) = (queues.all().into_iter())
+        .filter(|queue| queue.destination() == id)
+        .partition(|queue| queue.stream().starts_with('!'));
+    for queue in &letters {
+        queue.purge(queue.cursor().low..queue.lag().durable_tail)?;
+    }
+    if !letters.is_empty() {
+        queues.tick().map_err(QueueError::NotDurable)?;
+    }
+    for queue in &records {
+        queues.delete(id, Some(queue.stream()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! What nothing takes from: queues of destinations that left the configuration. They keep their records until somebody
+//! decides, and are never silent about it.
+//!
+//! An upstream's queues lie in a log of its own: whoever counts or gives up what a destination has must see those, too.
+
+use std::io;
+use std::sync::Arc;
+
+use forebay::Queue;
+use tracing::warn;
+
+use super::Registry;
+use super::table::Running;
+use crate::post;
+
+impl Registry {
+    /// All queues of a destination, whether it runs or not: its environments', its letters', its posts'.
+    pub fn queues_of(&self, id: &str) -> Vec<Queue> {
+        let mut queues: Vec<Queue> = self.queues.all().into_iter().filter(|queue| queue.destination() == id).collect();
+        queues.extend(self.upstreams.queues_of(id));
+        queues
+    }
+
+    /// Whether anything takes from this queue of records or posts.
+    pub fn drains(&self, queue: &Queue) -> bool {
+        let of_posts = post::stream_owner(queue.stream());
+        let environment = of_posts.map_or(queue.stream(), |(environment, _)| environment);
+        let Some(place) = self.ingest.environments().place_of(environment) else { return false };
+        let table = self.table();
+        let running = table.destinations.get(queue.destination());
+        running.is_some_and(|running| {
+            running.is_upstream == of_posts.is_some() && running.environments.all().contains(&(place as u32))
+        })
+    }
+
+    /// The queues that nothing takes from.
+    pub fn left_behind(&self) -> Vec<Queue> {
+        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
+        let mut left: Vec<Queue> = self.queues.all().into_iter().filter(ours).collect();
+        self.upstreams.each_queue(&mut |queue| left.push(queue.clone()));
+        left.retain(|queue| !self.drains(queue));
+        left
+    }
+
+    /// Opens what upstreams left behind that left the configuration while no process ran. Waits for the disk.
+    pub fn open_left_behind(&self) {
+        self.upstreams.open_left_behind();
+    }
+
+    /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
+    /// records until it is purged, and holds the disk.
+    pub fn warn_of_orphans(&self) {
+        for queue in self.left_behind() {
+            warn!(
+                destination = queue.destination(),
+                environment = queue.stream(),
+                records = queue.lag().records,
+                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
+                 too, and they fill the disk; put it back under this id to drain it"
+            );
+        }
+    }
+
+    /// The upstream that runs and keeps the posts of this environment, other than `but`.
+    pub fn upstream_of(&self, environment: &str, but: &str) -> Option<Arc<str>> {
+        let place = u32::try_from(self.ingest.environments().place_of(environment)?).ok()?;
+        let table = self.table();
+        let keeps = |(id, running): &(&Arc<str>, &Running)| {
+            ***id != *but && running.is_upstream && running.environments.all().contains(&place)
+        };
+        table.destinations.iter().find(keeps).map(|(id, _)| Arc::clone(id))
+    }
+
+    /// Deletes the log of an upstream that does not run any more, with all its posts. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses: the posts are all there, or none is.
+    pub async fn delete_posts(&self, id: &str) -> io::Result<()> {
+        let (upstreams, id) = (Arc::clone(&self.upstreams), id.to_owned());
+        let deleted = tokio::task::spawn_blocking(move || upstreams.delete(&id)).await;
+        deleted.expect("deleting a log does not panic")
+    }
+}
