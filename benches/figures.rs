@@ -17,6 +17,8 @@ mod idle;
 mod letters;
 #[path = "figures/load.rs"]
 mod load;
+#[path = "figures/neighbours.rs"]
+mod neighbours;
 #[path = "figures/open_time.rs"]
 mod open_time;
 #[path = "figures/plan_cost.rs"]
@@ -51,6 +53,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
     ("scale", scale::measure),
+    ("neighbours", neighbours::measure),
     ("letters", letters::measure),
 ];
 

@@ -15,6 +15,9 @@ use std::time::Duration;
 
 pub(crate) const SDK_KEY: &str = "figures-sdk-key";
 
+/// When impressions were made, unless they say.
+const MADE: &str = "1795450894053";
+
 /// A server that reads requests whole and answers 200 with nothing.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
@@ -132,6 +135,8 @@ pub(crate) struct Keys {
     pub(crate) of: fn(usize) -> String,
     pub(crate) first: usize,
     pub(crate) count: usize,
+    /// Impressions say when they are sent, instead of the same moment always.
+    pub(crate) timed: bool,
 }
 
 impl Keys {
@@ -153,26 +158,31 @@ pub(crate) struct Load {
 impl Load {
     /// Posts to `address` for the time given, one request at a time on each connection.
     pub(crate) fn run(self, address: SocketAddr) -> Sent {
-        self.run_with(address, Keys { of: |_| SDK_KEY.to_owned(), first: 0, count: 1 })
+        self.run_with(address, Keys { of: |_| SDK_KEY.to_owned(), first: 0, count: 1, timed: false })
     }
 
     /// The same under these keys.
     pub(crate) fn run_with(self, address: SocketAddr, keys: Keys) -> Sent {
         let request: Arc<[u8]> = request(self.impressions).into();
         let place = memchr::memmem::find(&request, SDK_KEY.as_bytes()).expect("it says who sends");
+        let times: Arc<[usize]> = memchr::memmem::find_iter(&request, MADE).collect();
         let (keys, turns) = (Arc::new(keys), Arc::new(AtomicU64::new(0)));
         let clock = Arc::new(SystemClock::new());
         let stop = Arc::new(AtomicBool::new(false));
         let senders: Vec<JoinHandle<Sent>> = (0..self.connections)
             .map(|i| {
                 let (request, clock, stop) = (Arc::clone(&request), Arc::clone(&clock), Arc::clone(&stop));
-                let (keys, turns) = (Arc::clone(&keys), Arc::clone(&turns));
+                let (keys, turns, times) = (Arc::clone(&keys), Arc::clone(&turns), Arc::clone(&times));
                 std::thread::spawn(move || {
                     let mut request = request.to_vec();
                     let next = |request: &mut [u8]| {
                         if keys.count > 1 {
                             let key = keys.at(turns.fetch_add(1, Ordering::Relaxed) as usize);
                             request[place..place + SDK_KEY.len()].copy_from_slice(key.as_bytes());
+                        }
+                        if keys.timed {
+                            let now = SystemClock::new().wall_ms().to_string();
+                            times.iter().for_each(|at| request[*at..*at + MADE.len()].copy_from_slice(now.as_bytes()));
                         }
                     };
                     send(address, &mut request, next, self.pauses(i), &*clock, &stop).expect("the server stays")
@@ -238,9 +248,8 @@ fn send(
 fn request(impressions: usize) -> Vec<u8> {
     let mut groups: Vec<String> = Vec::new();
     for flag in 0..impressions.div_ceil(10) {
-        let of_flag = (flag * 10..impressions.min(flag * 10 + 10)).map(|i| {
-            format!(r#"{{"k":"user-{i:06}","t":"on","m":1795450894053,"c":1700000000001,"r":"default rule"}}"#)
-        });
+        let of_flag = (flag * 10..impressions.min(flag * 10 + 10))
+            .map(|i| format!(r#"{{"k":"user-{i:06}","t":"on","m":{MADE},"c":1700000000001,"r":"default rule"}}"#));
         groups.push(format!(r#"{{"f":"exp_checkout_{flag}","i":[{}]}}"#, of_flag.collect::<Vec<_>>().join(",")));
     }
     let body = format!("[{}]", groups.join(","));

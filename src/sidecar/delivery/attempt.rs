@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Common;
 use super::apart::Apart;
-use super::budget::{Asking, ENCODING_FACTOR, Grant, Sharer};
+use super::budget::{Asking, BATCH_BYTES_LEAST, ENCODING_FACTOR, Grant, Sharer};
 use super::filling::Filling;
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome, RejectedRecord};
@@ -196,9 +196,11 @@ async fn claim(
     source: Arc<dyn Source>,
     limits: Limits,
 ) -> Result<Option<(Load, Grant)>, BoxError> {
-    let bytes = limits.bytes_max.min(source.bytes_waiting(limits));
+    // Twice what waits: more may have come when its turn has.
+    let waiting = source.bytes_waiting(limits).saturating_mul(2).max(BATCH_BYTES_LEAST);
+    let bytes = limits.bytes_max.min(waiting);
     let mut grant = common.budget.grant(asking, bytes.saturating_mul(ENCODING_FACTOR)).await;
-    // More may wait by now, and less may have been given.
+    // Less may have been given.
     let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
     let claimed = if source.in_memory() {
         source.next(limits)?

@@ -18,7 +18,8 @@ pub const ENCODING_FACTOR: u64 = 4;
 const LIVE_PART: u64 = 8;
 
 /// Where memory is short batches are not made smaller than this: a request costs about as much as 64 KiB of records.
-const BYTES_LEAST: u64 = (64 << 10) * ENCODING_FACTOR;
+pub(super) const BATCH_BYTES_LEAST: u64 = 64 << 10;
+const BYTES_LEAST: u64 = BATCH_BYTES_LEAST * ENCODING_FACTOR;
 
 /// A request that is held from others for a second is charged like so many bytes: at a tenth of a second for an answer,
 /// what 100 KiB take.

@@ -87,6 +87,41 @@ async fn without_memory_a_body_waits_and_then_gets_503_with_retry_after() {
     assert_eq!(server.ingest.memory_used_bytes(), 0);
 }
 
+/// Ten bodies of one environment, of which one fits, and all of which stay half sent.
+#[tokio::test]
+async fn an_environment_that_floods_waits_and_gets_503_and_no_other_notices() {
+    let limits = Limits { memory_bytes_max: 1_000_000, memory_wait_max: Duration::from_secs(1), ..Limits::default() };
+    let server = start_with(limits).await;
+    let request = bulk(format!("[{}]", " ".repeat(300_000)));
+    let mut half_sent = Vec::new();
+    for _ in 0..10 {
+        let mut stream = server.connect().await;
+        // What is not received yet may not fit into the sockets either.
+        stream.write_all(&request[..100_000]).await.unwrap();
+        half_sent.push(stream);
+    }
+    while server.ingest.memory_waiting() + (server.refused(Refusal::Memory) as usize) < 9 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let headers = [("Authorization", "Bearer staging-key"), ("Content-Type", "application/json")];
+    for _ in 0..50 {
+        let reply = server.send(post("/api/testImpressions/bulk", &headers, impressions(10))).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    let staging = &server.ingest.stats().snapshot().environments[1];
+    assert!(staging.refusals.iter().all(|(_, count)| *count == 0), "{staging:?}");
+    while server.refused(Refusal::Memory) < 9 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut taken = 0;
+    for mut stream in half_sent {
+        // Who was refused may be gone.
+        let _ = stream.write_all(&request[100_000..]).await;
+        taken += usize::from(read_reply(&mut stream).await.is_some_and(|reply| reply.status == 200));
+    }
+    assert_eq!(taken, 1, "the one that fitted");
+}
+
 #[tokio::test]
 async fn a_body_larger_than_half_the_memory_still_passes_alone() {
     let server = start_with(Limits { memory_bytes_max: 100_000, ..Limits::default() }).await;

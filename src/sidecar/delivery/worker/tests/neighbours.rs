@@ -232,7 +232,8 @@ struct Seen {
 /// One run; some are sick in it, or nobody is.
 async fn run(seed: u64, sick: bool) -> Seen {
     let budget = Budget::new(BudgetLimits { requests_max: REQUESTS_MAX, ..BudgetLimits::default() });
-    let delivery = Delivery::new(budget, Arc::new(ManualClock::at(0)), Arc::new(NoParking));
+    let (clock, parking) = (Arc::new(ManualClock::at(0)), Arc::new(NoParking));
+    let delivery = Delivery::beginning_with(budget, clock, parking, Some(seed));
     let (processors, healthy, others) = (Processors::default(), Delays::default(), Delays::default());
     let mut chance = SmallRng::seed_from_u64(seed);
     let (mut feeds, began) = (Vec::new(), Instant::now());
