@@ -11,6 +11,8 @@ mod append;
 mod encode_cost;
 #[path = "figures/end_to_end.rs"]
 mod end_to_end;
+#[path = "figures/fan_out.rs"]
+mod fan_out;
 #[path = "figures/idle.rs"]
 mod idle;
 #[path = "figures/letters.rs"]
@@ -45,6 +47,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("encode_cost", encode_cost::measure),
     ("end_to_end_cpu", end_to_end::plain),
     ("end_to_end_cpu_gzip", end_to_end::gzip),
+    ("fan_out", fan_out::measure),
     ("plan_cost", plan_cost::measure),
     ("ack_latency", ack_latency::measure),
     ("idle_destination", idle::measure),

@@ -57,10 +57,15 @@ fn round(sink: &dyn Sink, job: &Job) -> f64 {
 
 /// A batch as Node's SDK posts it, of users from `first` on.
 pub(crate) fn job(first: u64) -> Job {
+    job_with(first, |_| String::new())
+}
+
+/// The same, each impression with `more` members.
+pub(crate) fn job_with(first: u64, more: impl Fn(u64) -> String) -> Job {
     let impressions: Vec<String> = (first..first + RECORDS)
         .map(|n| {
-            let time = 1_795_450_894_053 + n;
-            format!(r#"{{"k":"user-{n:06}","t":"on","m":{time},"c":1700000000001,"r":"default rule"}}"#)
+            let (time, more) = (1_795_450_894_053 + n, more(n));
+            format!(r#"{{"k":"user-{n:06}","t":"on","m":{time},"c":1700000000001,"r":"default rule"{more}}}"#)
         })
         .collect();
     let body = format!(r#"[{{"f":"exp_checkout","i":[{}]}}]"#, impressions.join(","));

@@ -92,7 +92,7 @@ fn even(turn: usize) -> String {
 
 /// Every other post is the huge one's.
 fn uneven(turn: usize) -> String {
-    if turn % 2 == 0 { key(HUGE) } else { key(turn / 2 % DESTINATIONS) }
+    if turn.is_multiple_of(2) { key(HUGE) } else { key(turn / 2 % DESTINATIONS) }
 }
 
 /// How a receiver answers.

@@ -1,5 +1,6 @@
 //! Objects for S3: what making them costs, how fast they get to a store on loopback, and what memory a large one takes.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use forebay::clock::{Clock, SystemClock};
 use forebay_sidecar::config::{Endpoint, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, Secret};
 use forebay_sidecar::delivery::outcome::Outcome;
-use forebay_sidecar::delivery::sink::{LargeJob, LargeSink, Origin, Part, Reread};
+use forebay_sidecar::delivery::sink::{Job, LargeJob, LargeSink, Origin, Part, Reread};
 use forebay_sidecar::sinks::address_guard::AddressPolicy;
 use forebay_sidecar::sinks::s3::S3Sink;
 use tokio::runtime::Runtime;
@@ -25,7 +26,7 @@ const ROUNDS: usize = 5;
 const TIMEOUT: Duration = Duration::from_secs(120);
 const WRITE: &str = "--write-one-large-object";
 
-/// A hundred thousand records over and over: further apart than any packer looks back.
+/// Some ten thousand records over and over: further apart than any packer looks back.
 struct Repeated {
     parts: Arc<Vec<Part>>,
     times: u64,
@@ -40,8 +41,25 @@ impl Reread for Repeated {
 
 /// So many thousand records, as Node's SDK posts them.
 fn job(thousands: u64, n: u64) -> LargeJob {
-    let job = encode_cost::job(0);
-    let parts: Vec<Part> = (0..100).flat_map(|n| encode_cost::job(n * 1_000).parts).collect();
+    repeated((0..100).map(|n| encode_cost::job(n * 1_000)).collect(), thousands, n)
+}
+
+/// The same with properties of 200 bytes, no two of them alike in what is held of an object of columns at a time: those
+/// don't shrink.
+fn job_with_properties(thousands: u64, n: u64) -> LargeJob {
+    let digits = |n: u64| {
+        let digit = |state: u64| state.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) ^ state;
+        let states = std::iter::successors(Some(digit(n + 1)), |state| Some(digit(*state)));
+        states.take(12).map(|state| format!("{state:016x}")).collect::<String>()
+    };
+    let with = |n| format!(r#","properties":"{{\"a\":\"{}\"}}""#, digits(n));
+    repeated((0..40).map(|n| encode_cost::job_with(n * 1_000, with)).collect(), thousands, n)
+}
+
+/// These batches of a thousand records over and over, as the batch of the number `n`.
+fn repeated(jobs: Vec<Job>, thousands: u64, n: u64) -> LargeJob {
+    let parts: Vec<Part> = jobs.iter().flat_map(|job| job.parts.iter().cloned()).collect();
+    let job = jobs.into_iter().next().expect("there is one");
     let records = thousands * 1_000;
     LargeJob {
         id: format!("batch-{n}").into(),
@@ -182,9 +200,9 @@ async fn put_ready(client: &aws_sdk_s3::Client, key: &str, parts: &[Bytes]) {
 /// The most memory of a process that writes one object of a GiB.
 pub(crate) fn memory() -> Vec<Figure> {
     let runtime = Runtime::new().expect("threads");
-    let root = tempfile::tempdir().expect("a directory");
-    let store = runtime.block_on(serve(root.path(), |_| Act::Pass));
     let figure = |format: &'static str| {
+        let root = tempfile::tempdir().expect("a directory");
+        let store = runtime.block_on(serve(root.path(), |_| Act::Pass));
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         let output = command.args([WRITE, &store.addr.to_string(), format]).output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -194,7 +212,8 @@ pub(crate) fn memory() -> Vec<Figure> {
         Figure {
             name: "s3_memory",
             what: format!(
-                "most resident memory of a process that writes {records} impressions as one object, {format}"
+                "most resident memory of a process that writes {records} impressions as one object of {:.2} GiB, {format}",
+                largest_object(root.path()) as f64 / (1_u64 << 30) as f64
             ),
             value: mb,
             unit: "MB",
@@ -213,19 +232,29 @@ pub(crate) fn play() -> Option<ExitCode> {
         return None;
     }
     let (address, format) = (args.next()?, args.next()?);
-    // A GiB of lines; of columns, which shrink this well, as many records as make a common object three times over.
-    let format = if format == "parquet" {
-        S3Format::Parquet(ParquetCompression::None)
+    // A GiB and a little more of either.
+    let (format, job) = if format == "parquet" {
+        (S3Format::Parquet(ParquetCompression::None), job_with_properties(4_900, 1))
     } else {
-        S3Format::JsonLines(LinesCompression::None)
+        (S3Format::JsonLines(LinesCompression::None), job(3_500, 0))
     };
-    let thousands = 3_500;
     let runtime = Runtime::new().expect("threads");
-    let outcome = runtime.block_on(sink(&address, format).put(&job(thousands, 0), TIMEOUT));
+    let outcome = runtime.block_on(sink(&address, format).put(&job, TIMEOUT));
     if outcome != Outcome::Delivered {
         eprintln!("{outcome:?}");
         return Some(ExitCode::FAILURE);
     }
-    println!("{} {}", memory_mb("self").0, thousands * 1_000);
+    println!("{} {}", memory_mb("self").0, job.origin.records());
     Some(ExitCode::SUCCESS)
+}
+
+/// Bytes of the largest object in a store. Its directory goes with the process.
+#[expect(clippy::disallowed_methods, reason = "the harness is no part of the house")]
+fn largest_object(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("listed"));
+    let bytes = entries.map(|entry| match entry.metadata().expect("it is there") {
+        found if found.is_dir() => largest_object(&entry.path()),
+        found => found.len(),
+    });
+    bytes.max().unwrap_or(0)
 }

@@ -5,6 +5,8 @@
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
 mod destinations;
+#[cfg(test)]
+mod house;
 mod open_files;
 pub mod operations;
 mod pages;

@@ -167,6 +167,14 @@ pub(super) const S3_AGE: Bound<Duration> = Bound { default: secs(300), least: se
 /// Objects on their way at once. Each takes some tens of MiB of memory.
 pub(super) const S3_CONCURRENCY: Bound<u32> = Bound { default: 2, least: 1, most: 64 };
 
+/// The most memory that one object of lines takes while it is written, and one of columns: two parts of 8 MiB, and what is
+/// made into them. One of either fits into half of the default of [`BATCH_MEMORY_BYTES`].
+pub(super) const S3_LINES_MEMORY_BYTES: u64 = 20 * MIB;
+pub(super) const S3_COLUMNS_MEMORY_BYTES: u64 = 32 * MIB;
+
+/// What a small one takes in all its forms, per stored byte: as it is read, as lines or columns, and packed.
+pub(super) const S3_SMALL_FACTOR: u64 = 12;
+
 /// S3 takes names of 1,024 bytes; what is filled in, and our own part, come to fewer than 320.
 pub(super) const S3_PREFIX_BYTES_MAX: usize = 512;
 

@@ -120,6 +120,20 @@ pub enum S3Format {
     Parquet(ParquetCompression),
 }
 
+impl S3Format {
+    /// The most memory that one object takes while it is written, of a batch of this size as it is stored. Bounded,
+    /// however large the batch.
+    #[must_use]
+    pub const fn memory_bytes(self, batch_bytes: u64) -> u64 {
+        let most = match self {
+            Self::JsonLines(_) => limits::S3_LINES_MEMORY_BYTES,
+            Self::Parquet(_) => limits::S3_COLUMNS_MEMORY_BYTES,
+        };
+        let whole = batch_bytes.saturating_mul(limits::S3_SMALL_FACTOR);
+        if whole < most { whole } else { most }
+    }
+}
+
 impl Default for S3Format {
     fn default() -> Self {
         Self::JsonLines(LinesCompression::default())

@@ -103,3 +103,73 @@ impl Replay {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::v1::{ControlDestination, ControlPause};
+
+    fn any_record() -> impl Strategy<Value = ControlRecord> {
+        let made = ("[ab]", "[xy]").prop_map(|(id, settings)| Change::Destination(ControlDestination { id, settings }));
+        let paused = ("[ab]", any::<bool>())
+            .prop_map(|(destination, paused)| Change::Pause(ControlPause { destination, paused }));
+        let snapshot =
+            (0..4u32, 0..3u32).prop_map(|(records, number)| Change::Snapshot(ControlSnapshot { records, number }));
+        let change = prop_oneof![4 => made.prop_map(Some), 2 => paused.prop_map(Some), 1 => snapshot.prop_map(Some), 1 => Just(None)];
+        (0..3u32, change).prop_map(|(part_of, change)| ControlRecord { at_unix_ms: 1, part_of, change })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_named(payload in prop::collection::vec(any::<u8>(), 0..200), records in 0..20u64) {
+            let mut replay = Replay::default();
+            replay.frame(7..7 + records, &payload);
+            let named = replay.skipped.iter().map(|skipped| skipped.offsets.clone());
+            prop_assert!(named.clone().all(|offsets| offsets.start >= 7 && offsets.end == 7 + records));
+            prop_assert!(replay.skipped.len() <= 1);
+            let _ = replay.end();
+        }
+
+        #[test]
+        fn a_flipped_bit_costs_what_is_behind_it_and_nothing_before(
+            records in prop::collection::vec(any_record(), 1..8),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let mut payload = Vec::new();
+            for record in &records {
+                record.encode_length_delimited(&mut payload).unwrap();
+            }
+            let at = at.index(payload.len());
+            payload[at] ^= 1 << bit;
+            let mut replay = Replay::default();
+            replay.frame(0..records.len() as u64, &payload);
+            let _ = replay.end();
+        }
+
+        /// Whatever records a crash, damage or a later version leaves in a row, reading them ends, and the last decision
+        /// about a destination is the one that counts, unless a whole snapshot comes behind it.
+        #[test]
+        fn any_records_come_to_a_state(records in prop::collection::vec(any_record(), 0..40)) {
+            let mut replay = Replay::default();
+            for (offset, record) in (0..).zip(&records) {
+                replay.record(offset, record.clone());
+            }
+            let whole_at = replay.snapshot_at;
+            let Replay { state, .. } = replay.end();
+            let no_snapshot = records.iter().all(|record| !matches!(record.change, Some(Change::Snapshot(_))));
+            if no_snapshot {
+                prop_assert_eq!(whole_at, 0);
+                let mut plain = State::default();
+                for record in records.iter().filter(|record| record.part_of == 0) {
+                    record.change.iter().for_each(|change| plain.apply(change));
+                }
+                for id in plain.destinations.keys() {
+                    prop_assert!(state.destinations.contains_key(id), "{} was decided and is not there", id);
+                }
+            }
+        }
+    }
+}

@@ -108,8 +108,8 @@ struct Busy {
     asides: Asides,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
-    /// Woken since that began: what it did not find may be there now.
-    woken_meanwhile: bool,
+    /// News came since that began: what it did not find may be there now.
+    news_meanwhile: bool,
 }
 
 impl Busy {
@@ -147,13 +147,14 @@ impl Worker {
             asides: Asides::default(),
             preparing: None,
             preparing_from: 0,
-            woken_meanwhile: false,
+            news_meanwhile: false,
         };
         // Of a destination that gets its records in order nothing is sent beside what a batch becomes.
         let chores_max = if self.settings.ordered { 1 } else { CHORES_MAX };
         self.wet();
         loop {
             if post.take_news() {
+                busy.news_meanwhile = true;
                 self.wet();
             }
             if post.take_probe() {
@@ -184,10 +185,7 @@ impl Worker {
                     self.wet();
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
-                Event::Woken => {
-                    busy.woken_meanwhile = true;
-                    self.wet();
-                }
+                Event::Woken => self.wet(),
                 Event::Due => self.retest_if_due(&mut busy),
             }
         }
@@ -230,7 +228,7 @@ impl Worker {
         let Some(turn) = self.turn() else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
-        (busy.preparing_from, busy.woken_meanwhile) = (turn, false);
+        (busy.preparing_from, busy.news_meanwhile) = (turn, false);
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         // An object is as large as it is to be, whatever a second allows.
@@ -248,7 +246,7 @@ impl Worker {
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.woken_meanwhile,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.news_meanwhile,
             Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));

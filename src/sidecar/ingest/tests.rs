@@ -7,5 +7,6 @@ mod harness;
 mod lifetime;
 mod limits;
 mod logged;
+mod pair;
 mod posts;
 mod relayed;

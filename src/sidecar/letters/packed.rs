@@ -135,3 +135,48 @@ impl Packed {
         std::str::from_utf8(record.flag.as_bytes()).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_letters_or_none_and_whatever_they_say_can_be_shown(
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+            records in 0..4u32,
+        ) {
+            for letter in unpack(&payload, records).unwrap_or_default() {
+                let _ = (letter.whence(), letter.moved_from(), letter.first_shelf(), letter.record_id(), letter.flag());
+            }
+        }
+
+        #[test]
+        fn letters_come_out_as_they_went_in_and_a_flipped_bit_harms_nobody(
+            texts in prop::collection::vec(("[a-z]{0,20}", any::<u64>(), any::<u32>()), 1..6),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let letter = |(reason, offset, replay): (String, u64, u32)| Packed {
+                record: reason.clone().into_bytes(),
+                reason,
+                offset,
+                replay,
+                ..Packed::default()
+            };
+            let letters: Vec<Packed> = texts.into_iter().map(letter).collect();
+            let mut payloads = payloads(letters.clone());
+            prop_assert_eq!(payloads.len(), 1);
+            let Payload { mut bytes, records } = payloads.remove(0);
+            prop_assert_eq!(unpack(&bytes, records), Some(letters));
+            prop_assert_eq!(unpack(&bytes, records + 1), None);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            for letter in unpack(&bytes, records).unwrap_or_default() {
+                let _ = (letter.whence(), letter.record_id(), letter.flag());
+            }
+        }
+    }
+}

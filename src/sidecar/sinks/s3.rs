@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep};
 
 use super::address_guard::AddressPolicy;
 use super::http::Tls;
-use crate::config::{S3Config, S3Format, S3Layout, S3Location};
+use crate::config::{LinesCompression, ParquetCompression, S3Config, S3Format, S3Layout, S3Location};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
 use parts::{PART_BYTES, PARTS_HELD};
@@ -49,11 +49,15 @@ const IDLE: Duration = Duration::from_secs(600);
 /// An object is of one hour, so that its partition is that of all its records.
 const PARTITION_MS: u64 = 3_600_000;
 
-/// What packing takes besides parts: a frame and its lines, and the packer's own window.
+/// What packing lines takes besides parts: a frame and its lines, and the packer's own window.
 const LINES_BYTES: u64 = 4 << 20;
 
-/// The same for columns: one group of rows, and one of its columns being packed.
-const COLUMNS_BYTES: u64 = 48 << 20;
+// What is charged for an object is what it may hold.
+const _: () = {
+    let parts = PART_BYTES as u64 * PARTS_HELD as u64;
+    assert!(S3Format::JsonLines(LinesCompression::Zstd).memory_bytes(u64::MAX) == parts + LINES_BYTES);
+    assert!(S3Format::Parquet(ParquetCompression::Zstd).memory_bytes(u64::MAX) == parts + parquet::MEMORY_BYTES);
+};
 
 /// One destination's bucket.
 pub struct S3Sink {
@@ -269,20 +273,14 @@ impl LargeSink for S3Sink {
     fn memory_bytes(&self, job_bytes: u64) -> u64 {
         let Inner { layout, layouts, .. } = &*self.inner;
         // The job's revision is not known here.
-        let columns = layouts.values().chain([layout]).any(|layout| matches!(layout.format, S3Format::Parquet(_)));
-        let beside = if columns { COLUMNS_BYTES } else { LINES_BYTES };
-        // Of a small batch neither parts nor groups fill up.
-        let whole = job_bytes.saturating_mul(SMALL_FACTOR);
-        (PART_BYTES as u64 * PARTS_HELD + beside).min(whole)
+        let formats = layouts.values().chain([layout]).map(|layout| layout.format);
+        formats.map(|format| format.memory_bytes(job_bytes)).max().expect("there is one at least")
     }
 
     fn partition_ms(&self) -> Option<u64> {
         Some(PARTITION_MS)
     }
 }
-
-/// What a batch may take in memory in all its forms, per stored byte: as it is read, as lines or columns, and packed.
-const SMALL_FACTOR: u64 = 12;
 
 #[cfg(test)]
 pub(crate) mod sample;

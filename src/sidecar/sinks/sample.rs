@@ -1,10 +1,13 @@
 //! Jobs of known records for the tests of sinks, made by the real parser from a bulk as SDKs post it.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{LogId, StreamId};
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::mem::MemDisk;
+use forebay::{LogId, LogOptions, Payload, QueueOptions, Queues, StoreChoice, StreamId};
 use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
@@ -35,6 +38,21 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
         environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
         parts,
     }
+}
+
+/// Queues over a log on this disk, and the clock that they go by.
+pub(crate) fn queues(disk: &MemDisk) -> (Queues, Arc<dyn Clock>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (disk, theirs) = (Arc::new(disk.clone()), Arc::clone(&clock));
+    let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
+    (Queues::open(disk, theirs, Path::new("data"), LogOptions::default(), options).unwrap(), clock)
+}
+
+/// Appends ten records to a stream: those of the keys `first` and the nine that follow.
+pub(crate) fn append(queues: &Queues, stream: &str, first: u64) {
+    let parts = job(first..first + 10).parts;
+    let payloads = parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 });
+    queues.log().append_wait(stream, payloads.collect()).unwrap();
 }
 
 /// The records of a bulk, from offset 100 on.

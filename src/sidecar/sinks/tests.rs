@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::clock::{Clock, SystemClock};
+use forebay::clock::Clock;
 use forebay::disk::mem::MemDisk;
 use forebay::disk::{Disk, read_all};
-use forebay::{LogOptions, Payload, QueueOptions, Queues, Start, StoreChoice};
+use forebay::{Queues, Start};
 use http_body_util::Full;
 use hyper::Response;
 use tokio::io::AsyncWriteExt;
@@ -40,15 +40,7 @@ struct Stage {
 }
 
 fn stage(disk: &MemDisk) -> Stage {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let queues = Queues::open(
-        Arc::new(disk.clone()),
-        Arc::clone(&clock),
-        Path::new("data"),
-        LogOptions::default(),
-        QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
-    )
-    .unwrap();
+    let (queues, clock) = sample::queues(disk);
     let delivery = Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking));
     Stage { queues, delivery, clock, disk: disk.clone() }
 }
@@ -56,9 +48,7 @@ fn stage(disk: &MemDisk) -> Stage {
 impl Stage {
     /// Ten records: those of the keys `first` and the nine that follow.
     fn append(&self, first: u64) {
-        let job = sample::job(first..first + 10);
-        let parts = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 }).collect();
-        self.queues.log().append_wait(ENVIRONMENT, parts).unwrap();
+        sample::append(&self.queues, ENVIRONMENT, first);
     }
 
     fn start(&self, id: &str, sink: Arc<dyn Sink>) {

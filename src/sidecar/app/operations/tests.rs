@@ -1,33 +1,31 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
+mod grpc;
+
 use std::path::Path;
 
-use forebay::clock::{Clock, SystemClock};
+use forebay::Payload;
 use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
-use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 
 use super::*;
 use crate::api::destinations::{Delete, Operations as _, Put, Refused};
-use crate::app::sinks::SinkFactory;
-use crate::app::upstreams::Upstreams;
+use crate::app::house::House as Inside;
 use crate::config::{FileConfig, SinkConfig};
-use crate::delivery::Delivery;
-use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::parking::NoParking;
-use crate::ingest::{Environments, Ingest, Limits};
-use crate::letters::Letters;
 use crate::proto::v1::Origin;
-use crate::sinks::address_guard::AddressGuard;
-use crate::sinks::sample;
 
+/// What operators may do in a house.
 struct House {
-    disk: MemDisk,
-    queues: Queues,
-    delivery: Arc<Delivery>,
-    ingest: Arc<Ingest>,
-    upstreams: Arc<Upstreams>,
+    inside: Inside,
     operations: Arc<Operations>,
+}
+
+impl std::ops::Deref for House {
+    type Target = Inside;
+
+    fn deref(&self) -> &Inside {
+        &self.inside
+    }
 }
 
 /// A file with the environment `prod`, one secret, and file destinations of these ids.
@@ -49,51 +47,20 @@ fn file(ids: &[&str]) -> Config {
 }
 
 async fn start(disk: &MemDisk, config: Config) -> House {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
-    let disk_of_log = Arc::new(disk.clone());
-    let queues =
-        Queues::open(disk_of_log, Arc::clone(&clock), Path::new("data"), LogOptions::default(), options).unwrap();
-    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
-    let delivery =
-        Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking)));
-    let ingest =
-        Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
-    let guard = AddressGuard::customer(&[]);
-    let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
-    let upstreams = Arc::new(Upstreams::new(
-        Path::new("data"),
-        Arc::new(disk.clone()),
-        Arc::clone(&clock),
-        &config::IngestConfig::default(),
-    ));
-    let registry = Registry::new(
-        queues.clone(),
-        Arc::clone(&upstreams),
-        (Arc::clone(&delivery), Arc::clone(&ingest), letters),
-        factory,
-        Duration::from_secs(5),
-    );
-    let (journal, skipped) = Journal::open(queues.log().clone(), clock).unwrap();
-    let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, config).await.unwrap();
-    House { disk: disk.clone(), queues, delivery, ingest, upstreams, operations }
+    let inside = Inside::on(disk);
+    let Inside { queues, clock, registry, .. } = &inside;
+    let (journal, skipped) = Journal::open(queues.log().clone(), Arc::clone(clock)).unwrap();
+    let started = Operations::start(queues.clone(), Arc::clone(registry), journal, &skipped, config).await;
+    let operations = started.unwrap();
+    House { inside, operations }
 }
 
 impl House {
     /// Another process on the same disk.
     async fn again(self, config: Config) -> Self {
-        self.delivery.shutdown(Duration::ZERO).await;
-        self.upstreams.close().unwrap();
-        self.queues.close().unwrap();
-        let disk = self.disk.clone();
-        drop(self);
-        start(&disk, config).await
-    }
-
-    fn append(&self, first: u64) {
-        let job = sample::job(first..first + 10);
-        let parts = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 }).collect();
-        self.queues.log().append_wait("prod", parts).unwrap();
+        let Self { inside, operations } = self;
+        drop(operations);
+        start(&inside.stop().await, config).await
     }
 
     /// Posts of the first key, as the way in keeps them.
@@ -185,7 +152,7 @@ async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
     let house = start(&MemDisk::default(), file(&[])).await;
     house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
     house.operations.pause_destination("hook".to_owned(), true).await.unwrap();
-    house.append(0);
+    house.append("prod", 0);
     let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
     assert!(text(house.operations.probe_destination("hook".to_owned()).await).contains("is paused"));
     let told = text(delete(Delete::Empty).await);
@@ -202,10 +169,10 @@ async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
 async fn a_drained_destination_goes_by_itself() {
     let house = start(&MemDisk::default(), file(&[])).await;
     house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
-    house.append(0);
+    house.append("prod", 0);
     let answer = house.operations.delete_destination("hook".to_owned(), Delete::Drain).await.unwrap();
     assert_eq!((answer.records_pending, answer.deleted), (10, false));
-    house.append(10);
+    house.append("prod", 10);
     house.operations.end_drained().await;
     assert!(house.operations.destination("hook".to_owned()).await.unwrap().draining, "it has not got them yet");
     let house = house.again(file(&[])).await;

@@ -3,51 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use forebay::clock::{Clock, SystemClock};
 use forebay::disk::mem::MemDisk;
 use forebay::disk::{Disk, read_all};
-use forebay::{LogOptions, Payload, QueueOptions, StoreChoice};
 
 use super::*;
+use crate::app::house::House;
 use crate::config::{Endpoint, FileConfig, Secret, SinkConfig, WebhookConfig};
-use crate::delivery::budget::{Budget, BudgetLimits};
-use crate::delivery::parking::Parking;
-use crate::ingest::{Environments, Limits};
-use crate::sinks::address_guard::AddressGuard;
-use crate::sinks::sample;
-
-struct House {
-    disk: MemDisk,
-    queues: Queues,
-    upstreams: Arc<Upstreams>,
-    delivery: Arc<Delivery>,
-    ingest: Arc<Ingest>,
-    registry: Arc<Registry>,
-}
 
 async fn house() -> House {
-    let disk = MemDisk::default();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let queues = Queues::open(
-        Arc::new(disk.clone()),
-        Arc::clone(&clock),
-        Path::new("data"),
-        LogOptions::default(),
-        QueueOptions { store: StoreChoice::None, ..QueueOptions::default() },
-    )
-    .unwrap();
-    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
-    let parking = Arc::clone(&letters) as Arc<dyn Parking>;
-    let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
-    let ingest =
-        Arc::new(Ingest::new(queues.log().clone(), Arc::clone(&clock), Environments::none(), Limits::default()));
-    let factory =
-        SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, AddressGuard::customer(&[]), |sink| sink);
-    let ingest_config = crate::config::IngestConfig::default();
-    let upstreams = Arc::new(Upstreams::new(Path::new("data"), Arc::new(disk.clone()), clock, &ingest_config));
-    let parts = (Arc::clone(&delivery), Arc::clone(&ingest), letters);
-    let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, Duration::from_secs(5));
-    let house = House { disk, queues, upstreams, delivery, ingest, registry: Arc::new(registry) };
+    let house = House::on(&MemDisk::default());
     house.environments(&[("prod", "production")]).await;
     house
 }
@@ -62,13 +26,6 @@ impl House {
         let environments: Vec<_> = ids.iter().map(environment).collect();
         let keyed = ids.iter().map(|(id, _)| ((*id).to_owned(), vec![(0, format!("key-{id}"))])).collect();
         self.registry.set_environments(&environments, keyed).await.unwrap();
-    }
-
-    /// Ten records: those of the keys `first` and the nine that follow.
-    fn append(&self, stream: &str, first: u64) {
-        let job = sample::job(first..first + 10);
-        let parts = job.parts.iter().map(|part| Payload { bytes: part.payload.to_vec(), records: 10 }).collect();
-        self.queues.log().append_wait(stream, parts).unwrap();
     }
 
     async fn drained(&self) {

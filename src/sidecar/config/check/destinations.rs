@@ -116,8 +116,10 @@ fn read_one(
     let start = start::read(&section, outside.through);
     let filter = filter::read(&section);
     let dead_letters = dead_letters(&section);
-    if kind != SinkKind::S3 {
-        fits_memory(&section, batch_bytes_max, delivery);
+    match &sink {
+        Some(SinkConfig::S3(s3)) => s3::fits_memory(&section, s3.format, batch_bytes_max, delivery),
+        _ if kind == SinkKind::S3 => {}
+        _ => fits_memory(&section, batch_bytes_max, delivery),
     }
     fits_requests(&section, concurrency, delivery);
     section.finish();

@@ -199,6 +199,17 @@ fn a_power_cut_at_any_change_leaves_every_decision_that_was_answered_and_no_half
                 let known = (decided..=(decided + 1).min(LIFE)).find(|known| state_after(*known) == there);
                 let Some(mut known) = known else { panic!("{what}: {there:?}") };
                 drop(journal);
+                // And once more, soon after: behind a snapshot that was cut off, say.
+                for after in [3, 5, 8] {
+                    let again = SimDisk::from_snapshot(&disk.snapshot());
+                    again.crash_at(again.ops() + after, Performed::All);
+                    let mut later = known;
+                    let _ = life(&again, &mut later);
+                    again.power_cut(PowerCut::Everything);
+                    let there = small(&again).unwrap().0.state().changes();
+                    let as_decided = (later..=(later + 1).min(LIFE)).any(|known| state_after(known) == there);
+                    assert!(as_decided, "{what}, then {later} at the second crash, {after} changes on: {there:?}");
+                }
                 // And it goes on from there, over the next starts.
                 life(&disk, &mut known).unwrap();
                 assert_eq!(small(&disk).unwrap().0.state().changes(), state_after(LIFE), "{what}, later");

@@ -1,17 +1,17 @@
 //! Objects of columns: Split's documented schema for S3, in its order.
 //!
-//! What always holds: one group of rows is in memory, at most [`ROWS_MAX`] rows and about [`TEXT_BYTES_MAX`] of text,
-//! whatever the object's size. Text is unescaped, as readers of columns expect it. What was not given stands as an
-//! empty text or 0 where Split's schema knows no null, and as null in the two columns where it does.
+//! What always holds: one group of rows is in memory, of about [`GROUP_BYTES`] whatever the object's size, and where a
+//! group ends follows from the records alone. Text is unescaped, as readers of columns expect it. What was not given
+//! stands as an empty text or 0 where Split's schema knows no null, and as null in the two columns where it does.
 
-mod column;
+mod chunk;
+mod hybrid;
+mod values;
 
 use std::sync::{Arc, LazyLock};
 
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::Int64Type;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
 
@@ -22,13 +22,22 @@ use crate::impression::{Impression, JsonText, Shared, StoredBatch, each_record, 
 use super::encode::{Stopped, each_run};
 use super::parts::PartWriter;
 use super::turn::Heavy;
-use column::Texts;
+use chunk::{Group, Numbers, PAGE_BYTES, Packer, Texts, codec};
+use values::{Distinct, Number, Runs, Span, Text, Values};
 
 /// Rows of one group. Readers like large groups, memory likes small ones.
-const ROWS_MAX: usize = 128 << 10;
+const ROWS_MAX: u32 = 128 << 10;
 
-/// Text in one group's columns.
-const TEXT_BYTES_MAX: usize = 16 << 20;
+/// Memory of the rows that wait, from which on they are written as a group.
+const GROUP_BYTES: usize = 5 << 20;
+
+/// Stored records that come at once: what a group may be larger than its limit.
+const FRAME_BYTES: usize = 256 << 10;
+
+/// The most memory that writing takes besides parts: the rows that wait, whose lists may have room for as much again; a
+/// column as it is packed; a page or a dictionary of it, packed and unpacked; a frame; and the packer's own window. No
+/// group can be full of texts and of lists at once.
+pub(super) const MEMORY_BYTES: u64 = 16 << 20;
 
 /// As Split documents it. It marks two columns as nullable; so the others are not.
 const SCHEMA: &str = "message impressions {
@@ -58,31 +67,51 @@ pub(super) fn write(
     heavy: &Heavy,
     to: PartWriter,
 ) -> Result<(), Stopped> {
-    let mut file = SerializedFileWriter::new(to, Arc::clone(&PARSED), Arc::new(properties(compression)))?;
-    let mut rows = Rows::new(&job.environment.id);
+    let mut file = File::new(compression, to)?;
+    let mut rows = Rows::new(&job.environment.id, job.bytes);
     each_run(job, heavy, |run| {
         let batch = StoredBatch::decode(run.payload).map_err(crate::impression::EncodeError::from)?;
-        let sender = Sender::of(batch.shared());
-        each_record(&batch, run.skip, run.take, |_, record| rows.push(record, &sender))?;
-        if rows.full() { rows.write(&mut file) } else { Ok(()) }
+        each_record(&batch, run.skip, run.take, |_, record| rows.push(record))?;
+        rows.sent_by(&Sender::of(batch.shared()));
+        if rows.full() { file.write(&mut rows) } else { Ok(()) }
     })?;
-    rows.write(&mut file)?;
-    Ok(file.into_inner()?.finish()?)
+    file.write(&mut rows)?;
+    Ok(file.file.into_inner()?.finish()?)
 }
 
-fn properties(compression: ParquetCompression) -> WriterProperties {
-    let compression = match compression {
-        ParquetCompression::Zstd => Compression::ZSTD(ZstdLevel::default()),
-        ParquetCompression::Snappy => Compression::SNAPPY,
-        ParquetCompression::None => Compression::UNCOMPRESSED,
-    };
-    WriterProperties::builder()
-        .set_compression(compression)
-        .set_dictionary_enabled(true)
-        // A group's own minimum and maximum are what readers skip by; those of single pages cost more than they save.
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build()
+/// The file that is written, group by group.
+struct File {
+    file: SerializedFileWriter<PartWriter>,
+    packer: Packer,
+    compression: ParquetCompression,
+}
+
+impl File {
+    fn new(compression: ParquetCompression, to: PartWriter) -> Result<Self, Stopped> {
+        let properties = WriterProperties::builder()
+            .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let file = SerializedFileWriter::new(to, Arc::clone(&PARSED), Arc::new(properties))?;
+        Ok(Self { file, packer: Packer::new(compression)?, compression })
+    }
+
+    /// Writes the rows that wait as one group, if there are any, and empties them.
+    fn write(&mut self, rows: &mut Rows) -> Result<(), Stopped> {
+        if rows.count == 0 {
+            return Ok(());
+        }
+        let mut group = Group {
+            group: self.file.next_row_group()?,
+            packer: &mut self.packer,
+            codec: codec(self.compression),
+            rows: rows.count,
+            column: 0,
+        };
+        rows.write(&mut group)?;
+        group.group.close()?;
+        rows.clear();
+        Ok(())
+    }
 }
 
 /// What all rows of a stored batch share.
@@ -113,95 +142,158 @@ impl<'a> Sender<'a> {
 #[derive(Default)]
 struct Rows {
     environment: String,
-    count: usize,
-    key: Texts,
-    label: Texts,
-    treatment: Texts,
-    split_name: Texts,
-    split_version: Vec<i64>,
-    properties: Texts,
-    environment_id: Texts,
-    traffic_type_id: Texts,
-    sdk: Texts,
-    sdk_version: Texts,
-    machine_name: Texts,
-    machine_ip: Texts,
-    timestamp: Vec<i64>,
-    reception_timestamp: Vec<i64>,
+    count: u32,
+    /// How many of them have a sender.
+    sent: u32,
+    /// The text of all columns.
+    text: Vec<u8>,
+    key: Values<Span>,
+    label: Values<Span>,
+    treatment: Values<Span>,
+    split_name: Values<Span>,
+    split_version: Values<i64>,
+    properties: Values<Span>,
+    environment_id: Values<Span>,
+    traffic_type_id: Values<Span>,
+    sdk: Values<Span>,
+    sdk_version: Values<Span>,
+    machine_name: Nullable,
+    machine_ip: Nullable,
+    timestamp: Values<i64>,
+    reception_timestamp: Values<i64>,
+}
+
+/// A column of texts that knows nulls.
+#[derive(Default)]
+struct Nullable {
+    /// 1 for rows that have a value, else 0.
+    there: Runs,
+    values: Distinct<Span>,
+    /// Bytes of the texts, each once.
+    text: usize,
 }
 
 impl Rows {
-    fn new(environment: &str) -> Self {
-        Self { environment: environment.to_owned(), ..Self::default() }
+    /// None yet. `bytes_hint`: about how much text will come, unless it is more than a group's.
+    fn new(environment: &str, bytes_hint: u64) -> Self {
+        let room = usize::try_from(bytes_hint).unwrap_or(usize::MAX).min(GROUP_BYTES + FRAME_BYTES);
+        Self { environment: environment.to_owned(), text: Vec::with_capacity(room), ..Self::default() }
     }
 
-    fn push(&mut self, record: &Impression<'_>, sender: &Sender<'_>) {
+    #[inline]
+    fn push(&mut self, record: &Impression<'_>) {
         self.count += 1;
-        self.key.push(record.key);
-        self.label.push(record.label.unwrap_or_default());
-        self.treatment.push(record.treatment.unwrap_or_default());
-        self.split_name.push(record.flag);
-        self.split_version.push(record.change_number.unwrap_or(0));
-        self.properties.push(record.properties.unwrap_or_default());
-        self.environment_id.push(JsonText::checked(self.environment.as_bytes()));
-        self.traffic_type_id.push(JsonText::default());
-        self.sdk.push(sender.sdk);
-        self.sdk_version.push(sender.sdk_version);
-        self.machine_name.push_or_null(sender.machine_name);
-        self.machine_ip.push_or_null(sender.machine_ip);
-        self.timestamp.push(record.time_ms.unwrap_or(0));
-        self.reception_timestamp.push(sender.received_ms);
+        let text = &mut self.text;
+        push(&mut self.key, record.key, 1, text);
+        push(&mut self.label, record.label.unwrap_or_default(), 1, text);
+        push(&mut self.treatment, record.treatment.unwrap_or_default(), 1, text);
+        push(&mut self.split_name, record.flag, 1, text);
+        self.split_version.push(Number(record.change_number.unwrap_or(0)), 1);
+        push(&mut self.properties, record.properties.unwrap_or_default(), 1, text);
+        self.timestamp.push(Number(record.time_ms.unwrap_or(0)), 1);
     }
 
-    /// A frame holds a few thousand rows, so a group is little larger than its limits.
+    /// Who sent the rows that came since the last call.
+    fn sent_by(&mut self, sender: &Sender<'_>) {
+        let rows = self.count - self.sent;
+        if rows == 0 {
+            return;
+        }
+        self.sent = self.count;
+        let text = &mut self.text;
+        push(&mut self.environment_id, JsonText::checked(self.environment.as_bytes()), rows, text);
+        push(&mut self.traffic_type_id, JsonText::default(), rows, text);
+        push(&mut self.sdk, sender.sdk, rows, text);
+        push(&mut self.sdk_version, sender.sdk_version, rows, text);
+        self.machine_name.push(sender.machine_name, rows, text);
+        self.machine_ip.push(sender.machine_ip, rows, text);
+        self.reception_timestamp.push(Number(sender.received_ms), rows);
+    }
+
+    /// Asked frame by frame, so a group is little larger than its limits.
     fn full(&self) -> bool {
+        self.count >= ROWS_MAX
+            || self.bytes() >= GROUP_BYTES
+            || self.machine_name.text >= PAGE_BYTES
+            || self.machine_ip.text >= PAGE_BYTES
+    }
+
+    /// Memory that the rows take.
+    fn bytes(&self) -> usize {
         let texts = [
             &self.key,
             &self.label,
             &self.treatment,
             &self.split_name,
             &self.properties,
+            &self.environment_id,
+            &self.traffic_type_id,
             &self.sdk,
             &self.sdk_version,
-            &self.machine_name,
-            &self.machine_ip,
         ];
-        self.count >= ROWS_MAX || texts.into_iter().map(Texts::bytes).sum::<usize>() >= TEXT_BYTES_MAX
+        let numbers = [&self.split_version, &self.timestamp, &self.reception_timestamp];
+        self.text.len()
+            + texts.into_iter().map(Values::bytes).sum::<usize>()
+            + numbers.into_iter().map(Values::bytes).sum::<usize>()
+            + self.machine_name.bytes()
+            + self.machine_ip.bytes()
     }
 
-    /// Writes what waits as one group, if there is any.
-    fn write(&mut self, file: &mut SerializedFileWriter<PartWriter>) -> Result<(), Stopped> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let mut group = file.next_row_group()?;
-        self.key.write(&mut group)?;
-        self.label.write(&mut group)?;
-        self.treatment.write(&mut group)?;
-        self.split_name.write(&mut group)?;
-        write_numbers(&mut self.split_version, &mut group)?;
-        self.properties.write(&mut group)?;
-        self.environment_id.write(&mut group)?;
-        self.traffic_type_id.write(&mut group)?;
-        self.sdk.write(&mut group)?;
-        self.sdk_version.write(&mut group)?;
-        self.machine_name.write_nullable(&mut group)?;
-        self.machine_ip.write_nullable(&mut group)?;
-        write_numbers(&mut self.timestamp, &mut group)?;
-        write_numbers(&mut self.reception_timestamp, &mut group)?;
-        group.close()?;
-        self.count = 0;
-        Ok(())
+    /// Writes the columns in the schema's order.
+    fn write(&self, group: &mut Group<'_, '_>) -> Result<(), Stopped> {
+        assert_eq!(self.sent, self.count, "each row has a sender");
+        let texts = &Texts(&self.text);
+        group.write(texts, &self.key)?;
+        group.write(texts, &self.label)?;
+        group.write(texts, &self.treatment)?;
+        group.write(texts, &self.split_name)?;
+        group.write(&Numbers, &self.split_version)?;
+        group.write(texts, &self.properties)?;
+        group.write(texts, &self.environment_id)?;
+        group.write(texts, &self.traffic_type_id)?;
+        group.write(texts, &self.sdk)?;
+        group.write(texts, &self.sdk_version)?;
+        group.write_nullable(texts, &self.machine_name.values, &self.machine_name.there)?;
+        group.write_nullable(texts, &self.machine_ip.values, &self.machine_ip.there)?;
+        group.write(&Numbers, &self.timestamp)?;
+        group.write(&Numbers, &self.reception_timestamp)
+    }
+
+    fn clear(&mut self) {
+        let (environment, mut text) = (std::mem::take(&mut self.environment), std::mem::take(&mut self.text));
+        text.clear();
+        *self = Self { environment, text, ..Self::default() };
     }
 }
 
-/// Writes a column of numbers, and empties it.
-fn write_numbers(numbers: &mut Vec<i64>, group: &mut SerializedRowGroupWriter<'_, PartWriter>) -> Result<(), Stopped> {
-    let mut column = group.next_column()?.expect("the schema has this column");
-    column.typed::<Int64Type>().write_batch(numbers, None, None)?;
-    column.close()?;
-    numbers.clear();
-    Ok(())
+impl Nullable {
+    fn push(&mut self, value: Option<JsonText<'_>>, rows: u32, text: &mut Vec<u8>) {
+        self.there.push(u32::from(value.is_some()), rows);
+        if let Some(value) = value {
+            let before = text.len();
+            plainly(value, text, |new| self.values.push(new, rows));
+            self.text += text.len() - before;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.there.bytes() + self.values.bytes()
+    }
+}
+
+#[inline]
+fn push(values: &mut Values<Span>, value: JsonText<'_>, rows: u32, text: &mut Vec<u8>) {
+    plainly(value, text, |new| values.push(new, rows));
+}
+
+/// Hands the text over without its escapes. Nearly all texts have none, and nothing of them is copied.
+#[inline]
+fn plainly(value: JsonText<'_>, group: &mut Vec<u8>, push: impl FnOnce(Text<'_>)) {
+    if memchr::memchr(b'\\', value.as_bytes()).is_none() {
+        push(Text { new: value.as_bytes(), group });
+    } else {
+        push(Text { new: value.unescape().as_bytes(), group });
+    }
 }
 
 #[cfg(test)]

@@ -42,3 +42,37 @@ pub(crate) fn of(mut job: Job) -> LargeJob {
         turns: Turns::default(),
     }
 }
+
+/// Records whose lines fill some parts: what does not repeat itself.
+pub(crate) fn many(records: u64) -> LargeJob {
+    let impression = |n: u64| {
+        let noise = digits(n);
+        format!(
+            "{{\"k\":\"user-{n}\",\"t\":\"on\",\"m\":{},\"c\":5,\"r\":\"default rule\",\"properties\":\"{{\\\"n\\\":\\\"{noise}\\\"}}\"}}",
+            1_700_000_000_000 + n
+        )
+    };
+    let mut job = sample::job(0..0);
+    // A hundred fill one stored batch.
+    for first in (0..records).step_by(100) {
+        let impressions: Vec<String> = (first..(first + 100).min(records)).map(impression).collect();
+        let bulk = sample::job_of(&format!(r#"[{{"f":"checkout","i":[{}]}}]"#, impressions.join(",")));
+        job.parts.extend(bulk.parts);
+        job.bytes += bulk.bytes;
+    }
+    job.origin.offsets = 0..records;
+    of(Job { id: "many".into(), ..job })
+}
+
+/// 1,600 digits that differ from number to number.
+pub(crate) fn digits(n: u64) -> String {
+    let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut text = String::new();
+    for _ in 0..100 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text.push_str(&format!("{state:016x}"));
+    }
+    text
+}

@@ -14,12 +14,14 @@ use http_body_util::Full;
 use hyper::Response;
 use tempfile::TempDir;
 
-use super::sample::{large, of};
+use super::sample::{large, many};
 use super::*;
 use crate::config::{Endpoint, LinesCompression, ParquetCompression, S3Keys, Secret};
-use crate::sinks::sample;
 use store_server::{Act, KEYS, Seen, error, serve};
 
+mod as_whom;
+mod asked;
+mod conditions;
 #[path = "../../tests/store/mod.rs"]
 mod store_server;
 
@@ -83,40 +85,6 @@ fn parts_left(root: &Path) -> usize {
 
 async fn put(sink: &S3Sink, job: &LargeJob) -> Outcome {
     sink.put(job, LIMIT).await
-}
-
-/// Records whose lines fill some parts: what does not repeat itself.
-fn many(records: u64) -> LargeJob {
-    let impression = |n: u64| {
-        let noise = digits(n);
-        format!(
-            "{{\"k\":\"user-{n}\",\"t\":\"on\",\"m\":{},\"c\":5,\"r\":\"default rule\",\"properties\":\"{{\\\"n\\\":\\\"{noise}\\\"}}\"}}",
-            1_700_000_000_000 + n
-        )
-    };
-    let mut job = sample::job(0..0);
-    // A hundred fill one stored batch.
-    for first in (0..records).step_by(100) {
-        let impressions: Vec<String> = (first..(first + 100).min(records)).map(impression).collect();
-        let bulk = sample::job_of(&format!(r#"[{{"f":"checkout","i":[{}]}}]"#, impressions.join(",")));
-        job.parts.extend(bulk.parts);
-        job.bytes += bulk.bytes;
-    }
-    job.origin.offsets = 0..records;
-    of(Job { id: "many".into(), ..job })
-}
-
-/// 1,600 digits that differ from number to number.
-fn digits(n: u64) -> String {
-    let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut text = String::new();
-    for _ in 0..100 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        text.push_str(&format!("{state:016x}"));
-    }
-    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,58 +248,6 @@ async fn a_pause_that_the_store_asks_for_is_handed_on() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_keys_are_refused_and_nothing_of_them_is_told() {
-    let root = tempfile::tempdir().unwrap();
-    let store = serve(root.path(), |_| Act::Pass).await;
-    let mut config = config(store.addr, PLAIN);
-    config.keys.as_mut().unwrap().secret_access_key = Secret::new("canary".to_owned());
-    let outcome = put(&sink(&config), &large(0..10)).await;
-    let Outcome::Refused { why } = &outcome else { panic!("{outcome:?}") };
-    assert!(why.to_string().contains("SignatureDoesNotMatch"), "{why}");
-    assert!(!format!("{outcome:?}").contains("canary"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_with_other_contents_is_never_overwritten() {
-    for job in [large(0..30), many(12_000)] {
-        let (root, _, sink) = stage(PLAIN, |_| Act::Pass).await;
-        // The same name, other records: what a copied data directory would bring.
-        let stranger = LargeJob { except: [1].into(), ..job.clone() };
-        assert_eq!(put(&sink, &stranger).await, Outcome::Delivered);
-        let before = objects(root.path());
-        let outcome = put(&sink, &job).await;
-        let Outcome::Refused { why } = &outcome else { panic!("{outcome:?}") };
-        assert!(why.to_string().contains("is not overwritten"), "{why}");
-        assert!(objects(root.path()) == before);
-        assert_eq!(parts_left(root.path()), 0);
-    }
-}
-
-/// Some stores take no notice of `If-None-Match`: what they overwrite an object with has to be the object.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_without_conditions_is_overwritten_with_the_same_bytes() {
-    let root = tempfile::tempdir().unwrap();
-    let bucket = root.path().join("impressions");
-    let forgetful = bucket.clone();
-    let store = serve(root.path(), move |seen| {
-        if seen.operation() == "put" {
-            let path = seen.path.split('?').next().unwrap().replace("%3D", "=");
-            let _ = std::fs::remove_file(forgetful.join(path.trim_start_matches("/impressions/")));
-        }
-        Act::Pass
-    })
-    .await;
-    std::fs::create_dir(&bucket).unwrap();
-    let sink = sink(&config(store.addr, S3Format::JsonLines(LinesCompression::Zstd)));
-    assert_eq!(put(&sink, &large(0..30)).await, Outcome::Delivered);
-    let before = objects(root.path());
-    store.forget();
-    assert_eq!(put(&sink, &large(0..30)).await, Outcome::Delivered);
-    assert_eq!(store.operations(), ["put"], "the store took it anew");
-    assert_eq!(objects(root.path()), before);
-}
-
 /// The settings changed while it was not known whether the object is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_finished_under_the_settings_that_it_was_planned_in() {
@@ -452,97 +368,6 @@ async fn a_batch_that_can_not_be_read_makes_no_object() {
     assert_eq!(objects(root.path()), BTreeMap::new());
     assert_eq!(parts_left(root.path()), 0);
     assert!(!store.operations().contains(&"complete"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_where_a_cloud_keeps_credentials_is_not_asked() {
-    let config = config("169.254.169.254:80".parse().unwrap(), PLAIN);
-    let outcome = put(&sink(&config), &large(0..10)).await;
-    let Outcome::Retry { why: Failure::Connect(why) } = &outcome else { panic!("{outcome:?}") };
-    assert!(why.contains("169.254.169.254"), "{why}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_operator_asks_of_the_store_is_asked_of_it() {
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("impressions")).unwrap();
-    let store = serve(root.path(), |_| Act::Pass).await;
-    let config = S3Config {
-        encryption: Some(crate::config::Encryption::Kms {
-            key_id: Some("arn:aws:kms:key/1".to_owned()),
-            bucket_key: true,
-        }),
-        storage_class: Some("STANDARD".to_owned()),
-        ..config(store.addr, S3Format::Parquet(ParquetCompression::Snappy))
-    };
-    assert_eq!(put(&sink(&config), &large(0..10)).await, Outcome::Delivered);
-    let mut requests = String::new();
-    for seen in store.seen.lock().unwrap().iter() {
-        requests.push_str(&format!("{} {}\n", seen.method, seen.path));
-        let mut headers = seen.headers.clone();
-        headers.sort();
-        for (name, value) in &headers {
-            let varies =
-                ["authorization", "x-amz-date", "host", "amz-sdk-invocation-id", "x-amz-user-agent", "user-agent"];
-            let value = if varies.contains(&name.as_str()) { "…" } else { value.as_str() };
-            requests.push_str(&format!("{name}: {value}\n"));
-        }
-        requests.push('\n');
-    }
-    insta::assert_snapshot!(requests);
-}
-
-/// A role is taken on with the external id that its owner asks for, and the store is asked in its name.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_role_is_taken_on_with_its_external_id() {
-    let (key, secret) = KEYS;
-    let answer = format!(
-        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
-         <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token</SessionToken>\
-         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
-    );
-    let (sts, received) = crate::sinks::receiver::serve(move |_| Response::new(Full::from(answer.clone()))).await;
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("impressions")).unwrap();
-    let store = serve(root.path(), |_| Act::Pass).await;
-    let mut config = config(store.addr, PLAIN);
-    let own = config.keys.as_mut().unwrap();
-    own.access_key_id = Secret::new("OWN".to_owned());
-    config.assume_role = Some(crate::config::AssumeRole {
-        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
-        external_id: Some("acme-42".to_owned()),
-        session_name: "forebay".to_owned(),
-        endpoint: Some(Endpoint::parse(&format!("http://{sts}")).unwrap()),
-    });
-    let sink = sink(&config);
-    assert_eq!(put(&sink, &large(0..10)).await, Outcome::Delivered);
-    assert_eq!(put(&sink, &large(10..20)).await, Outcome::Delivered);
-    let asked = received.lock().unwrap();
-    assert_eq!(asked.len(), 1, "the role lasts for an hour");
-    let body = String::from_utf8_lossy(&asked[0].1);
-    assert!(body.contains("ExternalId=acme-42") && body.contains("RoleSessionName=forebay"), "{body}");
-    let authorization = |seen: &Seen| seen.headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
-    let seen = store.seen.lock().unwrap();
-    assert!(seen.iter().all(|seen| authorization(seen).contains(key)), "in the role's name");
-}
-
-/// Else the machine's own permissions would be the customer's.
-#[tokio::test]
-async fn a_customers_destination_never_comes_as_the_machine_itself() {
-    let role = |external_id: Option<&str>, endpoint| crate::config::AssumeRole {
-        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
-        external_id: external_id.map(str::to_owned),
-        session_name: "forebay".to_owned(),
-        endpoint,
-    };
-    let address = Endpoint::parse("https://sts.example.com").unwrap();
-    for assume_role in [None, Some(role(None, None)), Some(role(Some("acme-42"), Some(address)))] {
-        let config = S3Config { assume_role, ..S3Config::new("impressions") };
-        let clock = Arc::new(SystemClock::new());
-        let sink = S3Sink::new("acme-s3", &config, AddressPolicy::Customer, 2, Arc::default(), clock);
-        let outcome = put(&sink, &large(0..10)).await;
-        assert_eq!(kind(&outcome), "refused", "{outcome:?}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

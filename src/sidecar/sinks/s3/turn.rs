@@ -30,6 +30,14 @@ impl Heavy {
         *self.held() = None;
     }
 
+    /// Waits for something else, and lets others work meanwhile.
+    pub(super) fn without<T>(&self, waiting: impl Future<Output = T>) -> T {
+        self.give_back();
+        let waited = self.runtime.block_on(waiting);
+        self.take();
+        waited
+    }
+
     fn held(&self) -> MutexGuard<'_, Option<Turn>> {
         // Nothing that can panic runs under this lock.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)

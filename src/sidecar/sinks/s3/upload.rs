@@ -21,7 +21,7 @@ use super::answer::Trouble;
 use super::digest::Contents;
 use super::encode::{Stopped, encode};
 use super::key;
-use super::parts::parts;
+use super::parts::{Part, parts};
 use super::store::{Object, Store, Upload};
 use super::turn::Heavy;
 
@@ -36,7 +36,7 @@ pub(super) type Live = Arc<Mutex<HashSet<Upload>>>;
 
 /// The parts of an object as they are made, and how their making ended.
 pub(super) struct Making {
-    parts: Receiver<Bytes>,
+    parts: Receiver<Part>,
     encoder: JoinHandle<Result<(), Stopped>>,
 }
 
@@ -69,7 +69,7 @@ async fn try_upload(
     let put = match making.parts.recv().await {
         None => {
             making.ended().await.map_err(Trouble::retry)?;
-            store.put(object, &contents, first).await
+            store.put(object, &contents, first.bytes).await
         }
         Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
     };
@@ -100,7 +100,7 @@ impl Making {
     /// Hands over all parts.
     pub(super) async fn into_parts(mut self, mut take: impl FnMut(Bytes)) -> Result<(), Failure> {
         while let Some(part) = self.parts.recv().await {
-            take(part);
+            take(part.bytes);
         }
         self.ended().await
     }
@@ -120,7 +120,7 @@ async fn in_parts(
     live: &Live,
     object: Object<'_>,
     contents: &Contents,
-    ready: [Bytes; 2],
+    ready: [Part; 2],
     making: Making,
 ) -> Result<(), Trouble> {
     // After an answer that was lost the object is there: a look costs less than sending all of it to find out.
@@ -142,18 +142,20 @@ async fn in_parts(
 async fn send_parts(
     store: &Store,
     upload: &Upload,
-    ready: [Bytes; 2],
+    ready: [Part; 2],
     mut making: Making,
     limit: Duration,
 ) -> Result<(), Trouble> {
     let (mut done, mut number) = (Vec::new(), 0);
-    for part in ready {
+    let mut ready = ready.into_iter();
+    loop {
+        let next = match ready.next() {
+            Some(part) => Some(part),
+            None => making.parts.recv().await,
+        };
+        let Some(part) = next else { break };
         number += 1;
-        done.push(store.part(upload, number, part, limit).await?);
-    }
-    while let Some(part) = making.parts.recv().await {
-        number += 1;
-        done.push(store.part(upload, number, part, limit).await?);
+        done.push(store.part(upload, number, part.bytes.clone(), limit).await?);
     }
     making.ended().await.map_err(Trouble::retry)?;
     store.complete(upload, done, limit).await

@@ -1,10 +1,12 @@
 //! Reads what an S3 destination is told.
 
+use super::super::super::DeliveryConfig;
 use super::super::super::raw::{Field, Section};
 use super::super::super::s3::{
     AssumeRole, Encryption, KeyTemplate, LinesCompression, PARTITIONS, ParquetCompression, REGION, S3Config, S3Format,
     S3Keys, TemplateError,
 };
+use super::super::super::units::show_bytes;
 use super::super::super::{Secret, limits};
 use super::super::{Outside, values, webhook};
 
@@ -37,6 +39,23 @@ pub(super) fn read(section: &Section<'_>, outside: &Outside<'_>) -> Option<S3Con
         storage_class,
         allow_addresses,
     })
+}
+
+/// An object that takes more than all objects may hold together is written all the same, alone, and takes it.
+pub(super) fn fits_memory(section: &Section<'_>, format: S3Format, max_bytes: u64, delivery: &DeliveryConfig) {
+    let (needed, percent) = (format.memory_bytes(max_bytes), u64::from(delivery.bulk_percent).max(1));
+    let bulk = delivery.batch_memory_bytes * percent / 100;
+    if needed > bulk {
+        let message = format!(
+            "writing an object takes up to {}, and all objects together may hold {percent} % of [delivery] \
+             batch_memory_bytes, {}: one is written at a time, and takes more than is counted",
+            show_bytes(needed),
+            show_bytes(bulk)
+        );
+        let key = if section.has("max_bytes") { "max_bytes" } else { "type" };
+        let enough = show_bytes((needed * 100).div_ceil(percent).next_multiple_of(1 << 20));
+        section.at(key).warning(message, format!("raise batch_memory_bytes to {enough} or more, or lower max_bytes"));
+    }
 }
 
 /// Letters, digits, hyphens and dots, from 3 to 63: what S3 takes.
@@ -175,4 +194,36 @@ fn word(section: &Section<'_>, key: &'static str, example: &str) -> Option<Strin
         return None;
     }
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Surroundings, check_destination};
+    use std::collections::BTreeMap;
+
+    /// What is said of a destination of this table, where destinations share so many MiB.
+    fn findings(table: &str, shared_mib: u64) -> Vec<String> {
+        let text = format!(
+            "[[destinations]]\nid = \"s3\"\nenvironments = [\"acme\"]\ntype = \"s3\"\nbucket = \"acme-impressions\"\n{table}"
+        );
+        let delivery =
+            DeliveryConfig { batch_memory_bytes: shared_mib << 20, bulk_percent: 50, ..DeliveryConfig::default() };
+        let around =
+            Surroundings { environments: &["acme".to_owned()], delivery: &delivery, secrets: &BTreeMap::new() };
+        let checked = check_destination(&text, &around);
+        assert!(checked.value.is_some(), "{:?}", checked.findings);
+        checked.findings.iter().map(|finding| format!("{}; {}", finding.message, finding.remedy)).collect()
+    }
+
+    #[test]
+    fn an_object_that_does_not_fit_into_what_objects_may_hold_is_warned_of() {
+        let parquet = "format = \"parquet\"\n";
+        assert_eq!(findings(parquet, 64), [""; 0], "the defaults fit");
+        assert_eq!(findings("", 40), [""; 0]);
+        let [warning] = &findings(parquet, 63)[..] else { panic!("one warning") };
+        assert!(warning.contains("32MiB") && warning.contains("raise batch_memory_bytes to 64MiB"), "{warning}");
+        assert_eq!(findings("", 39).len(), 1);
+        assert_eq!(findings(&format!("{parquet}max_bytes = \"2MiB\"\n"), 48), [""; 0], "small objects take less");
+    }
 }

@@ -1,4 +1,5 @@
-//! A wake-up that comes while a queue is being looked at, which finds nothing: what has arrived is not left for later.
+//! News that come while a queue is being looked at, which finds nothing: what has arrived is not left for later, whatever else
+//! happens meanwhile.
 
 use super::*;
 
@@ -6,6 +7,8 @@ use super::*;
 struct Passed {
     script: Script,
     state: Arc<AtomicUsize>,
+    /// Has the loop go round once, as an answer that comes in does.
+    nudge: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 const THROUGH: usize = 0;
@@ -31,6 +34,7 @@ impl Source for Passed {
         }
         self.state.store(THROUGH, Ordering::SeqCst);
         self.script.append(10);
+        self.nudge.lock().unwrap().as_ref().inspect(|nudge| nudge());
         // On a thread of its own: long enough for the loop to hear of it before it hears from here.
         std::thread::sleep(Duration::from_millis(100));
         Ok(None)
@@ -51,16 +55,18 @@ impl Source for Passed {
 
 #[tokio::test(start_paused = true)]
 async fn what_arrives_while_nothing_is_found_does_not_wait_for_the_next_answer() {
-    let (delivery, script) = (delivery(), Script::default());
+    let (delivery, script) = (Arc::new(delivery()), Script::default());
     let (state, slow) = (Arc::new(AtomicUsize::new(THROUGH)), Arc::new(AtomicUsize::new(0)));
-    let queue = Passed { script: script.clone(), state: Arc::clone(&state) };
+    let queue = Arc::new(Passed { script: script.clone(), state: Arc::clone(&state), nudge: Mutex::default() });
+    let nudged = Arc::clone(&delivery);
+    *queue.nudge.lock().unwrap() = Some(Box::new(move || assert!(nudged.resume("d"))));
     let theirs = Arc::clone(&slow);
     let receiver = Arc::new(receiver(move |_| {
         let hours = theirs.swap(0, Ordering::SeqCst) as u32;
         Answer::After(Duration::from_millis(100) + HOUR * hours, Outcome::Delivered)
     }));
     let settings = Settings { timeout: 2 * HOUR, ..settings() };
-    delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, vec![Arc::new(queue)], settings).unwrap();
+    delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, vec![queue], settings).unwrap();
     // Until two requests may be under way.
     while receiver.in_flight_max.load(Ordering::SeqCst) < 2 {
         script.append(10);

@@ -1,0 +1,67 @@
+//! A sidecar's inside over a disk in memory, for the tests of what wires it: log, queues, letters, loops, the way in, and
+//! a registry in which nothing runs yet.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay::Queues;
+use forebay::clock::Clock;
+use forebay::disk::mem::MemDisk;
+
+use super::registry::Registry;
+use super::sinks::SinkFactory;
+use super::upstreams::Upstreams;
+use crate::config::IngestConfig;
+use crate::delivery::Delivery;
+use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::parking::Parking;
+use crate::ingest::{Environments, Ingest, Limits};
+use crate::letters::Letters;
+use crate::sinks::address_guard::AddressGuard;
+use crate::sinks::sample;
+
+/// See the module. Its disk outlives it.
+pub(super) struct House {
+    pub(super) disk: MemDisk,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) queues: Queues,
+    pub(super) letters: Arc<Letters>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) ingest: Arc<Ingest>,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl House {
+    pub(super) fn on(disk: &MemDisk) -> Self {
+        let (queues, clock) = sample::queues(disk);
+        let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+        let parking = Arc::clone(&letters) as Arc<dyn Parking>;
+        let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
+        let (log, environments) = (queues.log().clone(), Environments::none());
+        let ingest = Arc::new(Ingest::new(log, Arc::clone(&clock), environments, Limits::default()));
+        let guard = AddressGuard::customer(&[]);
+        let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
+        let (of_posts, ingest_config) = (Arc::new(disk.clone()), IngestConfig::default());
+        let upstreams = Arc::new(Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config));
+        let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
+        let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, Duration::from_secs(5));
+        let (disk, registry) = (disk.clone(), Arc::new(registry));
+        Self { disk, clock, queues, letters, upstreams, delivery, ingest, registry }
+    }
+
+    /// Stops it. Returns the disk, for another one.
+    pub(super) async fn stop(self) -> MemDisk {
+        self.delivery.shutdown(Duration::ZERO).await;
+        self.letters.rest();
+        self.upstreams.close().unwrap();
+        self.queues.close().unwrap();
+        self.disk
+    }
+
+    /// Ten records: those of the keys `first` and the nine that follow.
+    pub(super) fn append(&self, stream: &str, first: u64) {
+        sample::append(&self.queues, stream, first);
+    }
+}
