@@ -9,6 +9,7 @@
 mod deleting;
 mod index;
 mod making;
+mod notes;
 mod opening;
 mod options;
 mod replaying;
@@ -29,6 +30,7 @@ use crate::disk::Disk;
 use crate::{Log, LogOptions, StreamId};
 use index::Index;
 use making::check_names;
+use notes::Notes;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
@@ -59,6 +61,7 @@ struct Set {
     keeping: Mutex<Keeping>,
     index: RwLock<Index>,
     keeper: StoreKeeper,
+    notes: Notes,
     stats: Mutex<QueuesStats>,
     /// Records came to a stream that nobody may be subscribed to.
     unrouted: AtomicBool,
@@ -126,6 +129,7 @@ impl Queues {
         }
 
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
+        let notes = Notes::from(&mut hints, log_id);
         let planner = Planner::new(append_plans(&log), inline_log);
         let held_bytes = Arc::default();
         let opened_ms = clock.wall_ms();
@@ -169,6 +173,7 @@ impl Queues {
             keeping: Mutex::new(keeping),
             index: RwLock::new(index),
             keeper,
+            notes,
             stats: Mutex::new(stats),
             unrouted: AtomicBool::new(true),
             ticker: Mutex::new(None),

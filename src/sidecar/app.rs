@@ -7,6 +7,7 @@
 mod destinations;
 #[cfg(test)]
 mod house;
+mod learned;
 mod open_files;
 pub mod operations;
 mod pages;
@@ -181,6 +182,7 @@ impl Sidecar {
         let closed = tokio::task::spawn_blocking(move || {
             // What was delivered of them is settled by now, or comes again.
             letters.rest();
+            learned::keep(&queues, &delivery);
             let relayed = upstreams.close();
             queues.close().and(relayed)
         })

@@ -16,9 +16,9 @@ use std::time::Duration;
 use forebay::{OpenQueuesError, Queue, QueueError, Queues};
 use tracing::warn;
 
-use super::destinations;
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
+use super::{destinations, learned};
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
@@ -245,10 +245,12 @@ impl Registry {
         closed.expect("waiting does not panic");
     }
 
-    /// Forgets a destination that is gone for good: its letters, of which its queues hold none any more, and its counters.
+    /// Forgets a destination that is gone for good: its letters, of which its queues hold none any more, its counters, and
+    /// what it takes.
     pub fn forget(&self, id: &str) {
         self.letters.forget(id);
         self.delivery.forget(id);
+        self.queues.remember(id, &[]);
     }
 
     /// Whether a destination of this id runs, paused or not.
@@ -356,7 +358,7 @@ impl Registry {
             sources,
             queues,
             revision: wanted.revision,
-            settings: destinations::settings(destination, None),
+            settings: destinations::settings(destination, learned::of(&self.queues, &self.delivery, &destination.id)),
             running: Running {
                 fingerprint: self.fingerprint(wanted),
                 environments: Places::of(places),

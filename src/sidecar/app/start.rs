@@ -19,7 +19,7 @@ use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
-use super::{Addresses, Sidecar, StopError, WrapSink, readings};
+use super::{Addresses, Sidecar, StopError, WrapSink, learned, readings};
 use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
@@ -153,6 +153,7 @@ pub(super) async fn start(
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
+    tokio::spawn(learned::keep_on(queues.clone(), Arc::clone(&delivery), shutdown.clone()));
     let shown = sources(&ground, (&queues, &upstreams), &delivery, (&ingest, &letters), &operations, readiness.clone());
     let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use forebay::clock::ManualClock;
 use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
-use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Start};
+use forebay::{
+    Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, ReplayFrom, ReplayMode, ReplayRequest, Start,
+};
 
 mod between;
 mod crash;
@@ -122,7 +124,7 @@ impl House {
     }
 
     fn sheet(&self) -> forebay::Balance {
-        let queues = self.queues.all();
+        let queues: Vec<Queue> = self.queues.all().into_iter().filter(|queue| queue.replay().is_none()).collect();
         let balances: Vec<_> = queues.iter().map(|queue| (queue.stream_name(), queue.balance())).collect();
         let in_doubt = self.letters.in_doubt(HOOK);
         sheet(balances.iter().map(|(stream, balance)| (&**stream, *balance)), in_doubt)
@@ -277,6 +279,32 @@ fn a_record_that_is_held_after_it_was_dead_lies_in_one_place() {
     let balance = house.sheet();
     assert_eq!((balance.pending.records, balance.delivered.records, balance.dead_lettered.records), (1, 9, 0));
     assert_eq!(balance.accepted.records, 10);
+}
+
+/// Before: what a replay had made letters of was no more in the destination's sheet as soon as the replay was over.
+#[test]
+fn a_letter_that_a_replay_left_is_in_the_sheet_before_and_after_the_replays_end() {
+    let house = House::new();
+    house.append(10);
+    house.deliver(10, &[]);
+    house.queues.tick().unwrap();
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    let replay = house.queues.replay(HOOK, "prod", request).unwrap();
+    let batch = replay.next_batch(BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
+    house.park(vec![Letter { replay: 1, ..house.letter(&batch, 3, Kind::Dead, "bad") }]);
+    replay.settle_parts(&batch, &[(3..4, Settled::DeadLettered)], Settled::Delivered);
+    let told = || {
+        let sheet = house.sheet();
+        assert!(sheet.closes());
+        (sheet.accepted.records, sheet.delivered.records, sheet.dead_lettered.records)
+    };
+    assert_eq!(told(), (11, 10, 1));
+    house.queues.tick().unwrap();
+    assert!(house.queues.replays().is_empty(), "it is over");
+    assert_eq!(told(), (11, 10, 1));
+    assert_eq!(all_redriven(&house.desk(), &Filter::default()), 1);
+    assert_eq!(send_all(&house.held(false)), [3]);
+    assert_eq!(told(), (11, 11, 0));
 }
 
 #[test]

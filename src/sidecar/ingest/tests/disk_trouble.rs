@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gated_disk::{Gate, GatedDisk};
-use super::harness::{bulk, impressions, log_on, read_reply, start_on};
+use super::harness::{bulk, impressions, log_on, post, read_reply, start_on};
 use crate::ingest::{Limits, Refusal};
 use forebay::LogOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,6 +96,46 @@ async fn a_full_disk_is_503_for_what_is_rejected_too_so_that_the_reserve_stays()
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     assert_eq!(server.bulk(REJECTED).await.status, 503);
     assert_eq!((server.prod().accepted, server.records("prod"), server.prod().rejected), (taken, taken, 0));
+}
+
+/// Nothing of prod is ever delivered, all of staging at once: when the disk is short prod waits, and staging notices nothing.
+#[tokio::test]
+async fn on_a_short_disk_only_the_environment_that_is_behind_is_503() {
+    let options = LogOptions { budget_bytes: 32 << 20, replay_window: Duration::ZERO, ..LogOptions::default() };
+    let server = start_on(log_on(&GatedDisk::new(), options), Limits::default()).await;
+    let staging = || post("/api/testImpressions/bulk", &[("Authorization", "Bearer staging-key")], impressions(10));
+    let deliver = |stream: &str| {
+        let id = server.log.stream(stream).expect("it has records");
+        server.log.trim(id, server.log.durable(id).offset);
+    };
+    let mut taken = 0;
+    let refused = loop {
+        let reply = server.bulk(impressions(5_000)).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        taken += 5_000;
+        assert_eq!(server.send(staging()).await.status, 200);
+        deliver("staging");
+        assert!(taken < 2_000_000, "the disk never gets short");
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert!(refused.error().contains("above its share"), "{}", refused.error());
+    for _ in 0..20 {
+        assert_eq!(server.send(staging()).await.status, 200);
+        deliver("staging");
+        assert_eq!(server.bulk(impressions(5_000)).await.status, 503);
+        assert_eq!(server.bulk(REJECTED).await.status, 503, "nor is what is rejected kept");
+    }
+    assert_eq!((server.records("prod"), server.prod().accepted, server.prod().rejected), (taken, taken, 0));
+    deliver("prod");
+    for _ in 0..300 {
+        if server.bulk(impressions(1)).await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it is never taken again");
 }
 
 #[tokio::test]
