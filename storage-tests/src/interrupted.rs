@@ -14,12 +14,18 @@ pub type Interruption = Arc<dyn Fn(&Path) + Send + Sync>;
 pub struct Interrupted {
     disk: MemDisk,
     by: Arc<Mutex<Option<Interruption>>>,
+    at_open: Arc<Mutex<Option<Interruption>>>,
 }
 
 impl Interrupted {
     /// Has `by` called whenever a file was created or renamed, before anybody knows; `None` for nobody any more.
     pub fn interrupt(&self, by: Option<Interruption>) {
         *self.by.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    /// Has `by` called before a file is opened, with its name; `None` for nobody any more.
+    pub fn interrupt_opening(&self, by: Option<Interruption>) {
+        *self.at_open.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
     fn named(&self, path: &Path) {
@@ -37,6 +43,10 @@ impl Disk for Interrupted {
         Ok(file)
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let by = self.at_open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(by) = by {
+            by(path);
+        }
         self.disk.open(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -222,6 +222,32 @@ fn what_is_kept_again_while_it_is_copied_does_not_go() {
     assert_eq!(read(&log, "slow", 0), 10);
 }
 
+/// A reader looks from the newest segment back. What it has passed already may be where its frames are put meanwhile.
+#[test]
+fn a_reader_whose_frames_move_past_its_search_looks_again() {
+    let (disk, clock) = (Interrupted::default(), ManualClock::at(1_000_000));
+    let open = || {
+        let log = Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options());
+        log.expect("it opens")
+    };
+    let log = open();
+    fill_ten_segments(&log);
+    log.housekeep();
+    drop(log);
+    let log = open();
+    let (other, looks) = (log.clone(), AtomicU64::new(0));
+    disk.interrupt_opening(Some(Arc::new(move |path| {
+        let is_index = path.extension().is_some_and(|end| end == "idx");
+        if is_index && looks.fetch_add(1, Ordering::Relaxed) == 3 {
+            trim_to(&other, "fast", 0);
+            other.housekeep();
+        }
+    })));
+    assert_eq!(read(&log, "slow", 0), 10);
+    disk.interrupt_opening(None);
+    assert!(log.stats().segments_compacted > 5, "{:?}", log.stats());
+}
+
 /// With its threads: readers go through what is behind again and again while it is compacted under their hands, and
 /// nobody ever misses a record.
 #[test]
