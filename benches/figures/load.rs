@@ -308,12 +308,12 @@ impl Sidecar {
         panic!("the sidecar does not become ready");
     }
 
-    /// Kills it, and starts another on what it left behind.
-    pub(crate) fn again(mut self) -> Self {
+    /// Kills it, and starts another by this command on what it left behind.
+    pub(crate) fn again(mut self, command: Command) -> Self {
         self.stop();
         let empty = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let dir = std::mem::replace(&mut self.dir, empty);
-        Self::start_in(command(), dir, self.ingest, self.admin)
+        Self::start_in(command, dir, self.ingest, self.admin)
     }
 
     fn stop(&mut self) {
@@ -382,7 +382,7 @@ impl Drop for Sidecar {
 }
 
 /// The binary under test.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let binary = std::env::var_os("FIGURES_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
     let mut command = Command::new(binary);
     command.args(["run", "--config"]);
