@@ -66,6 +66,8 @@ pub(crate) struct FloorFile {
     /// Pages of which the last commit wrote one slot: the other one is a commit behind.
     lagging: BTreeSet<usize>,
     spare: Option<whole::Spare>,
+    /// Commits that do not look for room again.
+    commits_until_room: u32,
     synced: Vec<SyncedMark>,
     pinned: bool,
     keep_evidence: bool,
@@ -178,6 +180,7 @@ impl FloorFile {
             single: BTreeSet::new(),
             lagging: BTreeSet::new(),
             spare: None,
+            commits_until_room: 0,
             synced: Vec::new(),
             pinned: false,
             keep_evidence: false,

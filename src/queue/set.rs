@@ -140,6 +140,7 @@ impl Queues {
         resume_fills(&context.log, fills.iter(), RESUMED_PLANS_MAX).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
+        let floor_is_pinned = floor.is_pinned();
         let mut keeping = Keeping {
             floor,
             plans: own.entry,
@@ -150,7 +151,8 @@ impl Queues {
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
             confirmed: HashMap::new(),
-            floor_was_damaged: !stats.floor_damage.is_empty(),
+            // It stays pinned until the operator has looked, over however many starts.
+            floor_was_damaged: !stats.floor_damage.is_empty() || floor_is_pinned,
             orphans,
             trim_all: true,
         };

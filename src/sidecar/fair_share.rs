@@ -66,6 +66,8 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct FairShare {
     capacity: Amount,
+    /// What may be held of it now: others that share the whole may hold some.
+    free: Amount,
     used: Amount,
     /// What of it may be of no use.
     doubtful: Amount,
@@ -128,6 +130,7 @@ impl FairShare {
     pub(crate) fn new(capacity: Amount) -> Self {
         Self {
             capacity,
+            free: capacity,
             used: Amount::default(),
             doubtful: Amount::default(),
             flows: HashMap::new(),
@@ -140,9 +143,10 @@ impl FairShare {
         }
     }
 
-    /// What there is to share from now on. What is held beyond it stays held.
-    pub(crate) fn set_capacity(&mut self, capacity: Amount) {
-        self.capacity = capacity;
+    /// What there is to share from now on, and what of it may be held now. What is held beyond either stays held; a
+    /// demand is of what there is, and waits until so much may be held.
+    pub(crate) fn set_capacity(&mut self, capacity: Amount, free: Amount) {
+        (self.capacity, self.free) = (capacity, free);
     }
 
     /// What is held.
@@ -153,6 +157,12 @@ impl FairShare {
     /// Demands that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Whether anybody waits for what is taken. Those that are too many of what may be of no use wait for each other only.
+    pub(crate) fn is_short(&self) -> bool {
+        let [within, beyond, _] = &self.lines;
+        !within.is_empty() || !beyond.is_empty()
     }
 
     /// Whether nobody holds anything or waits.
@@ -198,6 +208,11 @@ impl FairShare {
 
     /// Grants the next demand that may be granted: all of it, or all there is if that is less.
     pub(crate) fn next(&mut self, now: Duration) -> Option<(DemandId, Amount)> {
+        // Also looked at here: the one that was looked at when some came back may have left without taking any.
+        let doubted = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
+        if let Some(flow) = doubted.filter(|flow| !self.is_doubted(&self.flows[flow].waiting[0].demand)) {
+            self.line_up(flow);
+        }
         let granted = loop {
             match self.step() {
                 Step::Granted(id, amount) => break Some((id, amount)),
@@ -322,7 +337,8 @@ impl FairShare {
 
     /// Whether there is so much, or nothing is taken.
     fn fits(&self, amount: Amount) -> bool {
-        (self.used + amount.min(self.capacity)).within(self.capacity)
+        let all = self.used + amount.min(self.capacity);
+        all.within(self.capacity) && all.within(self.free)
     }
 
     /// Grants the first demand of a flow.

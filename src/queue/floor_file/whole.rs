@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// A floor that is being written whole, or the room for one.
 const SPARE_NAME: &str = "floor.new";
+/// After a try that found no room, so many commits go by: about a minute of ticks.
+const COMMITS_BETWEEN_TRIES: u32 = 600;
 /// A copy of the last floor that was found damaged, for whoever looks into it.
 pub(super) const EVIDENCE_NAME: &str = "floor.bad";
 
@@ -66,18 +68,29 @@ impl FloorFile {
         Ok(Committed { slots: self.pages.len() * 2, syncs: 1, whole: true })
     }
 
-    /// Takes room for the next floor, twice as long as this one, so that it may have grown. Best effort: a disk that has no
-    /// room now may have some after the next commit.
+    /// Takes room for the next floor, twice as long as this one, so that it may have grown; as long as this one where a full
+    /// disk has no more. Best effort, and not with every commit: on its way a try that fails takes what others look for.
     pub(super) fn take_room_ahead(&mut self) {
         if self.spare.is_some() {
             return;
         }
-        let pages = (self.pages.len() * 2).min(FLOOR_PAGES_MAX);
-        let bytes = (pages * 2 * FLOOR_SLOT_BYTES) as u64;
-        match self.make(bytes) {
-            Ok(file) => self.spare = Some(Spare { file, bytes }),
-            Err(error) => tracing::debug!(%error, "no room for the next floor yet"),
+        if self.commits_until_room > 0 {
+            self.commits_until_room -= 1;
+            return;
         }
+        let bytes = |pages: usize| (pages * 2 * FLOOR_SLOT_BYTES) as u64;
+        let (twice, same) = (bytes((self.pages.len() * 2).min(FLOOR_PAGES_MAX)), bytes(self.pages.len()));
+        let made = [twice, same].into_iter().find_map(|bytes| match self.make(bytes) {
+            Ok(file) => Some(Spare { file, bytes }),
+            Err(error) => {
+                tracing::debug!(%error, bytes, "no room for the next floor yet");
+                None
+            }
+        });
+        if made.is_none() {
+            self.commits_until_room = COMMITS_BETWEEN_TRIES;
+        }
+        self.spare = made;
     }
 
     /// An empty file with blocks of its own.

@@ -94,10 +94,8 @@ impl Set {
         let over: Vec<Arc<Inner>> =
             keeping.in_one_slot.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
         self.trim(keeping, needed);
-        for replay in over {
-            self.end_replay(keeping, &replay)?;
-        }
-        Ok(())
+        // All of them, whatever becomes of the first: who is not met now has nothing left that would bring it here again.
+        over.iter().map(|replay| self.end_replay(keeping, replay)).fold(Ok(()), Result::and)
     }
 
     /// A commit succeeded: what the one before it brought is in both slots now, and in a new file everything is.

@@ -200,19 +200,30 @@ async fn claim(
     let waiting = source.bytes_waiting(limits).saturating_mul(2).max(BATCH_BYTES_LEAST);
     let bytes = limits.bytes_max.min(waiting);
     let mut grant = common.budget.grant(asking, bytes.saturating_mul(ENCODING_FACTOR)).await;
-    // Less may have been given.
-    let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
-    let claimed = if source.in_memory() {
-        source.next(limits)?
-    } else {
-        let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;
-        let claimed = tokio::task::spawn_blocking(move || source.next(limits)).await??;
-        drop(turn);
-        claimed
-    };
-    let Some(claimed) = claimed else { return Ok(None) };
-    grant.shrink(claimed.job.bytes.saturating_mul(ENCODING_FACTOR));
-    Ok(Some((Load::Small(claimed), grant)))
+    let mut asked = 0;
+    loop {
+        // Less may have been given.
+        let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
+        let claimed = if source.in_memory() {
+            source.next(limits)?
+        } else {
+            let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;
+            let source = Arc::clone(&source);
+            let claimed = tokio::task::spawn_blocking(move || source.next(limits)).await??;
+            drop(turn);
+            claimed
+        };
+        let Some(claimed) = claimed else { return Ok(None) };
+        let needed = claimed.job.bytes.saturating_mul(ENCODING_FACTOR);
+        if needed <= grant.bytes().max(asked) {
+            grant.shrink(needed);
+            return Ok(Some((Load::Small(claimed), grant)));
+        }
+        // One that comes again comes as it stood, however little was given: it goes back until there is enough for it.
+        drop((claimed, grant));
+        grant = common.budget.grant_whole(asking, needed).await;
+        asked = needed;
+    }
 }
 
 /// The same for a batch that is read as it is sent: only the headers of its frames are read now.

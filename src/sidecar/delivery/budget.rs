@@ -109,14 +109,22 @@ impl Budget {
     /// Waits for one request and `bytes` of memory; for less where memory is short. More than there is counts as all
     /// there is.
     pub(super) async fn grant(&self, asking: Asking, bytes: u64) -> Grant {
-        let lane = if bytes > self.requests.whole().bytes / LIVE_PART { BULK } else { LIVE };
-        self.take(asking, lane, bytes, BYTES_LEAST).await
+        self.take(asking, self.lane_of(bytes), bytes, BYTES_LEAST).await
+    }
+
+    /// The same, of no less: for a batch that can't be made smaller.
+    pub(super) async fn grant_whole(&self, asking: Asking, bytes: u64) -> Grant {
+        self.take(asking, self.lane_of(bytes), bytes, u64::MAX).await
     }
 
     /// The same for work that holds its part for long, and needs all of it: all of that together never holds more than
     /// bulk's part, so that short work always finds some.
     pub(super) async fn grant_bulk(&self, asking: Asking, bytes: u64) -> Grant {
         self.take(asking, BULK, bytes, u64::MAX).await
+    }
+
+    fn lane_of(&self, bytes: u64) -> usize {
+        if bytes > self.requests.whole().bytes / LIVE_PART { BULK } else { LIVE }
     }
 
     async fn take(&self, asking: Asking, lane: usize, bytes: u64, bytes_least: u64) -> Grant {

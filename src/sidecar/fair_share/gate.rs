@@ -163,7 +163,7 @@ impl Gate {
         held.pressure = share.pressure(now);
         let Asker { flow, weight } = asker;
         let mut demand = Demand { flow, weight, amount, upon, cost, doubtful };
-        if share.waiting() > 0 || !share.has_room(amount) {
+        if share.is_short() || !share.has_room(amount) {
             // Smaller batches for all instead of large ones for some.
             let bytes = share.share(flow, weight).bytes.max(bytes_least);
             if bytes < amount.bytes {
@@ -210,7 +210,9 @@ impl State {
             }
             let lane = &mut self.lanes[at];
             let bound = if lane.borrows { self.whole.without(wanted) } else { lane.budget };
-            lane.share.set_capacity(bound.min(self.whole.without(held)));
+            let free = self.whole.without(held);
+            // What is borrowed is what nobody has. What is its own it waits for: less would be less than the work takes.
+            lane.share.set_capacity(if lane.borrows { bound.min(free) } else { bound }, bound.min(free));
         }
     }
 

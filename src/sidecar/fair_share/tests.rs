@@ -49,6 +49,35 @@ fn of_two_who_always_want_more_one_of_thrice_the_weight_gets_thrice_as_much() {
 }
 
 #[test]
+fn who_may_be_of_no_use_is_looked_at_again_when_the_one_before_it_leaves() {
+    let (mut share, mut ids) = (share(64, 1000), BTreeMap::new());
+    let doubtful = |flow, bytes| Demand { doubtful: true, ..demand(flow, 1, bytes) };
+    assert!(matches!(share.ask(doubtful(0, 300), NOW), Asked::Granted(_)));
+    assert!(has(&mut share, 9, 500));
+    wait(&mut share, &mut ids, doubtful(1, 600));
+    wait(&mut share, &mut ids, doubtful(2, 600));
+    assert_eq!(share.next(NOW), None);
+    assert!(!share.is_short(), "they wait for each other only: nobody else's batches are to be smaller for it");
+    share.give_back(0, Amount::place(300), true);
+    assert_eq!(share.next(NOW), None, "the first is looked at, and has no room yet");
+    let first = *ids.iter().find(|(_, flow)| **flow == 1).expect("it waits").0;
+    assert!(share.withdraw(1, first, NOW));
+    share.give_back(9, Amount::place(500), false);
+    assert_eq!(served(&mut share, &ids), [2]);
+}
+
+#[test]
+fn what_others_have_borrowed_is_waited_for_and_not_done_without() {
+    let (mut share, mut ids) = (share(8, 500), BTreeMap::new());
+    let capacity = Amount { places: 8, bytes: 500 };
+    share.set_capacity(capacity, Amount { places: 0, bytes: 100 });
+    wait(&mut share, &mut ids, demand(1, 1, 400));
+    assert_eq!(share.next(NOW), None);
+    share.set_capacity(capacity, Amount { places: 1, bytes: 400 });
+    assert!(matches!(share.next(NOW), Some((_, amount)) if amount == Amount::place(400)));
+}
+
+#[test]
 fn small_demands_go_before_a_large_one_only_as_far_as_is_fair() {
     let (mut share, mut ids) = (share(1, 1000), BTreeMap::new());
     assert!(has(&mut share, 0, 1));
