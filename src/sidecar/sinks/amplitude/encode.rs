@@ -93,7 +93,8 @@ impl Events {
 
     /// The body up to its tail.
     pub(super) fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
-        let (mut scratch, mut subjects) = (String::new(), Vec::new());
+        let mut subjects = Vec::with_capacity(job.runs().map(|run| run.take).sum());
+        let mut scratch = String::new();
         let encoded = events::encode(job, OPENING, |event, out| {
             if let Some(reason) = self.refusal(event.record.key) {
                 return Err(reason);
