@@ -37,6 +37,10 @@ const FALL_MAX: f64 = 0.5;
 const FALL: f64 = 0.7;
 const FALL_PROBING: f64 = 0.95;
 
+/// It falls to no less than so many requests a second: who takes fewer says when to come again, which is kept to. Else
+/// refusals that have nothing to do with the rate, one a restart, would bring it down to one a minute.
+const FALL_END: f64 = 1.0;
+
 /// It begins with this part of what is known: a receiver that was overrun has something to work off.
 const RESUME: f64 = 0.95;
 const RESUME_PROBING: f64 = 0.98;
@@ -326,7 +330,7 @@ impl Limit {
         };
         // The larger one: that is the one at which the limit was met.
         let part = measured.map(|speed| (speed.requests / now.requests).max(speed.records / now.records));
-        let part = part.unwrap_or(fall).clamp(FALL_MAX, 1.0);
+        let part = part.unwrap_or(fall).clamp(FALL_MAX, 1.0).max((FALL_END / now.requests).min(1.0));
         let known = now.times(part).at_least(SLOWEST);
         Self { known, share: resume, phase: Phase::Hold, worth: 0.0 }
     }
