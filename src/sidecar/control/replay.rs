@@ -14,7 +14,7 @@ use crate::proto::v1::{ControlRecord, ControlSnapshot};
 /// Records that could not be read. What they said is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Their offsets in [`CONTROL_STREAM`].
+    /// Their offsets in the control stream.
     pub offsets: Range<u64>,
     /// What is wrong with them.
     pub why: String,

@@ -1,5 +1,5 @@
 //! What all destinations share: requests in flight, memory for batches, and turns at heavy work. To each by its weight
-//! ([`fair_share`](crate::fair_share)); work that takes long has a budget of its own.
+//! (`fair_share`); work that takes long has a budget of its own.
 //!
 //! What always holds: whoever holds a part of the budget can finish without asking for more memory or requests, so
 //! waiting never becomes a deadlock; and one that hangs holds its own share, and keeps nobody out.

@@ -4,7 +4,7 @@
 //! destination's guard has judged; no redirect is followed; of an answer's body at most
 //! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
 //! is not used again. Each destination has connections of its own, made when it sends and dropped when it does not;
-//! [`connections`] bounds those that all keep idle.
+//! `connections` bounds those that all keep idle.
 
 mod connections;
 mod connector;
