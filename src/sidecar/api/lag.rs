@@ -30,6 +30,7 @@ pub struct LagBoard {
 
 struct Inner {
     clock: Arc<dyn Clock>,
+    began: Duration,
     queues: Each<QueueReading>,
     deliveries: Source<Vec<DeliveryReading>>,
     sheets: Source<Sheets>,
@@ -90,7 +91,8 @@ impl LagBoard {
         deliveries: Source<Vec<DeliveryReading>>,
         sheets: Source<Sheets>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { clock, queues, deliveries, sheets, state: Mutex::default() }) }
+        let began = clock.monotonic();
+        Self { inner: Arc::new(Inner { clock, began, queues, deliveries, sheets, state: Mutex::default() }) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.
@@ -143,15 +145,22 @@ fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl F
         let settled = balance.accepted.records.saturating_sub(balance.pending.records);
         let counts = [balance.accepted.records, settled, balance.delivered.records];
         let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
-        let known = rates.binary_search_by(|known| known.0.cmp(&key));
-        if let Ok(at) = known {
-            rates[at].1.sample(now, counts);
+        match rates.binary_search_by(|known| known.0.cmp(&key)) {
+            Ok(at) => {
+                rates[at].1.sample(now, counts);
+                show(queue, &rates[at].1);
+            }
+            // What never had anything is not watched: there may be thousands.
+            Err(_) if counts == [0; 3] => {
+                let mut nothing = Rates::from(inner.began, counts);
+                nothing.sample(now, counts);
+                show(queue, &nothing);
+            }
+            Err(at) => {
+                rates.insert(at, Box::new((key, Rates::from(now, counts))));
+                show(queue, &rates[at].1);
+            }
         }
-        let at = known.unwrap_or_else(|at| {
-            rates.insert(at, Box::new((key, Rates::from(now, counts))));
-            at
-        });
-        show(queue, &rates[at].1);
     });
     rates.retain(|known| known.1.at() >= now);
 }
