@@ -4,12 +4,10 @@
 //! last segment that it replaces. Both stand in its name, so that a look at the directory tells what holds; and in its
 //! header, for whoever has the file alone. It has its name only once all of it is synced.
 
-use super::limits::SEGMENT_HEADER_BYTES;
-use super::segment::{BadHeader, Class, SegmentHeader};
+use super::segment::{BadHeader, Class, Head, HeaderBytes, Kind, SegmentHeader, u32_at, u64_at};
 use crate::offset::{LogId, Sequence};
 
-const MAGIC: [u8; 8] = *b"forebayC";
-const VERSION: u32 = 1;
+const KIND: Kind = Kind { magic: *b"forebayC", version: 1 };
 
 /// The segments that a compact one replaces: all of its class from the first place to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,48 +45,19 @@ impl Replaced {
 }
 
 impl CompactHeader {
-    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
-        let mut b = [0; SEGMENT_HEADER_BYTES as usize];
-        b[0..8].copy_from_slice(&MAGIC);
-        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        b[12] = match self.class {
-            Class::Main => 0,
-            Class::System => 1,
-        };
-        b[16..32].copy_from_slice(&self.log.0.to_le_bytes());
-        b[32..40].copy_from_slice(&self.sequence.0.to_le_bytes());
-        b[40..48].copy_from_slice(&self.created_ms.to_le_bytes());
-        b[48..56].copy_from_slice(&self.replaced.first.0.to_le_bytes());
-        b[56..64].copy_from_slice(&self.replaced.last.0.to_le_bytes());
-        b[64..68].copy_from_slice(&self.end.to_le_bytes());
-        let crc = crc32fast::hash(&b[..124]);
-        b[124..].copy_from_slice(&crc.to_le_bytes());
-        b
+    pub(crate) fn encode(&self) -> HeaderBytes {
+        let Self { log, sequence, class, created_ms, replaced, end } = *self;
+        Head { log, sequence, class, created_ms }.encode(KIND, |b| {
+            b[48..56].copy_from_slice(&replaced.first.0.to_le_bytes());
+            b[56..64].copy_from_slice(&replaced.last.0.to_le_bytes());
+            b[64..68].copy_from_slice(&end.to_le_bytes());
+        })
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
-        let b = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Damaged)?;
-        let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"));
-        if b[..8] != MAGIC || crc32fast::hash(&b[..124]) != u32_at(124) {
-            return Err(BadHeader::Damaged);
-        }
-        if u32_at(8) != VERSION {
-            return Err(BadHeader::Version(u32_at(8)));
-        }
-        let class = match b[12] {
-            0 => Class::Main,
-            1 => Class::System,
-            _ => return Err(BadHeader::Damaged),
-        };
-        Ok(Self {
-            log: LogId(u128::from_le_bytes(b[16..32].try_into().expect("sixteen bytes"))),
-            sequence: Sequence(u64_at(32)),
-            class,
-            created_ms: u64_at(40),
-            replaced: Replaced { first: Sequence(u64_at(48)), last: Sequence(u64_at(56)) },
-            end: u32_at(64),
-        })
+        let (Head { log, sequence, class, created_ms }, b) = Head::decode(KIND, bytes)?;
+        let replaced = Replaced { first: Sequence(u64_at(b, 48)), last: Sequence(u64_at(b, 56)) };
+        Ok(Self { log, sequence, class, created_ms, replaced, end: u32_at(b, 64) })
     }
 }
 

@@ -8,8 +8,25 @@ use super::limits::SEGMENT_HEADER_BYTES;
 use crate::offset::{LogId, Sequence};
 use std::collections::BTreeMap;
 
-const MAGIC: [u8; 8] = *b"forebayS";
-const VERSION: u32 = 1;
+const KIND: Kind = Kind { magic: *b"forebayS", version: 1 };
+
+/// What the headers of one kind of segment begin with.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) magic: [u8; 8],
+    pub(super) version: u32,
+}
+
+/// What all headers have in common, behind magic and version: it lies before byte 48, save for the checksum at the end.
+pub(super) struct Head {
+    pub(super) log: LogId,
+    pub(super) sequence: Sequence,
+    pub(super) class: Class,
+    pub(super) created_ms: u64,
+}
+
+/// A whole header.
+pub(super) type HeaderBytes = [u8; SEGMENT_HEADER_BYTES as usize];
 
 /// Which streams a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,51 +89,69 @@ impl Fate {
     }
 }
 
-impl SegmentHeader {
-    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+impl Head {
+    /// A header of this kind that begins so; `fill` adds what only this kind has, at byte 13 and from byte 48 on.
+    pub(super) fn encode(&self, kind: Kind, fill: impl FnOnce(&mut HeaderBytes)) -> HeaderBytes {
         let mut b = [0; SEGMENT_HEADER_BYTES as usize];
-        b[0..8].copy_from_slice(&MAGIC);
-        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        b[0..8].copy_from_slice(&kind.magic);
+        b[8..12].copy_from_slice(&kind.version.to_le_bytes());
         b[12] = match self.class {
             Class::Main => 0,
             Class::System => 1,
         };
-        b[13] = u8::from(self.predecessor.is_some());
         b[16..32].copy_from_slice(&self.log.0.to_le_bytes());
         b[32..40].copy_from_slice(&self.sequence.0.to_le_bytes());
         b[40..48].copy_from_slice(&self.created_ms.to_le_bytes());
-        if let Some(predecessor) = self.predecessor {
-            b[48..56].copy_from_slice(&predecessor.sequence.0.to_le_bytes());
-            b[56..60].copy_from_slice(&predecessor.end.to_le_bytes());
-        }
+        fill(&mut b);
         let crc = crc32fast::hash(&b[..124]);
         b[124..].copy_from_slice(&crc.to_le_bytes());
         b
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+    /// How a header of this kind begins, and all of its bytes.
+    pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<(Self, &HeaderBytes), BadHeader> {
         let b = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Damaged)?;
-        let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"));
-        if b[..8] != MAGIC || crc32fast::hash(&b[..124]) != u32_at(124) {
+        if b[..8] != kind.magic || crc32fast::hash(&b[..124]) != u32_at(b, 124) {
             return Err(BadHeader::Damaged);
         }
         // Magic and checksum keep their places in every version, so that a version is told apart from damage.
-        if u32_at(8) != VERSION {
-            return Err(BadHeader::Version(u32_at(8)));
+        if u32_at(b, 8) != kind.version {
+            return Err(BadHeader::Version(u32_at(b, 8)));
         }
         let class = match b[12] {
             0 => Class::Main,
             1 => Class::System,
             _ => return Err(BadHeader::Damaged),
         };
-        Ok(Self {
-            log: LogId(u128::from_le_bytes(b[16..32].try_into().expect("sixteen bytes"))),
-            sequence: Sequence(u64_at(32)),
-            class,
-            created_ms: u64_at(40),
-            predecessor: (b[13] == 1).then(|| Predecessor { sequence: Sequence(u64_at(48)), end: u32_at(56) }),
+        let log = LogId(u128::from_le_bytes(b[16..32].try_into().expect("sixteen bytes")));
+        Ok((Self { log, sequence: Sequence(u64_at(b, 32)), class, created_ms: u64_at(b, 40) }, b))
+    }
+}
+
+pub(super) fn u32_at(b: &HeaderBytes, at: usize) -> u32 {
+    u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"))
+}
+
+pub(super) fn u64_at(b: &HeaderBytes, at: usize) -> u64 {
+    u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"))
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> HeaderBytes {
+        let Self { log, sequence, class, created_ms, predecessor } = *self;
+        Head { log, sequence, class, created_ms }.encode(KIND, |b| {
+            b[13] = u8::from(predecessor.is_some());
+            if let Some(predecessor) = predecessor {
+                b[48..56].copy_from_slice(&predecessor.sequence.0.to_le_bytes());
+                b[56..60].copy_from_slice(&predecessor.end.to_le_bytes());
+            }
         })
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
+        let (Head { log, sequence, class, created_ms }, b) = Head::decode(KIND, bytes)?;
+        let before = || Predecessor { sequence: Sequence(u64_at(b, 48)), end: u32_at(b, 56) };
+        Ok(Self { log, sequence, class, created_ms, predecessor: (b[13] == 1).then(before) })
     }
 }
 
