@@ -140,8 +140,9 @@ impl Queues {
         resume_fills(&context.log, fills.iter(), RESUMED_PLANS_MAX).map_err(OpenQueuesError::Read)?;
         let orphans = (resume_plans(&context, &mut own, &index, &mut stats)?, own.incarnation_was);
         let orphans = place_orphans(&context, &mut floor, &mut index, orphans, &mut stats)?;
-        let floor_is_pinned = floor.is_pinned();
         let mut keeping = Keeping {
+            // It stays pinned until the operator has looked, over however many starts.
+            floor_was_damaged: !stats.floor_damage.is_empty() || floor.is_pinned(),
             floor,
             plans: own.entry,
             plan_mark: own.plan_mark,
@@ -151,8 +152,6 @@ impl Queues {
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
             confirmed: HashMap::new(),
-            // It stays pinned until the operator has looked, over however many starts.
-            floor_was_damaged: !stats.floor_damage.is_empty() || floor_is_pinned,
             orphans,
             trim_all: true,
         };
