@@ -208,11 +208,6 @@ impl FairShare {
 
     /// Grants the next demand that may be granted: all of it, or all there is if that is less.
     pub(crate) fn next(&mut self, now: Duration) -> Option<(DemandId, Amount)> {
-        // Also looked at here: the one that was looked at when some came back may have left without taking any.
-        let doubted = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
-        if let Some(flow) = doubted.filter(|flow| !self.is_doubted(&self.flows[flow].waiting[0].demand)) {
-            self.line_up(flow);
-        }
         let granted = loop {
             match self.step() {
                 Step::Granted(id, amount) => break Some((id, amount)),
@@ -254,8 +249,6 @@ impl FairShare {
         self.flow(flow).held -= amount;
         if doubtful {
             self.doubtful -= amount;
-            let first = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
-            first.into_iter().for_each(|first| self.line_up(first));
         }
         if self.flow(flow).line == Line::Beyond {
             self.line_up(flow);
@@ -277,6 +270,11 @@ impl FairShare {
 
     /// One step on the way to the next grant.
     fn step(&mut self) -> Step {
+        // Whatever made room for it: what came back, or one before it that left without taking any.
+        let doubted = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
+        if let Some(flow) = doubted.filter(|flow| !self.is_doubted(&self.flows[flow].waiting[0].demand)) {
+            self.line_up(flow);
+        }
         let Some((&(_, id), &flow)) = self.lines[Line::Within as usize].first_key_value() else {
             return self.step_beyond();
         };
