@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod crash_points;
 pub mod fault;
+pub mod golden;
 pub mod interrupted;
 pub mod known_entropy;
 pub mod model;

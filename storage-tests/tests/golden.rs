@@ -6,23 +6,19 @@
 #![expect(clippy::disallowed_methods, reason = "golden files lie in the repository, not on a simulated disk")]
 
 use forebay::clock::ManualClock;
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
-use forebay::disk::{Disk, read_all};
-use forebay::{Item, Log, LogId, LogOptions, LogState, PLANS_STREAM, Payload, Sequence, SyncedMark};
+use forebay::{Log, LogId, LogOptions, LogState, PLANS_STREAM, Payload, Sequence, SyncedMark};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::IoSlice;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use storage_tests::golden::{self, Files, Items};
 use storage_tests::known_entropy::{ENTROPY, KnownEntropy};
 
 const DIR: &str = "/log";
 const START_MS: u64 = 1_795_450_894_000;
-
-/// What a stream holds: offsets and payloads in order, `None` where records are lost.
-type Items = Vec<(Range<u64>, Option<String>)>;
 
 /// The smallest geometry, so that the files stay small in the repository.
 fn options() -> LogOptions {
@@ -94,54 +90,11 @@ fn expected() -> BTreeMap<&'static str, Items> {
 }
 
 fn read(log: &Log) -> BTreeMap<String, Items> {
-    let mut streams = BTreeMap::new();
-    for stats in log.streams() {
-        let mut reader = log.reader(stats.id, 0);
-        let mut items = Vec::new();
-        while let Some(item) = reader.next().expect("the disk reads") {
-            items.push(match item {
-                Item::Frame(frame) => {
-                    (frame.offsets(), Some(String::from_utf8(frame.payload().to_vec()).expect("text")))
-                }
-                Item::Lost { offsets, .. } => (offsets, None),
-            });
-        }
-        streams.insert(stats.name.to_string(), items);
-    }
-    streams
+    log.streams().into_iter().map(|stats| (stats.name.to_string(), golden::items(log, stats.id))).collect()
 }
 
-fn golden_dir(version: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(version)
-}
-
-fn golden_files(version: &str) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(golden_dir(version)).expect("the golden directory is there") {
-        let entry = entry.expect("it can be listed");
-        let name = entry.file_name().into_string().expect("UTF-8");
-        if name != "README.md" {
-            files.insert(name, std::fs::read(entry.path()).expect("it can be read"));
-        }
-    }
-    files
-}
-
-fn files_of(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
-    let mut names = disk.list(Path::new(DIR)).expect("listed");
-    names.retain(|name| name != "LOCK"); // holds the number of this process
-    let bytes = |name: &String| read_all(&*disk.open(&Path::new(DIR).join(name)).expect("opened")).expect("read");
-    names.into_iter().map(|name| (name.clone(), bytes(&name))).collect()
-}
-
-fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> MemDisk {
-    let disk = MemDisk::new();
-    disk.create_dir(Path::new(DIR)).expect("made");
-    for (name, bytes) in files {
-        let file = disk.create(&Path::new(DIR).join(name)).expect("made");
-        file.write_all_at(&[IoSlice::new(bytes)], 0).expect("written");
-    }
-    disk
+fn disk_of(files: &Files) -> MemDisk {
+    golden::disk_with(files, Path::new(DIR))
 }
 
 /// As a person would print it: lines of the same byte sixteen times are left out.
@@ -161,7 +114,7 @@ fn hexdump(bytes: &[u8]) -> String {
 
 #[test]
 fn a_log_of_version_1_is_read_to_the_last_record() {
-    let disk = disk_of(&golden_files("v1"));
+    let disk = disk_of(&golden::files("v1"));
     let log = open(disk, &ManualClock::at(START_MS + 60_000));
     assert_eq!(log.log_id(), LogId(ENTROPY));
     let read = read(&log);
@@ -175,7 +128,7 @@ fn a_log_of_version_1_is_read_to_the_last_record() {
 /// Without a mark the last commit of a segment passes for a torn tail: docs/durability.md, limits.
 #[test]
 fn a_byte_that_rots_anywhere_is_named_if_records_are_lost_by_it() {
-    let files = golden_files("v1");
+    let files = golden::files("v1");
     let mark = |sequence, position| SyncedMark { sequence: Sequence(sequence), position };
     let synced = vec![mark(1, 0x120), mark(2, 0xec0)];
     let expected = expected();
@@ -197,15 +150,9 @@ fn a_byte_that_rots_anywhere_is_named_if_records_are_lost_by_it() {
 
 #[test]
 fn the_same_appends_give_the_same_bytes_as_ever() {
-    let written = files_of(&write());
-    if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(golden_dir("v1")).expect("made");
-        for (name, bytes) in &written {
-            std::fs::write(golden_dir("v1").join(name), bytes).expect("written");
-        }
-    }
-    let golden = golden_files("v1");
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    let written = golden::files_on(&write(), Path::new(DIR));
+    let golden = golden::files_beside("v1", &written);
+    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&written), names(&golden), "which files there are");
     for (name, bytes) in &written {
         let same = *bytes == golden[name];
@@ -217,7 +164,7 @@ fn the_same_appends_give_the_same_bytes_as_ever() {
 fn the_worked_example_in_the_docs_is_these_very_bytes() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
     let docs = std::fs::read_to_string(path).expect("docs/format.md is there");
-    for (name, bytes) in golden_files("v1") {
+    for (name, bytes) in golden::files("v1") {
         for line in hexdump(&bytes).lines() {
             assert!(docs.contains(line), "docs/format.md should show this line of {name}:\n{line}");
         }
@@ -226,7 +173,7 @@ fn the_worked_example_in_the_docs_is_these_very_bytes() {
 
 #[test]
 fn a_file_cut_anywhere_still_opens() {
-    let files = golden_files("v1");
+    let files = golden::files("v1");
     for name in
         ["0000000000000002.seg", "0000000000000001.sys", "0000000000000000.seg", "0000000000000000.idx", "streams.1"]
     {

@@ -1,17 +1,15 @@
 //! The golden log with a compact segment: version 2 of the format must be read, and the same history must give the same
 //! bytes. For a change of format see golden.rs.
-#![expect(clippy::disallowed_methods, reason = "golden files lie in the repository, not on a simulated disk")]
 
 use forebay::clock::ManualClock;
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
-use forebay::disk::{Disk, read_all};
-use forebay::{Item, Log, LogOptions, Payload, inspect};
-use std::collections::BTreeMap;
-use std::io::IoSlice;
+use forebay::{Log, LogOptions, Payload, inspect};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use storage_tests::golden::{self, Files, Items};
 use storage_tests::known_entropy::KnownEntropy;
 
 const DIR: &str = "/log";
@@ -51,49 +49,19 @@ fn history() -> MemDisk {
     disk
 }
 
-fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v2")
+/// Without the room taken ahead, which is the same as in version 1.
+fn files_of(disk: &MemDisk) -> Files {
+    let mut files = golden::files_on(disk, Path::new(DIR));
+    files.retain(|name, _| !name.starts_with("spare"));
+    files
 }
 
-fn files_of(disk: &MemDisk) -> BTreeMap<String, Vec<u8>> {
-    let mut names = disk.list(Path::new(DIR)).expect("listed");
-    // The holder's number, and room taken ahead, which is the same as in version 1.
-    names.retain(|name| name != "LOCK" && !name.starts_with("spare"));
-    let bytes = |name: &String| read_all(&*disk.open(&Path::new(DIR).join(name)).expect("opened")).expect("read");
-    names.into_iter().map(|name| (name.clone(), bytes(&name))).collect()
+fn disk_of(files: &Files) -> MemDisk {
+    golden::disk_with(files, Path::new(DIR))
 }
 
-fn golden_files() -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(golden_dir()).expect("the golden directory is there");
-    let read = |entry: std::io::Result<std::fs::DirEntry>| {
-        let entry = entry.expect("it can be listed");
-        (entry.file_name().into_string().expect("UTF-8"), std::fs::read(entry.path()).expect("it can be read"))
-    };
-    entries.map(read).collect()
-}
-
-fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> MemDisk {
-    let disk = MemDisk::new();
-    disk.create_dir(Path::new(DIR)).expect("made");
-    for (name, bytes) in files {
-        let file = disk.create(&Path::new(DIR).join(name)).expect("made");
-        file.write_all_at(&[IoSlice::new(bytes)], 0).expect("written");
-    }
-    disk
-}
-
-fn texts(log: &Log, stream: &str) -> Vec<(std::ops::Range<u64>, Option<String>)> {
-    let mut reader = log.reader(log.stream(stream).expect("it is known"), 0);
-    let mut met = Vec::new();
-    while let Some(item) = reader.next().expect("memory reads") {
-        met.push(match item {
-            Item::Frame(frame) => {
-                (frame.offsets(), Some(String::from_utf8(frame.payload().to_vec()).expect("it is text")))
-            }
-            Item::Lost { offsets, .. } => (offsets, None),
-        });
-    }
-    met
+fn texts(log: &Log, stream: &str) -> Items {
+    golden::items(log, log.stream(stream).expect("it is known"))
 }
 
 fn check(log: &Log) {
@@ -106,13 +74,7 @@ fn check(log: &Log) {
 #[test]
 fn the_same_history_gives_the_same_bytes_as_ever() {
     let written = files_of(&history());
-    if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(golden_dir()).expect("made");
-        for (name, bytes) in &written {
-            std::fs::write(golden_dir().join(name), bytes).expect("written");
-        }
-    }
-    let golden = golden_files();
+    let golden = golden::files_beside("v2", &written);
     assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>(), "which files there are");
     for (name, bytes) in &written {
         assert!(*bytes == golden[name], "{name} changed; is that meant?");
@@ -121,7 +83,7 @@ fn the_same_history_gives_the_same_bytes_as_ever() {
 
 #[test]
 fn a_log_with_a_compact_segment_is_read_with_and_without_its_index() {
-    let files = golden_files();
+    let files = golden::files("v2");
     assert!(files.contains_key(COMPACT), "{:?}", files.keys());
     assert!(
         files.iter().any(|(name, bytes)| name.starts_with("streams.") && bytes[8] == 2),
@@ -141,7 +103,7 @@ fn a_log_with_a_compact_segment_is_read_with_and_without_its_index() {
 /// Without the index, and with any one byte of the compact segment rotten: what is lost is named, and nothing else is.
 #[test]
 fn a_byte_of_a_compact_segment_that_rots_is_named_if_records_are_lost_by_it() {
-    let files = golden_files();
+    let files = golden::files("v2");
     for at in 0..files[COMPACT].len() {
         let mut rotten = files.clone();
         rotten.remove("0000000000000003.idx");
@@ -157,7 +119,7 @@ fn a_byte_of_a_compact_segment_that_rots_is_named_if_records_are_lost_by_it() {
 #[test]
 fn an_inspection_shows_what_opening_would() {
     let mut seen = Vec::new();
-    let inspected = inspect(&disk_of(&golden_files()), Path::new(DIR), |frame| {
+    let inspected = inspect(&disk_of(&golden::files("v2")), Path::new(DIR), |frame| {
         seen.push((frame.name.to_owned(), frame.offsets.clone()));
         ControlFlow::Continue(())
     });
