@@ -1,6 +1,7 @@
 //! Compaction: disk use follows what is undelivered, whoever is behind; and a crash anywhere leaves all that is needed.
 
 use forebay::clock::ManualClock;
+use forebay::disk::mem::MemDisk;
 use forebay::{Item, Log, LogOptions, LogState, Payload};
 use std::path::Path;
 use std::sync::Arc;
@@ -201,7 +202,7 @@ fn what_is_kept_again_before_it_goes_does_not_go_and_what_went_is_told() {
 /// A replay may begin while a run is being copied: then the run stays.
 #[test]
 fn what_is_kept_again_while_it_is_copied_does_not_go() {
-    let (disk, clock) = (Interrupted::default(), ManualClock::at(1_000_000));
+    let (disk, clock) = (Interrupted::over(MemDisk::new()), ManualClock::at(1_000_000));
     let log =
         Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options()).expect("it opens");
     ten_segments(&log);
@@ -225,7 +226,7 @@ fn what_is_kept_again_while_it_is_copied_does_not_go() {
 /// A reader looks from the newest segment back. What it has passed already may be where its frames are put meanwhile.
 #[test]
 fn a_reader_whose_frames_move_past_its_search_looks_again() {
-    let (disk, clock) = (Interrupted::default(), ManualClock::at(1_000_000));
+    let (disk, clock) = (Interrupted::over(MemDisk::new()), ManualClock::at(1_000_000));
     let open = || {
         let log = Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options());
         log.expect("it opens")

@@ -1,6 +1,7 @@
 //! The budget of a log, and the room that files take which are on their way from one place to another.
 
 use forebay::clock::ManualClock;
+use forebay::disk::mem::MemDisk;
 use forebay::{Log, LogOptions, Payload};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use storage_tests::interrupted::Interrupted;
 /// segment more than the budget allows.
 #[test]
 fn housekeeping_in_the_midst_of_a_roll_does_not_take_the_room_of_the_segment_that_is_being_made() {
-    let disk = Interrupted::default();
+    let disk = Interrupted::over(MemDisk::new());
     let options = LogOptions {
         segment_bytes: 4 << 10,
         budget_bytes: 6 * (4 << 10),
