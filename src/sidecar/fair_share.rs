@@ -11,17 +11,19 @@
 //! - Who holds nothing and waits for nothing costs nothing.
 
 mod amount;
+mod flow;
 mod fluid;
 pub(crate) mod gate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 pub(crate) use amount::Amount;
+use flow::{Flow, Line, Place, Waiting};
 pub(crate) use fluid::FlowId;
-use fluid::{Fluid, Moment, span};
+use fluid::{Fluid, span};
 
 /// This part of the capacity is kept for those who hold less than their share.
 pub(crate) const RESERVE: u64 = 8;
@@ -79,43 +81,6 @@ pub(crate) struct FairShare {
     last_id: DemandId,
     waiting: usize,
     pressure: Pressure,
-}
-
-/// A place in a line: the least is next.
-type Place = (Moment, DemandId);
-
-/// Where the first demand of a flow stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Line {
-    /// It is within its flow's share, as far as is known. In the order in which the fluid fills them.
-    #[default]
-    Within,
-    /// It is beyond its flow's share; the fluid passes it by. In the order in which they came.
-    Beyond,
-    /// It is one too many of those that may be of no use. As they came.
-    Doubted,
-}
-
-/// One who shares.
-#[derive(Debug, Default)]
-struct Flow {
-    weight: u32,
-    held: Amount,
-    waiting: VecDeque<Waiting>,
-    line: Line,
-    /// Where it stands in its line, if it waits.
-    place: Option<Place>,
-    /// Until when the fluid flows to it: for what waits, unless it stands aside, and for what it got ahead of the fluid.
-    end: Moment,
-}
-
-/// A demand that waits.
-#[derive(Debug)]
-struct Waiting {
-    id: DemandId,
-    demand: Demand,
-    /// When the fluid has filled it, unless it stands aside.
-    filled: Moment,
 }
 
 /// For how long all in all somebody has waited within its share.
@@ -434,42 +399,6 @@ impl FairShare {
             (false, None) => self.pressure.since = Some(now),
             (true, Some(_)) => self.pressure = Pressure { before: self.pressure(now), since: None },
             _ => {}
-        }
-    }
-}
-
-impl Flow {
-    fn is_present(&self) -> bool {
-        self.held != Amount::default() || !self.waiting.is_empty()
-    }
-
-    /// How long the fluid flows to fill all that waits.
-    fn wants(&self) -> Moment {
-        self.waiting.iter().map(|waiting| span(waiting.demand.cost, self.weight)).sum()
-    }
-
-    /// The fluid flows to it for so long from now on, the last of it for what waits.
-    fn stand(&mut self, now: Moment, owed: Moment) {
-        self.end = now + owed;
-        let mut filled = self.end;
-        for waiting in self.waiting.iter_mut().rev() {
-            waiting.filled = filled;
-            filled = filled.saturating_sub(span(waiting.demand.cost, self.weight));
-        }
-    }
-
-    /// It is looked at anew, and counts from now on.
-    fn line_up(&mut self, now: Moment) {
-        let owed = self.end.saturating_sub(now);
-        self.line = Line::Within;
-        self.stand(now, owed + self.wants());
-    }
-
-    /// The fluid passes by what waits.
-    fn stand_aside(&mut self, line: Line) {
-        self.line = line;
-        if let Some(first) = self.waiting.front() {
-            self.end = first.filled.saturating_sub(span(first.demand.cost, self.weight));
         }
     }
 }
