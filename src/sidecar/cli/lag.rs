@@ -5,10 +5,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::args::LagArgs;
-use crate::api::listen::uri;
+use super::client::{self, CallError};
 use crate::config::Listen;
 use crate::console::CLEAR;
 use crate::console::lag_table::{self, Snapshot};
@@ -16,12 +16,6 @@ use crate::proto::v1::cursors_client::CursorsClient;
 use crate::proto::v1::{ListLagRequest, WatchLagRequest};
 
 pub(super) mod json;
-
-/// A sidecar on this machine answers in a millisecond.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// For one answer of the API; a watch may be silent for its interval.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Between two tries to reach a sidecar that went away: a restart takes a second or two.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -35,16 +29,9 @@ const ROWS_WATCHED_MAX: u32 = 100;
 /// Why the lag was not shown.
 #[derive(Debug, thiserror::Error)]
 pub enum LagError {
-    /// No answer to the connection.
-    #[error(
-        "nothing listens on {address}: start `forebay run`, or give the [grpc] listen address of its configuration with --address"
-    )]
-    NothingListens {
-        /// Where it was sought.
-        address: Listen,
-        /// What the connection said.
-        source: tonic::transport::Error,
-    },
+    /// No connection, or no means to make one.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The API answered with an error, or what answered is not the API.
     #[error("{address} did not tell the lag: {message}")]
     Refused {
@@ -72,9 +59,6 @@ pub enum LagError {
     /// The output cannot be written.
     #[error("cannot write the lag")]
     Output(#[from] io::Error),
-    /// The machine has no thread or descriptor left for a runtime.
-    #[error("cannot start")]
-    Runtime(#[source] io::Error),
 }
 
 /// Shows the lag on standard output. With `watch` it goes on until it is interrupted, also across restarts of the
@@ -83,7 +67,7 @@ pub enum LagError {
 /// # Errors
 /// See [`LagError`]. A reader who has seen enough (`| head`) is no error.
 pub fn run(args: &LagArgs, address: &Listen) -> Result<(), LagError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LagError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime)?;
     let show = Show { args, address, terminal: io::stdout().is_terminal(), pause: PAUSE };
     let shown = runtime.block_on(async {
         if args.watch {
@@ -186,10 +170,7 @@ impl Show<'_> {
 }
 
 async fn connect(address: &Listen) -> Result<CursorsClient<Channel>, LagError> {
-    let nothing_listens = |source| LagError::NothingListens { address: address.clone(), source };
-    let endpoint = Endpoint::from_shared(uri(address)).map_err(nothing_listens)?;
-    let channel = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).connect().await;
-    channel.map(CursorsClient::new).map_err(nothing_listens)
+    Ok(CursorsClient::new(client::connect(address).await?))
 }
 
 fn refused(address: &Listen, status: &tonic::Status) -> LagError {
@@ -349,7 +330,7 @@ mod tests {
         for text in ["127.0.0.1:1", &socket] {
             let address = text.parse().unwrap();
             let error = show(&ONCE, &address, false).once(&mut Vec::new()).await.unwrap_err();
-            assert!(matches!(error, LagError::NothingListens { .. }), "{error:?}");
+            assert!(matches!(error, LagError::Call(CallError::NothingListens { .. })), "{error:?}");
             assert!(error.to_string().contains(text) && error.to_string().contains("forebay run"), "{error}");
             assert!(error.source().is_some());
         }
