@@ -11,3 +11,5 @@ pub mod queues;
 pub mod rng;
 pub mod sim_disk;
 pub mod workload;
+#[cfg(feature = "shuttle")]
+pub mod yielding;
