@@ -7,6 +7,7 @@ pub mod golden;
 pub mod interrupted;
 pub mod known_entropy;
 pub mod model;
+pub mod queue_model;
 pub mod queues;
 pub mod rng;
 pub mod sim_disk;
