@@ -2,11 +2,13 @@
 
 pub mod conformance;
 pub mod crash_points;
+pub mod crew;
 pub mod fault;
 pub mod golden;
 pub mod interrupted;
 pub mod known_entropy;
 pub mod model;
+pub mod power_cuts;
 pub mod queue_model;
 pub mod queues;
 pub mod rng;
