@@ -35,7 +35,10 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("delivery", &["causes", "config", "fair_share", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
-    ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
+    (
+        "api",
+        &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown", "telemetry"],
+    ),
     (
         "app",
         &[
