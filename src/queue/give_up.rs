@@ -7,9 +7,9 @@
 use super::balance::{Count, End, Settled};
 use super::reading::{offset_at_time_in, total_at};
 use super::{Inner, Queue, QueueError};
+use crate::sync::atomic::Ordering;
 use crate::{Log, ReadError, StreamId};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 /// How much of what waits is given up, from the oldest record on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
