@@ -34,6 +34,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("ingest", &["config", "fair_share", "impression", "post"]),
     ("delivery", &["causes", "config", "fair_share", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
+    ("overflow", &[]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     (
         "api",
@@ -50,6 +51,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "impression",
             "ingest",
             "letters",
+            "overflow",
             "post",
             "proto",
             "ready",

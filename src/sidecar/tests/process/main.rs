@@ -33,6 +33,7 @@ mod letters;
 mod lines;
 mod operations;
 mod outages;
+mod overflow;
 mod relayed;
 mod replays;
 mod services;
