@@ -8,6 +8,7 @@
 
 mod deleting;
 mod index;
+mod keeping;
 mod making;
 mod notes;
 mod opening;
@@ -17,9 +18,8 @@ mod tick;
 
 pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
-use super::floor_file::{EntryId, FloorError, FloorFile, Found};
+use super::floor_file::{FloorError, FloorFile, Found};
 use super::hours::HOUR_MS;
-use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::offset_at_time;
 use super::replay::{ReplayError, ReplayRequest};
@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions, StreamId};
 use index::Index;
+use keeping::Keeping;
 use making::check_names;
 use notes::Notes;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
@@ -66,34 +67,6 @@ struct Set {
     /// Records came to a stream that nobody may be subscribed to.
     unrouted: AtomicBool,
     ticker: Mutex<Option<Ticker>>,
-}
-
-/// What a tick keeps.
-struct Keeping {
-    floor: FloorFile,
-    /// The entry that holds the plan mark: the oldest plan still needed.
-    plans: EntryId,
-    /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
-    plan_mark: u64,
-    /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
-    incarnation: u32,
-    /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
-    fills_low: u64,
-    /// The hour of the last tick, counted from 1970.
-    hour: u64,
-    /// Low marks that no floor has made durable yet.
-    unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
-    /// Low marks that the last commit made durable: in one slot of their page.
-    in_one_slot: HashMap<EntryId, (Arc<Inner>, u64)>,
-    /// Queues whose low mark is in both slots, and of which the log has not heard yet.
-    confirmed: HashMap<EntryId, Arc<Inner>>,
-    /// The floor was damaged when it was read: of a queue that is made now somebody may know an earlier life.
-    floor_was_damaged: bool,
-    /// Plans of queues that the floor does not know, for when they are made again.
-    orphans: Vec<(u64, PlanRecord)>,
-    /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
-    /// floor is pinned.
-    trim_all: bool,
 }
 
 impl Queues {
