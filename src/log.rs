@@ -137,6 +137,7 @@ impl Log {
             share: AtomicU64::new(NO_SHARE),
             _lock: lock,
         });
+        shared.counters.housekeeping_errors.add(opened.tables_refused);
         shared.learn_state();
         let threads = if inline { Threads::default() } else { Threads::start(&shared) };
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
@@ -389,11 +390,9 @@ impl Log {
         self.shared.commit_waiting();
         self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
         let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shared.seal(&mut keeper)?;
-        if keeper.table_stale {
-            self.shared.write_table(&mut keeper)?;
-        }
-        Ok(())
+        let sealed = self.shared.seal(&mut keeper);
+        let table = if keeper.table_stale { self.shared.write_table(&mut keeper) } else { Ok(()) };
+        Ok(sealed.and(table)?)
     }
 }
 

@@ -143,6 +143,8 @@ struct Inner {
     revision: AtomicU32,
     /// Changed since the last tick.
     dirty: AtomicBool,
+    /// A commit has written it: after a crash it is there, and begins where it began.
+    saved: AtomicBool,
     /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
     gone: AtomicBool,
     /// The low mark that is on disk: what lies below may be deleted.

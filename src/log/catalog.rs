@@ -190,6 +190,13 @@ impl Segment {
         Self { file, end, file_bytes, newest_ms, stage, failed, blocker, live, left_alone }
     }
 
+    /// Whether the segment behind it, which names its end, must stay as long as it does: bytes behind its end may be on the disk
+    /// that were never acknowledged, or nothing else says where it ends.
+    pub(crate) fn end_is_named_behind(&self) -> bool {
+        let has_no_index = self.file.replaced.is_none() && !matches!(self.stage, Stage::Sealed);
+        self.failed || has_no_index
+    }
+
     fn place(&self, stream: StreamId, offset: u64) -> Place {
         match &self.stage {
             Stage::Active(index) => Place::Known(self.file.sequence, index.locate(stream, offset)),

@@ -114,14 +114,13 @@ impl Shared {
     fn candidates(&self, class: Class) -> Vec<Candidate> {
         let kept = self.kept_for_replay();
         let catalog = self.catalog_read();
-        let mut after_a_failed_one = false;
+        let mut names_an_end = false;
         let of_class = catalog.segments.iter().filter(|(_, segment)| segment.file.class == class);
         of_class
             .map(|(place, segment)| {
                 let sealed = matches!(segment.stage, Stage::Sealed) && *place < kept;
-                // The one behind a failed file names its end, and stays as long as that.
-                let may_go = sealed && !segment.left_alone && !after_a_failed_one;
-                after_a_failed_one = segment.failed;
+                let may_go = sealed && !segment.left_alone && !names_an_end;
+                names_an_end = segment.end_is_named_behind();
                 Candidate { place: *place, file_bytes: segment.file_bytes, live: segment.live.filter(|_| may_go) }
             })
             .collect()

@@ -3,12 +3,12 @@
 //!
 //! The order is what makes it safe. An index is written when its segment's frames have long been synced. The table is
 //! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
-//! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
+//! that is ignored and goes again. A segment whose file had failed, or that has no index yet, goes before its successor, which
+//! names its end. What can't be done for one segment keeps no other from its turn.
 
 use super::catalog::{Segment, Stage, Stream};
 use super::compaction::Leftover;
 use super::file_name::FileName;
-use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
 use super::room::Claim;
 use super::shared::NO_SHARE;
@@ -99,35 +99,49 @@ impl Shared {
         }
     }
 
-    /// Writes the indexes of full segments.
+    /// Writes the indexes of full segments. One that can't be written keeps no other from being sealed: it has its turn
+    /// again with the next round. Returns the first error; the others are told here.
     pub(crate) fn seal(&self, keeper: &mut Keeper) -> io::Result<()> {
-        loop {
-            let next = self.catalog_read().segments.iter().find_map(|(sequence, segment)| match &segment.stage {
-                Stage::Sealing(index) => {
-                    Some((*sequence, segment.file, segment.end, segment.failed, Arc::clone(index)))
-                }
-                _ => None,
-            });
-            let Some((place, file, end, failed, active)) = next else { return Ok(()) };
-            let index = {
-                let catalog = self.catalog_read();
-                let name_of = |stream: StreamId| {
-                    Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name)
-                };
-                active.seal(self.log_id, (file.sequence, file.class), end, failed, name_of)
-            };
-            self.write_index(&index)?;
-            keeper.table_stale = true;
-            if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
-                segment.stage = Stage::Sealed;
+        let is_full = |(place, segment): (&Sequence, &Segment)| match &segment.stage {
+            Stage::Sealing(_) => Some(*place),
+            _ => None,
+        };
+        let full: Vec<Sequence> = self.catalog_read().segments.iter().filter_map(is_full).collect();
+        let mut first = Ok(());
+        for place in full {
+            let sealed = self.seal_one(keeper, place);
+            if first.is_ok() {
+                first = sealed;
+            } else {
+                self.attempt("seal a segment", sealed);
             }
         }
+        first
+    }
+
+    fn seal_one(&self, keeper: &mut Keeper, place: Sequence) -> io::Result<()> {
+        let index = {
+            let catalog = self.catalog_read();
+            let Some(Segment { file, end, failed, stage: Stage::Sealing(active), .. }) = catalog.segments.get(&place)
+            else {
+                return Ok(());
+            };
+            let name_of =
+                |stream: StreamId| Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name);
+            active.seal(self.log_id, (file.sequence, file.class), *end, *failed, name_of)
+        };
+        self.write_index(&index)?;
+        keeper.table_stale = true;
+        if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
+            segment.stage = Stage::Sealed;
+        }
+        Ok(())
     }
 
     /// Makes a segment's index durable.
-    pub(crate) fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
-        let path = self.files.path(FileName::Index(index.header.sequence));
-        write_whole(&**self.files.disk(), &path, &index.encode())?;
+    fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
+        let sequence = index.header.sequence;
+        self.files.write_or_replace(FileName::Index(sequence), &index.encode(), || sequence)?;
         self.files.sync_dir()
     }
 
@@ -147,8 +161,8 @@ impl Shared {
             }
         };
         let slot = FileName::Streams((table.generation % 2) as u8);
-        // Both names were made durable at open.
-        write_whole(&**self.files.disk(), &self.files.path(slot), &table.encode())?;
+        // Both names were made durable at open. The other slot holds the table before this one, whatever becomes of it.
+        self.files.write_or_replace(slot, &table.encode(), || self.take_sequence())?;
         keeper.table_generation = table.generation;
         keeper.table_stale = false;
         Ok(())
@@ -230,13 +244,13 @@ impl Shared {
             kept_for_replay += segment.file_bytes;
             let over_share = kept_for_replay > self.options.budget_bytes / 10;
             let expired = self.options.is_expired(segment.newest_ms, now_ms);
-            let names_a_failed_end = catalog
+            let names_an_end = catalog
                 .segments
                 .range(..sequence)
                 .rev()
                 .find(|(_, before)| before.file.class == segment.file.class)
-                .is_some_and(|(_, before)| before.failed);
-            if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_a_failed_end {
+                .is_some_and(|(_, before)| before.end_is_named_behind());
+            if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_an_end {
                 going.push((sequence, index));
             }
         }

@@ -122,6 +122,7 @@ impl Queues {
             incarnation: own.incarnation,
             fills_low: 0,
             hour: opened_ms / HOUR_MS,
+            unsaved: Vec::new(),
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
             confirmed: HashMap::new(),
@@ -134,8 +135,13 @@ impl Queues {
             keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
         }
         // A floor from the first moment on: records without one would look like a floor that was lost.
+        let is_unsaved = |inner: &&Arc<Inner>| !inner.saved.load(Ordering::Acquire);
+        keeping.unsaved = index.by_name.values().filter(is_unsaved).cloned().collect();
         match keeping.floor.commit() {
-            Ok(done) => stats.count_commit(done.syncs),
+            Ok(done) => {
+                stats.count_commit(done.syncs);
+                keeping.told_saved();
+            }
             Err(error) if index.by_name.is_empty() && log_is_empty => return Err(error.into()),
             Err(error) => stats.count_error(&error),
         }
@@ -173,21 +179,24 @@ impl Queues {
     /// When a name cannot be used, there are too many queues, or the disk refuses.
     pub fn queue(&self, destination: &str, stream: &str, start: Start) -> Result<Queue, QueueError> {
         check_names(destination, stream)?;
-        if let Some(inner) = self.set.find(destination, stream) {
+        // One that was made, and whose commit failed, is not what was promised: asked for again it is tried again.
+        let is_enough = |inner: &Arc<Inner>| start == Start::Earliest || inner.saved.load(Ordering::Acquire);
+        if let Some(inner) = self.set.find(destination, stream).filter(is_enough) {
             return Ok(Queue { inner });
         }
         let mut keeping = lock(&self.set.keeping);
-        if let Some(inner) = self.set.find(destination, stream) {
-            return Ok(Queue { inner });
-        }
-        let made = self.set.make(&mut keeping, destination, stream, start);
-        if made.is_err() {
-            // What was kept for it may go again.
-            keeping.trim_all = true;
-            self.set.unrouted.store(true, Ordering::Release);
-        }
-        let inner = made?;
-        if start != Start::Earliest {
+        let inner = match self.set.find(destination, stream) {
+            Some(inner) => inner,
+            None => {
+                let made = self.set.make(&mut keeping, destination, stream, start);
+                made.inspect_err(|_| {
+                    // What was kept for it may go again.
+                    keeping.trim_all = true;
+                    self.set.unrouted.store(true, Ordering::Release);
+                })?
+            }
+        };
+        if !is_enough(&inner) {
             self.set.commit(&mut keeping).map_err(QueueError::NotDurable)?;
         }
         Ok(Queue { inner })

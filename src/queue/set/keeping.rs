@@ -5,6 +5,7 @@ use crate::queue::floor_file::{EntryId, FloorFile};
 use crate::queue::plan::PlanRecord;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What a tick keeps.
 pub(super) struct Keeping {
@@ -19,6 +20,8 @@ pub(super) struct Keeping {
     pub(super) fills_low: u64,
     /// The hour of the last tick, counted from 1970.
     pub(super) hour: u64,
+    /// Queues that no floor has made durable yet.
+    pub(super) unsaved: Vec<Arc<Inner>>,
     /// Low marks that no floor has made durable yet.
     pub(super) unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
     /// Low marks that the last commit made durable: in one slot of their page.
@@ -32,4 +35,11 @@ pub(super) struct Keeping {
     /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
     /// floor is pinned.
     pub(super) trim_all: bool,
+}
+
+impl Keeping {
+    /// A commit succeeded: every queue is on disk.
+    pub(super) fn told_saved(&mut self) {
+        self.unsaved.drain(..).for_each(|inner| inner.saved.store(true, Ordering::Release));
+    }
 }

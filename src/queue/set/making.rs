@@ -66,6 +66,7 @@ impl Set {
             !ours(plan)
         });
         index.add(Arc::clone(&inner));
+        keeping.unsaved.push(Arc::clone(&inner));
         Ok(inner)
     }
 }
@@ -102,6 +103,7 @@ impl Inner {
             hours: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),
+            saved: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
             plan_low: AtomicU64::new(u64::MAX),

@@ -77,6 +77,7 @@ impl Set {
                 stats.pinned = keeping.floor.is_pinned();
                 stats.count_commit(done.syncs);
                 drop(stats);
+                keeping.told_saved();
                 self.confirm(keeping, done.whole);
             }
             Err(error) => {
