@@ -147,8 +147,10 @@ struct Inner {
     saved: AtomicBool,
     /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
     gone: AtomicBool,
-    /// The low mark that is on disk: what lies below may be deleted.
+    /// The low mark that is on disk: what lies below may be deleted. Changed and read by whoever keeps the set.
     durable_low: AtomicU64,
+    /// The stream's running total of bytes there.
+    durable_low_bytes: AtomicU64,
     /// The oldest plan needed at the last tick; `u64::MAX` for none.
     plan_low: AtomicU64,
 }

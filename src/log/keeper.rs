@@ -6,18 +6,16 @@
 //! that is ignored and goes again. A segment whose file had failed, or that has no index yet, goes before its successor, which
 //! names its end. What can't be done for one segment keeps no other from its turn.
 
-use super::catalog::{Segment, Stage, Stream};
+use super::catalog::{Segment, Stage};
 use super::compaction::Leftover;
 use super::file_name::FileName;
 use super::index::{SegmentIndex, StreamEnd};
 use super::room::Claim;
-use super::shared::NO_SHARE;
-use super::shares;
+use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -40,16 +38,19 @@ pub(crate) struct Keeper {
     pub(crate) compacted: bool,
     /// No segment is compacted before this moment of the monotonic clock.
     pub(crate) compact_from: Duration,
-    /// From this place on segments were not weighed for longest.
+    /// Up to this place segments are weighed since the look at them began anew.
     pub(crate) weighed: Sequence,
     /// Files of compacted segments that did not go at once.
     pub(crate) leftovers: Vec<Leftover>,
+    /// What streams keep on the disk beside their own records.
+    pub(crate) pins: Pins,
 }
 
 impl Keeper {
     pub(crate) fn new(table_generation: u64, table_stale: bool) -> Self {
         let (compacted, compact_from, weighed, leftovers) = (false, Duration::ZERO, Sequence(0), Vec::new());
-        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers }
+        let pins = Pins::default();
+        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, pins }
     }
 }
 
@@ -168,7 +169,7 @@ impl Shared {
         Ok(())
     }
 
-    fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
+    pub(super) fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
         let mut going = self.removable(pressure);
         {
             let mut catalog = self.catalog_write();
@@ -277,37 +278,6 @@ impl Shared {
             segment.blocker = blocker;
         }
         Ok(blocker.is_none().then_some(index))
-    }
-
-    /// When the disk is short: lets go what is only kept for replay, and then finds out whose backlog is above its share.
-    fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let Some(short_at) = self.options.short_at() else { return Ok(()) };
-        let mut reclaimed = Ok(());
-        if self.bytes_used() > short_at {
-            reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
-        }
-        // All of it gone means that there is no room for another segment but the one that is taken ahead.
-        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
-        let left = all.saturating_sub(self.bytes_used().saturating_sub(short_at));
-        let backlogs = (left < all).then(|| {
-            let catalog = self.catalog_read();
-            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
-            theirs.map(Stream::backlog).collect()
-        });
-        let level = backlogs.and_then(|backlogs| shares::level(backlogs, left, all)).unwrap_or(NO_SHARE);
-        match (self.share.swap(level, Ordering::Relaxed), level) {
-            (NO_SHARE, NO_SHARE) => {}
-            (NO_SHARE, share) => {
-                tracing::warn!(
-                    short_at,
-                    share,
-                    "the disk is short: streams whose backlog is above their share are refused"
-                );
-            }
-            (_, NO_SHARE) => tracing::info!("the disk is no longer short: all streams are taken"),
-            _ => {}
-        }
-        reclaimed
     }
 
     /// Keeps the reserve and one spare more.

@@ -1,6 +1,7 @@
 //! What is known from tick to tick, under one lock: the floor, and how far its news has got.
 
 use crate::queue::Inner;
+use crate::queue::balance::End;
 use crate::queue::floor_file::{EntryId, FloorFile};
 use crate::queue::plan::PlanRecord;
 use std::collections::HashMap;
@@ -23,9 +24,9 @@ pub(super) struct Keeping {
     /// Queues that no floor has made durable yet.
     pub(super) unsaved: Vec<Arc<Inner>>,
     /// Low marks that no floor has made durable yet.
-    pub(super) unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
+    pub(super) unconfirmed: HashMap<EntryId, (Arc<Inner>, End)>,
     /// Low marks that the last commit made durable: in one slot of their page.
-    pub(super) in_one_slot: HashMap<EntryId, (Arc<Inner>, u64)>,
+    pub(super) in_one_slot: HashMap<EntryId, (Arc<Inner>, End)>,
     /// Queues whose low mark is in both slots, and of which the log has not heard yet.
     pub(super) confirmed: HashMap<EntryId, Arc<Inner>>,
     /// The floor was damaged when it was read: of a queue that is made now somebody may know an earlier life.

@@ -73,7 +73,7 @@ impl Set {
 
 impl Inner {
     pub(super) fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
-        let low = entry.cursor.low;
+        let (low, low_bytes) = (entry.cursor.low, entry.cursor.low_bytes);
         let (mut replay, mut replays) = (None, None);
         match entry.extra.as_deref() {
             Some(Extra::Replay { again, end }) => {
@@ -106,6 +106,7 @@ impl Inner {
             saved: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
+            durable_low_bytes: AtomicU64::new(low_bytes),
             plan_low: AtomicU64::new(u64::MAX),
         }
     }
