@@ -10,6 +10,7 @@ mod deleting;
 mod index;
 mod keeping;
 mod making;
+mod moving;
 mod notes;
 mod opening;
 mod options;
@@ -66,6 +67,8 @@ struct Set {
     stats: Mutex<QueuesStats>,
     /// Records came to a stream that nobody may be subscribed to.
     unrouted: AtomicBool,
+    /// See [`QueueOptions::plans_kept_min`].
+    plans_kept_min: u64,
     ticker: Mutex<Option<Ticker>>,
 }
 
@@ -119,6 +122,7 @@ impl Queues {
             floor,
             plans: own.entry,
             plan_mark: own.plan_mark,
+            plans_moved: 0,
             incarnation: own.incarnation,
             fills_low: 0,
             hour: opened_ms / HOUR_MS,
@@ -154,6 +158,7 @@ impl Queues {
             notes,
             stats: Mutex::new(stats),
             unrouted: AtomicBool::new(true),
+            plans_kept_min: options.plans_kept_min,
             ticker: Mutex::new(None),
         });
         set.watch();
@@ -402,7 +407,9 @@ impl Set {
 
     fn tick(&self) -> Result<(), FloorError> {
         let mut keeping = lock(&self.keeping);
-        self.commit(&mut keeping)
+        self.commit(&mut keeping)?;
+        self.move_plans(&mut keeping);
+        Ok(())
     }
 
     /// Has the log wake the queues of a stream when records arrive.

@@ -15,6 +15,8 @@ pub(super) struct Keeping {
     pub(super) plans: EntryId,
     /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
     pub(super) plan_mark: u64,
+    /// How many plans were written again the last time that some were.
+    pub(super) plans_moved: u64,
     /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
     pub(super) incarnation: u32,
     /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
