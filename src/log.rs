@@ -48,6 +48,8 @@ pub use stats::{LogState, LogStats, StreamStats, Tail};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::offset::{LogId, StreamId};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use damage::Damages;
 use files::Files;
 use keeper::Keeper;
@@ -59,8 +61,6 @@ use shared::{NO_SHARE, Shared};
 use stats::Counters;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use threads::Threads;
 use writer::Writer;
 

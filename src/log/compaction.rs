@@ -29,10 +29,10 @@ use super::short_disk::Needed;
 use super::{Shared, frame};
 use crate::disk::read_exact_at;
 use crate::offset::{Sequence, StreamId};
+use crate::sync::Arc;
 use choice::{Candidate, Thrift};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use target::Target;
 

@@ -15,8 +15,8 @@ use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
+use crate::sync::{Arc, PoisonError};
 use std::io;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How badly room is needed.

@@ -12,9 +12,9 @@ use super::limits::SHARES_UNTOLD;
 use super::shared::NO_SHARE;
 use super::{Shared, frame, shares};
 use crate::offset::{Sequence, StreamId};
+use crate::sync::atomic::Ordering;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::Ordering;
 
 /// What streams keep on the disk beside their own records, as it is found segment by segment.
 #[derive(Default)]

@@ -4,9 +4,9 @@ use crate::queue::Inner;
 use crate::queue::balance::End;
 use crate::queue::floor_file::{EntryId, FloorFile};
 use crate::queue::plan::PlanRecord;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What a tick keeps.
 pub(super) struct Keeping {

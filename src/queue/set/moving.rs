@@ -13,9 +13,9 @@ use crate::PLANS_STREAM;
 use crate::queue::plan::PlanRecord;
 use crate::queue::planner::{PlanError, Planned};
 use crate::queue::{Inner, lock};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A batch whose plan is to be written again: its queue, its boundaries, and where its plan lies.
 type Old = (Arc<Inner>, Range<u64>, u64);
