@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::Class::{Delivered, Retry};
@@ -164,6 +164,39 @@ async fn a_request_that_is_cut_in_its_middle_is_a_retry() {
         let broken = matches!(outcome, Outcome::Retry { why: Failure::Broken(_) });
         assert!(broken, "{}: {outcome:?}", subject.name);
         cutting.abort();
+    }
+}
+
+/// Some refuse a body by its length alone: they answer, end their side, and let run into nothing what still comes.
+#[tokio::test]
+async fn an_answer_before_the_request_has_ended_is_heard() {
+    for subject in &SINKS {
+        for status in ["413 Content Too Large", "429 Too Many Requests", "503 Service Unavailable", "401 Unauthorized"]
+        {
+            let line = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            let code = status[..3].parse::<u16>().unwrap();
+            let (patient, _) = serve(move |_| Response::builder().status(code).body(Full::default()).unwrap()).await;
+            let expected = deliver(&*subject.at(patient), &(subject.job)(0..500), LATER).await;
+
+            let socket = TcpSocket::new_v4().unwrap();
+            // So that the sender has most of it left when it is answered.
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = socket.listen(8).unwrap();
+            let sink = subject.at(listener.local_addr().unwrap());
+            let answering = tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    stream.read_exact(&mut [0; 1024]).await.unwrap();
+                    stream.write_all(line.as_bytes()).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                }
+            });
+            let outcome = deliver(&*sink, &(subject.job)(0..500), LATER).await;
+            assert_eq!(Class::of(&outcome), Class::of(&expected), "{} {status}: {outcome:?}", subject.name);
+            answering.abort();
+        }
     }
 }
 

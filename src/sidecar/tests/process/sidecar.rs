@@ -296,13 +296,23 @@ impl Sidecar<'_> {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        self.signal("TERM");
     }
 
     /// SIGHUP.
     pub(crate) fn hang_up(&self) {
-        let kill = format!("kill -HUP {}", self.child.id());
+        self.signal("HUP");
+    }
+
+    /// SIGSTOP, and after this long SIGCONT.
+    pub(crate) fn suspend(&self, time: Duration) {
+        self.signal("STOP");
+        thread::sleep(time);
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
     }
 

@@ -1,6 +1,6 @@
 //! SIGTERM: a stop in good order, within its grace; a second one ends it at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,4 +82,29 @@ fn a_second_signal_ends_it_at_once_and_loses_nothing() {
     let posts = load.stop();
     last.drain(&["hook"]);
     Arrived::at_webhook(&receiver.arrivals()).holds(&posts, "hook");
+}
+
+/// A machine that was suspended, a container that was paused: the clock went on, and nobody was at work.
+#[test]
+fn who_is_stopped_and_goes_on_repeats_no_more_than_what_was_in_flight_and_loses_nothing() {
+    const STOPS: usize = 4;
+    let receiver = Receiver::start();
+    // All that is in flight is late when it goes on.
+    let home = Home::new("suspended").webhook("hook", &receiver, "timeout = \"1s\"\nconcurrency = 4");
+    let sidecar = home.start();
+    let load = Load::start("suspended", 4, 2, home.ingest());
+    for _ in 0..STOPS {
+        let before = load.acknowledged();
+        assert!(wait_for(|| load.acknowledged() > before + 20));
+        sidecar.suspend(Duration::from_secs(2));
+    }
+    let posts = load.stop();
+    let lags = sidecar.drain(&["hook"]);
+    let arrivals = receiver.arrivals();
+    let arrived = Arrived::at_webhook(&arrivals);
+    arrived.holds(&posts, "hook");
+    balance_closes(&lags, &["hook"], arrived.len());
+    let batches = arrivals.iter().map(|arrival| &arrival.id).collect::<BTreeSet<_>>().len();
+    let again = arrivals.len() - batches;
+    assert!(again <= STOPS * 4, "{again} requests came again, where four are in flight at most");
 }
