@@ -6,6 +6,7 @@
 //! ```
 //! What a tick does, and why in that order, is in tick.rs; what is believed at open, in opening.rs.
 
+mod arrivals;
 mod deleting;
 mod index;
 mod making;
@@ -27,7 +28,7 @@ use super::store_keeper::StoreKeeper;
 use super::{Balance, Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::{Log, LogOptions, StreamId};
+use crate::{Log, LogOptions};
 use index::Index;
 use making::check_names;
 use notes::Notes;
@@ -36,7 +37,7 @@ use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tick::Ticker;
 
@@ -44,10 +45,6 @@ const LOG_NAME: &str = "log";
 
 /// How long closing waits for the cursor store's last batch: a hint is worth a few seconds, and not more.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
-/// Every other `!` stream without a queue is kept until its owner trims it.
-const REJECTS_PREFIX: &str = "!rejects/";
 
 /// The queues of one log. Cheap to clone; all clones are one set.
 #[derive(Clone)]
@@ -421,31 +418,5 @@ impl Set {
     fn tick(&self) -> Result<(), FloorError> {
         let mut keeping = lock(&self.keeping);
         self.commit(&mut keeping)
-    }
-
-    /// Has the log wake the queues of a stream when records arrive.
-    fn watch(self: &Arc<Self>) {
-        let set: Weak<Self> = Arc::downgrade(self);
-        self.context.log.watch(Arc::new(move |stream, _| {
-            if let Some(set) = set.upgrade() {
-                set.arrived(stream);
-            }
-        }));
-    }
-
-    fn arrived(&self, stream: StreamId) {
-        let known = self.index_read().by_id.get(&stream).cloned();
-        let queues = known.unwrap_or_else(|| {
-            // The stream is new, or was when the last records came: from now on its queues are known by its number.
-            let Some(name) = self.context.log.stream_name(stream) else { return Vec::new() };
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            let queues = index.by_stream.get(&name).cloned().unwrap_or_default();
-            index.by_id.insert(stream, queues.clone());
-            queues
-        });
-        if queues.is_empty() {
-            self.unrouted.store(true, Ordering::Release);
-        }
-        queues.iter().for_each(|inner| inner.wake());
     }
 }

@@ -7,8 +7,9 @@
 //! Plans are let go one tick after the cursors that settled them: the floor's pages may land in any order, and a plan
 //! must not be gone while the cursor is still below it.
 
+use super::arrivals::REJECTS_PREFIX;
 use super::opening::plan_entry;
-use super::{Keeping, REJECTS_PREFIX, Set};
+use super::{Keeping, Set};
 use crate::PLANS_STREAM;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
