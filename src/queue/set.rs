@@ -29,6 +29,7 @@ use super::{Balance, Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::{Log, LogOptions};
+use arrivals::Unrouted;
 use index::Index;
 use making::check_names;
 use notes::Notes;
@@ -36,10 +37,9 @@ use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, reb
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tick::Ticker;
+use tick::{PlanLow, Ticker};
 
 const LOG_NAME: &str = "log";
 
@@ -60,8 +60,7 @@ struct Set {
     keeper: StoreKeeper,
     notes: Notes,
     stats: Mutex<QueuesStats>,
-    /// Records came to a stream that nobody may be subscribed to.
-    unrouted: AtomicBool,
+    unrouted: Mutex<Unrouted>,
     ticker: Mutex<Option<Ticker>>,
 }
 
@@ -76,6 +75,8 @@ struct Keeping {
     incarnation: u32,
     /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
     fills_low: u64,
+    /// The oldest plan that a queue needed when a tick last looked at it, of those that needed any.
+    plan_lows: HashMap<EntryId, PlanLow>,
     /// The hour of the last tick, counted from 1970.
     hour: u64,
     /// Low marks that no floor has made durable yet.
@@ -128,9 +129,9 @@ impl Queues {
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let notes = Notes::from(&mut hints, log_id);
         let planner = Planner::new(append_plans(&log), inline_log);
-        let held_bytes = Arc::default();
+        let (held_bytes, touched) = Default::default();
         let opened_ms = clock.wall_ms();
-        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, _lock: held });
+        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
@@ -145,6 +146,7 @@ impl Queues {
             plan_mark: own.plan_mark,
             incarnation: own.incarnation,
             fills_low: 0,
+            plan_lows: HashMap::new(),
             hour: opened_ms / HOUR_MS,
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
@@ -171,7 +173,7 @@ impl Queues {
             keeper,
             notes,
             stats: Mutex::new(stats),
-            unrouted: AtomicBool::new(true),
+            unrouted: Mutex::new(Unrouted::any()),
             ticker: Mutex::new(None),
         });
         set.watch();
@@ -208,7 +210,7 @@ impl Queues {
         if made.is_err() {
             // What was kept for it may go again.
             keeping.trim_all = true;
-            self.set.unrouted.store(true, Ordering::Release);
+            lock(&self.set.unrouted).any_may_be();
         }
         let inner = made?;
         if start != Start::Earliest {
@@ -402,6 +404,16 @@ impl Queues {
     /// The plan mark that the next tick writes.
     pub(super) fn next_plan_mark(&self) -> u64 {
         lock(&self.set.keeping).plan_mark
+    }
+
+    /// The destinations of the queues that the next tick looks at.
+    pub(super) fn touched(&self) -> Vec<String> {
+        lock(&self.set.context.touched).iter().map(|(destination, _)| destination.to_string()).collect()
+    }
+
+    /// Whether the next tick looks at every stream for what nobody takes, and else at how many.
+    pub(super) fn unrouted(&self) -> (bool, usize) {
+        lock(&self.set.unrouted).noted()
     }
 }
 

@@ -9,7 +9,6 @@ use super::window::{NoSplit, Plan};
 use super::{Batch, Queue};
 use crate::{PLANS_STREAM, ReadError};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Why a batch could not be split.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +105,7 @@ impl Queue {
                 Err(error) => window.fail_split(&offsets, matches!(error, PlanError::Append(_))),
             }
             drop(window);
-            theirs.dirty.store(true, Ordering::Release);
+            theirs.touch();
             theirs.wake(); // it may have been given back meanwhile
             done(result.map(|_| halves).map_err(SplitError::from));
         };

@@ -3,13 +3,59 @@
 //! Called on the log's writer thread, so nothing here waits for a disk.
 
 use super::Set;
-use crate::StreamId;
-use std::sync::atomic::Ordering;
+use crate::queue::lock;
+use crate::{Log, StreamId};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, Weak};
 
 /// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
 /// Every other `!` stream without a queue is kept until its owner trims it.
-pub(super) const REJECTS_PREFIX: &str = "!rejects/";
+const REJECTS_PREFIX: &str = "!rejects/";
+
+/// Whether a stream that nobody takes from is let go by its age alone.
+pub(super) fn goes_by_age(name: &str) -> bool {
+    !name.starts_with('!') || name.starts_with(REJECTS_PREFIX)
+}
+
+/// Streams that may have records that nobody is to take, since the last tick.
+pub(super) struct Unrouted {
+    /// It may be any.
+    any: bool,
+    those: BTreeSet<StreamId>,
+}
+
+impl Unrouted {
+    /// Nobody knows which.
+    pub(super) fn any() -> Self {
+        Self { any: true, those: BTreeSet::new() }
+    }
+
+    pub(super) fn any_may_be(&mut self) {
+        self.any = true;
+    }
+
+    /// What was noted; from now on nothing is.
+    pub(super) fn take(&mut self) -> Self {
+        Self { any: std::mem::take(&mut self.any), those: std::mem::take(&mut self.those) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> (bool, usize) {
+        (self.any, self.those.len())
+    }
+
+    /// Calls `act` with each of them, its name and the end of its durable records.
+    pub(super) fn each(self, log: &Log, act: impl Fn(StreamId, &str, u64)) {
+        if self.any {
+            return log.streams().iter().for_each(|stream| act(stream.id, &stream.name, stream.tail.offset));
+        }
+        for stream in self.those {
+            if let Some(name) = log.stream_name(stream) {
+                act(stream, &name, log.durable(stream).offset);
+            }
+        }
+    }
+}
 
 impl Set {
     /// Has the log wake the queues of a stream when records arrive.
@@ -32,8 +78,9 @@ impl Set {
             index.by_id.insert(stream, queues.clone());
             queues
         });
-        if queues.is_empty() {
-            self.unrouted.store(true, Ordering::Release);
+        // Plans and letters come all the time: a look at every stream for each tick of them would be dear.
+        if queues.is_empty() && self.context.log.stream_name(stream).is_some_and(|name| goes_by_age(&name)) {
+            lock(&self.unrouted).those.insert(stream);
         }
         queues.iter().for_each(|inner| inner.wake());
     }

@@ -11,7 +11,7 @@ use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, Bounds, Replays};
 use crate::queue::window::{Plan, Window};
 use crate::queue::{Context, Inner, QueueError};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 impl Set {
@@ -61,7 +61,7 @@ impl Set {
         keeping.orphans.retain(|(offset, plan)| {
             if ours(plan) && plan.incarnation == incarnation && plan.offsets.end <= tail.offset {
                 inner.window().adopt(plan.offsets.clone(), Plan { offset: *offset, revision: plan.revision });
-                inner.dirty.store(true, Ordering::Release);
+                inner.touch();
             }
             !ours(plan)
         });
@@ -104,7 +104,6 @@ impl Inner {
             dirty: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
-            plan_low: AtomicU64::new(u64::MAX),
         }
     }
 }

@@ -154,3 +154,62 @@ fn ten_thousand_settles_cost_one_sync_and_a_tick_without_news_none() {
         assert_eq!(found, (syncs, syncs, batches + 1), "tick {nth}: the other slot of one page, and then nothing");
     }
 }
+
+#[test]
+fn a_tick_takes_up_the_queues_that_moved_and_no_other() {
+    let disk = mem();
+    let queues = open(&disk);
+    let made: Vec<Queue> = (0..1_000)
+        .map(|n| queues.queue(&format!("hook-{n}"), &format!("customer-{n}"), Start::Earliest).expect("it is made"))
+        .collect();
+    queues.tick().expect("memory writes");
+    assert!(queues.touched().is_empty());
+    append(&queues, "customer-7", 10);
+    let batch = next(&made[7], 5);
+    queues.tick().expect("memory writes");
+    // From two sides at once, and again while nobody has taken it up.
+    made[7].settle(&batch, Settled::Delivered);
+    made[7].settle_range(6..7, Settled::Purged);
+    assert_eq!(queues.touched(), ["hook-7"]);
+    queues.tick().expect("memory writes");
+    assert!(queues.touched().is_empty());
+    made[7].settle_range(7..8, Settled::Purged);
+    assert_eq!(queues.touched(), ["hook-7"], "what moves behind a tick is for the next one");
+    // Nobody takes it up under its name any more, and whoever has the name next is not held up by it.
+    queues.delete("hook-7", None).expect("memory writes");
+    made[7].settle_range(8..9, Settled::Purged);
+    let anew = queues.queue("hook-7", "customer-7", Start::Earliest).expect("it is made");
+    anew.settle_range(0..3, Settled::Purged);
+    queues.tick().expect("memory writes");
+    assert!(queues.touched().is_empty());
+    drop((made, anew, queues));
+    let queues = open(&disk);
+    let low = |n: usize| queues.find(&format!("hook-{n}"), &format!("customer-{n}")).expect("it was made").cursor().low;
+    assert_eq!((low(6), low(7)), (0, 3));
+}
+
+#[test]
+fn a_tick_looks_for_what_nobody_takes_only_where_records_came() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queues.tick().expect("memory writes");
+    assert_eq!(queues.unrouted(), (false, 0), "at the start it may have been any");
+    // Plans have no queue, nor have letters without one; both come with every batch.
+    let batch = next(&queue, 5);
+    plan(&queue, &batch);
+    append(&queues, "!dead/hook", 1);
+    append(&queues, "acme", 10);
+    assert_eq!(queues.unrouted(), (false, 0));
+    append(&queues, "nobodys", 1);
+    append(&queues, "nobodys", 1);
+    append(&queues, "!rejects/acme", 1);
+    assert_eq!(queues.unrouted(), (false, 2));
+    queues.tick().expect("memory writes");
+    assert_eq!(queues.unrouted(), (false, 0));
+    queues.delete("hook", None).expect("memory writes");
+    assert_eq!(queues.unrouted(), (false, 0), "deleting looks at all of them once");
+    append(&queues, "acme", 10);
+    assert_eq!(queues.unrouted(), (false, 1), "it was somebody's");
+}
