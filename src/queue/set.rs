@@ -28,6 +28,7 @@ use super::store_keeper::StoreKeeper;
 use super::{Balance, Context, Inner, Queue, QueueError, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::{Log, LogOptions};
 use arrivals::Unrouted;
 use index::Index;
@@ -37,7 +38,6 @@ use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, reb
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tick::{PlanLow, Ticker};
 
@@ -418,7 +418,7 @@ impl Queues {
 }
 
 impl Set {
-    fn index_read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+    fn index_read(&self) -> crate::sync::RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 

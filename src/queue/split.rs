@@ -7,8 +7,8 @@ use super::planner::PlanError;
 use super::reading::total_at;
 use super::window::{NoSplit, Plan};
 use super::{Batch, Queue};
+use crate::sync::Arc;
 use crate::{PLANS_STREAM, ReadError};
-use std::sync::Arc;
 
 /// Why a batch could not be split.
 #[derive(Debug, thiserror::Error)]

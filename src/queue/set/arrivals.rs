@@ -4,9 +4,9 @@
 
 use super::Set;
 use crate::queue::lock;
+use crate::sync::{Arc, PoisonError, Weak};
 use crate::{Log, StreamId};
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, Weak};
 
 /// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
 /// Every other `!` stream without a queue is kept until its owner trims it.

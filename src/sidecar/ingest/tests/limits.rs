@@ -125,7 +125,8 @@ async fn an_environment_that_floods_waits_for_itself_and_no_other_waits_behind_i
     while server.ingest.memory_waiting() < 9 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    post_beside(&server).await;
+    let beside = tokio::time::timeout(Duration::from_secs(300), post_beside(&server)).await;
+    assert!(beside.is_ok(), "they wait behind the flood");
     // All the while: who came later was answered before them.
     assert_eq!((server.ingest.memory_waiting(), server.refused(Refusal::Memory)), (9, 0));
     assert_eq!((server.prod().requests, server.ingest.stats().snapshot().environments[1].requests), (0, 50));
