@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+mod give_up;
 mod ticks;
 mod waking;
 

@@ -13,6 +13,7 @@ mod fair_share;
 pub mod impression;
 pub mod ingest;
 pub mod letters;
+pub mod overflow;
 pub mod post;
 pub mod proto;
 pub mod ready;
