@@ -148,12 +148,16 @@ struct Inner {
     /// Its balance hour by hour. None as long as it had nothing when an hour ended.
     hours: Mutex<Option<Box<Hours>>>,
     revision: AtomicU32,
-    /// Changed since the last tick: it is among those that were touched.
-    dirty: AtomicBool,
+    /// It is among those that were touched since the last tick. Set by `touch` alone.
+    noted: AtomicBool,
+    /// A commit has written it: after a crash it is there, and begins where it began.
+    saved: AtomicBool,
     /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
     gone: AtomicBool,
-    /// The low mark that is on disk: what lies below may be deleted.
+    /// The low mark that is on disk: what lies below may be deleted. Changed and read by whoever keeps the set.
     durable_low: AtomicU64,
+    /// The stream's running total of bytes there.
+    durable_low_bytes: AtomicU64,
 }
 
 /// The records of a frame, and when they were taken in.
@@ -367,7 +371,7 @@ impl Inner {
     fn touch(&self) {
         // Under the lock: who finds it touched may rely on the next tick, whoever touched it.
         let mut touched = lock(&self.context.touched);
-        if !self.dirty.swap(true, Ordering::AcqRel) {
+        if !self.noted.swap(true, Ordering::AcqRel) {
             touched.push((Arc::clone(&self.destination), Arc::clone(&self.stream)));
         }
     }

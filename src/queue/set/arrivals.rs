@@ -5,7 +5,7 @@
 use super::Set;
 use crate::queue::lock;
 use crate::sync::{Arc, PoisonError, Weak};
-use crate::{Log, StreamId};
+use crate::{Log, StreamId, Tail};
 use std::collections::BTreeSet;
 
 /// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
@@ -45,13 +45,13 @@ impl Unrouted {
     }
 
     /// Calls `act` with each of them, its name and the end of its durable records.
-    pub(super) fn each(self, log: &Log, act: impl Fn(StreamId, &str, u64)) {
+    pub(super) fn each(self, log: &Log, act: impl Fn(StreamId, &str, Tail)) {
         if self.any {
-            return log.streams().iter().for_each(|stream| act(stream.id, &stream.name, stream.tail.offset));
+            return log.streams().iter().for_each(|stream| act(stream.id, &stream.name, stream.tail));
         }
         for stream in self.those {
             if let Some(name) = log.stream_name(stream) {
-                act(stream, &name, log.durable(stream).offset);
+                act(stream, &name, log.durable(stream));
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
 use crate::queue::window::Plan;
 use crate::queue::{Balance, Context, Inner, Queue, Settled, lock, recover, replay};
 use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -225,6 +226,7 @@ pub(super) fn rebuild(
             index.name(&entry.stream, |(_, stream)| stream),
         );
         let inner = Inner::new(context, id, entry);
+        inner.saved.store(true, Ordering::Release); // it was read
         let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
         let inner = match of.and_then(|of| index.by_name.get(&of)) {
             Some(live) => {

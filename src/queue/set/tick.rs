@@ -11,6 +11,7 @@ use super::arrivals::goes_by_age;
 use super::opening::plan_entry;
 use super::{Keeping, Set};
 use crate::PLANS_STREAM;
+use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
@@ -27,9 +28,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanLow {
     /// Its offset in the stream of plans.
-    plan: u64,
+    pub(super) plan: u64,
     /// The queue is that of a replay that fills gaps.
-    fills: bool,
+    pub(super) fills: bool,
 }
 
 /// The thread that ticks.
@@ -52,10 +53,10 @@ impl Set {
             let found = self.index_read().by_name.get(name).cloned();
             let Some(inner) = found else { continue }; // it is gone
             // Before it is looked at: what moves from now on is for the next tick.
-            inner.dirty.swap(false, Ordering::AcqRel);
+            inner.noted.swap(false, Ordering::AcqRel);
             let (entry, plan_low) = inner.snapshot();
             match plan_low {
-                Some(plan_low) => keeping.plan_lows.insert(inner.entry, plan_low),
+                Some(plan_low) => keeping.plan_lows.insert(inner.entry, (Arc::clone(&inner), plan_low)),
                 None => keeping.plan_lows.remove(&inner.entry),
             };
             // One that settled nothing yet is where the floor has it; and the store keeps in memory what it is given, of
@@ -64,7 +65,7 @@ impl Set {
                 let hint = Hint::of(self.context.log_id, &entry).encode();
                 hints.push((hint::key(&entry.destination, &entry.stream), hint));
             }
-            let low = entry.cursor.low;
+            let low = End { offset: entry.cursor.low, bytes: entry.cursor.low_bytes };
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));
         }
@@ -73,8 +74,8 @@ impl Set {
             hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
         }
         let low_of = |fills| {
-            let those = keeping.plan_lows.values().filter(|low| low.fills == fills);
-            those.map(|low| low.plan).min().unwrap_or(u64::MAX)
+            let those = keeping.plan_lows.values().filter(|(_, low)| low.fills == fills);
+            those.map(|(_, low)| low.plan).min().unwrap_or(u64::MAX)
         };
         // What fills gaps goes by plans from below the mark, and looks for them itself when it is resumed.
         let (plan_low, fills_low) = (low_of(false), low_of(true));
@@ -92,6 +93,7 @@ impl Set {
                 stats.pinned = keeping.floor.is_pinned();
                 stats.count_commit(done.syncs);
                 drop(stats);
+                keeping.told_saved();
                 self.confirm(keeping, done.whole);
             }
             Err(error) => {
@@ -102,8 +104,8 @@ impl Set {
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
         let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
-        let is_done = |(inner, low): &&(Arc<Inner>, u64)| {
-            let over = |bounds: &Bounds| *low >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
+        let is_done = |(inner, low): &&(Arc<Inner>, End)| {
+            let over = |bounds: &Bounds| low.offset >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
             inner.replay.as_deref().is_some_and(over)
         };
         let over: Vec<Arc<Inner>> =
@@ -118,12 +120,12 @@ impl Set {
         let fresh = std::mem::take(&mut keeping.unconfirmed);
         let confirmed = std::mem::replace(&mut keeping.in_one_slot, fresh);
         for (entry, (inner, low)) in confirmed {
-            inner.durable_low.fetch_max(low, Ordering::AcqRel);
+            inner.confirm(low);
             keeping.confirmed.insert(entry, inner);
         }
         if whole {
             for (entry, (inner, low)) in &keeping.in_one_slot {
-                inner.durable_low.fetch_max(*low, Ordering::AcqRel);
+                inner.confirm(*low);
                 keeping.confirmed.insert(*entry, Arc::clone(inner));
             }
         }
@@ -139,12 +141,13 @@ impl Set {
         let index = self.index_read();
         let moved = |inner: &Inner| {
             let subscribers = index.by_stream.get(&inner.stream).into_iter().flatten();
-            let low = subscribers.map(|inner| inner.durable_low.load(Ordering::Acquire)).min();
+            let low = subscribers.map(|inner| inner.confirmed()).min_by_key(|low| low.offset);
             if let (Some(stream), Some(low)) = (inner.stream_id(), low) {
-                log.trim(stream, low);
+                log.trim_at(stream, low.offset, low.bytes);
             }
         };
-        if std::mem::take(&mut keeping.trim_all) {
+        let all = std::mem::take(&mut keeping.trim_all);
+        if all {
             index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
         } else {
             confirmed.values().for_each(|inner| moved(inner));
@@ -154,13 +157,28 @@ impl Set {
         }
         lock(&self.unrouted).take().each(log, |stream, name, tail| {
             if goes_by_age(name) && !index.by_stream.contains_key(name) {
-                log.trim(stream, tail);
+                log.trim_at(stream, tail.offset, tail.bytes);
             }
         });
+        if all {
+            log.told_all();
+        }
     }
 }
 
 impl Inner {
+    /// This low mark is in both slots of its page.
+    fn confirm(&self, low: End) {
+        if self.confirmed().offset < low.offset {
+            self.durable_low.store(low.offset, Ordering::Release);
+            self.durable_low_bytes.store(low.bytes, Ordering::Release);
+        }
+    }
+
+    fn confirmed(&self) -> End {
+        End { offset: self.durable_low.load(Ordering::Acquire), bytes: self.durable_low_bytes.load(Ordering::Acquire) }
+    }
+
     /// An hour is over: what it was, for the store. None for a queue that never had anything.
     fn close_hour(self: &Arc<Self>, at_ms: u64) -> Option<KeyValue> {
         let balance = Queue { inner: Arc::clone(self) }.balance();
