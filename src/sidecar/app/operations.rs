@@ -127,6 +127,12 @@ impl Operations {
         Ok(operations)
     }
 
+    /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,
+    /// and a change that comes in between would open what is about to be closed.
+    pub async fn hold(&self) -> impl Sized + '_ {
+        self.operating.lock().await
+    }
+
     /// Lets destinations go that have got all they were to get, until the sidecar stops.
     pub async fn look_after(self: Arc<Self>, shutdown: Shutdown) {
         let mut ticks = interval(DRAIN_LOOK);

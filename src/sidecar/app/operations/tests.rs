@@ -358,3 +358,23 @@ async fn an_environment_has_one_upstream() {
     let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.r#type.as_str(), one.records_pending)).collect();
     assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
 }
+
+/// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
+#[tokio::test]
+async fn nothing_is_changed_while_the_process_stops() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    let held = house.operations.hold().await;
+    {
+        let mut reload = std::pin::pin!(house.operations.reload(file(&["archive", "new"])));
+        for _ in 0..100 {
+            tokio::select! {
+                biased;
+                reloaded = &mut reload => panic!("{reloaded:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+    assert!(!house.registry.runs("new"));
+    drop(held);
+    assert_eq!(house.operations.reload(file(&["archive", "new"])).await.unwrap().started, 1);
+}

@@ -93,3 +93,18 @@ async fn a_stopped_destination_hands_everything_back_and_another_takes_its_place
     assert_eq!(next.sent().len(), 10, "each batch once");
     assert_eq!(delivery.stop("other", SECOND).await, Some(crate::delivery::Stopped { cut_off: false }));
 }
+
+/// Somebody replaces a destination while the process stops. Before, its new loop went on while the log was being closed.
+#[tokio::test(start_paused = true)]
+async fn what_is_started_after_a_shutdown_sends_nothing() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    assert!(delivery.shutdown(SECOND).await.is_empty());
+    let receiver = start(&delivery, "d", receiver(|_| at_once(Outcome::Delivered)), &queue);
+    queue.append(10);
+    delivery.resume("d");
+    delivery.probe("d");
+    sleep(HOUR).await;
+    assert_eq!((receiver.sent().len(), queue.settled()), (0, 0));
+    assert_eq!(delivery.stats_of("d").unwrap().state, State::Stopped);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
