@@ -11,4 +11,4 @@ mod state;
 
 pub use journal::{CONTROL_STREAM, Journal, JournalError};
 pub use replay::Skipped;
-pub use state::{Fingerprint, Revision, State, fingerprint, place_keys};
+pub use state::{Fingerprint, REVISIONS_KEPT, Revision, State, fingerprint, place_keys};

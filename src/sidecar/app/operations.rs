@@ -7,6 +7,7 @@
 mod answer;
 mod deleting;
 mod reload;
+mod revisions;
 #[cfg(test)]
 mod tests;
 
@@ -114,6 +115,7 @@ impl Operations {
             file: Mutex::new(File { config, environments: environments.clone(), secrets }),
             reloads: reload::Counts::default(),
         });
+        operations.forget_revisions_at_start().await;
         let made = operations.made_environments(&environments);
         operations.set_environments(&environments, made).await?;
         for destination in destinations {

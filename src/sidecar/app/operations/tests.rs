@@ -1,6 +1,7 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
 mod grpc;
+mod revisions;
 
 use std::path::Path;
 
