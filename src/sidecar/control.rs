@@ -5,6 +5,9 @@
 //! and nothing that other records say is undone by that: a destination may come up with older settings or be missing
 //! until it is made again, its queues and records stay.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod replay;
 mod state;

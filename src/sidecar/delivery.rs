@@ -26,6 +26,9 @@ pub mod stats;
 mod apart;
 mod attempt;
 mod filling;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeping;
 mod notes;
 mod poison;

@@ -17,6 +17,9 @@ mod doubts;
 mod due;
 mod filter;
 mod flights;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod held;
 mod packed;
 mod policy;

@@ -12,6 +12,9 @@ mod client;
 mod digest;
 mod elsewhere;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod leftovers;
 mod lines;
