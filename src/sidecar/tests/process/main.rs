@@ -37,3 +37,4 @@ mod replays;
 mod services;
 mod starts;
 mod stops;
+mod whom;

@@ -49,6 +49,8 @@ pub(crate) struct Home {
     top: String,
     grpc: String,
     log: String,
+    env: Vec<(String, String)>,
+    without_env: Vec<&'static str>,
     lives: AtomicU32,
 }
 
@@ -66,6 +68,8 @@ impl Home {
             top: String::new(),
             grpc: String::new(),
             log: String::new(),
+            env: Vec::new(),
+            without_env: Vec::new(),
             lives: AtomicU32::new(0),
         }
     }
@@ -81,6 +85,18 @@ impl Home {
     pub(crate) fn grpc(mut self, line: &str) -> Self {
         self.grpc.push_str(line);
         self.grpc.push('\n');
+        self
+    }
+
+    /// Sets a variable of the sidecar's process; the last word counts.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes variables from it that this process may have.
+    pub(crate) fn without_env(mut self, names: &[&'static str]) -> Self {
+        self.without_env.extend(names);
         self
     }
 
@@ -170,8 +186,11 @@ impl Home {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let config = self.write_config();
         let stderr = self.path(&format!("stderr-{life:03}"));
-        let child = forebay(&["run", "--config"])
+        let mut command = forebay(&["run", "--config"]);
+        self.without_env.iter().for_each(|name| _ = command.env_remove(name));
+        let child = command
             .arg(config)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("FOREBAY_TEST_LIFE", life.to_string())
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
