@@ -3,6 +3,7 @@
 //!
 //! What always holds: nothing starts before all three let it, and all three let something start again in time.
 
+mod chance;
 pub mod learned;
 mod meter;
 
