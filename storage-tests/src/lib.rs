@@ -2,12 +2,17 @@
 
 pub mod conformance;
 pub mod crash_points;
+pub mod crew;
 pub mod fault;
 pub mod golden;
 pub mod interrupted;
 pub mod known_entropy;
+pub mod matrix;
 pub mod model;
+pub mod power_cuts;
+pub mod queue_model;
 pub mod queues;
+pub mod repository;
 pub mod rng;
 pub mod sim_disk;
 pub mod workload;

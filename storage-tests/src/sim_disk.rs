@@ -77,12 +77,34 @@ pub enum PowerCut {
         /// How much of it.
         bytes: usize,
     },
+    /// Of the write with this index the bytes `from..to`, and of all other changes what `rest` says.
+    InWrite {
+        /// Index of the write.
+        op: u64,
+        /// Its first byte that survives.
+        from: usize,
+        /// The byte behind its last that does.
+        to: usize,
+        /// What of all else.
+        rest: Rest,
+    },
     /// By chance, each sector and each name for itself, torn at any byte; a sector may also keep an older state.
     RandomSubset,
     /// Of all dirty sectors (`0..dirty_sectors()`) this one alone; and all names and lengths.
     OnlySector(usize),
     /// All dirty sectors but this one; and all names and lengths.
     AllButSector(usize),
+}
+
+/// What a power cut in the midst of a write leaves of all else that was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Everything.
+    All,
+    /// The bytes of all files, and no name.
+    Bytes,
+    /// Nothing.
+    Nothing,
 }
 
 /// A change that was asked of the disk.
@@ -216,6 +238,13 @@ impl SimDisk {
     #[must_use]
     pub fn dirty_sectors(&self) -> usize {
         self.state().dirty_sectors()
+    }
+
+    /// The tears of an un-synced write that differ: after each of these numbers of bytes the file is another one than it
+    /// is a byte earlier, be what was not synced before it there or not. None for a change that is no write.
+    #[must_use]
+    pub fn tears(&self, op: u64) -> Vec<usize> {
+        self.state().files.values().flat_map(|file| file.content.tears(op)).collect()
     }
 
     /// All files that a process sees, with absolute paths.

@@ -2,10 +2,12 @@
 //!
 //! It is asked nothing while the process lives. After a power cut nothing is pending: what there is, is durable.
 
-use super::PowerCut;
+use std::ops::Range;
+
 use super::content::Chosen;
 use super::names::Names;
 use super::state::State;
+use super::{PowerCut, Rest};
 
 impl State {
     /// The process is gone; the kernel and its cache are not.
@@ -27,6 +29,7 @@ impl State {
             PowerCut::NothingUnsynced => {}
             PowerCut::Everything => self.keep_before(u64::MAX, 0),
             PowerCut::PrefixOf { op, bytes } => self.keep_before(op, bytes),
+            PowerCut::InWrite { op, from, to, rest } => self.keep_in_write(op, &(from..to), rest),
             PowerCut::RandomSubset | PowerCut::Prefix => self.keep_by_chance(),
             PowerCut::OnlySector(nth) => self.keep_sectors(nth, Chosen::Only),
             PowerCut::AllButSector(nth) => self.keep_sectors(nth, Chosen::AllBut),
@@ -39,6 +42,11 @@ impl State {
     fn keep_before(&mut self, op: u64, bytes: usize) {
         self.files.values_mut().for_each(|file| file.content.keep_before(op, bytes));
         self.dirs.values_mut().for_each(|dir| dir.settle(|change| change < op));
+    }
+
+    fn keep_in_write(&mut self, op: u64, part: &Range<usize>, rest: Rest) {
+        self.files.values_mut().for_each(|file| file.content.keep_part(op, part, rest != Rest::Nothing));
+        self.dirs.values_mut().for_each(|dir| dir.settle(|_| rest == Rest::All));
     }
 
     fn keep_by_chance(&mut self) {

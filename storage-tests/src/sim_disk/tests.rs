@@ -313,6 +313,27 @@ fn each_prefix_in_time_and_each_single_sector_can_be_asked_for() {
 }
 
 #[test]
+fn a_write_is_torn_from_either_side_with_and_without_what_came_before() {
+    let left = |cut: &dyn Fn(u64) -> PowerCut| {
+        let disk = disk();
+        let file = put_durably(&disk, "a", b"......");
+        write(&*file, 0, b"ab");
+        put(&disk, "b", b"new").sync_data().unwrap();
+        let op = disk.ops();
+        write(&*file, 1, b".xy.");
+        assert_eq!(disk.tears(op), [1, 2, 3], "its last byte is what it was");
+        disk.power_cut(cut(op));
+        (disk.read_live(&at("a")).unwrap(), disk.read_live(&at("b")))
+    };
+    let (from, to, new) = (0, 2, Some(b"new".to_vec()));
+    assert_eq!(left(&|op| PowerCut::InWrite { op, from, to, rest: Rest::All }), (b"a.x...".to_vec(), new.clone()));
+    assert_eq!(left(&|op| PowerCut::InWrite { op, from, to, rest: Rest::Bytes }), (b"a.x...".to_vec(), None));
+    assert_eq!(left(&|op| PowerCut::InWrite { op, from, to, rest: Rest::Nothing }), (b"..x...".to_vec(), None));
+    let tail = |op| PowerCut::InWrite { op, from: 2, to: 9, rest: Rest::All };
+    assert_eq!(left(&tail), (b"ab.y..".to_vec(), new));
+}
+
+#[test]
 fn after_a_failed_sync_the_next_one_succeeds_and_proves_nothing() {
     let mut found = BTreeSet::new();
     for seed in 0..100 {

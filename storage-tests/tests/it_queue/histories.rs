@@ -1,33 +1,15 @@
 //! Histories with crashes at any change, random and in turn, checked against the model.
 
-use forebay::clock::ManualClock;
-use forebay::{QueueOptions, Queues, Start};
+use forebay::{QueueOptions, Queues};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::crash_points::number;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queue_model::{begin, drain, step};
 use storage_tests::queues::{CUTS, DIR, open, tiny};
 use storage_tests::rng::Rng;
 use storage_tests::sim_disk::{PowerCut, SimDisk};
-
-use super::model::{DESTINATIONS, Model, STREAMS, drain, step};
-
-/// A directory with a queue for each destination and stream.
-fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
-    let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
-    let mut model = Model::default();
-    let queues = open(&disk, &clock);
-    for stream in STREAMS {
-        model.acked.entry(stream).or_default();
-        for destination in DESTINATIONS {
-            queues.queue(destination, stream, Start::Earliest).expect("it is made");
-            model.queues.entry((destination, stream)).or_default();
-        }
-    }
-    queues.tick().expect("the disk is sound");
-    (disk, clock, model, queues)
-}
 
 /// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
 /// number of crashes.

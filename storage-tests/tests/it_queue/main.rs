@@ -6,6 +6,5 @@
 
 mod damage;
 mod histories;
-mod model;
 mod plans;
 mod store;

@@ -4,10 +4,9 @@ use forebay::clock::ManualClock;
 use forebay::{Batch, FloorDamage, Payload, Queue, Queues, Settled, Start};
 use std::path::Path;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queue_model::half_id;
 use storage_tests::queues::{ANY, CUTS, append, hook, next, open, plan, split};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
-
-use super::model::half_id;
 
 /// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.
 #[test]

@@ -1,28 +1,36 @@
 //! What happened to queues, as those outside know it, and the random steps that make it happen.
+//!
+//! What it finds wrong is a panic: whoever drives it says which case it was.
 
+use crate::queues::{self, ANY};
+use crate::rng::Rng;
+use crate::sim_disk::SimDisk;
+use forebay::clock::ManualClock;
 use forebay::{Batch, BatchLimits, Cursor, Payload, Queue, Queues, Settled, SplitError, Start};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use storage_tests::queues::{self, ANY};
-use storage_tests::rng::Rng;
 
-pub(super) const DESTINATIONS: [&str; 3] = ["hook", "archive", "slow"];
+/// Who takes what is appended.
+pub const DESTINATIONS: [&str; 3] = ["hook", "archive", "slow"];
 
-pub(super) const STREAMS: [&str; 2] = ["acme", "umbrella"];
+/// What is appended to.
+pub const STREAMS: [&str; 2] = ["acme", "umbrella"];
 
 /// What happened, as those outside know it.
-#[derive(Default)]
-pub(super) struct Model {
+#[derive(Debug, Clone, Default)]
+pub struct Model {
     /// Per stream, the content of each acknowledged record.
-    pub(super) acked: BTreeMap<&'static str, BTreeMap<u64, u64>>,
-    pub(super) queues: BTreeMap<(&'static str, &'static str), QueueModel>,
+    pub acked: BTreeMap<&'static str, BTreeMap<u64, u64>>,
+    /// What is known of each queue, by destination and stream.
+    pub queues: BTreeMap<(&'static str, &'static str), QueueModel>,
     content: u64,
 }
 
-#[derive(Default)]
-pub(super) struct QueueModel {
+/// What is known of one queue.
+#[derive(Debug, Clone, Default)]
+pub struct QueueModel {
     /// Settled by us, and how, so that cursor and books may say so.
     settled: BTreeMap<u64, Settled>,
     /// What the last tick that succeeded made durable.
@@ -76,7 +84,10 @@ fn offsets_settled(cursor: &Cursor) -> impl Fn(u64) -> bool + '_ {
 
 impl Model {
     /// Checks what a crash left against what must and what may be left, and goes on from there.
-    pub(super) fn check_after_crash(&mut self, queues: &Queues) {
+    ///
+    /// # Panics
+    /// When it is anything else.
+    pub fn check_after_crash(&mut self, queues: &Queues) {
         let stats = queues.stats();
         assert_eq!((stats.cursors_ahead, stats.cursors_below, stats.plans_lost), (0, 0, 0), "{stats:?}");
         assert_eq!((stats.floor_damage, stats.pinned), (vec![], false));
@@ -132,6 +143,7 @@ impl Model {
         }
     }
 
+    /// All cursors are durable as they stand.
     fn after_tick(&mut self, queues: &Queues) {
         for (&(destination, stream), model) in &mut self.queues {
             model.durable = queues.queue(destination, stream, Start::Earliest).expect("it is there").cursor();
@@ -139,9 +151,33 @@ impl Model {
     }
 }
 
+/// A directory with a queue for each destination and stream, and the model of it.
+///
+/// # Panics
+/// When it can't be made.
+#[must_use]
+pub fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
+    let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
+    let mut model = Model::default();
+    let queues = queues::open(&disk, &clock);
+    for stream in STREAMS {
+        model.acked.entry(stream).or_default();
+        for destination in DESTINATIONS {
+            queues.queue(destination, stream, Start::Earliest).expect("it is made");
+            model.queues.entry((destination, stream)).or_default();
+        }
+    }
+    queues.tick().expect("the disk is sound");
+    (disk, clock, model, queues)
+}
+
 /// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one
 /// that says how many they are.
-pub(super) fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
+///
+/// # Panics
+/// When the id of `of` is not as documented.
+#[must_use]
+pub fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
     let numbers = |offsets: &Range<u64>| -> String {
         let number = |n: u64| {
             let digits = forebay::base64_digits(u128::from(n));
@@ -167,7 +203,10 @@ fn check_content(acked: &BTreeMap<u64, u64>, batch: &Batch) {
 }
 
 /// One random step. Errors are the disk's, and what they mean is checked after the crash.
-pub(super) fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
+///
+/// # Panics
+/// When a queue does what it must not.
+pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
     let stream = STREAMS[rng.below(STREAMS.len())];
     let key = (DESTINATIONS[rng.below(DESTINATIONS.len())], stream);
     let queue = || queues.queue(key.0, key.1, Start::Earliest).expect("it is there");
@@ -315,7 +354,10 @@ fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
 }
 
 /// Settles everything, and checks that all that was acknowledged has come by.
-pub(super) fn drain(queues: &Queues, model: &mut Model) {
+///
+/// # Panics
+/// When something has not.
+pub fn drain(queues: &Queues, model: &mut Model) {
     for (&(destination, stream), entry) in &mut model.queues {
         let queue = queues.queue(destination, stream, Start::Earliest).expect("it is there");
         for batch in entry.out.drain(..) {

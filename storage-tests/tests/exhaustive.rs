@@ -1,0 +1,108 @@
+//! One life of sixty operations, ended by a power cut in every way there is: at every change that it makes of the disk,
+//! in every byte of every write, with each of the landings below.
+//!
+//! The operations are appends, plans, splits, settles, purges, ticks of the floor and rounds of housekeeping, from a fixed
+//! seed; another `FOREBAY_SEED` is another life. A byte of a write that is what was there before makes no difference, and is no case. `FOREBAY_STRIDE=n` takes
+//! every nth case only.
+
+use forebay::clock::ManualClock;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use storage_tests::crash_points::number;
+use storage_tests::crew::{self, Until};
+use storage_tests::fault::{OpKind, Performed};
+use storage_tests::queue_model::{Model, begin, drain, step};
+use storage_tests::queues::open;
+use storage_tests::rng::Rng;
+use storage_tests::sim_disk::{Op, PowerCut, Rest, SimDisk};
+
+const OPERATIONS: usize = 60;
+
+/// The life up to its end, or to a change of the disk that is done and not answered.
+fn play(crash: Option<u64>) -> (SimDisk, ManualClock, Model, Vec<Op>) {
+    let seed = number("FOREBAY_SEED", 7);
+    let mut rng = Rng::new(seed);
+    let (disk, clock, mut model, queues) = begin(seed);
+    disk.start_trace();
+    if let Some(op) = crash {
+        disk.crash_at(op, Performed::All);
+    }
+    for _ in 0..OPERATIONS {
+        step(&mut rng, &queues, &mut model);
+        clock.advance(Duration::from_millis(50));
+        if disk.crashed() {
+            break;
+        }
+    }
+    drop(queues);
+    let trace = disk.take_trace();
+    (disk, clock, model, trace)
+}
+
+/// All that a power cut in the midst of the last change may leave. A write's bytes land from its first or from its last
+/// on, behind all that came before it, or before it; with the names that were not synced and without. Of all sectors each
+/// lands alone, and each alone does not.
+fn landings(disk: &SimDisk, last: &Op) -> Vec<PowerCut> {
+    let op = last.op;
+    let mut all = vec![PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::PrefixOf { op, bytes: 0 }];
+    for to in disk.tears(op) {
+        for rest in [Rest::All, Rest::Bytes, Rest::Nothing] {
+            all.push(PowerCut::InWrite { op, from: 0, to, rest });
+        }
+        all.push(PowerCut::InWrite { op, from: to, to: usize::MAX, rest: Rest::All });
+    }
+    for nth in 0..disk.dirty_sectors() {
+        all.extend([PowerCut::OnlySector(nth), PowerCut::AllButSector(nth)]);
+    }
+    all
+}
+
+#[test]
+fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
+    let stride = number("FOREBAY_STRIDE", 1) as usize;
+    let only = std::env::var("FOREBAY_CASE").ok().map(|case| case.parse::<u64>().expect("a number"));
+    let (.., trace) = play(None);
+    let mut kinds = BTreeMap::<String, u64>::new();
+    trace.iter().for_each(|op| *kinds.entry(format!("{:?}", op.kind)).or_default() += 1);
+    let cases = Mutex::new(0);
+    let change = |nth: u64| {
+        let Some(last) = trace.get(nth as usize) else { return 1 };
+        if only.is_some_and(|only| only != nth) {
+            return 1;
+        }
+        let (crashed, clock, model, _) = play(Some(last.op));
+        assert!(crashed.crashed());
+        let landings = landings(&crashed, last);
+        // Else every stride would begin with the same landings.
+        for cut in landings.iter().skip(nth as usize % stride).step_by(stride) {
+            let disk = SimDisk::from_snapshot(&crashed.snapshot());
+            disk.power_cut(*cut);
+            let told = Told(last, *cut);
+            let mut model = model.clone();
+            let queues = open(&disk, &clock);
+            model.check_after_crash(&queues);
+            drain(&queues, &mut model);
+            std::mem::forget(told);
+            *cases.lock().expect("nothing panics in here") += 1;
+        }
+        1
+    };
+    let repeat =
+        |nth| format!("FOREBAY_CASE={nth} FOREBAY_STRIDE={stride} cargo test -p storage-tests --test exhaustive");
+    let done = crew::each(0, Until::all(trace.len() as u64), change, repeat);
+    let cases = cases.into_inner().expect("nothing panicked");
+    println!("{cases} states after {done} of {} changes: {kinds:?}; every {stride}. was looked at", trace.len());
+    assert!(trace.len() > 100 && kinds.len() >= 6, "all that a log and a floor do: {kinds:?}");
+    let writes: u64 = trace.iter().filter(|op| op.kind == OpKind::Write).count() as u64;
+    assert!(only.is_some() || done.count < trace.len() as u64 || cases > writes * 200 / stride as u64, "{cases}");
+}
+
+/// Says which case it was, when it is dropped by a panic.
+struct Told<'a>(&'a Op, PowerCut);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        eprintln!("change {} ({:?} of {}), {:?}", self.0.op, self.0.kind, self.0.path.display(), self.1);
+    }
+}
