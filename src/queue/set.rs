@@ -19,6 +19,7 @@ pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queu
 
 use super::floor_file::{EntryId, FloorError, FloorFile, Found};
 use super::hours::HOUR_MS;
+use super::kept_plans::Revisions;
 use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::offset_at_time;
@@ -33,7 +34,7 @@ use making::check_names;
 use notes::Notes;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -346,7 +347,7 @@ impl Queues {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn revisions_planned(&self) -> Result<Option<BTreeMap<Arc<str>, BTreeSet<u32>>>, QueueError> {
+    pub fn revisions_planned(&self) -> Result<Option<Revisions>, QueueError> {
         Ok(kept_plans::revisions(&self.set.context.log)?)
     }
 
