@@ -74,6 +74,7 @@ pub mod disk;
 mod log;
 mod offset;
 mod queue;
+mod sync;
 
 /// What the fuzzers call, and the replay of their corpora. No part of the API.
 #[cfg(feature = "fuzzing")]

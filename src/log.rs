@@ -47,6 +47,8 @@ pub use stats::{LogState, LogStats, StreamStats, Tail};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::offset::{LogId, StreamId};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use damage::Damages;
 use files::Files;
 use keeper::Keeper;
@@ -58,8 +60,6 @@ use shared::{NO_SHARE, Shared};
 use stats::Counters;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use threads::Threads;
 use writer::Writer;
 

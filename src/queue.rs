@@ -53,6 +53,8 @@ pub use split::{Halved, SplitError};
 
 use crate::clock::Clock;
 use crate::disk::Lock;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::{Log, LogId, PLANS_STREAM, ReadError, StreamId};
 use balance::End;
 use floor_file::EntryId;
@@ -63,8 +65,6 @@ use reading::Reading;
 use replay::{Bounds, Replays};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use window::{Offer, Plan, Window};
 
 /// The queue of one destination for one stream. Cheap to clone; all clones are one queue.

@@ -5,9 +5,9 @@
 //! final here: whatever would change or promise anything about the file is refused from then on. Reads go on. It
 //! retries nothing and repairs nothing; there is no way back but to open the file anew and check every byte.
 
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::File;
 

@@ -11,10 +11,10 @@ use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
 use crate::offset::{LogId, Sequence};
+use crate::sync::{Arc, Mutex, PoisonError};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the file's header.
 pub(crate) struct Files {
@@ -267,11 +267,11 @@ impl Files {
         open.order.retain(|kept| *kept != sequence);
     }
 
-    fn spares(&self) -> std::sync::MutexGuard<'_, Spares> {
+    fn spares(&self) -> crate::sync::MutexGuard<'_, Spares> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, OpenFiles> {
+    fn open(&self) -> crate::sync::MutexGuard<'_, OpenFiles> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,9 +16,9 @@ use super::shares;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, PoisonError};
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How badly room is needed.

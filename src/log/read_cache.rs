@@ -5,9 +5,9 @@
 use super::index::SegmentIndex;
 use super::reader::Frame;
 use crate::offset::{Sequence, StreamId};
+use crate::sync::{Arc, Mutex, PoisonError};
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A bounded map: the oldest entries go first.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use super::limits::READ_TROUBLE_TOLD_EVERY;
 use super::reader::ReadError;
 use super::stats::Counter;
-use std::sync::{Mutex, PoisonError};
+use crate::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// See the file's header.

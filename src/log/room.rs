@@ -4,7 +4,7 @@
 //! segment not yet. So two threads that look for room at once never both take the last of it.
 
 use super::shared::Shared;
-use std::sync::{MutexGuard, PoisonError};
+use crate::sync::{MutexGuard, PoisonError};
 
 /// Room that is taken until it is dropped: by then the file counts by itself, or is gone.
 pub(super) struct Claim<'a> {

@@ -20,12 +20,12 @@ use super::{PLANS_STREAM, file_name, frame, limits, recovery};
 use crate::clock::Clock;
 use crate::disk::Lock;
 use crate::offset::{LogId, Sequence, StreamId};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What all parts of the log share.
 pub(crate) struct Shared {

@@ -1,8 +1,8 @@
 //! The log in numbers and states, as it shows itself. Counts; decides nothing.
 
 use crate::offset::StreamId;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether appends are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

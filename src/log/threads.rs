@@ -2,10 +2,10 @@
 //! there is none.
 
 use super::shared::Shared;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, PoisonError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often housekeeping looks by itself.
@@ -24,7 +24,7 @@ impl Threads {
         let writer = Arc::clone(shared);
         let keeper = Arc::clone(shared);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
+            crate::sync::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
         };
         Self {
             writer: Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))),

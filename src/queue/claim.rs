@@ -7,9 +7,9 @@ use super::balance::Count;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
 use super::{Batch, BatchLimits, Inner, Queue, QueueError, RangeLimits, lock};
+use crate::sync::atomic::Ordering;
 use crate::{ReadError, StreamId};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 impl Queue {
     /// Claims the next records: first batches that were planned before a crash or given back, with the same boundaries

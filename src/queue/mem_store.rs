@@ -1,8 +1,8 @@
 //! A cursor store in memory, for simulations and for programs that want no file beside the log.
 
 use super::cursor_store::{CursorStore, KeyValue, StoreError};
+use crate::sync::{Arc, Mutex, PoisonError};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A cursor store in memory. Clones are the same store, so it can be kept over a reopen.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,8 @@
 
 use super::limits::PLANS_WAITING_MAX;
 use super::plan::{PLANS_PER_FRAME_MAX, PlanRecord, encode};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{AppendError, Appended, Done, Payload};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Gathers plans. Clones are the same planner.
 #[derive(Clone)]

@@ -4,10 +4,10 @@
 //! or says that some are lost; then the range is given up, and its id with it.
 
 use super::{Batch, Inner, Queue, QueueError, Slice};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::{Item, ReadError, Reader, StreamId};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How large a range may be, and what it may span. One record is always taken, however large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

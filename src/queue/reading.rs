@@ -6,10 +6,10 @@
 use super::limits::{BATCH_RECORDS_MAX, HELD_BYTES_MAX};
 use super::marks::{Mark, Marks};
 use super::{BatchLimits, Context, RangeLimits, Slice};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::{Frame, Item, Log, Outline, ReadError, Reader, Skimmed, StreamId};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where a queue reads.
 #[derive(Default)]

@@ -7,9 +7,9 @@
 use super::balance::{Count, End};
 use super::{FloorError, Inner, Queue, lock};
 use crate::ReadError;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Weak};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 /// Stands between a destination's id and the number of its replay. No id of a destination has the first character.
 const INFIX: &str = "!replay-";

@@ -28,6 +28,8 @@ use super::store_keeper::StoreKeeper;
 use super::{Balance, Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::{Log, LogOptions, StreamId};
 use index::Index;
 use making::check_names;
@@ -36,8 +38,6 @@ use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, reb
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tick::Ticker;
 
@@ -422,7 +422,7 @@ impl Queues {
 }
 
 impl Set {
-    fn index_read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+    fn index_read(&self) -> crate::sync::RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,8 +5,8 @@
 use super::balance::Count;
 use super::window::Verdict;
 use super::{Batch, Queue, QueueError, Settled};
+use crate::sync::atomic::Ordering;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 impl Queue {
     /// Settles all of the batch that is not settled yet.

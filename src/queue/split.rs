@@ -7,9 +7,9 @@ use super::planner::PlanError;
 use super::reading::total_at;
 use super::window::{NoSplit, Plan};
 use super::{Batch, Queue};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::{PLANS_STREAM, ReadError};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Why a batch could not be split.
 #[derive(Debug, thiserror::Error)]

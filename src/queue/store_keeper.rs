@@ -7,11 +7,11 @@
 
 use super::cursor_store::{CursorStore, KeyValue, OpenStore, StoreError};
 use crate::clock::Clock;
+use crate::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The hints' way to the store and back.
@@ -76,7 +76,7 @@ impl StoreKeeper {
         }
         let (opened, answer) = sync_channel(1);
         let (theirs, their_clock) = (Arc::clone(&shared), Arc::clone(&clock));
-        let thread = std::thread::Builder::new()
+        let thread = crate::sync::thread::Builder::new()
             .name("forebay-hints".into())
             .spawn(move || run(&open, &opened, &theirs, &*their_clock))
             .map_err(OpenFailure::NoThread)?;

@@ -16,3 +16,5 @@ pub mod repository;
 pub mod rng;
 pub mod sim_disk;
 pub mod workload;
+#[cfg(feature = "shuttle")]
+pub mod yielding;

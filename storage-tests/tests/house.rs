@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 /// Each module of the root package with the modules that it may name. Arrows point down.
 const CORE: &[(&str, &[&str])] = &[
     ("offset", &[]),
+    ("sync", &[]),
     ("clock", &[]),
-    ("disk", &[]),
-    ("log", &["clock", "disk", "offset"]),
-    ("queue", &["clock", "disk", "log", "offset"]),
+    ("disk", &["sync"]),
+    ("log", &["clock", "disk", "offset", "sync"]),
+    ("queue", &["clock", "disk", "log", "offset", "sync"]),
     ("lib", &["clock", "disk", "log", "offset", "queue"]),
 ];
 

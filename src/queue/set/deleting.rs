@@ -8,8 +8,8 @@
 use super::{Deleted, Keeping, Set};
 use crate::queue::plan::PlanRecord;
 use crate::queue::{Inner, QueueError, lock, replay};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, PoisonError};
 
 impl Set {
     /// See [`Queues::delete`](super::Queues::delete).

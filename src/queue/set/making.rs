@@ -11,8 +11,8 @@ use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, Bounds, Replays};
 use crate::queue::window::{Plan, Window};
 use crate::queue::{Context, Inner, QueueError};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 impl Set {
     /// A queue that was never seen.

@@ -8,8 +8,8 @@ use super::opening::Hints;
 use crate::LogId;
 use crate::queue::codec::{Decoder, Malformed};
 use crate::queue::{KeyValue, lock};
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 /// No note and no name is longer.
 const NOTE_BYTES_MAX: usize = 256;

@@ -18,12 +18,12 @@ use crate::queue::plan::{self, PlanRecord};
 use crate::queue::store_keeper::{OpenFailure, StoreKeeper};
 use crate::queue::window::Plan;
 use crate::queue::{Balance, Context, Inner, Queue, Settled, lock, recover, replay};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 const LOCK_NAME: &str = "LOCK";
 const STORE_NAME: &str = "sled";

@@ -13,10 +13,10 @@ use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
 use crate::queue::{Inner, lock};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, PoisonError};
 use crate::{PLANS_STREAM, StreamId};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 /// Boundaries under which records went out before.
 type OldPlans = Vec<(Range<u64>, Plan)>;

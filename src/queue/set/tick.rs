@@ -15,11 +15,11 @@ use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
 use crate::queue::replay::Bounds;
 use crate::queue::{Balance, Count, Inner, KeyValue, Queue, lock};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use crate::sync::thread::JoinHandle;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The thread that ticks.
@@ -194,7 +194,7 @@ impl Ticker {
     pub(super) fn start(set: &Arc<Set>, period: Duration) -> io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(1);
         let set = Arc::downgrade(set);
-        let thread = std::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
+        let thread = crate::sync::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
             while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
                 let Some(set) = set.upgrade() else { return };
                 if let Err(error) = set.tick() {
