@@ -29,8 +29,8 @@ pub(super) fn mend(
     }
     let mended = disk.create(aside)?;
     let (mut from, mut len, mut piece) = (0, 0, Vec::new());
-    let ends = extent.holes.iter().map(|hole| hole.bytes.clone()).chain([extent.whole..extent.whole]);
-    for hole in ends {
+    let end = extent.whole..extent.whole;
+    for hole in extent.holes.iter().map(|hole| &hole.bytes).chain([&end]) {
         while from < hole.start {
             let n = usize::try_from(hole.start - from).unwrap_or(usize::MAX).min(COPY_BYTES);
             piece.resize(n, 0);
