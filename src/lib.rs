@@ -92,7 +92,7 @@ pub use log::{
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
     Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, Deleted, FloorDamage, FloorError,
-    Halved, Hour, Hourly, KeyValue, Lag, MemStore, OpenQueuesError, OpenStore, PlanError, Queue, QueueError,
+    Halved, Hour, Hourly, KeyValue, Lag, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Queue, QueueError,
     QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError, ReplayFrom,
     ReplayMode, ReplayRequest, Replayed, Settled, SettledRange, Slice, SplitError, Start, StoreChoice, StoreError,
     Waiting,

@@ -17,6 +17,7 @@ mod cursor_store;
 mod floor_file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod give_up;
 mod hint;
 mod hours;
 mod kept_plans;
@@ -42,6 +43,7 @@ pub use batch::{Batch, BatchLimits, Slice};
 pub use cursor::{Cursor, SettledRange};
 pub use cursor_store::{CursorStore, KeyValue, OpenStore, StoreChoice, StoreError};
 pub use floor_file::{FloorDamage, FloorError};
+pub use give_up::Much;
 pub use hours::{Hour, Hourly};
 pub use lag::Lag;
 pub use mem_store::MemStore;

@@ -191,8 +191,13 @@ pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Ran
 
 /// The first record taken in at `ms` or later; see [`Queues::offset_at`](super::Queues::offset_at).
 pub(super) fn offset_at_time(log: &Log, stream: StreamId, ms: u64) -> Result<u64, ReadError> {
+    offset_at_time_in(log, stream, ms, log.first_kept(stream)..log.durable(stream).offset)
+}
+
+/// The same of these records alone; their end where all are older.
+pub(super) fn offset_at_time_in(log: &Log, stream: StreamId, ms: u64, offsets: Range<u64>) -> Result<u64, ReadError> {
     // Everything below `from` is older, `until` and what follows it is not.
-    let (mut from, mut until) = (log.first_kept(stream), log.durable(stream).offset);
+    let (mut from, mut until) = (offsets.start, offsets.end);
     while from < until {
         let middle = from + (until - from) / 2;
         let mut reader = log.reader(stream, middle);
@@ -204,7 +209,7 @@ pub(super) fn offset_at_time(log: &Log, stream: StreamId, ms: u64) -> Result<u64
             }
         };
         match frame {
-            Some(frame) if frame.ingest_ms < ms => from = frame.offsets().end,
+            Some(frame) if frame.ingest_ms < ms => from = frame.offsets().end.min(offsets.end),
             Some(frame) => until = frame.first.clamp(from, middle),
             None => until = middle,
         }

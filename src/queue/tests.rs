@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+mod give_up;
 mod waking;
 
 const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };

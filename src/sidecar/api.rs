@@ -21,6 +21,7 @@ pub mod dead_letters;
 pub mod destinations;
 mod exposition;
 pub mod forecast;
+mod gives_up;
 pub mod grpc;
 pub mod http;
 pub mod lag;

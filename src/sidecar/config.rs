@@ -16,6 +16,7 @@ mod finding;
 pub mod fuzzing;
 mod limits;
 mod listen;
+mod overflow;
 mod raw;
 mod report;
 mod s3;
@@ -48,6 +49,7 @@ pub use filter::{FilterSpec, Pattern, PatternError};
 pub use finding::{Finding, Severity, any_error, render, tally};
 pub(crate) use limits::APPEND_BYTES;
 pub use listen::{Listen, ListenError};
+pub use overflow::{OverflowConfig, OverflowPolicy};
 pub use s3::{
     AssumeRole, Encryption, KeyTemplate, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, S3Layout,
     S3Location, TemplateError,
@@ -278,6 +280,8 @@ pub struct Destination {
     pub filter: FilterSpec,
     /// What lets its dead letters go without anybody asking: nothing, unless it is set.
     pub dead_letters: DeadLettersConfig,
+    /// What is given up when it falls behind too far: nothing, unless it is set. In a box, for almost none has it.
+    pub overflow: Option<Box<OverflowConfig>>,
     /// What it is.
     pub sink: SinkConfig,
 }
@@ -301,6 +305,7 @@ impl Destination {
             start: Start::default(),
             filter: FilterSpec::default(),
             dead_letters: DeadLettersConfig::default(),
+            overflow: None,
             sink,
         }
     }

@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod impression;
 pub mod ingest;
 pub mod letters;
+pub mod overflow;
 pub mod post;
 pub mod proto;
 pub mod ready;

@@ -6,7 +6,7 @@ use crate::queues::{self, ANY};
 use crate::rng::Rng;
 use crate::sim_disk::SimDisk;
 use forebay::clock::ManualClock;
-use forebay::{Batch, BatchLimits, Cursor, Payload, Queue, Queues, Settled, SplitError, Start};
+use forebay::{Batch, BatchLimits, Cursor, Much, Payload, Queue, Queues, Settled, SplitError, Start};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -266,6 +266,9 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
         }
         16 if rng.chance(1, 4) => {
             let (queue, entry) = (queue(), model.queues.get_mut(&key).expect("all are known"));
+            if rng.chance(1, 2) {
+                return drop_oldest(rng, &queue, entry);
+            }
             let low = queue.cursor().low;
             let offsets = low.saturating_sub(5)..low + rng.below(40) as u64;
             let before = queue.balance();
@@ -288,6 +291,23 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
         }
         _ => queues.log().housekeep(),
     }
+}
+
+/// Drops some of the oldest: none that is out, and each counts once.
+fn drop_oldest(rng: &mut Rng, queue: &Queue, entry: &mut QueueModel) {
+    let before = queue.cursor();
+    let below = before.low + rng.below(120) as u64;
+    let much = if rng.chance(1, 2) { Much::Bytes(8 * rng.below(100) as u64) } else { Much::OlderThan(u64::MAX) };
+    let Ok(dropped) = queue.drop_oldest(much, below) else { return };
+    let after = queue.cursor();
+    let (was, is) = (offsets_settled(&before), offsets_settled(&after));
+    let gone: Vec<u64> = (before.low..after.end()).filter(|offset| is(*offset) && !was(*offset)).collect();
+    // What waited inside its batch for a place among the ranges may have found one.
+    let fresh = gone.iter().filter(|offset| !entry.settled.contains_key(offset)).count();
+    assert!(dropped.records >= fresh as u64 && gone.iter().all(|offset| *offset < below), "{gone:?}");
+    assert!(gone.iter().all(|offset| entry.out.iter().all(|batch| !batch.offsets.contains(offset))), "{gone:?}");
+    gone.into_iter().for_each(|offset| entry.settle(offset..offset + 1, Settled::Expired));
+    entry.check_books(queue);
 }
 
 /// Splits a batch somewhere. Its halves are out from then on, or it is itself.

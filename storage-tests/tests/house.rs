@@ -34,6 +34,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("ingest", &["config", "fair_share", "impression", "post"]),
     ("delivery", &["causes", "config", "fair_share", "impression"]),
     ("letters", &["delivery", "impression", "proto"]),
+    ("overflow", &[]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
     (
@@ -47,6 +48,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
             "impression",
             "ingest",
             "letters",
+            "overflow",
             "post",
             "proto",
             "ready",

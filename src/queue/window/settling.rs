@@ -41,19 +41,41 @@ impl Window {
     /// Settles all of `offsets` but the batches and plans that reach beyond it: they stay whole, as they will be sent.
     /// From the low mark on it always has room, however many ranges there are.
     pub(crate) fn let_go(&mut self, offsets: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {
+        self.let_go_but(Vec::new(), offsets, as_, bytes_at)
+    }
+
+    /// The same, but what somebody has is left to them.
+    pub(crate) fn let_waiting_go(
+        &mut self,
+        offsets: Range<u64>,
+        as_: Settled,
+        bytes_at: impl Fn(u64) -> Option<u64>,
+    ) -> Count {
+        let out = self.open.iter().filter(|(_, batch)| !batch.can_come_again());
+        let out = out.map(|(start, batch)| *start..batch.end).collect();
+        self.let_go_but(out, offsets, as_, bytes_at)
+    }
+
+    fn let_go_but(
+        &mut self,
+        mut kept: Vec<Range<u64>>,
+        offsets: Range<u64>,
+        as_: Settled,
+        bytes_at: impl Fn(u64) -> Option<u64>,
+    ) -> Count {
         let open = self.open.iter().map(|(start, batch)| *start..batch.end);
         let left = self.left.iter().map(|(start, planned)| *start..planned.end);
         let reaches_beyond = |whole: &Range<u64>| {
             (whole.start < offsets.end && offsets.end < whole.end)
                 || (whole.start < offsets.start && offsets.start < whole.end)
         };
-        let mut kept: Vec<Range<u64>> = open.chain(left).filter(reaches_beyond).collect();
+        kept.extend(open.chain(left).filter(reaches_beyond));
         kept.sort_by_key(|whole| whole.start);
         let mut settled = Count::default();
         let mut from = offsets.start;
         for whole in kept {
-            settled += self.settle(from..whole.start, as_, &bytes_at);
-            from = whole.end;
+            settled += self.settle(from..whole.start.min(offsets.end), as_, &bytes_at);
+            from = from.max(whole.end);
         }
         settled += self.settle(from..offsets.end.max(from), as_, &bytes_at);
         let cursor = &self.cursor;

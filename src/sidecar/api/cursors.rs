@@ -199,6 +199,7 @@ mod tests {
             settled_per_second: None,
             delivered_per_second: None,
             forecast: Forecast::Unknown,
+            gives_up_at_unix_ms: None,
         };
         let lags =
             queues.iter().map(|(destination, stream, age)| (((*destination).into(), (*stream).into()), lag(*age)));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use forebay::clock::Clock;
 
 use super::forecast::{Forecast, forecast};
+use super::gives_up::gives_up_at;
 use super::rates::Rates;
 use super::readings::{DeliveryReading, DeliveryState, Each, QueueReading, Source};
 use super::sheets::Sheets;
@@ -80,6 +81,8 @@ pub struct Lag {
     pub delivered_per_second: Option<f64>,
     /// Where it leads.
     pub forecast: Forecast,
+    /// When the oldest that waits is given up, at the present rates; `None` when that is not foreseen, as for almost all.
+    pub gives_up_at_unix_ms: Option<u64>,
 }
 
 impl LagBoard {
@@ -177,15 +180,16 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
         // A replay's queue, `<id>!replay-<n>`, is sent by the loop of its destination.
         let id = key.0.split_once('!').map_or(&*key.0, |(id, _)| id);
         let delivery = deliveries.get(id).cloned();
-        lags.insert(key, lag(queue, delivery, rates));
+        lags.insert(key, lag(queue, delivery, rates, at_unix_ms));
     });
     Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)() }
 }
 
-fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>) -> Lag {
+fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>, now_ms: u64) -> Lag {
     let [arrived_per_second, settled_per_second, delivered_per_second] = rates.per_second();
     Lag {
         forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        gives_up_at_unix_ms: gives_up_at(&queue, settled_per_second, arrived_per_second, now_ms),
         state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
         delivery,
         queue,
@@ -239,6 +243,7 @@ mod tests {
                 pending: count(accepted - delivered),
                 ..Balance::default()
             },
+            overflow: None,
         }
     }
 

@@ -33,6 +33,10 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
         next_attempt_unix_ms: delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
         rate: delivery.and_then(|delivery| rate(delivery.rate)),
         waits_for: waits_for(delivery.map(|delivery| delivery.waits_for).unwrap_or_default()).into(),
+        overflow: queue.overflow.map(|overflow| v1::Overflow {
+            gives_up_at_unix_ms: lag.gives_up_at_unix_ms,
+            bytes_left: overflow.bytes_left,
+        }),
     }
 }
 

@@ -83,6 +83,17 @@ pub struct QueueReading {
     pub lag: forebay::Lag,
     /// What became of everything.
     pub balance: forebay::Balance,
+    /// What is coming for what waits too long, where an operator has set that.
+    pub overflow: Option<OverflowReading>,
+}
+
+/// When records are given up, if nothing changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OverflowReading {
+    /// When the oldest that waits will be too old.
+    pub too_old_at_unix_ms: Option<u64>,
+    /// So many bytes more may wait for the destination.
+    pub bytes_left: Option<u64>,
 }
 
 /// What a destination is doing.

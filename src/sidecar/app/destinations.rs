@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forebay::{Queue, QueueError, Queues, Start as QueueStart};
 
 use super::registry::Wanted;
-use crate::config::{Destination, FilterSpec, RateConfig, Start};
+use crate::config::{Destination, FilterSpec, OverflowConfig, OverflowPolicy, RateConfig, Start};
 use crate::delivery::filter::Filters;
 use crate::delivery::queued::Queued;
 use crate::delivery::rate::RateLimits;
@@ -17,6 +17,7 @@ use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
 use crate::delivery::{KnownRate, Settings};
 use crate::letters::Letters;
+use crate::overflow;
 
 /// A destination's name, its sources, and the queues that they take from.
 pub(super) type Named = (Arc<str>, Vec<Arc<dyn Source>>, Vec<Queue>);
@@ -67,6 +68,12 @@ fn start(start: Start) -> QueueStart {
         Start::Now => QueueStart::Now,
         Start::Time(ms) => QueueStart::Time(ms),
     }
+}
+
+/// What of it may be given up.
+pub(super) fn overflow(destination: &Destination) -> Option<overflow::Policy> {
+    let OverflowConfig { policy: OverflowPolicy::DropOldest, max_age, max_bytes } = **destination.overflow.as_ref()?;
+    Some(overflow::Policy { age_max: max_age, bytes_max: max_bytes })
 }
 
 /// How a destination is sent to; `learned` of its rate before.

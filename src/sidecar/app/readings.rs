@@ -6,11 +6,13 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::api::readings::{
-    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, RateReading, RelayReading, WaitsFor,
+    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, OverflowReading, RateReading, RelayReading,
+    WaitsFor,
 };
 use crate::delivery::rate::By;
 use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State, Waits};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
+use crate::overflow::Ahead;
 
 /// One destination.
 #[must_use]
@@ -55,6 +57,12 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
             Waits::Rate(By::Told) => WaitsFor::Reset,
         },
     }
+}
+
+/// What is coming for what waits too long.
+#[must_use]
+pub fn overflow(Ahead { too_old_at_ms, bytes_left }: Ahead) -> OverflowReading {
+    OverflowReading { too_old_at_unix_ms: too_old_at_ms, bytes_left }
 }
 
 /// The way in. The bodies' memory and its limit are known to whoever made it.

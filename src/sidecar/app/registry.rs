@@ -26,6 +26,7 @@ use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
 use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
 use crate::letters::{HeldSource, Letters, Policy};
+use crate::overflow::{self, Overflow};
 use crate::sinks::address_guard::AddressPolicy;
 use table::{Places, Running, Table};
 
@@ -36,6 +37,7 @@ pub struct Registry {
     delivery: Arc<Delivery>,
     ingest: Arc<Ingest>,
     letters: Arc<Letters>,
+    overflow: Arc<Overflow>,
     factory: SinkFactory,
     /// What a destination that is stopped or replaced has for what is in flight.
     grace: Duration,
@@ -141,6 +143,7 @@ struct Ready {
     queues: Vec<Queue>,
     revision: u32,
     settings: Settings,
+    overflow: Option<overflow::Policy>,
     running: Running,
 }
 
@@ -154,18 +157,25 @@ impl Registry {
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
+        let overflow = Arc::new(Overflow::new(queues.clone()));
         Self {
             queues,
             upstreams,
             delivery,
             ingest,
             letters,
+            overflow,
             factory,
             grace,
             hasher: RandomState::new(),
             changing,
             table,
         }
+    }
+
+    /// What destinations may give up when they fall behind too far.
+    pub(super) fn overflow(&self) -> Arc<Overflow> {
+        Arc::clone(&self.overflow)
     }
 
     /// From now on these are the environments, with these keys. Requests under way end as they began. Destinations that
@@ -382,6 +392,7 @@ impl Registry {
             sources,
             queues,
             revision: wanted.revision,
+            overflow: destinations::overflow(destination),
             settings: destinations::settings(destination, learned::of(&self.queues, &self.delivery, &destination.id)),
             running: Running {
                 fingerprint: self.fingerprint(wanted),
@@ -394,7 +405,7 @@ impl Registry {
     }
 
     fn begin(&self, ready: Ready, paused: bool) {
-        let Ready { name, sink, sources, queues, revision, settings, running } = ready;
+        let Ready { name, sink, sources, queues, revision, settings, overflow, running } = ready;
         // Before anything is claimed, and after the loop before has ended: it would plan batches under this revision and
         // fill them under its own. Batches that were planned keep the revision that they were planned in.
         queues.iter().for_each(|queue| queue.set_settings_revision(revision));
@@ -407,6 +418,7 @@ impl Registry {
             opened.keep(&environments, &ids.collect::<Vec<_>>());
         }
         self.table().destinations.insert(Arc::clone(&name), running);
+        self.overflow.set(&name, overflow, queues);
         let started = if paused {
             self.delivery.start_paused(name, sink, sources, settings)
         } else {
@@ -421,6 +433,7 @@ impl Registry {
         {
             warn!(destination = id, "requests in flight were cut off: they are repeated under the same ids");
         }
+        self.overflow.forget(id);
         let Some(running) = self.table().destinations.remove(id) else { return false };
         self.count(&running.environments, |subscribers| subscribers - 1);
         true

@@ -31,6 +31,7 @@ use crate::delivery::parking::Parking;
 use crate::delivery::source::BoxError;
 use crate::ingest::{self, Environments, Ingest, Limits as IngestLimits};
 use crate::letters::{self, Letters};
+use crate::overflow::{self, Overflow};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressGuard;
@@ -151,10 +152,13 @@ pub(super) async fn start(
     let (journal, skipped) =
         journal.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(|e| StartError::Control(e.into()))?;
     let told = Config { destinations, environments, secrets, ..config.clone() };
+    let overflow = registry.overflow();
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
+    tokio::spawn(tend_overflow(Arc::clone(&overflow), Arc::clone(&ground.clock), shutdown.clone()));
     tokio::spawn(learned::keep_on(queues.clone(), Arc::clone(&delivery), shutdown.clone()));
-    let shown = sources(&ground, (&queues, &upstreams), &delivery, (&ingest, &letters), &operations, readiness.clone());
+    let kept = (&letters, &overflow);
+    let shown = sources(&ground, (&queues, &upstreams), (&delivery, &ingest), kept, &operations, readiness.clone());
     let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
@@ -214,6 +218,26 @@ async fn tend(letters: Arc<Letters>, shutdown: Shutdown) {
         let letters = Arc::clone(&letters);
         if let Err(panic) = tokio::task::spawn_blocking(move || letters.tend()).await {
             tracing::error!(%panic, "a bug: tending the letters stopped");
+        }
+    }
+}
+
+/// Gives up what destinations may give up, until the sidecar stops.
+async fn tend_overflow(overflow: Arc<Overflow>, clock: Arc<dyn Clock>, shutdown: Shutdown) {
+    let mut ticks = tokio::time::interval(overflow::TEND_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.requested() => return,
+        }
+        if overflow.is_idle() {
+            continue;
+        }
+        let now = overflow::Now { wall_ms: clock.wall_ms(), monotonic: clock.monotonic() };
+        let overflow = Arc::clone(&overflow);
+        if let Err(panic) = tokio::task::spawn_blocking(move || overflow.tend(now)).await {
+            tracing::error!(%panic, "a bug: looking after what overflows stopped");
         }
     }
 }
@@ -307,8 +331,8 @@ fn ingest(ground: &Ground, queues: &Queues) -> Ingest {
 fn sources(
     ground: &Ground,
     (queues, upstreams): (&Queues, &Arc<Upstreams>),
-    delivery: &Arc<Delivery>,
-    (ingest, letters): (&Arc<Ingest>, &Arc<Letters>),
+    (delivery, ingest): (&Arc<Delivery>, &Arc<Ingest>),
+    (letters, overflow): (&Arc<Letters>, &Arc<Overflow>),
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
@@ -317,11 +341,13 @@ fn sources(
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
-    let reading = |queue: &forebay::Queue| QueueReading {
+    let overflow = Arc::clone(overflow);
+    let reading = move |queue: &forebay::Queue| QueueReading {
         destination: queue.destination_name(),
         stream: queue.stream_name(),
         lag: queue.lag(),
         balance: queue.balance(),
+        overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
     };
     let (books, posts) = (queues.clone(), Arc::clone(&upstreams));
     Sources {

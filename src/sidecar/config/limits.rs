@@ -111,6 +111,13 @@ pub(super) const DEAD_LETTERS_AGE: Bound<Duration> =
 /// How many bytes of dead letters are kept, if there is a limit.
 pub(super) const DEAD_LETTERS_BYTES: Bound<u64> = Bound { default: 1 << 30, least: MIB, most: 1 << 50 };
 
+/// How far a destination may fall behind before it is given up on, if there is a limit: no outage that a night's sleep or a
+/// deployment makes longer.
+pub(super) const OVERFLOW_AGE: Bound<Duration> = Bound { default: hours(36), least: secs(600), most: hours(24 * 366) };
+
+/// How many bytes may wait for it, if there is a limit.
+pub(super) const OVERFLOW_BYTES: Bound<u64> = Bound { default: 10 * GIB, least: MIB, most: 1024 * TIB };
+
 /// How long the oldest record of a batch waits for others. By default it leaves as soon as a request may start: while one
 /// is under way, what comes in gathers by itself.
 pub(super) const BATCH_WAIT: Bound<Duration> = Bound { default: secs(0), least: secs(0), most: hours(1) };

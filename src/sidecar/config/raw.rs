@@ -53,6 +53,11 @@ impl<'r> Section<'r> {
         self.get(key).map_or_else(|| self.place.default_of(key), |field| field.place)
     }
 
+    /// Whether there is such a table: not when it is left out, nor when something else stands in its place.
+    pub(super) fn exists(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether a key is written down.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.get(key).is_some()

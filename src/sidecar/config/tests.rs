@@ -10,6 +10,7 @@ use super::raw::{self, Section};
 use super::report::Report;
 use super::*;
 
+mod overflow;
 mod pace;
 mod services;
 

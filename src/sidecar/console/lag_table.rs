@@ -36,6 +36,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
     for lag in &snapshot.lags {
         note(&mut text, lag, snapshot.read_at_unix_ms);
         pace(&mut text, lag);
+        gives_up(&mut text, lag, snapshot.read_at_unix_ms);
     }
     text
 }
@@ -98,6 +99,14 @@ fn pace(text: &mut String, lag: &Lag) {
     let _ = writeln!(text, "{}/{}: at most {} a second, {why}", lag.destination, lag.stream, limits.join(", "));
 }
 
+/// When the oldest that waits is given up, where that was set and is foreseen.
+fn gives_up(text: &mut String, lag: &Lag, now_ms: u64) {
+    let Some(at_ms) = lag.overflow.as_ref().and_then(|overflow| overflow.gives_up_at_unix_ms) else { return };
+    let wait = units::duration(Duration::from_millis(at_ms.saturating_sub(now_ms)));
+    let _ =
+        writeln!(text, "{}/{}: gives up its oldest records in {wait}, as overflow says", lag.destination, lag.stream);
+}
+
 /// Why it does not go on, and when it will be tried again.
 fn note(text: &mut String, lag: &Lag, now_ms: u64) {
     let troubled = !matches!(lag.state(), DeliveryState::Idle | DeliveryState::Delivering);
@@ -117,7 +126,7 @@ fn note(text: &mut String, lag: &Lag, now_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{Forecast, KeepsUp, LastError, NeverAtThisRate, Rate};
+    use crate::proto::v1::{Forecast, KeepsUp, LastError, NeverAtThisRate, Overflow, Rate};
 
     fn lag(destination: &str, state: DeliveryState, outcome: Option<Outcome>) -> Lag {
         Lag {
@@ -138,6 +147,7 @@ mod tests {
             delivered_per_second: Some(1_520.0),
             last_error: Some(LastError { at_unix_ms: Some(88_000), message: "429 Too Many Requests".to_owned() }),
             next_attempt_unix_ms: Some(105_000),
+            overflow: Some(Overflow { gives_up_at_unix_ms: Some(7_300_000), bytes_left: None }),
             ..lag("acme-hook", DeliveryState::Throttled, Some(Outcome::NeverAtThisRate(NeverAtThisRate {})))
         };
         let archive = Lag {
@@ -167,6 +177,7 @@ new           acme-prod          0        0 B       -        -          -  idle
 and 3 more, which have waited less long
 acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
+acme-hook/acme-prod: gives up its oldest records in 2h 00m, as overflow says
 "
         );
     }

@@ -49,6 +49,16 @@ pub(super) fn lag(page: &mut Exposition, reading: &Reading) {
         };
         drains.sample(&[("destination", destination), ("stream", stream)], seconds);
     }
+    let mut gives_up = page.family(
+        "forebay_lag_gives_up_in_seconds",
+        Kind::Gauge,
+        "When the oldest is given up, as overflow of its destination says; absent where that is not set or not foreseen.",
+    );
+    for ((destination, stream), lag) in &reading.lags {
+        let Some(at_ms) = lag.gives_up_at_unix_ms else { continue };
+        let seconds = at_ms.saturating_sub(reading.at_unix_ms) as f64 / 1_000.0;
+        gives_up.sample(&[("destination", destination), ("stream", stream)], seconds);
+    }
 }
 
 pub(super) fn settled(page: &mut Exposition, reading: &Reading) {

@@ -37,6 +37,7 @@ fn full_page() -> String {
         settled_per_second: Some(0.0),
         delivered_per_second: Some(0.0),
         forecast: Forecast::Never,
+        gives_up_at_unix_ms: Some(61_001),
     };
     let lags = BTreeMap::from([
         (("hook".into(), "prod".into()), lag.clone()),
@@ -160,4 +161,5 @@ fn a_lag_that_never_drains_is_infinite() {
     let page = full_page();
     assert!(page.contains("forebay_lag_drains_in_seconds{destination=\"hook\",stream=\"prod\"} +Inf\n"));
     assert!(page.contains("forebay_lag_age_seconds{destination=\"hook\",stream=\"prod\"} 1.5\n"));
+    assert!(page.contains("forebay_lag_gives_up_in_seconds{destination=\"hook\",stream=\"prod\"} 61\n"));
 }

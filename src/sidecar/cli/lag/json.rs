@@ -49,6 +49,10 @@ fn lag(lag: &Lag) -> Value {
             "learned_records": rate.learned_records,
         })),
         "waits_for": lag_table::waits_for(lag),
+        "overflow": lag.overflow.as_ref().map(|overflow| json!({
+            "gives_up_at_unix_ms": overflow.gives_up_at_unix_ms,
+            "bytes_left": overflow.bytes_left,
+        })),
     })
 }
 
@@ -81,7 +85,7 @@ pub(in crate::cli) fn balance(balance: &Balance) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{DeliveryState, Forecast, LastError, Rate, WaitsFor};
+    use crate::proto::v1::{DeliveryState, Forecast, LastError, Overflow, Rate, WaitsFor};
 
     #[test]
     fn a_line_holds_everything_and_only_one_line_end() {
@@ -94,6 +98,7 @@ mod tests {
             last_error: Some(LastError { at_unix_ms: Some(7), message: "two\nlines".to_owned() }),
             rate: Some(Rate { allowed_records: Some(500), learned_records: Some(120.5), ..Rate::default() }),
             waits_for: WaitsFor::LearnedRate.into(),
+            overflow: Some(Overflow { gives_up_at_unix_ms: Some(9), bytes_left: None }),
             ..Lag::default()
         };
         let snapshot = Snapshot { lags: vec![full, Lag::default()], omitted: 1, read_at_unix_ms: 5 };
@@ -108,7 +113,8 @@ mod tests {
         assert_eq!(lag["last_error"]["message"], "two\nlines");
         assert_eq!((&lag["rate"]["allowed_records"], &lag["rate"]["learned_records"]), (&json!(500), &json!(120.5)));
         assert_eq!((&lag["waits_for"], &read["lags"][1]["waits_for"]), (&json!("learned_rate"), &Value::Null));
-        assert_eq!(read["lags"][1]["forecast"], Value::Null);
+        assert_eq!(lag["overflow"], json!({ "gives_up_at_unix_ms": 9, "bytes_left": null }));
+        assert_eq!((&read["lags"][1]["forecast"], &read["lags"][1]["overflow"]), (&Value::Null, &Value::Null));
         assert_eq!(read["lags"][1]["oldest_age_ms"], Value::Null);
     }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod filter;
+mod overflow;
 mod pace;
 mod s3;
 mod start;
@@ -116,6 +117,7 @@ fn read_one(
     let start = start::read(&section, outside.through);
     let filter = filter::read(&section);
     let dead_letters = dead_letters(&section);
+    let overflow = overflow::read(&section, kind).map(Box::new);
     match &sink {
         Some(SinkConfig::S3(s3)) => s3::fits_memory(&section, s3.format, batch_bytes_max, delivery),
         _ if kind == SinkKind::S3 => {}
@@ -137,6 +139,7 @@ fn read_one(
         start,
         filter,
         dead_letters,
+        overflow,
         sink: sink?,
     })
 }

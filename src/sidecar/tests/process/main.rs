@@ -32,6 +32,7 @@ mod kills;
 mod letters;
 mod operations;
 mod outages;
+mod overflow;
 mod relayed;
 mod replays;
 mod services;

@@ -1,0 +1,271 @@
+//! What is given up when a destination falls behind too far: only what an operator has set beforehand, and never unsaid.
+//!
+//! Once a second every queue of a destination that has a policy is looked at. What always holds: without a policy nothing
+//! is given up; what is given up are the oldest records, counted as expired, and the log says how many; from four fifths of
+//! a limit on it says once an hour what is coming, and [`Overflow::ahead`] says when. See docs/delivery.md, "Overflow".
+
+mod ages;
+mod shed;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use forebay::{Much, Queue, QueueError, Queues};
+use tracing::warn;
+
+use ages::Ages;
+use shed::shed;
+
+/// How often [`Overflow::tend`] is to be called.
+pub const TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// Limits are acted on in steps of this part of them, so that a destination which is behind for good is acted on, and told
+/// of, now and then and not every second: the oldest get that much older at most, and then so many bytes more go.
+const STEP: u64 = 16;
+
+/// How often what is coming is said.
+const SAID_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What may be given up of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// What was received longer ago.
+    pub age_max: Option<Duration>,
+    /// The oldest, while more bytes wait over all its queues.
+    pub bytes_max: Option<u64>,
+}
+
+/// What is coming for the oldest record of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// When it will have become too old, in milliseconds since 1970, if it is not delivered before.
+    pub too_old_at_ms: Option<u64>,
+    /// So many bytes more may wait for the destination before the oldest go.
+    pub bytes_left: Option<u64>,
+}
+
+/// Now, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Since some moment of this process.
+    pub monotonic: Duration,
+}
+
+/// The policies of all destinations that have one.
+pub struct Overflow {
+    queues: Queues,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    watched: BTreeMap<Arc<str>, Watched>,
+    ages: Ages,
+}
+
+/// A destination with a policy.
+#[derive(Clone)]
+struct Watched {
+    policy: Policy,
+    queues: Arc<[Queue]>,
+    /// What was found when it was last looked at, by queue.
+    ahead: Vec<Ahead>,
+    /// When what is coming was last said.
+    said: Option<Duration>,
+}
+
+/// One queue, as it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Waits {
+    bytes: u64,
+    /// When the oldest was received.
+    oldest_ms: Option<u64>,
+}
+
+impl Overflow {
+    /// Over these queues; nobody has a policy yet.
+    #[must_use]
+    pub fn new(queues: Queues) -> Self {
+        Self { queues, state: Mutex::default() }
+    }
+
+    /// From now on this holds for the destination with these queues, or nothing does.
+    pub fn set(&self, destination: &Arc<str>, policy: Option<Policy>, queues: Vec<Queue>) {
+        let mut state = self.state();
+        let Some(policy) = policy else {
+            state.watched.remove(destination);
+            return;
+        };
+        let ahead = vec![Ahead::default(); queues.len()];
+        state.watched.insert(Arc::clone(destination), Watched { policy, queues: queues.into(), ahead, said: None });
+    }
+
+    /// Nothing holds for the destination any more.
+    pub fn forget(&self, destination: &str) {
+        self.state().watched.remove(destination);
+    }
+
+    /// Whether anybody has a policy.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state().watched.is_empty()
+    }
+
+    /// What is coming for a queue, if its destination has a policy; as of the last look.
+    #[must_use]
+    pub fn ahead(&self, destination: &str, stream: &str) -> Option<Ahead> {
+        let state = self.state();
+        let watched = state.watched.get(destination)?;
+        let at = watched.queues.iter().position(|queue| queue.stream() == stream)?;
+        watched.ahead.get(at).copied()
+    }
+
+    /// Looks at every queue of a destination with a policy, and gives up what is too far behind. Blocks: reads the disk.
+    /// See [`TEND_EVERY`].
+    pub fn tend(&self, now: Now) {
+        let mut state = self.state();
+        let age_now = state.ages.at(now);
+        let held_until_ms = state.ages.held_until(now);
+        let all: Vec<(Arc<str>, Watched)> =
+            state.watched.iter().map(|(id, watched)| (Arc::clone(id), watched.clone())).collect();
+        drop(state);
+        for (destination, watched) in all {
+            let looked = self.look(&destination, &watched, (age_now, now.wall_ms));
+            let looked = looked.inspect_err(|error| {
+                let error: &dyn std::error::Error = error;
+                warn!(%destination, error, "what waits cannot be read: nothing of it is given up, tried again");
+            });
+            let Ok(waits) = looked else { continue };
+            let ahead = ahead(watched.policy, &waits, held_until_ms);
+            let near = is_near(watched.policy, &waits, now.wall_ms);
+            let mut state = self.state();
+            // It may have been given another policy meanwhile.
+            let same = state.watched.get_mut(&destination).filter(|other| Arc::ptr_eq(&other.queues, &watched.queues));
+            let Some(same) = same else { continue };
+            same.ahead = ahead;
+            let due = same.said.is_none_or(|said| now.monotonic.saturating_sub(said) >= SAID_EVERY);
+            if near && due {
+                same.said = Some(now.monotonic);
+                let bytes: u64 = waits.iter().map(|waits| waits.bytes).sum();
+                let oldest_ms = waits.iter().filter_map(|waits| waits.oldest_ms).min();
+                let oldest_age_s = oldest_ms.map(|oldest_ms| now.wall_ms.saturating_sub(oldest_ms) / 1_000);
+                let at_ms = same.ahead.iter().filter_map(|ahead| ahead.too_old_at_ms).min();
+                let too_old_in_s = at_ms.map(|at_ms| at_ms.saturating_sub(now.wall_ms) / 1_000);
+                warn!(
+                    %destination, bytes, oldest_age_s, too_old_in_s,
+                    "the oldest records will be given up soon, as overflow of the configuration says: mend the destination, \
+                     or raise the limit"
+                );
+            }
+        }
+    }
+
+    /// Gives up what is to go, and says what waits then.
+    fn look(
+        &self,
+        destination: &str,
+        watched: &Watched,
+        (age_now, wall_ms): (Option<u64>, u64),
+    ) -> Result<Vec<Waits>, QueueError> {
+        let look = || -> Vec<Waits> { watched.queues.iter().map(|queue| waits(queue, wall_ms)).collect() };
+        let waits = look();
+        let going = going(watched.policy, &waits, age_now);
+        let share = self.queues.log().stats().share_bytes;
+        let mut gone_any = false;
+        for (at, queue) in watched.queues.iter().enumerate() {
+            let of_queue = going.iter().filter(|(of, _)| *of == at).map(|(_, much)| (*much, u64::MAX));
+            let for_others = share.and_then(|share| self.over_share(queue, waits[at].bytes, share));
+            for (much, below) in of_queue.chain(for_others) {
+                let gone = queue.drop_oldest(much, below)?;
+                if gone.records > 0 {
+                    gone_any = true;
+                    warn!(
+                        destination,
+                        stream = queue.stream(),
+                        records = gone.records,
+                        bytes = gone.bytes,
+                        ?much,
+                        disk_is_short = share.is_some(),
+                        "the oldest records were given up, as overflow of the configuration says: they are counted as expired"
+                    );
+                }
+            }
+        }
+        Ok(if gone_any { look() } else { waits })
+    }
+
+    /// The disk is short, and the queue's environment is about to be refused for its backlog: what of that nobody else
+    /// needs goes first. No more than brings what waits here below the share: what goes makes room only later.
+    fn over_share(&self, queue: &Queue, waiting: u64, share: u64) -> Option<(Much, u64)> {
+        let stream = self.queues.log().streams().into_iter().find(|stream| *stream.name == *queue.stream())?;
+        let room = share / STEP;
+        let too_much = stream.backlog_bytes.min(waiting).checked_sub(share - room)?;
+        let others = self.queues.all().into_iter();
+        let others =
+            others.filter(|other| other.stream() == queue.stream() && other.destination() != queue.destination());
+        let needed = others.map(|other| other.cursor().low).min().unwrap_or(u64::MAX);
+        Some((Much::Bytes(too_much + room), needed))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change under this lock is whole or has not begun.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn waits(queue: &Queue, wall_ms: u64) -> Waits {
+    let lag = queue.lag();
+    Waits { bytes: lag.bytes, oldest_ms: lag.oldest_age_ms.map(|age_ms| wall_ms.saturating_sub(age_ms)) }
+}
+
+/// What goes, by queue. `age_now` is the time by which ages count, unless they do not count now.
+fn going(policy: Policy, waits: &[Waits], age_now: Option<u64>) -> Vec<(usize, Much)> {
+    let mut going = Vec::new();
+    if let (Some(age_max), Some(now)) = (policy.age_max, age_now) {
+        let age_max = ms(age_max);
+        let old = |oldest_ms: u64| now.saturating_sub(oldest_ms) >= age_max.saturating_add(age_max / STEP);
+        let old = waits.iter().enumerate().filter(|(_, waits)| waits.oldest_ms.is_some_and(old));
+        going.extend(old.map(|(at, _)| (at, Much::OlderThan(now.saturating_sub(age_max)))));
+    }
+    let bytes: Vec<u64> = waits.iter().map(|waits| waits.bytes).collect();
+    if let Some(bytes_max) = policy.bytes_max
+        && bytes.iter().sum::<u64>() > bytes_max
+    {
+        let less = shed(&bytes, bytes_max - bytes_max / STEP);
+        going.extend(
+            less.into_iter().enumerate().filter(|(_, less)| *less > 0).map(|(at, less)| (at, Much::Bytes(less))),
+        );
+    }
+    going
+}
+
+/// What is coming, by queue. Ages do not count before `held_until_ms`.
+fn ahead(policy: Policy, waits: &[Waits], held_until_ms: Option<u64>) -> Vec<Ahead> {
+    let bytes: u64 = waits.iter().map(|waits| waits.bytes).sum();
+    let bytes_left = policy.bytes_max.map(|max| max.saturating_sub(bytes));
+    let too_old_at = |oldest_ms: u64| {
+        let age_max = ms(policy.age_max?);
+        let at_ms = oldest_ms.saturating_add(age_max).saturating_add(age_max / STEP);
+        Some(at_ms.max(held_until_ms.unwrap_or(0)))
+    };
+    waits.iter().map(|waits| Ahead { too_old_at_ms: waits.oldest_ms.and_then(too_old_at), bytes_left }).collect()
+}
+
+/// Whether four fifths of a limit are reached.
+fn is_near(policy: Policy, waits: &[Waits], now_ms: u64) -> bool {
+    let bytes: u64 = waits.iter().map(|waits| waits.bytes).sum();
+    let oldest_ms = waits.iter().filter_map(|waits| waits.oldest_ms).min();
+    let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
+    policy.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4)
+        || policy.bytes_max.is_some_and(|max| bytes >= max / 5 * 4)
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+use std::path::Path;
+
+use forebay::clock::{Clock, ManualClock};
+use forebay::disk::mem::MemDisk;
+use forebay::{LogOptions, Payload, QueueOptions, Settled, Start};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+struct House {
+    queues: Queues,
+    clock: ManualClock,
+    overflow: Overflow,
+}
+
+impl House {
+    fn new(log: LogOptions) -> Self {
+        let (disk, clock) = (Arc::new(MemDisk::new()), ManualClock::at(1_000_000_000));
+        let queues =
+            Queues::open(disk, Arc::new(clock.clone()), Path::new("/data"), log, QueueOptions::inline()).unwrap();
+        Self { overflow: Overflow::new(queues.clone()), queues, clock }
+    }
+
+    fn queue(&self, destination: &str, stream: &str) -> Queue {
+        self.queues.queue(destination, stream, Start::Earliest).unwrap()
+    }
+
+    fn append(&self, stream: &str, records: u32) {
+        let payload = Payload { bytes: vec![7; records as usize * 100], records };
+        self.queues.log().append_wait(stream, vec![payload]).unwrap();
+    }
+
+    fn tend(&self) {
+        self.overflow.tend(Now { wall_ms: self.clock.wall_ms(), monotonic: self.clock.monotonic() });
+    }
+
+    fn set(&self, destination: &str, policy: Policy, streams: &[&str]) -> Vec<Queue> {
+        let queues: Vec<Queue> = streams.iter().map(|stream| self.queue(destination, stream)).collect();
+        self.overflow.set(&destination.into(), Some(policy), queues.clone());
+        queues
+    }
+
+    fn tick(&self) {
+        for _ in 0..3 {
+            self.queues.tick().unwrap();
+            self.queues.log().housekeep();
+        }
+    }
+}
+
+fn expired(queue: &Queue) -> u64 {
+    let balance = queue.balance();
+    assert!(balance.closes());
+    balance.expired.records
+}
+
+fn of_age(hours: u32) -> Policy {
+    Policy { age_max: Some(HOUR * hours), bytes_max: None }
+}
+
+fn of_bytes(bytes_max: u64) -> Policy {
+    Policy { age_max: None, bytes_max: Some(bytes_max) }
+}
+
+#[test]
+fn without_a_policy_nothing_is_ever_given_up() {
+    let house = House::new(LogOptions::small());
+    let queue = house.queue("hook", "prod");
+    house.append("prod", 100);
+    house.clock.advance(HOUR * 10_000);
+    house.tend();
+    assert_eq!((expired(&queue), house.overflow.ahead("hook", "prod")), (0, None));
+    assert!(house.overflow.is_idle());
+}
+
+#[test]
+fn what_is_too_old_goes_in_steps_and_is_foreseen() {
+    let house = House::new(LogOptions::small());
+    let queues = house.set("hook", of_age(16), &["prod"]);
+    house.tend();
+    assert_eq!(house.overflow.ahead("hook", "prod"), Some(Ahead::default()), "nothing waits");
+    for _ in 0..20 {
+        house.append("prod", 10);
+        house.clock.advance(HOUR);
+        house.tend();
+    }
+    // Received at hour 0, 1, …; at hour 17 the first is an hour, a sixteenth, too old.
+    assert_eq!(expired(&queues[0]), 40, "those of the first four hours");
+    let ahead = house.overflow.ahead("hook", "prod").unwrap();
+    assert_eq!(ahead, Ahead { too_old_at_ms: Some(1_000_000_000 + (4 + 17) * 3_600_000), bytes_left: None });
+    house.overflow.forget("hook");
+    house.clock.advance(HOUR * 100);
+    house.tend();
+    assert_eq!(expired(&queues[0]), 40, "who is forgotten keeps all");
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_makes_nothing_old() {
+    let house = House::new(LogOptions::small());
+    let queues = house.set("hook", of_age(16), &["prod"]);
+    house.append("prod", 10);
+    house.tend();
+    house.clock.advance(HOUR * 2);
+    house.tend();
+    // The wall clock jumps by a month, the monotonic one goes on.
+    let monotonic = house.clock.monotonic();
+    house.clock.advance(HOUR * 24 * 30);
+    let after = |seconds: u64| Now {
+        wall_ms: house.clock.wall_ms() + seconds * 1_000,
+        monotonic: monotonic + Duration::from_secs(seconds),
+    };
+    house.overflow.tend(after(1));
+    house.overflow.tend(after(3_000));
+    assert_eq!(expired(&queues[0]), 0);
+    let ahead = house.overflow.ahead("hook", "prod").unwrap();
+    assert_eq!(ahead.too_old_at_ms, Some(after(3_601).wall_ms), "not before an hour is over");
+    house.overflow.tend(after(3_601));
+    assert_eq!(expired(&queues[0]), 10);
+}
+
+#[test]
+fn what_is_too_much_goes_from_the_largest_queue() {
+    let house = House::new(LogOptions::small());
+    let queues = house.set("hook", of_bytes(16_000), &["prod", "stage"]);
+    house.append("prod", 100);
+    house.append("stage", 50);
+    house.tend();
+    assert_eq!((expired(&queues[0]), expired(&queues[1])), (0, 0));
+    assert_eq!(house.overflow.ahead("hook", "stage").unwrap().bytes_left, Some(1_000));
+    house.append("prod", 20);
+    house.tend();
+    assert_eq!((expired(&queues[0]), expired(&queues[1])), (20, 0), "down to fifteen sixteenths");
+    assert_eq!(house.overflow.ahead("hook", "prod").unwrap().bytes_left, Some(1_000));
+    house.tend();
+    assert_eq!(expired(&queues[0]), 20, "once");
+}
+
+#[test]
+fn another_policy_holds_from_the_next_look_on() {
+    let house = House::new(LogOptions::small());
+    let queues = house.set("hook", of_bytes(1 << 20), &["prod"]);
+    house.append("prod", 100);
+    house.tend();
+    assert_eq!(expired(&queues[0]), 0);
+    house.set("hook", of_bytes(1_600), &["prod"]);
+    house.tend();
+    assert_eq!(expired(&queues[0]), 85);
+}
+
+/// One environment's only destination is down with a policy, another's without one: when the disk is short the first gives
+/// up instead of being refused, and the other is refused.
+#[test]
+fn on_a_short_disk_who_may_give_up_gives_up_before_anybody_is_refused() {
+    let small = LogOptions::small();
+    let log = LogOptions { budget_bytes: 64 * u64::from(small.segment_bytes), ..small };
+    let house = House::new(log);
+    let dropping = house.set("dropping", of_bytes(1 << 40), &["one"]).remove(0);
+    let keeping = house.queue("keeping", "two");
+    let mut refused = [0, 0];
+    for _ in 0..6_000 {
+        for (at, stream) in ["one", "two"].into_iter().enumerate() {
+            let payload = Payload { bytes: vec![7; 1_000], records: 10 };
+            refused[at] += u64::from(house.queues.log().append_wait(stream, vec![payload]).is_err());
+        }
+        house.tend();
+        house.queues.tick().unwrap();
+        house.queues.log().housekeep();
+    }
+    // What is given up makes room a few ticks later.
+    assert!(refused[0] * 10 < refused[1] && refused[1] > 1_000 && expired(&dropping) > 10_000, "{refused:?}");
+    assert_eq!(expired(&keeping), 0);
+}
+
+#[test]
+fn what_another_destination_still_needs_is_not_given_up_for_room() {
+    let small = LogOptions::small();
+    let log = LogOptions { budget_bytes: 64 * u64::from(small.segment_bytes), ..small };
+    let house = House::new(log);
+    let dropping = house.set("dropping", of_bytes(1 << 40), &["one"]).remove(0);
+    let keeping = house.queue("keeping", "one");
+    let payload = || Payload { bytes: vec![7; 1_000], records: 10 };
+    while house.queues.log().append_wait("one", vec![payload()]).is_ok() {
+        house.tend();
+    }
+    assert_eq!(expired(&dropping), 0, "it would make no room");
+    keeping.settle_range(0..5_000, Settled::Delivered);
+    house.tend();
+    house.tick();
+    assert!(expired(&dropping) > 0 && expired(&dropping) <= 5_000);
+    assert!(house.queues.log().append_wait("one", vec![payload()]).is_ok(), "and now it does");
+}

@@ -1,0 +1,88 @@
+//! A destination that is down for too long, whose operator said what goes then: exactly that goes, the others notice
+//! nothing, and the books say so across a kill.
+
+use std::fs;
+
+use super::load::{Fate, Post, post};
+use super::proof::Arrived;
+use super::receiver::{Arrival, Receiver};
+use super::sidecar::{Home, Sidecar, wait_for};
+use super::wire::Client;
+
+const POLICY: &str = "overflow = { policy = \"drop_oldest\", max_bytes = \"1MiB\" }";
+
+/// Posts until told to stop; a thousand records a post.
+fn post_until(home: &Home, posts: &mut Vec<Post>, mut done: impl FnMut() -> bool) {
+    let mut client = Client::connect(home.ingest()).expect("it listens");
+    for _ in 0..2_000 {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("overflow-{:05}{n:04}{:x>60}", posts.len(), "")).collect();
+        let status = post(&mut client, "overflow", &keys).expect("it answers");
+        assert!((200..300).contains(&status), "{status}");
+        posts.push(Post { keys, fate: Fate::Acknowledged });
+        if done() {
+            return;
+        }
+    }
+    panic!("it is never done");
+}
+
+fn lag(sidecar: &Sidecar<'_>, destination: &str) -> serde_json::Value {
+    let told = sidecar.asked(&["lag"]);
+    let lags = told["lags"].as_array().expect("a list").clone();
+    lags.into_iter()
+        .find(|lag| lag["destination"] == destination)
+        .unwrap_or_else(|| panic!("no {destination} in {told}"))
+}
+
+fn expired(sidecar: &Sidecar<'_>, destination: &str) -> u64 {
+    lag(sidecar, destination)["balance"]["expired"]["records"].as_u64().expect("a number")
+}
+
+#[test]
+fn what_an_operator_lets_go_is_dropped_and_told_and_the_rest_arrives_across_a_kill() {
+    let (down, healthy) = (Receiver::start(), Receiver::start());
+    let more = "batch_records_max = 500";
+    let home =
+        Home::new("overflow").webhook("hook", &down, &format!("{more}\n{POLICY}")).webhook("other", &healthy, more);
+    let sidecar = home.start();
+    down.down();
+    let mut posts = Vec::new();
+    post_until(&home, &mut posts, || lag(&sidecar, "hook")["bytes_behind"].as_u64().expect("a number") > 900 << 10);
+    // As of the last look.
+    let near = || lag(&sidecar, "hook")["overflow"]["bytes_left"].as_u64().is_some_and(|left| left < 124 << 10);
+    assert!(wait_for(near), "{}", lag(&sidecar, "hook"));
+    assert_eq!(lag(&sidecar, "other")["overflow"], serde_json::Value::Null);
+    sidecar.says("will be given up soon", 1);
+    post_until(&home, &mut posts, || expired(&sidecar, "hook") > 0);
+    sidecar.says("the oldest records were given up", 1);
+    // Once more, and then it is on disk for sure: the tick of a tenth of a second has passed.
+    let first = expired(&sidecar, "hook");
+    post_until(&home, &mut posts, || expired(&sidecar, "hook") > first);
+    sidecar.kill();
+
+    let sidecar = home.start();
+    assert!(expired(&sidecar, "hook") >= first, "it is not taken back");
+    // Without a policy nothing goes any more, from the moment on that the file says so.
+    let config = home.path("forebay.toml");
+    let text = fs::read_to_string(&config).expect("it was written");
+    fs::write(&config, text.replace(POLICY, "")).expect("the directory is ours");
+    sidecar.hang_up();
+    assert!(wait_for(|| lag(&sidecar, "hook")["overflow"].is_null()), "it said:\n{}", sidecar.said());
+    let gone = expired(&sidecar, "hook");
+    let waits = lag(&sidecar, "hook")["bytes_behind"].as_u64().expect("a number");
+    post_until(&home, &mut posts, || {
+        lag(&sidecar, "hook")["bytes_behind"].as_u64().expect("a number") > waits + (2 << 20)
+    });
+    assert_eq!(expired(&sidecar, "hook"), gone);
+
+    down.up();
+    sidecar.drain(&["hook", "other"]);
+    let books = sidecar.books();
+    let (hook, records) = (books.destinations["hook"], posts.len() as u64 * 1_000);
+    assert_eq!((hook.accepted, hook.gone, hook.delivered), (records, gone, records - gone), "{hook:?}");
+    // The other one has all of it; this one all but what went, save what it had taken before the kill without our knowing.
+    Arrived::at_webhook(&healthy.arrivals()).holds(&posts, "other");
+    let taken: Vec<Arrival> = down.arrivals().into_iter().filter(Arrival::taken).collect();
+    let arrived = Arrived::at_webhook(&taken).len() as u64;
+    assert_eq!(arrived, records - gone);
+}
