@@ -19,7 +19,6 @@ use tracing::warn;
 use super::sinks::SinkFactory;
 use super::upstreams::{OpenUpstreamError, Upstreams};
 use super::{destinations, learned};
-use crate::causes;
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
@@ -269,21 +268,6 @@ impl Registry {
         self.letters.forget(id);
         self.delivery.forget(id);
         self.queues.remember(id, &[]);
-    }
-
-    /// The same for one that could not be deleted: the letters that it has left are there to be seen, for another try.
-    pub async fn forget_in_vain(&self, id: &str) {
-        self.forget(id);
-        let (letters, of) = (Arc::clone(&self.letters), id.to_owned());
-        let taken_up = tokio::task::spawn_blocking(move || letters.take_up_again(&of)).await;
-        if let Err(why) = taken_up.expect("reading letters does not panic") {
-            let why = causes::line(&*why);
-            tracing::error!(
-                destination = id,
-                why,
-                "its letters can't be read: they are kept, and not shown before the next start"
-            );
-        }
     }
 
     /// Whether a destination of this id runs, paused or not.
