@@ -3,7 +3,6 @@
 //!
 //! What always holds: nothing starts before all three let it, and all three let something start again in time.
 
-mod chance;
 pub mod learned;
 mod meter;
 

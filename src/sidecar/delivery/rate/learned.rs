@@ -6,15 +6,12 @@
 //! **climbs** from a part of what is known, doubling. Time in these phases is time spent at the limit: while there is
 //! little to send, nothing is learned, and the limit stays.
 //!
-//! Who asks to wait by chance, and not for the rate, is told by that: see [`chance`](super::chance).
-//!
 //! What always holds: requests to wait cost about one request in [`HOLD_REQUESTS`] and a thirtieth of the time, whatever
 //! the rate; where nothing was taken since the last one, another lowers nothing, and an outage that answers 429 or 503
 //! leaves what was known as it was.
 
 use std::time::Duration;
 
-use super::chance::{Chance, Verdict};
 use super::meter::Meter;
 use crate::delivery::bucket::Bucket;
 
@@ -123,8 +120,6 @@ pub struct Learned {
     price: Price,
     /// Taken since.
     taken: u32,
-    /// Whether it asks to wait for its rate at all.
-    chance: Chance,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -211,7 +206,6 @@ impl Learned {
             self.came_back(failing.before, records, now);
         }
         self.taken = self.taken.saturating_add(1);
-        self.chance.taken();
         let (price, taken, measured) = (self.price, self.taken, self.meter.speed(now));
         let Some(limit) = &mut self.limit else { return };
         let worth = limit.now().seconds(records);
@@ -239,7 +233,6 @@ impl Learned {
                 if taken >= HOLD_REQUESTS.saturating_mul(price.refused) && limit.worth >= price.hold() {
                     limit.enter(Phase::Probe(PROBE_START));
                     self.meter.restart(now);
-                    self.chance.kept();
                 }
             }
             Phase::Probe(growth) => {
@@ -251,7 +244,7 @@ impl Learned {
 
     /// The destination asks to wait, so long; `current`: nobody asked since the request was sent.
     pub fn asked_to_wait(&mut self, pause: Duration, current: bool, now: Duration) {
-        if self.price.refused > 0 && !self.chance.is_known() {
+        if self.price.refused > 0 {
             self.price.refused = self.price.refused.saturating_add(1);
         }
         self.price.pause = self.price.pause.max(pause.as_secs_f64());
@@ -260,17 +253,6 @@ impl Learned {
         }
         if self.fails(now) > 1 {
             return;
-        }
-        if let Some(limit) = &mut self.limit {
-            match self.chance.refused(limit.phase == Phase::Hold, limit.now()) {
-                Verdict::Limit => {}
-                Verdict::Chance => return,
-                Verdict::AllChance(before) => {
-                    *limit = Limit { known: before, share: RESUME, phase: Phase::Hold, worth: 0.0 };
-                    (self.price, self.taken) = (Price { refused: 1, pause: pause.as_secs_f64() }, 0);
-                    return self.meter.restart(now.saturating_add(pause));
-                }
-            }
         }
         // Who refuses the first few may have other reasons than the rate: that is tried again soon.
         let refused = u32::from(u64::from(self.taken) >= MEASURED_MIN);

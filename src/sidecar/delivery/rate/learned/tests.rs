@@ -2,8 +2,6 @@
 //! recovery simulation shows.
 
 use proptest::prelude::*;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 
 use super::*;
 
@@ -211,49 +209,4 @@ proptest! {
             prop_assert!(learned.known().is_none_or(Speed::is_sound));
         }
     }
-}
-
-/// Sends as soon as it may for some seconds to who refuses a part of the requests by chance, and what comes faster than
-/// `takes`.
-fn send_by_chance(learned: &mut Learned, now: &mut Duration, seconds: f64, rng: &mut SmallRng, takes: f64) -> u32 {
-    let (end, mut taken, mut room, mut at) = (*now + secs(seconds), 0, 1.0f64, *now);
-    while *now < end {
-        *now = (*now + Duration::from_millis(1)).max(learned.ready_at());
-        learned.sending(RECORDS, *now);
-        room = (room + (*now - at).as_secs_f64() * takes).min(2.0);
-        at = *now;
-        if room >= 1.0 && !rng.random_bool(0.05) {
-            room -= 1.0;
-            taken += 1;
-            learned.taken(RECORDS, true, *now);
-        } else {
-            learned.asked_to_wait(secs(0.05), true, *now);
-            *now += secs(0.05);
-        }
-    }
-    taken
-}
-
-/// Before, it was sent three requests a second after ten minutes, and one in the end, however much it took.
-#[test]
-fn who_refuses_by_chance_is_mostly_not_sent_to_ever_slower() {
-    let is_fast = |seed: &u64| {
-        let (mut learned, mut now) = (Learned::default(), secs(100.0));
-        send_by_chance(&mut learned, &mut now, 600.0, &mut SmallRng::seed_from_u64(*seed), 1e9);
-        learned.limit().is_none_or(|limit| limit.requests > 20.0)
-    };
-    let fast = (1..=20).filter(is_fast).count();
-    assert!(fast >= 14, "{fast} of 20");
-}
-
-#[test]
-fn who_refuses_by_chance_and_has_a_limit_is_mostly_kept_near_it() {
-    let is_near = |seed: &u64| {
-        let (mut learned, mut now, mut rng) = (Learned::default(), secs(100.0), SmallRng::seed_from_u64(*seed));
-        send_by_chance(&mut learned, &mut now, 300.0, &mut rng, 40.0);
-        // Each refusal costs its pause: some 35 a second are possible.
-        send_by_chance(&mut learned, &mut now, 600.0, &mut rng, 40.0) > 600 * 15
-    };
-    let near = (1..=20).filter(is_near).count();
-    assert!(near >= 14, "{near} of 20");
 }
