@@ -30,6 +30,7 @@ mod room;
 mod segment;
 mod shared;
 mod shares;
+mod short_disk;
 mod stats;
 mod stream_table;
 mod tail_cache;
@@ -47,7 +48,7 @@ pub use stats::{LogState, LogStats, StreamStats, Tail};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::offset::{LogId, StreamId};
-use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use damage::Damages;
 use files::Files;
@@ -111,6 +112,7 @@ impl Log {
         opened.damages.into_iter().for_each(|damage| damages.note(damage));
         let (inline, stale) = (options.inline, opened.table_stale);
         let shared = Arc::new(Shared {
+            opened: clock.monotonic(),
             clock,
             options,
             log_id: opened.log_id,
@@ -135,8 +137,10 @@ impl Log {
             counters: Counters::default(),
             claimed: Mutex::default(),
             share: AtomicU64::new(NO_SHARE),
+            told: AtomicBool::new(false),
             _lock: lock,
         });
+        shared.counters.housekeeping_errors.add(opened.tables_refused);
         shared.learn_state();
         let threads = if inline { Threads::default() } else { Threads::start(&shared) };
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
@@ -170,6 +174,7 @@ impl Log {
             tail: Tail { offset: stream.row.next, bytes: stream.row.bytes },
             first_kept: stream.row.first_kept,
             backlog_bytes: stream.backlog(),
+            held_bytes: stream.held(),
         };
         let real = |(_, stream): &(usize, &catalog::Stream)| {
             stream.row.next > 0 || !stream.row.name.starts_with(open::NAMELESS)
@@ -268,17 +273,20 @@ impl Log {
     /// Segments go when it holds for all their streams and the replay window is over; from memory the records go now.
     /// Never takes anything back; see [`keep`](Self::keep).
     pub fn trim(&self, stream: StreamId, before: u64) {
-        let mut catalog = self.shared.catalog_write();
-        let Some(known) = catalog.stream_mut(stream) else { return };
-        known.trim(before);
-        let settled = known.trimmed;
-        // Given back behind the lock: readers and the writer wait for it.
-        let going = catalog.tail.settle(stream, settled);
-        drop(catalog);
-        drop(going);
-        if matches!(self.shared.state(), LogState::Full { .. }) || self.shared.share().is_some() {
-            self.shared.request_housekeeping(); // it may be what there was no room for
+        let ours = self.shared.trim(stream, |known| known.trim(before));
+        if !ours {
+            self.told_all();
         }
+    }
+
+    /// The same, by whoever knows the stream's running total of payload bytes there.
+    pub(crate) fn trim_at(&self, stream: StreamId, before: u64, bytes: u64) {
+        let _ours = self.shared.trim(stream, |known| known.trim_at(before, bytes));
+    }
+
+    /// All that nobody needs was told: who holds more than its share is known from now on.
+    pub(crate) fn told_all(&self) {
+        self.shared.told.store(true, Ordering::Release);
     }
 
     /// Takes a [`trim`](Self::trim) back, as far as that is still possible: from now on nothing of `stream` from `from` on
@@ -389,11 +397,9 @@ impl Log {
         self.shared.commit_waiting();
         self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
         let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shared.seal(&mut keeper)?;
-        if keeper.table_stale {
-            self.shared.write_table(&mut keeper)?;
-        }
-        Ok(())
+        let sealed = self.shared.seal(&mut keeper);
+        let table = if keeper.table_stale { self.shared.write_table(&mut keeper) } else { Ok(()) };
+        Ok(sealed.and(table)?)
     }
 }
 

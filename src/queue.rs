@@ -145,10 +145,14 @@ struct Inner {
     revision: AtomicU32,
     /// Changed since the last tick.
     dirty: AtomicBool,
+    /// A commit has written it: after a crash it is there, and begins where it began.
+    saved: AtomicBool,
     /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
     gone: AtomicBool,
-    /// The low mark that is on disk: what lies below may be deleted.
+    /// The low mark that is on disk: what lies below may be deleted. Changed and read by whoever keeps the set.
     durable_low: AtomicU64,
+    /// The stream's running total of bytes there.
+    durable_low_bytes: AtomicU64,
     /// The oldest plan needed at the last tick; `u64::MAX` for none.
     plan_low: AtomicU64,
 }

@@ -33,8 +33,10 @@ pub(crate) struct Stream {
     pub(crate) row: StreamRow,
     /// Records below are needed by nobody; see [`Log::trim`](super::Log::trim).
     pub(crate) trimmed: u64,
-    /// The stream's running total of payload bytes there, about.
+    /// The stream's running total of payload bytes there: about, until whoever trims says it.
     pub(crate) trimmed_bytes: u64,
+    /// Its part of what nobody needs and stays on the disk because of it; see short_disk.rs.
+    pub(crate) pinned: u64,
     /// Its name is on disk: in a declaration or in the table.
     pub(crate) declared: bool,
 }
@@ -140,7 +142,7 @@ impl Catalog {
 
 impl Stream {
     fn new(row: StreamRow, declared: bool) -> Self {
-        let mut stream = Self { trimmed: 0, trimmed_bytes: 0, row, declared };
+        let mut stream = Self { trimmed: 0, trimmed_bytes: 0, pinned: 0, row, declared };
         stream.trim(stream.row.first_kept);
         stream
     }
@@ -155,6 +157,14 @@ impl Stream {
         }
     }
 
+    /// Nobody needs the records below `before`, where the stream's running total is `bytes`.
+    pub(crate) fn trim_at(&mut self, before: u64, bytes: u64) {
+        self.trim(before);
+        if self.trimmed == before {
+            self.trimmed_bytes = bytes.min(self.row.bytes);
+        }
+    }
+
     /// The records from `from` on are needed again.
     pub(crate) fn keep(&mut self, from: u64) {
         if from < self.trimmed {
@@ -163,10 +173,17 @@ impl Stream {
         }
     }
 
-    /// Payload bytes that somebody still needs. Records count with the average of those around them, so it is exact when
-    /// there are none.
+    /// Payload bytes that somebody still needs. Where it is not known what was trimmed, records count with the average of those
+    /// around them, so it is exact when there are none.
     pub(crate) fn backlog(&self) -> u64 {
         self.row.bytes.saturating_sub(self.trimmed_bytes)
+    }
+
+    /// What it is charged for on a short disk: its backlog, and its part of what stays because of it. Who has no backlog keeps
+    /// nothing.
+    pub(crate) fn held(&self) -> u64 {
+        let backlog = self.backlog();
+        if backlog == 0 { 0 } else { backlog + self.pinned }
     }
 }
 
@@ -188,6 +205,13 @@ impl Segment {
     pub(crate) fn new(file: SegmentFile, end: u32, file_bytes: u64, newest_ms: u64, stage: Stage) -> Self {
         let (failed, blocker, live, left_alone) = (false, None, None, false);
         Self { file, end, file_bytes, newest_ms, stage, failed, blocker, live, left_alone }
+    }
+
+    /// Whether the segment behind it, which names its end, must stay as long as it does: bytes behind its end may be on the disk
+    /// that were never acknowledged, or nothing else says where it ends.
+    pub(crate) fn end_is_named_behind(&self) -> bool {
+        let has_no_index = self.file.replaced.is_none() && !matches!(self.stage, Stage::Sealed);
+        self.failed || has_no_index
     }
 
     fn place(&self, stream: StreamId, offset: u64) -> Place {

@@ -19,16 +19,18 @@ use super::compact::{CompactHeader, Replaced};
 use super::file_name::{FileName, SegmentFile};
 use super::files::remove_if_there;
 use super::frame::{FrameHeader, Identity};
-use super::index::{ActiveIndex, FrameRef};
+use super::index::{ActiveIndex, FrameRef, SegmentIndex};
 use super::keeper::Keeper;
 use super::limits::{
     COMPACTION_BYTES_PER_SECOND, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, WEIGHED_BYTES_MAX, WEIGHED_MAX,
 };
 use super::segment::Class;
+use super::short_disk::Needed;
 use super::{Shared, frame};
 use crate::disk::read_exact_at;
 use crate::offset::{Sequence, StreamId};
-use choice::Candidate;
+use crate::sync::Arc;
+use choice::{Candidate, Thrift};
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -49,15 +51,22 @@ impl Shared {
     /// One step: a look at some segments, and one run if it is worth it and time for it.
     pub(super) fn compact(&self, keeper: &mut Keeper) -> io::Result<()> {
         self.remove_leftovers(keeper)?;
+        let thrift = if self.is_short(keeper) { Thrift::SHORT } else { Thrift::USUAL };
+        if !self.holds_much_that_nobody_needs(thrift.worth) {
+            if !keeper.pins.is_empty() {
+                keeper.pins.forget(&mut self.catalog_write());
+            }
+            return Ok(());
+        }
         let now = self.clock.monotonic();
-        if now < keeper.compact_from || !self.holds_much_that_nobody_needs() {
+        if now < keeper.compact_from {
             return Ok(());
         }
         self.weigh(keeper)?;
         let room = u64::from(self.options.segment_bytes - SEGMENT_HEADER_BYTES);
         for class in [Class::Main, Class::System] {
-            let candidates = self.candidates(class);
-            let Some((first, last)) = choice::best(&candidates, room, room / 2) else { continue };
+            let candidates = self.candidates(keeper, class);
+            let Some((first, last)) = choice::best(&candidates, room, thrift) else { continue };
             let Some(run) = self.look_into(class, Replaced { first, last })? else { continue };
             let written = self.write_compact(keeper, &run);
             keeper.compact_from = now + Duration::from_micros(run.end * 1_000_000 / COMPACTION_BYTES_PER_SECOND);
@@ -66,62 +75,72 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether sealed segments are much larger than all that is needed: then some are worth looking into.
-    fn holds_much_that_nobody_needs(&self) -> bool {
-        let catalog = self.catalog_read();
-        let sealed = catalog.segments.values().filter(|segment| matches!(segment.stage, Stage::Sealed));
-        let held: u64 = sealed.map(|segment| segment.file_bytes).sum();
-        let needed: u64 = catalog.streams.iter().map(|stream| stream.backlog()).sum();
-        held > needed + needed / 4 + u64::from(self.options.segment_bytes)
-    }
-
-    /// Finds out how much of some segments is needed, those first that were not looked at for longest.
+    /// Finds out how much of some segments is needed and by whom: from where the last look ended up to the newest, and then
+    /// from the oldest anew.
     fn weigh(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let places: Vec<Sequence> = {
+        let sealed = |(place, segment): (&Sequence, &Segment)| matches!(segment.stage, Stage::Sealed).then_some(*place);
+        let mut ahead: Vec<Sequence> = {
             let catalog = self.catalog_read();
-            let sealed = |(place, segment): (&Sequence, &Segment)| {
-                (matches!(segment.stage, Stage::Sealed) && !segment.left_alone).then_some(*place)
-            };
-            let behind = catalog.segments.range(keeper.weighed..).filter_map(sealed);
-            behind.chain(catalog.segments.range(..keeper.weighed).filter_map(sealed)).take(WEIGHED_MAX).collect()
+            catalog.segments.range(keeper.weighed..).filter_map(sealed).take(WEIGHED_MAX + 1).collect()
         };
-        let mut weight = 0;
-        for place in places {
-            if weight > WEIGHED_BYTES_MAX {
+        let mut to_the_end = ahead.len() <= WEIGHED_MAX;
+        ahead.truncate(WEIGHED_MAX);
+        let (mut weight, mut weighed) = (0, Ok(()));
+        for place in ahead {
+            if weight > WEIGHED_BYTES_MAX || weighed.is_err() {
+                to_the_end = false;
                 break;
             }
             keeper.weighed = Sequence(place.0 + 1);
-            let index = match self.index(place) {
-                Ok(Some(index)) => index,
-                Ok(None) => continue,
+            match self.index_to_weigh(place) {
+                Ok(Some(index)) => {
+                    weight += index.weight();
+                    let mut catalog = self.catalog_write();
+                    let needed = Needed::of(&catalog, &index);
+                    if let Some(segment) = catalog.segments.get_mut(&place) {
+                        segment.live = Some(needed.live);
+                        keeper.pins.add(segment.file_bytes, &needed);
+                    }
+                }
+                Ok(None) => {}
                 Err(error) => {
                     self.leave_alone(place);
-                    return Err(error); // told once; the others have their turn
+                    weighed = Err(error); // told once; the others have their turn
                 }
-            };
-            weight += index.weight();
-            let mut catalog = self.catalog_write();
-            let needed = index.frames().filter(|(stream, frame)| is_needed(&catalog, *stream, frame));
-            let live = needed.map(|(_, frame)| u64::from(frame::stored_len(frame.payload_len))).sum();
-            if let Some(segment) = catalog.segments.get_mut(&place) {
-                segment.live = Some(live);
             }
         }
-        Ok(())
+        if to_the_end {
+            keeper.pins.tell(&mut self.catalog_write());
+            keeper.weighed = Sequence(0);
+        }
+        weighed
+    }
+
+    /// The index of a segment. Of one of which something could not be read only as it is stored: it is not read whole for it
+    /// with each look.
+    fn index_to_weigh(&self, place: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
+        let catalog = self.catalog_read();
+        let Some(segment) = catalog.segments.get(&place) else { return Ok(None) };
+        let (left_alone, sequence) = (segment.left_alone, segment.file.sequence);
+        drop(catalog);
+        if !left_alone {
+            return self.index(place);
+        }
+        let kept = self.indexes.get(sequence);
+        Ok(kept.or_else(|| self.read_index(sequence).ok().flatten().map(Arc::new)))
     }
 
     /// The segments of a class, in order, with what is needed of each. Nothing is known of those that must stay.
-    fn candidates(&self, class: Class) -> Vec<Candidate> {
-        let kept = self.kept_for_replay();
+    fn candidates(&self, keeper: &Keeper, class: Class) -> Vec<Candidate> {
+        let kept = self.kept_for_replay(keeper);
         let catalog = self.catalog_read();
-        let mut after_a_failed_one = false;
+        let mut names_an_end = false;
         let of_class = catalog.segments.iter().filter(|(_, segment)| segment.file.class == class);
         of_class
             .map(|(place, segment)| {
                 let sealed = matches!(segment.stage, Stage::Sealed) && *place < kept;
-                // The one behind a failed file names its end, and stays as long as that.
-                let may_go = sealed && !segment.left_alone && !after_a_failed_one;
-                after_a_failed_one = segment.failed;
+                let may_go = sealed && !segment.left_alone && !names_an_end;
+                names_an_end = segment.end_is_named_behind();
                 Candidate { place: *place, file_bytes: segment.file_bytes, live: segment.live.filter(|_| may_go) }
             })
             .collect()

@@ -229,6 +229,33 @@ impl Files {
         compact::owner(file.replaced.is_some(), &bytes[..n]) == Some((log, file.sequence))
     }
 
+    /// Writes a small file as [`write_whole`] does. Where the old file of that name refuses it, as a bad place on a disk does,
+    /// a new one takes its place, and its name is durable then. A crash leaves the old one or the new one; what
+    /// lies beside them, under the name of an unfinished segment, goes at the next open. `beside` is a number for that name
+    /// which no compact segment has.
+    pub(crate) fn write_or_replace(
+        &self,
+        name: FileName,
+        bytes: &[u8],
+        beside: impl FnOnce() -> Sequence,
+    ) -> io::Result<()> {
+        let path = self.path(name);
+        match write_whole(&*self.disk, &path, bytes) {
+            // A full disk has no room under another name either.
+            Err(e) if e.kind() != io::ErrorKind::StorageFull => {
+                tracing::warn!(path = %path.display(), error = %e, "a file can't be written: a new one takes its place");
+            }
+            written => return written,
+        }
+        let unfinished = self.path(FileName::Unfinished(beside()));
+        remove_if_there(&*self.disk, &unfinished)?;
+        // Synced before the rename: the name must not pass from what may be whole to what is not.
+        let replaced = write_whole(&*self.disk, &unfinished, bytes)
+            .and_then(|()| self.disk.rename(&unfinished, &path))
+            .and_then(|()| self.sync_dir());
+        replaced.inspect_err(|_| drop(remove_if_there(&*self.disk, &unfinished)))
+    }
+
     /// These names are durable now.
     pub(crate) fn add_spares(&self, names: Vec<u64>) {
         self.spares().names.extend(names);

@@ -3,20 +3,18 @@
 //!
 //! The order is what makes it safe. An index is written when its segment's frames have long been synced. The table is
 //! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
-//! that is ignored and goes again. A segment whose file had failed goes before its successor, which names its end.
+//! that is ignored and goes again. A segment whose file had failed, or that has no index yet, goes before its successor, which
+//! names its end. What can't be done for one segment keeps no other from its turn.
 
-use super::catalog::{Segment, Stage, Stream};
+use super::catalog::{Segment, Stage};
 use super::compaction::Leftover;
 use super::file_name::FileName;
-use super::files::write_whole;
 use super::index::{SegmentIndex, StreamEnd};
 use super::room::Claim;
-use super::shared::NO_SHARE;
-use super::shares;
+use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
 use crate::offset::{Sequence, StreamId};
-use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, PoisonError};
 use std::io;
 use std::time::Duration;
@@ -40,16 +38,19 @@ pub(crate) struct Keeper {
     pub(crate) compacted: bool,
     /// No segment is compacted before this moment of the monotonic clock.
     pub(crate) compact_from: Duration,
-    /// From this place on segments were not weighed for longest.
+    /// Up to this place segments are weighed since the look at them began anew.
     pub(crate) weighed: Sequence,
     /// Files of compacted segments that did not go at once.
     pub(crate) leftovers: Vec<Leftover>,
+    /// What streams keep on the disk beside their own records.
+    pub(crate) pins: Pins,
 }
 
 impl Keeper {
     pub(crate) fn new(table_generation: u64, table_stale: bool) -> Self {
         let (compacted, compact_from, weighed, leftovers) = (false, Duration::ZERO, Sequence(0), Vec::new());
-        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers }
+        let pins = Pins::default();
+        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, pins }
     }
 }
 
@@ -99,35 +100,49 @@ impl Shared {
         }
     }
 
-    /// Writes the indexes of full segments.
+    /// Writes the indexes of full segments. One that can't be written keeps no other from being sealed: it has its turn
+    /// again with the next round. Returns the first error; the others are told here.
     pub(crate) fn seal(&self, keeper: &mut Keeper) -> io::Result<()> {
-        loop {
-            let next = self.catalog_read().segments.iter().find_map(|(sequence, segment)| match &segment.stage {
-                Stage::Sealing(index) => {
-                    Some((*sequence, segment.file, segment.end, segment.failed, Arc::clone(index)))
-                }
-                _ => None,
-            });
-            let Some((place, file, end, failed, active)) = next else { return Ok(()) };
-            let index = {
-                let catalog = self.catalog_read();
-                let name_of = |stream: StreamId| {
-                    Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name)
-                };
-                active.seal(self.log_id, (file.sequence, file.class), end, failed, name_of)
-            };
-            self.write_index(&index)?;
-            keeper.table_stale = true;
-            if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
-                segment.stage = Stage::Sealed;
+        let is_full = |(place, segment): (&Sequence, &Segment)| match &segment.stage {
+            Stage::Sealing(_) => Some(*place),
+            _ => None,
+        };
+        let full: Vec<Sequence> = self.catalog_read().segments.iter().filter_map(is_full).collect();
+        let mut first = Ok(());
+        for place in full {
+            let sealed = self.seal_one(keeper, place);
+            if first.is_ok() {
+                first = sealed;
+            } else {
+                self.attempt("seal a segment", sealed);
             }
         }
+        first
+    }
+
+    fn seal_one(&self, keeper: &mut Keeper, place: Sequence) -> io::Result<()> {
+        let index = {
+            let catalog = self.catalog_read();
+            let Some(Segment { file, end, failed, stage: Stage::Sealing(active), .. }) = catalog.segments.get(&place)
+            else {
+                return Ok(());
+            };
+            let name_of =
+                |stream: StreamId| Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name);
+            active.seal(self.log_id, (file.sequence, file.class), *end, *failed, name_of)
+        };
+        self.write_index(&index)?;
+        keeper.table_stale = true;
+        if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
+            segment.stage = Stage::Sealed;
+        }
+        Ok(())
     }
 
     /// Makes a segment's index durable.
-    pub(crate) fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
-        let path = self.files.path(FileName::Index(index.header.sequence));
-        write_whole(&**self.files.disk(), &path, &index.encode())?;
+    fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
+        let sequence = index.header.sequence;
+        self.files.write_or_replace(FileName::Index(sequence), &index.encode(), || sequence)?;
         self.files.sync_dir()
     }
 
@@ -147,14 +162,14 @@ impl Shared {
             }
         };
         let slot = FileName::Streams((table.generation % 2) as u8);
-        // Both names were made durable at open.
-        write_whole(&**self.files.disk(), &self.files.path(slot), &table.encode())?;
+        // Both names were made durable at open. The other slot holds the table before this one, whatever becomes of it.
+        self.files.write_or_replace(slot, &table.encode(), || self.take_sequence())?;
         keeper.table_generation = table.generation;
         keeper.table_stale = false;
         Ok(())
     }
 
-    fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
+    pub(super) fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
         let mut going = self.removable(pressure);
         {
             let mut catalog = self.catalog_write();
@@ -230,13 +245,13 @@ impl Shared {
             kept_for_replay += segment.file_bytes;
             let over_share = kept_for_replay > self.options.budget_bytes / 10;
             let expired = self.options.is_expired(segment.newest_ms, now_ms);
-            let names_a_failed_end = catalog
+            let names_an_end = catalog
                 .segments
                 .range(..sequence)
                 .rev()
                 .find(|(_, before)| before.file.class == segment.file.class)
-                .is_some_and(|(_, before)| before.failed);
-            if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_a_failed_end {
+                .is_some_and(|(_, before)| before.end_is_named_behind());
+            if (expired || over_share || pressure == Pressure::NeedsRoom) && !names_an_end {
                 going.push((sequence, index));
             }
         }
@@ -263,37 +278,6 @@ impl Shared {
             segment.blocker = blocker;
         }
         Ok(blocker.is_none().then_some(index))
-    }
-
-    /// When the disk is short: lets go what is only kept for replay, and then finds out whose backlog is above its share.
-    fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let Some(short_at) = self.options.short_at() else { return Ok(()) };
-        let mut reclaimed = Ok(());
-        if self.bytes_used() > short_at {
-            reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
-        }
-        // All of it gone means that there is no room for another segment but the one that is taken ahead.
-        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
-        let left = all.saturating_sub(self.bytes_used().saturating_sub(short_at));
-        let backlogs = (left < all).then(|| {
-            let catalog = self.catalog_read();
-            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
-            theirs.map(Stream::backlog).collect()
-        });
-        let level = backlogs.and_then(|backlogs| shares::level(backlogs, left, all)).unwrap_or(NO_SHARE);
-        match (self.share.swap(level, Ordering::Relaxed), level) {
-            (NO_SHARE, NO_SHARE) => {}
-            (NO_SHARE, share) => {
-                tracing::warn!(
-                    short_at,
-                    share,
-                    "the disk is short: streams whose backlog is above their share are refused"
-                );
-            }
-            (_, NO_SHARE) => tracing::info!("the disk is no longer short: all streams are taken"),
-            _ => {}
-        }
-        reclaimed
     }
 
     /// Keeps the reserve and one spare more.

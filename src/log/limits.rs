@@ -47,6 +47,10 @@ pub(crate) const COMPACTION_BYTES_PER_SECOND: u64 = 32 << 20;
 pub(crate) const WEIGHED_MAX: usize = 64;
 pub(crate) const WEIGHED_BYTES_MAX: usize = 8 << 20;
 
+/// For so long after a start nobody is refused for what it holds, unless the log was told before what is needed: until then all
+/// that it has counts. Queues tell it with their first tick.
+pub(crate) const SHARES_UNTOLD: Duration = Duration::from_secs(10);
+
 /// Damages kept by name for the operator; further ones are only counted.
 pub(crate) const DAMAGES_KEPT_MAX: usize = 1024;
 

@@ -40,6 +40,8 @@ pub(crate) struct Opened {
     pub(crate) table_generation: u64,
     pub(crate) table_stale: bool,
     pub(crate) damages: Vec<Damage>,
+    /// Copies of the stream table that the disk refused to read.
+    pub(crate) tables_refused: u64,
 }
 
 /// Recovery under way.
@@ -106,7 +108,8 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
     let next_sequence = listing.next_sequence().max(table.next_sequence);
     let saved = opening.save(&mut listing, next_sequence, generation)?;
     opening.take_spares(&listing)?;
-    Ok(opening.finish(next_sequence, saved, (generation, named)))
+    let opened = opening.finish(next_sequence, saved, (generation, named));
+    Ok(Opened { tables_refused: tables.refused, ..opened })
 }
 
 // === impl Opening ===
@@ -383,6 +386,7 @@ impl Opening<'_> {
             table_generation: generation + u64::from(saved && self.changed),
             table_stale: !saved,
             damages: self.damages,
+            tables_refused: 0,
         }
     }
 }

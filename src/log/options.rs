@@ -95,15 +95,15 @@ pub enum AppendError {
         /// The budget, or less where the disk itself is full.
         limit: u64,
     },
-    /// The disk is short, and more of it than this stream's fair share is held by its own backlog. Others go on. Try again
-    /// when its destinations have caught up a little.
+    /// The disk is short, and this stream holds more of it than its fair share. Others go on. Try again when its destinations have
+    /// caught up a little.
     #[error(
-        "the disk is short, and this stream's backlog of {backlog} bytes is above its share of {share}; try again when its destinations have caught up"
+        "the disk is short, and this stream holds {held} bytes of it, more than its share of {share}; try again when its destinations have caught up"
     )]
     OverShare {
-        /// Its backlog in bytes.
-        backlog: u64,
-        /// The most that it may be now.
+        /// Its backlog in bytes, and its part of what is kept because of it.
+        held: u64,
+        /// The most that it may hold now.
         share: u64,
     },
     /// The disk refuses writes. The log comes back by itself when the disk does.

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// What all parts of the log share.
 pub(crate) struct Shared {
@@ -55,12 +56,16 @@ pub(crate) struct Shared {
     pub(super) counters: Counters,
     /// Bytes of files that are neither segment nor spare right now; see room.rs.
     pub(super) claimed: Mutex<u64>,
-    /// The backlog above which a stream is refused, or [`NO_SHARE`]; see shares.rs.
+    /// How much a stream may hold before it is refused, or [`NO_SHARE`]; see short_disk.rs.
     pub(super) share: AtomicU64,
+    /// Somebody has said what is needed since the log was opened.
+    pub(super) told: AtomicBool,
+    /// When it was opened, by the monotonic clock.
+    pub(super) opened: Duration,
     pub(super) _lock: Box<dyn Lock>,
 }
 
-/// Nobody is refused for its backlog.
+/// Nobody is refused for what it holds.
 pub(super) const NO_SHARE: u64 = u64::MAX;
 
 pub(super) type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
@@ -125,15 +130,31 @@ impl Shared {
             LogState::Serving => {
                 let share = self.share()?;
                 let catalog = self.catalog_read();
-                let backlog = catalog.id(stream).and_then(|id| catalog.stream(id)).map_or(0, Stream::backlog);
-                (backlog > share).then_some(AppendError::OverShare { backlog, share })
+                let held = catalog.id(stream).and_then(|id| catalog.stream(id)).map_or(0, Stream::held);
+                (held > share).then_some(AppendError::OverShare { held, share })
             }
         }
     }
 
-    /// The backlog above which a stream is refused, while the disk is short.
+    /// How much a stream may hold before it is refused, while the disk is short.
     pub(super) fn share(&self) -> Option<u64> {
         Some(self.share.load(Ordering::Relaxed)).filter(|share| *share != NO_SHARE)
+    }
+
+    /// Lets go what `trim` says of a stream. Whether it is one of ours.
+    pub(super) fn trim(&self, stream: StreamId, trim: impl FnOnce(&mut Stream)) -> bool {
+        let mut catalog = self.catalog_write();
+        let Some(known) = catalog.stream_mut(stream) else { return true };
+        trim(known);
+        let (settled, ours) = (known.trimmed, known.row.name.starts_with('!'));
+        // Given back behind the lock: readers and the writer wait for it.
+        let going = catalog.tail.settle(stream, settled);
+        drop(catalog);
+        drop(going);
+        if matches!(self.state(), LogState::Full { .. }) || self.share().is_some() {
+            self.request_housekeeping(); // it may be what there was no room for
+        }
+        ours
     }
 
     pub(super) fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {

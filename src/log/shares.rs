@@ -1,33 +1,33 @@
 //! Fair shares of the disk: who goes on appending when it runs short.
 //!
-//! Pure. A stream's backlog is what nobody has let go of it. From nine tenths of the budget on the largest backlogs are above
-//! their share, and only they: the less is left of the last tenth, the lower is the level that backlogs may have. So the
-//! largest is refused first and the others go on; they are refused, in the order of what they hold, only as the last tenth
-//! goes too. A stream that keeps up has no backlog, and is never above any level.
+//! Pure. What a stream holds is told in short_disk.rs. From nine tenths of the budget on those that hold most are above their
+//! share, and only they: the less is left of the last tenth, the lower is the level that each may hold. So the one that
+//! holds most is refused first and the others go on; they are refused, in the order of what they hold, only as the last tenth
+//! goes too. A stream that keeps up holds nothing, and is never above any level.
 //!
 //! ```text
-//!   backlog     ####
-//!   by stream   ####             a third of the last tenth is gone: a third of all backlogs is too much, and that
+//!   held by     ####
+//!   each        ####             a third of the last tenth is gone: a third of all that is held is too much, and that
 //!               ---------- level is what the largest have above the level. They are refused until they have
 //!               #### ###         drained to it, or the disk is no longer short
 //!               #### ### #
 //! ```
 
-/// The backlog above which a stream is refused, when `left` is what is left of `all` the room that is for a short disk.
+/// How much a stream may hold before it is refused, when `left` is what is left of `all` the room that is for a short disk.
 /// `None` when nobody is to be refused.
-pub(crate) fn level(mut backlogs: Vec<u64>, left: u64, all: u64) -> Option<u64> {
-    let total: u128 = backlogs.iter().copied().map(u128::from).sum();
+pub(crate) fn level(mut held: Vec<u64>, left: u64, all: u64) -> Option<u64> {
+    let total: u128 = held.iter().copied().map(u128::from).sum();
     if left >= all || total == 0 {
         return None;
     }
     let mut room = total * u128::from(left) / u128::from(all);
-    backlogs.sort_unstable();
-    let mut others = backlogs.len() as u128;
-    for backlog in backlogs.into_iter().map(u128::from) {
-        if backlog * others > room {
-            return Some(u64::try_from(room / others).expect("less than a backlog"));
+    held.sort_unstable();
+    let mut others = held.len() as u128;
+    for held in held.into_iter().map(u128::from) {
+        if held * others > room {
+            return Some(u64::try_from(room / others).expect("less than one of them holds"));
         }
-        room -= backlog;
+        room -= held;
         others -= 1;
     }
     None

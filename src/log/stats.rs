@@ -45,9 +45,12 @@ pub struct StreamStats {
     pub tail: Tail,
     /// Nothing below this offset is kept.
     pub first_kept: u64,
-    /// Payload bytes that somebody still needs, to a few percent: between what was trimmed and the end the log knows no
+    /// Payload bytes that somebody still needs. Exact where a queue trims it; else to a few percent, since the log knows no
     /// record's size.
     pub backlog_bytes: u64,
+    /// What it is charged for where the disk is short: its backlog, and its part of what is kept because of it though nobody
+    /// needs it.
+    pub held_bytes: u64,
 }
 
 /// The log in numbers, counted since it was opened unless said otherwise.
@@ -63,7 +66,7 @@ pub struct LogStats {
     pub bytes_used: u64,
     /// The disk budget in bytes.
     pub bytes_limit: u64,
-    /// The disk is short: a stream whose backlog has more bytes than this is refused, and no other.
+    /// The disk is short: a stream that holds more bytes than this is refused, and no other.
     pub share_bytes: Option<u64>,
     /// Bytes of just appended frames in memory.
     pub tail_cache_bytes: usize,

@@ -46,6 +46,10 @@ pub(crate) const SYNCED_MARKS_MAX: usize = 64;
 /// destinations that fill their windows at once.
 pub(crate) const PLANS_WAITING_MAX: usize = 65_536;
 
+/// Plans that are kept though most of them are settled, before those that keep them are written again: some two megabytes, so
+/// that it happens seldom and for little.
+pub(crate) const PLANS_KEPT_MIN: u64 = 16_384;
+
 /// Bytes of plans in one frame: stays below the log's frame limit, holds about 4,000 plans.
 pub(crate) const PLAN_FRAME_BYTES_MAX: usize = 192 * 1024;
 

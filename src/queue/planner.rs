@@ -96,6 +96,21 @@ impl Planner {
         }
     }
 
+    /// Makes plans durable that are so already, behind all others. Each is asked for while nobody else can submit one: what it
+    /// says then is not overtaken by what replaces it. As many as there is room for.
+    pub(crate) fn submit_again<P>(&self, tail: u64, plans: impl Iterator<Item = P>)
+    where
+        P: FnOnce() -> Option<(PlanRecord, Planned)>,
+    {
+        let mut state = self.lock();
+        let room = PLANS_WAITING_MAX.saturating_sub(state.waiting.len());
+        let again = plans.filter_map(|plan| plan()).take(room);
+        state.waiting.extend(again.map(|(plan, planned)| Submitted { plan, half: None, planned }));
+        if state.on_its_way.is_none() {
+            self.send(state, tail);
+        }
+    }
+
     /// The least offset that a plan on its way may get.
     pub(crate) fn on_its_way(&self) -> Option<u64> {
         self.lock().on_its_way

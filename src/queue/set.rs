@@ -8,7 +8,9 @@
 
 mod deleting;
 mod index;
+mod keeping;
 mod making;
+mod moving;
 mod notes;
 mod opening;
 mod options;
@@ -17,10 +19,9 @@ mod tick;
 
 pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, QueuesStats, Start};
 
-use super::floor_file::{EntryId, FloorError, FloorFile, Found};
+use super::floor_file::{FloorError, FloorFile, Found};
 use super::hours::HOUR_MS;
 use super::kept_plans::Revisions;
-use super::plan::PlanRecord;
 use super::planner::Planner;
 use super::reading::offset_at_time;
 use super::replay::{ReplayError, ReplayRequest};
@@ -32,6 +33,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::{Log, LogOptions, StreamId};
 use index::Index;
+use keeping::Keeping;
 use making::check_names;
 use notes::Notes;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
@@ -66,35 +68,9 @@ struct Set {
     stats: Mutex<QueuesStats>,
     /// Records came to a stream that nobody may be subscribed to.
     unrouted: AtomicBool,
+    /// See [`QueueOptions::plans_kept_min`].
+    plans_kept_min: u64,
     ticker: Mutex<Option<Ticker>>,
-}
-
-/// What a tick keeps.
-struct Keeping {
-    floor: FloorFile,
-    /// The entry that holds the plan mark: the oldest plan still needed.
-    plans: EntryId,
-    /// Where the plan mark goes in the next tick, once the cursors that allow it are durable.
-    plan_mark: u64,
-    /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
-    incarnation: u32,
-    /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
-    fills_low: u64,
-    /// The hour of the last tick, counted from 1970.
-    hour: u64,
-    /// Low marks that no floor has made durable yet.
-    unconfirmed: HashMap<EntryId, (Arc<Inner>, u64)>,
-    /// Low marks that the last commit made durable: in one slot of their page.
-    in_one_slot: HashMap<EntryId, (Arc<Inner>, u64)>,
-    /// Queues whose low mark is in both slots, and of which the log has not heard yet.
-    confirmed: HashMap<EntryId, Arc<Inner>>,
-    /// The floor was damaged when it was read: of a queue that is made now somebody may know an earlier life.
-    floor_was_damaged: bool,
-    /// Plans of queues that the floor does not know, for when they are made again.
-    orphans: Vec<(u64, PlanRecord)>,
-    /// The log has not heard of every queue's low mark: it forgets them when it is closed, and hears nothing while the
-    /// floor is pinned.
-    trim_all: bool,
 }
 
 impl Queues {
@@ -147,9 +123,11 @@ impl Queues {
             floor,
             plans: own.entry,
             plan_mark: own.plan_mark,
+            plans_moved: 0,
             incarnation: own.incarnation,
             fills_low: 0,
             hour: opened_ms / HOUR_MS,
+            unsaved: Vec::new(),
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
             confirmed: HashMap::new(),
@@ -162,8 +140,13 @@ impl Queues {
             keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
         }
         // A floor from the first moment on: records without one would look like a floor that was lost.
+        let is_unsaved = |inner: &&Arc<Inner>| !inner.saved.load(Ordering::Acquire);
+        keeping.unsaved = index.by_name.values().filter(is_unsaved).cloned().collect();
         match keeping.floor.commit() {
-            Ok(done) => stats.count_commit(done.syncs),
+            Ok(done) => {
+                stats.count_commit(done.syncs);
+                keeping.told_saved();
+            }
             Err(error) if index.by_name.is_empty() && log_is_empty => return Err(error.into()),
             Err(error) => stats.count_error(&error),
         }
@@ -176,6 +159,7 @@ impl Queues {
             notes,
             stats: Mutex::new(stats),
             unrouted: AtomicBool::new(true),
+            plans_kept_min: options.plans_kept_min,
             ticker: Mutex::new(None),
         });
         set.watch();
@@ -201,21 +185,24 @@ impl Queues {
     /// When a name cannot be used, there are too many queues, or the disk refuses.
     pub fn queue(&self, destination: &str, stream: &str, start: Start) -> Result<Queue, QueueError> {
         check_names(destination, stream)?;
-        if let Some(inner) = self.set.find(destination, stream) {
+        // One that was made, and whose commit failed, is not what was promised: asked for again it is tried again.
+        let is_enough = |inner: &Arc<Inner>| start == Start::Earliest || inner.saved.load(Ordering::Acquire);
+        if let Some(inner) = self.set.find(destination, stream).filter(is_enough) {
             return Ok(Queue { inner });
         }
         let mut keeping = lock(&self.set.keeping);
-        if let Some(inner) = self.set.find(destination, stream) {
-            return Ok(Queue { inner });
-        }
-        let made = self.set.make(&mut keeping, destination, stream, start);
-        if made.is_err() {
-            // What was kept for it may go again.
-            keeping.trim_all = true;
-            self.set.unrouted.store(true, Ordering::Release);
-        }
-        let inner = made?;
-        if start != Start::Earliest {
+        let inner = match self.set.find(destination, stream) {
+            Some(inner) => inner,
+            None => {
+                let made = self.set.make(&mut keeping, destination, stream, start);
+                made.inspect_err(|_| {
+                    // What was kept for it may go again.
+                    keeping.trim_all = true;
+                    self.set.unrouted.store(true, Ordering::Release);
+                })?
+            }
+        };
+        if !is_enough(&inner) {
             self.set.commit(&mut keeping).map_err(QueueError::NotDurable)?;
         }
         Ok(Queue { inner })
@@ -433,7 +420,9 @@ impl Set {
 
     fn tick(&self) -> Result<(), FloorError> {
         let mut keeping = lock(&self.keeping);
-        self.commit(&mut keeping)
+        self.commit(&mut keeping)?;
+        self.move_plans(&mut keeping);
+        Ok(())
     }
 
     /// Has the log wake the queues of a stream when records arrive.

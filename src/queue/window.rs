@@ -18,6 +18,7 @@
 //!              low                          next                 tail
 //! ```
 
+mod moving;
 mod settling;
 mod split;
 mod verdict;

@@ -107,6 +107,28 @@ fn disk_use_follows_what_is_undelivered_whoever_is_behind() {
     assert!(log.stats().segments <= 2, "compact segments go like others: {}", log.stats().segments);
 }
 
+/// Before: of segments of which a bit more than half was needed two did not fit one, and one alone was not taken, so the disk held
+/// up to twice of what was needed, for good.
+#[test]
+fn however_much_of_each_segment_is_needed_disk_use_follows_it() {
+    for tenths in [3, 5, 6, 7, 8] {
+        let (disk, clock) = (SimDisk::new(tenths), ManualClock::at(1_000_000));
+        let log = open(&disk, &clock);
+        let mut undelivered = 0;
+        for _ in 0..250 {
+            append(&log, "behind", 1_000 * tenths as usize);
+            append(&log, "healthy", 1_000 * (10 - tenths) as usize);
+            trim_to(&log, "healthy", 0);
+            undelivered += 1_000 * tenths;
+            keep_house(&log, &clock);
+        }
+        (0..60).for_each(|_| keep_house(&log, &clock));
+        let (used, most) = (segment_bytes(&log, &disk), undelivered * 13 / 10 + 2 * u64::from(options().segment_bytes));
+        assert!(used <= most, "{tenths} tenths: {used} bytes for {undelivered} that are needed");
+        assert_eq!(read(&log, "behind", 0), 250);
+    }
+}
+
 /// Segments of which "slow" needs a little and "fast" nothing, on either side of `!dead/x`.
 fn script() -> Vec<Step> {
     use Step::{Advance, Append, Housekeep, Read, Trim};

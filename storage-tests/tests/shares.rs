@@ -52,8 +52,8 @@ fn only_the_stream_whose_backlog_is_above_its_share_is_refused() {
     for _ in 0..400 {
         match append(&log, &names[0], 300) {
             Ok(()) => taken += 1,
-            Err(AppendError::OverShare { backlog, share }) => {
-                assert!(backlog > share);
+            Err(AppendError::OverShare { held, share }) => {
+                assert!(held > share);
                 refused += 1;
             }
             Err(other) => panic!("{other}"),

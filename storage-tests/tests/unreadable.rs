@@ -1,7 +1,10 @@
-//! Indexes that the disk refuses to read: whatever else is missing, they are no reason not to start.
+//! Small files that the disk refuses, to be read or to be written: whatever else is missing, they are no reason not to start, and
+//! one of them keeps nothing else from being sealed and from going.
 
 use forebay::Item;
-use storage_tests::fault::{Failure, Fault, OpKind};
+use std::path::Path;
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::queues::CUTS;
 use storage_tests::sim_disk::SimDisk;
 use storage_tests::workload::{End, Session, Step, tiny};
 
@@ -48,4 +51,166 @@ fn with_both_tables_damaged_an_unreadable_index_has_no_vote_and_stops_nothing() 
     assert_eq!(session.open(), Ok(true), "all of it is there");
     session.disk.clear_faults();
     session.goes_on().expect("as promised");
+}
+
+const TABLES: [&str; 2] = ["/log/streams.0", "/log/streams.1"];
+
+/// Before: an unreadable copy stopped the start, though the other one had all that it said.
+#[test]
+fn a_copy_of_the_stream_table_that_cannot_be_read_is_written_anew_from_the_other() {
+    for table in TABLES {
+        // With the file, and with one whose place takes no writes either: then a new file takes its place.
+        for kinds in [&[OpKind::Read][..], &[OpKind::Read, OpKind::Write]] {
+            let mut session = two_segments();
+            kinds.iter().for_each(|kind| session.disk.inject(Fault::every(*kind, Failure::Eio).on(table)));
+            assert_eq!(session.open(), Ok(true), "{table}: all of it is there");
+            assert!(session.log().stats().housekeeping_errors > 0, "and it is told");
+            session.disk.clear_faults();
+            let other = TABLES.into_iter().find(|other| *other != table).expect("there are two");
+            session.end(End::Kill);
+            session.disk.overwrite(other.as_ref(), b"damaged");
+            assert_eq!(session.open(), Ok(true), "{table} says it all again");
+            assert_eq!(session.log().damages(), []);
+            session.goes_on().expect("as promised");
+        }
+    }
+}
+
+/// What the tables say of streams that have no frame left stands nowhere else. An error may pass; what is made up stays.
+#[test]
+fn with_no_copy_of_the_stream_table_that_can_be_read_the_start_waits_for_a_disk_that_reads() {
+    let mut session = two_segments();
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on("streams."));
+    assert!(session.try_open().is_err());
+    session.disk.clear_faults();
+    assert_eq!(session.open(), Ok(true));
+    session.goes_on().expect("as promised");
+}
+
+/// Segments 0 to 4, of which the last one is written to; writes to these files fail.
+fn five_segments(bad: &[&str]) -> Session {
+    let mut session = Session::new(1, tiny());
+    assert_eq!(session.open(), Ok(true));
+    bad.iter().for_each(|name| session.disk.inject(Fault::every(OpKind::Write, Failure::Eio).on(name)));
+    for _ in 0..5 {
+        session.act(&Step::Append("a", vec![(3_000, 5)])).expect("a good disk");
+    }
+    session
+}
+
+fn is_there(disk: &SimDisk, name: &str) -> bool {
+    disk.paths().iter().any(|path| path.ends_with(name))
+}
+
+/// Before: the first index that could not be written kept all later ones from being written, and with them every segment
+/// from going.
+#[test]
+fn an_index_that_cannot_be_written_keeps_no_other_segment_from_being_sealed_and_from_going() {
+    // Nor under another name: there is no index.
+    let mut session = five_segments(&["0000000000000001.idx", "0000000000000001.new"]);
+    session.log().housekeep();
+    let written = |n: u64| is_there(&session.disk, &format!("{n:016x}.idx"));
+    assert!(written(0) && written(2) && written(3), "{:?}", session.disk.paths());
+    assert!(session.log().stats().housekeeping_errors > 0, "and it is told");
+    session.trim("a", 0);
+    (0..3).for_each(|_| session.log().housekeep());
+    // The one, the one behind it, which names its end, and the one that is written to.
+    assert_eq!(session.log().stats().segments, 3, "{:?}", session.disk.paths());
+    session.disk.clear_faults();
+    (0..3).for_each(|_| session.log().housekeep());
+    assert_eq!(session.log().stats().segments, 1, "{:?}", session.disk.paths());
+    session.goes_on().expect("as promised");
+}
+
+/// A place that was read and written no more: the index gets another file.
+#[test]
+fn an_index_that_can_neither_be_read_nor_rewritten_gets_another_file() {
+    let mut session = five_segments(&[]);
+    session.log().housekeep();
+    session.end(End::Kill);
+    let bad = "0000000000000001.idx";
+    for kind in [OpKind::Read, OpKind::Write] {
+        session.disk.inject(Fault::every(kind, Failure::Eio).on(bad));
+    }
+    assert_eq!(session.open(), Ok(true), "its segment is read instead");
+    session.log().housekeep();
+    session.disk.clear_faults();
+    let path = Path::new("/log").join(bad);
+    let durable = session.disk.read_durable(&path).expect("there");
+    assert_eq!(session.disk.read_live(&path), Some(durable));
+    assert!(!is_there(&session.disk, "0000000000000001.new"));
+    session.end(End::Kill);
+    assert_eq!(session.open(), Ok(true));
+    session.goes_on().expect("as promised");
+}
+
+/// Before: with a slot of the stream table that could not be written no segment went any more.
+#[test]
+fn a_slot_of_the_stream_table_that_cannot_be_written_gets_another_file_and_segments_go() {
+    for table in TABLES {
+        let mut session = five_segments(&[]);
+        session.disk.inject(Fault::every(OpKind::Write, Failure::Eio).on(table));
+        session.act(&Step::Append("quiet", vec![(10, 7)])).expect("the log is sound");
+        for _ in 0..4 {
+            session.act(&Step::Append("a", vec![(3_000, 5)])).expect("the log is sound");
+            ["a", "quiet"].iter().for_each(|stream| session.trim(stream, 0));
+            session.log().housekeep();
+        }
+        assert!(session.log().stats().segments <= 2, "{table}: {:?}", session.disk.paths());
+        session.disk.clear_faults();
+        session.goes_on().expect("as promised");
+    }
+}
+
+/// All that a file that takes no writes goes through until another one is in its place, cut at every change.
+#[test]
+fn a_crash_at_any_change_while_a_file_is_replaced_leaves_the_old_one_or_the_new_one() {
+    for bad in ["0000000000000001.idx", "streams.0", "streams.1"] {
+        let changes = {
+            let mut session = with_a_bad_file(bad);
+            let before = session.disk.ops();
+            replace(&mut session);
+            session.disk.ops() - before
+        };
+        assert!(changes > 8, "{bad}: {changes}");
+        for (crash, cut) in (0..=changes).flat_map(|crash| CUTS.map(|cut| (crash, cut))) {
+            for performed in [Performed::Nothing, Performed::All] {
+                let mut session = with_a_bad_file(bad);
+                session.disk.crash_at(session.disk.ops() + crash, performed);
+                replace(&mut session);
+                session.end(End::Cut(cut));
+                let case = format!("{bad}, change {crash} {performed:?}, {cut:?}");
+                // The place stays bad: to read an index as well.
+                assert_eq!(session.open(), Ok(true), "{case}");
+                session.disk.clear_faults();
+                session.goes_on().unwrap_or_else(|e| panic!("{case}: {e}"));
+                assert!(
+                    !session.disk.paths().iter().any(|path| path.extension().is_some_and(|end| end == "new")),
+                    "{case}"
+                );
+            }
+        }
+    }
+}
+
+/// What makes the file be written: a segment is full, and more of what there is may go.
+fn replace(session: &mut Session) {
+    session.act(&Step::Append("a", vec![(3_000, 5)])).expect("as far as the disk goes");
+    session.trim("a", 5);
+    session.log().housekeep();
+}
+
+/// Sealed once, trimmed in part; then one of its small files takes no writes any more, and of an index no reads.
+fn with_a_bad_file(bad: &str) -> Session {
+    let mut session = five_segments(&[]);
+    session.act(&Step::Append("quiet", vec![(10, 7)])).expect("a good disk");
+    session.log().housekeep();
+    ["a", "quiet"].iter().for_each(|stream| session.trim(stream, 0));
+    session.disk.inject(Fault::every(OpKind::Write, Failure::Eio).on(bad));
+    if bad.ends_with("idx") {
+        session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(bad));
+        session.end(End::Kill);
+        assert_eq!(session.open(), Ok(true));
+    }
+    session
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// A file of a run that did not go at once. Nobody reads it, and an opening removes it.
 pub(crate) struct Leftover {
     file: SegmentFile,
-    bytes: u64,
+    pub(crate) bytes: u64,
     failed: bool,
 }
 
@@ -105,22 +105,6 @@ impl Shared {
             self.let_go(bytes);
         }
         synced.and(removed)
-    }
-
-    /// From which place on segments are kept for replay, though nobody needs them.
-    pub(super) fn kept_for_replay(&self) -> Sequence {
-        let short = self.options.short_at().is_some_and(|short_at| self.bytes_used() > short_at);
-        let now_ms = self.clock.wall_ms();
-        let mut kept_bytes = 0;
-        let catalog = self.catalog_read();
-        let in_window = |(_, segment): &(&Sequence, &Segment)| {
-            kept_bytes += segment.file_bytes;
-            !short
-                && kept_bytes <= self.options.budget_bytes / 10
-                && !self.options.is_expired(segment.newest_ms, now_ms)
-        };
-        let newest_first = catalog.segments.iter().rev().take_while(in_window);
-        newest_first.last().map_or(Sequence(u64::MAX), |(place, _)| *place)
     }
 
     /// Something of it can't be read: it is not compacted, and nobody tries again until the next start.

@@ -4,7 +4,7 @@
 //! Not what a table holds (that is `stream_table`), nor when it is written later (`keeper`).
 
 use super::super::file_name::FileName;
-use super::super::files::{Files, write_whole};
+use super::super::files::Files;
 use super::super::index::IndexHeader;
 use super::super::listing::{Listing, read_header};
 use super::super::options::OpenError;
@@ -20,16 +20,22 @@ pub(super) struct Tables {
     pub(super) newest: Option<StreamTable>,
     /// The slots that can be read.
     pub(super) good: Vec<u8>,
+    /// Slots that the disk refuses to read: each is written anew from the other one.
+    pub(super) refused: u64,
 }
 
 /// Writes the slots of the stream table that can't be read, so that writing the table later changes no name and never
 /// goes over the only good copy. In a fresh log this comes before anything else: its id must outlive the first record.
 pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &StreamTable) -> Result<(), OpenError> {
     for slot in (0..2).filter(|slot| !good.contains(slot)) {
-        let path = files.path(FileName::Streams(slot));
-        match write_whole(&**files.disk(), &path, &table.encode()) {
-            // On a full disk a damaged slot may stay one: it is the next to be written.
-            Err(e) if e.kind() == io::ErrorKind::StorageFull && !good.is_empty() => {}
+        let name = FileName::Streams(slot);
+        let path = files.path(name);
+        match files.write_or_replace(name, &table.encode(), || listing.next_sequence()) {
+            // On a full disk a damaged slot may stay one, and so may one that nothing can be written to: it is the next to be
+            // written.
+            Err(e) if !good.is_empty() && (e.kind() == io::ErrorKind::StorageFull || is_media_error(&e)) => {
+                tracing::warn!(path = %path.display(), error = %e, "this copy of the stream table stays as it is for now");
+            }
             written => written.map_err(OpenError::io("write", &path))?,
         }
     }
@@ -39,9 +45,18 @@ pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &
 
 pub(super) fn read(files: &Files, listing: &Listing) -> Result<Tables, OpenError> {
     let mut tables = Tables::default();
+    let mut unreadable = None;
     for slot in &listing.tables {
         let path = files.path(FileName::Streams(*slot));
-        let bytes = files.disk().open(&path).and_then(|file| read_all(&*file)).map_err(OpenError::io("read", &path))?;
+        let bytes = match files.disk().open(&path).and_then(|file| read_all(&*file)) {
+            Err(e) if is_media_error(&e) => {
+                tracing::error!(path = %path.display(), error = %e, "this copy of the stream table can't be read");
+                tables.refused += 1;
+                unreadable.get_or_insert((path, e));
+                continue;
+            }
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
         match StreamTable::decode(&bytes) {
             Ok(table) => {
                 tables.good.push(*slot);
@@ -55,7 +70,11 @@ pub(super) fn read(files: &Files, listing: &Listing) -> Result<Tables, OpenError
             }
         }
     }
-    Ok(tables)
+    match unreadable {
+        // Without either the log goes by its segments, and streams that have none begin anew: not for an error that may pass.
+        Some((path, e)) if tables.newest.is_none() => Err(OpenError::io("read", &path)(e)),
+        _ => Ok(tables),
+    }
 }
 
 /// The log's id, when both copies of the table are damaged: what most segments and indexes say.

@@ -4,7 +4,7 @@ use super::Opening;
 use crate::disk::{is_media_error, read_all};
 use crate::log::damage::Damage;
 use crate::log::file_name::FileName;
-use crate::log::files::{remove_if_there, write_whole};
+use crate::log::files::remove_if_there;
 use crate::log::index::SegmentIndex;
 use crate::log::listing::Listing;
 use crate::log::options::OpenError;
@@ -109,15 +109,21 @@ impl Opening<'_> {
             compacted: self.segments.values().any(|segment| segment.file.replaced.is_some()),
             rows: self.rows.clone(),
         };
-        let path = self.files.path(FileName::Streams((table.generation % 2) as u8));
+        let name = FileName::Streams((table.generation % 2) as u8);
+        let path = self.files.path(name);
         loop {
-            match write_whole(&**self.files.disk(), &path, &table.encode()) {
+            match self.files.write_or_replace(name, &table.encode(), || next_sequence) {
                 Ok(()) => break,
                 // This is what spares are for: without the table nothing can be reclaimed.
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {
                     Some(spare) => self.remove(FileName::Spare(spare))?,
                     None => return Ok(false),
                 },
+                // The other copy is the one that was read; housekeeping tries this one again.
+                Err(e) if is_media_error(&e) => {
+                    tracing::warn!(path = %path.display(), error = %e, "the stream table can't be written; later");
+                    return Ok(false);
+                }
                 Err(e) => return Err(OpenError::io("write", &path)(e)),
             }
         }

@@ -66,13 +66,14 @@ impl Set {
             !ours(plan)
         });
         index.add(Arc::clone(&inner));
+        keeping.unsaved.push(Arc::clone(&inner));
         Ok(inner)
     }
 }
 
 impl Inner {
     pub(super) fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
-        let low = entry.cursor.low;
+        let (low, low_bytes) = (entry.cursor.low, entry.cursor.low_bytes);
         let (mut replay, mut replays) = (None, None);
         match entry.extra.as_deref() {
             Some(Extra::Replay { again, end }) => {
@@ -102,8 +103,10 @@ impl Inner {
             hours: Mutex::default(),
             revision: AtomicU32::new(0),
             dirty: AtomicBool::new(false),
+            saved: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
+            durable_low_bytes: AtomicU64::new(low_bytes),
             plan_low: AtomicU64::new(u64::MAX),
         }
     }

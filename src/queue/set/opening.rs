@@ -226,6 +226,7 @@ pub(super) fn rebuild(
             index.name(&entry.stream, |(_, stream)| stream),
         );
         let inner = Inner::new(context, id, entry);
+        inner.saved.store(true, Ordering::Release); // it was read
         let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
         let inner = match of.and_then(|of| index.by_name.get(&of)) {
             Some(live) => {

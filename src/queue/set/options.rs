@@ -3,6 +3,7 @@
 use crate::queue::balance::Count;
 use crate::queue::cursor_store::StoreChoice;
 use crate::queue::floor_file::{FloorDamage, FloorError};
+use crate::queue::limits::PLANS_KEPT_MIN;
 use crate::{CloseError, OpenError, ReadError};
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub struct QueueOptions {
     /// Start no threads: ticks are the caller's to make, and the store works on the caller's thread. The log has an
     /// option of its own for its threads, which is set along with this.
     pub inline: bool,
+    /// Plans that the log keeps though most of them are settled, before the few that keep them are written again behind them.
+    pub plans_kept_min: u64,
 }
 
 /// Where a queue begins that was never seen before.
@@ -78,6 +81,8 @@ pub struct QueuesStats {
     pub plans_lost: u64,
     /// Plans that later ones replaced: batches that were split, or given up for damage.
     pub plans_replaced: u64,
+    /// Plans that were written again, since they were open for long and kept many others in the log.
+    pub plans_moved: u64,
     /// Times that the cursor store was set aside when it was opened.
     pub store_resets: u64,
     /// Why the cursor store is not used any more.
@@ -139,6 +144,7 @@ impl Default for QueueOptions {
             store_deadline: Duration::from_secs(5),
             tick: Duration::from_millis(100),
             inline: false,
+            plans_kept_min: PLANS_KEPT_MIN,
         }
     }
 }

@@ -10,6 +10,7 @@
 use super::opening::plan_entry;
 use super::{Keeping, REJECTS_PREFIX, Set};
 use crate::PLANS_STREAM;
+use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
@@ -47,7 +48,7 @@ impl Set {
                 let hint = Hint::of(self.context.log_id, &entry).encode();
                 hints.push((hint::key(&entry.destination, &entry.stream), hint));
             }
-            let low = entry.cursor.low;
+            let low = End { offset: entry.cursor.low, bytes: entry.cursor.low_bytes };
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, low));
         }
@@ -77,6 +78,7 @@ impl Set {
                 stats.pinned = keeping.floor.is_pinned();
                 stats.count_commit(done.syncs);
                 drop(stats);
+                keeping.told_saved();
                 self.confirm(keeping, done.whole);
             }
             Err(error) => {
@@ -87,8 +89,8 @@ impl Set {
         let durable_plan_mark = keeping.plan_mark;
         keeping.plan_mark = next_plan_mark.max(durable_plan_mark);
         let needed = durable_plan_mark.min(std::mem::replace(&mut keeping.fills_low, fills_low));
-        let is_done = |(inner, low): &&(Arc<Inner>, u64)| {
-            let over = |bounds: &Bounds| *low >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
+        let is_done = |(inner, low): &&(Arc<Inner>, End)| {
+            let over = |bounds: &Bounds| low.offset >= bounds.end.offset || bounds.cancelled.load(Ordering::Acquire);
             inner.replay.as_deref().is_some_and(over)
         };
         let over: Vec<Arc<Inner>> =
@@ -103,12 +105,12 @@ impl Set {
         let fresh = std::mem::take(&mut keeping.unconfirmed);
         let confirmed = std::mem::replace(&mut keeping.in_one_slot, fresh);
         for (entry, (inner, low)) in confirmed {
-            inner.durable_low.fetch_max(low, Ordering::AcqRel);
+            inner.confirm(low);
             keeping.confirmed.insert(entry, inner);
         }
         if whole {
             for (entry, (inner, low)) in &keeping.in_one_slot {
-                inner.durable_low.fetch_max(*low, Ordering::AcqRel);
+                inner.confirm(*low);
                 keeping.confirmed.insert(*entry, Arc::clone(inner));
             }
         }
@@ -124,12 +126,13 @@ impl Set {
         let index = self.index_read();
         let moved = |inner: &Inner| {
             let subscribers = index.by_stream.get(&inner.stream).into_iter().flatten();
-            let low = subscribers.map(|inner| inner.durable_low.load(Ordering::Acquire)).min();
+            let low = subscribers.map(|inner| inner.confirmed()).min_by_key(|low| low.offset);
             if let (Some(stream), Some(low)) = (inner.stream_id(), low) {
-                log.trim(stream, low);
+                log.trim_at(stream, low.offset, low.bytes);
             }
         };
-        if std::mem::take(&mut keeping.trim_all) {
+        let all = std::mem::take(&mut keeping.trim_all);
+        if all {
             index.by_stream.values().filter_map(|queues| queues.first()).for_each(|inner| moved(inner));
         } else {
             confirmed.values().for_each(|inner| moved(inner));
@@ -141,14 +144,29 @@ impl Set {
             for stream in log.streams() {
                 let by_age = !stream.name.starts_with('!') || stream.name.starts_with(REJECTS_PREFIX);
                 if by_age && !index.by_stream.contains_key(&stream.name) {
-                    log.trim(stream.id, stream.tail.offset);
+                    log.trim_at(stream.id, stream.tail.offset, stream.tail.bytes);
                 }
             }
+        }
+        if all {
+            log.told_all();
         }
     }
 }
 
 impl Inner {
+    /// This low mark is in both slots of its page.
+    fn confirm(&self, low: End) {
+        if self.confirmed().offset < low.offset {
+            self.durable_low.store(low.offset, Ordering::Release);
+            self.durable_low_bytes.store(low.bytes, Ordering::Release);
+        }
+    }
+
+    fn confirmed(&self) -> End {
+        End { offset: self.durable_low.load(Ordering::Acquire), bytes: self.durable_low_bytes.load(Ordering::Acquire) }
+    }
+
     /// An hour is over: what it was, for the store. None for a queue that never had anything.
     fn close_hour(self: &Arc<Self>, at_ms: u64) -> Option<KeyValue> {
         let balance = Queue { inner: Arc::clone(self) }.balance();

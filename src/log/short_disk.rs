@@ -1,0 +1,161 @@
+//! A short disk: what goes first, and whose records are then refused.
+//!
+//! A stream is charged for its backlog, and for its part of what it keeps on the disk beside it: what nobody needs of a segment
+//! is charged in equal parts to the streams that need something of it. That is looked into only while there is much of it, by the
+//! same look at a few segments a round that compaction takes; compaction makes it little again wherever it can. Who is above its
+//! share is decided in `shares.rs`, which is pure.
+
+use super::catalog::{Catalog, Segment, Stage, Stream};
+use super::index::SegmentIndex;
+use super::keeper::{Keeper, Pressure};
+use super::limits::SHARES_UNTOLD;
+use super::shared::NO_SHARE;
+use super::{Shared, frame, shares};
+use crate::offset::{Sequence, StreamId};
+use crate::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::io;
+
+/// What streams keep on the disk beside their own records, as it is found segment by segment.
+#[derive(Default)]
+pub(crate) struct Pins {
+    /// Of the segments that were looked into since the look began anew.
+    so_far: HashMap<StreamId, u64>,
+    /// The catalog says so of some stream.
+    told: bool,
+}
+
+/// What is needed of a segment.
+pub(super) struct Needed {
+    /// Bytes of the frames that somebody needs, as they lie there.
+    pub(super) live: u64,
+    /// The streams of applications that need some.
+    by: Vec<StreamId>,
+}
+
+impl Needed {
+    pub(super) fn of(catalog: &Catalog, index: &SegmentIndex) -> Self {
+        let mut needed = Self { live: 0, by: Vec::new() };
+        for (stream, frame) in index.frames() {
+            let of = catalog.stream(stream);
+            if of.is_some_and(|of| of.trimmed >= frame.next()) {
+                continue;
+            }
+            needed.live += u64::from(frame::stored_len(frame.payload_len));
+            // Frames come by stream. Our own streams are refused nothing, so nothing is charged to them.
+            if needed.by.last() != Some(&stream) && of.is_some_and(|of| !of.row.name.starts_with('!')) {
+                needed.by.push(stream);
+            }
+        }
+        needed
+    }
+}
+
+impl Pins {
+    /// A segment of so many bytes was looked into.
+    pub(super) fn add(&mut self, file_bytes: u64, needed: &Needed) {
+        let Some(part) = file_bytes.saturating_sub(needed.live).checked_div(needed.by.len() as u64) else { return };
+        for stream in &needed.by {
+            *self.so_far.entry(*stream).or_default() += part;
+        }
+    }
+
+    /// All segments were looked into: that is what counts from now on.
+    pub(super) fn tell(&mut self, catalog: &mut Catalog) {
+        let found = std::mem::take(&mut self.so_far);
+        if !self.told && found.is_empty() {
+            return;
+        }
+        self.told = !found.is_empty();
+        for (id, stream) in (0..).map(StreamId).zip(&mut catalog.streams) {
+            stream.pinned = found.get(&id).copied().unwrap_or_default();
+        }
+    }
+
+    /// There is not much of it.
+    pub(super) fn forget(&mut self, catalog: &mut Catalog) {
+        self.so_far.clear();
+        self.tell(catalog);
+    }
+
+    /// Whether there is something to forget.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.told && self.so_far.is_empty()
+    }
+}
+
+impl Shared {
+    /// Bytes on the disk, by whoever keeps house. Without room that is claimed: a spare on its way to be a segment counts twice
+    /// there, and that must refuse nobody.
+    pub(super) fn bytes_held(&self, keeper: &Keeper) -> u64 {
+        let leftovers: u64 = keeper.leftovers.iter().map(|leftover| leftover.bytes).sum();
+        self.catalog_read().segment_bytes() + self.files.spare_bytes() + leftovers
+    }
+
+    /// Whether so much is in use that somebody has to wait.
+    pub(super) fn is_short(&self, keeper: &Keeper) -> bool {
+        self.options.short_at().is_some_and(|short_at| self.bytes_held(keeper) > short_at)
+    }
+
+    /// Whether sealed segments are larger than so many hundredths of all that is needed: then some are worth looking into.
+    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64) -> bool {
+        let catalog = self.catalog_read();
+        let sealed = catalog.segments.values().filter(|segment| matches!(segment.stage, Stage::Sealed));
+        let held: u64 = sealed.map(|segment| segment.file_bytes).sum();
+        let needed: u64 = catalog.streams.iter().map(|stream| stream.backlog()).sum();
+        held > needed / 100 * hundredths + u64::from(self.options.segment_bytes)
+    }
+
+    /// From which place on segments are kept for replay, though nobody needs them.
+    pub(super) fn kept_for_replay(&self, keeper: &Keeper) -> Sequence {
+        let short = self.is_short(keeper);
+        let now_ms = self.clock.wall_ms();
+        let mut kept_bytes = 0;
+        let catalog = self.catalog_read();
+        let in_window = |(_, segment): &(&Sequence, &Segment)| {
+            kept_bytes += segment.file_bytes;
+            !short
+                && kept_bytes <= self.options.budget_bytes / 10
+                && !self.options.is_expired(segment.newest_ms, now_ms)
+        };
+        let newest_first = catalog.segments.iter().rev().take_while(in_window);
+        newest_first.last().map_or(Sequence(u64::MAX), |(place, _)| *place)
+    }
+
+    /// When the disk is short: lets go what is only kept for replay, and then finds out who holds more than its share.
+    pub(super) fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let Some(short_at) = self.options.short_at() else { return Ok(()) };
+        let mut reclaimed = Ok(());
+        if self.bytes_held(keeper) > short_at {
+            reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
+        }
+        // All of it gone means that there is no room for another segment but the one that is taken ahead.
+        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
+        let left = all.saturating_sub(self.bytes_held(keeper).saturating_sub(short_at));
+        let charges = (left < all && self.knows_backlogs()).then(|| {
+            let catalog = self.catalog_read();
+            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
+            theirs.map(Stream::held).collect()
+        });
+        let level = charges.and_then(|charges| shares::level(charges, left, all)).unwrap_or(NO_SHARE);
+        match (self.share.swap(level, Ordering::Relaxed), level) {
+            (NO_SHARE, NO_SHARE) => {}
+            (NO_SHARE, share) => {
+                tracing::warn!(
+                    short_at,
+                    share,
+                    "the disk is short: streams that hold more than their share of it are refused"
+                );
+            }
+            (_, NO_SHARE) => tracing::info!("the disk is no longer short: all streams are taken"),
+            _ => {}
+        }
+        reclaimed
+    }
+
+    /// Whether the log was told what is needed. A log that was just opened takes all that it has for needed, so that everybody
+    /// would be above its share.
+    fn knows_backlogs(&self) -> bool {
+        self.told.load(Ordering::Acquire) || self.clock.monotonic().saturating_sub(self.opened) >= SHARES_UNTOLD
+    }
+}

@@ -1,0 +1,68 @@
+//! Plans that are open for long are written again, behind those that were made since: else a single one would keep all of them.
+//!
+//! The stream of plans is let go from its beginning, up to the oldest one that somebody needs. A batch that its destination
+//! does not take for days would keep the plans of all other destinations for as long.
+//!
+//! What always holds: the old one goes only once the new one is durable and its queue knows it; and no plan is written
+//! behind one that replaces it. The second is why each batch is asked while nobody else can submit a plan: from when a
+//! batch is to be split, or its boundaries are given up, it does not say yes any more, and what replaces it comes later. A crash
+//! in between leaves both, which say the same.
+
+use super::{Keeping, Set};
+use crate::PLANS_STREAM;
+use crate::queue::plan::PlanRecord;
+use crate::queue::planner::{PlanError, Planned};
+use crate::queue::{Inner, lock};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use std::ops::Range;
+
+/// A batch whose plan is to be written again: its queue, its boundaries, and where its plan lies.
+type Old = (Arc<Inner>, Range<u64>, u64);
+
+impl Set {
+    /// Writes old plans again where they keep many others. Those that fill gaps go by plans of others, and are not looked at.
+    pub(super) fn move_plans(&self, keeping: &mut Keeping) {
+        let log = &self.context.log;
+        let Some(plans) = log.stream(PLANS_STREAM) else { return };
+        let tail = log.durable(plans).offset;
+        let kept = tail.saturating_sub(keeping.plan_mark);
+        // What was moved last time lies there, too: moving it each time would bring in more than goes.
+        if kept <= self.plans_kept_min + 4 * keeping.plans_moved {
+            return;
+        }
+        let before = tail - kept / 2;
+        let is_old = |inner: &&Arc<Inner>| {
+            let fills = inner.replay.as_ref().is_some_and(|bounds| !bounds.again);
+            !fills && inner.plan_low.load(Ordering::Acquire) < before
+        };
+        let queues: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(is_old).cloned().collect();
+        let of_queue = |inner: Arc<Inner>| {
+            let below = inner.window().plans_below(before);
+            below.into_iter().map(move |(offsets, plan)| (Arc::clone(&inner), offsets, plan.offset))
+        };
+        let old: Vec<Old> = queues.into_iter().flat_map(of_queue).collect();
+        keeping.plans_moved = old.len() as u64;
+        lock(&self.stats).plans_moved += old.len() as u64;
+        self.context.planner.submit_again(tail, old.into_iter().map(again));
+    }
+}
+
+/// Asks the batch whether it is still so, and if so gives what is to be written.
+fn again((inner, offsets, from): Old) -> impl FnOnce() -> Option<(PlanRecord, Planned)> {
+    move || {
+        let stream = inner.stream_id()?;
+        let window = inner.window();
+        let revision = window.plan_at(&offsets, from)?.revision;
+        drop(window);
+        let record = inner.plan_record(stream, offsets.clone(), revision);
+        let planned: Planned = Box::new(move |result: Result<u64, PlanError>| {
+            // What failed lies where it lay, and has its turn again.
+            if let Ok(to) = result {
+                inner.window().moved(&offsets, from, to);
+                inner.dirty.store(true, Ordering::Release);
+            }
+        });
+        Some((record, planned))
+    }
+}

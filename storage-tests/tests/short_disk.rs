@@ -1,0 +1,308 @@
+//! A disk that gets short: who is refused, and that nobody else notices.
+
+use forebay::clock::ManualClock;
+use forebay::disk::mem::MemDisk;
+use forebay::{AppendError, Log, LogOptions, LogState, Payload, Queue, QueueOptions, Queues, Settled, Start};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::interrupted::Interrupted;
+use storage_tests::queues::{ANY, books_close, plan};
+use storage_tests::sim_disk::{PowerCut, SimDisk};
+
+const SEGMENT_BYTES: u64 = 16 << 10;
+
+fn options(segments: u64) -> LogOptions {
+    LogOptions {
+        segment_bytes: SEGMENT_BYTES as u32,
+        budget_bytes: segments * SEGMENT_BYTES,
+        tail_cache_bytes: 0,
+        replay_window: Duration::ZERO,
+        ..LogOptions::small()
+    }
+}
+
+fn open_log(disk: &SimDisk, clock: &ManualClock, segments: u64) -> Log {
+    Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options(segments)).expect("it opens")
+}
+
+fn append(log: &Log, stream: &str, bytes: usize) -> Result<(), AppendError> {
+    log.append_wait(stream, vec![Payload { bytes: vec![7; bytes], records: 1 }]).map(drop)
+}
+
+fn trim_all(log: &Log, stream: &str) {
+    let id = log.stream(stream).expect("it was appended to");
+    log.trim(id, log.durable(id).offset);
+}
+
+/// How often `trickle`, which nobody takes anything of, and `batches`, which is taken every tenth round, are refused while much
+/// goes through that is delivered at once.
+fn refusals(disk: &SimDisk, rounds: u64, trickle_bytes: usize) -> ([u64; 3], Log) {
+    let clock = ManualClock::at(1_000_000);
+    let log = open_log(disk, &clock, 200);
+    let mut refused = [0; 3];
+    for round in 0..rounds {
+        for (n, (stream, bytes)) in
+            [("trickle", trickle_bytes), ("batches", 1_500), ("brisk", 9_000)].into_iter().enumerate()
+        {
+            match append(&log, stream, bytes) {
+                Ok(()) => {}
+                Err(AppendError::OverShare { held, share }) => {
+                    assert!(held > share);
+                    refused[n] += 1;
+                }
+                Err(other) => panic!("round {round}: {other}"),
+            }
+        }
+        trim_all(&log, "brisk");
+        if round % 10 == 9 {
+            trim_all(&log, "batches");
+        }
+        clock.advance(Duration::from_secs(1));
+        log.housekeep();
+    }
+    (refused, log)
+}
+
+/// Compaction takes care of it: what settled records keep on the disk is gone before the disk is short.
+#[test]
+fn a_trickle_that_nobody_takes_makes_no_disk_short() {
+    let disk = SimDisk::new(1);
+    let (refused, log) = refusals(&disk, 800, 400);
+    assert_eq!(refused, [0; 3]);
+    let backlogs: u64 = log.streams().iter().map(|stream| stream.backlog_bytes).sum();
+    let used = log.stats().bytes_used;
+    assert!(used <= backlogs * 13 / 10 + 5 * SEGMENT_BYTES, "{used} used, {backlogs} needed");
+}
+
+/// Before: where compaction can't take care of it, since nothing can be read, the environment that always has a batch waiting was
+/// refused, for its backlog is the larger; and the one that keeps the disk was not.
+#[test]
+fn whoever_keeps_the_disk_is_refused_and_not_whoever_has_the_larger_backlog() {
+    let disk = SimDisk::new(1);
+    disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(".seg"));
+    let ([trickle, batches, brisk], log) = refusals(&disk, 400, 40);
+    assert!(trickle > 50 && (batches, brisk) == (0, 0), "{trickle}, {batches}, {brisk}");
+    let held = |stream: &str| {
+        let stats = log.streams().into_iter().find(|stats| &*stats.name == stream).expect("it was appended to");
+        (stats.backlog_bytes, stats.held_bytes)
+    };
+    let (backlog, held_by_it) = held("trickle");
+    assert!(backlog < 12_000 && held_by_it > 100 * SEGMENT_BYTES, "{backlog} {held_by_it}");
+    assert_eq!(held("brisk"), (0, 0), "who keeps up is charged for nothing");
+    assert_eq!(log.state(), LogState::Serving);
+    // It is taken at last, and with that it holds nothing.
+    disk.clear_faults();
+    trim_all(&log, "trickle");
+    (0..3).for_each(|_| log.housekeep());
+    assert_eq!((log.stats().share_bytes, held("trickle")), (None, (0, 0)));
+    append(&log, "trickle", 40).expect("nobody is refused");
+}
+
+/// Before: while a segment was being made its room counted up to three times, and for that moment the disk was short.
+#[test]
+fn the_room_of_a_segment_that_is_being_made_makes_no_disk_short() {
+    let (disk, clock) = (Interrupted::over(MemDisk::new()), ManualClock::at(1_000_000));
+    let log = Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options(60));
+    let log = log.expect("it opens");
+    append(&log, "a", 10).expect("there is room");
+    trim_all(&log, "a");
+    // Not a byte more than nine tenths, all files counted.
+    let (keeper, files) = (log.clone(), disk.clone());
+    let shared_out: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
+    let seen = Arc::clone(&shared_out);
+    disk.interrupt(Some(Arc::new(move |path| {
+        if path.extension().is_some_and(|end| end == "seg") {
+            keeper.housekeep();
+            let names = forebay::disk::Disk::list(&files, Path::new("/log")).expect("it lists");
+            let is_room = |name: &&String| name.ends_with(".seg") || name.starts_with("spare-");
+            let there = names.iter().filter(is_room).count() as u64;
+            seen.lock().expect("one thread").push((there, keeper.stats().share_bytes.is_some()));
+        }
+    })));
+    while append(&log, "a", 12_000).is_ok() {}
+    let seen = shared_out.lock().expect("one thread");
+    assert!(seen.iter().any(|(there, _)| *there == 54), "{seen:?}");
+    for (there, short) in &*seen {
+        assert!(*there > 54 || !short, "{there} files of 60, and somebody is refused");
+    }
+}
+
+// With queues
+
+struct House {
+    queues: Queues,
+    others: Vec<Queue>,
+    sick: Option<Queue>,
+}
+
+/// Environments that are taken at once, and the last few a batch a minute.
+const OTHERS: usize = 12;
+const IN_BATCHES: usize = 2;
+const ROUND: Duration = Duration::from_millis(250);
+const ROUNDS_PER_MINUTE: u64 = 240;
+
+fn open(disk: &SimDisk, clock: &ManualClock, options: LogOptions) -> Queues {
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    let queues = Queues::open(disk, clock, Path::new("/data"), options, QueueOptions::inline()).expect("it opens");
+    books_close(&queues);
+    queues
+}
+
+impl House {
+    fn open(disk: &SimDisk, clock: &ManualClock, sick: bool) -> Self {
+        let queues = open(disk, clock, options(100));
+        let queue = |name: &str| queues.queue(name, name, Start::Earliest).expect("it is there, or made");
+        let others = (0..OTHERS).map(|n| queue(&format!("env-{n}"))).collect();
+        Self { sick: sick.then(|| queue("sick")), others, queues }
+    }
+}
+
+fn deliver(queue: &Queue) {
+    while let Some(batch) = queue.next_batch(ANY).expect("it reads") {
+        plan(queue, &batch);
+        queue.settle(&batch, Settled::Delivered);
+    }
+}
+
+/// What became of an environment's records.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Came {
+    accepted: u64,
+    refused: u64,
+    delivered: u64,
+}
+
+/// Ten minutes of all environments, with a power cut in the midst; with or without one that takes nothing for that long and has
+/// half of all traffic. What became of the others' records, what of the sick one's, and for how many rounds it was refused.
+fn ten_minutes(with_sick: bool) -> (Vec<Came>, Came, u64) {
+    let (disk, clock) = (SimDisk::new(7), ManualClock::at(1_000_000));
+    let mut house = House::open(&disk, &clock, with_sick);
+    let mut came = vec![Came { accepted: 0, refused: 0, delivered: 0 }; OTHERS + 1];
+    let mut rounds_over_share = 0;
+    for round in 0..10 * ROUNDS_PER_MINUTE {
+        let take = |name: &str, records: u32, came: &mut Came| {
+            let payload = Payload { bytes: vec![7; records as usize * 100], records };
+            match house.queues.log().append_wait(name, vec![payload]) {
+                Ok(_) => came.accepted += u64::from(records),
+                Err(AppendError::OverShare { .. }) => came.refused += u64::from(records),
+                Err(other) => panic!("round {round}, {name}: {other}"),
+            }
+        };
+        if with_sick {
+            let before = came[OTHERS].refused;
+            take("sick", 24, &mut came[OTHERS]);
+            rounds_over_share += u64::from(came[OTHERS].refused > before);
+        }
+        for (n, queue) in house.others.iter().enumerate() {
+            take(queue.stream(), 1, &mut came[n]);
+            if n < OTHERS - IN_BATCHES || round % ROUNDS_PER_MINUTE == 0 {
+                deliver(queue);
+            }
+        }
+        clock.advance(ROUND);
+        house.queues.tick().expect("the disk is sound");
+        if round % 4 == 0 {
+            house.queues.log().housekeep();
+        }
+        if round == 6 * ROUNDS_PER_MINUTE {
+            drop(house);
+            disk.power_cut(PowerCut::RandomSubset);
+            house = House::open(&disk, &clock, with_sick);
+        }
+    }
+    // It is mended.
+    house.sick.iter().chain(&house.others).for_each(deliver);
+    (0..3).for_each(|_| house.queues.tick().expect("the disk is sound"));
+    house.queues.log().housekeep();
+    assert_eq!(house.queues.log().stats().share_bytes, None, "and with that nobody is refused any more");
+    books_close(&house.queues);
+    for (came, queue) in came.iter_mut().zip(house.others.iter().chain(&house.sick)) {
+        let balance = queue.balance();
+        assert_eq!((balance.lost.records, balance.accepted.records), (0, came.accepted), "{}", queue.stream());
+        came.delivered = balance.delivered.records;
+    }
+    let sick = came.pop().expect("the last one");
+    (came, sick, rounds_over_share)
+}
+
+/// One environment's destination takes nothing until its backlog is over its share of the disk, and for minutes more. What others
+/// get in and out is what it would be without it, and nothing that was acknowledged is lost, neither theirs nor its own.
+#[test]
+fn a_destination_over_its_disk_share_for_minutes_changes_nothing_for_the_others() {
+    let (alone, ..) = ten_minutes(false);
+    let (beside, sick, rounds_over_share) = ten_minutes(true);
+    println!("{rounds_over_share} rounds over its share: {sick:?}; the others {:?}", beside[0]);
+    assert!(rounds_over_share > 4 * ROUNDS_PER_MINUTE, "{rounds_over_share}");
+    assert!(sick.accepted * 100 > 70 * SEGMENT_BYTES, "it had nearly all of the disk: {sick:?}");
+    assert_eq!(sick.delivered, sick.accepted, "all that was acknowledged, in the end");
+    for (n, (alone, beside)) in alone.iter().zip(&beside).enumerate() {
+        assert_eq!(alone.refused, 0);
+        assert_eq!(beside, alone, "environment {n}");
+    }
+}
+
+/// Before: a log that was just opened took all that it had for needed; so on a short disk everybody was refused until the queues
+/// had their first tick.
+#[test]
+fn after_a_restart_on_a_short_disk_nobody_is_refused_before_it_is_known_what_is_needed() {
+    let (disk, clock) = (SimDisk::new(3), ManualClock::at(1_000_000));
+    let queue_of = |queues: &Queues, name: &str| queues.queue(name, name, Start::Earliest).expect("it is made");
+    let take = |queues: &Queues, name: &str, bytes| append(queues.log(), name, bytes);
+    let queues = open(&disk, &clock, options(100));
+    let names = ["heavy", "light", "healthy"];
+    let healthy = queue_of(&queues, names[2]);
+    let others = [queue_of(&queues, names[0]), queue_of(&queues, names[1])];
+    let full = AtomicU64::new(0);
+    for _ in 0..6_000 {
+        let refused = [take(&queues, "heavy", 3_000).is_err(), take(&queues, "light", 200).is_err()];
+        take(&queues, "healthy", 250).expect("it keeps up");
+        deliver(&healthy);
+        queues.tick().expect("the disk is sound");
+        clock.advance(ROUND);
+        queues.log().housekeep();
+        if refused == [true; 2] && full.fetch_add(1, Ordering::Relaxed) > 3 {
+            break;
+        }
+    }
+    assert!(full.into_inner() > 3, "both hold more than their share");
+    drop((healthy, others, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+
+    let queues = open(&disk, &clock, options(100));
+    queues.log().housekeep();
+    for name in names {
+        take(&queues, name, 10).expect("nobody is refused yet");
+    }
+    for _ in 0..3 {
+        queues.tick().expect("the disk is sound");
+        queues.log().housekeep();
+    }
+    take(&queues, "healthy", 60).expect("it keeps up");
+    assert!(matches!(take(&queues, "heavy", 60), Err(AppendError::OverShare { .. })));
+}
+
+/// Before: what was trimmed counted with the average of all records that ever were.
+#[test]
+fn a_backlog_is_known_to_the_byte_after_a_restart() {
+    let (disk, clock) = (SimDisk::new(4), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock, options(100));
+    let queue = queues.queue("a", "a", Start::Earliest).expect("it is made");
+    for bytes in [10, 10, 10, 10, 3_000, 5_000] {
+        append(queues.log(), "a", bytes).expect("there is room");
+    }
+    queue.settle_range(0..4, Settled::Delivered);
+    (0..3).for_each(|_| queues.tick().expect("the disk is sound"));
+    let backlog = |queues: &Queues| {
+        let streams = queues.log().streams();
+        streams.iter().find(|stream| &*stream.name == "a").expect("appended to").backlog_bytes
+    };
+    assert_eq!((backlog(&queues), queue.lag().bytes), (8_000, 8_000));
+    drop((queue, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let queues = open(&disk, &clock, options(100));
+    (0..3).for_each(|_| queues.tick().expect("the disk is sound"));
+    assert_eq!(backlog(&queues), 8_000);
+}
