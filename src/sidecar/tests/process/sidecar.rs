@@ -51,6 +51,8 @@ pub(crate) struct Home {
     log: String,
     env: Vec<(String, String)>,
     without_env: Vec<&'static str>,
+    /// Whether it says all that it can, and nobody reads it.
+    unread: bool,
     lives: AtomicU32,
 }
 
@@ -70,8 +72,15 @@ impl Home {
             log: String::new(),
             env: Vec::new(),
             without_env: Vec::new(),
+            unread: false,
             lives: AtomicU32::new(0),
         }
+    }
+
+    /// Has it log everything, into a pipe that nobody reads.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
     }
 
     /// Adds a line to the top of the configuration.
@@ -188,6 +197,11 @@ impl Home {
         let stderr = self.path(&format!("stderr-{life:03}"));
         let mut command = forebay(&["run", "--config"]);
         self.without_env.iter().for_each(|name| _ = command.env_remove(name));
+        if self.unread {
+            command.env("FOREBAY_LOG", "trace").stderr(Stdio::piped());
+        } else {
+            command.stderr(File::create(&stderr).expect("the directory is ours"));
+        }
         let child = command
             .arg(config)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -195,7 +209,6 @@ impl Home {
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&stderr).expect("the directory is ours"))
             .spawn()
             .expect("the binary was built for this test");
         Sidecar { home: self, life: life as usize, watchdog: Watchdog::over(child.id()), child, stderr }
