@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Queues;
+use forebay::disk::real::RealDisk;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -79,7 +80,7 @@ fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
         tokio::spawn(signals.obey(stop));
         // Taken over before anything starts: by itself it would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
-        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries()).await?;
+        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries(), Arc::new(RealDisk)).await?;
         if let Some(path) = file {
             tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
         }
@@ -137,7 +138,7 @@ impl Sidecar {
     /// # Errors
     /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
-        start::start(config, shutdown, |sink| sink, Handle::current()).await
+        start::start(config, shutdown, |sink| sink, Handle::current(), Arc::new(RealDisk)).await
     }
 
     /// Where it listens.
@@ -166,9 +167,8 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self {
-            queues, letters, upstreams, delivery, operations: _, api: _, ingest, pages, grace, readiness, ..
-        } = self;
+        let Self { queues, letters, upstreams, delivery, operations, api: _, ingest, pages, grace, readiness, .. } =
+            self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -179,6 +179,11 @@ impl Sidecar {
         if !cut_off.is_empty() {
             warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
         }
+        // What an operator, or a file that has changed, asked for last: with nothing in flight it is done at once.
+        let held = tokio::time::timeout(grace, operations.hold()).await;
+        if held.is_err() {
+            warn!("a change of what runs is not done within the grace: the next start does it anew");
+        }
         let closed = tokio::task::spawn_blocking(move || {
             // What was delivered of them is settled by now, or comes again.
             letters.rest();
@@ -187,6 +192,7 @@ impl Sidecar {
             queues.close().and(relayed)
         })
         .await;
+        drop(held);
         pages.end().await;
         match closed {
             Ok(Ok(())) => info!("stopped; everything is written down"),

@@ -7,10 +7,11 @@
 mod answer;
 mod deleting;
 mod reload;
+mod revisions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,6 +115,7 @@ impl Operations {
             file: Mutex::new(File { config, environments: environments.clone(), secrets }),
             reloads: reload::Counts::default(),
         });
+        operations.forget_revisions_at_start().await;
         let made = operations.made_environments(&environments);
         operations.set_environments(&environments, made).await?;
         for destination in destinations {
@@ -125,6 +127,12 @@ impl Operations {
         operations.registry.open_left_behind();
         operations.registry.warn_of_orphans();
         Ok(operations)
+    }
+
+    /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,
+    /// and a change that comes in between would open what is about to be closed.
+    pub async fn hold(&self) -> impl Sized + '_ {
+        self.operating.lock().await
     }
 
     /// Lets destinations go that have got all they were to get, until the sidecar stops.
@@ -225,9 +233,11 @@ impl Operations {
         };
         let mut changes = Vec::new();
         let mut keyed = Vec::with_capacity(environments.len());
+        let of_file: HashMap<&str, &Environment> =
+            file.environments.iter().map(|environment| (environment.id.as_str(), environment)).collect();
         for environment in environments {
             let (id, keys) = (environment.id.as_str(), revealed(environment));
-            let before = file.environments.iter().find(|before| before.id == id).map(revealed).unwrap_or_default();
+            let before = of_file.get(id).copied().map(revealed).unwrap_or_default();
             let made_here = state.environments.contains_key(id);
             let places = if state.keys.contains_key(id) || made_here || !keys.starts_with(&before) {
                 let known = state.keys.get(id).cloned().unwrap_or_else(|| prints(id, &before));
