@@ -69,7 +69,7 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
 }
 
 fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
-    telemetry::start();
+    let _lines = telemetry::start();
     let runtimes = match Runtimes::start(config.delivery.threads) {
         Ok(runtimes) => runtimes,
         Err(e) => return failed(&StartError::Runtime(e)),

@@ -116,9 +116,7 @@ pub enum DemoError {
 /// See [`DemoError`]; the temporary directory is removed all the same.
 pub fn run(seconds: u64) -> Result<Ending, DemoError> {
     // The sidecar's own lines would tear the picture: only who asks gets them.
-    if std::env::var_os("FOREBAY_LOG").is_some() {
-        telemetry::start();
-    }
+    let _lines = std::env::var_os("FOREBAY_LOG").map(|_| telemetry::start());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ground("start threads"))?;
     let dir = tempfile::Builder::new().prefix("forebay-demo-").tempdir().map_err(ground("make a directory"))?;
     let ended = runtime.block_on(async {

@@ -4,16 +4,31 @@
 //! how (`text` or `json`). They are variables and not configuration, because the first lines are about reading the
 //! configuration. A value that can't be read is named in the first line and the default taken: a slip in a log level
 //! must keep no sidecar from starting.
+//!
+//! What always holds: nobody waits for a line. A thread of its own writes them, and where nobody reads the standard
+//! error (a full pipe) they are dropped, and counted.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing::{Subscriber, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged when nobody says otherwise.
 const DEFAULT_FILTER: &str = "info";
+
+/// Most lines that wait to be written: some megabytes, and a burst at `debug` while a disk is slow.
+const LINES_MAX: usize = 8192;
+
+/// Lines that were dropped, once logging has started.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Logging under way. Dropping it waits a second at most for the last lines to be written.
+#[must_use = "without it no line is written"]
+pub struct Logging(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +47,27 @@ struct Choice {
 }
 
 /// Starts logging, once in a process. Does nothing where something else logs already.
-pub fn start() {
+pub fn start() -> Logging {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let choice = choose(variable("FOREBAY_LOG").as_deref(), variable("FOREBAY_LOG_FORMAT").as_deref());
     // https://no-color.org: any value but the empty one.
     let colours = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
-    if subscriber(choice.filter, choice.format, colours, std::io::stderr).try_init().is_ok() {
+    let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("forebay-lines");
+    let (writer, guard) = lines.finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    if subscriber(choice.filter, choice.format, colours, writer).try_init().is_ok() {
+        let _ = DROPPED.set(dropped);
         for complaint in choice.complaints {
             warn!("{complaint}");
         }
     }
+    Logging(guard)
+}
+
+/// Lines that were dropped because nobody read the standard error.
+#[must_use]
+pub fn lines_dropped() -> u64 {
+    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
 fn choose(filter: Option<&str>, format: Option<&str>) -> Choice {

@@ -36,7 +36,10 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("letters", &["delivery", "impression", "proto"]),
     ("overflow", &[]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
-    ("api", &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown"]),
+    (
+        "api",
+        &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown", "telemetry"],
+    ),
     (
         "app",
         &[

@@ -14,6 +14,7 @@ mod way_in;
 use super::exposition::{Exposition, Kind};
 use super::lag::Reading;
 use super::readings::{IngestReading, LogReading, ReloadReading};
+use crate::telemetry;
 
 /// All metrics.
 pub(super) fn render(
@@ -42,6 +43,12 @@ fn process(page: &mut Exposition, ready: bool) {
     page.family("forebay_build_info", Kind::Gauge, "Always 1; the labels say what runs.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("forebay_ready", Kind::Gauge, "1 when /readyz says yes.").sample(&[], u64::from(ready));
+    page.family(
+        "forebay_log_lines_dropped_total",
+        Kind::Counter,
+        "Log lines that nobody read: the standard error was full.",
+    )
+    .sample(&[], telemetry::lines_dropped());
 }
 
 fn configuration(page: &mut Exposition, reloads: &ReloadReading) {

@@ -30,6 +30,7 @@ mod captures;
 mod everywhere;
 mod kills;
 mod letters;
+mod lines;
 mod operations;
 mod outages;
 mod overflow;

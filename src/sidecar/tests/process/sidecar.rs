@@ -49,6 +49,8 @@ pub(crate) struct Home {
     top: String,
     grpc: String,
     log: String,
+    /// Whether it says all that it can, and nobody reads it.
+    unread: bool,
     lives: AtomicU32,
 }
 
@@ -66,8 +68,15 @@ impl Home {
             top: String::new(),
             grpc: String::new(),
             log: String::new(),
+            unread: false,
             lives: AtomicU32::new(0),
         }
+    }
+
+    /// Has it log everything, into a pipe that nobody reads.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
     }
 
     /// Adds a line to the top of the configuration.
@@ -170,13 +179,18 @@ impl Home {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let config = self.write_config();
         let stderr = self.path(&format!("stderr-{life:03}"));
-        let child = forebay(&["run", "--config"])
+        let mut command = forebay(&["run", "--config"]);
+        if self.unread {
+            command.env("FOREBAY_LOG", "trace").stderr(Stdio::piped());
+        } else {
+            command.stderr(File::create(&stderr).expect("the directory is ours"));
+        }
+        let child = command
             .arg(config)
             .env("FOREBAY_TEST_LIFE", life.to_string())
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&stderr).expect("the directory is ours"))
             .spawn()
             .expect("the binary was built for this test");
         Sidecar { home: self, life: life as usize, watchdog: Watchdog::over(child.id()), child, stderr }
