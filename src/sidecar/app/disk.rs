@@ -68,6 +68,7 @@ mod tests {
         let [acme] = &reading.environments[..] else { panic!("{reading:?}") };
         assert_eq!((&*acme.environment, acme.backlog_bytes, acme.held_bytes), ("acme", 2_500, 2_500));
         assert_eq!(acme.bytes_per_hour, Some(10_000.0));
-        assert_eq!(reading.short_at_bytes, queues.log().stats().bytes_limit / 10 * 9 + 1);
+        let limit = queues.log().stats().bytes_limit;
+        assert_eq!(reading.short_at_bytes, limit - limit / 10);
     }
 }
