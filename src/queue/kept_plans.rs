@@ -9,8 +9,9 @@ use super::replay;
 use super::window::Plan;
 use super::{Inner, plan::PlanRecord};
 use crate::{Item, Log, PLANS_STREAM, ReadError, StreamId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Plans that may concern a range, by first offset.
 pub(crate) struct KeptPlans {
@@ -101,6 +102,32 @@ pub(crate) fn each_kept(log: &Log, mut each: impl FnMut(u64, PlanRecord)) -> Res
         }
     }
     Ok(())
+}
+
+/// Revisions of settings, by destination.
+pub(crate) type Revisions = BTreeMap<Arc<str>, BTreeSet<u32>>;
+
+/// The revisions that plans name which the log still has, by destination: those of a replay count as its destination's.
+/// `None` if any plan can't be read now: it may be another time.
+pub(crate) fn revisions(log: &Log) -> Result<Option<Revisions>, ReadError> {
+    let mut named = Revisions::new();
+    let Some(stream) = log.stream(PLANS_STREAM) else { return Ok(Some(named)) };
+    let mut reader = log.reader(stream, log.first_kept(stream));
+    while let Some(item) = reader.next()? {
+        let Item::Frame(frame) = item else { return Ok(None) };
+        let plans = plan::decode(frame.payload()).unwrap_or_default();
+        if plans.len() as u64 != frame.offsets().end - frame.offsets().start {
+            return Ok(None);
+        }
+        for plan in plans {
+            let destination = replay::parse(&plan.destination).map_or(&*plan.destination, |(of, _)| of);
+            match named.get_mut(destination) {
+                Some(revisions) => _ = revisions.insert(plan.revision),
+                None => _ = named.insert(destination.into(), BTreeSet::from([plan.revision])),
+            }
+        }
+    }
+    Ok(Some(named))
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ pub use options::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queu
 
 use super::floor_file::{FloorError, FloorFile, Found};
 use super::hours::HOUR_MS;
+use super::kept_plans::Revisions;
 use super::planner::Planner;
 use super::reading::offset_at_time;
 use super::replay::{ReplayError, ReplayRequest};
 use super::store_keeper::StoreKeeper;
-use super::{Balance, Context, Inner, Queue, QueueError, lock};
+use super::{Balance, Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -323,6 +324,18 @@ impl Queues {
         inner.cancel();
         committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.meet_again())?;
         Ok(Some(balance))
+    }
+
+    /// The revisions of settings (see [`Queue::set_settings_revision`]) that plans name which the log still has, by
+    /// destination: a batch that is sent again under boundaries that it had, by its queue or by a replay, is of one of these,
+    /// or of one that its destination got since it was asked. Reads all plans.
+    ///
+    /// `None` if any of them can't be read now: then nothing may be concluded.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn revisions_planned(&self) -> Result<Option<Revisions>, QueueError> {
+        Ok(kept_plans::revisions(&self.set.context.log)?)
     }
 
     /// The offset of the first record of a stream that was taken in at `ms` or later (milliseconds since 1970); its

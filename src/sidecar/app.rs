@@ -167,9 +167,8 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self {
-            queues, letters, upstreams, delivery, operations: _, api: _, ingest, pages, grace, readiness, ..
-        } = self;
+        let Self { queues, letters, upstreams, delivery, operations, api: _, ingest, pages, grace, readiness, .. } =
+            self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -180,6 +179,11 @@ impl Sidecar {
         if !cut_off.is_empty() {
             warn!(destinations = ?cut_off, "requests in flight were cut: they are repeated at the next start, under the same ids");
         }
+        // What an operator, or a file that has changed, asked for last: with nothing in flight it is done at once.
+        let held = tokio::time::timeout(grace, operations.hold()).await;
+        if held.is_err() {
+            warn!("a change of what runs is not done within the grace: the next start does it anew");
+        }
         let closed = tokio::task::spawn_blocking(move || {
             // What was delivered of them is settled by now, or comes again.
             letters.rest();
@@ -188,6 +192,7 @@ impl Sidecar {
             queues.close().and(relayed)
         })
         .await;
+        drop(held);
         pages.end().await;
         match closed {
             Ok(Ok(())) => info!("stopped; everything is written down"),

@@ -11,6 +11,9 @@ mod events;
 mod files;
 mod filter;
 mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod listen;
 mod overflow;

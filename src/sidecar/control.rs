@@ -5,10 +5,13 @@
 //! and nothing that other records say is undone by that: a destination may come up with older settings or be missing
 //! until it is made again, its queues and records stay.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod replay;
 mod state;
 
 pub use journal::{CONTROL_STREAM, Journal, JournalError};
 pub use replay::Skipped;
-pub use state::{Fingerprint, Revision, State, fingerprint, place_keys};
+pub use state::{Fingerprint, REVISIONS_KEPT, Revision, State, fingerprint, place_keys};

@@ -26,6 +26,9 @@ pub mod stats;
 mod apart;
 mod attempt;
 mod filling;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeping;
 mod notes;
 mod poison;
@@ -33,6 +36,7 @@ mod sharing;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,6 +118,8 @@ pub struct Delivery {
     posts: Mutex<BTreeMap<Arc<str>, Arc<Post>>>,
     /// What was counted of destinations that were stopped: should they go on, with other settings, it is counted on from.
     stopped: Mutex<BTreeMap<Arc<str>, Snapshot>>,
+    /// All were stopped, for good. Changes while the posts are locked.
+    ended: AtomicBool,
 }
 
 /// How a destination stopped.
@@ -146,6 +152,7 @@ impl Delivery {
             common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began, seed }),
             posts: Mutex::default(),
             stopped: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -211,6 +218,10 @@ impl Delivery {
         }
         if paused {
             post.pause();
+        }
+        if self.ended.load(Ordering::Acquire) {
+            // Whoever replaces a destination while the process stops, which has waited for all that it knew of.
+            post.stop();
         }
         // Weak: the resting worker holds its queues, and they hold this. One for all of them.
         let weak = Arc::downgrade(&post);
@@ -299,11 +310,16 @@ impl Delivery {
     }
 
     /// Stops all destinations: nothing new is started, what is in flight may finish until `grace` has passed, the
-    /// rest is cut off and will be sent again under the same ids. Returns the destinations that were cut off.
+    /// rest is cut off and will be sent again under the same ids. Returns the destinations that were cut off. One that is
+    /// started afterwards sends nothing.
     pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<str>> {
         // They stay: what they counted is shown to the end.
         let stop = |(id, post): (&Arc<str>, &Arc<Post>)| Some((Arc::clone(id), post.stop()?));
-        let tasks: Vec<_> = self.lock().iter().filter_map(stop).collect();
+        let tasks: Vec<_> = {
+            let posts = self.lock();
+            self.ended.store(true, Ordering::Release);
+            posts.iter().filter_map(stop).collect()
+        };
         let deadline = Instant::now() + grace;
         let mut cut_off = Vec::new();
         for (id, mut task) in tasks {

@@ -17,6 +17,9 @@ mod doubts;
 mod due;
 mod filter;
 mod flights;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod held;
 mod packed;
 mod policy;
@@ -24,7 +27,7 @@ mod shelf;
 mod sweep;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
@@ -95,6 +98,17 @@ struct Ground {
     doors: Arc<Doors>,
     /// One desk opens at a time: it happens once to each, with its first letter.
     opening: Mutex<()>,
+    /// Where upstreams' posts lie: in logs of their own.
+    posts: OnceLock<Posts>,
+}
+
+/// The queues of an upstream's own log, by destination, while that is open.
+pub type Posts = Box<dyn Fn(&str) -> Option<Queues> + Send + Sync>;
+
+impl Ground {
+    fn posts_of(&self, destination: &str) -> Option<Queues> {
+        self.posts.get().and_then(|posts| posts(destination))
+    }
 }
 
 impl Letters {
@@ -104,8 +118,9 @@ impl Letters {
     /// # Errors
     /// When the log cannot be read, or there are too many queues.
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
-        let (doors, opening) = Default::default();
-        let letters = Self { ground: Arc::new(Ground { queues, clock, doors, opening }), desks: Mutex::default() };
+        let (doors, opening, posts) = Default::default();
+        let ground = Arc::new(Ground { queues, clock, doors, opening, posts });
+        let letters = Self { ground, desks: Mutex::default() };
         let queues = &letters.ground.queues;
         let cursors_lost = queues.stats().pinned;
         for stream in queues.log().streams() {
@@ -118,6 +133,26 @@ impl Letters {
             }
         }
         Ok(Arc::new(letters))
+    }
+
+    /// Says where upstreams' posts lie. To be called once, before the first of their logs is opened. `posts` must not wait
+    /// for whoever opens one.
+    pub fn look_for_posts(&self, posts: Posts) {
+        let _ = self.ground.posts.set(posts);
+    }
+
+    /// The log of an upstream's posts was opened, with these queues: what a crash left there and in a letter is settled
+    /// there, as far as its queue is there. Reads the letters of the destination. To be called before anything of that log is
+    /// delivered. Blocks.
+    ///
+    /// # Errors
+    /// When the letters cannot be read.
+    pub fn take_up_posts(&self, destination: &str, posts: &Queues) -> Result<(), BoxError> {
+        let desk = self.lock().get(destination).cloned();
+        match desk.as_deref().and_then(|desk| Some((desk, desk.shelves()?))) {
+            Some((desk, shelves)) => desk.take_up_posts(shelves, posts),
+            None => Ok(()),
+        }
     }
 
     /// Between two loops of a destination: what the first parked and did not come to settle, since it was cut off, is
@@ -143,11 +178,24 @@ impl Letters {
     }
 
     /// Forgets a destination whose queues were deleted, those of its letters too; one that is made again under its id
-    /// begins without letters. What is sent to it must have ended before. Should its queues be there still, their letters
-    /// are read again when they are asked for.
+    /// begins without letters. What is sent to it must have ended before. Should its queues be there still, see
+    /// [`take_up_again`](Self::take_up_again).
     pub fn forget(&self, destination: &str) {
         self.lock().remove(destination);
         self.ground.doors.open(destination);
+    }
+
+    /// A destination did not go after all: whatever letters it has left are there again, to be seen, sent and let go.
+    /// Reads them. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn take_up_again(&self, destination: &str) -> Result<(), BoxError> {
+        let left = |shelf: Shelf| self.ground.queues.find(destination, &shelf.stream(destination)).is_some();
+        if [Shelf::Dead, Shelf::Held].into_iter().any(left) {
+            self.desk(destination).open()?;
+        }
+        Ok(())
     }
 
     /// The desk of a destination. One without letters costs next to nothing.

@@ -10,6 +10,9 @@ pub mod control;
 pub mod delivery;
 pub mod demo;
 mod fair_share;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod impression;
 pub mod ingest;
 pub mod letters;

@@ -4,6 +4,9 @@
 //! byte of the SDK key is in it (wherever the key stood, it is cut out), and what [`Post::request`] makes with the
 //! same key is what the SDK sent: the body byte for byte, and those of its headers that say something to Split.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod key;
 

@@ -6,6 +6,9 @@ pub mod address_guard;
 pub mod amplitude;
 mod events;
 pub mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gzip;
 pub mod http;
 mod rfc3339;

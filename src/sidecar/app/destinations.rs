@@ -16,6 +16,7 @@ use crate::delivery::rate::learned::Speed;
 use crate::delivery::sink::Environment;
 use crate::delivery::source::{Limits, Source};
 use crate::delivery::{KnownRate, Settings};
+use crate::letters::Letters;
 use crate::overflow;
 
 /// A destination's name, its sources, and the queues that they take from.
@@ -28,6 +29,7 @@ pub(super) fn sources(
     queues: &Queues,
     wanted: &Wanted,
     labels: impl Fn(&str) -> Option<Arc<Environment>>,
+    letters: &Letters,
 ) -> Result<Named, QueueError> {
     let destination = &wanted.destination;
     let filters = filters(wanted);
@@ -37,9 +39,10 @@ pub(super) fn sources(
     for environment in &destination.environments {
         let queue: Queue = queues.queue(&destination.id, environment, start(destination.start))?;
         queues_of.push(queue.clone());
-        name.get_or_insert_with(|| queue.destination_name());
+        let name = name.get_or_insert_with(|| queue.destination_name());
         let Some(label) = labels(environment) else { continue };
-        let queued = Queued::new(queue, queues.log().log_id(), label);
+        let desk = letters.desk(Arc::clone(name));
+        let queued = Queued::new(queue, queues.log().log_id(), label).with_apart(desk);
         sources.push(Arc::new(match &filters {
             Some(filters) => queued.with_filters(filters.clone()),
             None => queued,

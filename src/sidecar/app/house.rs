@@ -44,7 +44,9 @@ impl House {
         let guard = AddressGuard::customer(&[]);
         let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
         let (of_posts, ingest_config) = (Arc::new(disk.clone()), IngestConfig::default());
-        let upstreams = Arc::new(Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config));
+        let theirs = Arc::clone(&letters);
+        let upstreams = Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config, theirs);
+        let upstreams = Arc::new(upstreams);
         let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
         let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, Duration::from_secs(5));
         let (disk, registry) = (disk.clone(), Arc::new(registry));

@@ -7,6 +7,7 @@
 mod answer;
 mod deleting;
 mod reload;
+mod revisions;
 #[cfg(test)]
 mod tests;
 
@@ -114,6 +115,7 @@ impl Operations {
             file: Mutex::new(File { config, environments: environments.clone(), secrets }),
             reloads: reload::Counts::default(),
         });
+        operations.forget_revisions_at_start().await;
         let made = operations.made_environments(&environments);
         operations.set_environments(&environments, made).await?;
         for destination in destinations {
@@ -125,6 +127,12 @@ impl Operations {
         operations.registry.open_left_behind();
         operations.registry.warn_of_orphans();
         Ok(operations)
+    }
+
+    /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,
+    /// and a change that comes in between would open what is about to be closed.
+    pub async fn hold(&self) -> impl Sized + '_ {
+        self.operating.lock().await
     }
 
     /// Lets destinations go that have got all they were to get, until the sidecar stops.

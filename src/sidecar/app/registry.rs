@@ -13,11 +13,11 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{OpenQueuesError, Queue, QueueError, Queues};
+use forebay::{Queue, QueueError, Queues};
 use tracing::warn;
 
 use super::sinks::SinkFactory;
-use super::upstreams::Upstreams;
+use super::upstreams::{OpenUpstreamError, Upstreams};
 use super::{destinations, learned};
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
 use crate::delivery::sink::{Environment as Label, Sink};
@@ -48,7 +48,7 @@ pub struct Registry {
 }
 
 /// A destination that is to run.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// Its settings.
     pub destination: Destination,
@@ -60,6 +60,13 @@ pub struct Wanted {
     pub filters: Vec<(u32, FilterSpec)>,
     /// The same of how its objects are named and what is in them.
     pub layouts: Vec<(u32, S3Layout)>,
+}
+
+impl Hash for Wanted {
+    /// Without what is known of older revisions: some of that is forgotten, and what runs has what it needs of it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.destination, self.policy, self.revision).hash(state);
+    }
 }
 
 impl Wanted {
@@ -112,7 +119,7 @@ pub enum OpenError {
     Queue(#[from] QueueError),
     /// The log of an upstream, which its queues are in, can't be opened.
     #[error("can't open the upstream's own log")]
-    Upstream(#[from] OpenQueuesError),
+    Upstream(#[from] OpenUpstreamError),
 }
 
 /// Environments could not be changed.
@@ -344,12 +351,13 @@ impl Registry {
                 let keys = self.upstreams.keys();
                 let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
                 let sources = opened.sources(destination, keys, labels).map_err(|e| refuse(e.into()))?;
+                self.upstreams.take_up(&destination.id, &opened).map_err(|e| refuse(e.into()))?;
                 let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
                 (destination.id.as_str().into(), sources, Vec::new(), sink)
             }
             _ => {
                 let (name, sources, queues) =
-                    destinations::sources(&self.queues, wanted, labels).map_err(|e| refuse(e.into()))?;
+                    destinations::sources(&self.queues, wanted, labels, &self.letters).map_err(|e| refuse(e.into()))?;
                 (name, sources, queues, self.factory.sink(wanted))
             }
         };

@@ -145,7 +145,7 @@ pub(super) async fn start(
     let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), idle_max, customers, wrap);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk) as Arc<dyn Disk>, Arc::clone(&ground.clock));
-    let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest));
+    let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest, Arc::clone(&letters)));
     let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, config.shutdown_grace);
     let (log, clock) = (queues.log().clone(), Arc::clone(&ground.clock));
     let journal = tokio::task::spawn_blocking(move || Journal::open(log, clock)).await;

@@ -9,6 +9,7 @@ mod directories;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ use crate::causes;
 use crate::config::{Destination, IngestConfig, UpstreamConfig};
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::Environment;
-use crate::delivery::source::Source;
+use crate::delivery::source::{BoxError, Source};
 use crate::ingest::{Environments, Relay, Wanted as WantedEnvironment};
+use crate::letters::Letters;
 use crate::post;
 use crate::sinks::upstream::{Gates, InOrder, SdkKeys};
 use directories::Directories;
@@ -45,7 +47,21 @@ pub(super) struct Upstreams {
     clock: Arc<dyn Clock>,
     ingest: IngestConfig,
     keys: Arc<SdkKeys>,
-    open: Mutex<BTreeMap<String, Arc<Opened>>>,
+    letters: Arc<Letters>,
+    open: Arc<Mutex<Open>>,
+}
+
+type Open = BTreeMap<String, Arc<Opened>>;
+
+/// Why an upstream's log can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenUpstreamError {
+    /// The log itself.
+    #[error(transparent)]
+    Log(#[from] OpenQueuesError),
+    /// The letters of its posts: without them nobody knows which posts are letters already.
+    #[error("its dead letters can't be read")]
+    Letters(#[source] BoxError),
 }
 
 /// One upstream's log.
@@ -57,12 +73,28 @@ pub(super) struct Opened {
     max_bytes: u64,
     /// Those whose posts it keeps.
     environments: Mutex<Vec<String>>,
+    /// What a crash left in two places is settled in the first.
+    taken_up: AtomicBool,
 }
 
 impl Upstreams {
-    pub(super) fn new(data_dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, ingest: &IngestConfig) -> Self {
+    /// None is open yet. `letters` hear of each that is opened.
+    pub(super) fn new(
+        data_dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        ingest: &IngestConfig,
+        letters: Arc<Letters>,
+    ) -> Self {
         let directories = Directories::new(data_dir.join(DIRECTORY), Arc::clone(&disk));
-        Self { directories, disk, clock, ingest: ingest.clone(), keys: Arc::default(), open: Mutex::default() }
+        let open: Arc<Mutex<Open>> = Arc::default();
+        let theirs = Arc::downgrade(&open);
+        letters.look_for_posts(Box::new(move |id| {
+            let open = theirs.upgrade()?;
+            let opened = open.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            Some(opened?.queues.clone())
+        }));
+        Self { directories, disk, clock, ingest: ingest.clone(), keys: Arc::default(), letters, open }
     }
 
     /// From now on posts are sent with these keys. Call it before any of them is let in: the queues of new ones are made
@@ -90,7 +122,10 @@ impl Upstreams {
     }
 
     /// The log of an upstream, opened the first time. Blocks: recovery reads.
-    pub(super) fn open(&self, id: &str, config: &UpstreamConfig) -> Result<Arc<Opened>, OpenQueuesError> {
+    ///
+    /// # Errors
+    /// When it can't be opened. Nothing is sent from it then.
+    pub(super) fn open(&self, id: &str, config: &UpstreamConfig) -> Result<Arc<Opened>, OpenUpstreamError> {
         let mut open = self.lock();
         if let Some(opened) = open.get(id) {
             if opened.max_bytes != config.max_bytes {
@@ -110,8 +145,8 @@ impl Upstreams {
         let queues = Queues::open(disk, clock, &directory, self.log_options(config), options)?;
         let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
         let (relay, gates) = (Arc::new(relay), Arc::new(Gates::new(id.into())));
-        let opened =
-            Arc::new(Opened { queues, relay, gates, max_bytes: config.max_bytes, environments: Mutex::default() });
+        let (environments, taken_up, max_bytes) = (Mutex::default(), AtomicBool::new(false), config.max_bytes);
+        let opened = Arc::new(Opened { queues, relay, gates, max_bytes, environments, taken_up });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -132,6 +167,19 @@ impl Upstreams {
         }
     }
 
+    /// What a crash left of this upstream's posts in its log, and as a letter, is settled in the log. To be called when its
+    /// queues are there and before anything is sent from them; does nothing when it was done before. Blocks.
+    ///
+    /// # Errors
+    /// When the letters can't be read. Nothing may be sent then: a post that is a letter would come again.
+    pub(super) fn take_up(&self, id: &str, opened: &Opened) -> Result<(), OpenUpstreamError> {
+        if opened.taken_up.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let taken_up = self.letters.take_up_posts(id, &opened.queues);
+        taken_up.map_err(OpenUpstreamError::Letters).inspect_err(|_| opened.taken_up.store(false, Ordering::Release))
+    }
+
     /// The log of an upstream, if it is open.
     pub(super) fn opened(&self, id: &str) -> Option<Arc<Opened>> {
         self.lock().get(id).cloned()
@@ -145,7 +193,11 @@ impl Upstreams {
             Vec::new()
         });
         for id in listed.iter().filter(|id| self.opened(id).is_none()) {
-            if let Err(why) = self.open(id, &UpstreamConfig::default()) {
+            // Without the mark: should it be put back, there are queues by then that are not there yet.
+            let seen = self
+                .open(id, &UpstreamConfig::default())
+                .and_then(|opened| self.letters.take_up_posts(id, &opened.queues).map_err(OpenUpstreamError::Letters));
+            if let Err(why) = seen {
                 error!(destination = id, why = causes::line(&why), "posts that an upstream left behind can't be read");
             }
         }
@@ -193,7 +245,7 @@ impl Upstreams {
         open.values().map(|opened| opened.queues.close()).fold(Ok(()), Result::and)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Opened>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

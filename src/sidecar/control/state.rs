@@ -4,6 +4,7 @@
 //! before it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use forebay::LogId;
 use ring::digest::{Context, SHA256};
@@ -12,8 +13,11 @@ use crate::config::Secret;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{
     ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlKeys, ControlPause,
-    ControlRevision,
+    ControlRevision, ControlRevisionsGone,
 };
+
+/// So many of a destination's newest revisions stay, whatever plans say: a plan of one of these may be on its way.
+pub const REVISIONS_KEPT: usize = 4;
 
 /// Tells an SDK key from another without holding it.
 pub type Fingerprint = [u8; 16];
@@ -84,6 +88,12 @@ impl State {
                 let settings = Revision { filter: filter.clone(), objects: objects.clone() };
                 self.revisions.entry(destination.clone()).or_default().insert(*revision, settings);
             }
+            Change::RevisionsGone(ControlRevisionsGone { destination, revisions }) => {
+                if let Some(known) = self.revisions.get_mut(destination) {
+                    let newest = known.last_key_value().map(|(revision, _)| *revision);
+                    known.retain(|revision, _| Some(*revision) == newest || !revisions.contains(revision));
+                }
+            }
             Change::Keys(ControlKeys { environment, fingerprints }) => {
                 let read = |bytes: &Vec<u8>| bytes.first_chunk().copied().unwrap_or_default();
                 self.keys.insert(environment.clone(), fingerprints.iter().map(read).collect());
@@ -148,6 +158,28 @@ impl State {
             None => (1, true),
         }
     }
+
+    /// Whether a destination has more than so many revisions.
+    #[must_use]
+    pub fn has_revisions_beyond(&self, count: usize) -> bool {
+        self.revisions.values().any(|revisions| revisions.len() > count)
+    }
+
+    /// What says that revisions are gone which no batch is of any more: none of `planned`, and not among the newest
+    /// [`REVISIONS_KEPT`].
+    #[must_use]
+    pub fn revisions_gone(&self, planned: &BTreeMap<Arc<str>, BTreeSet<u32>>) -> Vec<Change> {
+        let gone = |(id, known): (&String, &BTreeMap<u32, Revision>)| {
+            let planned = planned.get(id.as_str());
+            let is_planned = |revision: &u32| planned.is_some_and(|planned| planned.contains(revision));
+            let older = known.keys().rev().skip(REVISIONS_KEPT);
+            let mut revisions: Vec<u32> = older.copied().filter(|revision| !is_planned(revision)).collect();
+            revisions.reverse();
+            let destination = id.clone();
+            (!revisions.is_empty()).then_some(Change::RevisionsGone(ControlRevisionsGone { destination, revisions }))
+        };
+        self.revisions.iter().filter_map(gone).collect()
+    }
 }
 
 /// The places of keys: those that are known keep theirs, others come behind. And all keys by place.
@@ -179,6 +211,9 @@ mod tests {
             (id(), any::<bool>()).prop_map(|(destination, paused)| Change::Pause(ControlPause { destination, paused })),
             (id(), 0..3u32, text(), text()).prop_map(|(destination, revision, filter, objects)| {
                 Change::Revision(ControlRevision { destination, revision, filter, objects })
+            }),
+            (id(), prop::collection::vec(0..4u32, 0..3)).prop_map(|(destination, revisions)| {
+                Change::RevisionsGone(ControlRevisionsGone { destination, revisions })
             }),
             (id(), prop::collection::vec(any::<[u8; 16]>(), 0..3)).prop_map(|(environment, prints)| {
                 let fingerprints = prints.iter().map(|print| print.to_vec()).collect();
@@ -233,6 +268,28 @@ mod tests {
         assert_eq!(state.revision_of("hook", &of("a", ""), false), (1, false));
         assert_eq!(state.revision_of("hook", &of("a", "other names"), false), (2, true));
         assert_eq!(state.revision_of("hook", &of("{}", ""), true), (2, true), "no filter any more is a change, too");
+    }
+
+    #[test]
+    fn revisions_go_that_no_plan_names_and_never_the_newest() {
+        let mut state = State::default();
+        let revision = |revision: u32| {
+            let (destination, filter, objects) = ("hook".to_owned(), revision.to_string(), String::new());
+            Change::Revision(ControlRevision { destination, revision, filter, objects })
+        };
+        (1..=10).for_each(|n| state.apply(&revision(n)));
+        assert!(state.has_revisions_beyond(9) && !state.has_revisions_beyond(10));
+        let planned =
+            BTreeMap::from([("hook".into(), BTreeSet::from([0, 2, 9])), ("other".into(), BTreeSet::from([1]))]);
+        let gone = state.revisions_gone(&planned);
+        gone.iter().for_each(|change| state.apply(change));
+        assert_eq!(state.revisions["hook"].keys().copied().collect::<Vec<_>>(), [2, 7, 8, 9, 10]);
+        assert_eq!(state.revisions_gone(&planned), [], "once");
+        // Whatever somebody wrote down: the next one must get a number that none had.
+        let (destination, revisions) = ("hook".to_owned(), (0..20).collect());
+        state.apply(&Change::RevisionsGone(ControlRevisionsGone { destination, revisions }));
+        let other = Revision { filter: "other".to_owned(), objects: String::new() };
+        assert_eq!(state.revision_of("hook", &other, false), (11, true));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! and with it the same letters: who keeps them recognises them by their origin and kind, and keeps one of each. A record that a replay sends once more is
 //! another: it may become a letter for itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{LogId, StreamId};
+use forebay::{LogId, Queue, StreamId};
 
 use super::sink::Environment;
 use super::source::BoxError;
@@ -32,6 +33,14 @@ impl Parking for NoParking {
     fn park(&self, _: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         done(Err("there is no place to keep dead letters".into()));
     }
+}
+
+/// Knows which records lie as letters already though their batch comes again: whoever parked them did not come to settle
+/// them, and there was no room to do it for them.
+pub trait Apart: Send + Sync {
+    /// Settles those among `offsets` of a stream of the log `log`, a batch that `queue` has just handed out: they are not to
+    /// be sent. Reads nothing.
+    fn settle_within(&self, queue: &Queue, stream: StreamId, offsets: &Range<u64>, log: LogId);
 }
 
 /// A record that was taken out of its destination's way.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use forebay::{Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, Waiting};
+use forebay::{
+    Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId, Waiting,
+};
 
 use super::budget::Turns;
 use super::filter::Filters;
-use super::parking::LetterOrigin;
+use super::parking::{Apart, LetterOrigin};
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
@@ -25,13 +27,20 @@ pub struct Queued {
     log: LogId,
     environment: Arc<Environment>,
     filters: Option<Filters>,
+    apart: Option<Arc<dyn Apart>>,
 }
 
 impl Queued {
     /// The source that `queue` of the log `log` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
-        Self { queue, replays_turn: AtomicBool::new(false), log, environment, filters: None }
+        Self { queue, replays_turn: AtomicBool::new(false), log, environment, filters: None, apart: None }
+    }
+
+    /// The same, which sends nothing again that lies as a letter already.
+    #[must_use]
+    pub fn with_apart(self, apart: Arc<dyn Apart>) -> Self {
+        Self { apart: Some(apart), ..self }
     }
 
     /// The same, for a destination that does not get everything.
@@ -58,6 +67,14 @@ impl Queued {
         let environment = Arc::clone(&self.environment);
         let log = self.log;
         Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Vec::new() })
+    }
+
+    /// What of a batch is settled apart from the rest, be it only now: it is not to be sent.
+    fn settled(&self, claim: &Claim, stream: StreamId) -> Vec<Range<u64>> {
+        if let Some(apart) = &self.apart {
+            apart.settle_within(&claim.queue, stream, &claim.batch().offsets, self.log);
+        }
+        claim.queue.settled_within(claim.batch())
     }
 
     /// What of the job is filtered out, under the settings of `revision`.
@@ -118,7 +135,7 @@ impl Source for Queued {
             bytes: batch.bytes,
         };
         // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
-        job.except = offsets(&ticket.queue.settled_within(ticket.batch()), &[]);
+        job.except = offsets(&self.settled(&ticket, stream), &[]);
         let filtered = self.filtered(&job, batch.settings_revision)?;
         if !filtered.is_empty() {
             job.except = offsets(&filtered, &job.except);
@@ -134,9 +151,9 @@ impl Source for Queued {
         let mut ticket = self.claim(turn, batch);
         let (queue, batch) = (&ticket.queue, ticket.batch());
         let filtered = self.filtered_of(queue, batch)?;
-        let settled = offsets(&queue.settled_within(batch), &[]);
         // The first frame alone: it says which stream this is, and when its records were received.
         let first = queue.read(batch).next()?.ok_or("a batch without records")?;
+        let settled = offsets(&self.settled(&ticket, first.frame.stream), &[]);
         let job = LargeJob {
             id: batch.id.as_str().into(),
             origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },

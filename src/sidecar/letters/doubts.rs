@@ -5,13 +5,14 @@
 //! settled in the first before anything is delivered again.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use forebay::{Cursor, LogId, Queue, StreamId};
+use forebay::{Cursor, LogId, Queue, Queues, StreamId};
 
 use super::Shelf;
 use super::desk::{Desk, Shelves};
 use super::packed::Packed;
-use crate::delivery::parking::LetterOrigin;
+use crate::delivery::parking::{Apart, LetterOrigin};
 use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
 
@@ -49,15 +50,9 @@ impl Desk {
             while let Some(letters) = walk.next()? {
                 for (offset, letter) in letters {
                     moved.extend(letter.moved_from().filter(left).map(|from| (from, shelf)));
-                    let (whence, first) = (letter.whence(), letter.first_shelf());
-                    if let Some((cursor, queue)) = seen.of(self, whence)
-                        && letter.offset >= cursor.low
-                    {
-                        if !cursor.is_settled(letter.offset) {
-                            queue.settle_range(letter.offset..letter.offset + 1, first.settled());
-                        }
-                        doubts.push((whence, Doubt { shelf, offset, first, found: true }));
-                    }
+                    doubts.extend(
+                        seen.of(self, letter.whence()).and_then(|from| settled_there(from, &letter, shelf, offset)),
+                    );
                     if shelf == Shelf::Held {
                         state.due.insert(offset, letter.not_before_ms);
                     }
@@ -74,6 +69,23 @@ impl Desk {
         Ok(())
     }
 
+    /// The same for posts of an upstream, whose log was opened only now: what a crash left in two places is settled in that
+    /// log. To be called before anything of it is delivered.
+    pub(super) fn take_up_posts(&self, shelves: &Shelves, posts: &Queues) -> Result<(), BoxError> {
+        let (log, mut seen, mut doubts) = (posts.log().log_id(), Origins::default(), Vec::new());
+        for shelf in [Shelf::Dead, Shelf::Held] {
+            let mut walk = shelves.place(shelf).walk(0);
+            while let Some(letters) = walk.next()? {
+                for (offset, letter) in letters.into_iter().filter(|(_, letter)| letter.origin().log == log) {
+                    let from = seen.of_queues(posts, &self.destination, letter.whence());
+                    doubts.extend(from.and_then(|from| settled_there(from, &letter, shelf, offset)));
+                }
+            }
+        }
+        shelves.state().doubts.extend(doubts);
+        Ok(())
+    }
+
     /// Settles the records whose letters are durable and which whoever parked them did not come to settle: it was cut off,
     /// and what it had claimed went back. What it had made ready goes back to where its time puts it. To be called between
     /// two loops, when nobody parks. May read the disk.
@@ -86,8 +98,8 @@ impl Desk {
             let Some((_, queue)) = seen.of(self, whence).filter(|(cursor, _)| !cursor.is_settled(offset)) else {
                 continue;
             };
-            queue.settle_range(offset..offset + 1, doubt.first.settled());
-            if let Some(doubt) = shelves.state().doubts.get_mut(&whence) {
+            let settled = queue.settle_range(offset..offset + 1, doubt.first.settled());
+            if let Some(doubt) = shelves.state().doubts.get_mut(&whence).filter(|_| settled > 0) {
                 doubt.found = true;
             }
         }
@@ -97,14 +109,12 @@ impl Desk {
     }
 
     /// The queue that a record was taken out of, if it is still there: a replay that is over is not.
-    fn queue_of(&self, Whence { origin, replay }: Whence) -> Option<Queue> {
-        let log = self.ground.queues.log();
-        let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
-        let queue = self.ground.queues.find(&self.destination, &stream)?;
-        if replay == 0 {
-            return Some(queue);
+    fn queue_of(&self, whence: Whence) -> Option<Queue> {
+        let ours = &self.ground.queues;
+        if whence.origin.log == ours.log().log_id() {
+            return queue_in(ours, &self.destination, whence);
         }
-        queue.replay_under_way().filter(|of| of.replay().is_some_and(|of| of.number == replay))
+        queue_in(&self.ground.posts_of(&self.destination)?, &self.destination, whence)
     }
 
     /// The queue of a record's stream, whatever it was taken out of.
@@ -162,6 +172,56 @@ impl Desk {
     }
 }
 
+impl Apart for Desk {
+    /// There may have been no room for them when their letters were found: inside of a batch that is handed out there is.
+    fn settle_within(&self, queue: &Queue, stream: StreamId, offsets: &Range<u64>, log: LogId) {
+        let Some(shelves) = self.shelves() else { return };
+        let replay = queue.replay().map_or(0, |replay| replay.number);
+        let at = |offset| Whence { origin: LetterOrigin { log, stream, offset }, replay: 0 };
+        let state = shelves.state();
+        let within =
+            state.doubts.range(at(offsets.start)..at(offsets.end)).filter(|(whence, _)| whence.replay == replay);
+        let within: Vec<(Whence, Doubt)> = within.map(|(whence, doubt)| (*whence, *doubt)).collect();
+        drop(state);
+        for (whence, doubt) in within.into_iter().filter(|(_, doubt)| !shelves.is_gone(doubt.shelf, doubt.offset)) {
+            let offset = whence.origin.offset;
+            if queue.settle_range(offset..offset + 1, doubt.first.settled()) > 0
+                && let Some(doubt) = shelves.state().doubts.get_mut(&whence)
+            {
+                doubt.found = true;
+            }
+        }
+    }
+}
+
+/// The queue among `queues` that a record was taken out of.
+fn queue_in(queues: &Queues, destination: &str, Whence { origin, replay }: Whence) -> Option<Queue> {
+    let log = queues.log();
+    let stream = log.stream_name(origin.stream).filter(|_| origin.log == log.log_id())?;
+    let queue = queues.find(destination, &stream)?;
+    if replay == 0 {
+        return Some(queue);
+    }
+    queue.replay_under_way().filter(|of| of.replay().is_some_and(|of| of.number == replay))
+}
+
+/// Settles the record of a letter that was found where it was taken out, unless it is settled there, and says what is to be
+/// remembered of it: nothing, where it cannot come again.
+fn settled_there(
+    (cursor, queue): &mut (Cursor, Queue),
+    letter: &Packed,
+    shelf: Shelf,
+    offset: u64,
+) -> Option<(Whence, Doubt)> {
+    let (at, first) = (letter.offset, letter.first_shelf());
+    if at < cursor.low {
+        return None;
+    }
+    // Where there is no room it is settled when its batch is handed out.
+    let found = cursor.is_settled(at) || queue.settle_range(at..at + 1, first.settled()) > 0;
+    Some((letter.whence(), Doubt { shelf, offset, first, found }))
+}
+
 /// Cursors of the queues that letters came from, as they were last seen.
 #[derive(Default)]
 pub(super) struct Origins(HashMap<(LogId, StreamId, u32), Option<(Cursor, Queue)>>);
@@ -170,6 +230,12 @@ impl Origins {
     /// The queue that a record was taken out of, and how far it was when it was first asked for.
     fn of(&mut self, desk: &Desk, whence: Whence) -> Option<&mut (Cursor, Queue)> {
         let queue = || desk.queue_of(whence).map(|queue| (queue.cursor(), queue));
+        self.0.entry(key(whence)).or_insert_with(queue).as_mut()
+    }
+
+    /// The same of a queue that is known to be among these.
+    fn of_queues(&mut self, queues: &Queues, destination: &str, whence: Whence) -> Option<&mut (Cursor, Queue)> {
+        let queue = || queue_in(queues, destination, whence).map(|queue| (queue.cursor(), queue));
         self.0.entry(key(whence)).or_insert_with(queue).as_mut()
     }
 

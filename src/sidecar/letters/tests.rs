@@ -12,6 +12,7 @@ use forebay::{
 
 mod between;
 mod crash;
+mod posts;
 
 use super::*;
 use crate::delivery::parking::{Kind, LetterOrigin};

@@ -91,7 +91,7 @@ fn token_text(body: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A key as it stands between the quotes of a JSON string.
-fn as_json(key: &[u8]) -> Vec<u8> {
+pub(super) fn as_json(key: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(key.len());
     for &byte in key {
         if matches!(byte, b'"' | b'\\') {

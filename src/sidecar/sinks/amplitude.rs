@@ -80,7 +80,8 @@ impl Amplitude {
         tail.into()
     }
 
-    fn judge(&self, mut answer: Answer, encoded: &Encoded) -> Outcome {
+    /// What an answer to a request with these events means.
+    pub(super) fn judge(&self, mut answer: Answer, encoded: &Encoded) -> Outcome {
         answer.hide(self.api_key.reveal());
         let reply = Reply {
             status: answer.status.as_u16(),

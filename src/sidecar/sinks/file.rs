@@ -1,11 +1,12 @@
 //! A directory of JSON lines: for archives on a mounted disk, for the embedded default, and for tests.
 //!
 //! One line a record: `{"id":"<record id>","key":…}`, the fields of [`write_json_lines`]. Delivered means synced. Ids
-//! are exact: a crash may tear the last line, which is cut off at the next start, and records that were written but
-//! not settled are recognised by id and not written again. Files end by size or age (at the next write: an idle
+//! are exact: a crash may tear what was written last, which is taken out at the next start, and records that were written but
+//! not settled are recognised by id and not written again. Whole lines are never taken out, wherever a disk has damaged the file. Files end by size or age (at the next write: an idle
 //! destination keeps its file open); whole files end in `.jsonl`, the one being written in `.jsonl.open`; packed, in `.jsonl.zst`, a zstd frame a batch. Two
 //! processes must not share a destination's id in one directory.
 
+mod mending;
 mod names;
 mod packing;
 mod present;

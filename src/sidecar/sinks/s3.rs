@@ -12,6 +12,9 @@ mod client;
 mod digest;
 mod elsewhere;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod leftovers;
 mod lines;
@@ -38,6 +41,7 @@ use super::http::Tls;
 use crate::config::{LinesCompression, ParquetCompression, S3Config, S3Format, S3Layout, S3Location};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
+use elsewhere::Unreached;
 use parts::{PART_BYTES, PARTS_HELD};
 use store::Store;
 use upload::{Live, upload};
@@ -78,8 +82,8 @@ struct Inner {
     live: Live,
     /// Each made when it is first used: that of now, and those that batches of earlier settings were planned for.
     places: Mutex<BTreeMap<Option<S3Location>, Place>>,
-    /// Since when the place of earlier settings can't be connected to, and for how long that is borne.
-    unreached_since: Plain<Option<Instant>>,
+    /// Places of earlier settings that can't be connected to, and for how long that is borne.
+    unreached: Plain<BTreeMap<Option<S3Location>, Unreached>>,
     patience: Duration,
     /// How often it was used.
     uses: AtomicU64,
@@ -117,7 +121,7 @@ impl S3Sink {
             clock,
             live: Live::default(),
             places: Mutex::default(),
-            unreached_since: Plain::default(),
+            unreached: Plain::default(),
             patience: elsewhere::PATIENCE,
             uses: AtomicU64::new(0),
             watched: AtomicBool::new(false),

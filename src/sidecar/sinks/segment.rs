@@ -81,7 +81,8 @@ impl Segment {
         tail.into()
     }
 
-    fn judge(&self, mut answer: Answer) -> Outcome {
+    /// What an answer means.
+    pub(super) fn judge(&self, mut answer: Answer) -> Outcome {
         answer.hide(self.write_key.reveal());
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };

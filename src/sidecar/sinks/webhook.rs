@@ -113,7 +113,8 @@ impl Webhook {
         Ok(headers)
     }
 
-    fn judge(&self, answer: &Answer) -> Outcome {
+    /// What an answer means.
+    pub(super) fn judge(&self, answer: &Answer) -> Outcome {
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };
         match status {

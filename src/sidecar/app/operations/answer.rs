@@ -164,6 +164,7 @@ impl Operations {
             }
             return Err(Refused::Unavailable(why));
         }
+        self.forget_revisions_now_and_then().await;
         tracing::info!(destination = id, ?put, "an operator made or changed a destination");
         Ok((self.show(&id)?, told(&findings, Severity::Warning)))
     }

@@ -43,8 +43,10 @@ impl Operations {
         self.registry.remove(id).await;
         self.registry.close_letters(id).await;
         let gone = self.give_up(id).await;
-        // Whatever came of it: letters that are left are read anew when somebody asks.
-        self.registry.forget(id);
+        match &gone {
+            Ok(()) => self.registry.forget(id),
+            Err(_) => self.registry.forget_in_vain(id).await,
+        }
         gone
     }
 

@@ -155,6 +155,7 @@ impl Operations {
                 self.put_again(destination, AddressPolicy::Customer, &mut reloaded).await;
             }
         }
+        self.forget_revisions_now_and_then().await;
         Ok(reloaded)
     }
 

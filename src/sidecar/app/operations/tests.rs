@@ -1,6 +1,7 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
 mod grpc;
+mod revisions;
 
 use std::path::Path;
 
@@ -357,4 +358,23 @@ async fn an_environment_has_one_upstream() {
     let all = house.operations.destinations(String::new(), 10).await.unwrap();
     let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.r#type.as_str(), one.records_pending)).collect();
     assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
+}
+
+/// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
+#[tokio::test]
+async fn nothing_is_changed_while_the_process_stops() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    let held = house.operations.hold().await;
+    // Each change takes this for as long as it lasts.
+    assert!(house.operations.operating.try_lock().is_err());
+    let mut reload = Box::pin(house.operations.reload(file(&["archive", "new"])));
+    tokio::select! {
+        biased;
+        reloaded = &mut reload => panic!("{reloaded:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(reload);
+    assert!(!house.registry.runs("new"));
+    drop(held);
+    assert_eq!(house.operations.reload(file(&["archive", "new"])).await.unwrap().started, 1);
 }

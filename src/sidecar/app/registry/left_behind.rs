@@ -7,11 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use forebay::Queue;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::Registry;
 use super::table::Running;
-use crate::post;
+use crate::{causes, post};
 
 impl Registry {
     /// All queues of a destination, whether it runs or not: its environments', its letters', its posts'.
@@ -69,6 +69,21 @@ impl Registry {
             ***id != *but && running.is_upstream && running.environments.all().contains(&place)
         };
         table.destinations.iter().find(keeps).map(|(id, _)| Arc::clone(id))
+    }
+
+    /// [Forgets](Self::forget) a destination that could not be deleted: the letters that it has left are there to be seen, for
+    /// another try.
+    pub async fn forget_in_vain(&self, id: &str) {
+        self.forget(id);
+        let (letters, of) = (Arc::clone(&self.letters), id.to_owned());
+        let taken_up = tokio::task::spawn_blocking(move || letters.take_up_again(&of)).await;
+        if let Err(why) = taken_up.expect("reading letters does not panic") {
+            let why = causes::line(&*why);
+            error!(
+                destination = id,
+                why, "its letters can't be read: they are kept, and not shown before the next start"
+            );
+        }
     }
 
     /// Deletes the log of an upstream that does not run any more, with all its posts. Waits for the disk.

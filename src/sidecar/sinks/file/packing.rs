@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::ops::Range;
 
 use forebay::disk::File;
 
 use super::present::line_id;
+use crate::delivery::record_id;
 
 /// Files are read back in pieces of this size.
 const READ_BYTES: usize = 1 << 20;
@@ -38,13 +40,13 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines, one by one and without their newlines. Of one that was `open` when the power failed,
-    /// up to the first that did not reach the disk as a whole: whatever lies behind was never delivered.
-    pub(super) fn read(self, file: &dyn File, open: bool, note: impl FnMut(&[u8])) -> io::Result<Extent> {
+    /// Reads a file's whole lines, one by one and without their newlines, also those behind damage.
+    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&[u8])) -> io::Result<Extent> {
         match self {
             Self::Lines => {
                 let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
-                Ok(Extent { whole: read_lines(reader, open, note)?, damaged_at: None })
+                let (whole, holes) = read_lines(reader, note)?;
+                Ok(Extent { whole, damaged_at: None, holes })
             }
             Self::Zstd => read_frames(file, note),
         }
@@ -52,31 +54,61 @@ impl Packing {
 }
 
 /// What of a file is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Where the last line or frame that is whole ends.
     pub(super) whole: u64,
     /// Where the first frame lies that is not whole though one behind it is. A crash tears only what was written last,
     /// so this is damage to lines that were delivered.
     pub(super) damaged_at: Option<u64>,
+    /// Where there are no whole lines though there are some behind; of packed files none is known.
+    pub(super) holes: Vec<Hole>,
 }
 
-/// Whole lines that are records; where the last of them ends. Bytes that never reached the disk read as zeros, and no line
-/// of ours holds one: in a file that was `open` the first that does is the end.
-fn read_lines(mut reader: impl BufRead, open: bool, mut note: impl FnMut(&[u8])) -> io::Result<u64> {
-    let (mut line, mut position, mut whole) = (Vec::new(), 0, 0);
+/// Bytes that are no whole lines, before others that are. Nothing in the file says whether these lines were delivered: a
+/// crash may tear the last batch in its middle, and a disk may lose any of its sectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) bytes: Range<u64>,
+    /// The id of the line before it, if there is one.
+    pub(super) behind: Option<String>,
+    /// The id of the line behind it.
+    pub(super) before: String,
+}
+
+impl Hole {
+    /// How many records it took, where the ids around it tell: those of one batch ascend.
+    pub(super) fn records(&self) -> Option<u64> {
+        let (prefix, after) = record_id::parse(&self.before)?;
+        let (of, last) = record_id::parse(self.behind.as_deref()?)?;
+        (prefix == of).then_some(())?;
+        after.checked_sub(last)?.checked_sub(1).filter(|records| *records > 0)
+    }
+}
+
+/// Whole lines that are records; where the last of them ends, and what lies between them that is none. Bytes that never
+/// reached the disk read as zeros, and no line of ours holds one.
+fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Result<(u64, Vec<Hole>)> {
+    let (mut line, mut last, mut holes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut position, mut whole) = (0, 0);
     loop {
         line.clear();
         let n = reader.read_until(b'\n', &mut line)?;
         if n == 0 {
-            return Ok(whole);
+            return Ok((whole, holes));
         }
+        let start = position;
         position += n as u64;
-        if line.pop_if(|last| *last == b'\n').is_some() && line_id(&line).is_some() {
+        if line.pop_if(|last| *last == b'\n').is_some()
+            && let Some(id) = line_id(&line)
+        {
+            if whole < start {
+                let behind = line_id(&last).map(str::to_owned);
+                holes.push(Hole { bytes: whole..start, behind, before: id.to_owned() });
+            }
             note(&line);
             whole = position;
-        } else if open && line.contains(&0) {
-            return Ok(whole);
+            std::mem::swap(&mut line, &mut last);
         }
     }
 }
@@ -89,7 +121,7 @@ fn read_frames(file: &dyn File, mut note: impl FnMut(&[u8])) -> io::Result<Exten
         // Twice: nothing of a torn frame may be noted, and no frame is held as a whole.
         if let Some(end) = frame_end(file, at)? {
             let again = BufReader::with_capacity(READ_BYTES, At { file, position: at });
-            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), false, &mut note)?;
+            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), &mut note)?;
             damaged_at = damaged_at.or(broken);
             (at, whole) = (end, end);
         } else {
@@ -98,7 +130,7 @@ fn read_frames(file: &dyn File, mut note: impl FnMut(&[u8])) -> io::Result<Exten
             at = next;
         }
     }
-    Ok(Extent { whole, damaged_at })
+    Ok(Extent { whole, damaged_at, holes: Vec::new() })
 }
 
 /// Where the frame that begins at `at` ends; `None` if there is none, or it is not whole.
@@ -170,13 +202,17 @@ mod tests {
         (extent.whole, records)
     }
 
+    fn packed(whole: usize, damaged_at: Option<u64>) -> Extent {
+        Extent { whole: whole as u64, damaged_at, holes: Vec::new() }
+    }
+
     fn extent(bytes: &[u8]) -> (Extent, usize) {
         let disk = MemDisk::new();
         disk.create_dir(Path::new("out")).unwrap();
         let file = disk.create(Path::new("out/f")).unwrap();
         file.write_all_at(&[io::IoSlice::new(bytes)], 0).unwrap();
         let mut records = 0;
-        let extent = Packing::Zstd.read(&*file, true, |_| records += 1).unwrap();
+        let extent = Packing::Zstd.read(&*file, |_| records += 1).unwrap();
         (extent, records)
     }
 
@@ -212,9 +248,9 @@ mod tests {
             rotten[at] ^= 0x55;
             let bytes = [&first[..], &rotten, &third].concat();
             let damaged_at = Some(first.len() as u64);
-            assert_eq!(extent(&bytes), (Extent { whole: bytes.len() as u64, damaged_at }, 540), "byte {at}");
+            assert_eq!(extent(&bytes), (packed(bytes.len(), damaged_at), 540), "byte {at}");
             let torn = &bytes[..bytes.len() - 1];
-            assert_eq!(extent(torn), (Extent { whole: first.len() as u64, damaged_at: None }, 500), "and a torn end");
+            assert_eq!(extent(torn), (packed(first.len(), None), 500), "and a torn end");
         }
     }
 

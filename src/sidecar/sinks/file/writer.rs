@@ -3,6 +3,7 @@
 //! Blocking; the caller keeps it off the async workers. What always holds:
 //! - [`Writer::append`] returns `Ok` only when the lines and the name of their file are synced.
 //! - A line is written once: what a crash left in the newest two files is recognised by record id and not repeated.
+//! - A whole line stays, whatever was damaged before or behind it; what is no line goes out of a file that is open.
 //! - After a failed sync nothing more is written to that file. It is cut back to its last good sync and closed, and
 //!   the batch goes to a new one.
 
@@ -12,8 +13,9 @@ use std::sync::Arc;
 
 use forebay::disk::{Disk, File};
 
+use super::mending::mend;
 use super::names::{Name, Stage};
-use super::packing::{Extent, Packing};
+use super::packing::{Extent, Hole, Packing};
 use super::present::{Present, line_id};
 use crate::config::{FileCompression, FileConfig};
 use crate::delivery::record_id;
@@ -22,6 +24,9 @@ use crate::delivery::sink::Encoded;
 /// How many of the newest files are searched for repeats. Two, since the last batches before a crash may stand on
 /// both sides of a rotation.
 const SEARCHED_FILES: usize = 2;
+
+/// Behind the name of a file that is made in the place of a broken one. Nobody reads it.
+const MENDING: &str = ".mending";
 
 /// The files of one destination.
 pub(super) struct Writer {
@@ -82,19 +87,26 @@ impl Writer {
         if stage == Stage::Done && place >= SEARCHED_FILES {
             return Ok(());
         }
-        let file = self.disk.open(&self.path(&name, stage))?;
+        let mut file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let Extent { whole, damaged_at } = name.packing.read(&*file, stage == Stage::Open, |line| {
+        let extent = name.packing.read(&*file, |line| {
             if let Some(id) = line_id(line) {
                 present.note(id);
             }
         })?;
+        tell_of_holes(&name, &extent.holes);
         if stage == Stage::Done {
             return Ok(());
         }
+        let Extent { mut whole, damaged_at, .. } = extent;
         if let Some(at) = damaged_at {
             // Not cut: what lies behind was delivered, and nobody has it a second time.
             tracing::error!(file = %name, at, "a file is damaged in its middle: it is closed as it is, lines from there on are lost, those of later frames are whole");
+        } else if !extent.holes.is_empty() {
+            // Not cut either, for the same reason; and who reads the file must find lines only.
+            let path = self.path(&name, stage);
+            let aside = self.config.directory.join(format!("{}{MENDING}", name.at(stage)));
+            (file, whole) = mend(&*self.disk, &*file, &extent, &path, &aside)?;
         } else if file.len()? > whole {
             tracing::info!(file = %name, from = whole, "cutting off what a crash has torn");
             file.set_len(whole)?;
@@ -196,6 +208,22 @@ impl Writer {
 
     fn path(&self, name: &Name, stage: Stage) -> PathBuf {
         self.config.directory.join(name.at(stage))
+    }
+}
+
+/// Says what a file has lost in its middle. Whether it was delivered nobody here knows: what was not comes again, and is
+/// written behind the rest.
+fn tell_of_holes(name: &Name, holes: &[Hole]) {
+    for hole in holes {
+        tracing::error!(
+            file = %name,
+            bytes = ?hole.bytes,
+            records_at_least = hole.records().unwrap_or(1),
+            behind = hole.behind.as_deref().unwrap_or("the file's beginning"),
+            before = hole.before,
+            "lines in the middle of a file can't be read: those that were delivered are lost, those that were not are written \
+             again; all others are kept"
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! All destinations' connections: how many are open, and which of them nobody uses.
 //!
 //! What always holds: no more idle connections are kept than are allowed, whoever has them; those of whoever sent least
-//! recently are closed first. A client that was not used for a while is dropped with all it holds, and made anew when it is
-//! needed.
+//! recently are closed first, and of those with nothing under way before those with something. A client that was not used
+//! for a while is dropped with all it holds, and made anew when it is needed.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -28,6 +28,8 @@ const UNUSED: Duration = Duration::from_secs(30);
 pub(super) struct Connections {
     open: Arc<AtomicUsize>,
     busy: AtomicUsize,
+    /// Idle ones that close as soon as the last request of their client ends.
+    leaving: AtomicUsize,
     idle_max: usize,
     table: Mutex<Table>,
 }
@@ -47,7 +49,8 @@ pub(super) trait User: std::fmt::Debug + Send + Sync {
     /// Where it notes what it has.
     fn note(&self) -> &Note;
 
-    /// Closes its idle connections; drops all that it can make anew.
+    /// Closes its idle connections; drops all that it can make anew. Those of requests under way stay until these end, and
+    /// with them, where there are any, the idle ones.
     fn close(&self);
 }
 
@@ -55,28 +58,45 @@ pub(super) trait User: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct Note {
     open: Arc<AtomicUsize>,
-    busy: AtomicUsize,
+    requests: Mutex<Requests>,
     /// Its place among the users; written under the table's lock.
     used: std::sync::atomic::AtomicU64,
+}
+
+/// A user's requests under way.
+#[derive(Debug, Default)]
+struct Requests {
+    busy: usize,
+    /// How often it was closed with requests under way.
+    closed: u64,
+    /// Of the busy ones, those that began before that.
+    of_closed: usize,
+    /// What [`Connections::leaving`] has of it.
+    leaving: usize,
 }
 
 /// A request under way.
 pub(super) struct Use<'a> {
     connections: &'a Connections,
     note: &'a Note,
+    /// How often the user had been closed when it began.
+    closed: u64,
 }
 
 impl Connections {
     /// At most so many are kept idle.
     pub(super) fn new(idle_max: usize) -> Self {
-        let (open, busy) = (Arc::default(), AtomicUsize::new(0));
-        Self { open, busy, idle_max, table: Mutex::default() }
+        let (open, busy, leaving, table) = Default::default();
+        Self { open, busy, leaving, idle_max, table }
     }
 
     /// A request of this user begins.
     pub(super) fn begin<'a, U: User + 'static>(self: &'a Arc<Self>, user: &'a Arc<U>) -> Use<'a> {
         let note = user.note();
-        note.busy.fetch_add(1, Ordering::AcqRel);
+        let mut requests = note.requests();
+        requests.busy += 1;
+        let closed = requests.closed;
+        drop(requests);
         self.busy.fetch_add(1, Ordering::AcqRel);
         let mut table = self.table();
         table.uses += 1;
@@ -88,7 +108,7 @@ impl Connections {
             tokio::spawn(tend(Arc::downgrade(self)));
         }
         drop(table);
-        Use { connections: self, note }
+        Use { connections: self, note, closed }
     }
 
     /// What counts a connection of this user while it is open.
@@ -103,12 +123,12 @@ impl Connections {
 
     /// Closes idle connections until no more are kept than are allowed.
     fn close_surplus(&self) {
-        let idle = self.open().saturating_sub(self.busy.load(Ordering::Acquire));
-        let mut left = idle.saturating_sub(self.idle_max);
+        let spoken_for = self.busy.load(Ordering::Acquire) + self.leaving.load(Ordering::Acquire);
+        let mut left = self.open().saturating_sub(spoken_for).saturating_sub(self.idle_max);
         if left == 0 {
             return;
         }
-        let mut closing = Vec::new();
+        let (mut closing, mut at_work) = (Vec::new(), Vec::new());
         let mut table = self.table();
         for (used, user) in &table.users {
             if left == 0 {
@@ -119,9 +139,19 @@ impl Connections {
             closing.push((*used, user));
         }
         closing.iter().for_each(|(used, _)| drop(table.users.remove(used)));
+        for user in table.users.values() {
+            if left == 0 {
+                break;
+            }
+            let Some(user) = user.upgrade() else { continue };
+            let leave = user.note().leave();
+            self.leaving.fetch_add(leave, Ordering::AcqRel);
+            left = left.saturating_sub(leave);
+            at_work.extend((leave > 0).then_some(user));
+        }
         drop(table);
         // Not under the lock: what is dropped may be much.
-        closing.iter().for_each(|(_, user)| user.close());
+        closing.iter().map(|(_, user)| user).chain(&at_work).for_each(|user| user.close());
     }
 
     /// Drops what was not used since `before`; says how often anything was used by now, and whether anything is left.
@@ -163,13 +193,39 @@ async fn tend(connections: Weak<Connections>) {
 
 impl Note {
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire) > 0
+        self.requests().busy > 0
+    }
+
+    /// Its idle connections are to go though it has requests under way. Says how many these are: none, if that was asked
+    /// before and is not over yet.
+    fn leave(&self) -> usize {
+        let mut requests = self.requests();
+        let idle = self.open.load(Ordering::Acquire).saturating_sub(requests.busy);
+        if idle == 0 || requests.of_closed > 0 || requests.busy == 0 {
+            return 0;
+        }
+        requests.closed += 1;
+        (requests.of_closed, requests.leaving) = (requests.busy, idle);
+        idle
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        // Each change under this lock is whole or has not begun.
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Use<'_> {
     fn drop(&mut self) {
-        self.note.busy.fetch_sub(1, Ordering::AcqRel);
+        let mut requests = self.note.requests();
+        requests.busy -= 1;
+        if self.closed < requests.closed && requests.of_closed > 0 {
+            requests.of_closed -= 1;
+            if requests.of_closed == 0 {
+                self.connections.leaving.fetch_sub(std::mem::take(&mut requests.leaving), Ordering::AcqRel);
+            }
+        }
+        drop(requests);
         self.connections.busy.fetch_sub(1, Ordering::AcqRel);
         self.connections.close_surplus();
     }

@@ -106,7 +106,7 @@ async fn credentials(config: &S3Config, tls: &Tls) -> Result<SharedCredentialsPr
 
 /// None; and no closing of connections that failed, which the SDK would do through its own client only. Ours closes one
 /// whose answer was not read to its end.
-fn retries() -> RetryConfig {
+pub(super) fn retries() -> RetryConfig {
     RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections)
 }
 
@@ -198,6 +198,39 @@ impl HttpConnector for Carrier {
 }
 
 impl HttpClient for Carrier {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+/// The SDK's requests as they are, to one address whatever host they name.
+#[cfg(test)]
+pub(super) fn carried_to(addr: std::net::SocketAddr) -> SharedHttpClient {
+    SharedHttpClient::new(Elsewhere(
+        addr,
+        Carrier::new(&Tls::default(), false, AddressGuard::plain(), 2).expect("no certificates"),
+    ))
+}
+
+#[cfg(test)]
+#[derive(Debug, Clone)]
+struct Elsewhere(std::net::SocketAddr, Carrier);
+
+#[cfg(test)]
+impl HttpConnector for Elsewhere {
+    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
+        let uri: hyper::Uri = request.uri().parse().expect("an address");
+        let host = uri.authority().expect("a host").to_string();
+        let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        request.headers_mut().insert("host", host);
+        request.set_uri(format!("http://{}{path}", self.0)).expect("an address");
+        let carrier = self.1.clone();
+        HttpConnectorFuture::new(async move { carrier.carry(request).await })
+    }
+}
+
+#[cfg(test)]
+impl HttpClient for Elsewhere {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }

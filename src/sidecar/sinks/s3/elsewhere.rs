@@ -19,6 +19,30 @@ use crate::delivery::sink::LargeJob;
 /// whoever mistyped an address must not wait for it for ever.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
+/// So much of the time between two failures counts: a place that nobody tried may have been there all the while.
+const BETWEEN_MAX: Duration = Duration::from_secs(2 * 60);
+
+/// How long a place was tried in vain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unreached {
+    borne: Duration,
+    last: Instant,
+}
+
+impl Unreached {
+    /// The first failure, at `now`.
+    fn new(now: Instant) -> Self {
+        Self { borne: Duration::ZERO, last: now }
+    }
+
+    /// Another failure. Says how long this goes on.
+    fn again(&mut self, now: Instant) -> Duration {
+        self.borne += now.saturating_duration_since(self.last).min(BETWEEN_MAX);
+        self.last = now;
+        self.borne
+    }
+}
+
 impl Inner {
     /// The settings for where the job's object was planned, if that is another place than that of now.
     fn planned_elsewhere(&self, job: &LargeJob) -> Option<Arc<S3Config>> {
@@ -39,15 +63,17 @@ impl Inner {
             Err(why) => Outcome::Retry { why },
         };
         let unreached = matches!(outcome, Outcome::Retry { why: Failure::Connect(_) });
-        let mut since = self.unreached_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, now) = (config.location(), Instant::now());
+        let mut unreached_places = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = match (&outcome, unreached) {
             (Outcome::Refused { .. }, _) => true,
-            (_, true) => since.get_or_insert_with(Instant::now).elapsed() >= self.patience,
+            (_, true) => unreached_places.entry(place).or_insert(Unreached::new(now)).again(now) >= self.patience,
             (_, false) => {
-                *since = None;
+                unreached_places.remove(&place);
                 false
             }
         };
+        drop(unreached_places);
         if !gone {
             return Some(outcome);
         }
@@ -61,5 +87,25 @@ impl Inner {
              earlier attempt have been taken there, it is there as well"
         );
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before, a failure of long ago made the next one the last.
+    #[test]
+    fn patience_is_with_tries_and_not_with_the_time_in_which_nobody_tried() {
+        let mut now = Instant::now();
+        let mut unreached = Unreached::new(now);
+        assert_eq!(unreached.again(now), Duration::ZERO);
+        now += Duration::from_secs(7 * 24 * 3600);
+        assert!(unreached.again(now) < PATIENCE);
+        let tries = (1..).find(|_| {
+            now += Duration::from_secs(40);
+            unreached.again(now) >= PATIENCE
+        });
+        assert_eq!(tries, Some(12), "two minutes for the week, and eight of tries");
     }
 }

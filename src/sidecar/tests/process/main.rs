@@ -39,3 +39,4 @@ mod replays;
 mod services;
 mod starts;
 mod stops;
+mod whom;

@@ -49,6 +49,8 @@ pub(crate) struct Home {
     top: String,
     grpc: String,
     log: String,
+    env: Vec<(String, String)>,
+    without_env: Vec<&'static str>,
     /// Whether it says all that it can, and nobody reads it.
     unread: bool,
     lives: AtomicU32,
@@ -68,6 +70,8 @@ impl Home {
             top: String::new(),
             grpc: String::new(),
             log: String::new(),
+            env: Vec::new(),
+            without_env: Vec::new(),
             unread: false,
             lives: AtomicU32::new(0),
         }
@@ -90,6 +94,18 @@ impl Home {
     pub(crate) fn grpc(mut self, line: &str) -> Self {
         self.grpc.push_str(line);
         self.grpc.push('\n');
+        self
+    }
+
+    /// Sets a variable of the sidecar's process; the last word counts.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes variables from it that this process may have.
+    pub(crate) fn without_env(mut self, names: &[&'static str]) -> Self {
+        self.without_env.extend(names);
         self
     }
 
@@ -180,6 +196,7 @@ impl Home {
         let config = self.write_config();
         let stderr = self.path(&format!("stderr-{life:03}"));
         let mut command = forebay(&["run", "--config"]);
+        self.without_env.iter().for_each(|name| _ = command.env_remove(name));
         if self.unread {
             command.env("FOREBAY_LOG", "trace").stderr(Stdio::piped());
         } else {
@@ -187,6 +204,7 @@ impl Home {
         }
         let child = command
             .arg(config)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("FOREBAY_TEST_LIFE", life.to_string())
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())

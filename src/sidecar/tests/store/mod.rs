@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
@@ -96,10 +97,23 @@ impl Store {
 
 /// Starts a store in `root`. `act` says what becomes of each request.
 pub(crate) async fn serve(root: &Path, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Store {
+    serve_as(root, None, act).await
+}
+
+/// The same, whose buckets are hosts below `domain`, at its port.
+pub(crate) async fn serve_as(
+    root: &Path,
+    domain: Option<&str>,
+    act: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+) -> Store {
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(KEYS.0, KEYS.1));
-    let service = service.build();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    if let Some(domain) = domain {
+        service.set_host(SingleDomain::new(&format!("{domain}:{port}")).unwrap());
+    }
+    let service = service.build();
     let store = Store { addr: listener.local_addr().unwrap(), root: root.to_owned(), seen: Arc::default() };
     let (act, seen) = (Arc::new(act), Arc::clone(&store.seen));
     tokio::spawn(async move {

@@ -15,6 +15,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::delivery::sink::Origin;
 
+mod damage;
+
 const DIR: &str = "out";
 const NOW: u64 = 1_700_000_000_000;
 

@@ -81,6 +81,36 @@ async fn what_is_in_use_is_never_closed_and_does_not_count_as_idle() {
     assert!(closed >= 8, "{closed}");
 }
 
+/// Before, whoever always had a request under way kept all its idle connections, however many.
+#[tokio::test(start_paused = true)]
+async fn those_who_always_send_keep_no_more_idle_connections_than_allowed() {
+    let (connections, fakes) = (Arc::new(Connections::new(10)), fakes(10));
+    let busy: Vec<_> = fakes.iter().map(|fake| connections.begin(fake)).collect();
+    for fake in &fakes {
+        fake.note.open.store(6, Ordering::Release);
+        connections.open.fetch_add(6, Ordering::AcqRel);
+    }
+    // Of sixty connections ten are at work.
+    drop(connections.begin(&fakes[9]));
+    let closed = || fakes.iter().map(|fake| fake.closed()).collect::<Vec<_>>();
+    assert_eq!(closed(), [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], "the least recent, until ten are left");
+    for fake in &fakes {
+        drop(connections.begin(fake));
+    }
+    assert_eq!(closed(), [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], "once, until their requests have ended");
+    // They end, and the connections of their clients with them.
+    let mut busy = busy.into_iter();
+    for fake in &fakes[..8] {
+        fake.note.open.store(0, Ordering::Release);
+        connections.open.fetch_sub(6, Ordering::AcqRel);
+        drop(busy.next());
+    }
+    assert_eq!((connections.open(), connections.leaving.load(Ordering::Acquire)), (12, 0));
+    assert_eq!((fakes[8].closed(), fakes[9].closed()), (0, 0), "ten idle ones are allowed");
+    drop(busy.next());
+    assert_eq!((fakes[8].closed(), fakes[9].closed()), (1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_used_for_a_minute_is_dropped_and_then_nobody_looks_any_more() {
     let (connections, fakes) = (Arc::new(Connections::new(100)), fakes(3));

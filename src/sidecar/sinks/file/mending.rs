@@ -1,0 +1,47 @@
+//! A file whose middle is broken: what is whole of it, before and behind, in its place.
+//!
+//! What always holds: the whole lines are durable under a name of their own before that takes the place of the broken
+//! file's, at one stroke; a crash in between leaves the one or the other.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use forebay::disk::{Disk, File, read_exact_at};
+
+use super::packing::Extent;
+
+/// So much is copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Puts the whole lines of `file`, which lies at `path`, in its place, durably. `aside` is a name in the same directory that
+/// nobody else uses. Returns the new file and its length.
+pub(super) fn mend(
+    disk: &dyn Disk,
+    file: &dyn File,
+    extent: &Extent,
+    path: &Path,
+    aside: &Path,
+) -> io::Result<(Arc<dyn File>, u64)> {
+    match disk.remove(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {} // an earlier try came so far
+    }
+    let mended = disk.create(aside)?;
+    let (mut from, mut len, mut piece) = (0, 0, Vec::new());
+    let end = extent.whole..extent.whole;
+    for hole in extent.holes.iter().map(|hole| &hole.bytes).chain([&end]) {
+        while from < hole.start {
+            let n = usize::try_from(hole.start - from).unwrap_or(usize::MAX).min(COPY_BYTES);
+            piece.resize(n, 0);
+            read_exact_at(file, &mut piece, from)?;
+            mended.write_all_at(&[IoSlice::new(&piece)], len)?;
+            (from, len) = (from + n as u64, len + n as u64);
+        }
+        from = hole.end;
+    }
+    mended.sync_data()?;
+    disk.rename(aside, path)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    Ok((mended, len))
+}
