@@ -5,6 +5,8 @@
 
 #[path = "figures/ack_latency.rs"]
 mod ack_latency;
+#[path = "figures/admission.rs"]
+mod admission;
 #[path = "figures/append.rs"]
 mod append;
 #[path = "figures/encode_cost.rs"]
@@ -31,6 +33,8 @@ mod report;
 mod s3;
 #[path = "figures/scale.rs"]
 mod scale;
+#[path = "figures/start_time.rs"]
+mod start_time;
 #[path = "../src/sidecar/tests/store/mod.rs"]
 mod store;
 #[path = "figures/traced_disk.rs"]
@@ -56,7 +60,9 @@ const MEASUREMENTS: &[Measurement] = &[
     ("s3_memory", s3::memory),
     ("open_time", open_time::measure),
     ("scale", scale::measure),
+    ("start_time", start_time::measure),
     ("neighbours", neighbours::measure),
+    ("admission", admission::measure),
     ("letters", letters::measure),
 ];
 

@@ -107,6 +107,9 @@ pub enum QueueError {
     NotDeleted(#[source] FloorError),
 }
 
+/// What a queue is known by in its set: its destination and its stream.
+type Name = (Arc<str>, Arc<str>);
+
 /// What all queues of a set share.
 struct Context {
     log: Log,
@@ -117,6 +120,8 @@ struct Context {
     planner: Planner,
     /// Bytes of frames that queues keep between two batches.
     held_bytes: Arc<AtomicUsize>,
+    /// Queues that changed since the last tick, each of them once.
+    touched: Mutex<Vec<Name>>,
     /// For as long as anybody can write to the log.
     _lock: Box<dyn Lock>,
 }
@@ -143,8 +148,8 @@ struct Inner {
     /// Its balance hour by hour. None as long as it had nothing when an hour ended.
     hours: Mutex<Option<Box<Hours>>>,
     revision: AtomicU32,
-    /// Changed since the last tick.
-    dirty: AtomicBool,
+    /// It is among those that were touched since the last tick. Set by `touch` alone.
+    noted: AtomicBool,
     /// A commit has written it: after a crash it is there, and begins where it began.
     saved: AtomicBool,
     /// Deleted: whoever still has a handle finds nothing, and settles to no effect.
@@ -153,8 +158,6 @@ struct Inner {
     durable_low: AtomicU64,
     /// The stream's running total of bytes there.
     durable_low_bytes: AtomicU64,
-    /// The oldest plan needed at the last tick; `u64::MAX` for none.
-    plan_low: AtomicU64,
 }
 
 /// The records of a frame, and when they were taken in.
@@ -209,7 +212,7 @@ impl Queue {
         let planned = move |result: Result<u64, PlanError>| {
             done(result.map(|offset| {
                 queue.window().planned(&offsets, Plan { offset, revision });
-                queue.dirty.store(true, Ordering::Release);
+                queue.touch();
             }));
         };
         self.inner.context.planner.submit(record, tail, Box::new(planned));
@@ -359,9 +362,18 @@ impl Inner {
         if self.stream_id.get().is_none() {
             let found = self.context.log.stream(&self.stream)?;
             self.stream_id.get_or_init(|| found);
-            self.dirty.store(true, Ordering::Release); // the floor keeps it
+            self.touch(); // the floor keeps it
         }
         self.stream_id.get().copied()
+    }
+
+    /// It has changed: the next tick takes it up. A tick looks at no other queue, so that idle ones cost it nothing.
+    fn touch(&self) {
+        // Under the lock: who finds it touched may rely on the next tick, whoever touched it.
+        let mut touched = lock(&self.context.touched);
+        if !self.noted.swap(true, Ordering::AcqRel) {
+            touched.push((Arc::clone(&self.destination), Arc::clone(&self.stream)));
+        }
     }
 
     /// Where the stream ends now.

@@ -56,6 +56,11 @@ impl Receiver {
     }
 }
 
+/// An address of this machine at which nobody listens.
+pub(crate) fn nowhere() -> SocketAddr {
+    free_port()
+}
+
 fn serve(stream: TcpStream, reads: Reads, objects: &AtomicU64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut out = stream.try_clone()?;
@@ -222,7 +227,6 @@ fn send(
     let mut out = stream.try_clone()?;
     let mut input = BufReader::new(stream);
     let mut sent = Sent::default();
-    let mut status = String::new();
     let mut due = pauses.map(|(first, _)| first);
     while !stop.load(Ordering::Relaxed) {
         if let (Some(at), Some((_, every))) = (due, pauses) {
@@ -233,19 +237,25 @@ fn send(
         let from = due.zip(pauses).map_or_else(|| clock.monotonic(), |(next, (_, every))| next - every);
         next(request);
         out.write_all(request)?;
-        status.clear();
-        input.read_line(&mut status)?;
-        let body = head(&mut input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        take(&mut input, body, |_| 0)?;
+        let status = status(&mut input)?;
         sent.latencies.push((clock.monotonic() - from).as_secs_f64());
         sent.requests += 1;
-        sent.refused += u64::from(status.get(9..10) != Some("2"));
+        sent.refused += u64::from(status / 100 != 2);
     }
     Ok(sent)
 }
 
+/// Reads an answer whole and says its status.
+pub(crate) fn status(input: &mut impl BufRead) -> io::Result<u16> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let body = head(input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    take(input, body, |_| 0)?;
+    line.get(9..12).and_then(|code| code.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// A bulk as Node's SDK writes it.
-fn request(impressions: usize) -> Vec<u8> {
+pub(crate) fn request(impressions: usize) -> Vec<u8> {
     let mut groups: Vec<String> = Vec::new();
     for flag in 0..impressions.div_ceil(10) {
         let of_flag = (flag * 10..impressions.min(flag * 10 + 10))
@@ -281,6 +291,11 @@ impl Sidecar {
     /// Starts it by this command, to which the configuration's path is added.
     pub(crate) fn start_as(command: Command, destinations: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
+        Self::start_on(command, dir, destinations)
+    }
+
+    /// The same in a directory where there is a data directory, `data`, already.
+    pub(crate) fn start_on(command: Command, dir: tempfile::TempDir, destinations: &str) -> Self {
         let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
         let config = format!(
             "data_dir = \"data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n[grpc]\nlisten = \"{grpc}\"\n\

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const FEW: usize = 10;
 /// With the environment that every sidecar of the figures has these are as many as a file may name.
-const MANY: usize = 9_999;
+pub(crate) const MANY: usize = 9_999;
 const ROUNDS: usize = 3;
 const LOAD: Load = Load { connections: 8, impressions: 1000, time: Duration::from_secs(10), rate: Some(60.0) };
 
@@ -89,7 +89,7 @@ pub(crate) fn measure() -> Vec<Figure> {
 }
 
 /// The binary, which finds every key in its environment: one that stands in the file is warned of.
-fn with_keys() -> Command {
+pub(crate) fn with_keys() -> Command {
     let mut command = command();
     command.envs((0..MANY).map(|n| (format!("SCALE_{n}"), key(n))));
     command

@@ -114,7 +114,7 @@ impl Inner {
         }
         let lost = window.lose(hole.clone(), bytes_at);
         drop(window);
-        self.dirty.store(true, Ordering::Release);
+        self.touch();
         if lost.records > 0 {
             tracing::error!(
                 destination = %self.destination,

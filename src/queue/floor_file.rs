@@ -80,7 +80,7 @@ struct PageState {
 }
 
 /// Number of an entry in this floor, for the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EntryId(u32);
 
 /// What a commit did.

@@ -7,7 +7,6 @@
 use super::balance::{Count, End, Settled};
 use super::reading::{offset_at_time_in, total_at};
 use super::{Inner, Queue, QueueError};
-use crate::sync::atomic::Ordering;
 use crate::{Log, ReadError, StreamId};
 use std::ops::Range;
 
@@ -59,7 +58,7 @@ impl Queue {
         let gone = window.let_waiting_go(going, Settled::Expired, bytes_at);
         drop(window);
         if gone.records > 0 {
-            queue.dirty.store(true, Ordering::Release);
+            queue.touch();
         }
         if was_full {
             queue.wake();

@@ -6,6 +6,7 @@
 //! ```
 //! What a tick does, and why in that order, is in tick.rs; what is believed at open, in opening.rs.
 
+mod arrivals;
 mod deleting;
 mod index;
 mod keeping;
@@ -29,16 +30,17 @@ use super::store_keeper::StoreKeeper;
 use super::{Balance, Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use crate::{Log, LogOptions, StreamId};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex, PoisonError, RwLock};
+use crate::{Log, LogOptions};
+use arrivals::Unrouted;
 use index::Index;
 use keeping::Keeping;
 use making::check_names;
 use notes::Notes;
 use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 use tick::Ticker;
@@ -47,10 +49,6 @@ const LOG_NAME: &str = "log";
 
 /// How long closing waits for the cursor store's last batch: a hint is worth a few seconds, and not more.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Streams that belong to nobody's queue but are for looking at: trimmed like an unrouted environment's, by age alone.
-/// Every other `!` stream without a queue is kept until its owner trims it.
-const REJECTS_PREFIX: &str = "!rejects/";
 
 /// The queues of one log. Cheap to clone; all clones are one set.
 #[derive(Clone)]
@@ -66,8 +64,7 @@ struct Set {
     keeper: StoreKeeper,
     notes: Notes,
     stats: Mutex<QueuesStats>,
-    /// Records came to a stream that nobody may be subscribed to.
-    unrouted: AtomicBool,
+    unrouted: Mutex<Unrouted>,
     /// See [`QueueOptions::plans_kept_min`].
     plans_kept_min: u64,
     ticker: Mutex<Option<Ticker>>,
@@ -108,9 +105,9 @@ impl Queues {
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let notes = Notes::from(&mut hints, log_id);
         let planner = Planner::new(append_plans(&log), inline_log);
-        let held_bytes = Arc::default();
+        let (held_bytes, touched) = Default::default();
         let opened_ms = clock.wall_ms();
-        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, _lock: held });
+        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
@@ -126,6 +123,7 @@ impl Queues {
             plans_moved: 0,
             incarnation: own.incarnation,
             fills_low: 0,
+            plan_lows: BTreeMap::new(),
             hour: opened_ms / HOUR_MS,
             unsaved: Vec::new(),
             unconfirmed: HashMap::new(),
@@ -158,7 +156,7 @@ impl Queues {
             keeper,
             notes,
             stats: Mutex::new(stats),
-            unrouted: AtomicBool::new(true),
+            unrouted: Mutex::new(Unrouted::any()),
             plans_kept_min: options.plans_kept_min,
             ticker: Mutex::new(None),
         });
@@ -198,7 +196,7 @@ impl Queues {
                 made.inspect_err(|_| {
                     // What was kept for it may go again.
                     keeping.trim_all = true;
-                    self.set.unrouted.store(true, Ordering::Release);
+                    lock(&self.set.unrouted).any_may_be();
                 })?
             }
         };
@@ -406,6 +404,16 @@ impl Queues {
     pub(super) fn next_plan_mark(&self) -> u64 {
         lock(&self.set.keeping).plan_mark
     }
+
+    /// The destinations of the queues that the next tick looks at.
+    pub(super) fn touched(&self) -> Vec<String> {
+        lock(&self.set.context.touched).iter().map(|(destination, _)| destination.to_string()).collect()
+    }
+
+    /// Whether the next tick looks at every stream for what nobody takes, and else at how many.
+    pub(super) fn unrouted(&self) -> (bool, usize) {
+        lock(&self.set.unrouted).noted()
+    }
 }
 
 impl Set {
@@ -423,31 +431,5 @@ impl Set {
         self.commit(&mut keeping)?;
         self.move_plans(&mut keeping);
         Ok(())
-    }
-
-    /// Has the log wake the queues of a stream when records arrive.
-    fn watch(self: &Arc<Self>) {
-        let set: Weak<Self> = Arc::downgrade(self);
-        self.context.log.watch(Arc::new(move |stream, _| {
-            if let Some(set) = set.upgrade() {
-                set.arrived(stream);
-            }
-        }));
-    }
-
-    fn arrived(&self, stream: StreamId) {
-        let known = self.index_read().by_id.get(&stream).cloned();
-        let queues = known.unwrap_or_else(|| {
-            // The stream is new, or was when the last records came: from now on its queues are known by its number.
-            let Some(name) = self.context.log.stream_name(stream) else { return Vec::new() };
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            let queues = index.by_stream.get(&name).cloned().unwrap_or_default();
-            index.by_id.insert(stream, queues.clone());
-            queues
-        });
-        if queues.is_empty() {
-            self.unrouted.store(true, Ordering::Release);
-        }
-        queues.iter().for_each(|inner| inner.wake());
     }
 }

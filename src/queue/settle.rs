@@ -5,7 +5,6 @@
 use super::balance::Count;
 use super::window::Verdict;
 use super::{Batch, Queue, QueueError, Settled};
-use crate::sync::atomic::Ordering;
 use std::ops::Range;
 
 impl Queue {
@@ -62,7 +61,7 @@ impl Queue {
         let was_full = !window.has_spare();
         let settled = window.settle(offsets, verdict, |offset| queue.total_at(stream, offset).ok());
         drop(window);
-        queue.dirty.store(true, Ordering::Release);
+        queue.touch();
         if was_full {
             queue.wake();
         }
@@ -109,7 +108,7 @@ impl Queue {
         let was_full = !window.has_spare();
         let settled = window.let_go(offsets, as_, bytes_at);
         drop(window);
-        queue.dirty.store(true, Ordering::Release);
+        queue.touch();
         if was_full {
             queue.wake();
         }

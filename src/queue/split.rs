@@ -8,7 +8,6 @@ use super::reading::total_at;
 use super::window::{NoSplit, Plan};
 use super::{Batch, Queue};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use crate::{PLANS_STREAM, ReadError};
 
 /// Why a batch could not be split.
@@ -106,7 +105,7 @@ impl Queue {
                 Err(error) => window.fail_split(&offsets, matches!(error, PlanError::Append(_))),
             }
             drop(window);
-            theirs.dirty.store(true, Ordering::Release);
+            theirs.touch();
             theirs.wake(); // it may have been given back meanwhile
             done(result.map(|_| halves).map_err(SplitError::from));
         };

@@ -5,6 +5,7 @@
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
 mod destinations;
+mod disk;
 #[cfg(test)]
 mod house;
 mod learned;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Queues;
+use forebay::disk::real::RealDisk;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -79,7 +81,7 @@ fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
         tokio::spawn(signals.obey(stop));
         // Taken over before anything starts: by itself it would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
-        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries()).await?;
+        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries(), Arc::new(RealDisk)).await?;
         if let Some(path) = file {
             tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
         }
@@ -137,7 +139,7 @@ impl Sidecar {
     /// # Errors
     /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
-        start::start(config, shutdown, |sink| sink, Handle::current()).await
+        start::start(config, shutdown, |sink| sink, Handle::current(), Arc::new(RealDisk)).await
     }
 
     /// Where it listens.

@@ -32,7 +32,9 @@ mod upstream;
 
 pub(crate) use units::parse_duration;
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -376,13 +378,27 @@ pub fn grpc_listen(path: &Path) -> Result<Listen, Vec<Finding>> {
 
 /// The world around a configuration in the file `path`, as it is.
 fn outside<T>(path: &Path, with: impl FnOnce(&Outside<'_>) -> T) -> T {
-    let env = |name: &str| std::env::var(name).ok();
+    let variables = OnceCell::new();
+    // The system looks for each from the first one on, and there may be one for each of thousands of keys.
+    let env = |name: &str| {
+        let all = variables.get_or_init(environment_variables);
+        all.get(OsStr::new(name)).and_then(|value| value.to_str()).map(str::to_owned)
+    };
     let file = |path: &Path| files::read(path, secret::SECRET_FILE_BYTES_MAX);
     // In full, so that the log and error messages name places that can be found. Fails only without a working directory.
     let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = full.parent().unwrap_or(Path::new("/"));
     let secrets = BTreeMap::new();
     with(&Outside { through: Through::File, secrets: &secrets, base, env: &env, file: &file, ground: &files::ground })
+}
+
+/// All variables of the process. Of two that have one name the first counts, as everywhere.
+fn environment_variables() -> HashMap<OsString, OsString> {
+    let mut all = HashMap::new();
+    for (name, value) in std::env::vars_os() {
+        all.entry(name).or_insert(value);
+    }
+    all
 }
 
 fn read_text(path: &Path) -> Result<String, Finding> {

@@ -71,9 +71,10 @@ impl Set {
         keeping.unconfirmed.remove(&inner.entry);
         keeping.in_one_slot.remove(&inner.entry);
         keeping.confirmed.remove(&inner.entry);
+        keeping.plan_lows.remove(&inner.entry);
         // What was kept for it may go, once it is durable that nobody needs it.
         keeping.trim_all = true;
-        self.unrouted.store(true, Ordering::Release);
+        lock(&self.unrouted).any_may_be();
         pending
     }
 }

@@ -11,7 +11,7 @@ use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, Bounds, Replays};
 use crate::queue::window::{Plan, Window};
 use crate::queue::{Context, Inner, QueueError};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 impl Set {
@@ -61,7 +61,7 @@ impl Set {
         keeping.orphans.retain(|(offset, plan)| {
             if ours(plan) && plan.incarnation == incarnation && plan.offsets.end <= tail.offset {
                 inner.window().adopt(plan.offsets.clone(), Plan { offset: *offset, revision: plan.revision });
-                inner.dirty.store(true, Ordering::Release);
+                inner.touch();
             }
             !ours(plan)
         });
@@ -102,12 +102,11 @@ impl Inner {
             more: Mutex::default(),
             hours: Mutex::default(),
             revision: AtomicU32::new(0),
-            dirty: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
             saved: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             durable_low: AtomicU64::new(low),
             durable_low_bytes: AtomicU64::new(low_bytes),
-            plan_low: AtomicU64::new(u64::MAX),
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::queue::plan::PlanRecord;
 use crate::queue::planner::{PlanError, Planned};
 use crate::queue::{Inner, lock};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use std::ops::Range;
 
 /// A batch whose plan is to be written again: its queue, its boundaries, and where its plan lies.
@@ -32,11 +31,8 @@ impl Set {
             return;
         }
         let before = tail - kept / 2;
-        let is_old = |inner: &&Arc<Inner>| {
-            let fills = inner.replay.as_ref().is_some_and(|bounds| !bounds.again);
-            !fills && inner.plan_low.load(Ordering::Acquire) < before
-        };
-        let queues: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(is_old).cloned().collect();
+        let old = keeping.plan_lows.values().filter(|(_, low)| !low.fills && low.plan < before);
+        let queues: Vec<Arc<Inner>> = old.map(|(inner, _)| Arc::clone(inner)).collect();
         let of_queue = |inner: Arc<Inner>| {
             let below = inner.window().plans_below(before);
             below.into_iter().map(move |(offsets, plan)| (Arc::clone(&inner), offsets, plan.offset))
@@ -60,7 +56,7 @@ fn again((inner, offsets, from): Old) -> impl FnOnce() -> Option<(PlanRecord, Pl
             // What failed lies where it lay, and has its turn again.
             if let Ok(to) = result {
                 inner.window().moved(&offsets, from, to);
-                inner.dirty.store(true, Ordering::Release);
+                inner.touch();
             }
         });
         Some((record, planned))

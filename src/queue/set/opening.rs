@@ -230,7 +230,7 @@ pub(super) fn rebuild(
         let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
         let inner = match of.and_then(|of| index.by_name.get(&of)) {
             Some(live) => {
-                inner.dirty.store(true, Ordering::Release); // it may be done
+                inner.touch(); // it may be done
                 linked(inner, live)
             }
             None => Arc::new(inner),
@@ -277,7 +277,7 @@ fn settle_gap(inner: &Inner, stats: &mut QueuesStats) -> Result<(), ReadError> {
     }
     let bytes = log.bytes_at(stream, first_kept)?;
     let lost = inner.window().settle(low..first_kept, Settled::Lost, |_| Some(bytes));
-    inner.dirty.store(true, Ordering::Release);
+    inner.touch();
     stats.cursors_below += 1;
     tracing::error!(destination = %inner.destination, stream = %inner.stream, cursor = low, first_kept,
         records = lost.records, "records below the oldest one kept were not settled: counted as lost");
@@ -322,7 +322,7 @@ pub(super) fn resume_plans(
                 Some(inner) if inner.incarnation == plan.incarnation => {
                     let replaced = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
                     stats.plans_replaced += replaced as u64;
-                    inner.dirty.store(true, Ordering::Release);
+                    inner.touch();
                 }
                 Some(_) => {}
                 None if replay::parse(&plan.destination).is_some() => {} // of one that fills gaps, or is over
@@ -387,7 +387,7 @@ pub(super) fn place_orphans(
         };
         let replaced = inner.window().adopt(plan.offsets, Plan { offset, revision: plan.revision });
         stats.plans_replaced += replaced as u64;
-        inner.dirty.store(true, Ordering::Release);
+        inner.touch();
     }
     stats.plans_resumed += made.values().map(|inner| inner.window().plans_left() as u64).sum::<u64>();
     Ok(Orphans::new())

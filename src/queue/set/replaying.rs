@@ -41,7 +41,7 @@ impl Set {
         if made.is_err() {
             // What was kept for it may go again.
             keeping.trim_all = true;
-            self.unrouted.store(true, Ordering::Release);
+            lock(&self.unrouted).any_may_be();
         }
         made
     }
@@ -84,7 +84,7 @@ impl Set {
             keeping.fills_low = keeping.fills_low.min(plan.offset);
             inner.adopt_old(offsets, plan);
         }
-        inner.dirty.store(true, Ordering::Release);
+        inner.touch();
         self.index.write().unwrap_or_else(PoisonError::into_inner).add(Arc::clone(&inner));
         if let Err(error) = self.commit(keeping) {
             self.forget(keeping, &inner);
@@ -168,7 +168,7 @@ impl Set {
                 over.replays = bounds.number;
                 over.delivered += delivered;
             }
-            live.dirty.store(true, Ordering::Release);
+            live.touch();
         }
         // Its number is taken for good before its entry goes: the plans of this replay are still in the log.
         self.commit(keeping)?;
@@ -191,7 +191,7 @@ impl Inner {
 
     /// The next tick is to meet it.
     pub(super) fn meet_again(&self) {
-        self.dirty.store(true, Ordering::Release);
+        self.touch();
     }
 
     /// Takes over the plan of a batch that was sent before.

@@ -7,8 +7,9 @@
 //! Plans are let go one tick after the cursors that settled them: the floor's pages may land in any order, and a plan
 //! must not be gone while the cursor is still below it.
 
+use super::arrivals::goes_by_age;
 use super::opening::plan_entry;
-use super::{Keeping, REJECTS_PREFIX, Set};
+use super::{Keeping, Set};
 use crate::PLANS_STREAM;
 use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
@@ -22,6 +23,15 @@ use crate::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use crate::sync::thread::JoinHandle;
 use std::io;
 use std::time::Duration;
+
+/// The oldest plan that a queue needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlanLow {
+    /// Its offset in the stream of plans.
+    pub(super) plan: u64,
+    /// The queue is that of a replay that fills gaps.
+    pub(super) fills: bool,
+}
 
 /// The thread that ticks.
 pub(super) struct Ticker {
@@ -37,11 +47,18 @@ impl Set {
         // below what is on its way; every other one its queue knows.
         let plans_tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
         let on_its_way = self.context.planner.on_its_way().unwrap_or(u64::MAX);
-        let changed = |inner: &&Arc<Inner>| inner.dirty.swap(false, Ordering::AcqRel);
-        let changed: Vec<Arc<Inner>> = self.index_read().by_name.values().filter(changed).cloned().collect();
+        let touched = std::mem::take(&mut *lock(&self.context.touched));
         let mut hints = Vec::new();
-        for inner in changed {
-            let entry = inner.snapshot();
+        for name in &touched {
+            let found = self.index_read().by_name.get(name).cloned();
+            let Some(inner) = found else { continue }; // it is gone
+            // Before it is looked at: what moves from now on is for the next tick.
+            inner.noted.swap(false, Ordering::AcqRel);
+            let (entry, plan_low) = inner.snapshot();
+            match plan_low {
+                Some(plan_low) => keeping.plan_lows.insert(inner.entry, (Arc::clone(&inner), plan_low)),
+                None => keeping.plan_lows.remove(&inner.entry),
+            };
             // One that settled nothing yet is where the floor has it; and the store keeps in memory what it is given, of
             // thousands of destinations that never had anything.
             if entry.books.settled() != Count::default() {
@@ -56,11 +73,9 @@ impl Set {
         if hour > std::mem::replace(&mut keeping.hour, hour) {
             hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
         }
-        let is_fill = |inner: &Inner| inner.replay.as_ref().is_some_and(|bounds| !bounds.again);
         let low_of = |fills| {
-            let index = self.index_read();
-            let those = index.by_name.values().filter(|inner| is_fill(inner) == fills);
-            those.map(|inner| inner.plan_low.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
+            let those = keeping.plan_lows.values().filter(|(_, low)| low.fills == fills);
+            those.map(|(_, low)| low.plan).min().unwrap_or(u64::MAX)
         };
         // What fills gaps goes by plans from below the mark, and looks for them itself when it is resumed.
         let (plan_low, fills_low) = (low_of(false), low_of(true));
@@ -140,14 +155,11 @@ impl Set {
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);
         }
-        if self.unrouted.swap(false, Ordering::AcqRel) {
-            for stream in log.streams() {
-                let by_age = !stream.name.starts_with('!') || stream.name.starts_with(REJECTS_PREFIX);
-                if by_age && !index.by_stream.contains_key(&stream.name) {
-                    log.trim_at(stream.id, stream.tail.offset, stream.tail.bytes);
-                }
+        lock(&self.unrouted).take().each(log, |stream, name, tail| {
+            if goes_by_age(name) && !index.by_stream.contains_key(name) {
+                log.trim_at(stream, tail.offset, tail.bytes);
             }
-        }
+        });
         if all {
             log.told_all();
         }
@@ -189,13 +201,14 @@ impl Inner {
         Some(Box::new(extra))
     }
 
-    /// The queue as the floor keeps it; notes the oldest plan along with it.
-    fn snapshot(&self) -> FloorEntry {
+    /// The queue as the floor keeps it, and the oldest plan that it needs.
+    fn snapshot(&self) -> (FloorEntry, Option<PlanLow>) {
         let stream_id = self.stream_id.get().copied();
         let extra = self.extra();
+        let fills = self.replay.as_ref().is_some_and(|bounds| !bounds.again);
         let window = self.window();
-        self.plan_low.store(window.oldest_plan().unwrap_or(u64::MAX), Ordering::Release);
-        FloorEntry {
+        let plan_low = window.oldest_plan().map(|plan| PlanLow { plan, fills });
+        let entry = FloorEntry {
             destination: Arc::clone(&self.destination),
             stream: Arc::clone(&self.stream),
             stream_id,
@@ -204,7 +217,8 @@ impl Inner {
             books: window.books().clone(),
             cursor: window.cursor().clone(),
             extra,
-        }
+        };
+        (entry, plan_low)
     }
 }
 

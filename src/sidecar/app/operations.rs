@@ -11,7 +11,7 @@ mod revisions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -233,9 +233,11 @@ impl Operations {
         };
         let mut changes = Vec::new();
         let mut keyed = Vec::with_capacity(environments.len());
+        let of_file: HashMap<&str, &Environment> =
+            file.environments.iter().map(|environment| (environment.id.as_str(), environment)).collect();
         for environment in environments {
             let (id, keys) = (environment.id.as_str(), revealed(environment));
-            let before = file.environments.iter().find(|before| before.id == id).map(revealed).unwrap_or_default();
+            let before = of_file.get(id).copied().map(revealed).unwrap_or_default();
             let made_here = state.environments.contains_key(id);
             let places = if state.keys.contains_key(id) || made_here || !keys.starts_with(&before) {
                 let known = state.keys.get(id).cloned().unwrap_or_else(|| prints(id, &before));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
-use forebay::disk::real::RealDisk;
 use forebay::{Log, LogOptions, QueueOptions, Queues};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -19,7 +18,7 @@ use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
-use super::{Addresses, Sidecar, StopError, WrapSink, learned, readings};
+use super::{Addresses, Sidecar, StopError, WrapSink, disk, learned, readings};
 use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
@@ -99,7 +98,7 @@ impl From<PutError> for StartError {
 struct Ground {
     config: Config,
     files: Files,
-    disk: Arc<RealDisk>,
+    disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
 }
 
@@ -108,13 +107,14 @@ pub(super) async fn start(
     shutdown: Shutdown,
     wrap: WrapSink,
     deliveries: Handle,
+    disk: Arc<dyn Disk>,
 ) -> Result<Sidecar, StartError> {
     // Each is used up as it starts: what the file says of thousands of them is not needed a second time.
     let destinations = std::mem::take(&mut config.destinations);
     let environments = std::mem::take(&mut config.environments);
     let secrets = std::mem::take(&mut config.secrets);
     let files = files(&config);
-    let ground = Arc::new(Ground { config, files, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) });
+    let ground = Arc::new(Ground { config, files, disk, clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
     // Addresses first: a clash costs nothing then.
@@ -139,12 +139,11 @@ pub(super) async fn start(
         Arc::new(Delivery::new(budget(&ground), Arc::clone(&ground.clock), parking))
     };
     let ingest = Arc::new(ingest(&ground, &queues));
-    let disk = Arc::clone(&ground.disk) as Arc<dyn Disk>;
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
-    let factory = SinkFactory::new(disk, Arc::clone(&ground.clock), idle_max, customers, wrap);
+    let factory = SinkFactory::new(Arc::clone(&ground.disk), Arc::clone(&ground.clock), idle_max, customers, wrap);
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
-    let (disk, clock) = (Arc::clone(&ground.disk) as Arc<dyn Disk>, Arc::clone(&ground.clock));
+    let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
     let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest, Arc::clone(&letters)));
     let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, config.shutdown_grace);
     let (log, clock) = (queues.log().clone(), Arc::clone(&ground.clock));
@@ -192,8 +191,7 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
     let Ground { config, disk, clock, .. } = ground;
     let dir = &config.data_dir;
     let options = log_options(config, budget_bytes(config, &**disk));
-    let disk = Arc::clone(disk) as Arc<dyn Disk>;
-    Ok(Queues::open(disk, Arc::clone(clock), dir, options, QueueOptions::default())?)
+    Ok(Queues::open(Arc::clone(disk), Arc::clone(clock), dir, options, QueueOptions::default())?)
 }
 
 /// Takes up dead and held letters. Blocks as long as it takes to read them.
@@ -245,7 +243,8 @@ async fn tend_overflow(overflow: Arc<Overflow>, clock: Arc<dyn Clock>, shutdown:
 /// A start after a crash looks like any other, save for this line.
 fn say_what_was_found(queues: &Queues) {
     let (log, stats) = (queues.log().stats(), queues.stats());
-    let pending: u64 = queues.all().iter().map(|queue| queue.lag().records).sum();
+    // From the books: to ask for the lag is to read a frame of each of thousands of queues, for its age.
+    let pending: u64 = queues.all().iter().map(|queue| queue.balance().pending.records).sum();
     info!(
         streams = log.streams,
         segments = log.segments,
@@ -340,6 +339,7 @@ fn sources(
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
+    let clock = Arc::clone(&ground.clock);
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let overflow = Arc::clone(overflow);
     let reading = move |queue: &forebay::Queue| QueueReading {
@@ -349,7 +349,7 @@ fn sources(
         balance: queue.balance(),
         overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
     };
-    let (books, posts) = (queues.clone(), Arc::clone(&upstreams));
+    let (books, posts, on_disk) = (queues.clone(), Arc::clone(&upstreams), queues.clone());
     Sources {
         booked: Box::new(move || {
             let mut all = books.all();
@@ -378,6 +378,7 @@ fn sources(
                 dead_letters: counted.desks().iter().map(count).collect(),
             }
         }),
+        disk: Box::new(move || disk::reading(&on_disk, &*clock)),
         replayed: Some(queues.clone()),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),
@@ -385,3 +386,6 @@ fn sources(
         readiness,
     }
 }
+
+#[cfg(test)]
+mod tests;

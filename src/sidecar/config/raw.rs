@@ -69,6 +69,7 @@ impl<'r> Section<'r> {
         if !asked.contains(&key) {
             asked.push(key);
         }
+        #[cfg(test)]
         self.place.asked(&self.kind, key);
         let (name, value) = self.table?.get_key_value(key)?;
         // A table's own span is its header's; for a value the key's line is where people look.

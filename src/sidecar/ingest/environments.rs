@@ -19,6 +19,8 @@ use super::relay::Relay;
 /// The environments and their keys, as they are until [others](Environments::changed) take their place.
 pub struct Environments {
     all: Vec<Arc<Environment>>,
+    /// Their places in the order of their ids.
+    by_id: Box<[u32]>,
     by_key_hash: HashMap<u64, Vec<Configured>>,
     hasher: RandomState,
     /// Some environment had a relay once: whether it is worth asking.
@@ -92,7 +94,8 @@ impl Environments {
     /// No environments.
     #[must_use]
     pub fn none() -> Self {
-        Self { all: Vec::new(), by_key_hash: HashMap::new(), hasher: RandomState::new(), relayed: Arc::default() }
+        let (all, by_id, by_key_hash) = Default::default();
+        Self { all, by_id, by_key_hash, hasher: RandomState::new(), relayed: Arc::default() }
     }
 
     /// What takes the place of these: the environments that are wanted. An environment's place stays its own for ever:
@@ -127,6 +130,9 @@ impl Environments {
             };
             built.take_keys(place, &keys)?;
         }
+        let mut by_id: Vec<u32> = (0..).take(built.all.len()).collect();
+        by_id.sort_unstable_by_key(|&place| built.all[place as usize].id());
+        built.by_id = by_id.into();
         Ok(built)
     }
 
@@ -139,7 +145,8 @@ impl Environments {
     /// The place of an environment.
     #[must_use]
     pub fn place_of(&self, id: &str) -> Option<usize> {
-        self.all.iter().position(|environment| environment.id() == id)
+        let at = self.by_id.binary_search_by_key(&id, |&place| self.all[place as usize].id()).ok()?;
+        Some(self.by_id[at] as usize)
     }
 
     /// Whose key this is, if anybody's.
@@ -299,8 +306,11 @@ mod tests {
         assert_eq!(after.owner_of(b"key-d"), Some(KeyOwner { environment: 0, key: 2 }));
         assert_eq!(after.owner_of(b"key-n"), Some(KeyOwner { environment: 3, key: 0 }));
         assert_eq!((after.owner_of(b"key-a"), after.owner_of(b"key-c")), (None, None), "taken out");
-        let ids: Vec<&str> = after.all().iter().map(|environment| environment.id()).collect();
+        let ids = [0, 1, 2, 3].map(|place: usize| after.all()[place].id());
         assert_eq!(ids, ["prod", "staging", "empty", "new"]);
+        assert_eq!(ids.map(|id| after.place_of(id)), [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(["", "a", "prod-1", "zeta"].map(|id| after.place_of(id)), [None; 4]);
+        assert_eq!(Environments::none().place_of("prod"), None);
         before.all()[0].set_routed(false);
         assert!(!after.all()[0].routed(), "one flag, whichever version a request has seen");
         let again = after.changed([("staging".to_owned(), keyed(&[(0, "key-c")]))]).unwrap();

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::harness::{KEY, bulk, frames, impressions, post, read_reply, start, start_with};
+use super::harness::{KEY, Running, bulk, frames, impressions, post, read_reply, start, start_with};
 use crate::ingest::gunzip::gzip;
 use crate::ingest::{Limits, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const SMALL: u64 = 100_000;
 
@@ -87,22 +88,27 @@ async fn without_memory_a_body_waits_and_then_gets_503_with_retry_after() {
     assert_eq!(server.ingest.memory_used_bytes(), 0);
 }
 
-/// Ten bodies of one environment, of which one fits, and all of which stay half sent.
-#[tokio::test]
-async fn an_environment_that_floods_waits_and_gets_503_and_no_other_notices() {
-    let limits = Limits { memory_bytes_max: 1_000_000, memory_wait_max: Duration::from_secs(1), ..Limits::default() };
-    let server = start_with(limits).await;
+/// Of each body of a flood so much is sent at first: what nobody receives yet may not fit into the sockets.
+const FIRST_BYTES: usize = 100_000;
+
+fn flooded(memory_wait_max: Duration) -> Limits {
+    Limits { memory_bytes_max: 1_000_000, memory_wait_max, body_time_max: 2 * memory_wait_max, ..Limits::default() }
+}
+
+/// Ten bodies of one environment, of which one fits, and all of which stay half sent; and what each is in full.
+async fn flood(server: &Running) -> (Vec<TcpStream>, Vec<u8>) {
     let request = bulk(format!("[{}]", " ".repeat(300_000)));
     let mut half_sent = Vec::new();
     for _ in 0..10 {
         let mut stream = server.connect().await;
-        // What is not received yet may not fit into the sockets either.
-        stream.write_all(&request[..100_000]).await.unwrap();
+        stream.write_all(&request[..FIRST_BYTES]).await.unwrap();
         half_sent.push(stream);
     }
-    while server.ingest.memory_waiting() + (server.refused(Refusal::Memory) as usize) < 9 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    (half_sent, request)
+}
+
+/// Fifty small posts of another environment than the one that floods.
+async fn post_beside(server: &Running) {
     let headers = [("Authorization", "Bearer staging-key"), ("Content-Type", "application/json")];
     for _ in 0..50 {
         let reply = server.send(post("/api/testImpressions/bulk", &headers, impressions(10))).await;
@@ -110,13 +116,47 @@ async fn an_environment_that_floods_waits_and_gets_503_and_no_other_notices() {
     }
     let staging = &server.ingest.stats().snapshot().environments[1];
     assert!(staging.refusals.iter().all(|(_, count)| *count == 0), "{staging:?}");
+}
+
+#[tokio::test]
+async fn an_environment_that_floods_waits_for_itself_and_no_other_waits_behind_it() {
+    let server = start_with(flooded(Duration::from_secs(3600))).await;
+    let (half_sent, request) = flood(&server).await;
+    while server.ingest.memory_waiting() < 9 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let beside = tokio::time::timeout(Duration::from_secs(300), post_beside(&server)).await;
+    assert!(beside.is_ok(), "they wait behind the flood");
+    // All the while: who came later was answered before them.
+    assert_eq!((server.ingest.memory_waiting(), server.refused(Refusal::Memory)), (9, 0));
+    assert_eq!((server.prod().requests, server.ingest.stats().snapshot().environments[1].requests), (0, 50));
+    let mut rest = tokio::task::JoinSet::new();
+    for mut stream in half_sent {
+        let left = request[FIRST_BYTES..].to_vec();
+        rest.spawn(async move {
+            stream.write_all(&left).await.unwrap();
+            read_reply(&mut stream).await.map(|reply| reply.status)
+        });
+    }
+    assert_eq!(rest.join_all().await, [Some(200); 10], "one after the other, as there is room");
+    assert_eq!(server.ingest.memory_used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn an_environment_that_floods_for_too_long_gets_503_and_no_other_does() {
+    let server = start_with(flooded(Duration::from_secs(1))).await;
+    let (half_sent, request) = flood(&server).await;
+    while server.ingest.memory_waiting() + (server.refused(Refusal::Memory) as usize) < 9 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    post_beside(&server).await;
     while server.refused(Refusal::Memory) < 9 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut taken = 0;
     for mut stream in half_sent {
         // Who was refused may be gone.
-        let _ = stream.write_all(&request[100_000..]).await;
+        let _ = stream.write_all(&request[FIRST_BYTES..]).await;
         taken += usize::from(read_reply(&mut stream).await.is_some_and(|reply| reply.status == 200));
     }
     assert_eq!(taken, 1, "the one that fitted");

@@ -1,0 +1,80 @@
+//! Starting: ten thousand destinations, each behind, with a log of 10 GB under them.
+
+use crate::load::{Sidecar, nowhere, request, webhook_of};
+use crate::report::{Figure, Target};
+use crate::scale::{MANY, with_keys};
+use forebay::clock::SystemClock;
+use forebay::disk::real::RealDisk;
+use forebay::{LogOptions, OnFull, Payload, QueueOptions, Queues, Start};
+use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
+use std::path::Path;
+use std::sync::Arc;
+
+const LOG_BYTES: usize = 10_000_000_000;
+/// Impressions of one append.
+const IMPRESSIONS: usize = 1_000;
+const STARTS: usize = 3;
+
+/// Writes the log, stops without closing it, and starts the binary over it again and again, each time killing it.
+pub(crate) fn measure() -> Vec<Figure> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
+    write(&dir.path().join("data"));
+    // All destinations stay as far behind as they are.
+    let nowhere = nowhere();
+    let table = |n: usize| {
+        let environment = format!("env-{n}");
+        let own = format!("[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"env:SCALE_{n}\"]\n");
+        own + &webhook_of(&environment, &format!("hook-{n}"), nowhere, "none")
+    };
+    let mut sidecar = Sidecar::start_on(with_keys(), dir, &(0..MANY).map(table).collect::<String>());
+    let mut times = vec![sidecar.started_seconds];
+    let mut behind = Vec::new();
+    for _ in 1..STARTS {
+        behind.push(sidecar.metric("forebay_lag_bytes"));
+        sidecar = sidecar.again(with_keys());
+        times.push(sidecar.started_seconds);
+    }
+    assert!(behind.iter().all(|bytes| *bytes > 0.99 * LOG_BYTES as f64), "nothing is delivered: {behind:?}");
+    let memory = sidecar.memory_mb().0;
+    let told = times.iter().map(|time| format!("{time:.2}")).collect::<Vec<_>>().join(", ");
+    let worst = times.into_iter().fold(0.0, f64::max);
+    vec![Figure {
+        name: "start_time",
+        what: format!(
+            "until ready with {MANY} webhooks that nobody answers, {:.0} GB behind together, after a kill: {told} s, of which the \
+             worst counts; at most {memory:.0} MB resident a second later",
+            LOG_BYTES as f64 / 1e9
+        ),
+        value: worst,
+        unit: "s",
+        baseline: None,
+        ratio: None,
+        target: Target::ValueAtMost(2.0),
+    }]
+}
+
+/// A data directory with a queue for each destination, whose cursors are at the beginning.
+fn write(dir: &Path) {
+    let request = request(IMPRESSIONS);
+    let body = memchr::memmem::find(&request, b"\r\n\r\n").expect("it has a head") + 4;
+    let meta = BatchMeta { sdk: b"nodejs-11.11.2", received_ms: 1_795_450_895_000, ..BatchMeta::default() };
+    let parsed = parse(&request[body..], Form::Bulk, &meta, &Limits::default()).expect("it is a bulk");
+    let bytes: usize = parsed.parts.iter().map(|part| part.payload.len()).sum();
+    let log = LogOptions { budget_bytes: 64 << 30, prewrite: false, ..LogOptions::default() };
+    let clock = Arc::new(SystemClock::new());
+    let queues = Queues::open(Arc::new(RealDisk), clock, dir, log, QueueOptions::default()).expect("opens");
+    for n in 0..MANY {
+        queues.queue(&format!("hook-{n}"), &format!("env-{n}"), Start::Earliest).expect("it is made");
+    }
+    for i in 0..LOG_BYTES / bytes {
+        let part =
+            |part: &forebay_sidecar::impression::Part| Payload { bytes: part.payload.to_vec(), records: part.records };
+        let parts = parsed.parts.iter().map(part).collect();
+        let done = Box::new(|result: Result<_, _>| assert!(result.is_ok(), "durable"));
+        queues.log().append_group(&format!("env-{}", i % MANY), parts, OnFull::Wait, done).expect("queued");
+    }
+    queues.log().append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");
+    queues.tick().expect("the floor is written");
+    drop(queues);
+    std::thread::sleep(std::time::Duration::from_secs(2)); // its threads end by themselves
+}

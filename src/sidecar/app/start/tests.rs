@@ -1,0 +1,80 @@
+//! What a start asks of the disk, counted: so that it takes as long with thousands of destinations as with ten.
+
+use forebay::disk::counted::{CountedDisk, Counts};
+use forebay::disk::mem::MemDisk;
+use forebay::{Start, StoreChoice};
+use tokio::runtime::Builder;
+
+use super::*;
+use crate::config::{Destination, Environment, FileConfig, Secret, SinkConfig};
+use crate::sinks::sample;
+
+/// What a process leaves behind that was killed when each of its destinations had something to get.
+fn killed(disk: &MemDisk, dir: &Path, destinations: usize) {
+    let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::inline() };
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(SystemClock::new()));
+    let queues = Queues::open(disk, clock, dir, LogOptions::default(), options).unwrap();
+    for n in 0..destinations {
+        queues.queue(&format!("hook-{n}"), &format!("env-{n}"), Start::Earliest).unwrap();
+        sample::append(&queues, &format!("env-{n}"), 0);
+    }
+    queues.tick().unwrap();
+}
+
+fn config(dir: &Path, destinations: usize) -> Config {
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let environment = |n| Environment {
+        id: format!("env-{n}"),
+        name: format!("env-{n}"),
+        sdk_keys: vec![Secret::new(format!("key-{n}"))],
+    };
+    let destination = |n| {
+        let sink = SinkConfig::File(FileConfig::new(format!("out-{n}")));
+        Destination::new(format!("hook-{n}"), vec![format!("env-{n}")], sink)
+    };
+    let mut config = Config {
+        data_dir: dir.to_owned(),
+        environments: (0..destinations).map(environment).collect(),
+        destinations: (0..destinations).map(destination).collect(),
+        ..Config::default()
+    };
+    (config.ingest.listen, config.admin.listen, config.grpc.listen) = (anywhere, anywhere, Listen::Tcp(anywhere));
+    config
+}
+
+/// What a start over so many destinations asks, until it serves.
+async fn asked(destinations: usize) -> Counts {
+    // For the hints alone, which no disk of ours knows.
+    let dir = tempfile::tempdir().unwrap();
+    let mem = MemDisk::new();
+    killed(&mem, dir.path(), destinations);
+    let disk = CountedDisk::new(Arc::new(mem));
+    // Nobody runs it: what destinations read when they begin is no part of the start.
+    let deliveries = Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stop, shutdown) = crate::shutdown::channel();
+    let counted = Arc::new(disk.clone());
+    let sidecar = start(config(dir.path(), destinations), shutdown, |sink| sink, deliveries.handle().clone(), counted);
+    let sidecar = sidecar.await.unwrap();
+    let counts = disk.counts();
+    assert_eq!(sidecar.queues.all().len(), destinations);
+    let pending: u64 = sidecar.queues.all().iter().map(|queue| queue.lag().records).sum();
+    assert_eq!(pending, 10 * destinations as u64, "there was something to look at");
+    drop(sidecar);
+    deliveries.shutdown_background();
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_asks_no_more_of_the_disk_for_a_thousand_destinations_than_for_ten() {
+    let (few, many) = (asked(10).await, asked(1_000).await);
+    // Of the floor a slot for each few dozen destinations is read, and is written by a tick, should one come by already.
+    assert!(many.reads < few.reads + 200, "{few:?} {many:?}");
+    assert!(many.writes < few.writes + 200, "{few:?} {many:?}");
+    for (few, many) in [
+        (few.file_syncs + few.dir_syncs, many.file_syncs + many.dir_syncs),
+        (few.opens, many.opens),
+        (few.creates + few.removes + few.renames, many.creates + many.removes + many.renames),
+    ] {
+        assert!(many < few + 20, "{few} {many}");
+    }
+}
