@@ -354,6 +354,8 @@ impl Log {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         let (queued_bytes, bytes_used) = (self.shared.waiting().bytes, self.shared.bytes_used());
+        let (sealed, needed_bytes) = self.shared.sealed_and_needed();
+        let options = &self.shared.options;
         let catalog = self.shared.catalog_read();
         let counters = &self.shared.counters;
         LogStats {
@@ -361,14 +363,20 @@ impl Log {
             streams: catalog.streams.len(),
             segments: catalog.segments.len(),
             bytes_used,
-            bytes_limit: self.shared.options.budget_bytes,
+            bytes_limit: options.budget_bytes,
             share_bytes: self.shared.share(),
+            short_at_bytes: options.short_at().unwrap_or(options.budget_bytes),
+            // The reserve, one more, and the two that are written to.
+            ahead_bytes: (options.reserve_segments as u64 + 3) * u64::from(options.segment_bytes),
+            needed_bytes,
+            pinned_bytes: sealed.saturating_sub(needed_bytes),
             tail_cache_bytes: catalog.tail.bytes(),
             queued_bytes,
             appends: counters.appends.get(),
             commits: counters.commits.get(),
             segments_reclaimed: counters.segments_reclaimed.get(),
             segments_compacted: counters.segments_compacted.get(),
+            compacted_bytes: counters.compacted_bytes.get(),
             housekeeping_errors: counters.housekeeping_errors.get(),
             reads_refused: self.shared.read_trouble.count(),
             damages: self.shared.damages.lock().unwrap_or_else(PoisonError::into_inner).count(),

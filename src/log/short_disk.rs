@@ -97,13 +97,18 @@ impl Shared {
         self.options.short_at().is_some_and(|short_at| self.bytes_held(keeper) > short_at)
     }
 
-    /// Whether sealed segments are larger than so many hundredths of all that is needed: then some are worth looking into.
-    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64) -> bool {
+    /// Bytes of all sealed segments, and those that are needed.
+    pub(super) fn sealed_and_needed(&self) -> (u64, u64) {
         let catalog = self.catalog_read();
         let sealed = catalog.segments.values().filter(|segment| matches!(segment.stage, Stage::Sealed));
-        let held: u64 = sealed.map(|segment| segment.file_bytes).sum();
-        let needed: u64 = catalog.streams.iter().map(|stream| stream.backlog()).sum();
-        held > needed / 100 * hundredths + u64::from(self.options.segment_bytes)
+        let sealed = sealed.map(|segment| segment.file_bytes).sum();
+        (sealed, catalog.streams.iter().map(Stream::backlog).sum())
+    }
+
+    /// Whether sealed segments are larger than so many hundredths of all that is needed: then some are worth looking into.
+    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64) -> bool {
+        let (sealed, needed) = self.sealed_and_needed();
+        sealed > needed / 100 * hundredths + u64::from(self.options.segment_bytes)
     }
 
     /// From which place on segments are kept for replay, though nobody needs them.

@@ -68,6 +68,14 @@ pub struct LogStats {
     pub bytes_limit: u64,
     /// The disk is short: a stream that holds more bytes than this is refused, and no other.
     pub share_bytes: Option<u64>,
+    /// From so many bytes in use on the disk is short; all of the budget where it is too small to be shared.
+    pub short_at_bytes: u64,
+    /// Room that is always taken ahead, and what is written to: of the bytes in use so many hold nothing that is needed.
+    pub ahead_bytes: u64,
+    /// Payload bytes that somebody still needs, of all streams.
+    pub needed_bytes: u64,
+    /// Bytes of sealed segments beyond what is needed: kept for replay, or until they are compacted.
+    pub pinned_bytes: u64,
     /// Bytes of just appended frames in memory.
     pub tail_cache_bytes: usize,
     /// Bytes that wait for the writer.
@@ -80,6 +88,8 @@ pub struct LogStats {
     pub segments_reclaimed: u64,
     /// Segments of which only what somebody needs was kept, in a compact one.
     pub segments_compacted: u64,
+    /// Bytes that were written to compact segments.
+    pub compacted_bytes: u64,
     /// Rounds of housekeeping that met an error.
     pub housekeeping_errors: u64,
     /// Reads of acknowledged records that the disk refused. Nothing is skipped for it: readers try again.
@@ -94,6 +104,7 @@ pub(super) struct Counters {
     pub(super) commits: Counter,
     pub(super) segments_reclaimed: Counter,
     pub(super) segments_compacted: Counter,
+    pub(super) compacted_bytes: Counter,
     pub(super) housekeeping_errors: Counter,
 }
 

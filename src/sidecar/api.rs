@@ -19,6 +19,7 @@ mod balances;
 mod cursors;
 pub mod dead_letters;
 pub mod destinations;
+pub mod disk_shares;
 mod exposition;
 pub mod forecast;
 mod gives_up;
@@ -70,13 +71,24 @@ impl Api {
     /// Shows these sources. Reads nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sources: Sources) -> Self {
-        let Sources { queues, booked, deliveries, ingest, log, replayed, reloads, operations, letters, readiness } =
-            sources;
+        let Sources {
+            queues,
+            booked,
+            deliveries,
+            ingest,
+            log,
+            disk,
+            replayed,
+            reloads,
+            operations,
+            letters,
+            readiness,
+        } = sources;
         let (reader, booked) = (Semaphore::new(1), Booked::from(booked));
         let (all, looked_up) = (Arc::clone(&booked), letters.clone());
         let sheets = Box::new(move || sheets::of(&all(), looked_up.as_deref(), |_| true));
         let parts = Parts { ingest, log, booked, replayed, reloads, operations, letters, readiness, reader };
-        Self { board: LagBoard::new(clock, queues, deliveries, sheets), parts: Arc::new(parts) }
+        Self { board: LagBoard::with_disk(clock, queues, deliveries, sheets, disk), parts: Arc::new(parts) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.

@@ -5,6 +5,7 @@
 //! written down and the log is sealed; what shows it all goes last. A kill at any moment costs repeats, never records.
 
 mod destinations;
+mod disk;
 #[cfg(test)]
 mod house;
 mod learned;

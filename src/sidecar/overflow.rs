@@ -202,7 +202,9 @@ impl Overflow {
     fn over_share(&self, queue: &Queue, waiting: u64, share: u64) -> Option<(Much, u64)> {
         let stream = self.queues.log().streams().into_iter().find(|stream| *stream.name == *queue.stream())?;
         let room = share / STEP;
-        let too_much = stream.backlog_bytes.min(waiting).checked_sub(share - room)?;
+        // What stays beside a backlog because of it is charged, too, and goes a while after it.
+        let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
+        let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(share - room)?;
         let others = self.queues.all().into_iter();
         let others =
             others.filter(|other| other.stream() == queue.stream() && other.destination() != queue.destination());

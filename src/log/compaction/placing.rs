@@ -62,6 +62,7 @@ impl Shared {
             catalog.moves += 1;
         }
         self.counters.segments_compacted.add(gone.len() as u64);
+        self.counters.compacted_bytes.add(run.end);
         for segment in &gone {
             self.indexes.remove(segment.file.sequence);
         }

@@ -49,7 +49,7 @@ impl Cursors for CursorsService {
         let key = (destination.into(), stream.into());
         match reading.lags.get(&key) {
             Some(lag) => Ok(Response::new(GetLagResponse {
-                lag: Some(messages::lag(&key, lag)),
+                lag: Some(messages::lag(&key, lag, &reading.disk)),
                 read_at_unix_ms: reading.at_unix_ms,
             })),
             None => {
@@ -123,7 +123,7 @@ fn page(reading: &Reading, destination: &str, after: Option<Key>, most: usize) -
     while lags.len() < most
         && let Some((key, lag)) = rest.next()
     {
-        lags.push(messages::lag(key, lag));
+        lags.push(messages::lag(key, lag, &reading.disk));
         last = Some(key);
     }
     let next_page_token = match (last, rest.peek()) {
@@ -145,7 +145,7 @@ fn snapshot(reading: &Reading, destination: &str, most: usize) -> WatchLagRespon
         matching.sort_by_key(|(key, _)| *key);
     }
     WatchLagResponse {
-        lags: matching.into_iter().map(|(key, lag)| messages::lag(key, lag)).collect(),
+        lags: matching.into_iter().map(|(key, lag)| messages::lag(key, lag, &reading.disk)).collect(),
         omitted: omitted as u64,
         read_at_unix_ms: reading.at_unix_ms,
     }

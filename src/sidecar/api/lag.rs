@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use forebay::clock::Clock;
 
+use super::disk_shares::{self, DiskReading, DiskShares};
 use super::forecast::{Forecast, forecast};
 use super::gives_up::gives_up_at;
 use super::rates::Rates;
@@ -19,6 +20,10 @@ use super::sheets::Sheets;
 
 /// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
 const FRESH_FOR: Duration = Duration::from_millis(100);
+
+/// How much of the disk environments hold, and how fast they come in, changes slowly, and looking goes through all hours of all
+/// queues.
+const DISK_FRESH_FOR: Duration = Duration::from_secs(10);
 
 /// Longer errors are cut: enough for a status, a host and a sentence.
 const ERROR_CHARS_MAX: usize = 300;
@@ -35,12 +40,14 @@ struct Inner {
     queues: Each<QueueReading>,
     deliveries: Source<Vec<DeliveryReading>>,
     sheets: Source<Sheets>,
+    disk: Source<DiskReading>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     latest: Option<(Duration, Arc<Reading>)>,
+    disk: Option<(Duration, Arc<DiskShares>)>,
     rates: QueueRates,
 }
 
@@ -62,6 +69,8 @@ pub struct Reading {
     pub deliveries: BTreeMap<Arc<str>, Arc<DeliveryReading>>,
     /// Where every record of a destination is, by destination.
     pub sheets: Sheets,
+    /// What each environment holds of the disk, some seconds ago.
+    pub disk: Arc<DiskShares>,
 }
 
 /// One queue: how far it is behind and where that leads.
@@ -94,8 +103,20 @@ impl LagBoard {
         deliveries: Source<Vec<DeliveryReading>>,
         sheets: Source<Sheets>,
     ) -> Self {
-        let began = clock.monotonic();
-        Self { inner: Arc::new(Inner { clock, began, queues, deliveries, sheets, state: Mutex::default() }) }
+        Self::with_disk(clock, queues, deliveries, sheets, Box::new(DiskReading::default))
+    }
+
+    /// The same, and what environments hold of the disk.
+    #[must_use]
+    pub fn with_disk(
+        clock: Arc<dyn Clock>,
+        queues: Each<QueueReading>,
+        deliveries: Source<Vec<DeliveryReading>>,
+        sheets: Source<Sheets>,
+        disk: Source<DiskReading>,
+    ) -> Self {
+        let (began, state) = (clock.monotonic(), Mutex::default());
+        Self { inner: Arc::new(Inner { clock, began, queues, deliveries, sheets, disk, state }) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.
@@ -109,7 +130,8 @@ impl LagBoard {
         if let Some(latest) = state.fresh(now) {
             return latest;
         }
-        let reading = Arc::new(read(inner, &mut state.rates, now));
+        let disk = state.disk_shares(now, &inner.disk);
+        let reading = Arc::new(Reading { disk, ..read(inner, &mut state.rates, now) });
         state.latest = Some((now, Arc::clone(&reading)));
         reading
     }
@@ -138,6 +160,13 @@ impl State {
     fn fresh(&mut self, now: Duration) -> Option<Arc<Reading>> {
         self.latest.take_if(|(at, _)| now.saturating_sub(*at) >= FRESH_FOR);
         self.latest.as_ref().map(|(_, latest)| Arc::clone(latest))
+    }
+
+    /// The shares of the disk, some seconds old at most.
+    fn disk_shares(&mut self, now: Duration, disk: &Source<DiskReading>) -> Arc<DiskShares> {
+        self.disk.take_if(|(at, _)| now.saturating_sub(*at) >= DISK_FRESH_FOR);
+        let (_, shares) = self.disk.get_or_insert_with(|| (now, Arc::new(disk_shares::shares(&disk()))));
+        Arc::clone(shares)
     }
 }
 
@@ -182,7 +211,7 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
         let delivery = deliveries.get(id).cloned();
         lags.insert(key, lag(queue, delivery, rates, at_unix_ms));
     });
-    Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)() }
+    Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)(), disk: Arc::default() }
 }
 
 fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>, now_ms: u64) -> Lag {
@@ -226,6 +255,7 @@ mod tests {
     use forebay::clock::ManualClock;
     use forebay::{Balance, Count};
 
+    use super::super::disk_shares::EnvironmentOnDisk;
     use super::*;
 
     fn count(records: u64) -> Count {
@@ -314,6 +344,27 @@ mod tests {
         clock.advance(FRESH_FOR);
         let _ = board.clone().reading();
         assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn the_shares_of_the_disk_are_looked_for_every_ten_seconds() {
+        let clock = ManualClock::at(0);
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let disk: Source<DiskReading> = Box::new(move || {
+            let backlog_bytes = 100 * counted.fetch_add(1, Ordering::SeqCst);
+            let acme =
+                EnvironmentOnDisk { environment: "acme-prod".into(), held_bytes: backlog_bytes, ..Default::default() };
+            DiskReading { environments: vec![acme], ..DiskReading::default() }
+        });
+        let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
+        let board =
+            LagBoard::with_disk(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new), disk);
+        for second in 0..25 {
+            assert_eq!(board.reading().disk["acme-prod"].held_bytes, second / 10 * 100);
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use forebay::{Balance, Count};
 
+use super::disk_shares::{DiskShare, DiskShares};
 use super::forecast::Forecast;
 use super::lag::{Key, Lag};
 use super::readings::{DeliveryState, RateReading, WaitsFor};
 use crate::proto::v1;
 
 /// The whole of a queue's lag.
-pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
+pub(super) fn lag((destination, stream): &Key, lag: &Lag, disk: &DiskShares) -> v1::Lag {
     let queue = &lag.queue;
     let delivery = lag.delivery.as_deref();
     v1::Lag {
@@ -37,7 +38,13 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag) -> v1::Lag {
             gives_up_at_unix_ms: lag.gives_up_at_unix_ms,
             bytes_left: overflow.bytes_left,
         }),
+        disk: disk.get(stream).map(disk_share),
     }
+}
+
+fn disk_share(share: &DiskShare) -> v1::DiskShare {
+    let DiskShare { held_bytes, refused, bytes_per_hour, outage_hours, outage_hours_if_all } = *share;
+    v1::DiskShare { held_bytes, refused, bytes_per_hour, outage_hours, outage_hours_if_all }
 }
 
 fn rate(rate: RateReading) -> Option<v1::Rate> {

@@ -5,6 +5,7 @@
 //! series is bounded by the configuration. What each metric means for an operator stands in docs/operating.md.
 
 mod delivery;
+mod disk;
 mod queues;
 mod rates;
 mod storage;
@@ -33,6 +34,7 @@ pub(super) fn render(
     rates::render(&mut page, reading);
     way_in::render(&mut page, ingest);
     storage::render(&mut page, log);
+    disk::render(&mut page, reading, log);
     queues::dead_letters(&mut page, log);
     page.into_text()
 }

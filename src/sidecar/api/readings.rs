@@ -8,6 +8,7 @@ use std::sync::Arc;
 use forebay::{LogState, LogStats};
 
 use super::destinations::Operations;
+use super::disk_shares::DiskReading;
 use crate::letters::Letters;
 use crate::ready::Readiness;
 
@@ -30,6 +31,8 @@ pub struct Sources {
     pub ingest: Source<IngestReading>,
     /// The log.
     pub log: Source<LogReading>,
+    /// What environments have of the disk.
+    pub disk: Source<DiskReading>,
     /// The queues that operators may replay, if they may.
     pub replayed: Option<forebay::Queues>,
     /// The configuration file.
@@ -52,6 +55,7 @@ impl Sources {
             deliveries: Box::new(Vec::new),
             ingest: Box::new(IngestReading::default),
             log: Box::new(LogReading::empty),
+            disk: Box::new(DiskReading::default),
             replayed: None,
             reloads: Box::new(ReloadReading::default),
             operations: None,
@@ -260,12 +264,17 @@ impl LogReading {
             bytes_used: 0,
             bytes_limit: 0,
             share_bytes: None,
+            short_at_bytes: 0,
+            ahead_bytes: 0,
+            needed_bytes: 0,
+            pinned_bytes: 0,
             tail_cache_bytes: 0,
             queued_bytes: 0,
             appends: 0,
             commits: 0,
             segments_reclaimed: 0,
             segments_compacted: 0,
+            compacted_bytes: 0,
             housekeeping_errors: 0,
             reads_refused: 0,
             damages: 0,

@@ -18,7 +18,7 @@ use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
-use super::{Addresses, Sidecar, StopError, WrapSink, learned, readings};
+use super::{Addresses, Sidecar, StopError, WrapSink, disk, learned, readings};
 use crate::api::dead_letters::is_dead_letters;
 use crate::api::readings::{LogReading, QueueReading, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
@@ -339,6 +339,7 @@ fn sources(
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
+    let clock = Arc::clone(&ground.clock);
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let overflow = Arc::clone(overflow);
     let reading = move |queue: &forebay::Queue| QueueReading {
@@ -348,7 +349,7 @@ fn sources(
         balance: queue.balance(),
         overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
     };
-    let (books, posts) = (queues.clone(), Arc::clone(&upstreams));
+    let (books, posts, on_disk) = (queues.clone(), Arc::clone(&upstreams), queues.clone());
     Sources {
         booked: Box::new(move || {
             let mut all = books.all();
@@ -377,6 +378,7 @@ fn sources(
                 dead_letters: counted.desks().iter().map(count).collect(),
             }
         }),
+        disk: Box::new(move || disk::reading(&on_disk, &*clock)),
         replayed: Some(queues.clone()),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),

@@ -4,13 +4,19 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+mod outages;
+
 use super::BAD_CONFIG;
 use super::args::{ConfigArgs, LagArgs};
 use crate::config::{self, Config, Finding, GrpcConfig, Listen, render, tally};
 
-/// Writes the findings to the standard output. Warnings alone are success.
+/// Writes the findings to the standard output, and where its sidecar runs how long an outage of each environment's destinations the
+/// disk holds. Warnings alone are success.
 pub fn run(args: &ConfigArgs) -> ExitCode {
-    let (text, code) = judge(&args.config);
+    let (mut text, config, code) = judge(&args.config);
+    if let Some(config) = config {
+        text.push_str(&outages::of_the_sidecar_at(&config.grpc.listen));
+    }
     // Whoever closed the pipe does not want to hear of it; the exit code still says it all.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     ExitCode::from(code)
@@ -51,9 +57,10 @@ pub fn api_at(address: Option<&Listen>, config: Option<&Path>) -> Result<Listen,
     })
 }
 
-fn judge(path: &Path) -> (String, u8) {
+fn judge(path: &Path) -> (String, Option<Config>, u8) {
     let (config, findings) = config::load(path);
-    (report(path, config.as_ref(), &findings), if config.is_some() { 0 } else { BAD_CONFIG })
+    let code = if config.is_some() { 0 } else { BAD_CONFIG };
+    (report(path, config.as_ref(), &findings), config, code)
 }
 
 fn report(path: &Path, config: Option<&Config>, findings: &[Finding]) -> String {
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_cannot_be_used_exits_with_78() {
-        let (text, code) = judge(Path::new("/nonexistent/forebay.toml"));
+        let (text, _, code) = judge(Path::new("/nonexistent/forebay.toml"));
         assert_eq!(code, BAD_CONFIG);
         assert!(text.starts_with("/nonexistent/forebay.toml: error: can't be read: "), "{text}");
     }

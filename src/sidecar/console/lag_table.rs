@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::columns::aligned;
 use super::units::{self, UNKNOWN};
 use crate::proto::v1::forecast::Outcome;
-use crate::proto::v1::{DeliveryState, Lag, WaitsFor};
+use crate::proto::v1::{DeliveryState, DiskShare, Lag, WaitsFor};
 
-const COLUMNS: [&str; 8] = ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", "RATE", "DRAINS IN", "STATE"];
+const COLUMNS: [&str; 9] =
+    ["DESTINATION", "STREAM", "RECORDS", "BYTES", "AGE", "RATE", "DRAINS IN", "DISK HOLDS", "STATE"];
 
 /// Words stand to the left, numbers to the right.
-const RIGHT: [bool; 8] = [false, false, true, true, true, true, true, false];
+const RIGHT: [bool; 9] = [false, false, true, true, true, true, true, true, false];
 
 /// What is shown at a time.
 pub(crate) struct Snapshot {
@@ -41,7 +42,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
     text
 }
 
-fn row(lag: &Lag) -> [String; 8] {
+fn row(lag: &Lag) -> [String; 9] {
     let known = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.to_owned());
     [
         lag.destination.clone(),
@@ -51,6 +52,7 @@ fn row(lag: &Lag) -> [String; 8] {
         known(lag.oldest_age_ms.map(|age_ms| units::duration(Duration::from_millis(age_ms)))),
         known(lag.delivered_per_second.map(units::rate)),
         drains_in(lag),
+        disk_holds(lag),
         state(lag).replace('_', " "),
     ]
 }
@@ -64,6 +66,15 @@ fn drains_in(lag: &Lag) -> String {
         }
         Some(Outcome::KeepsUp(_)) => "keeps up".to_owned(),
         Some(Outcome::NeverAtThisRate(_)) => "never".to_owned(),
+    }
+}
+
+/// How long an outage of its destinations the environment's share of the disk holds.
+fn disk_holds(lag: &Lag) -> String {
+    match lag.disk {
+        Some(DiskShare { refused: true, .. }) => "refused".to_owned(),
+        Some(DiskShare { outage_hours: Some(hours), .. }) => units::hours(hours),
+        _ => UNKNOWN.to_owned(),
     }
 }
 
@@ -147,6 +158,7 @@ mod tests {
             delivered_per_second: Some(1_520.0),
             last_error: Some(LastError { at_unix_ms: Some(88_000), message: "429 Too Many Requests".to_owned() }),
             next_attempt_unix_ms: Some(105_000),
+            disk: Some(DiskShare { outage_hours: Some(38.5), ..DiskShare::default() }),
             overflow: Some(Overflow { gives_up_at_unix_ms: Some(7_300_000), bytes_left: None }),
             ..lag("acme-hook", DeliveryState::Throttled, Some(Outcome::NeverAtThisRate(NeverAtThisRate {})))
         };
@@ -161,6 +173,7 @@ mod tests {
         let archive = Lag {
             rate: Some(Rate { learned_requests: Some(9.04), learned_records: Some(9040.0), ..Rate::default() }),
             waits_for: WaitsFor::LearnedRate.into(),
+            disk: Some(DiskShare { refused: true, outage_hours: Some(1.0), ..DiskShare::default() }),
             ..archive
         };
         let fresh = lag("new", DeliveryState::Idle, None);
@@ -169,11 +182,11 @@ mod tests {
         assert_eq!(
             text(&snapshot),
             "\
-DESTINATION   STREAM       RECORDS      BYTES     AGE     RATE  DRAINS IN  STATE
-acme-archive  acme-prod        800   80.0 KiB    0.4s  9,000/s   keeps up  delivering
-acme-hook     acme-prod  1,234,567  117.7 MiB  3m 12s  1,520/s      never  throttled
-b             acme-prod          0        0 B       -        -    12m 34s  delivering
-new           acme-prod          0        0 B       -        -          -  idle
+DESTINATION   STREAM       RECORDS      BYTES     AGE     RATE  DRAINS IN  DISK HOLDS  STATE
+acme-archive  acme-prod        800   80.0 KiB    0.4s  9,000/s   keeps up     refused  delivering
+acme-hook     acme-prod  1,234,567  117.7 MiB  3m 12s  1,520/s      never      1d 14h  throttled
+b             acme-prod          0        0 B       -        -    12m 34s           -  delivering
+new           acme-prod          0        0 B       -        -          -           -  idle
 and 3 more, which have waited less long
 acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s

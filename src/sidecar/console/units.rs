@@ -59,6 +59,16 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// The same of so many hours; a century or more is `long`, and so is what is no time.
+pub(crate) fn hours(hours: f64) -> String {
+    const LONG: f64 = 100.0 * 365.0 * 24.0;
+    if (0.0..LONG).contains(&hours) {
+        duration(Duration::from_secs((hours * 3_600.0) as u64))
+    } else {
+        "long".to_owned()
+    }
+}
+
 /// `0/s`, `3.5/s`, `12,300/s`.
 pub(crate) fn rate(per_second: f64) -> String {
     if per_second >= 9.95 {

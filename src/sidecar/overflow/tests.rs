@@ -163,6 +163,7 @@ fn on_a_short_disk_who_may_give_up_gives_up_before_anybody_is_refused() {
             let payload = Payload { bytes: vec![7; 1_000], records: 10 };
             refused[at] += u64::from(house.queues.log().append_wait(stream, vec![payload]).is_err());
         }
+        house.clock.advance(Duration::from_secs(1)); // compaction has a pace
         house.tend();
         house.queues.tick().unwrap();
         house.queues.log().housekeep();
@@ -180,6 +181,7 @@ fn what_another_destination_still_needs_is_not_given_up_for_room() {
     let dropping = house.set("dropping", of_bytes(1 << 40), &["one"]).remove(0);
     let keeping = house.queue("keeping", "one");
     let payload = || Payload { bytes: vec![7; 1_000], records: 10 };
+    house.tick(); // before that nobody has a share
     while house.queues.log().append_wait("one", vec![payload()]).is_ok() {
         house.tend();
     }

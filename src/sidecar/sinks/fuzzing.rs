@@ -76,6 +76,12 @@ pub fn answers(data: &[u8]) {
         }
     };
     holds(&outcome, status, &encoded);
+    // A webhook never had it: what it says it says of itself.
+    if who % 4 != 0
+        && let Some(Failure::Status { excerpt, .. }) = outcome.failure()
+    {
+        assert!(!excerpt.contains(KEY), "the key is shown");
+    }
 }
 
 /// What holds for every answer to a request that carried `encoded`.
@@ -98,7 +104,6 @@ fn holds(outcome: &Outcome, status: u16, encoded: &Encoded) {
     }
     if let Some(Failure::Status { excerpt, .. }) = outcome.failure() {
         assert!(excerpt.chars().count() <= SHOWN_CHARS_MAX && !excerpt.chars().any(char::is_control), "{excerpt:?}");
-        assert!(!excerpt.contains(KEY), "the key is shown");
     }
 }
 

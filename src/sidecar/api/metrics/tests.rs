@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use forebay::{Balance, Count};
 
+use super::super::disk_shares::DiskShare;
 use super::super::forecast::Forecast;
 use super::super::lag::Lag;
 use super::super::readings::{
@@ -60,10 +61,19 @@ fn full_page() -> String {
     };
     let deliveries = BTreeMap::from([("hook".into(), delivery)]);
     let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
-    let log = LogReading { dead_letters, ..LogReading::empty() };
+    let mut log = LogReading { dead_letters, ..LogReading::empty() };
+    log.log.share_bytes = Some(4_096);
+    let share = DiskShare {
+        held_bytes: 5_000,
+        refused: true,
+        bytes_per_hour: Some(100.0),
+        outage_hours: Some(40.5),
+        outage_hours_if_all: Some(2.0),
+    };
+    let disk = Arc::new(BTreeMap::from([("prod".into(), share)]));
     let sheet = Balance { accepted: Count { records: 9, bytes: 900 }, ..Balance::default() };
     let sheets = BTreeMap::from([("hook".into(), sheet)]);
-    render(&Reading { at_unix_ms: 1, lags, deliveries, sheets }, &ingest, &log, &ReloadReading::default(), true)
+    render(&Reading { at_unix_ms: 1, lags, deliveries, sheets, disk }, &ingest, &log, &ReloadReading::default(), true)
 }
 
 /// Splits a sample line as Prometheus does: name, labels, number.

@@ -53,6 +53,13 @@ fn lag(lag: &Lag) -> Value {
             "gives_up_at_unix_ms": overflow.gives_up_at_unix_ms,
             "bytes_left": overflow.bytes_left,
         })),
+        "disk": lag.disk.as_ref().map(|disk| json!({
+            "held_bytes": disk.held_bytes,
+            "refused": disk.refused,
+            "bytes_per_hour": disk.bytes_per_hour,
+            "outage_hours": disk.outage_hours,
+            "outage_hours_if_all": disk.outage_hours_if_all,
+        })),
     })
 }
 
