@@ -120,7 +120,7 @@ async fn on_a_short_disk_only_the_environment_that_is_behind_is_503() {
         assert!(taken < 2_000_000, "the disk never gets short");
     };
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
-    assert!(refused.error().contains("above its share"), "{}", refused.error());
+    assert!(refused.error().contains("more than its share"), "{}", refused.error());
     for _ in 0..20 {
         assert_eq!(server.send(staging()).await.status, 200);
         deliver("staging");

@@ -82,6 +82,13 @@ async fn after_a_cut_anywhere_and_a_restart_the_same_batch_comes_under_the_same_
     }
 }
 
+/// By their offsets. A power cut may leave whole lines of a batch behind holes: they stay where they are, since nobody can
+/// tell them from delivered ones, and what was in the holes comes behind them.
+fn each(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort_by_key(|id| id.rsplit('-').next().and_then(|offset| offset.parse::<u64>().ok()));
+    ids
+}
+
 /// The same where the receiver is a disk: its call fails, or the power does, in the middle of it.
 #[tokio::test]
 async fn after_a_failed_disk_anywhere_and_a_restart_each_line_stands_once_under_its_id() {
@@ -103,7 +110,7 @@ async fn after_a_failed_disk_anywhere_and_a_restart_each_line_stands_once_under_
             files.disk.clear_faults();
             cut.into_iter().for_each(|cut| files.disk.power_cut(cut));
             assert_eq!(deliver(&files.sink(), &job, LATER).await, Outcome::Delivered, "{fault:?} {cut:?}");
-            assert_eq!(files.ids(), record_ids(&job), "{fault:?} {cut:?}");
+            assert_eq!(each(files.ids()), record_ids(&job), "{fault:?} {cut:?}");
         }
     }
     let changes = {
@@ -123,7 +130,7 @@ async fn after_a_failed_disk_anywhere_and_a_restart_each_line_stands_once_under_
                 assert_ne!(outcome, Outcome::Delivered, "change {change}, {performed:?}: nobody was told");
                 files.disk.power_cut(cut);
                 assert_eq!(deliver(&files.sink(), &job, LATER).await, Outcome::Delivered);
-                assert_eq!(files.ids(), record_ids(&job), "change {change}, {performed:?}, {cut:?}");
+                assert_eq!(each(files.ids()), record_ids(&job), "change {change}, {performed:?}, {cut:?}");
             }
         }
     }
@@ -155,6 +162,6 @@ async fn what_a_failed_sync_let_through_never_stands_beside_what_was_written_aga
         if files.set_aside() {
             ids.splice(0..0, record_ids(&job(0..100)));
         }
-        assert_eq!(ids, record_ids(&job(0..400)), "seed {seed}");
+        assert_eq!(each(ids), record_ids(&job(0..400)), "seed {seed}");
     }
 }
