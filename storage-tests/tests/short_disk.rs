@@ -1,14 +1,12 @@
 //! A disk that gets short: who is refused, and that nobody else notices.
 
 use forebay::clock::ManualClock;
-use forebay::disk::mem::MemDisk;
 use forebay::{AppendError, Log, LogOptions, LogState, Payload, Queue, QueueOptions, Queues, Settled, Start};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
-use storage_tests::interrupted::Interrupted;
 use storage_tests::queues::{ANY, books_close, plan};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
@@ -99,35 +97,6 @@ fn whoever_keeps_the_disk_is_refused_and_not_whoever_has_the_larger_backlog() {
     (0..3).for_each(|_| log.housekeep());
     assert_eq!((log.stats().share_bytes, held("trickle")), (None, (0, 0)));
     append(&log, "trickle", 40).expect("nobody is refused");
-}
-
-/// Before: while a segment was being made its room counted up to three times, and for that moment the disk was short.
-#[test]
-fn the_room_of_a_segment_that_is_being_made_makes_no_disk_short() {
-    let (disk, clock) = (Interrupted::over(MemDisk::new()), ManualClock::at(1_000_000));
-    let log = Log::open(Arc::new(disk.clone()), Arc::new(clock.clone()), Path::new("/log"), options(60));
-    let log = log.expect("it opens");
-    append(&log, "a", 10).expect("there is room");
-    trim_all(&log, "a");
-    // Not a byte more than nine tenths, all files counted.
-    let (keeper, files) = (log.clone(), disk.clone());
-    let shared_out: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
-    let seen = Arc::clone(&shared_out);
-    disk.interrupt(Some(Arc::new(move |path| {
-        if path.extension().is_some_and(|end| end == "seg") {
-            keeper.housekeep();
-            let names = forebay::disk::Disk::list(&files, Path::new("/log")).expect("it lists");
-            let is_room = |name: &&String| name.ends_with(".seg") || name.starts_with("spare-");
-            let there = names.iter().filter(is_room).count() as u64;
-            seen.lock().expect("one thread").push((there, keeper.stats().share_bytes.is_some()));
-        }
-    })));
-    while append(&log, "a", 12_000).is_ok() {}
-    let seen = shared_out.lock().expect("one thread");
-    assert!(seen.iter().any(|(there, _)| *there == 54), "{seen:?}");
-    for (there, short) in &*seen {
-        assert!(*there > 54 || !short, "{there} files of 60, and somebody is refused");
-    }
 }
 
 // With queues
