@@ -72,6 +72,8 @@
 pub mod clock;
 pub mod disk;
 mod log;
+#[doc(hidden)]
+pub mod mutants;
 mod offset;
 mod queue;
 mod sync;

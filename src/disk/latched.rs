@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 
 use super::File;
+use crate::mutants::{self, Mutant};
 
 /// A file whose first failure is final.
 ///
@@ -64,7 +65,7 @@ impl Latched {
     }
 
     fn attempt(&self, operation: Operation, act: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
-        if let Some(failure) = self.failed.get() {
+        if let Some(failure) = self.failed.get().filter(|_| !mutants::on(Mutant::FailedFileUsedAgain)) {
             return Err(io::Error::new(failure.kind, Refused(failure.clone())));
         }
         act(&*self.inner).inspect_err(|error| {

@@ -9,6 +9,7 @@ use super::index::{ActiveIndex, FrameRef};
 use super::reader::Frame;
 use super::stream_table::StreamRow;
 use super::tail_cache::TailCache;
+use crate::mutants::{self, Mutant};
 use crate::offset::{Sequence, StreamId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -149,6 +150,7 @@ impl Stream {
 
     /// Nobody needs the records below `before`.
     pub(crate) fn trim(&mut self, before: u64) {
+        let before = before + u64::from(mutants::on(Mutant::OneRecordTrimmedTooMany));
         let (from, to) = (self.trimmed, before.min(self.row.next));
         if to > from {
             let rest = self.row.bytes.saturating_sub(self.trimmed_bytes);

@@ -10,6 +10,7 @@ use super::file_name::{FileName, SegmentFile};
 use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
+use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use crate::sync::{Arc, Mutex, PoisonError};
 use std::collections::{HashMap, VecDeque};
@@ -157,7 +158,7 @@ impl Files {
         let made = made.and_then(|file| {
             let len = file.len()?;
             // Before the first frame: a segment whose name is lost takes its acknowledged frames with it.
-            self.sync_dir()?;
+            mutants::unless(Mutant::SegmentNameNotSynced, || self.sync_dir())?;
             Ok(Fresh { file: Arc::new(Latched::new(file)), bytes: len })
         });
         if made.is_err() {
@@ -312,7 +313,7 @@ pub(crate) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Res
     };
     file.write_all_at(&[IoSlice::new(bytes)], 0)?;
     file.set_len(bytes.len() as u64)?;
-    file.sync_data()
+    mutants::unless(Mutant::SmallFileNotSynced, || file.sync_data())
 }
 
 pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {

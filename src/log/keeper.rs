@@ -14,6 +14,7 @@ use super::room::Claim;
 use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
+use crate::mutants::{self, Mutant};
 use crate::offset::{Sequence, StreamId};
 use crate::sync::{Arc, PoisonError};
 use std::io;
@@ -187,7 +188,7 @@ impl Shared {
             }
         }
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
-        self.write_table(keeper)?;
+        mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.write_table(keeper))?;
         let mut spares = Vec::new();
         let mut retired = Ok(());
         for (place, _) in &going {
@@ -210,7 +211,8 @@ impl Shared {
         self.indexes.remove(segment.file.sequence);
         let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
-        let recycle = wanted && !segment.failed && self.files.holds(segment.file, self.log_id);
+        let ours = self.files.holds(segment.file, self.log_id) || mutants::on(Mutant::RecycledWithoutLooking);
+        let recycle = wanted && !segment.failed && ours;
         match self.files.retire(segment.file, segment.file_bytes, recycle) {
             Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {

@@ -24,6 +24,7 @@ use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{StreamRow, StreamTable};
 use crate::disk::{File, is_media_error, read_all};
+use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -285,7 +286,7 @@ impl Opening<'_> {
 
     /// Makes durable what is kept, and cuts the rest for good.
     fn settle(&self, file: &dyn File, bytes: &[u8], scan: &Scan) -> io::Result<()> {
-        if scan.end > scan.synced {
+        if scan.end > scan.synced && !mutants::on(Mutant::KeptBytesNotWrittenAnew) {
             // Written anew: after a failed sync the kernel shows bytes that are not on the disk and takes them for
             // clean, and a sync alone would promise them for nothing.
             let from = if scan.synced > SEGMENT_HEADER_BYTES { scan.synced } else { 0 };
@@ -314,7 +315,9 @@ impl Opening<'_> {
         for hole in &scan.holes {
             match hole.named {
                 Some(header) if header.kind == Kind::Records => {
-                    self.raise(&header);
+                    if !mutants::on(Mutant::DamagedOffsetsForgotten) {
+                        self.raise(&header);
+                    }
                     self.note(sequence, hole.positions.clone(), Some(&header), "the payload's checksum is wrong");
                 }
                 _ => self.note(sequence, hole.positions.clone(), None, "no frame can be read here"),
@@ -364,7 +367,7 @@ impl Opening<'_> {
         if file.len()? > u64::from(end) {
             file.set_len(u64::from(end))?;
         }
-        file.sync_data()
+        mutants::unless(Mutant::CutNotSynced, || file.sync_data())
     }
 
     fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {

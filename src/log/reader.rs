@@ -9,6 +9,7 @@ use super::frame::{FrameHeader, Identity};
 use super::index::FrameRef;
 use crate::disk::read_exact_at;
 use crate::log::limits::FRAME_HEADER_BYTES;
+use crate::mutants::{self, Mutant};
 use crate::offset::{Sequence, StreamId};
 use std::io;
 use std::ops::Range;
@@ -260,6 +261,10 @@ impl Reader {
                     self.next = met.end();
                     self.hint = Some(place);
                     return Ok(Some(met));
+                }
+                Loaded::Damaged if mutants::on(Mutant::DamageSkipped) => {
+                    self.next = frame.next();
+                    return self.step(depth);
                 }
                 Loaded::Damaged => {
                     let why = format!("damaged on disk: segment {sequence}, position {}", frame.position);

@@ -8,6 +8,7 @@
 
 use super::frame::{FrameHeader, Identity, NotAFrame};
 use super::limits::{FRAME_ALIGN, SEGMENT_HEADER_BYTES};
+use crate::mutants::{self, Mutant};
 use std::ops::Range;
 
 /// What a segment's bytes say.
@@ -45,7 +46,9 @@ pub(crate) struct Hole {
 pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
     let seen = walk(identity, bytes);
     let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let named = seen.pieces.iter().filter_map(Piece::header).map(|header| header.synced).max().unwrap_or(0);
+    let believed = |_: &&FrameHeader| !mutants::on(Mutant::SyncedMarkNotBelieved);
+    let named =
+        seen.pieces.iter().filter_map(Piece::header).filter(believed).map(|header| header.synced).max().unwrap_or(0);
     let synced = named.max(known_synced).max(SEGMENT_HEADER_BYTES).min(file_end.max(SEGMENT_HEADER_BYTES));
     let mut scan = Scan { frames: Vec::new(), end: synced, synced, holes: Vec::new(), newer: seen.newer };
     let mut group: Vec<Found> = Vec::new(); // an append above S whose last frame has not been seen yet
@@ -67,15 +70,19 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
         }
         let expected = group.last().map_or(scan.end, |last| last.position + last.header.stored_len());
         match piece {
-            Piece::Frame(found) if whole && start == expected && found.header.group_first == group.is_empty() => {
+            Piece::Frame(found)
+                if whole
+                    && (start == expected || mutants::on(Mutant::FramesBehindABreakTaken))
+                    && found.header.group_first == group.is_empty() =>
+            {
                 group.push(found);
-                if found.header.group_last {
+                if found.header.group_last || mutants::on(Mutant::HalfAGroupKept) {
                     // A file may end within the last padding.
                     scan.end = end.min(file_end);
                     scan.frames.append(&mut group);
                 }
             }
-            _ => whole = false,
+            _ => whole = mutants::on(Mutant::FramesBehindABreakTaken),
         }
         if !whole {
             break;

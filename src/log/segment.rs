@@ -5,6 +5,7 @@
 //! predecessor and this one are void: nothing in them was ever acknowledged.
 
 use super::limits::SEGMENT_HEADER_BYTES;
+use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use std::collections::BTreeMap;
 
@@ -79,7 +80,9 @@ impl Fate {
     /// The fate of `sequence`. `headers` are the good ones of the segments behind it.
     pub(crate) fn of(sequence: Sequence, class: Class, headers: &BTreeMap<Sequence, SegmentHeader>) -> Self {
         let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        let Some((_, successor)) = behind.next() else { return Self::Open };
+        let Some((_, successor)) = behind.next().filter(|_| !mutants::on(Mutant::SuccessorNotHeard)) else {
+            return Self::Open;
+        };
         match successor.predecessor {
             Some(before) if before.sequence == sequence => Self::CutAt(before.end),
             // The one between can't be read: it may or may not have named this one.

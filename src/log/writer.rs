@@ -16,6 +16,7 @@ use super::reader::Frame;
 use super::segment::{Class, Predecessor};
 use super::shared::Shared;
 use crate::disk::File;
+use crate::mutants::{self, Mutant};
 use crate::offset::StreamId;
 use rolling::Lane;
 use std::collections::HashMap;
@@ -232,7 +233,7 @@ impl Writer {
             slices.push(IoSlice::new(&PADDING[..padding]));
         }
         active.file.write_all_at(&slices, u64::from(active.position))?;
-        active.file.sync_data()?;
+        mutants::unless(Mutant::AppendNotSynced, || active.file.sync_data())?;
         active.position = at;
         Ok(positions)
     }

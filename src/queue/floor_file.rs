@@ -31,6 +31,7 @@ pub(crate) use entry::{Extra, FloorEntry};
 
 use super::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::disk::{Disk, File};
+use crate::mutants::{self, Mutant};
 use crate::{LogId, SyncedMark};
 use layout::Placement;
 use page::Header;
@@ -381,7 +382,7 @@ impl FloorFile {
             file.write_all_at(&[IoSlice::new(&bytes)], position).map_err(|source| self.failed("write", source))?;
             self.pages[page].slots[slot] = self.generation;
         }
-        file.sync_data().map_err(|source| self.failed("sync", source))
+        mutants::unless(Mutant::FloorNotSynced, || file.sync_data()).map_err(|source| self.failed("sync", source))
     }
 
     fn encode(&self, page: usize, generation: u64) -> Vec<u8> {

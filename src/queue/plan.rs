@@ -6,6 +6,7 @@
 use super::codec::{Decoder, Malformed, put_text};
 use super::limits::{BATCH_ID_BYTES_MAX, BATCH_RECORDS_MAX, DESTINATION_BYTES_MAX};
 use super::limits::{PLAN_FRAME_BYTES_MAX, QUEUE_NAME_BYTES_MAX};
+use crate::mutants::{self, Mutant};
 use crate::{LogId, StreamId, base64_digits};
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ pub(crate) fn batch_id(log_id: LogId, plan: &PlanRecord) -> String {
         id.push_str(&digits);
     }
     id.push_str(&plan.destination);
-    id
+    mutants::vary(Mutant::NewIdEachTime, id)
 }
 
 /// 22 digits of the log id; a digit of length before at most 6, 6, 11 and 6 digits; the destination.

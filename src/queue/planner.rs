@@ -5,6 +5,7 @@
 
 use super::limits::PLANS_WAITING_MAX;
 use super::plan::{PLANS_PER_FRAME_MAX, PlanRecord, encode};
+use crate::mutants::{self, Mutant};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{AppendError, Appended, Done, Payload};
 
@@ -169,10 +170,11 @@ impl Planner {
                 waiting.into_iter().flatten().for_each(|(nth, planned)| planned(Ok(offsets.start + nth)));
             }
             Err(error) => {
-                waiting
-                    .into_iter()
-                    .flatten()
-                    .for_each(|(_, planned)| planned(Err(PlanError::Append(Arc::clone(&error)))));
+                let told = || match mutants::on(Mutant::FailedPlanTold) {
+                    true => Ok(0),
+                    false => Err(PlanError::Append(Arc::clone(&error))),
+                };
+                waiting.into_iter().flatten().for_each(|(_, planned)| planned(told()));
             }
         }
         let mut state = self.lock();

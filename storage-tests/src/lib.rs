@@ -15,6 +15,7 @@ pub mod queues;
 pub mod repository;
 pub mod rng;
 pub mod sim_disk;
+pub mod teeth;
 pub mod workload;
 #[cfg(feature = "shuttle")]
 pub mod yielding;

@@ -16,11 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Crashes of one life.
-const CRASHES: usize = 4;
+/// Crashes of one life: so many that what is settled goes, and segments with it.
+const CRASHES: usize = 8;
 
 /// Ways in which each ends besides the one that goes on.
-const BRANCHES: usize = 11;
+const BRANCHES: usize = 7;
 
 /// How deep recoveries are crashed.
 pub const DEPTH: usize = 3;
@@ -46,7 +46,7 @@ pub fn live(seed: u64) -> Cuts {
     let (disk, clock, mut model, mut queues) = begin(seed);
     let mut cuts = Cuts::default();
     for _ in 0..CRASHES {
-        disk.crash_at(disk.ops() + rng.below(120) as u64, performed(&mut rng));
+        disk.crash_at(disk.ops() + rng.below(150) as u64, performed(&mut rng));
         while !disk.crashed() {
             step(&mut rng, &queues, &mut model);
             clock.advance(Duration::from_millis(50));

@@ -12,10 +12,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("offset", &[]),
     ("sync", &[]),
     ("clock", &[]),
-    ("disk", &["sync"]),
-    ("log", &["clock", "disk", "offset", "sync"]),
-    ("queue", &["clock", "disk", "log", "offset", "sync"]),
-    ("lib", &["clock", "disk", "log", "offset", "queue"]),
+    ("mutants", &[]),
+    ("disk", &["mutants", "sync"]),
+    ("log", &["clock", "disk", "mutants", "offset", "sync"]),
+    ("queue", &["clock", "disk", "log", "mutants", "offset", "sync"]),
+    ("lib", &["clock", "disk", "log", "mutants", "offset", "queue"]),
 ];
 
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].

@@ -6,6 +6,7 @@
 
 use super::{Committed, FLOOR_NAME, FloorError, FloorFile, PageState, layout};
 use crate::disk::File;
+use crate::mutants::{self, Mutant};
 use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::PathBuf;
@@ -59,7 +60,8 @@ impl FloorFile {
         self.disk
             .rename(&self.spare_path(), &self.dir.join(FLOOR_NAME))
             .map_err(|source| self.failed("rename", source))?;
-        self.disk.sync_dir(&self.dir).map_err(|source| self.failed("sync the directory of", source))?;
+        mutants::unless(Mutant::FloorNameNotSynced, || self.disk.sync_dir(&self.dir))
+            .map_err(|source| self.failed("sync the directory of", source))?;
         self.file = Some(file);
         self.changed.clear();
         self.single.clear();

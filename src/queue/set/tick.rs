@@ -11,6 +11,7 @@ use super::arrivals::goes_by_age;
 use super::opening::plan_entry;
 use super::{Keeping, Set};
 use crate::PLANS_STREAM;
+use crate::mutants::{self, Mutant};
 use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
@@ -83,7 +84,8 @@ impl Set {
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
         keeping.floor.add_synced(log.synced());
-        keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
+        let plan_mark = if mutants::on(Mutant::PlansLetGoAtOnce) { next_plan_mark } else { keeping.plan_mark };
+        keeping.floor.set(keeping.plans, plan_entry(plan_mark, keeping.incarnation));
         let committed = keeping.floor.commit();
         // With or without a floor: the hints are worth more than ever where it fails.
         self.keeper.offer(hints);
@@ -123,7 +125,7 @@ impl Set {
             inner.confirm(low);
             keeping.confirmed.insert(entry, inner);
         }
-        if whole {
+        if whole || mutants::on(Mutant::TrimmedByOneSlot) {
             for (entry, (inner, low)) in &keeping.in_one_slot {
                 inner.confirm(*low);
                 keeping.confirmed.insert(*entry, Arc::clone(inner));
@@ -176,7 +178,11 @@ impl Inner {
     }
 
     fn confirmed(&self) -> End {
-        End { offset: self.durable_low.load(Ordering::Acquire), bytes: self.durable_low_bytes.load(Ordering::Acquire) }
+        let offset = match mutants::on(Mutant::TrimmedAheadOfTheFloor) {
+            true => self.window().cursor().low,
+            false => self.durable_low.load(Ordering::Acquire),
+        };
+        End { offset, bytes: self.durable_low_bytes.load(Ordering::Acquire) }
     }
 
     /// An hour is over: what it was, for the store. None for a queue that never had anything.

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use forebay::mutants::{self, Mutant};
+
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -126,7 +128,7 @@ pub enum Failure {
 /// 2xx is a success and nothing else is. 429 and 503 ask for a pause; so does any other answer that says for how long.
 #[must_use]
 pub fn classify(status: u16, retry_after: Option<Duration>, excerpt: impl FnOnce() -> String) -> Outcome {
-    if (200..300).contains(&status) {
+    if (200..300).contains(&status) || mutants::on(Mutant::RedirectDelivers) && (300..400).contains(&status) {
         return Outcome::Delivered;
     }
     let why = Failure::Status { status, excerpt: excerpt() };

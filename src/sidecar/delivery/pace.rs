@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use forebay::mutants::{self, Mutant};
 use rand::{Rng, RngExt};
 
 use super::backoff::Backoff;
@@ -204,7 +205,7 @@ impl Pace {
             Outcome::Throttled { retry_after, .. } => *retry_after,
             Outcome::Retry { .. } => None,
         };
-        let floor = retry_after.unwrap_or(Duration::ZERO);
+        let floor = retry_after.filter(|_| !mutants::on(Mutant::RetryAfterIgnored)).unwrap_or(Duration::ZERO);
         // The rest of a volley that failed already moves the floor, and nothing else.
         let jitter = if current { self.backoff.next(rng) } else { Duration::ZERO };
         let jitter = if self.rate_answers(outcome) { Duration::ZERO } else { jitter };

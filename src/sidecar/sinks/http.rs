@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
+use forebay::mutants::{self, Mutant};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
@@ -268,7 +269,8 @@ impl Wire {
             Ok(Ok(answer)) => answer,
         };
         let (head, incoming) = answer.into_parts();
-        let body = read(incoming, self.answer_bytes_max, deadline).await;
+        let endless = mutants::on(Mutant::AnswerReadWithoutEnd);
+        let body = read(incoming, if endless { usize::MAX } else { self.answer_bytes_max }, deadline).await;
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
+use forebay::mutants::{self, Mutant};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
@@ -120,7 +121,13 @@ impl Worker {
             let note = self.memory.notes().make(batch.queue, &batch.shape.offsets);
             note.sends = note.sends.saturating_add(1);
         }
+        let settles = |outcome: &Outcome| match outcome {
+            Outcome::Throttled { .. } | Outcome::Retry { .. } => mutants::on(Mutant::FailureSettles),
+            Outcome::Refused { .. } => mutants::on(Mutant::RefusalSettles),
+            _ => false,
+        };
         match outcome {
+            outcome if settles(&outcome) => self.taken(busy, batch, apart, request),
             Outcome::Delivered => self.taken(busy, batch, apart, request),
             Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } => {
                 self.again(busy, batch, &outcome, epoch);
@@ -237,7 +244,7 @@ impl Worker {
                 let request = Request { records: left, epoch: self.pace.epoch(), begun, took };
                 self.taken(busy, batch, apart, request);
             }
-            Rest::Again if left == 0 => self.finish(busy, batch, apart),
+            Rest::Again if left == 0 || mutants::on(Mutant::PartialTakenWhole) => self.finish(busy, batch, apart),
             Rest::Again => {
                 self.memory.notes().make(batch.queue, &batch.shape.offsets).apart = apart;
             }
@@ -247,7 +254,7 @@ impl Worker {
     /// Nothing of it is to be sent any more.
     fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
         let Batch { queue, ticket, shape } = batch;
-        if apart.len() == 0 {
+        if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
             self.memory.notes().take(queue, &shape.offsets);
             return ticket.settle(&[], Settled::Delivered);
         }
