@@ -1,6 +1,8 @@
 //! Crashes, faults and models against the real log.
 
+pub mod any_change;
 pub mod conformance;
+pub mod corpus;
 pub mod crash_points;
 pub mod crew;
 pub mod fault;

@@ -3,7 +3,6 @@
 //! The first is the promise to whoever upgrades. The second makes a change of format loud: whoever means one raises the
 //! version, keeps the old directory, and writes a new one with `FOREBAY_WRITE_GOLDEN=1 cargo test -p storage-tests
 //! --test golden`. The bytes are drawn in docs/format.md, whose hexdump is checked here too.
-#![expect(clippy::disallowed_methods, reason = "golden files lie in the repository, not on a simulated disk")]
 
 use forebay::clock::ManualClock;
 use forebay::disk::Disk;
@@ -162,8 +161,7 @@ fn the_same_appends_give_the_same_bytes_as_ever() {
 
 #[test]
 fn the_worked_example_in_the_docs_is_these_very_bytes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
-    let docs = std::fs::read_to_string(path).expect("docs/format.md is there");
+    let docs = storage_tests::repository::read("docs/format.md");
     for (name, bytes) in golden::files("v1") {
         for line in hexdump(&bytes).lines() {
             assert!(docs.contains(line), "docs/format.md should show this line of {name}:\n{line}");

@@ -5,7 +5,8 @@
 #![expect(clippy::disallowed_methods, reason = "reads the sources in the repository")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use storage_tests::repository;
 
 /// Each module of the root package with the modules that it may name. Arrows point down.
 const CORE: &[(&str, &[&str])] = &[
@@ -77,10 +78,6 @@ const WITHOUT_THE_LOG: &[&str] = &["causes", "fair_share", "impression", "post",
 /// What must not be among the root package's dependencies, however deep.
 const NETWORK: &[&str] =
     &["async-std", "axum", "hyper", "mio", "reqwest", "rustls", "smol", "socket2", "tokio", "tonic"];
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("storage-tests/ lies in the repository").to_owned()
-}
 
 /// Calls `each` with every Rust file under `dir`.
 fn rust_files(dir: &Path, each: &mut dyn FnMut(&Path)) {
@@ -195,14 +192,14 @@ fn wrong_arrows(sources: &[(String, String)], table: &[(&str, &[&str])], prefixe
 
 #[test]
 fn in_the_log_modules_name_only_those_below() {
-    let sources = sources(&repository().join("src"), &["sidecar"]);
+    let sources = sources(&repository::root().join("src"), &["sidecar"]);
     assert!(sources.len() > 20, "the sources are where they should be");
     assert_eq!(wrong_arrows(&sources, CORE, &["crate::"]), [""; 0]);
 }
 
 #[test]
 fn in_the_sidecar_modules_name_only_those_below() {
-    let sources = sources(&repository().join("src/sidecar"), &[]);
+    let sources = sources(&repository::root().join("src/sidecar"), &[]);
     let mut wrong = wrong_arrows(&sources, SIDECAR, &["crate::", "forebay_sidecar::"]);
     for (path, code) in &sources {
         let module = path.split('/').next().expect("split yields one at least");
@@ -234,7 +231,7 @@ fn the_tables_have_no_way_in_a_circle() {
 
 #[test]
 fn nothing_of_async_or_network_is_among_the_dependencies_of_the_log() {
-    let lock = std::fs::read_to_string(repository().join("Cargo.lock")).expect("Cargo.lock is committed");
+    let lock = repository::read("Cargo.lock");
     let mut dependencies: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in lock.split("[[package]]").skip(1) {
         let name = package.split("name = \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a name");
@@ -258,8 +255,7 @@ fn nothing_of_async_or_network_is_among_the_dependencies_of_the_log() {
 
 #[test]
 fn every_test_that_the_architecture_names_exists() {
-    let docs =
-        std::fs::read_to_string(repository().join("docs/architecture.md")).expect("docs/architecture.md is there");
+    let docs = repository::read("docs/architecture.md");
     let rows = docs.lines().filter(|line| line.starts_with("| I"));
     // A claim has several words; shorter names in backticks are functions and types.
     let is_claim = |name: &&str| {
@@ -267,11 +263,8 @@ fn every_test_that_the_architecture_names_exists() {
     };
     let named: BTreeSet<&str> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(is_claim).collect();
     assert!(named.len() > 10, "the table was understood: {named:?}");
-    let mut code = String::new();
-    for dir in ["src", "storage-tests"] {
-        rust_files(&repository().join(dir), &mut |path| code += &std::fs::read_to_string(path).expect("read"));
-    }
-    let missing: Vec<_> = named.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    let tests = repository::tests();
+    let missing: Vec<_> = named.into_iter().filter(|name| !tests.contains(*name)).collect();
     assert_eq!(missing, [""; 0]);
 }
 

@@ -18,7 +18,7 @@ use super::*;
 use crate::delivery::parking::{Kind, LetterOrigin};
 use crate::delivery::sheet::sheet;
 use crate::delivery::sink::Environment;
-use crate::delivery::source::{Claimed, Limits, Source};
+use crate::delivery::source::{Claimed, Limits, Source, Stored};
 use crate::sinks::sample;
 
 const HOOK: &str = "hook";
@@ -97,9 +97,7 @@ impl House {
     }
 
     fn try_park(&self, letters: Vec<Letter>) -> Result<(), BoxError> {
-        let (sent, heard) = std::sync::mpsc::sync_channel(1);
-        self.letters.park(letters, Box::new(move |result| sent.send(result).unwrap()));
-        heard.recv().unwrap()
+        parked(&self.letters, letters)
     }
 
     /// Takes so many records, of which those at `dead` become dead letters and the rest is delivered.
@@ -130,6 +128,40 @@ impl House {
         let in_doubt = self.letters.in_doubt(HOOK);
         sheet(balances.iter().map(|(stream, balance)| (&**stream, *balance)), in_doubt)
     }
+}
+
+/// Has letters kept, and says what came of it.
+fn parked(letters: &Letters, those: Vec<Letter>) -> Result<(), BoxError> {
+    let (sent, heard) = std::sync::mpsc::sync_channel(1);
+    letters.park(those, Box::new(move |result| sent.send(result).unwrap()));
+    heard.recv().unwrap()
+}
+
+/// The letter that a record of a claimed batch becomes.
+fn letter_of(stored: Stored, destination: &str, kind: Kind) -> Letter {
+    Letter {
+        kind,
+        destination: destination.into(),
+        origin: stored.origin,
+        replay: stored.replay,
+        environment: stored.environment,
+        payload: stored.payload,
+        index: stored.index,
+        reason: "because".to_owned(),
+        excerpt: String::new(),
+        at_ms: 1,
+        attempts: 1,
+    }
+}
+
+/// The offsets of the records whose letters lie on a shelf.
+fn letters_on(desk: &Desk, shelf: Shelf) -> Vec<u64> {
+    let Some(shelves) = desk.shelves() else { return Vec::new() };
+    let (mut walk, mut offsets) = (shelves.place(shelf).walk(0), Vec::new());
+    while let Some(letters) = walk.next().unwrap() {
+        offsets.extend(letters.into_iter().map(|(_, letter)| letter.offset));
+    }
+    offsets
 }
 
 fn offsets(claimed: &Claimed) -> Vec<u64> {

@@ -6,6 +6,7 @@ use forebay::LogOptions;
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
 
+use storage_tests::any_change::power_cut_at_any_change;
 use storage_tests::fault::Performed;
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
@@ -174,50 +175,35 @@ fn a_power_cut_at_any_change_leaves_every_decision_that_was_answered_and_no_half
     let start = SimDisk::new(5);
     small(&start).unwrap();
     let snapshot = start.snapshot();
-    let whole = SimDisk::from_snapshot(&snapshot);
-    let first = whole.ops();
-    life(&whole, &mut 0).unwrap();
-    let last = whole.ops();
-    let (journal, _) = small(&whole).unwrap();
-    assert!(journal.writing().snapshots >= 1 && last - first > 20, "{:?}", journal.writing());
-    drop(journal);
-    let mut crashes = 0;
-    for op in first..=last {
-        for performed in [Performed::Nothing, Performed::All] {
-            for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                let disk = SimDisk::from_snapshot(&snapshot);
-                disk.reseed(op);
-                disk.crash_at(op, performed);
-                let mut decided = 0;
-                let _ = life(&disk, &mut decided);
-                disk.power_cut(cut);
-                let what = format!("change {op}, {performed:?}, {cut:?}, {decided} answered");
-                let (journal, skipped) = small(&disk).unwrap();
-                assert_eq!(skipped, [], "{what}");
-                let there = journal.state().changes();
-                // One may have become durable that nobody heard of.
-                let known = (decided..=(decided + 1).min(LIFE)).find(|known| state_after(*known) == there);
-                let Some(mut known) = known else { panic!("{what}: {there:?}") };
-                drop(journal);
-                // And once more, soon after: behind a snapshot that was cut off, say.
-                for after in [3, 5, 8] {
-                    let again = SimDisk::from_snapshot(&disk.snapshot());
-                    again.crash_at(again.ops() + after, Performed::All);
-                    let mut later = known;
-                    let _ = life(&again, &mut later);
-                    again.power_cut(PowerCut::Everything);
-                    let there = small(&again).unwrap().0.state().changes();
-                    let as_decided = (later..=(later + 1).min(LIFE)).any(|known| state_after(known) == there);
-                    assert!(as_decided, "{what}, then {later} at the second crash, {after} changes on: {there:?}");
-                }
-                // And it goes on from there, over the next starts.
-                life(&disk, &mut known).unwrap();
-                assert_eq!(small(&disk).unwrap().0.state().changes(), state_after(LIFE), "{what}, later");
-                crashes += 1;
-            }
+    let changes = power_cut_at_any_change(&snapshot, life, |disk, decided, case| {
+        let what = format!("{case}, {decided} answered");
+        let (journal, skipped) = small(disk).unwrap();
+        assert_eq!(skipped, [], "{what}");
+        let there = journal.state().changes();
+        // One may have become durable that nobody heard of.
+        let known = (decided..=(decided + 1).min(LIFE)).find(|known| state_after(*known) == there);
+        let Some(mut known) = known else { panic!("{what}: {there:?}") };
+        drop(journal);
+        // And once more, soon after: behind a snapshot that was cut off, say.
+        for after in [3, 5, 8] {
+            let again = SimDisk::from_snapshot(&disk.snapshot());
+            again.crash_at(again.ops() + after, Performed::All);
+            let mut later = known;
+            let _ = life(&again, &mut later);
+            again.power_cut(PowerCut::Everything);
+            let there = small(&again).unwrap().0.state().changes();
+            let as_decided = (later..=(later + 1).min(LIFE)).any(|known| state_after(known) == there);
+            assert!(as_decided, "{what}, then {later} at the second crash, {after} changes on: {there:?}");
         }
-    }
-    eprintln!("{crashes} crashes");
+        // And it goes on from there, over the next starts.
+        life(disk, &mut known).unwrap();
+        let (journal, _) = small(disk).unwrap();
+        assert_eq!(journal.state().changes(), state_after(LIFE), "{what}, later");
+    });
+    let whole = SimDisk::from_snapshot(&snapshot);
+    life(&whole, &mut 0).unwrap();
+    let (journal, _) = small(&whole).unwrap();
+    assert!(journal.writing().snapshots >= 1 && changes > 20, "{changes} changes, {:?}", journal.writing());
 }
 
 /// Before, a snapshot was one append: more than the log takes at once, and the stream was never shortened again.

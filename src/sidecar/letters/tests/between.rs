@@ -15,20 +15,8 @@ impl House {
 
 /// The records of a batch at `offsets` as letters.
 fn letters_of(claimed: &Claimed, offsets: &[u64], kind: Kind) -> Vec<Letter> {
-    let letter = |stored: crate::delivery::source::Stored| Letter {
-        kind,
-        destination: HOOK.into(),
-        origin: stored.origin,
-        replay: stored.replay,
-        environment: stored.environment,
-        payload: stored.payload,
-        index: stored.index,
-        reason: "because".to_owned(),
-        excerpt: String::new(),
-        at_ms: 1,
-        attempts: 1,
-    };
-    claimed.ticket.letters(offsets).unwrap().into_iter().map(letter).collect()
+    let stored = claimed.ticket.letters(offsets).unwrap();
+    stored.into_iter().map(|stored| letter_of(stored, HOOK, kind)).collect()
 }
 
 fn claimed(source: &dyn Source) -> Claimed {

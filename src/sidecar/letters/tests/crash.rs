@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use storage_tests::fault::Performed;
-use storage_tests::sim_disk::{PowerCut, SimDisk};
+use storage_tests::any_change::power_cut_at_any_change;
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 
@@ -20,16 +20,6 @@ struct Seen {
 }
 
 impl House {
-    fn letters_on(&self, shelf: Shelf) -> Vec<u64> {
-        let desk = self.desk();
-        let Some(shelves) = desk.shelves() else { return Vec::new() };
-        let (mut walk, mut offsets) = (shelves.place(shelf).walk(0), Vec::new());
-        while let Some(letters) = walk.next().unwrap() {
-            offsets.extend(letters.into_iter().map(|(_, letter)| letter.offset));
-        }
-        offsets
-    }
-
     /// Where every record is, and whether the books agree.
     fn check(&self, seen: &Seen) {
         let cursor = self.main.cursor();
@@ -37,7 +27,7 @@ impl House {
         let tail = log.stream("prod").map_or(0, |stream| log.durable(stream).offset);
         assert!(tail >= seen.appended, "acknowledged records are gone");
         let own: Vec<u64> = (0..tail).filter(|offset| !cursor.is_settled(*offset)).collect();
-        let (dead, held) = (self.letters_on(Shelf::Dead), self.letters_on(Shelf::Held));
+        let (dead, held) = (letters_on(&self.desk(), Shelf::Dead), letters_on(&self.desk(), Shelf::Held));
         let mut places: Vec<u64> = own.iter().chain(&dead).chain(&held).copied().collect();
         places.sort_unstable();
         assert!(places.windows(2).all(|two| two[0] != two[1]), "twice: own {own:?}, dead {dead:?}, held {held:?}");
@@ -117,7 +107,7 @@ impl House {
 
     fn purge_some(&self, seen: &mut Seen, wanted: impl Fn(u64) -> bool) -> Result<(), BoxError> {
         let filter = self.some(&wanted)?;
-        seen.purged.extend(self.letters_on(Shelf::Dead).into_iter().filter(|offset| wanted(*offset)));
+        seen.purged.extend(letters_on(&self.desk(), Shelf::Dead).into_iter().filter(|offset| wanted(*offset)));
         self.desk().purge(&filter, 0)?;
         Ok(())
     }
@@ -164,39 +154,21 @@ fn a_crash_at_any_change_leaves_every_record_in_one_place() {
         let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000));
         house.and_then(|house| life(&house, seen))
     };
-    let whole = SimDisk::from_snapshot(&snapshot);
-    let first = whole.ops();
-    run(&whole, &mut Seen::default()).unwrap();
-    let last = whole.ops();
-    assert!(last - first > 40, "{first}..{last}: a life in which much is written");
-    let mut crashes = 0;
-    for op in first..last {
-        for performed in [Performed::Nothing, Performed::All] {
-            for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                let disk = SimDisk::from_snapshot(&snapshot);
-                disk.reseed(op);
-                disk.crash_at(op, performed);
-                let mut seen = Seen::default();
-                let _ = run(&disk, &mut seen);
-                disk.power_cut(cut);
-                eprintln!("change {op}, {performed:?}, {cut:?}");
-                let house = House::on(Arc::new(disk.clone()), ManualClock::at(2_000_000)).unwrap();
-                house.check(&seen);
-                // And it goes on from there.
-                for _ in 0..4 {
-                    house.take(&mut seen, |offset| (offset % 3 == 0).then_some(Kind::Dead)).unwrap();
-                }
-                house.check(&seen);
-                house.send_held(&mut seen, |_| None).unwrap();
-                house.redrive_some(|_| true).unwrap();
-                house.send_held(&mut seen, |_| None).unwrap();
-                house.check(&seen);
-                assert_eq!(house.sheet().dead_lettered.records, 0);
-                crashes += 1;
-            }
+    let changes = power_cut_at_any_change(&snapshot, run, |disk, mut seen, _| {
+        let house = House::on(Arc::new(disk.clone()), ManualClock::at(2_000_000)).unwrap();
+        house.check(&seen);
+        // And it goes on from there.
+        for _ in 0..4 {
+            house.take(&mut seen, |offset| (offset % 3 == 0).then_some(Kind::Dead)).unwrap();
         }
-    }
-    eprintln!("{crashes} crashes");
+        house.check(&seen);
+        house.send_held(&mut seen, |_| None).unwrap();
+        house.redrive_some(|_| true).unwrap();
+        house.send_held(&mut seen, |_| None).unwrap();
+        house.check(&seen);
+        assert_eq!(house.sheet().dead_lettered.records, 0);
+    });
+    assert!(changes > 40, "{changes}: a life in which much is written");
 }
 
 /// What happens next in a random life.

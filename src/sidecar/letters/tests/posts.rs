@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use storage_tests::fault::Performed;
-use storage_tests::sim_disk::{PowerCut, SimDisk};
+use storage_tests::any_change::power_cut_at_any_change;
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 use crate::delivery::queued::Queued;
@@ -66,34 +66,9 @@ impl WithPosts {
         Queued::new(self.queue.clone(), self.posts.log().log_id(), environment)
     }
 
-    fn letters_on(&self, shelf: Shelf) -> Vec<u64> {
-        let desk = self.desk();
-        let Some(shelves) = desk.shelves() else { return Vec::new() };
-        let (mut walk, mut offsets) = (shelves.place(shelf).walk(0), Vec::new());
-        while let Some(letters) = walk.next().unwrap() {
-            offsets.extend(letters.into_iter().map(|(_, letter)| letter.offset));
-        }
-        offsets
-    }
-
     fn park(&self, claimed: &Claimed, kind: Kind) -> Result<(), BoxError> {
-        let letter = |stored: crate::delivery::source::Stored| Letter {
-            kind,
-            destination: SPLIT.into(),
-            origin: stored.origin,
-            replay: stored.replay,
-            environment: stored.environment,
-            payload: stored.payload,
-            index: stored.index,
-            reason: "because".to_owned(),
-            excerpt: String::new(),
-            at_ms: 1,
-            attempts: 1,
-        };
-        let letters = claimed.ticket.letters(&[claimed.job.origin.offsets.start])?.into_iter().map(letter).collect();
-        let (sent, heard) = std::sync::mpsc::sync_channel(1);
-        self.letters.park(letters, Box::new(move |result| sent.send(result).unwrap()));
-        heard.recv().unwrap()
+        let stored = claimed.ticket.letters(&[claimed.job.origin.offsets.start])?;
+        parked(&self.letters, stored.into_iter().map(|stored| letter_of(stored, SPLIT, kind)).collect())
     }
 
     /// Sends what `source` has, one post at a time; those that `fate` names become letters.
@@ -132,7 +107,7 @@ impl WithPosts {
         let tail = log.stream(STREAM).map_or(0, |stream| log.durable(stream).offset);
         assert!(tail >= seen.appended, "acknowledged posts are gone");
         let own: Vec<u64> = (0..tail).filter(|offset| !cursor.is_settled(*offset)).collect();
-        let (dead, held) = (self.letters_on(Shelf::Dead), self.letters_on(Shelf::Held));
+        let (dead, held) = (letters_on(&self.desk(), Shelf::Dead), letters_on(&self.desk(), Shelf::Held));
         let mut places: Vec<u64> = own.iter().chain(&dead).chain(&held).copied().collect();
         places.sort_unstable();
         assert!(places.windows(2).all(|two| two[0] != two[1]), "twice: own {own:?}, dead {dead:?}, held {held:?}");
@@ -172,35 +147,18 @@ fn a_crash_at_any_change_leaves_every_post_in_one_place() {
     drop(WithPosts::on(&start).unwrap());
     let snapshot = start.snapshot();
     let run = |disk: &SimDisk, seen: &mut Seen| WithPosts::on(disk).and_then(|house| life(&house, seen));
-    let whole = SimDisk::from_snapshot(&snapshot);
-    let first = whole.ops();
-    run(&whole, &mut Seen::default()).unwrap();
-    let last = whole.ops();
-    let mut crashes = 0;
-    for op in first..last {
-        for performed in [Performed::Nothing, Performed::All] {
-            for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                let disk = SimDisk::from_snapshot(&snapshot);
-                disk.reseed(op);
-                disk.crash_at(op, performed);
-                let mut seen = Seen::default();
-                let _ = run(&disk, &mut seen);
-                disk.power_cut(cut);
-                println!("change {op} of {first}..{last}, {performed:?}, {cut:?}");
-                let house = WithPosts::on(&disk).unwrap();
-                house.check(&seen);
-                // What comes again is judged as before, and kept once.
-                house.send(&house.source(), &mut seen, fate).unwrap();
-                house.check(&seen);
-                house.desk().redrive(&Filter::default(), 0).unwrap();
-                house.send_held(&mut seen, |_| None).unwrap();
-                house.check(&seen);
-                assert_eq!(house.letters_on(Shelf::Dead), [0; 0]);
-                crashes += 1;
-            }
-        }
-    }
-    assert!(crashes > 200, "{crashes}: a life in which much is written");
+    let changes = power_cut_at_any_change(&snapshot, run, |disk, mut seen, _| {
+        let house = WithPosts::on(disk).unwrap();
+        house.check(&seen);
+        // What comes again is judged as before, and kept once.
+        house.send(&house.source(), &mut seen, fate).unwrap();
+        house.check(&seen);
+        house.desk().redrive(&Filter::default(), 0).unwrap();
+        house.send_held(&mut seen, |_| None).unwrap();
+        house.check(&seen);
+        assert_eq!(letters_on(&house.desk(), Shelf::Dead), [0; 0]);
+    });
+    assert!(changes > 33, "{changes}: a life in which much is written");
 }
 
 /// The upstream gets other settings while a letter of its is being kept.
@@ -217,6 +175,9 @@ fn a_post_whose_letter_a_cut_off_loop_left_is_not_sent_by_the_next_one() {
     house.letters.tend();
     house.letters.catch_up(SPLIT);
     house.send(&house.source(), &mut seen, |_| None).unwrap();
-    assert_eq!((seen.delivered.iter().copied().collect::<Vec<_>>(), house.letters_on(Shelf::Dead)), (vec![1], vec![0]));
+    assert_eq!(
+        (seen.delivered.iter().copied().collect::<Vec<_>>(), letters_on(&house.desk(), Shelf::Dead)),
+        (vec![1], vec![0])
+    );
     house.check(&seen);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use forebay::clock::ManualClock;
 use forebay::{LogOptions, OpenQueuesError, Payload, QueueOptions, Start};
-use storage_tests::fault::Performed;
+use storage_tests::any_change::power_cut_at_any_change;
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
 use super::*;
@@ -40,32 +40,23 @@ fn before(with_records: bool) -> SimDisk {
 fn a_crash_anywhere_in_a_deletion_leaves_no_letters_to_the_next_destination_of_that_id() {
     for with_records in [true, false] {
         let snapshot = before(with_records).snapshot();
-        let whole = SimDisk::from_snapshot(&snapshot);
-        let first = whole.ops();
-        give_up(&open(&whole).unwrap(), "hook").unwrap();
-        let last = whole.ops();
-        for op in first..=last {
-            for performed in [Performed::Nothing, Performed::All] {
-                for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                    let what =
-                        format!("change {op} of {first}..{last}, {performed:?}, {cut:?}, records {with_records}");
-                    let disk = SimDisk::from_snapshot(&snapshot);
-                    disk.reseed(op);
-                    disk.crash_at(op, performed);
-                    let told = open(&disk).ok().and_then(|queues| give_up(&queues, "hook").ok());
-                    disk.power_cut(cut);
-                    let queues = open(&disk).unwrap();
-                    let has_records = queues.find("hook", "prod").is_some();
-                    assert!(has_records || letters(&queues) == 0 || !with_records, "{what}: hidden letters");
-                    assert!(told.is_none() || (!has_records && letters(&queues) == 0), "{what}: told, and not done");
-                    give_up(&queues, "hook").unwrap();
-                    queues.queue("hook", "prod", Start::Now).unwrap();
-                    drop(queues);
-                    disk.power_cut(PowerCut::NothingUnsynced);
-                    let queues = open(&disk).unwrap();
-                    assert_eq!(letters(&queues), 0, "{what}: the next one gets letters of the one before");
-                }
-            }
-        }
+        let delete = |disk: &SimDisk, told: &mut bool| -> Result<(), Box<dyn std::error::Error>> {
+            give_up(&open(disk)?, "hook")?;
+            *told = true;
+            Ok(())
+        };
+        power_cut_at_any_change(&snapshot, delete, |disk, told, case| {
+            let what = format!("{case}, records {with_records}");
+            let queues = open(disk).unwrap();
+            let has_records = queues.find("hook", "prod").is_some();
+            assert!(has_records || letters(&queues) == 0 || !with_records, "{what}: hidden letters");
+            assert!(!told || (!has_records && letters(&queues) == 0), "{what}: told, and not done");
+            give_up(&queues, "hook").unwrap();
+            queues.queue("hook", "prod", Start::Now).unwrap();
+            drop(queues);
+            disk.power_cut(PowerCut::NothingUnsynced);
+            let queues = open(disk).unwrap();
+            assert_eq!(letters(&queues), 0, "{what}: the next one gets letters of the one before");
+        });
     }
 }

@@ -3,8 +3,8 @@
 use std::io::IoSlice;
 use std::path::Path;
 
-use storage_tests::fault::Performed;
-use storage_tests::sim_disk::{PowerCut, SimDisk};
+use storage_tests::any_change::power_cut_at_any_change;
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 
@@ -37,29 +37,20 @@ fn a_power_cut_at_any_change_leaves_a_whole_log_or_none_and_the_next_removal_end
     make(&start, "split");
     make(&start, "other");
     let snapshot = start.snapshot();
-    let whole = SimDisk::from_snapshot(&snapshot);
-    let first = whole.ops();
-    directories(&whole).remove("split").unwrap();
-    let last = whole.ops();
-    assert!(last - first >= 5, "{first}..{last}");
-    for op in first..last {
-        for performed in [Performed::Nothing, Performed::All] {
-            for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                let disk = SimDisk::from_snapshot(&snapshot);
-                disk.reseed(op);
-                disk.crash_at(op, performed);
-                let _ = directories(&disk).remove("split");
-                disk.power_cut(cut);
-                let directories = directories(&disk);
-                let listed = directories.listed().unwrap();
-                let there = listed.contains(&"split".to_owned());
-                let left = files(&disk, &directories.of("split"));
-                assert_eq!(left, if there { 2 } else { 0 }, "change {op}, {performed:?}, {cut:?}: {listed:?}");
-                assert!(listed.contains(&"other".to_owned()), "change {op}, {performed:?}, {cut:?}");
-                directories.remove("split").unwrap();
-                assert_eq!(directories.listed().unwrap(), ["other"]);
-                assert_eq!(files(&disk, Path::new("/data/upstream")), 1, "the other's note alone");
-            }
-        }
-    }
+    let changes = power_cut_at_any_change(
+        &snapshot,
+        |disk, (): &mut ()| directories(disk).remove("split"),
+        |disk, (), case| {
+            let directories = directories(disk);
+            let listed = directories.listed().unwrap();
+            let there = listed.contains(&"split".to_owned());
+            let left = files(disk, &directories.of("split"));
+            assert_eq!(left, if there { 2 } else { 0 }, "{case}: {listed:?}");
+            assert!(listed.contains(&"other".to_owned()), "{case}");
+            directories.remove("split").unwrap();
+            assert_eq!(directories.listed().unwrap(), ["other"]);
+            assert_eq!(files(disk, Path::new("/data/upstream")), 1, "the other's note alone");
+        },
+    );
+    assert!(changes >= 5, "{changes}");
 }

@@ -1,7 +1,7 @@
 //! Files that a disk has damaged in their middle.
 
-use storage_tests::fault::Performed;
-use storage_tests::sim_disk::{PowerCut, SimDisk};
+use storage_tests::any_change::power_cut_at_any_change;
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 
@@ -62,32 +62,23 @@ fn a_power_cut_while_a_broken_file_is_mended_loses_and_doubles_no_line() {
     file.sync_data().unwrap();
     let snapshot = start.snapshot();
     let go_on = |disk: &SimDisk| open(disk).and_then(|mut writer| writer.append(&batch(40..45), NOW));
-    let whole = SimDisk::from_snapshot(&snapshot);
-    let first = whole.ops();
-    go_on(&whole).unwrap();
-    let last = whole.ops();
-    for op in first..last {
-        for performed in [Performed::Nothing, Performed::All] {
-            for cut in [PowerCut::NothingUnsynced, PowerCut::Everything, PowerCut::RandomSubset] {
-                let disk = SimDisk::from_snapshot(&snapshot);
-                disk.reseed(op);
-                disk.crash_at(op, performed);
-                let _ = go_on(&disk);
-                disk.power_cut(cut);
-                go_on(&disk).unwrap();
-                let mut text = String::new();
-                for name in disk.list(DIR.as_ref()).unwrap().into_iter().filter(|name| !name.ends_with(MENDING)) {
-                    let file = disk.open(&Path::new(DIR).join(name)).unwrap();
-                    text += &String::from_utf8(read_all(&*file).unwrap()).unwrap();
-                }
-                let mut found: Vec<&str> = text.lines().collect();
-                found.sort_unstable();
-                let all = lines(0..12) + &lines(13..45);
-                let mut expected: Vec<&str> = all.lines().collect();
-                expected.sort_unstable();
-                assert_eq!(found, expected, "change {op} of {first}..{last}, {performed:?}, {cut:?}");
+    let changes = power_cut_at_any_change(
+        &snapshot,
+        |disk, (): &mut ()| go_on(disk),
+        |disk, (), case| {
+            go_on(disk).unwrap();
+            let mut text = String::new();
+            for name in disk.list(DIR.as_ref()).unwrap().into_iter().filter(|name| !name.ends_with(MENDING)) {
+                let file = disk.open(&Path::new(DIR).join(name)).unwrap();
+                text += &String::from_utf8(read_all(&*file).unwrap()).unwrap();
             }
-        }
-    }
-    assert!(last - first >= 6, "{first}..{last}");
+            let mut found: Vec<&str> = text.lines().collect();
+            found.sort_unstable();
+            let all = lines(0..12) + &lines(13..45);
+            let mut expected: Vec<&str> = all.lines().collect();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{case}");
+        },
+    );
+    assert!(changes >= 6, "{changes}");
 }
