@@ -46,22 +46,10 @@ impl Queue {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(Count::default()) };
         let Some(going) = queue.oldest(stream, much, below)? else { return Ok(Count::default()) };
-        let ends = [going.start, going.end];
-        // Read before the window is locked; what lies between, batches and the cursor know, or it is a header that was seen.
-        let totals = [queue.total_at(stream, ends[0])?, queue.total_at(stream, ends[1])?];
-        let bytes_at = |offset| match ends.iter().position(|end| *end == offset) {
-            Some(end) => Some(totals[end]),
-            None => queue.total_at(stream, offset).ok(),
-        };
-        let mut window = queue.window();
-        let was_full = !window.has_spare();
-        let gone = window.let_waiting_go(going, Settled::Expired, bytes_at);
-        drop(window);
+        let bytes_at = queue.bytes_at_ends(stream, [going.start, going.end])?;
+        let gone = queue.with_window(|window| window.let_waiting_go(going, Settled::Expired, bytes_at));
         if gone.records > 0 {
             queue.touch();
-        }
-        if was_full {
-            queue.wake();
         }
         Ok(gone)
     }

@@ -3,8 +3,9 @@
 //! The window keeps cursor and books together; here is what it cannot know: totals from the log, and who is to be woken.
 
 use super::balance::Count;
-use super::window::Verdict;
-use super::{Batch, Queue, QueueError, Settled};
+use super::window::{Verdict, Window};
+use super::{Batch, Inner, Queue, QueueError, Settled};
+use crate::{ReadError, StreamId};
 use std::ops::Range;
 
 impl Queue {
@@ -57,14 +58,9 @@ impl Queue {
         let Some(stream) = queue.stream_id() else { return 0 };
         let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
-        let mut window = queue.window();
-        let was_full = !window.has_spare();
-        let settled = window.settle(offsets, verdict, |offset| queue.total_at(stream, offset).ok());
-        drop(window);
+        let bytes_at = |offset| queue.total_at(stream, offset).ok();
+        let settled = queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
         queue.touch();
-        if was_full {
-            queue.wake();
-        }
         settled.records
     }
 
@@ -97,21 +93,37 @@ impl Queue {
         if offsets.is_empty() {
             return Ok(Count::default());
         }
-        // Read before the window is locked; what lies between, batches and the cursor know.
-        let ends = [offsets.start, offsets.end];
-        let totals = [queue.total_at(stream, ends[0])?, queue.total_at(stream, ends[1])?];
-        let bytes_at = |offset| match ends.iter().position(|end| *end == offset) {
-            Some(end) => Some(totals[end]),
-            None => queue.total_at(stream, offset).ok(),
-        };
-        let mut window = queue.window();
-        let was_full = !window.has_spare();
-        let settled = window.let_go(offsets, as_, bytes_at);
-        drop(window);
+        let bytes_at = queue.bytes_at_ends(stream, [offsets.start, offsets.end])?;
+        let settled = queue.with_window(|window| window.let_go(offsets, as_, bytes_at));
         queue.touch();
-        if was_full {
-            queue.wake();
-        }
         Ok(settled)
+    }
+}
+
+impl Inner {
+    /// Changes the window, and wakes whoever waits for a place if there was none before.
+    pub(super) fn with_window<T>(&self, change: impl FnOnce(&mut Window) -> T) -> T {
+        let mut window = self.window();
+        let was_full = !window.has_spare();
+        let changed = change(&mut window);
+        drop(window);
+        if was_full {
+            self.wake();
+        }
+        changed
+    }
+
+    /// The running total at an offset, for whoever lets go of what lies between these two: read there now, before the window
+    /// is locked, and elsewhere when it is asked for, which batches and the cursor mostly spare.
+    pub(super) fn bytes_at_ends(
+        &self,
+        stream: StreamId,
+        ends: [u64; 2],
+    ) -> Result<impl Fn(u64) -> Option<u64>, ReadError> {
+        let totals = [self.total_at(stream, ends[0])?, self.total_at(stream, ends[1])?];
+        Ok(move |offset| match ends.iter().position(|end| *end == offset) {
+            Some(end) => Some(totals[end]),
+            None => self.total_at(stream, offset).ok(),
+        })
     }
 }
