@@ -10,7 +10,7 @@ use super::index::{self, SegmentIndex};
 use super::keeper::Keeper;
 use super::limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, STREAM_NAME_BYTES_MAX};
 use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
-use super::pending::Pending;
+use super::pending::{Pending, is_ours};
 use super::read_cache::{IndexCache, ReadCache};
 use super::read_trouble::ReadTrouble;
 use super::segment::Class;
@@ -122,7 +122,7 @@ impl Shared {
 
     /// Why nothing is taken for this stream now, if so.
     pub(super) fn refuses(&self, stream: &str) -> Option<AppendError> {
-        let ours = stream.starts_with('!');
+        let ours = is_ours(stream);
         match self.state() {
             LogState::ReadOnly { why, .. } => Some(AppendError::ReadOnly { why }),
             _ if ours => None,
@@ -146,7 +146,7 @@ impl Shared {
         let mut catalog = self.catalog_write();
         let Some(known) = catalog.stream_mut(stream) else { return true };
         trim(known);
-        let (settled, ours) = (known.trimmed, known.row.name.starts_with('!'));
+        let (settled, ours) = (known.trimmed, is_ours(&known.row.name));
         // Given back behind the lock: readers and the writer wait for it.
         let going = catalog.tail.settle(stream, settled);
         drop(catalog);

@@ -9,6 +9,7 @@ use super::catalog::{Catalog, Segment, Stage, Stream};
 use super::index::SegmentIndex;
 use super::keeper::{Keeper, Pressure};
 use super::limits::SHARES_UNTOLD;
+use super::pending::is_ours;
 use super::shared::NO_SHARE;
 use super::{Shared, frame, shares};
 use crate::offset::{Sequence, StreamId};
@@ -43,7 +44,7 @@ impl Needed {
             }
             needed.live += u64::from(frame::stored_len(frame.payload_len));
             // Frames come by stream. Our own streams are refused nothing, so nothing is charged to them.
-            if needed.by.last() != Some(&stream) && of.is_some_and(|of| !of.row.name.starts_with('!')) {
+            if needed.by.last() != Some(&stream) && of.is_some_and(|of| !is_ours(&of.row.name)) {
                 needed.by.push(stream);
             }
         }
@@ -139,7 +140,7 @@ impl Shared {
         let left = all.saturating_sub(self.bytes_held(keeper).saturating_sub(short_at));
         let charges = (left < all && self.knows_backlogs()).then(|| {
             let catalog = self.catalog_read();
-            let theirs = catalog.streams.iter().filter(|stream| !stream.row.name.starts_with('!'));
+            let theirs = catalog.streams.iter().filter(|stream| !is_ours(&stream.row.name));
             theirs.map(Stream::held).collect()
         });
         let level = charges.and_then(|charges| shares::level(charges, left, all)).unwrap_or(NO_SHARE);
