@@ -88,7 +88,7 @@ impl Api {
         let (all, looked_up) = (Arc::clone(&booked), letters.clone());
         let sheets = Box::new(move || sheets::of(&all(), looked_up.as_deref(), |_| true));
         let parts = Parts { ingest, log, booked, replayed, reloads, operations, letters, readiness, reader };
-        Self { board: LagBoard::with_disk(clock, queues, deliveries, sheets, disk), parts: Arc::new(parts) }
+        Self { board: LagBoard::new(clock, queues, deliveries, sheets, disk), parts: Arc::new(parts) }
     }
 
     /// The lag of every queue, a tenth of a second old at most.

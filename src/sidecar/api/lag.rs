@@ -95,20 +95,9 @@ pub struct Lag {
 }
 
 impl LagBoard {
-    /// A board over these queues and what delivers them. Reads nothing yet.
+    /// A board over these queues, what delivers them, and what environments hold of the disk. Reads nothing yet.
     #[must_use]
     pub fn new(
-        clock: Arc<dyn Clock>,
-        queues: Each<QueueReading>,
-        deliveries: Source<Vec<DeliveryReading>>,
-        sheets: Source<Sheets>,
-    ) -> Self {
-        Self::with_disk(clock, queues, deliveries, sheets, Box::new(DiskReading::default))
-    }
-
-    /// The same, and what environments hold of the disk.
-    #[must_use]
-    pub fn with_disk(
         clock: Arc<dyn Clock>,
         queues: Each<QueueReading>,
         deliveries: Source<Vec<DeliveryReading>>,
@@ -281,6 +270,11 @@ mod tests {
         (destination.into(), "acme-prod".into())
     }
 
+    /// A board of these, beside nothing else.
+    fn board(clock: ManualClock, queues: Each<QueueReading>, deliveries: Source<Vec<DeliveryReading>>) -> LagBoard {
+        LagBoard::new(Arc::new(clock), queues, deliveries, Box::new(Sheets::new), Box::new(DiskReading::default))
+    }
+
     /// A queue to which 100 records a second come and from which 300 go, on top of a backlog of 10,000.
     fn draining(clock: &ManualClock) -> Each<QueueReading> {
         let clock = clock.clone();
@@ -293,7 +287,7 @@ mod tests {
     #[test]
     fn rates_and_forecast_follow_from_readings_a_second_apart() {
         let clock = ManualClock::at(0);
-        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new), Box::new(Sheets::new));
+        let board = board(clock.clone(), draining(&clock), Box::new(Vec::new));
         assert_eq!(board.reading().lags[&key("hook")].forecast, Forecast::Unknown);
         for _ in 0..10 {
             clock.advance(Duration::from_secs(1));
@@ -311,7 +305,7 @@ mod tests {
     #[test]
     fn rates_are_fed_though_nobody_looks_and_nothing_else_is_kept() {
         let clock = ManualClock::at(0);
-        let board = LagBoard::new(Arc::new(clock.clone()), draining(&clock), Box::new(Vec::new), Box::new(Sheets::new));
+        let board = board(clock.clone(), draining(&clock), Box::new(Vec::new));
         let looked_at = board.reading();
         for _ in 0..10 {
             clock.advance(Duration::from_secs(1));
@@ -336,7 +330,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             each(queue("hook", 1, 0));
         });
-        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new));
+        let board = board(clock.clone(), queues, Box::new(Vec::new));
         for _ in 0..1_000 {
             let _ = board.reading();
         }
@@ -358,8 +352,7 @@ mod tests {
             DiskReading { environments: vec![acme], ..DiskReading::default() }
         });
         let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
-        let board =
-            LagBoard::with_disk(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new), disk);
+        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new), disk);
         for second in 0..25 {
             assert_eq!(board.reading().disk["acme-prod"].held_bytes, second / 10 * 100);
             clock.advance(Duration::from_secs(1));
@@ -376,7 +369,7 @@ mod tests {
                 each(queue("hook", 1, 0));
             }
         });
-        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new));
+        let board = board(clock.clone(), queues, Box::new(Vec::new));
         assert_eq!(board.reading().lags.len(), 1);
         clock.advance(Duration::from_secs(1));
         assert_eq!(board.reading().lags.len(), 0);
@@ -394,7 +387,7 @@ mod tests {
             vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
         });
         let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
-        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries, Box::new(Sheets::new)).reading();
+        let reading = board(ManualClock::at(0), queues, deliveries).reading();
         let message = reading.deliveries["hook"].last_error.clone().unwrap();
         assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
         assert!(message.starts_with(" [2J"), "{message}");
@@ -408,7 +401,7 @@ mod tests {
             let all = [queue("hook", 1, 0), other, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
             all.into_iter().for_each(each);
         });
-        let reading = LagBoard::new(Arc::new(ManualClock::at(0)), queues, deliveries, Box::new(Sheets::new)).reading();
+        let reading = board(ManualClock::at(0), queues, deliveries).reading();
         assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
         assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
         assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");

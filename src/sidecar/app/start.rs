@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
@@ -153,8 +154,19 @@ pub(super) async fn start(
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let overflow = registry.overflow();
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
-    tokio::spawn(tend(Arc::clone(&letters), shutdown.clone()));
-    tokio::spawn(tend_overflow(Arc::clone(&overflow), Arc::clone(&ground.clock), shutdown.clone()));
+    let tended = Arc::clone(&letters);
+    let due = move || {
+        let letters = (!tended.desks().is_empty()).then(|| Arc::clone(&tended))?;
+        Some(move || letters.tend())
+    };
+    tokio::spawn(tend("tending the letters", letters::TEND_EVERY, due, shutdown.clone()));
+    let (tended, clock) = (Arc::clone(&overflow), Arc::clone(&ground.clock));
+    let due = move || {
+        let overflow = (!tended.is_idle()).then(|| Arc::clone(&tended))?;
+        let now = overflow::Now { wall_ms: clock.wall_ms(), monotonic: clock.monotonic() };
+        Some(move || overflow.tend(now))
+    };
+    tokio::spawn(tend("looking after what overflows", overflow::TEND_EVERY, due, shutdown.clone()));
     tokio::spawn(learned::keep_on(queues.clone(), Arc::clone(&delivery), shutdown.clone()));
     let kept = (&letters, &overflow);
     let shown = sources(&ground, (&queues, &upstreams), (&delivery, &ingest), kept, &operations, readiness.clone());
@@ -201,41 +213,23 @@ async fn open_letters(ground: &Ground, queues: &Queues) -> Result<Arc<Letters>, 
     opened.await.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(StartError::Letters)
 }
 
-/// Sees to the letters until the sidecar stops.
-async fn tend(letters: Arc<Letters>, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(letters::TEND_EVERY);
+/// Does what `due` has to do, if anything, on a thread that may block: every so often, until the sidecar stops.
+async fn tend<W: FnOnce() + Send + 'static>(
+    what: &'static str,
+    every: Duration,
+    due: impl Fn() -> Option<W>,
+    shutdown: Shutdown,
+) {
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.requested() => return,
         }
-        if letters.desks().is_empty() {
-            continue;
-        }
-        let letters = Arc::clone(&letters);
-        if let Err(panic) = tokio::task::spawn_blocking(move || letters.tend()).await {
-            tracing::error!(%panic, "a bug: tending the letters stopped");
-        }
-    }
-}
-
-/// Gives up what destinations may give up, until the sidecar stops.
-async fn tend_overflow(overflow: Arc<Overflow>, clock: Arc<dyn Clock>, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(overflow::TEND_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.requested() => return,
-        }
-        if overflow.is_idle() {
-            continue;
-        }
-        let now = overflow::Now { wall_ms: clock.wall_ms(), monotonic: clock.monotonic() };
-        let overflow = Arc::clone(&overflow);
-        if let Err(panic) = tokio::task::spawn_blocking(move || overflow.tend(now)).await {
-            tracing::error!(%panic, "a bug: looking after what overflows stopped");
+        let Some(work) = due() else { continue };
+        if let Err(panic) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%panic, "a bug: {what} stopped");
         }
     }
 }
