@@ -4,18 +4,6 @@ use forebay::{BatchLimits, Settled};
 
 use super::*;
 
-/// A bucket that nobody reaches, paused, with objects under this prefix.
-fn with(prefix: &str) -> Config {
-    let s3 = config::S3Config {
-        prefix: config::KeyTemplate::parse(prefix).unwrap(),
-        endpoint: Some(config::Endpoint::parse("http://127.0.0.1:9").unwrap()),
-        ..config::S3Config::new("impressions")
-    };
-    let mut config = file(&[]);
-    config.destinations.push(Destination::new("bucket", vec!["prod".to_owned()], SinkConfig::S3(Box::new(s3))));
-    config
-}
-
 impl House {
     fn revisions(&self) -> Vec<u32> {
         let state = self.operations.journal.state();
@@ -37,38 +25,39 @@ impl House {
 /// Before, each change of a destination's settings was read and held by every process that came.
 #[tokio::test]
 async fn a_revision_is_forgotten_when_no_plan_names_it() {
-    let house = start(&MemDisk::default(), with("p0/")).await;
+    let house = start(&MemDisk::default(), with_bucket("p0/")).await;
     house.operations.pause_destination("bucket".to_owned(), true).await.unwrap();
     house.append("prod", 0);
     for n in 1..8 {
-        house.operations.reload(with(&format!("p{n}/"))).await.unwrap();
+        house.operations.reload(with_bucket(&format!("p{n}/"))).await.unwrap();
         if n == 2 {
             assert_eq!(house.plan().settings_revision, 3);
         }
     }
     assert_eq!(house.revisions(), [1, 2, 3, 4, 5, 6, 7, 8]);
-    let house = house.again(with("p7/")).await;
+    let house = house.again(with_bucket("p7/")).await;
     assert_eq!(house.revisions(), [3, 5, 6, 7, 8], "the newest, and that of the batch that is planned");
     let queue = house.queues.find("bucket", "prod").unwrap();
     let batch = queue.next_batch(BatchLimits { records_max: 5, bytes_max: u64::MAX }).unwrap().unwrap();
     assert_eq!((batch.settings_revision, batch.planned), (3, true));
-    let wanted = house.operations.wanted(with("p7/").destinations.remove(0), AddressPolicy::Operator).await.unwrap();
+    let wanted =
+        house.operations.wanted(with_bucket("p7/").destinations.remove(0), AddressPolicy::Operator).await.unwrap();
     assert!(wanted.layouts.iter().any(|(revision, layout)| *revision == 3 && layout.prefix.literal() == "p2/"));
     queue.settle(&batch, Settled::Delivered);
     drop(queue);
     // Its plan may be replayed while it is kept, and counts on from the newest all the same.
-    let house = house.again(with("p8/")).await;
+    let house = house.again(with_bucket("p8/")).await;
     assert_eq!(house.revisions(), [3, 5, 6, 7, 8, 9]);
 }
 
 #[tokio::test]
 async fn what_runs_is_looked_through_now_and_then_and_goes_on_untouched() {
-    let house = start(&MemDisk::default(), with("p0/")).await;
+    let house = start(&MemDisk::default(), with_bucket("p0/")).await;
     house.operations.pause_destination("bucket".to_owned(), true).await.unwrap();
     for n in 1..17 {
-        house.operations.reload(with(&format!("p{n}/"))).await.unwrap();
+        house.operations.reload(with_bucket(&format!("p{n}/"))).await.unwrap();
     }
     assert_eq!(house.revisions(), [14, 15, 16, 17], "the seventeenth was one too many");
-    let again = house.operations.reload(with("p16/")).await.unwrap();
+    let again = house.operations.reload(with_bucket("p16/")).await.unwrap();
     assert_eq!((again.replaced, again.untouched), (0, 1));
 }

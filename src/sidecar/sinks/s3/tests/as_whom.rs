@@ -14,28 +14,37 @@ async fn wrong_keys_are_refused_and_nothing_of_them_is_told() {
     assert!(!format!("{outcome:?}").contains("canary"));
 }
 
+/// A customer's role.
+fn role(external_id: Option<&str>, endpoint: Option<Endpoint>) -> crate::config::AssumeRole {
+    crate::config::AssumeRole {
+        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
+        external_id: external_id.map(str::to_owned),
+        session_name: "forebay".to_owned(),
+        endpoint,
+    }
+}
+
+/// What STS answers the `n`th time: the store's keys, with a token that tells the times apart.
+fn credentials(n: usize, expiration: &str) -> Response<Full<Bytes>> {
+    let (key, secret) = KEYS;
+    Response::new(Full::from(format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+         <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token-{n}\
+         </SessionToken><Expiration>{expiration}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )))
+}
+
 /// A role is taken on with the external id that its owner asks for, and the store is asked in its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_is_taken_on_with_its_external_id() {
-    let (key, secret) = KEYS;
-    let answer = format!(
-        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
-         <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token</SessionToken>\
-         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
-    );
-    let (sts, received) = crate::sinks::receiver::serve(move |_| Response::new(Full::from(answer.clone()))).await;
+    let (sts, received) = crate::sinks::receiver::serve(|n| credentials(n, "2099-01-01T00:00:00Z")).await;
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("impressions")).unwrap();
     let store = serve(root.path(), |_| Act::Pass).await;
     let mut config = config(store.addr, PLAIN);
     let own = config.keys.as_mut().unwrap();
     own.access_key_id = Secret::new("OWN".to_owned());
-    config.assume_role = Some(crate::config::AssumeRole {
-        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
-        external_id: Some("acme-42".to_owned()),
-        session_name: "forebay".to_owned(),
-        endpoint: Some(Endpoint::parse(&format!("http://{sts}")).unwrap()),
-    });
+    config.assume_role = Some(role(Some("acme-42"), Some(Endpoint::parse(&format!("http://{sts}")).unwrap())));
     let sink = sink(&config);
     assert_eq!(put(&sink, &large(0..10)).await, Outcome::Delivered);
     assert_eq!(put(&sink, &large(10..20)).await, Outcome::Delivered);
@@ -45,7 +54,7 @@ async fn a_role_is_taken_on_with_its_external_id() {
     assert!(body.contains("ExternalId=acme-42") && body.contains("RoleSessionName=forebay"), "{body}");
     let authorization = |seen: &Seen| seen.headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
     let seen = store.seen.lock().unwrap();
-    assert!(seen.iter().all(|seen| authorization(seen).contains(key)), "in the role's name");
+    assert!(seen.iter().all(|seen| authorization(seen).contains(KEYS.0)), "in the role's name");
 }
 
 /// Credentials of a role end; those that are about to are asked for anew, and the next request comes with these.
@@ -53,27 +62,14 @@ async fn a_role_is_taken_on_with_its_external_id() {
 async fn a_role_that_is_about_to_end_is_taken_on_anew() {
     use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
-    let (key, secret) = KEYS;
     let soon = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() + Duration::from_secs(5);
     let soon = DateTime::from_secs(i64::try_from(soon.as_secs()).unwrap()).fmt(DateTimeFormat::DateTime).unwrap();
-    let answer = move |n: usize| {
-        Response::new(Full::from(format!(
-            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
-             <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token-{n}\
-             </SessionToken><Expiration>{soon}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
-        )))
-    };
-    let (sts, received) = crate::sinks::receiver::serve(answer).await;
+    let (sts, received) = crate::sinks::receiver::serve(move |n| credentials(n, &soon)).await;
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("impressions")).unwrap();
     let store = serve(root.path(), |_| Act::Pass).await;
     let mut config = config(store.addr, PLAIN);
-    config.assume_role = Some(crate::config::AssumeRole {
-        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
-        external_id: Some("acme-42".to_owned()),
-        session_name: "forebay".to_owned(),
-        endpoint: Some(Endpoint::parse(&format!("http://{sts}")).unwrap()),
-    });
+    config.assume_role = Some(role(Some("acme-42"), Some(Endpoint::parse(&format!("http://{sts}")).unwrap())));
     let sink = sink(&config);
     assert_eq!(put(&sink, &large(0..10)).await, Outcome::Delivered);
     assert_eq!(put(&sink, &large(10..20)).await, Outcome::Delivered);
@@ -90,12 +86,6 @@ async fn a_role_that_is_about_to_end_is_taken_on_anew() {
 /// Else the machine's own permissions would be the customer's.
 #[tokio::test]
 async fn a_customers_destination_never_comes_as_the_machine_itself() {
-    let role = |external_id: Option<&str>, endpoint| crate::config::AssumeRole {
-        role_arn: "arn:aws:iam::123456789012:role/customer".to_owned(),
-        external_id: external_id.map(str::to_owned),
-        session_name: "forebay".to_owned(),
-        endpoint,
-    };
     let address = Endpoint::parse("https://sts.example.com").unwrap();
     for assume_role in [None, Some(role(None, None)), Some(role(Some("acme-42"), Some(address)))] {
         let config = S3Config { assume_role, ..S3Config::new("impressions") };
