@@ -91,6 +91,11 @@ impl Catalog {
         self.streams.get(id.0 as usize)
     }
 
+    /// Whether somebody needs something of a frame.
+    pub(super) fn needs(&self, stream: StreamId, frame: &FrameRef) -> bool {
+        self.stream(stream).is_none_or(|stream| stream.trimmed < frame.next())
+    }
+
     pub(crate) fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.streams.get_mut(id.0 as usize)
     }

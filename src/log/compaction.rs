@@ -14,7 +14,7 @@ mod target;
 
 pub(crate) use placing::Leftover;
 
-use super::catalog::{Catalog, Segment, Stage};
+use super::catalog::{Segment, Stage};
 use super::compact::{CompactHeader, Replaced};
 use super::file_name::{FileName, SegmentFile};
 use super::files::remove_if_there;
@@ -165,7 +165,7 @@ impl Shared {
             let catalog = self.catalog_read();
             let mut needed = Vec::new();
             for (stream, frame) in index.frames() {
-                if is_needed(&catalog, stream, &frame) {
+                if catalog.needs(stream, &frame) {
                     run.end += u64::from(frame::stored_len(frame.payload_len));
                     needed.push(frame);
                 } else {
@@ -248,8 +248,4 @@ impl Shared {
         bytes.drain(..FRAME_HEADER_BYTES as usize);
         Ok((header, bytes))
     }
-}
-
-fn is_needed(catalog: &Catalog, stream: StreamId, frame: &FrameRef) -> bool {
-    catalog.stream(stream).is_none_or(|stream| stream.trimmed < frame.next())
 }

@@ -38,13 +38,14 @@ impl Needed {
     pub(super) fn of(catalog: &Catalog, index: &SegmentIndex) -> Self {
         let mut needed = Self { live: 0, by: Vec::new() };
         for (stream, frame) in index.frames() {
-            let of = catalog.stream(stream);
-            if of.is_some_and(|of| of.trimmed >= frame.next()) {
+            if !catalog.needs(stream, &frame) {
                 continue;
             }
             needed.live += u64::from(frame::stored_len(frame.payload_len));
             // Frames come by stream. Our own streams are refused nothing, so nothing is charged to them.
-            if needed.by.last() != Some(&stream) && of.is_some_and(|of| !is_ours(&of.row.name)) {
+            if needed.by.last() != Some(&stream)
+                && catalog.stream(stream).is_some_and(|stream| !is_ours(&stream.row.name))
+            {
                 needed.by.push(stream);
             }
         }
@@ -132,7 +133,7 @@ impl Shared {
     pub(super) fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
         let Some(short_at) = self.options.short_at() else { return Ok(()) };
         let mut reclaimed = Ok(());
-        if self.bytes_held(keeper) > short_at {
+        if self.is_short(keeper) {
             reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
         }
         // All of it gone means that there is no room for another segment but the one that is taken ahead.

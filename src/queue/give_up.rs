@@ -4,7 +4,7 @@
 //! Decides nothing about when. What always holds: a batch that somebody has is left to its answer, and so is one that
 //! reaches beyond what goes: an id never stands for fewer records than it did.
 
-use super::balance::{Count, End, Settled};
+use super::balance::{Count, Settled};
 use super::reading::{offset_at_time_in, total_at};
 use super::{Inner, Queue, QueueError};
 use crate::{Log, ReadError, StreamId};
@@ -72,11 +72,16 @@ impl Inner {
                 let mut left = bytes;
                 let mut end = most;
                 for part in cursor.unsettled(cursor.low..most) {
-                    let totals = self.total_of(&cursor, stream, part.start, tail)?
-                        ..self.total_of(&cursor, stream, part.end, tail)?;
-                    let here = totals.end.saturating_sub(totals.start);
+                    // It begins at the low mark, or where something is settled.
+                    let ((_, from), above) = cursor.around(&part);
+                    let until = match above {
+                        Some((at, total)) if at == part.end => total,
+                        _ if part.end == tail.offset => tail.bytes,
+                        _ => self.total_at(stream, part.end)?,
+                    };
+                    let here = until.saturating_sub(from);
                     if here >= left {
-                        end = offset_at_total(log, stream, part, totals.start + left)?;
+                        end = offset_at_total(log, stream, part, from + left)?;
                         break;
                     }
                     left -= here;
@@ -85,23 +90,6 @@ impl Inner {
             }
         };
         Ok((cursor.low < end).then_some(cursor.low..end))
-    }
-
-    /// The running total at the end of an unsettled part: mostly the cursor knows it.
-    fn total_of(&self, cursor: &super::Cursor, stream: StreamId, offset: u64, tail: End) -> Result<u64, ReadError> {
-        if offset == cursor.low {
-            return Ok(cursor.low_bytes);
-        }
-        let known = cursor.settled.iter().find_map(|range| match offset {
-            at if at == range.start => Some(range.start_bytes),
-            at if at == range.end => Some(range.start_bytes + range.bytes),
-            _ => None,
-        });
-        match known {
-            Some(total) => Ok(total),
-            None if offset == tail.offset => Ok(tail.bytes),
-            None => self.total_at(stream, offset),
-        }
     }
 }
 

@@ -320,7 +320,7 @@ impl Queues {
         let committed = self.set.commit(&mut keeping);
         let balance = Queue { inner: Arc::clone(&inner) }.balance();
         inner.cancel();
-        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.meet_again())?;
+        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
         Ok(Some(balance))
     }
 

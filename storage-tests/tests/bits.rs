@@ -61,8 +61,10 @@ fn segments(victim: &Session) -> Vec<(PathBuf, Vec<Place>)> {
     };
     paths
         .into_iter()
-        .map(|path| (frames.remove(&number(&path)).unwrap_or_default(), path))
-        .map(|(f, p)| (p, f))
+        .map(|path| {
+            let frames = frames.remove(&number(&path)).unwrap_or_default();
+            (path, frames)
+        })
         .collect()
 }
 

@@ -1,6 +1,5 @@
 //! What is known from tick to tick, under one lock: the floor, and how far its news has got.
 
-use super::tick::PlanLow;
 use crate::queue::Inner;
 use crate::queue::balance::End;
 use crate::queue::floor_file::{EntryId, FloorFile};
@@ -23,7 +22,7 @@ pub(super) struct Keeping {
     /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
     pub(super) fills_low: u64,
     /// The queues that needed plans when a tick last looked at them, and the oldest plan of each.
-    pub(super) plan_lows: BTreeMap<EntryId, (Arc<Inner>, PlanLow)>,
+    pub(super) plan_lows: BTreeMap<EntryId, (Arc<Inner>, u64)>,
     /// The hour of the last tick, counted from 1970.
     pub(super) hour: u64,
     /// Queues that no floor has made durable yet.

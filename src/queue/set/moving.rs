@@ -31,7 +31,7 @@ impl Set {
             return;
         }
         let before = tail - kept / 2;
-        let old = keeping.plan_lows.values().filter(|(_, low)| !low.fills && low.plan < before);
+        let old = keeping.plan_lows.values().filter(|(inner, low)| !inner.fills_gaps() && *low < before);
         let queues: Vec<Arc<Inner>> = old.map(|(inner, _)| Arc::clone(inner)).collect();
         let of_queue = |inner: Arc<Inner>| {
             let below = inner.window().plans_below(before);

@@ -299,7 +299,7 @@ pub(super) fn resume_plans(
     let mut orphans = Orphans::new();
     let queues: HashMap<(Arc<str>, StreamId), Arc<Inner>> = (index.by_name.values())
         // Those that fill gaps have theirs already.
-        .filter(|inner| inner.replay.as_ref().is_none_or(|bounds| bounds.again))
+        .filter(|inner| !inner.fills_gaps())
         .filter_map(|inner| Some(((Arc::clone(&inner.destination), inner.stream_id()?), Arc::clone(inner))))
         .collect();
     while let Some(item) = reader.next()? {

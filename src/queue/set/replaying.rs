@@ -150,7 +150,7 @@ impl Set {
     pub(super) fn end_replay(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> Result<(), FloorError> {
         let ended = self.try_end_replay(keeping, inner);
         if ended.is_err() {
-            inner.meet_again();
+            inner.touch(); // the next tick is to meet it
         }
         ended
     }
@@ -189,9 +189,9 @@ impl Inner {
         }
     }
 
-    /// The next tick is to meet it.
-    pub(super) fn meet_again(&self) {
-        self.touch();
+    /// It is the queue of a replay that fills gaps: it goes by plans of others.
+    pub(super) fn fills_gaps(&self) -> bool {
+        self.replay.as_ref().is_some_and(|bounds| !bounds.again)
     }
 
     /// Takes over the plan of a batch that was sent before.

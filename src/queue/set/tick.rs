@@ -25,15 +25,6 @@ use crate::sync::thread::JoinHandle;
 use std::io;
 use std::time::Duration;
 
-/// The oldest plan that a queue needs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PlanLow {
-    /// Its offset in the stream of plans.
-    pub(super) plan: u64,
-    /// The queue is that of a replay that fills gaps.
-    pub(super) fills: bool,
-}
-
 /// The thread that ticks.
 pub(super) struct Ticker {
     pub(super) stop: SyncSender<()>,
@@ -49,10 +40,12 @@ impl Set {
         let plans_tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
         let on_its_way = self.context.planner.on_its_way().unwrap_or(u64::MAX);
         let touched = std::mem::take(&mut *lock(&self.context.touched));
+        let touched: Vec<Arc<Inner>> = {
+            let index = self.index_read();
+            touched.iter().filter_map(|name| index.by_name.get(name).cloned()).collect() // the others are gone
+        };
         let mut hints = Vec::new();
-        for name in &touched {
-            let found = self.index_read().by_name.get(name).cloned();
-            let Some(inner) = found else { continue }; // it is gone
+        for inner in touched {
             // Before it is looked at: what moves from now on is for the next tick.
             inner.noted.swap(false, Ordering::AcqRel);
             let (entry, plan_low) = inner.snapshot();
@@ -75,8 +68,8 @@ impl Set {
             hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
         }
         let low_of = |fills| {
-            let those = keeping.plan_lows.values().filter(|(_, low)| low.fills == fills);
-            those.map(|(_, low)| low.plan).min().unwrap_or(u64::MAX)
+            let those = keeping.plan_lows.values().filter(|(inner, _)| inner.fills_gaps() == fills);
+            those.map(|(_, low)| *low).min().unwrap_or(u64::MAX)
         };
         // What fills gaps goes by plans from below the mark, and looks for them itself when it is resumed.
         let (plan_low, fills_low) = (low_of(false), low_of(true));
@@ -157,7 +150,9 @@ impl Set {
         if let Some(plans) = log.stream(PLANS_STREAM) {
             log.trim(plans, plan_mark);
         }
-        lock(&self.unrouted).take().each(log, |stream, name, tail| {
+        // Not under its lock: who notes what arrives is the log's writer.
+        let unrouted = lock(&self.unrouted).take();
+        unrouted.each(log, |stream, name, tail| {
             if goes_by_age(name) && !index.by_stream.contains_key(name) {
                 log.trim_at(stream, tail.offset, tail.bytes);
             }
@@ -208,12 +203,11 @@ impl Inner {
     }
 
     /// The queue as the floor keeps it, and the oldest plan that it needs.
-    fn snapshot(&self) -> (FloorEntry, Option<PlanLow>) {
+    fn snapshot(&self) -> (FloorEntry, Option<u64>) {
         let stream_id = self.stream_id.get().copied();
         let extra = self.extra();
-        let fills = self.replay.as_ref().is_some_and(|bounds| !bounds.again);
         let window = self.window();
-        let plan_low = window.oldest_plan().map(|plan| PlanLow { plan, fills });
+        let plan_low = window.oldest_plan();
         let entry = FloorEntry {
             destination: Arc::clone(&self.destination),
             stream: Arc::clone(&self.stream),
