@@ -7,11 +7,11 @@
 mod ages;
 mod shed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Much, Queue, QueueError, Queues};
+use forebay::{Much, Queue, QueueError, Queues, StreamStats};
 use tracing::warn;
 
 use ages::Ages;
@@ -67,14 +67,22 @@ struct State {
 }
 
 /// A destination with a policy.
-#[derive(Clone)]
 struct Watched {
     policy: Policy,
     queues: Arc<[Queue]>,
-    /// What was found when it was last looked at, by queue.
-    ahead: Vec<Ahead>,
+    /// What was found when it was last looked at, by stream.
+    ahead: HashMap<Arc<str>, Ahead>,
     /// When what is coming was last said.
     said: Option<Duration>,
+}
+
+/// A short disk, as a round finds it.
+struct Short {
+    /// What a stream may hold.
+    share: u64,
+    streams: HashMap<Arc<str>, StreamStats>,
+    /// Everybody's queues, by stream.
+    queues: HashMap<Arc<str>, Vec<Queue>>,
 }
 
 /// One queue, as it is looked at.
@@ -99,7 +107,7 @@ impl Overflow {
             state.watched.remove(destination);
             return;
         };
-        let ahead = vec![Ahead::default(); queues.len()];
+        let ahead = queues.iter().map(|queue| (queue.stream_name(), Ahead::default())).collect();
         state.watched.insert(Arc::clone(destination), Watched { policy, queues: queues.into(), ahead, said: None });
     }
 
@@ -117,10 +125,7 @@ impl Overflow {
     /// What is coming for a queue, if its destination has a policy; as of the last look.
     #[must_use]
     pub fn ahead(&self, destination: &str, stream: &str) -> Option<Ahead> {
-        let state = self.state();
-        let watched = state.watched.get(destination)?;
-        let at = watched.queues.iter().position(|queue| queue.stream() == stream)?;
-        watched.ahead.get(at).copied()
+        self.state().watched.get(destination)?.ahead.get(stream).copied()
     }
 
     /// Looks at every queue of a destination with a policy, and gives up what is too far behind. Blocks: reads the disk.
@@ -129,30 +134,32 @@ impl Overflow {
         let mut state = self.state();
         let age_now = state.ages.at(now);
         let held_until_ms = state.ages.held_until(now);
-        let all: Vec<(Arc<str>, Watched)> =
-            state.watched.iter().map(|(id, watched)| (Arc::clone(id), watched.clone())).collect();
+        let all: Vec<(Arc<str>, Policy, Arc<[Queue]>)> = (state.watched.iter())
+            .map(|(id, watched)| (Arc::clone(id), watched.policy, Arc::clone(&watched.queues)))
+            .collect();
         drop(state);
-        for (destination, watched) in all {
-            let looked = self.look(&destination, &watched, (age_now, now.wall_ms));
+        let short = self.short();
+        for (destination, policy, queues) in all {
+            let looked = look(&destination, policy, &queues, (age_now, now.wall_ms), short.as_ref());
             let looked = looked.inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 warn!(%destination, error, "what waits cannot be read: nothing of it is given up, tried again");
             });
             let Ok(waits) = looked else { continue };
-            let ahead = ahead(watched.policy, &waits, held_until_ms);
-            let near = is_near(watched.policy, &waits, now.wall_ms);
+            let ahead = ahead(policy, &waits, held_until_ms);
+            let near = is_near(policy, &waits, now.wall_ms);
             let mut state = self.state();
             // It may have been given another policy meanwhile.
-            let same = state.watched.get_mut(&destination).filter(|other| Arc::ptr_eq(&other.queues, &watched.queues));
+            let same = state.watched.get_mut(&destination).filter(|other| Arc::ptr_eq(&other.queues, &queues));
             let Some(same) = same else { continue };
-            same.ahead = ahead;
+            same.ahead = queues.iter().map(Queue::stream_name).zip(ahead).collect();
             let due = same.said.is_none_or(|said| now.monotonic.saturating_sub(said) >= SAID_EVERY);
             if near && due {
                 same.said = Some(now.monotonic);
                 let bytes: u64 = waits.iter().map(|waits| waits.bytes).sum();
                 let oldest_ms = waits.iter().filter_map(|waits| waits.oldest_ms).min();
                 let oldest_age_s = oldest_ms.map(|oldest_ms| now.wall_ms.saturating_sub(oldest_ms) / 1_000);
-                let at_ms = same.ahead.iter().filter_map(|ahead| ahead.too_old_at_ms).min();
+                let at_ms = same.ahead.values().filter_map(|ahead| ahead.too_old_at_ms).min();
                 let too_old_in_s = at_ms.map(|at_ms| at_ms.saturating_sub(now.wall_ms) / 1_000);
                 warn!(
                     %destination, bytes, oldest_age_s, too_old_in_s,
@@ -163,59 +170,70 @@ impl Overflow {
         }
     }
 
-    /// Gives up what is to go, and says what waits then.
-    fn look(
-        &self,
-        destination: &str,
-        watched: &Watched,
-        (age_now, wall_ms): (Option<u64>, u64),
-    ) -> Result<Vec<Waits>, QueueError> {
-        let look = || -> Vec<Waits> { watched.queues.iter().map(|queue| waits(queue, wall_ms)).collect() };
-        let waits = look();
-        let going = going(watched.policy, &waits, age_now);
-        let share = self.queues.log().stats().share_bytes;
-        let mut gone_any = false;
-        for (at, queue) in watched.queues.iter().enumerate() {
-            let of_queue = going.iter().filter(|(of, _)| *of == at).map(|(_, much)| (*much, u64::MAX));
-            let for_others = share.and_then(|share| self.over_share(queue, waits[at].bytes, share));
-            for (much, below) in of_queue.chain(for_others) {
-                let gone = queue.drop_oldest(much, below)?;
-                if gone.records > 0 {
-                    gone_any = true;
-                    warn!(
-                        destination,
-                        stream = queue.stream(),
-                        records = gone.records,
-                        bytes = gone.bytes,
-                        ?much,
-                        disk_is_short = share.is_some(),
-                        "the oldest records were given up, as overflow of the configuration says: they are counted as expired"
-                    );
-                }
-            }
-        }
-        Ok(if gone_any { look() } else { waits })
-    }
-
-    /// The disk is short, and the queue's environment is about to be refused for its backlog: what of that nobody else
-    /// needs goes first. No more than brings what waits here below the share: what goes makes room only later.
-    fn over_share(&self, queue: &Queue, waiting: u64, share: u64) -> Option<(Much, u64)> {
-        let stream = self.queues.log().streams().into_iter().find(|stream| *stream.name == *queue.stream())?;
-        let room = share / STEP;
-        // What stays beside a backlog because of it is charged, too, and goes a while after it.
-        let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
-        let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(share - room)?;
-        let others = self.queues.all().into_iter();
-        let others =
-            others.filter(|other| other.stream() == queue.stream() && other.destination() != queue.destination());
-        let needed = others.map(|other| other.cursor().low).min().unwrap_or(u64::MAX);
-        Some((Much::Bytes(too_much + room), needed))
+    /// The disk, if it is short now.
+    fn short(&self) -> Option<Short> {
+        let log = self.queues.log();
+        let share = log.stats().share_bytes?;
+        let streams = log.streams().into_iter().map(|stream| (Arc::clone(&stream.name), stream)).collect();
+        let mut queues: HashMap<Arc<str>, Vec<Queue>> = HashMap::new();
+        self.queues.all().into_iter().for_each(|queue| queues.entry(queue.stream_name()).or_default().push(queue));
+        Some(Short { share, streams, queues })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change under this lock is whole or has not begun.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Short {
+    /// A queue's environment is about to be refused for its backlog: what of that nobody else needs goes first. No more
+    /// than brings what waits here below the share: what goes makes room only later.
+    fn over_share(&self, queue: &Queue, waiting: u64) -> Option<(Much, u64)> {
+        let stream = self.streams.get(queue.stream())?;
+        let room = self.share / STEP;
+        // What stays beside a backlog because of it is charged, too, and goes a while after it.
+        let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
+        let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(self.share - room)?;
+        let others = self.queues.get(queue.stream()).into_iter().flatten();
+        let others = others.filter(|other| other.destination() != queue.destination());
+        let needed = others.map(|other| other.cursor().low).min().unwrap_or(u64::MAX);
+        Some((Much::Bytes(too_much + room), needed))
+    }
+}
+
+/// Gives up what is to go of a destination, and says what waits then.
+fn look(
+    destination: &str,
+    policy: Policy,
+    queues: &[Queue],
+    (age_now, wall_ms): (Option<u64>, u64),
+    short: Option<&Short>,
+) -> Result<Vec<Waits>, QueueError> {
+    let look = || -> Vec<Waits> { queues.iter().map(|queue| waits(queue, wall_ms)).collect() };
+    let waits = look();
+    let going = going(policy, &waits, age_now);
+    let mut gone_any = false;
+    for (at, queue) in queues.iter().enumerate() {
+        let of_queue = going.iter().filter(|(of, _)| *of == at).map(|(_, much)| (*much, u64::MAX));
+        let for_others = short.and_then(|short| short.over_share(queue, waits[at].bytes));
+        for (much, below) in of_queue.chain(for_others) {
+            let gone = queue.drop_oldest(much, below)?;
+            if gone.records > 0 {
+                gone_any = true;
+                warn!(
+                    destination,
+                    stream = queue.stream(),
+                    records = gone.records,
+                    bytes = gone.bytes,
+                    ?much,
+                    disk_is_short = short.is_some(),
+                    "the oldest records were given up, as overflow of the configuration says: they are counted as expired"
+                );
+            }
+        }
+    }
+    Ok(if gone_any { look() } else { waits })
 }
 
 fn waits(queue: &Queue, wall_ms: u64) -> Waits {

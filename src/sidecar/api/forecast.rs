@@ -9,7 +9,7 @@ use std::time::Duration;
 const KEEPS_UP: Duration = Duration::from_secs(5);
 
 /// A century: beyond it a number of seconds is noise.
-const DRAINS_IN_MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
+pub(super) const DRAINS_IN_MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// What becomes of a backlog.
 #[derive(Debug, Clone, Copy, PartialEq)]

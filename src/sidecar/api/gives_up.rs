@@ -1,9 +1,7 @@
 //! When the oldest record that waits is given up, if nothing changes: for its age, or since too much waits. Pure.
 
+use super::forecast::DRAINS_IN_MAX_SECONDS;
 use super::readings::QueueReading;
-
-/// Milliseconds in a century: what is further away is not foreseen.
-const FORESEEN_MS: f64 = 100.0 * 365.0 * 86_400_000.0;
 
 /// In milliseconds since 1970. `settled` and `arrived` are records a second; bytes go with the records that wait now.
 pub(super) fn gives_up_at(
@@ -18,7 +16,7 @@ pub(super) fn gives_up_at(
         let grows = (arrived? - settled?) * bytes_a_record;
         let in_ms = left as f64 / grows * 1_000.0;
         // Not a number where nothing is left and nothing comes: then it is now, or was.
-        (grows > 0.0 && in_ms <= FORESEEN_MS).then(|| now_ms.saturating_add(in_ms as u64))
+        (grows > 0.0 && in_ms <= DRAINS_IN_MAX_SECONDS * 1_000.0).then(|| now_ms.saturating_add(in_ms as u64))
     });
     [overflow.too_old_at_unix_ms, too_much_at].into_iter().flatten().min()
 }

@@ -120,7 +120,7 @@ impl LagBoard {
             return latest;
         }
         let disk = state.disk_shares(now, &inner.disk);
-        let reading = Arc::new(Reading { disk, ..read(inner, &mut state.rates, now) });
+        let reading = Arc::new(read(inner, &mut state.rates, now, disk));
         state.latest = Some((now, Arc::clone(&reading)));
         reading
     }
@@ -161,6 +161,9 @@ impl State {
 
 /// Asks every queue, feeds its rates, and shows it with them. Forgets queues that are gone.
 fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl FnMut(QueueReading, &Rates<3>)) {
+    // What never had anything is not watched: there may be thousands, and these are the rates of each.
+    let mut nothing = Rates::from(inner.began, [0; 3]);
+    nothing.sample(now, [0; 3]);
     (inner.queues)(&mut |queue| {
         let balance = &queue.balance;
         let settled = balance.accepted.records.saturating_sub(balance.pending.records);
@@ -171,12 +174,7 @@ fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl F
                 rates[at].1.sample(now, counts);
                 show(queue, &rates[at].1);
             }
-            // What never had anything is not watched: there may be thousands.
-            Err(_) if counts == [0; 3] => {
-                let mut nothing = Rates::from(inner.began, counts);
-                nothing.sample(now, counts);
-                show(queue, &nothing);
-            }
+            Err(_) if counts == [0; 3] => show(queue, &nothing),
             Err(at) => {
                 rates.insert(at, Box::new((key, Rates::from(now, counts))));
                 show(queue, &rates[at].1);
@@ -186,7 +184,7 @@ fn sample(inner: &Inner, rates: &mut QueueRates, now: Duration, mut show: impl F
     rates.retain(|known| known.1.at() >= now);
 }
 
-fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
+fn read(inner: &Inner, rates: &mut QueueRates, now: Duration, disk: Arc<DiskShares>) -> Reading {
     let at_unix_ms = inner.clock.wall_ms();
     let deliveries: BTreeMap<Arc<str>, Arc<DeliveryReading>> = (inner.deliveries)()
         .into_iter()
@@ -200,7 +198,7 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration) -> Reading {
         let delivery = deliveries.get(id).cloned();
         lags.insert(key, lag(queue, delivery, rates, at_unix_ms));
     });
-    Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)(), disk: Arc::default() }
+    Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)(), disk }
 }
 
 fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>, now_ms: u64) -> Lag {

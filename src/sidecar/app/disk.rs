@@ -15,6 +15,7 @@ pub(super) fn reading(queues: &Queues, clock: &dyn Clock) -> DiskReading {
     let mut rates: HashMap<Arc<str>, f64> = HashMap::new();
     for queue in queues.all() {
         if queue.replay().is_none()
+            && !queue.stream().starts_with('!')
             && let Some(rate) = bytes_per_hour(&queue.hourly(), now_ms)
         {
             let known = rates.entry(queue.stream_name()).or_default();

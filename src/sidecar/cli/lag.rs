@@ -13,7 +13,7 @@ use crate::config::Listen;
 use crate::console::CLEAR;
 use crate::console::lag_table::{self, Snapshot};
 use crate::proto::v1::cursors_client::CursorsClient;
-use crate::proto::v1::{ListLagRequest, WatchLagRequest};
+use crate::proto::v1::{Lag, ListLagRequest, WatchLagRequest};
 
 pub(super) mod json;
 
@@ -142,21 +142,10 @@ impl Show<'_> {
         Ok(())
     }
 
-    /// Every page.
     async fn all(&self, cursors: &mut CursorsClient<Channel>) -> Result<Snapshot, LagError> {
-        let mut snapshot = Snapshot { lags: Vec::new(), omitted: 0, read_at_unix_ms: 0 };
-        let mut page_token = String::new();
-        loop {
-            let destination = self.args.destination.clone().unwrap_or_default();
-            let request = ListLagRequest { destination, page_size: LAGS_MAX, page_token };
-            let page = cursors.list_lag(request).await.map_err(|status| refused(self.address, &status))?.into_inner();
-            snapshot.lags.extend(page.lags);
-            snapshot.read_at_unix_ms = page.read_at_unix_ms;
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(snapshot);
-            }
-        }
+        let pages = pages(cursors, self.args.destination.as_deref().unwrap_or_default()).await;
+        let (lags, read_at_unix_ms) = pages.map_err(|status| refused(self.address, &status))?;
+        Ok(Snapshot { lags, omitted: 0, read_at_unix_ms })
     }
 
     fn write(&self, snapshot: &Snapshot, out: &mut impl Write) -> Result<(), LagError> {
@@ -166,6 +155,23 @@ impl Show<'_> {
         let text = if self.args.json { json::line(snapshot) } else { lag_table::text(snapshot) };
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
+    }
+}
+
+/// Every page of the lag of a destination, or of all where it is empty, and when the last was read.
+pub(super) async fn pages(
+    cursors: &mut CursorsClient<Channel>,
+    destination: &str,
+) -> Result<(Vec<Lag>, u64), tonic::Status> {
+    let (mut lags, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListLagRequest { destination: destination.to_owned(), page_size: LAGS_MAX, page_token };
+        let page = cursors.list_lag(request).await?.into_inner();
+        lags.extend(page.lags);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok((lags, page.read_at_unix_ms));
+        }
     }
 }
 

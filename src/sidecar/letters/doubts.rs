@@ -98,10 +98,7 @@ impl Desk {
             let Some((_, queue)) = seen.of(self, whence).filter(|(cursor, _)| !cursor.is_settled(offset)) else {
                 continue;
             };
-            let settled = queue.settle_range(offset..offset + 1, doubt.first.settled());
-            if let Some(doubt) = shelves.state().doubts.get_mut(&whence).filter(|_| settled > 0) {
-                doubt.found = true;
-            }
+            settle_late(shelves, queue, whence, doubt);
         }
         let mut state = shelves.state();
         let back = state.flights.give_up();
@@ -184,13 +181,18 @@ impl Apart for Desk {
         let within: Vec<(Whence, Doubt)> = within.map(|(whence, doubt)| (*whence, *doubt)).collect();
         drop(state);
         for (whence, doubt) in within.into_iter().filter(|(_, doubt)| !shelves.is_gone(doubt.shelf, doubt.offset)) {
-            let offset = whence.origin.offset;
-            if queue.settle_range(offset..offset + 1, doubt.first.settled()) > 0
-                && let Some(doubt) = shelves.state().doubts.get_mut(&whence)
-            {
-                doubt.found = true;
-            }
+            settle_late(shelves, queue, whence, doubt);
         }
+    }
+}
+
+/// Settles the record of a letter where it was taken out, if there is room for it, and remembers that it is.
+fn settle_late(shelves: &Shelves, queue: &Queue, whence: Whence, doubt: Doubt) {
+    let offset = whence.origin.offset;
+    if queue.settle_range(offset..offset + 1, doubt.first.settled()) > 0
+        && let Some(doubt) = shelves.state().doubts.get_mut(&whence)
+    {
+        doubt.found = true;
     }
 }
 

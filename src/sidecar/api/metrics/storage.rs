@@ -16,6 +16,8 @@ pub(super) fn render(page: &mut Exposition, reading: &LogReading) {
     let gauges = [
         ("forebay_log_used_bytes", "Bytes of segments, and of room taken ahead.", log.bytes_used),
         ("forebay_log_limit_bytes", "The disk budget.", log.bytes_limit),
+        ("forebay_log_needed_bytes", "Payload bytes that somebody still needs.", log.needed_bytes),
+        ("forebay_log_pinned_bytes", "Bytes of sealed segments beyond what is needed.", log.pinned_bytes),
         ("forebay_log_segments", "Segment files.", log.segments as u64),
         ("forebay_log_streams", "Streams that ever were.", log.streams as u64),
         ("forebay_log_queued_bytes", "Bytes that wait to be written.", log.queued_bytes as u64),
@@ -28,6 +30,12 @@ pub(super) fn render(page: &mut Exposition, reading: &LogReading) {
         ("forebay_log_appends_total", "Appends that became durable.", log.appends),
         ("forebay_log_commits_total", "Commits: each is one write and one sync for all that waited.", log.commits),
         ("forebay_log_segments_reclaimed_total", "Segments taken away.", log.segments_reclaimed),
+        (
+            "forebay_log_segments_compacted_total",
+            "Segments of which only what somebody needs was kept, in a compact one.",
+            log.segments_compacted,
+        ),
+        ("forebay_log_compacted_bytes_total", "Bytes that were written to compact segments.", log.compacted_bytes),
         ("forebay_log_damages_total", "Damaged places met.", log.damages),
         (
             "forebay_log_reads_refused_total",

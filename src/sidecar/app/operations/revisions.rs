@@ -38,6 +38,9 @@ impl Operations {
         };
         let gone = self.journal.state().revisions_gone(&planned);
         let destinations = gone.len();
+        if destinations == 0 {
+            return;
+        }
         match self.decide(gone).await {
             Ok(()) => info!(destinations, "revisions of settings were forgotten that no batch is of any more"),
             Err(why) => warn!(why = causes::line(&why), "no revision of settings is forgotten"),

@@ -7,14 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::cli::client;
+use crate::cli::{client, lag};
 use crate::config::Listen;
 use crate::console::units;
+use crate::proto::v1::DiskShare;
 use crate::proto::v1::cursors_client::CursorsClient;
-use crate::proto::v1::{DiskShare, ListLagRequest};
-
-/// As many queues as the API gives at a time.
-const PAGE: u32 = 1_000;
 
 /// A sidecar beside whoever asks answers in a millisecond; a check must not wait for one that is not there.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
@@ -31,17 +28,9 @@ pub(super) fn of_the_sidecar_at(address: &Listen) -> String {
 
 /// The shares by environment; nothing where there is no answer.
 async fn shares(address: &Listen) -> Option<BTreeMap<String, DiskShare>> {
-    let mut cursors = CursorsClient::new(client::connect_for(address, ANSWER_TIME_MAX).await.ok()?);
-    let (mut shares, mut page_token) = (BTreeMap::new(), String::new());
-    loop {
-        let request = ListLagRequest { destination: String::new(), page_size: PAGE, page_token };
-        let page = cursors.list_lag(request).await.ok()?.into_inner();
-        shares.extend(page.lags.into_iter().filter_map(|lag| Some((lag.stream, lag.disk?))));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Some(shares);
-        }
-    }
+    let mut cursors = CursorsClient::new(client::connect(address).await.ok()?);
+    let (lags, _) = lag::pages(&mut cursors, "").await.ok()?;
+    Some(lags.into_iter().filter_map(|lag| Some((lag.stream, lag.disk?))).collect())
 }
 
 fn text(address: &Listen, shares: &BTreeMap<String, DiskShare>) -> String {

@@ -40,8 +40,8 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines, one by one and without their newlines, also those behind damage.
-    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&[u8])) -> io::Result<Extent> {
+    /// Reads a file's whole lines, also those behind damage, and gives the id of each.
+    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&str)) -> io::Result<Extent> {
         match self {
             Self::Lines => {
                 let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
@@ -88,7 +88,7 @@ impl Hole {
 
 /// Whole lines that are records; where the last of them ends, and what lies between them that is none. Bytes that never
 /// reached the disk read as zeros, and no line of ours holds one.
-fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Result<(u64, Vec<Hole>)> {
+fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str)) -> io::Result<(u64, Vec<Hole>)> {
     let (mut line, mut last, mut holes) = (Vec::new(), Vec::new(), Vec::new());
     let (mut position, mut whole) = (0, 0);
     loop {
@@ -106,7 +106,7 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Resu
                 let behind = line_id(&last).map(str::to_owned);
                 holes.push(Hole { bytes: whole..start, behind, before: id.to_owned() });
             }
-            note(&line);
+            note(id);
             whole = position;
             std::mem::swap(&mut line, &mut last);
         }
@@ -114,7 +114,7 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&[u8])) -> io::Resu
 }
 
 /// The lines of all frames that are whole, also of those behind damage.
-fn read_frames(file: &dyn File, mut note: impl FnMut(&[u8])) -> io::Result<Extent> {
+fn read_frames(file: &dyn File, mut note: impl FnMut(&str)) -> io::Result<Extent> {
     let (mut at, mut whole, mut broken, mut damaged_at) = (0, 0, None, None);
     let len = file.len()?;
     while at < len {

@@ -16,7 +16,7 @@ use forebay::disk::{Disk, File};
 use super::mending::mend;
 use super::names::{Name, Stage};
 use super::packing::{Extent, Hole, Packing};
-use super::present::{Present, line_id};
+use super::present::Present;
 use crate::config::{FileCompression, FileConfig};
 use crate::delivery::record_id;
 use crate::delivery::sink::Encoded;
@@ -89,11 +89,7 @@ impl Writer {
         }
         let mut file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let extent = name.packing.read(&*file, |line| {
-            if let Some(id) = line_id(line) {
-                present.note(id);
-            }
-        })?;
+        let extent = name.packing.read(&*file, |id| present.note(id))?;
         tell_of_holes(&name, &extent.holes);
         if stage == Stage::Done {
             return Ok(());
