@@ -5,6 +5,7 @@
 
 use crate::load::{Keys, Load, Reads, Receiver, Sidecar, command, webhook_of};
 use crate::report::{Figure, Target, median};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,17 +16,20 @@ pub(crate) const MANY: usize = 9_999;
 const ROUNDS: usize = 3;
 const LOAD: Load = Load { connections: 8, impressions: 1000, time: Duration::from_secs(10), rate: Some(60.0) };
 
+/// So many environments of a webhook each, all at one address.
+pub(crate) fn tables(destinations: usize, address: SocketAddr) -> String {
+    let table = |n: usize| {
+        let environment = format!("env-{n}");
+        let own = format!("[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"env:SCALE_{n}\"]\n");
+        own + &webhook_of(&environment, &format!("hook-{n}"), address, "none")
+    };
+    (0..destinations).map(table).collect()
+}
+
 /// CPU for each delivered million, resident memory, and the time until it is ready.
 pub(crate) fn measure() -> Vec<Figure> {
     let receiver = Receiver::start(Reads::Braces);
-    let start = |destinations: usize| {
-        let table = |n: usize| {
-            let environment = format!("env-{n}");
-            let own = format!("[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"env:SCALE_{n}\"]\n");
-            own + &webhook_of(&environment, &format!("hook-{n}"), receiver.address, "none")
-        };
-        Sidecar::start_as(with_keys(), &(0..destinations).map(table).collect::<String>())
-    };
+    let start = |destinations: usize| Sidecar::start_as(with_keys(), &tables(destinations, receiver.address));
     let (few, many) = (start(FEW), start(MANY));
     let idle_mb = many.memory_mb().1;
     let mut next = 0;

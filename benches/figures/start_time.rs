@@ -1,8 +1,8 @@
 //! Starting: ten thousand destinations, each behind, with a log of 10 GB under them.
 
-use crate::load::{Sidecar, nowhere, request, webhook_of};
+use crate::load::{Sidecar, nowhere, request};
 use crate::report::{Figure, Target};
-use crate::scale::{MANY, with_keys};
+use crate::scale::{MANY, tables, with_keys};
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;
 use forebay::{LogOptions, OnFull, Payload, QueueOptions, Queues, Start};
@@ -21,12 +21,7 @@ pub(crate) fn measure() -> Vec<Figure> {
     write(&dir.path().join("data"));
     // All destinations stay as far behind as they are.
     let nowhere = nowhere();
-    let table = |n: usize| {
-        let environment = format!("env-{n}");
-        let own = format!("[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"env:SCALE_{n}\"]\n");
-        own + &webhook_of(&environment, &format!("hook-{n}"), nowhere, "none")
-    };
-    let mut sidecar = Sidecar::start_on(with_keys(), dir, &(0..MANY).map(table).collect::<String>());
+    let mut sidecar = Sidecar::start_on(with_keys(), dir, &tables(MANY, nowhere));
     let mut times = vec![sidecar.started_seconds];
     let mut behind = Vec::new();
     for _ in 1..STARTS {
