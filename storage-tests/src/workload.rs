@@ -3,7 +3,7 @@
 //! A step never panics over what the log does wrong: it says so, and whoever drives adds which case it was.
 
 use crate::fault::{Fault, Performed};
-use crate::model::{Model, Part};
+use crate::model::log::{Model, Part};
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
 use forebay::disk::Disk;
