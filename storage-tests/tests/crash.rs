@@ -7,8 +7,9 @@ use std::time::Duration;
 use storage_tests::crash_points::{self, Plan, number};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::model::Part;
+use storage_tests::scripts::script;
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, Step, script, tiny};
+use storage_tests::workload::{End, Session, Step, tiny};
 
 #[test]
 fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {

@@ -6,8 +6,9 @@ use forebay::LogState;
 use storage_tests::crash_points::number;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::rng::Rng;
+use storage_tests::scripts::script;
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, Step, script, tiny};
+use storage_tests::workload::{End, Session, Step, tiny};
 
 use super::{ENDS, acked, session};
 
