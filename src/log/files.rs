@@ -201,6 +201,16 @@ impl Files {
         if spares.names.len() > kept { spares.names.pop_front() } else { None }
     }
 
+    /// Empties the index of a file: should its name come back, it says nothing. A sync of a directory that failed may have lost
+    /// the removal, and no later one brings that back.
+    pub(crate) fn empty_index(&self, file: SegmentFile) -> io::Result<()> {
+        match self.disk.open(&self.path(FileName::Index(file.sequence))) {
+            Ok(index) => index.set_len(0).and_then(|()| index.sync_data()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Takes the index of a file away.
     pub(crate) fn remove_index(&self, file: SegmentFile) -> io::Result<()> {
         remove_if_there(&*self.disk, &self.path(FileName::Index(file.sequence)))
