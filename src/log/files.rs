@@ -7,7 +7,7 @@
 
 use super::compact;
 use super::file_name::{FileName, SegmentFile};
-use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
+use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
 use crate::mutants::{self, Mutant};
@@ -121,11 +121,12 @@ impl Files {
         let len = u64::from(self.segment_bytes);
         file.allocate(len)?;
         if prewrite {
-            let zeros = vec![0; 256 << 10];
+            let zeros = vec![0; UNSYNCED_BYTES_MAX];
             let mut at = 0;
             while at < len {
                 let n = (len - at).min(zeros.len() as u64);
                 file.write_all_at(&[IoSlice::new(&zeros[..n as usize])], at)?;
+                file.sync_data()?;
                 at += n;
             }
         }
