@@ -20,6 +20,7 @@ mod sidecar;
 mod split;
 #[path = "../store/mod.rs"]
 mod store;
+mod watchdog;
 mod wire;
 mod witness;
 

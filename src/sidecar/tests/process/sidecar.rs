@@ -4,7 +4,6 @@
 //! file, which is kept and named when the test fails.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::receiver::Receiver;
+use super::watchdog::Watchdog;
 use super::wire::Client;
 
 /// The key that the environment is known by.
@@ -381,28 +381,6 @@ impl Drop for Sidecar<'_> {
             lines.iter().rev().for_each(|line| eprintln!("    {line}"));
         }
         self.end();
-    }
-}
-
-/// Kills a process when the test's own process is gone: then nobody else would.
-struct Watchdog {
-    shell: Child,
-}
-
-impl Watchdog {
-    /// The shell reads from a pipe that ends with this process.
-    fn over(process: u32) -> Self {
-        let watch = format!("read -r word || kill -KILL {process}");
-        let shell = Command::new("sh").args(["-c", &watch]).stdin(Stdio::piped()).spawn().expect("there is a shell");
-        Self { shell }
-    }
-
-    /// After the process is gone: its number may be another's by now.
-    fn dismiss(&mut self) {
-        if let Some(mut pipe) = self.shell.stdin.take() {
-            pipe.write_all(b"home\n").expect("the shell listens");
-        }
-        self.shell.wait().expect("it is our child");
     }
 }
 
