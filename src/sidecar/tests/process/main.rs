@@ -28,6 +28,7 @@ mod bodies;
 mod bucket;
 mod buckets;
 mod captures;
+mod cuts;
 mod everywhere;
 mod kills;
 mod letters;

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use storage_tests::mounts::LoopDisk;
 use tempfile::TempDir;
 
 use super::receiver::Receiver;
@@ -58,12 +59,14 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(name: &str) -> Self {
+        Self::on(&std::env::temp_dir(), name)
+    }
+
+    /// One whose files all lie there.
+    pub(crate) fn on(place: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            dir: tempfile::Builder::new()
-                .prefix("forebay-")
-                .tempdir()
-                .expect("there is room in the temporary directory"),
+            dir: tempfile::Builder::new().prefix("forebay-").tempdir_in(place).expect("there is room"),
             ingest: free_address(),
             admin: free_address(),
             destinations: String::new(),
@@ -310,6 +313,16 @@ impl Sidecar<'_> {
             panic!("it ended by itself with {status}; it said:\n{}", self.said());
         }
         self.end();
+    }
+
+    /// The disk that its home lies on loses its power, and has it again when this returns.
+    pub(crate) fn lose_power(mut self, disk: &LoopDisk) {
+        disk.cut_under(self.child.id());
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            panic!("it ended by itself with {status}");
+        }
+        self.end();
+        disk.power_up();
     }
 
     /// SIGTERM.
