@@ -3,7 +3,7 @@
 //! What always holds: a replay that somebody was told of is durable, and so is everything that its ids depend on; and
 //! its number is never another one's, because what the destination's own queue says of it is durable before it goes.
 
-use super::{Keeping, Set};
+use super::{Keeping, Queues, Set};
 use crate::queue::balance::{Books, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
@@ -12,7 +12,7 @@ use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX
 use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
-use crate::queue::{Inner, lock};
+use crate::queue::{Balance, Inner, Queue, lock};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, PoisonError};
 use crate::{PLANS_STREAM, StreamId};
@@ -20,6 +20,72 @@ use std::ops::Range;
 
 /// Boundaries under which records went out before.
 type OldPlans = Vec<(Range<u64>, Plan)>;
+
+impl Queues {
+    /// Sends records of a destination's stream once more that its queue has settled: makes a queue of their own for them,
+    /// beside the live one, which goes on as it is. Hand it to whoever sends for the destination; it hands out batches
+    /// like any other, until its records are settled. With the next tick it is gone then. It outlives restarts, keeps
+    /// its records from being let go, and counts in its own balance; see [`Queue::replay`] and [`Queue::replayed`].
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let limits = BatchLimits { records_max: 5, bytes_max: 1 << 20 };
+    /// let sent = queue.next_batch(limits)?.expect("ten records wait");
+    /// queue.plan(&sent, Box::new(|planned| planned.expect("the log is sound")));
+    /// queue.settle(&sent, Settled::Delivered);
+    ///
+    /// // The receiver has lost them. What it still has it tells by the id.
+    /// let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    /// let replay = queues.replay("acme-hook", "acme-prod", request)?;
+    /// let again = replay.next_batch(limits)?.expect("five records were settled");
+    /// assert_eq!((&again.id, &again.offsets), (&sent.id, &sent.offsets));
+    /// replay.settle(&again, Settled::Delivered);
+    /// queues.tick()?;
+    /// assert_eq!(queue.replayed().delivered.records, 5);
+    /// assert_eq!(queue.balance().delivered.records, 5, "the books of the queue count each record once");
+    /// assert!(queues.replays().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is nothing to replay, a replay of that queue is under way, or the disk refuses.
+    pub fn replay(&self, destination: &str, stream: &str, request: ReplayRequest) -> Result<Queue, ReplayError> {
+        let mut keeping = lock(&self.set.keeping);
+        let inner = self.set.start_replay(&mut keeping, (destination, stream), request)?;
+        Ok(Queue { inner })
+    }
+
+    /// The queues of the replays that are under way, by destination and stream.
+    #[must_use]
+    pub fn replays(&self) -> Vec<Queue> {
+        let index = self.set.index_read();
+        let replays = index.by_name.values().filter(|inner| inner.replay.is_some());
+        replays.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+    }
+
+    /// Ends a replay that is under way, and says what became of its records. `None` when there is none. What is on its
+    /// way is not called back.
+    ///
+    /// # Errors
+    /// When the floor cannot be written. From now on it hands out nothing all the same, and ends with the next tick that
+    /// succeeds; only after a crash before that it goes on.
+    pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
+        let mut keeping = lock(&self.set.keeping);
+        let Some(inner) = self.set.replay_of(destination, stream) else { return Ok(None) };
+        // What it settled so far counts, and is durable before its number is taken.
+        let committed = self.set.commit(&mut keeping);
+        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        inner.cancel();
+        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
+        Ok(Some(balance))
+    }
+}
 
 impl Set {
     /// See [`Queues::replay`](super::Queues::replay).
