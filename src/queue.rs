@@ -23,6 +23,8 @@ mod hours;
 mod kept_plans;
 mod lag;
 mod limits;
+mod marked;
+mod marking;
 mod marks;
 mod mem_store;
 mod plan;
@@ -47,6 +49,7 @@ pub use floor_file::{FloorDamage, FloorError};
 pub use give_up::Much;
 pub use hours::{Hour, Hourly};
 pub use lag::Lag;
+pub use marked::MarkedRange;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
@@ -66,6 +69,7 @@ use plan::PlanRecord;
 use planner::Planner;
 use reading::Reading;
 use replay::{Bounds, Replays};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use window::{Offer, Plan, Window};
@@ -123,6 +127,8 @@ struct Context {
     held_bytes: Arc<AtomicUsize>,
     /// Queues that changed since the last tick, each of them once.
     touched: Mutex<Vec<Name>>,
+    /// Queues of which records are marked that nobody has decided on, and some of which there were.
+    marking: Mutex<BTreeSet<Name>>,
     /// For as long as anybody can write to the log.
     _lock: Box<dyn Lock>,
 }

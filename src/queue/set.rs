@@ -15,6 +15,7 @@ mod moving;
 mod notes;
 mod opening;
 mod options;
+mod redriving;
 mod replaying;
 mod tick;
 
@@ -104,9 +105,10 @@ impl Queues {
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let notes = Notes::from(&mut hints, log_id);
         let planner = Planner::new(append_plans(&log), inline_log);
-        let (held_bytes, touched) = Default::default();
+        let (held_bytes, touched, marking) = Default::default();
         let opened_ms = clock.wall_ms();
-        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, _lock: held });
+        let context =
+            Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, marking, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 mod give_up;
+mod marking;
 mod ranges;
 mod ticks;
 mod waking;
