@@ -119,6 +119,12 @@ pub fn is_media_error(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|raw| media.iter().any(|errno| errno.raw_os_error() == raw))
 }
 
+/// Whether there is no room: on the file system, or in what a quota leaves of it, which containers' volumes have.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Reads exactly `buf.len()` bytes at `position`.
 ///
 /// # Errors

@@ -45,6 +45,7 @@ pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Pa
 pub use reader::{Frame, Item, Outline, ReadError, Reader, Skimmed};
 pub use segment::Class;
 pub use stats::{LogState, LogStats, StreamStats, Tail};
+pub(crate) use threads::or_abort;
 
 use crate::clock::Clock;
 use crate::disk::Disk;

@@ -50,7 +50,12 @@ struct Run {
 impl Shared {
     /// One step: a look at some segments, and one run if it is worth it and time for it.
     pub(super) fn compact(&self, keeper: &mut Keeper) -> io::Result<()> {
-        self.remove_leftovers(keeper)?;
+        // One file that does not go stops nothing.
+        let removed = self.remove_leftovers(keeper);
+        self.compact_a_run(keeper).and(removed)
+    }
+
+    fn compact_a_run(&self, keeper: &mut Keeper) -> io::Result<()> {
         let thrift = if self.is_short(keeper) { Thrift::SHORT } else { Thrift::USUAL };
         if !self.holds_much_that_nobody_needs(thrift.worth) {
             if !keeper.pins.is_empty() {
@@ -104,7 +109,7 @@ impl Shared {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.leave_alone(place);
+                    self.leave_alone(place, &error);
                     weighed = Err(error); // told once; the others have their turn
                 }
             }
@@ -231,7 +236,7 @@ impl Shared {
         for (source, frames) in &run.sources {
             for frame in frames {
                 let read = self.read_frame(*source, frame);
-                let (header, payload) = read.inspect_err(|_| self.leave_alone(source.place()))?;
+                let (header, payload) = read.inspect_err(|error| self.leave_alone(source.place(), error))?;
                 target.add(header, &payload)?;
             }
         }

@@ -9,7 +9,7 @@ use super::compact;
 use super::file_name::{FileName, SegmentFile};
 use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, is_full};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -178,10 +178,13 @@ impl Files {
             Ok(file)
         };
         let made = match if room { new() } else { Err(io::ErrorKind::StorageFull.into()) } {
-            Err(e) if e.kind() == io::ErrorKind::StorageFull && bytes <= u64::from(self.segment_bytes) => {
+            Err(e) if is_full(&e) && bytes <= u64::from(self.segment_bytes) => {
                 remove_if_there(&*self.disk, &path)?;
                 let spare = self.take_spare(0, Purpose::Drain).ok_or(e)?;
-                self.rename_spare(spare, &path).and_then(|()| self.disk.open(&path))
+                let made = self.rename_spare(spare, &path).and_then(|()| self.disk.open(&path));
+                // Before the first frame. Were the name lost the file could become the segment of this very number, and
+                // frames that were meant for a compact one would lie behind its own and prove themselves.
+                made.and_then(|file| self.sync_dir().map(|()| file))
             }
             made => made,
         };
@@ -254,7 +257,7 @@ impl Files {
         let path = self.path(name);
         match write_whole(&*self.disk, &path, bytes) {
             // A full disk has no room under another name either.
-            Err(e) if e.kind() != io::ErrorKind::StorageFull => {
+            Err(e) if !is_full(&e) => {
                 tracing::warn!(path = %path.display(), error = %e, "a file can't be written: a new one takes its place");
             }
             written => return written,

@@ -14,6 +14,7 @@ use super::room::Claim;
 use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
+use crate::disk::is_full;
 use crate::mutants::{self, Mutant};
 use crate::offset::{Sequence, StreamId};
 use crate::sync::{Arc, PoisonError};
@@ -293,7 +294,7 @@ impl Shared {
             let made = self.files.make_spare(self.options.prewrite);
             drop(room);
             match made {
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                Err(e) if is_full(&e) => {
                     let before = self.files.spare_count();
                     self.reclaim_with(keeper, Pressure::NeedsRoom)?;
                     if self.files.spare_count() == before {

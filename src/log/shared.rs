@@ -19,7 +19,7 @@ use super::waiting::{Taken, Waiting};
 use super::writer::Writer;
 use super::{PLANS_STREAM, file_name, frame, limits, recovery};
 use crate::clock::Clock;
-use crate::disk::Lock;
+use crate::disk::{Lock, is_full};
 use crate::offset::{LogId, Sequence, StreamId};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, ThreadId};
@@ -287,7 +287,7 @@ impl Shared {
 
     /// What a failed write means for appends, now and until housekeeping finds that it is over.
     pub(super) fn disk_error(&self, e: &io::Error) -> AppendError {
-        if e.kind() == io::ErrorKind::StorageFull {
+        if is_full(e) {
             let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
             tracing::warn!(used, limit, "no room for another segment: only what drains the disk is taken");
             self.set_state(LogState::Full { used, limit });

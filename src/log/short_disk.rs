@@ -113,20 +113,22 @@ impl Shared {
         sealed > needed / 100 * hundredths + u64::from(self.options.segment_bytes)
     }
 
-    /// From which place on segments are kept for replay, though nobody needs them.
+    /// From which place on segments are kept for replay, though nobody needs them: the oldest of those in the window that
+    /// the newest bytes hold. Ages are not in the order of places: a segment of ours may be older than one before it.
     pub(super) fn kept_for_replay(&self, keeper: &Keeper) -> Sequence {
-        let short = self.is_short(keeper);
+        if self.is_short(keeper) {
+            return Sequence(u64::MAX);
+        }
         let now_ms = self.clock.wall_ms();
         let mut kept_bytes = 0;
         let catalog = self.catalog_read();
-        let in_window = |(_, segment): &(&Sequence, &Segment)| {
+        let fits = |(_, segment): &(&Sequence, &Segment)| {
             kept_bytes += segment.file_bytes;
-            !short
-                && kept_bytes <= self.options.budget_bytes / 10
-                && !self.options.is_expired(segment.newest_ms, now_ms)
+            kept_bytes <= self.options.budget_bytes / 10
         };
-        let newest_first = catalog.segments.iter().rev().take_while(in_window);
-        newest_first.last().map_or(Sequence(u64::MAX), |(place, _)| *place)
+        let newest_first = catalog.segments.iter().rev().take_while(fits);
+        let in_window = newest_first.filter(|(_, segment)| !self.options.is_expired(segment.newest_ms, now_ms));
+        in_window.last().map_or(Sequence(u64::MAX), |(place, _)| *place)
     }
 
     /// When the disk is short: lets go what is only kept for replay, and then finds out who holds more than its share.

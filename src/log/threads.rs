@@ -35,31 +35,40 @@ impl Threads {
     /// Waits until both have ended.
     pub(super) fn join(&mut self) {
         for thread in [self.writer.take(), self.keeper.take()].into_iter().flatten() {
-            // A writer that panicked has aborted the process; a keeper that did has logged it.
-            let _ = thread.join();
+            let _ = thread.join(); // one that panicked has aborted the process
         }
     }
 }
 
 fn run_writer(shared: &Shared) {
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
+    or_abort("writer", || {
         while shared.wait_for_appends() {
             shared.commit_waiting();
         }
         shared.commit_waiting();
-    }));
-    if panicked.is_err() {
-        // Its state may be anything: what is on disk is the truth, and recovery finds it.
-        std::process::abort();
-    }
+    });
 }
 
 fn run_keeper(shared: &Shared) {
-    while !shared.closing.load(Ordering::SeqCst) {
-        shared.housekeep();
-        let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    or_abort("keeper", || {
+        while !shared.closing.load(Ordering::SeqCst) {
+            shared.housekeep();
+            let wanted = shared.keeper_wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = shared.keeper_wake.wait_timeout_while(wanted, KEEPER_PERIOD, |wanted| !*wanted);
+            *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+        }
+    });
+}
+
+/// Runs what a thread is for. Should it panic its state may be anything, and who goes on without it takes in until the disk
+/// is full: what is on disk is the truth, and the next start finds it.
+pub(crate) fn or_abort(thread: &str, body: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+        tracing::error!(
+            thread,
+            "a thread that all others need has panicked: the process ends, and nothing acknowledged with it"
+        );
+        std::process::abort();
     }
 }
 

@@ -16,7 +16,7 @@ use super::pending::{Pending, answer, is_ours, refuse};
 use super::reader::Frame;
 use super::segment::{Class, Predecessor};
 use super::shared::Shared;
-use crate::disk::File;
+use crate::disk::{File, is_full};
 use crate::mutants::{self, Mutant};
 use crate::offset::StreamId;
 use ahead::Ahead;
@@ -158,7 +158,7 @@ impl Writer {
             if let Err(e) = self.roll(shared, lane, needed, purpose) {
                 let error = shared.disk_error(&e);
                 // Our own appends behind a refused one may use the reserve: they are what frees the disk.
-                let spares_ours = e.kind() == io::ErrorKind::StorageFull && !ours;
+                let spares_ours = is_full(&e) && !ours;
                 let (refused, kept) = appends.into_iter().partition(|append| !spares_ours || !is_ours(&append.stream));
                 refuse(refused, &error);
                 appends = kept;

@@ -88,6 +88,7 @@ impl Queue {
         };
         let Some(Plan { revision, .. }) = planned else {
             queue.window().split(&offsets, at, total, [None; 2]);
+            queue.touch(); // what was settled of it may have found its place
             return done(Ok(halves));
         };
         let log = &queue.context.log;

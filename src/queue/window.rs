@@ -242,10 +242,18 @@ impl Window {
     }
 
     /// Gives up the boundaries of a batch or plan that cannot be sent as it stood, because damage took a part of it.
-    /// What is left of it becomes fresh again, under other boundaries and so under other ids.
+    /// What is left of it becomes fresh again, under other boundaries and so under other ids. Nothing happens where
+    /// another batch begins there by now: somebody else has met the damage before.
     pub(crate) fn dissolve(&mut self, offsets: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) {
-        self.left.remove(&offsets.start);
-        let batch = self.open.remove(&offsets.start);
+        let left = self.left.get(&offsets.start).is_some_and(|planned| planned.end == offsets.end);
+        let open = self.open.get(&offsets.start).is_some_and(|batch| batch.end == offsets.end);
+        if !left && !open {
+            return;
+        }
+        if left {
+            self.left.remove(&offsets.start);
+        }
+        let batch = if open { self.open.remove(&offsets.start) } else { None };
         self.next = self.next.min(offsets.start);
         for (part, as_) in batch.into_iter().flat_map(|batch| batch.held) {
             self.settle(part, as_, &bytes_at);
@@ -262,10 +270,12 @@ impl Window {
         .sum()
     }
 
-    /// The offset of the oldest plan that is still needed.
+    /// The offset of the oldest plan that is still needed: not of one that was settled before it was handed out.
     pub(crate) fn oldest_plan(&self) -> Option<u64> {
         let open = self.open.values().filter_map(|batch| batch.plan);
-        open.chain(self.left.values().map(|planned| planned.plan)).map(|plan| plan.offset).min()
+        let waits = |(start, planned): &(&u64, &Planned)| !self.cursor.unsettled(**start..planned.end).is_empty();
+        let left = self.left.iter().filter(waits).map(|(_, planned)| planned.plan);
+        open.chain(left).map(|plan| plan.offset).min()
     }
 
     /// When the record at the low mark was taken in, if a batch that is handed out tells.

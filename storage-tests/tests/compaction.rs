@@ -2,13 +2,13 @@
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::{Item, Log, LogOptions, LogState, Payload};
+use forebay::{Item, Log, LogOptions, LogState, PLANS_STREAM, Payload};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use storage_tests::crash_points::{self, Plan, number};
-use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::interrupted::Interrupted;
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 use storage_tests::workload::{End, Session, Step, tiny};
@@ -316,6 +316,27 @@ fn what_is_kept_for_replay_is_not_compacted() {
     assert!(log.stats().segments_compacted > 5 && log.stats().segments < 5);
 }
 
+/// Before: a segment of ours, older than the one before it, ended the window.
+#[test]
+fn the_replay_window_goes_on_behind_an_older_segment_of_ours() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let options = LogOptions { replay_window: Duration::from_secs(3_600), ..options() };
+    let log = open_with(&disk, &clock, options);
+    append(&log, "slow", 100);
+    append(&log, "fast", 100);
+    append(&log, "!dead/hook", 100);
+    clock.advance(Duration::from_secs(7_200));
+    for _ in 0..100 {
+        append(&log, "fast", 3_000);
+    }
+    trim_to(&log, "fast", 0);
+    (0..5).for_each(|_| keep_house(&log, &clock));
+    assert_eq!((log.stats().segments_compacted, read(&log, "fast", 0)), (0, 101));
+    clock.advance(Duration::from_secs(3_600));
+    (0..5).for_each(|_| keep_house(&log, &clock));
+    assert!(log.stats().segments_reclaimed > 0, "{:?}", log.stats());
+}
+
 /// A place that the disk refuses to read keeps its segment as it is, and no other; damage likewise.
 #[test]
 fn what_cannot_be_read_is_left_alone_and_parts_what_is_compacted() {
@@ -355,6 +376,60 @@ fn a_full_disk_is_compacted_with_the_reserve() {
     (0..6).for_each(|_| keep_house(&log, &clock));
     assert!(log.stats().segments < 5, "{:?}", log.stats());
     append(&log, "slow", 100);
+}
+
+/// On a full disk compaction writes into a spare, which may be the segment of the same number after a cut: what was meant
+/// for the compact one must not lie behind its frames and prove itself.
+#[test]
+fn a_spare_that_is_compacted_into_brings_nothing_back_after_a_cut() {
+    let full = |log: &Log| {
+        let full = |stream, bytes: usize| {
+            log.append_wait(stream, vec![Payload { bytes: vec![bytes as u8; bytes], records: 1 }]).is_err()
+        };
+        for _ in 0..100 {
+            if full("slow", 1_000) || (0..20).any(|_| full("fast", 3_000)) {
+                break;
+            }
+        }
+        trim_to(log, "fast", 0);
+    };
+    let options = || LogOptions { budget_bytes: 13 * (64 << 10), ..options() };
+    let (mut changes, mut cuts, mut rolled) = (1, 0, 0);
+    while changes > 0 {
+        let case = changes;
+        changes += 1;
+        for (way, performed) in [Performed::Nothing, Performed::Bytes(4_000), Performed::All].into_iter().enumerate() {
+            for cut in [PowerCut::RandomSubset, PowerCut::RandomSubset, PowerCut::Prefix] {
+                let (disk, clock) = (SimDisk::new(case * 8 + way as u64 + cuts), ManualClock::at(1_000_000));
+                let log = open_with(&disk, &clock, options());
+                full(&log);
+                disk.crash_at(disk.ops() + case - 1, performed);
+                (0..4).for_each(|_| keep_house(&log, &clock));
+                let kept = log.durable(log.stream("slow").expect("known")).offset;
+                drop(log);
+                if !disk.crashed() {
+                    changes = 0; // all of them were the last one once
+                }
+                disk.power_cut(cut);
+                // Goes on in the segments that come next, of the reserve too; is killed, and starts once more.
+                let log = open_with(&disk, &clock, options());
+                assert!(log.damages().is_empty(), "change {case}, {performed:?}, {cut:?}: {:?}", log.damages());
+                let plan = || vec![Payload { bytes: vec![232; 1_000], records: 1 }];
+                let before = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
+                let plans =
+                    before + (0..70).take_while(|_| log.append_wait(PLANS_STREAM, plan()).is_ok()).count() as u64;
+                drop(log);
+                disk.process_kill();
+                let log = open_with(&disk, &clock, options());
+                assert!(log.damages().is_empty(), "change {case}, {performed:?}, {cut:?}: {:?}", log.damages());
+                assert_eq!(read(&log, "slow", 0), kept, "change {case}, {performed:?}, {cut:?}");
+                assert_eq!(read(&log, PLANS_STREAM, before), plans, "change {case}, {performed:?}, {cut:?}");
+                rolled += u64::from(plans > before + 64);
+                cuts += 1;
+            }
+        }
+    }
+    assert!(cuts > 200 && rolled > cuts / 2, "{rolled} of {cuts}");
 }
 
 #[test]

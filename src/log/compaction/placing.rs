@@ -3,6 +3,7 @@
 //! What always holds: a reader finds each frame that is needed in the run or in the compact segment, and never neither.
 
 use super::Run;
+use crate::disk::is_media_error;
 use crate::log::Shared;
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::SegmentFile;
@@ -81,15 +82,28 @@ impl Shared {
             return Ok(());
         }
         // The indexes first, for good: one without its segment says that records are lost.
-        for Leftover { file, .. } in &keeper.leftovers {
-            if let Err(error) = self.files.empty_index(*file) {
+        let (mut spares, mut stay, mut removed) = (Vec::new(), Vec::new(), Ok(()));
+        let mut going = Vec::new();
+        for leftover in std::mem::take(&mut keeper.leftovers) {
+            let file = leftover.file;
+            if let Err(error) = self.files.empty_index(file) {
                 tracing::warn!(segment = %file.sequence, %error, "can't empty an index that goes");
             }
-            self.files.remove_index(*file)?;
+            match self.files.remove_index(file) {
+                Ok(()) => going.push(leftover),
+                // The others go all the same.
+                Err(error) => {
+                    stay.push(leftover);
+                    removed = Err(error);
+                }
+            }
         }
-        self.files.sync_dir()?;
-        let (mut spares, mut stay, mut removed) = (Vec::new(), Vec::new(), Ok(()));
-        for leftover in std::mem::take(&mut keeper.leftovers) {
+        if let Err(error) = self.files.sync_dir() {
+            stay.extend(going);
+            keeper.leftovers = stay;
+            return Err(error);
+        }
+        for leftover in going {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
             let recycle = wanted && !leftover.failed && self.files.holds(leftover.file, self.log_id);
             match self.files.retire(leftover.file, leftover.bytes, recycle) {
@@ -113,8 +127,13 @@ impl Shared {
         synced.and(removed)
     }
 
-    /// Something of it can't be read: it is not compacted, and nobody tries again until the next start.
-    pub(super) fn leave_alone(&self, place: Sequence) {
+    /// Something of it can't be read: it is not compacted, and nobody tries again until the next start. An error that is no
+    /// place's passes.
+    pub(super) fn leave_alone(&self, place: Sequence, error: &io::Error) {
+        let is_damage = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+        if !is_damage && !is_media_error(error) {
+            return;
+        }
         if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
             segment.left_alone = true;
         }

@@ -9,11 +9,10 @@ use super::super::index::IndexHeader;
 use super::super::listing::{Listing, read_header};
 use super::super::options::OpenError;
 use super::super::stream_table::{BadTable, StreamTable};
-use crate::disk::{is_media_error, read_all};
+use crate::disk::{is_full, is_media_error, read_all};
 use crate::mutants::{self, Mutant};
 use crate::offset::LogId;
 use std::collections::BTreeMap;
-use std::io;
 
 /// The stream tables on disk.
 #[derive(Default)]
@@ -35,7 +34,7 @@ pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &
         match files.write_or_replace(name, &table.encode(), || listing.next_sequence()) {
             // On a full disk a damaged slot may stay one, and so may one that nothing can be written to: it is the next to be
             // written.
-            Err(e) if !good.is_empty() && (e.kind() == io::ErrorKind::StorageFull || is_media_error(&e)) => {
+            Err(e) if !good.is_empty() && (is_full(&e) || is_media_error(&e)) => {
                 tracing::warn!(path = %path.display(), error = %e, "this copy of the stream table stays as it is for now");
             }
             written => written.map_err(OpenError::io("write", &path))?,

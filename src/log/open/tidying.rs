@@ -1,7 +1,7 @@
 //! What goes at open, what is set aside, and in which order: nothing goes before what it said is durable elsewhere.
 
 use super::Opening;
-use crate::disk::{is_media_error, read_all};
+use crate::disk::{is_full, is_media_error, read_all};
 use crate::log::damage::Damage;
 use crate::log::file_name::FileName;
 use crate::log::files::remove_if_there;
@@ -10,7 +10,6 @@ use crate::log::listing::Listing;
 use crate::log::options::OpenError;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
-use std::io;
 
 impl Opening<'_> {
     /// An index whose segment is gone: its records are lost, and that is said.
@@ -115,7 +114,7 @@ impl Opening<'_> {
             match self.files.write_or_replace(name, &table.encode(), || next_sequence) {
                 Ok(()) => break,
                 // This is what spares are for: without the table nothing can be reclaimed.
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {
+                Err(e) if is_full(&e) => match listing.spares.pop() {
                     Some(spare) => self.remove(FileName::Spare(spare))?,
                     None => return Ok(false),
                 },

@@ -4,8 +4,8 @@
 //! never taken up again. Frames are the parent's affair.
 
 use super::{Prepared, Writer};
-use crate::disk::File;
 use crate::disk::latched::Latched;
+use crate::disk::{File, is_full};
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{Fresh, Purpose};
@@ -50,11 +50,11 @@ impl Writer {
         let make = |purpose| make_file(shared, name, bytes, purpose);
         let mut restricted = false;
         let (fresh, claims) = match make(Purpose::Ingest) {
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            Err(e) if is_full(&e) => {
                 // Settled segments that are only kept for replay go before anybody is refused.
                 shared.reclaim(Pressure::NeedsRoom);
                 match make(Purpose::Ingest) {
-                    Err(e) if e.kind() == io::ErrorKind::StorageFull && purpose == Purpose::Drain => {
+                    Err(e) if is_full(&e) && purpose == Purpose::Drain => {
                         restricted = true;
                         make(Purpose::Drain)?
                     }

@@ -11,6 +11,7 @@ use super::arrivals::goes_by_age;
 use super::opening::plan_entry;
 use super::{Keeping, Set};
 use crate::PLANS_STREAM;
+use crate::log::or_abort;
 use crate::mutants::{self, Mutant};
 use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
@@ -234,13 +235,18 @@ impl Ticker {
         let (stop, stopped) = sync_channel::<()>(1);
         let set = Arc::downgrade(set);
         let thread = crate::sync::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
-            while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                let Some(set) = set.upgrade() else { return };
-                if let Err(error) = set.tick() {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, "the cursors are not durable: nothing is deleted, and a crash would repeat");
+            or_abort("tick", || {
+                while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                    let Some(set) = set.upgrade() else { return };
+                    if let Err(error) = set.tick() {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::error!(
+                            error,
+                            "the cursors are not durable: nothing is deleted, and a crash would repeat"
+                        );
+                    }
                 }
-            }
+            });
         })?;
         Ok(Self { stop, thread })
     }

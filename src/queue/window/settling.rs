@@ -65,9 +65,11 @@ impl Window {
     ) -> Count {
         let open = self.open.iter().map(|(start, batch)| *start..batch.end);
         let left = self.left.iter().map(|(start, planned)| *start..planned.end);
+        let low = self.cursor.low;
+        // What is settled of its beginning is no part that stays behind.
         let reaches_beyond = |whole: &Range<u64>| {
             (whole.start < offsets.end && offsets.end < whole.end)
-                || (whole.start < offsets.start && offsets.start < whole.end)
+                || (whole.start.max(low) < offsets.start && offsets.start < whole.end)
         };
         kept.extend(open.chain(left).filter(reaches_beyond));
         kept.sort_by_key(|whole| whole.start);

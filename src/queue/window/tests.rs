@@ -351,6 +351,38 @@ fn a_purge_takes_whole_batches_and_leaves_those_that_reach_beyond_it() {
     assert_eq!(window.books().balance(window.cursor(), End { offset: 95, bytes: total(95) }).purged.records, 95);
 }
 
+/// Before: such a plan was kept each time, and the low mark with it, so that nothing behind it could go from the disk.
+#[test]
+fn a_batch_of_which_the_beginning_is_settled_goes_with_what_is_behind_it() {
+    let mut window = window_at(0);
+    window.adopt(0..100, Plan { offset: 1, revision: 0 });
+    window.settle(0..1, Settled::DeadLettered, known);
+    assert_eq!(window.let_go(1..200, Settled::Expired, known).records, 199);
+    assert_eq!(window.cursor(), &Cursor::at(200, total(200)));
+}
+
+/// Before: it was needed until its queue was asked for a batch, and all plans behind it with it.
+#[test]
+fn a_plan_that_was_settled_before_it_was_handed_out_is_needed_no_more() {
+    let mut window = window_at(0);
+    window.adopt(50..51, Plan { offset: 1, revision: 0 });
+    window.adopt(60..70, Plan { offset: 2, revision: 0 });
+    assert_eq!(window.oldest_plan(), Some(1));
+    window.settle(50..51, Settled::DeadLettered, known);
+    assert_eq!(window.oldest_plan(), Some(2));
+}
+
+/// Before: who met damage second took away the batch that the first had made way for, while it was sent.
+#[test]
+fn only_the_batch_that_was_met_damaged_is_dissolved() {
+    let mut window = window_at(0);
+    let anew = take_at(&mut window, 0..50);
+    window.dissolve(&(0..100), known);
+    assert_eq!((window.in_flight(), window.offer(100)), (50, Offer::Fresh(50..100)));
+    window.dissolve(&anew, known);
+    assert_eq!((window.in_flight(), window.offer(100)), (0, Offer::Fresh(0..100)));
+}
+
 #[test]
 fn a_purge_from_the_low_mark_has_room_however_many_ranges_there_are() {
     let mut window = window_at(0);

@@ -247,6 +247,10 @@ pub struct LogReading {
     pub log: forebay::LogStats,
     /// Ticks of the floor that wrote something, since the start.
     pub floor_writes: u64,
+    /// Ticks that could not write it, since the start.
+    pub floor_errors: u64,
+    /// Whether cursors were lost that nobody can name, so that nothing is deleted.
+    pub floor_pinned: bool,
     /// How often the sled index was set aside and made anew since the start.
     pub sled_resets: u64,
     /// Dead letters by destination, of those that have or had some.
@@ -279,7 +283,7 @@ impl LogReading {
             reads_refused: 0,
             damages: 0,
         };
-        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new() }
+        Self { log, floor_writes: 0, floor_errors: 0, floor_pinned: false, sled_resets: 0, dead_letters: Vec::new() }
     }
 }
 

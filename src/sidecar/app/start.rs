@@ -367,6 +367,8 @@ fn sources(
             LogReading {
                 log: log.stats(),
                 floor_writes: stats.floor_commits,
+                floor_errors: stats.floor_errors,
+                floor_pinned: stats.pinned,
                 sled_resets: stats.store_resets,
                 dead_letters: counted.dead().into_iter().collect(),
             }

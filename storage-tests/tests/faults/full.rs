@@ -73,6 +73,33 @@ fn a_full_disk_still_takes_the_plans_that_drain_it_and_ingest_comes_back_without
     session.goes_on().expect("as promised");
 }
 
+/// Before: a quota was taken for a broken disk, and nobody touched the reserve.
+#[test]
+fn a_quota_is_a_full_disk() {
+    let mut session = Session::new(4, forebay::LogOptions { reserve_segments: 2, ..tiny() });
+    assert_eq!(session.open(), Ok(true));
+    acked(&mut session, "a", &[(1000, 4)]);
+    session.log().housekeep();
+    for kind in [OpKind::Create, OpKind::Allocate] {
+        session.act(&Step::Inject(Fault::every(kind, Failure::Os(122)))).expect("armed");
+    }
+    let mut taken = 0;
+    while session.append("a", &[(1000, 4)]).expect("right offsets").is_ok() {
+        taken += 1;
+        assert!(taken < 100, "the quota is used up");
+    }
+    assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
+    for _ in 0..10 {
+        acked(&mut session, "!plans", &[(40, 1)]);
+    }
+    session.trim("a", 0);
+    session.log().housekeep();
+    session.act(&Step::Heal).expect("healed");
+    session.log().housekeep();
+    acked(&mut session, "a", &[(1000, 4)]);
+    session.goes_on().expect("as promised");
+}
+
 #[test]
 fn a_full_disk_is_no_reason_not_to_start() {
     for seed in 0..8 {

@@ -21,6 +21,11 @@ pub(super) fn render(page: &mut Exposition, reading: &LogReading) {
         ("forebay_log_segments", "Segment files.", log.segments as u64),
         ("forebay_log_streams", "Streams that ever were.", log.streams as u64),
         ("forebay_log_queued_bytes", "Bytes that wait to be written.", log.queued_bytes as u64),
+        (
+            "forebay_floor_pinned",
+            "1 where cursors were lost that nobody can name: nothing is deleted from the log.",
+            u64::from(reading.floor_pinned),
+        ),
         ("forebay_log_tail_cache_bytes", "Memory that holds what was just appended.", log.tail_cache_bytes as u64),
     ];
     for (name, help, number) in gauges {
@@ -44,6 +49,11 @@ pub(super) fn render(page: &mut Exposition, reading: &LogReading) {
         ),
         ("forebay_log_housekeeping_errors_total", "Rounds of housekeeping that met an error.", log.housekeeping_errors),
         ("forebay_floor_writes_total", "Ticks of the floor that wrote something.", reading.floor_writes),
+        (
+            "forebay_floor_errors_total",
+            "Ticks that could not write the floor. Nothing is deleted after one until one succeeds, and a crash would repeat.",
+            reading.floor_errors,
+        ),
         ("forebay_sled_resets_total", "How often the sled index was set aside and made anew.", reading.sled_resets),
     ];
     for (name, help, number) in counters {
