@@ -41,4 +41,5 @@ mod replays;
 mod services;
 mod starts;
 mod stops;
+mod syscalls;
 mod whom;
