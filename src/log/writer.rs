@@ -16,6 +16,7 @@ use super::reader::Frame;
 use super::segment::{Class, Predecessor};
 use super::shared::Shared;
 use crate::disk::File;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::StreamId;
 use rolling::Lane;
@@ -232,8 +233,10 @@ impl Writer {
             let padding = (frame.header.stored_len() - FRAME_HEADER_BYTES - frame.header.payload_len) as usize;
             slices.push(IoSlice::new(&PADDING[..padding]));
         }
-        active.file.write_all_at(&slices, u64::from(active.position))?;
-        mutants::unless(Mutant::AppendNotSynced, || active.file.sync_data())?;
+        let (file, from) = (&active.file, u64::from(active.position));
+        failpoints::around(Point::FramesWrite, || file.write_all_at(&slices, from))?;
+        let sync = || mutants::unless(Mutant::AppendNotSynced, || file.sync_data());
+        failpoints::around(Point::FramesSync, sync)?;
         active.position = at;
         Ok(positions)
     }
@@ -242,6 +245,7 @@ impl Writer {
     fn publish(&mut self, shared: &Shared, lane: usize, prepared: Prepared, positions: Vec<u32>) {
         let active = self.lanes[lane].active.as_ref().expect("just written to");
         let mut tails: Vec<(StreamId, u64)> = Vec::new();
+        failpoints::before(Point::FramesPublish);
         {
             let mut catalog = shared.catalog_write();
             for name in prepared.declared {
@@ -262,10 +266,11 @@ impl Writer {
             segment.end = active.position;
         }
         shared.set_synced(self.lanes[lane].class, active.sequence, active.position);
+        failpoints::after(Point::FramesPublish);
         for (done, appended) in prepared.answers {
-            answer(done, Ok(appended));
+            failpoints::around(Point::AppendsAnswer, || answer(done, Ok(appended)));
         }
-        shared.wake(&tails);
+        failpoints::around(Point::ReadersWake, || shared.wake(&tails));
     }
 }
 

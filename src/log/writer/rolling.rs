@@ -7,6 +7,7 @@ use super::Outgoing;
 use super::Writer;
 use crate::disk::File;
 use crate::disk::latched::Latched;
+use crate::failpoints::{self, Point};
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{Fresh, Purpose};
@@ -73,13 +74,16 @@ impl Writer {
             }
             other => other?,
         };
+        failpoints::before(Point::SegmentRetire);
         self.retire_active(shared, lane, false);
         self.adopt(shared, lane, sequence, fresh, restricted);
+        failpoints::after(Point::SegmentRetire);
         drop(claims); // it counts by itself now
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
         let active = self.lanes[lane].active.as_ref().expect("just adopted");
         let header = self.header_of(shared, lane, active.sequence);
-        let written = active.file.write_all_at(&[IoSlice::new(&header.encode())], 0);
+        let write = || active.file.write_all_at(&[IoSlice::new(&header.encode())], 0);
+        let written = failpoints::around(Point::SegmentHeader, write);
         if let Err(e) = written {
             self.abandon(shared, lane);
             return Err(e);
@@ -182,8 +186,8 @@ impl Writer {
             let (sequence, file, end) = (active.sequence, Arc::clone(&active.file), u64::from(active.position));
             self.retire_active(shared, lane, false);
             if end > u64::from(SEGMENT_HEADER_BYTES) {
-                file.set_len(end)?;
-                file.sync_data()?;
+                failpoints::around(Point::LastCut, || file.set_len(end))?;
+                failpoints::around(Point::LastSync, || file.sync_data())?;
                 if let Some(segment) = shared.catalog_write().segments.get_mut(&sequence) {
                     segment.file_bytes = end;
                 }

@@ -30,6 +30,8 @@ mod buckets;
 mod captures;
 mod cuts;
 mod everywhere;
+mod failpoints;
+mod floods;
 mod kills;
 mod letters;
 mod lines;
