@@ -352,6 +352,8 @@ impl Registry {
                 let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
                 let sources = opened.sources(destination, keys, labels).map_err(|e| refuse(e.into()))?;
                 self.upstreams.take_up(&destination.id, &opened).map_err(|e| refuse(e.into()))?;
+                // Nothing fails any more: what can't be put changes no share.
+                opened.set_share(&destination.id, config.max_bytes);
                 let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
                 (destination.id.as_str().into(), sources, Vec::new(), sink)
             }
