@@ -11,7 +11,7 @@ use crate::config::{Destination, SinkConfig, UpstreamConfig};
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
-use crate::sinks::file::FileSink;
+use crate::sinks::file::{Damaged, FileSink};
 use crate::sinks::http::Tls;
 use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
@@ -26,6 +26,7 @@ pub(super) struct SinkFactory {
     /// Where destinations that were made through the API may be.
     customers: AddressGuard,
     wrap: WrapSink,
+    damaged: Arc<Damaged>,
 }
 
 impl SinkFactory {
@@ -37,7 +38,12 @@ impl SinkFactory {
         customers: AddressGuard,
         wrap: WrapSink,
     ) -> Self {
-        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap }
+        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap, damaged: Arc::default() }
+    }
+
+    /// What damage the files of its destinations have.
+    pub(super) fn damaged(&self) -> Arc<Damaged> {
+        Arc::clone(&self.damaged)
     }
 
     /// The sink of a destination. Does not connect and opens nothing yet.
@@ -57,7 +63,8 @@ impl SinkFactory {
                 })
             }
             SinkConfig::File(file) => {
-                Arc::new(FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock))
+                let sink = FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock);
+                Arc::new(sink.counting(&self.damaged))
             }
             SinkConfig::Amplitude(amplitude) => {
                 let sink = Amplitude::new(amplitude, connections_max, tls, clock);
