@@ -9,6 +9,8 @@ mod ack_latency;
 mod admission;
 #[path = "figures/append.rs"]
 mod append;
+#[path = "baseline/serde.rs"]
+mod baseline;
 #[path = "figures/encode_cost.rs"]
 mod encode_cost;
 #[path = "figures/end_to_end.rs"]

@@ -4,9 +4,12 @@
 //! `cargo bench --bench impressions [-- NAME]`. One thread, one body; the numbers are for the whole body, the throughput
 //! for one impression.
 
-use std::borrow::Cow;
+#[path = "baseline/serde.rs"]
+mod baseline;
+
 use std::hint::black_box;
 
+use baseline::{Group, split_object};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use forebay_sidecar::impression::{
@@ -16,7 +19,6 @@ use forebay_sidecar::impression::{
 use forebay_sidecar::proto::v1;
 use prost::Message;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 
 const ENVIRONMENT: EnvironmentLabel<'_> = EnvironmentLabel { id: "acme-prod", name: "production" };
 
@@ -125,7 +127,8 @@ fn write(group: &mut BenchmarkGroup<'_, WallTime>, body: &[u8], stored: &[Part])
             out.clear();
             for group in black_box(&groups) {
                 for impression in &group.i {
-                    serde_json::to_writer(&mut out, &split_object(&group.f, impression)).expect("writing to memory");
+                    serde_json::to_writer(&mut out, &split_object(&group.f, impression, &ENVIRONMENT))
+                        .expect("writing to memory");
                     out.push(b',');
                 }
             }
@@ -163,68 +166,4 @@ fn body(sdk: &str, impressions: usize) -> Vec<u8> {
         })
         .collect();
     format!("[{}]", groups.join(",")).into_bytes()
-}
-
-#[derive(Deserialize)]
-struct Group<'a> {
-    #[serde(borrow)]
-    f: Cow<'a, str>,
-    #[serde(borrow)]
-    i: Vec<Impression<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Impression<'a> {
-    #[serde(borrow)]
-    k: Cow<'a, str>,
-    #[serde(borrow)]
-    t: Cow<'a, str>,
-    m: i64,
-    c: Option<i64>,
-    #[serde(borrow)]
-    r: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    b: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    properties: Option<Cow<'a, str>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SplitObject<'a> {
-    key: &'a str,
-    split: &'a str,
-    environment_id: &'a str,
-    environment_name: &'a str,
-    treatment: &'a str,
-    time: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bucketing_key: Option<&'a str>,
-    label: Option<&'a str>,
-    machine_name: &'a str,
-    machine_ip: &'a str,
-    split_version_number: Option<i64>,
-    sdk: &'a str,
-    sdk_version: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    properties: Option<&'a str>,
-}
-
-fn split_object<'a>(flag: &'a str, impression: &'a Impression<'_>) -> SplitObject<'a> {
-    SplitObject {
-        key: &impression.k,
-        split: flag,
-        environment_id: ENVIRONMENT.id,
-        environment_name: ENVIRONMENT.name,
-        treatment: &impression.t,
-        time: impression.m,
-        bucketing_key: impression.b.as_deref(),
-        label: impression.r.as_deref(),
-        machine_name: "web-1",
-        machine_ip: "10.1.2.3",
-        split_version_number: impression.c,
-        sdk: "nodejs",
-        sdk_version: "11.11.2",
-        properties: impression.properties.as_deref(),
-    }
 }

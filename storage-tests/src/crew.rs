@@ -1,4 +1,4 @@
-//! Many cases on all cores, up to a count or a time.
+//! Many cases on all cores, or in turn, up to a count or a time.
 //!
 //! A case follows from its number alone, so that it can be repeated by itself, on one thread.
 
@@ -73,6 +73,17 @@ pub fn each(first: u64, until: Until, case: impl Fn(u64) -> u64 + Sync, repeat: 
     Done { count: count.into_inner(), time: clock.monotonic() }
 }
 
+/// Calls `case` with `0`, `1`, and so on, on this thread: for cases of which each goes on from the one before.
+pub fn in_turn(until: Until, mut case: impl FnMut(u64)) -> Done {
+    let clock = SystemClock::new();
+    let mut count = 0;
+    while count < until.count && (until.time.is_zero() || clock.monotonic() < until.time) {
+        case(count);
+        count += 1;
+    }
+    Done { count, time: clock.monotonic() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +108,11 @@ mod tests {
         let told = failure.expect_err("case 3 fails");
         assert_eq!(told.downcast_ref::<String>().expect("words"), "case 3 failed, see above; repeat it with: N=3");
 
+        let mut seen = Vec::new();
+        assert_eq!(in_turn(Until { count: 3, time: Duration::ZERO }, |number| seen.push(number)).count, 3);
+        assert_eq!(seen, [0, 1, 2]);
         let endless = Until { count: u64::MAX, time: Duration::from_millis(1) };
         assert!(each(0, endless, |_| 1, |_| String::new()).count > 0);
+        assert!(in_turn(endless, |_| ()).time >= endless.time);
     }
 }

@@ -20,6 +20,7 @@ mod sidecar;
 mod split;
 #[path = "../store/mod.rs"]
 mod store;
+mod watchdog;
 mod wire;
 mod witness;
 
@@ -27,6 +28,7 @@ mod bodies;
 mod bucket;
 mod buckets;
 mod captures;
+mod cuts;
 mod everywhere;
 mod kills;
 mod letters;

@@ -4,7 +4,6 @@
 //! file, which is kept and named when the test fails.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,9 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use storage_tests::mounts::LoopDisk;
 use tempfile::TempDir;
 
 use super::receiver::Receiver;
+use super::watchdog::Watchdog;
 use super::wire::Client;
 
 /// The key that the environment is known by.
@@ -58,12 +59,14 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(name: &str) -> Self {
+        Self::on(&std::env::temp_dir(), name)
+    }
+
+    /// One whose files all lie there.
+    pub(crate) fn on(place: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            dir: tempfile::Builder::new()
-                .prefix("forebay-")
-                .tempdir()
-                .expect("there is room in the temporary directory"),
+            dir: tempfile::Builder::new().prefix("forebay-").tempdir_in(place).expect("there is room"),
             ingest: free_address(),
             admin: free_address(),
             destinations: String::new(),
@@ -312,6 +315,16 @@ impl Sidecar<'_> {
         self.end();
     }
 
+    /// The disk that its home lies on loses its power, and has it again when this returns.
+    pub(crate) fn lose_power(mut self, disk: &LoopDisk) {
+        disk.cut_under(self.child.id());
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            panic!("it ended by itself with {status}");
+        }
+        self.end();
+        disk.power_up();
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
@@ -381,28 +394,6 @@ impl Drop for Sidecar<'_> {
             lines.iter().rev().for_each(|line| eprintln!("    {line}"));
         }
         self.end();
-    }
-}
-
-/// Kills a process when the test's own process is gone: then nobody else would.
-struct Watchdog {
-    shell: Child,
-}
-
-impl Watchdog {
-    /// The shell reads from a pipe that ends with this process.
-    fn over(process: u32) -> Self {
-        let watch = format!("read -r word || kill -KILL {process}");
-        let shell = Command::new("sh").args(["-c", &watch]).stdin(Stdio::piped()).spawn().expect("there is a shell");
-        Self { shell }
-    }
-
-    /// After the process is gone: its number may be another's by now.
-    fn dismiss(&mut self) {
-        if let Some(mut pipe) = self.shell.stdin.take() {
-            pipe.write_all(b"home\n").expect("the shell listens");
-        }
-        self.shell.wait().expect("it is our child");
     }
 }
 
