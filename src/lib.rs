@@ -94,8 +94,8 @@ pub use log::{
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
     Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, Deleted, FloorDamage, FloorError,
-    Halved, Hour, Hourly, KeyValue, Lag, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Queue, QueueError,
-    QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError, ReplayFrom,
-    ReplayMode, ReplayRequest, Replayed, Settled, SettledRange, Slice, SplitError, Start, StoreChoice, StoreError,
-    Waiting,
+    Halved, Hour, Hourly, KeyValue, Lag, MarkedRange, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Queue,
+    QueueError, QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError,
+    ReplayFrom, ReplayMode, ReplayRequest, Replayed, Settled, SettledRange, Slice, SplitError, Start, StoreChoice,
+    StoreError, Waiting,
 };

@@ -35,6 +35,7 @@ mod stats;
 mod stream_table;
 mod tail_cache;
 mod threads;
+mod waiting;
 mod writer;
 
 pub use damage::Damage;
@@ -120,6 +121,7 @@ impl Log {
             catalog: RwLock::new(opened.catalog),
             writer: Mutex::new(Writer::new(opened.last, opened.newest_ms)),
             waiting: Mutex::default(),
+            committing: Mutex::default(),
             arrived: Condvar::new(),
             roomy: Condvar::new(),
             keeper: Mutex::new(Keeper::new(opened.table_generation, stale)),
@@ -206,8 +208,7 @@ impl Log {
         self.shared.check_append(stream, &parts)?;
         self.shared.enqueue(Pending::new(stream, parts, done), on_full)?;
         if self.shared.options.inline {
-            self.shared.commit_waiting();
-            self.shared.housekeep_if_wanted();
+            self.shared.commit_inline();
         }
         Ok(())
     }

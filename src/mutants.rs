@@ -39,6 +39,7 @@ mutants! {
     SyncedMarkNotBelieved: "damage in the midst of a segment is cut off like a torn end",
     FramesBehindABreakTaken: "frames behind a broken one are taken though nobody was promised them",
     HalfAGroupKept: "a part of an append is kept",
+    StepsCalledSynced: "the frames of a large append say that the steps before them count",
     SuccessorNotHeard: "where the next segment says that this one ends is not heard",
     DamagedTableLeft: "a damaged copy of the stream table is not made again",
     DamagedOffsetsForgotten: "offsets of damaged records are given again",

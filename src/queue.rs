@@ -23,6 +23,8 @@ mod hours;
 mod kept_plans;
 mod lag;
 mod limits;
+mod marked;
+mod marking;
 mod marks;
 mod mem_store;
 mod plan;
@@ -36,6 +38,7 @@ mod settle;
 mod sled_store;
 mod split;
 mod store_keeper;
+mod told;
 mod window;
 
 pub use balance::{Balance, Count, Settled};
@@ -46,6 +49,7 @@ pub use floor_file::{FloorDamage, FloorError};
 pub use give_up::Much;
 pub use hours::{Hour, Hourly};
 pub use lag::Lag;
+pub use marked::MarkedRange;
 pub use mem_store::MemStore;
 pub use planner::PlanError;
 pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
@@ -65,6 +69,7 @@ use plan::PlanRecord;
 use planner::Planner;
 use reading::Reading;
 use replay::{Bounds, Replays};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use window::{Offer, Plan, Window};
@@ -122,6 +127,8 @@ struct Context {
     held_bytes: Arc<AtomicUsize>,
     /// Queues that changed since the last tick, each of them once.
     touched: Mutex<Vec<Name>>,
+    /// Queues of which records are marked that nobody has decided on, and some of which there were.
+    marking: Mutex<BTreeSet<Name>>,
     /// For as long as anybody can write to the log.
     _lock: Box<dyn Lock>,
 }
@@ -166,30 +173,6 @@ type Age = (Range<u64>, u64);
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 impl Queue {
-    /// The destination's id. Of a replay it is `<id>!replay-<number>`; see [`replay`](Self::replay).
-    #[must_use]
-    pub fn destination(&self) -> &str {
-        &self.inner.destination
-    }
-
-    /// The stream's name.
-    #[must_use]
-    pub fn stream(&self) -> &str {
-        &self.inner.stream
-    }
-
-    /// The destination's id, to keep: shared, not copied.
-    #[must_use]
-    pub fn destination_name(&self) -> Arc<str> {
-        Arc::clone(&self.inner.destination)
-    }
-
-    /// The stream's name, to keep: shared, not copied.
-    #[must_use]
-    pub fn stream_name(&self) -> Arc<str> {
-        Arc::clone(&self.inner.stream)
-    }
-
     /// Makes the batch's boundaries durable: after a crash the same records come again under the same id. `done` runs
     /// when they are, on the log's writer thread, and must not block; at once where they are durable already. Plans of
     /// many queues share appends. Do not send before.
@@ -271,60 +254,6 @@ impl Queue {
                 let Ok(reading) = queue.reading.try_lock() else { return false };
                 reading.holds(offsets.start) || queue.context.log.reader(stream, offsets.start).in_memory()
             }
-        }
-    }
-
-    /// What is settled.
-    #[must_use]
-    pub fn cursor(&self) -> Cursor {
-        self.inner.window().cursor().clone()
-    }
-
-    /// How far the queue is behind. Reads one frame from the disk when the oldest record changed and is not in memory.
-    #[must_use]
-    pub fn lag(&self) -> Lag {
-        let queue = &*self.inner;
-        let window = queue.window();
-        let (cursor, in_flight, oldest_ms) = (window.cursor().clone(), window.in_flight(), window.oldest_ms());
-        drop(window);
-        let end = queue.end(); // after the cursor, which is never ahead of it
-        let behind = cursor.pending(end).records > 0;
-        let oldest_ms = oldest_ms.or_else(|| queue.ingest_ms(cursor.low).filter(|_| behind));
-        Lag::of(&cursor, end, in_flight, oldest_ms, queue.context.clock.wall_ms())
-    }
-
-    /// What became of every record since the queue began. It closes, always.
-    #[must_use]
-    pub fn balance(&self) -> Balance {
-        let window = self.inner.window();
-        let (cursor, books) = (window.cursor().clone(), window.books().clone());
-        drop(window);
-        books.balance(&cursor, self.inner.end())
-    }
-
-    /// The balance hour by hour, two days of it at most: all hours that are told and what came before
-    /// [`known_from_ms`](Hourly::known_from_ms) add up to the [`balance`](Self::balance). Whole hours of the wall clock, but
-    /// for the one that is under way and for what lies around a stop. Kept in the cursor store, once an hour, so it may be
-    /// forgotten; then it says so.
-    ///
-    /// ```
-    /// # use forebay::{LogOptions, Payload, QueueOptions, Queues, Settled, Start};
-    /// # use std::{path::Path, sync::Arc};
-    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
-    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
-    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
-    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
-    /// queue.settle_range(0..4, Settled::Delivered);
-    /// let hour = queue.hourly().hours[0];
-    /// assert_eq!((hour.balance.accepted.records, hour.balance.delivered.records), (10, 4));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn hourly(&self) -> Hourly {
-        let (now_ms, balance) = (self.inner.context.clock.wall_ms(), self.balance());
-        match lock(&self.inner.hours).as_deref() {
-            Some(hours) => hours.hourly(now_ms, balance),
-            None => Hours::from(self.inner.context.opened_ms, Balance::default()).hourly(now_ms, balance),
         }
     }
 

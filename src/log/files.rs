@@ -7,7 +7,7 @@
 
 use super::compact;
 use super::file_name::{FileName, SegmentFile};
-use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES};
+use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
 use crate::mutants::{self, Mutant};
@@ -121,11 +121,12 @@ impl Files {
         let len = u64::from(self.segment_bytes);
         file.allocate(len)?;
         if prewrite {
-            let zeros = vec![0; 256 << 10];
+            let zeros = vec![0; UNSYNCED_BYTES_MAX];
             let mut at = 0;
             while at < len {
                 let n = (len - at).min(zeros.len() as u64);
                 file.write_all_at(&[IoSlice::new(&zeros[..n as usize])], at)?;
+                file.sync_data()?;
                 at += n;
             }
         }
@@ -208,6 +209,16 @@ impl Files {
             self.spares().names.push_back(n); // it takes its room still
         })?;
         Ok(true)
+    }
+
+    /// Empties the index of a file: should its name come back, it says nothing. A sync of a directory that failed may have lost
+    /// the removal, and no later one brings that back.
+    pub(crate) fn empty_index(&self, file: SegmentFile) -> io::Result<()> {
+        match self.disk.open(&self.path(FileName::Index(file.sequence))) {
+            Ok(index) => index.set_len(0).and_then(|()| index.sync_data()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Takes the index of a file away.

@@ -36,7 +36,7 @@ pub(crate) struct FrameHeader {
     pub(crate) records: u32,
     /// The stream's running total of payload bytes before this frame.
     pub(crate) bytes_before: u64,
-    /// Milliseconds since 1970 when it was committed; never less than an earlier frame's.
+    /// Milliseconds since 1970 when it was committed; never less than an earlier frame's of its stream.
     pub(crate) ingest_ms: u64,
     /// Everything in the segment below this position was synced when the frame was written.
     pub(crate) synced: u32,

@@ -26,8 +26,15 @@ pub(crate) const STREAMS_MAX: usize = 1 << 20;
 /// Most appends taken into one commit: bounds the time until the first of them hears of it.
 pub(crate) const COMMIT_APPENDS_MAX: usize = 4096;
 
-/// Most bytes taken into one commit, save when one append alone is larger.
-pub(crate) const COMMIT_BYTES_MAX: usize = 16 << 20;
+/// Most bytes taken into one commit, save when one append alone is larger: who comes next waits for them.
+pub(crate) const COMMIT_BYTES_MAX: usize = 8 << 20;
+
+/// In so many steps as much is written as makes an append a large one.
+pub(crate) const LARGE_APPEND_STEPS: u32 = 8;
+
+/// Bytes of files that nobody waits for (room taken ahead, compact segments) that are written before they are synced: a commit's
+/// sync waits for what the disk has been given before it.
+pub(crate) const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 
 /// Open handles kept for reading cold segments.
 pub(crate) const OPEN_SEGMENTS_MAX: usize = 128;

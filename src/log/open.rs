@@ -259,7 +259,7 @@ impl Opening<'_> {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
         let whose = compact::owner(segment.replaced.is_some(), &bytes);
-        if scan.frames.is_empty() && scan.holes.is_empty() {
+        if (scan.frames.is_empty() && scan.holes.is_empty()) || self.was_recycled(whose, sequence, &scan) {
             let foreign = self.id_lost || whose.is_some_and(|(log, _)| log != self.log_id);
             if foreign {
                 self.keep_aside(name, sequence)
@@ -282,6 +282,16 @@ impl Opening<'_> {
         let (stage, file_bytes) = (Stage::Sealing(Arc::new(index)), u64::from(scan.end));
         self.segments.insert(segment.place(), Segment::new(segment, scan.end, file_bytes, newest_ms, stage));
         Ok(())
+    }
+
+    /// Whether the file was recycled and has this segment's name again, as after a sync of the directory that failed: it is
+    /// another segment's, and what there is left of this one in it is no longer kept.
+    fn was_recycled(&self, whose: Option<(LogId, Sequence)>, sequence: Sequence, scan: &Scan) -> bool {
+        let is_gone = |found: &recovery::Found| {
+            let row = self.rows.get(found.header.stream.0 as usize);
+            row.is_some_and(|row| found.header.offsets().end <= row.first_kept)
+        };
+        whose.is_some_and(|(log, owner)| log == self.log_id && owner != sequence) && scan.frames.iter().all(is_gone)
     }
 
     /// Makes durable what is kept, and cuts the rest for good.

@@ -15,6 +15,9 @@ pub struct LogOptions {
     pub segment_bytes: u32,
     /// Most payload bytes of one append, all its parts together.
     pub append_bytes_max: u32,
+    /// An append of more payload bytes than this is written in steps, into a segment file of its own that becomes the next one,
+    /// while other streams' appends go on: they wait for a step of an eighth of it at most.
+    pub large_append_bytes: u32,
     /// Most bytes that wait to be written; beyond it an append waits or is refused, as it asks.
     pub queue_bytes_max: usize,
     /// Most bytes of just appended frames kept in memory for readers.
@@ -28,8 +31,8 @@ pub struct LogOptions {
     /// Write zeros over room taken ahead, so that later appends overwrite blocks that the file system already knows:
     /// half the latency of a lone append on ext4, for a second write of every byte until segments are recycled.
     pub prewrite: bool,
-    /// Work on the caller's thread: an append is durable or refused when the call returns, and no thread is started.
-    /// For simulations and for programs with one thread.
+    /// Work on the caller's thread: an append is durable or refused when the call returns, and no thread is started. What a
+    /// callback appends is so when the append returns that called it. For simulations and for programs with one thread.
     pub inline: bool,
     /// Up to where segments are known to have been synced, from whoever kept [`Log::synced`](super::Log::synced).
     pub synced: Vec<SyncedMark>,
@@ -184,6 +187,7 @@ impl Default for LogOptions {
         Self {
             segment_bytes: 64 << 20,
             append_bytes_max: 96 << 20,
+            large_append_bytes: 8 << 20,
             queue_bytes_max: 64 << 20,
             tail_cache_bytes: 32 << 20,
             replay_window: Duration::from_secs(24 * 3600),
@@ -206,6 +210,7 @@ impl LogOptions {
         Self {
             segment_bytes: 64 << 10,
             append_bytes_max: 1 << 20,
+            large_append_bytes: 1 << 20,
             queue_bytes_max: 1 << 20,
             tail_cache_bytes: 64 << 10,
             replay_window: Duration::ZERO,
@@ -239,6 +244,9 @@ impl LogOptions {
         }
         if self.append_bytes_max == 0 || self.append_bytes_max > Self::APPEND_BYTES_MAX {
             return wrong("append_bytes_max", format!("1 to {} bytes", Self::APPEND_BYTES_MAX));
+        }
+        if self.large_append_bytes == 0 {
+            return wrong("large_append_bytes", "at least 1 byte".into());
         }
         if self.budget_bytes < self.budget_bytes_min() {
             let why = format!("at least {} segments of {} bytes", self.segments_min(), self.segment_bytes);

@@ -8,21 +8,22 @@ use super::file_name::SegmentFile;
 use super::files::Files;
 use super::index::{self, SegmentIndex};
 use super::keeper::Keeper;
-use super::limits::{COMMIT_APPENDS_MAX, COMMIT_BYTES_MAX, STREAM_NAME_BYTES_MAX};
+use super::limits::STREAM_NAME_BYTES_MAX;
 use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
 use super::pending::{Pending, is_ours};
 use super::read_cache::{IndexCache, ReadCache};
 use super::read_trouble::ReadTrouble;
 use super::segment::Class;
 use super::stats::{Counters, LogState};
+use super::waiting::{Taken, Waiting};
 use super::writer::Writer;
 use super::{PLANS_STREAM, file_name, frame, limits, recovery};
 use crate::clock::Clock;
 use crate::disk::Lock;
 use crate::offset::{LogId, Sequence, StreamId};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(super) catalog: RwLock<Catalog>,
     pub(super) writer: Mutex<Writer>,
     pub(super) waiting: Mutex<Waiting>,
+    /// The thread that commits.
+    pub(super) committing: Mutex<Option<ThreadId>>,
     /// Something waits, or the log is closing.
     pub(super) arrived: Condvar,
     /// The queue has room again.
@@ -71,18 +74,6 @@ pub(crate) struct Shared {
 pub(super) const NO_SHARE: u64 = u64::MAX;
 
 pub(super) type Watcher = Arc<dyn Fn(StreamId, u64) + Send + Sync>;
-
-/// Appends that wait for the writer.
-#[derive(Default)]
-pub(super) struct Waiting {
-    pub(super) appends: VecDeque<Pending>,
-    pub(super) bytes: usize,
-    pub(super) closed: bool,
-    /// The writer sleeps. Whoever wakes it takes this back: waking costs a system call even where nobody sleeps.
-    writer_sleeps: bool,
-    /// Appends that sleep until the queue has room.
-    blocked: usize,
-}
 
 // === impl Shared ===
 
@@ -179,8 +170,7 @@ impl Shared {
         if waiting.closed {
             return Err(AppendError::Closed);
         }
-        waiting.bytes += bytes;
-        waiting.appends.push_back(append);
+        waiting.push(append);
         let wake = std::mem::take(&mut waiting.writer_sleeps);
         drop(waiting);
         if wake {
@@ -192,7 +182,7 @@ impl Shared {
     /// Blocks until something waits; `false` when the log is closing.
     pub(super) fn wait_for_appends(&self) -> bool {
         let mut waiting = self.waiting();
-        while waiting.appends.is_empty() && !waiting.closed {
+        while waiting.is_empty() && !waiting.closed {
             waiting.writer_sleeps = true;
             waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
@@ -200,39 +190,53 @@ impl Shared {
         !waiting.closed
     }
 
-    /// Commits what waits now, in as few commits as the limits allow.
+    /// Commits what waits now, in as few commits as the limits allow; a large append in steps, between these.
     pub(super) fn commit_waiting(&self) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_committing(Some(thread::current().id()));
         loop {
-            let batch = self.take_waiting();
-            if batch.is_empty() {
-                return;
+            let under_way = writer.under_way();
+            let taken = self.take_waiting(under_way.as_deref());
+            if taken.is_empty() && under_way.is_none() {
+                break;
             }
-            self.counters.appends.add(batch.len() as u64);
-            self.counters.commits.add(1);
-            writer.commit(self, batch);
+            self.counters.appends.add(taken.len() as u64);
+            self.counters.commits.add(u64::from(!taken.appends.is_empty()) + u64::from(taken.large.is_some()));
+            let a_large_one = under_way.is_some() || taken.large.is_some();
+            writer.commit(self, taken.appends);
+            if let Some(large) = taken.large {
+                writer.begin(self, large);
+            }
+            writer.step(self);
+            if a_large_one && writer.under_way().is_none() {
+                self.waiting().large_one_ended();
+            }
+        }
+        self.set_committing(None);
+    }
+
+    /// The same, save on a thread that is at it already, in a callback: what it appends goes with what is committed there.
+    pub(super) fn commit_inline(&self) {
+        let committing = *self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        if committing != Some(thread::current().id()) {
+            self.commit_waiting();
+            self.housekeep_if_wanted();
         }
     }
 
-    pub(super) fn take_waiting(&self) -> Vec<Pending> {
+    fn set_committing(&self, thread: Option<ThreadId>) {
+        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+    }
+
+    fn take_waiting(&self, under_way: Option<&str>) -> Taken {
         let mut waiting = self.waiting();
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = waiting.appends.front() {
-            let more = next.payload_bytes();
-            if batch.len() >= COMMIT_APPENDS_MAX || (bytes > 0 && bytes + more > COMMIT_BYTES_MAX) {
-                break;
-            }
-            bytes += more;
-            batch.extend(waiting.appends.pop_front());
-        }
-        waiting.bytes -= bytes;
+        let taken = waiting.take(under_way, self.options.large_append_bytes as usize);
         let blocked = waiting.blocked > 0;
         drop(waiting);
         if blocked {
             self.roomy.notify_all();
         }
-        batch
+        taken
     }
 
     pub(super) fn wake(&self, tails: &[(StreamId, u64)]) {

@@ -467,3 +467,15 @@ fn a_watcher_that_panics_stops_nobody() {
     append(&log, "a", 1, 1, 1);
     assert_eq!((hears.recv(), hears.recv()), (Ok(1), Ok(2)));
 }
+
+#[test]
+fn room_is_taken_ahead_in_steps_of_which_each_is_synced() {
+    let mut bench = Bench::new();
+    bench.options = LogOptions { segment_bytes: 4 << 20, prewrite: true, ..LogOptions::small() };
+    let log = bench.open();
+    let before = bench.disk.counts();
+    log.housekeep();
+    let cost = bench.disk.counts() - before;
+    assert!(cost.bytes_written >= 4 << 20, "zeros over a spare: {cost:?}");
+    assert!(cost.file_syncs >= cost.bytes_written / limits::UNSYNCED_BYTES_MAX as u64, "{cost:?}");
+}

@@ -5,6 +5,7 @@
 //! frames go to a fresh segment whose header names the byte at which the failed one ends. If that fails too nothing is
 //! published, every append of the commit hears why, and the log is read-only until [`Writer::revive`] succeeds.
 
+mod ahead;
 mod rolling;
 
 use super::files::Purpose;
@@ -18,6 +19,7 @@ use super::shared::Shared;
 use crate::disk::File;
 use crate::mutants::{self, Mutant};
 use crate::offset::StreamId;
+use ahead::Ahead;
 use rolling::Lane;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -26,7 +28,9 @@ use std::sync::Arc;
 /// See the file's header. Owned by one thread at a time.
 pub(crate) struct Writer {
     lanes: [Lane; 2],
-    /// Ingest times never go back.
+    /// The large append under way.
+    ahead: Option<Ahead>,
+    /// Ingest times that are given never go back.
     last_ms: u64,
 }
 
@@ -38,6 +42,7 @@ struct Outgoing {
 
 /// Appends made ready: offsets given, streams named. Valid only until something else is published.
 struct Prepared {
+    purpose: Purpose,
     frames: Vec<Outgoing>,
     /// Streams to be made known with the commit, in the order of their numbers.
     declared: Vec<Arc<str>>,
@@ -53,7 +58,7 @@ impl Writer {
             Lane { class: Class::Main, active: None, last: main },
             Lane { class: Class::System, active: None, last: system },
         ];
-        Self { lanes, last_ms }
+        Self { lanes, ahead: None, last_ms }
     }
 
     /// Writes and answers these appends: one sync for all of a class that fit into its segment.
@@ -70,39 +75,67 @@ impl Writer {
     /// Commits the first of `appends` that fit together and returns the others.
     fn commit_some(&mut self, shared: &Shared, lane: usize, appends: Vec<Pending>) -> Vec<Pending> {
         let Some((now, later)) = self.make_room(shared, lane, appends) else { return Vec::new() };
-        let purpose = if now.iter().all(|append| is_ours(&append.stream)) { Purpose::Drain } else { Purpose::Ingest };
         let prepared = self.prepare(shared, now);
         if prepared.frames.is_empty() {
             return later;
         }
+        match self.store(shared, lane, prepared) {
+            Ok(()) => later,
+            Err(error) => {
+                refuse(later, &error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes, once more to a fresh segment where the disk fails, and answers.
+    fn store(&mut self, shared: &Shared, lane: usize, prepared: Prepared) -> Result<(), AppendError> {
         let mut written = self.write(lane, &prepared.frames);
+        let mut interrupted = None;
         if let Err(first) = &written {
             tracing::error!(error = %first, "an append failed; writing it again to a fresh segment");
-            written = self
-                .start_fresh(shared, lane, &prepared.frames, purpose)
-                .and_then(|()| self.write(lane, &prepared.frames));
+            interrupted = self.give_up_ahead(shared, lane);
+            written = self.start_fresh(shared, lane, &prepared).and_then(|()| self.write(lane, &prepared.frames));
         }
         match written {
             Ok(positions) => {
                 self.publish(shared, lane, prepared, positions);
-                later
+                if let Some(interrupted) = interrupted {
+                    // What comes of it is told to whom it is about.
+                    let _ = self.store_anew(shared, lane, interrupted);
+                }
+                Ok(())
             }
             Err(e) => {
-                self.abandon(shared, lane);
-                // The numbers of these streams may have reached the disk with their names: nobody else gets them.
-                let mut catalog = shared.catalog_write();
-                for name in prepared.declared {
-                    catalog.add_stream(name);
+                let error = self.fail(shared, lane, prepared, &e);
+                if let Some(interrupted) = interrupted {
+                    interrupted.refuse(&error);
                 }
-                drop(catalog);
-                let error = shared.disk_error(&e);
-                let refused = prepared.answers.into_iter().map(|(done, _)| done);
-                for done in refused.chain(later.into_iter().map(|append| append.done)) {
-                    answer(done, Err(error.clone()));
-                }
-                Vec::new()
+                Err(error)
             }
         }
+    }
+
+    /// Stores in a segment that is made for it, so that its header passes over whatever failed before.
+    fn store_anew(&mut self, shared: &Shared, lane: usize, prepared: Prepared) -> Result<(), AppendError> {
+        match self.roll(shared, lane, prepared.needs(), prepared.purpose) {
+            Ok(()) => self.store(shared, lane, prepared),
+            Err(e) => Err(self.fail(shared, lane, prepared, &e)),
+        }
+    }
+
+    /// Nothing of this was stored: gives the segment up and says so.
+    fn fail(&mut self, shared: &Shared, lane: usize, prepared: Prepared, e: &io::Error) -> AppendError {
+        self.abandon(shared, lane);
+        // The numbers of these streams may have reached the disk with their names: nobody else gets them.
+        let mut catalog = shared.catalog_write();
+        for name in &prepared.declared {
+            catalog.add_stream(Arc::clone(name));
+        }
+        drop(catalog);
+        let error = shared.disk_error(e);
+        prepared.refuse(&error);
+        error
     }
 
     /// Splits off the appends that fit into the active segment, making a new one where needed. `None` when there is
@@ -115,6 +148,10 @@ impl Writer {
     ) -> Option<(Vec<Pending>, Vec<Pending>)> {
         let mut appends = self.refuse_what_is_over_budget(shared, lane, appends);
         while self.lanes[lane].room() < appends.first()?.stored_bytes() {
+            // The next segment is that of the large append under way: one that is made now would pass over it.
+            if self.finish_ahead(shared, lane) {
+                continue;
+            }
             let ours = is_ours(&appends[0].stream);
             let needed = appends[0].stored_bytes() + u64::from(SEGMENT_HEADER_BYTES);
             let purpose = if ours { Purpose::Drain } else { Purpose::Ingest };
@@ -156,7 +193,9 @@ impl Writer {
     fn prepare(&mut self, shared: &Shared, appends: Vec<Pending>) -> Prepared {
         let now_ms = shared.clock.wall_ms().max(self.last_ms);
         self.last_ms = now_ms;
-        let mut prepared = Prepared { frames: Vec::new(), declared: Vec::new(), answers: Vec::new() };
+        let purpose =
+            if appends.iter().all(|append| is_ours(&append.stream)) { Purpose::Drain } else { Purpose::Ingest };
+        let mut prepared = Prepared { purpose, frames: Vec::new(), declared: Vec::new(), answers: Vec::new() };
         let mut ends: HashMap<StreamId, (u64, u64)> = HashMap::new();
         let mut new_ids: HashMap<Arc<str>, StreamId> = HashMap::new();
         let mut refused = Vec::new();
@@ -224,13 +263,9 @@ impl Writer {
             at += header.stored_len();
         }
         assert!(at <= active.capacity, "make_room left room");
-        const PADDING: [u8; 8] = [0; 8];
         let mut slices = Vec::with_capacity(frames.len() * 3);
         for (frame, header) in frames.iter().zip(&headers) {
-            slices.push(IoSlice::new(header));
-            slices.push(IoSlice::new(&frame.payload));
-            let padding = (frame.header.stored_len() - FRAME_HEADER_BYTES - frame.header.payload_len) as usize;
-            slices.push(IoSlice::new(&PADDING[..padding]));
+            slices.extend(frame.pieces(header).map(IoSlice::new));
         }
         active.file.write_all_at(&slices, u64::from(active.position))?;
         mutants::unless(Mutant::AppendNotSynced, || active.file.sync_data())?;
@@ -269,9 +304,32 @@ impl Writer {
     }
 }
 
+// === impl Prepared ===
+
+impl Prepared {
+    /// Bytes of a segment that holds this alone.
+    fn needs(&self) -> u64 {
+        let frames: u64 = self.frames.iter().map(|frame| u64::from(frame.header.stored_len())).sum();
+        frames + u64::from(SEGMENT_HEADER_BYTES)
+    }
+
+    fn refuse(self, error: &AppendError) {
+        for (done, _) in self.answers {
+            answer(done, Err(error.clone()));
+        }
+    }
+}
+
 // === impl Outgoing ===
 
 impl Outgoing {
+    /// Its bytes in a segment, behind this header.
+    fn pieces<'a>(&'a self, header: &'a [u8]) -> [&'a [u8]; 3] {
+        const PADDING: [u8; 8] = [0; 8];
+        let padding = (self.header.stored_len() - FRAME_HEADER_BYTES - self.header.payload_len) as usize;
+        [header, &self.payload, &PADDING[..padding]]
+    }
+
     fn declaration(stream: StreamId, name: &str, now_ms: u64) -> Self {
         let payload = name.as_bytes().to_vec();
         let header = FrameHeader {

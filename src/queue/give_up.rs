@@ -95,7 +95,7 @@ impl Inner {
 
 /// The first offset behind the start of `part` at which the stream's running total is `total` or more; its end where it is
 /// nowhere. Looks at a few frames' headers, by halving.
-fn offset_at_total(log: &Log, stream: StreamId, part: Range<u64>, total: u64) -> Result<u64, ReadError> {
+pub(super) fn offset_at_total(log: &Log, stream: StreamId, part: Range<u64>, total: u64) -> Result<u64, ReadError> {
     // At `from` it is less, at `until` it is not, or that is the end.
     let (mut from, mut until) = (part.start, part.end);
     while from + 1 < until {

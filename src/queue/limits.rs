@@ -12,6 +12,11 @@ pub(crate) const SPLIT_PLACES: usize = 32;
 /// Settled ranges and open batches that find a place whatever becomes of them.
 pub(crate) const PLACES: usize = SETTLED_RANGES_MAX - SPLIT_PLACES;
 
+/// Ranges of records that were given up where they lie, which a queue remembers: with limits acted on in steps of a
+/// sixteenth four times as much as a limit, of a destination that takes some and is behind for good. One that takes nothing
+/// has one range, however long.
+pub(crate) const MARKED_RANGES_MAX: usize = 64;
+
 /// Bytes of a destination's id. Part of every batch id, which must stay under [`BATCH_ID_BYTES_MAX`].
 pub(crate) const DESTINATION_BYTES_MAX: usize = 40;
 

@@ -131,6 +131,8 @@ pub(crate) struct Bounds {
     pub(crate) of: Arc<str>,
     pub(crate) number: u32,
     pub(crate) again: bool,
+    /// Of records that were given up where they lie, and that the books of their queue go on counting.
+    pub(crate) redrive: bool,
     /// For its queue the stream ends here.
     pub(crate) end: End,
     pub(crate) under_old_ids: AtomicU64,

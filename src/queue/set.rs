@@ -15,6 +15,7 @@ mod moving;
 mod notes;
 mod opening;
 mod options;
+mod redriving;
 mod replaying;
 mod tick;
 
@@ -25,9 +26,8 @@ use super::hours::HOUR_MS;
 use super::kept_plans::Revisions;
 use super::planner::Planner;
 use super::reading::offset_at_time;
-use super::replay::{ReplayError, ReplayRequest};
 use super::store_keeper::StoreKeeper;
-use super::{Balance, Context, Inner, Queue, QueueError, kept_plans, lock};
+use super::{Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::atomic::Ordering;
@@ -105,9 +105,10 @@ impl Queues {
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let notes = Notes::from(&mut hints, log_id);
         let planner = Planner::new(append_plans(&log), inline_log);
-        let (held_bytes, touched) = Default::default();
+        let (held_bytes, touched, marking) = Default::default();
         let opened_ms = clock.wall_ms();
-        let context = Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, _lock: held });
+        let context =
+            Arc::new(Context { log, log_id, clock, opened_ms, planner, held_bytes, touched, marking, _lock: held });
         let mut index = Index::default();
         let mut own = rebuild(&context, &mut floor, &mut hints, &mut index, &mut stats)?;
         let fills: Vec<Arc<Inner>> = index.by_name.values().filter(|inner| inner.replay.is_some()).cloned().collect();
@@ -258,70 +259,6 @@ impl Queues {
     pub fn delete(&self, destination: &str, stream: Option<&str>) -> Result<Deleted, QueueError> {
         let mut keeping = lock(&self.set.keeping);
         self.set.delete(&mut keeping, destination, stream)
-    }
-
-    /// Sends records of a destination's stream once more that its queue has settled: makes a queue of their own for them,
-    /// beside the live one, which goes on as it is. Hand it to whoever sends for the destination; it hands out batches
-    /// like any other, until its records are settled. With the next tick it is gone then. It outlives restarts, keeps
-    /// its records from being let go, and counts in its own balance; see [`Queue::replay`] and [`Queue::replayed`].
-    ///
-    /// ```
-    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
-    /// # use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
-    /// # use std::{path::Path, sync::Arc};
-    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
-    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
-    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
-    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
-    /// let limits = BatchLimits { records_max: 5, bytes_max: 1 << 20 };
-    /// let sent = queue.next_batch(limits)?.expect("ten records wait");
-    /// queue.plan(&sent, Box::new(|planned| planned.expect("the log is sound")));
-    /// queue.settle(&sent, Settled::Delivered);
-    ///
-    /// // The receiver has lost them. What it still has it tells by the id.
-    /// let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
-    /// let replay = queues.replay("acme-hook", "acme-prod", request)?;
-    /// let again = replay.next_batch(limits)?.expect("five records were settled");
-    /// assert_eq!((&again.id, &again.offsets), (&sent.id, &sent.offsets));
-    /// replay.settle(&again, Settled::Delivered);
-    /// queues.tick()?;
-    /// assert_eq!(queue.replayed().delivered.records, 5);
-    /// assert_eq!(queue.balance().delivered.records, 5, "the books of the queue count each record once");
-    /// assert!(queues.replays().is_empty());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// When there is nothing to replay, a replay of that queue is under way, or the disk refuses.
-    pub fn replay(&self, destination: &str, stream: &str, request: ReplayRequest) -> Result<Queue, ReplayError> {
-        let mut keeping = lock(&self.set.keeping);
-        let inner = self.set.start_replay(&mut keeping, (destination, stream), request)?;
-        Ok(Queue { inner })
-    }
-
-    /// The queues of the replays that are under way, by destination and stream.
-    #[must_use]
-    pub fn replays(&self) -> Vec<Queue> {
-        let index = self.set.index_read();
-        let replays = index.by_name.values().filter(|inner| inner.replay.is_some());
-        replays.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
-    }
-
-    /// Ends a replay that is under way, and says what became of its records. `None` when there is none. What is on its
-    /// way is not called back.
-    ///
-    /// # Errors
-    /// When the floor cannot be written. From now on it hands out nothing all the same, and ends with the next tick that
-    /// succeeds; only after a crash before that it goes on.
-    pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
-        let mut keeping = lock(&self.set.keeping);
-        let Some(inner) = self.set.replay_of(destination, stream) else { return Ok(None) };
-        // What it settled so far counts, and is durable before its number is taken.
-        let committed = self.set.commit(&mut keeping);
-        let balance = Queue { inner: Arc::clone(&inner) }.balance();
-        inner.cancel();
-        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
-        Ok(Some(balance))
     }
 
     /// The revisions of settings (see [`Queue::set_settings_revision`]) that plans name which the log still has, by

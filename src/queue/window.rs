@@ -18,6 +18,7 @@
 //!              low                          next                 tail
 //! ```
 
+mod marking;
 mod moving;
 mod settling;
 mod split;
@@ -29,6 +30,7 @@ pub(crate) use verdict::Verdict;
 use super::balance::{Books, End, Settled};
 use super::cursor::Cursor;
 use super::limits::{PLACES, SETTLED_RANGES_MAX};
+use super::marked::Marked;
 use super::marks::Marks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -48,6 +50,8 @@ pub(crate) struct Window {
     /// it comes to lie at the low mark, where it needs none.
     #[expect(clippy::box_collection, reason = "a word instead of three in every idle queue, and almost always absent")]
     damaged: Option<Box<BTreeSet<u64>>>,
+    /// What was given up where it lies; almost always absent.
+    marked: Option<Box<Marked>>,
 }
 
 /// A batch that was handed out.
@@ -109,7 +113,7 @@ impl OpenBatch {
 impl Window {
     pub(crate) fn new(cursor: Cursor, books: Books) -> Self {
         let next = cursor.low;
-        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next, damaged: None }
+        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next, damaged: None, marked: None }
     }
 
     pub(crate) fn cursor(&self) -> &Cursor {

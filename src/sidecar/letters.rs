@@ -21,6 +21,7 @@ mod flights;
 #[doc(hidden)]
 pub mod fuzzing;
 mod held;
+mod marked;
 mod packed;
 mod policy;
 mod shelf;
@@ -31,7 +32,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
-use forebay::{Queues, Settled};
+use forebay::{Count, Queues, Settled};
 
 use crate::delivery::parking::{Letter, Parking};
 use crate::delivery::sheet::InDoubt;
@@ -41,6 +42,7 @@ pub use desk::Desk;
 use doors::Doors;
 pub use filter::{Filter, Shown};
 pub use held::HeldSource;
+pub use marked::{MarkedLetters, REASON as MARKED_REASON, Ranges};
 pub use policy::Policy;
 pub use sweep::{Page, Step, SweepError};
 
@@ -224,6 +226,35 @@ impl Letters {
         self.lock().values().filter(|desk| desk.is_open()).cloned().collect()
     }
 
+    /// Dead letters by destination: those that were copied, and those that lie where they were given up.
+    #[must_use]
+    pub fn dead(&self) -> BTreeMap<Arc<str>, Count> {
+        let mut dead = self.marked();
+        for desk in self.desks() {
+            *dead.entry(desk.destination_name()).or_default() += desk.dead();
+        }
+        dead
+    }
+
+    /// The destinations of which records were given up where they lie, and how many of those wait.
+    #[must_use]
+    pub fn marked(&self) -> BTreeMap<Arc<str>, Count> {
+        let mut marked: BTreeMap<Arc<str>, Count> = BTreeMap::new();
+        for queue in self.ground.queues.marking() {
+            let waiting = marked::waiting(&queue);
+            if waiting.records > 0 {
+                *marked.entry(queue.destination_name()).or_default() += waiting;
+            }
+        }
+        marked
+    }
+
+    /// Whether there is nothing to [tend](Self::tend).
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.desks().is_empty() && self.ground.queues.marking().is_empty()
+    }
+
     /// Whether there is a destination of this name, with letters or without.
     #[must_use]
     pub fn knows(&self, destination: &str) -> bool {
@@ -233,6 +264,9 @@ impl Letters {
     /// What is to be done now and then: wakes destinations whose held letters are due, lets go what a policy says, moves
     /// letters together. Blocks. See [`TEND_EVERY`].
     pub fn tend(&self) {
+        for destination in self.marked().into_keys() {
+            self.desk(destination).obey_policy_where_it_lies();
+        }
         for desk in self.desks() {
             if let Err(error) = desk.tend() {
                 let error: &dyn std::error::Error = &*error;

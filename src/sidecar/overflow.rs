@@ -1,8 +1,8 @@
 //! What is given up when a destination falls behind too far: only what an operator has set beforehand, and never unsaid.
 //!
 //! Once a second every queue of a destination that has a policy is looked at. What always holds: without a policy nothing
-//! is given up; what is given up are the oldest records, counted as expired, and the log says how many; from four fifths of
-//! a limit on it says once an hour what is coming, and [`Overflow::ahead`] says when. See docs/delivery.md, "Overflow".
+//! is given up; what is given up are the oldest records, counted as expired or as dead letters that stay where they lie, and
+//! the log says how many; from four fifths of a limit on it says once an hour what is coming, and [`Overflow::ahead`] says when. See docs/delivery.md, "Overflow".
 
 mod ages;
 mod shed;
@@ -27,9 +27,20 @@ const STEP: u64 = 16;
 /// How often what is coming is said.
 const SAID_EVERY: Duration = Duration::from_secs(3_600);
 
+/// What becomes of what is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It is gone, counted as expired.
+    Drop,
+    /// It lies where it lay, as a dead letter.
+    Mark,
+}
+
 /// What may be given up of a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
+    /// What becomes of it.
+    pub what: What,
     /// What was received longer ago.
     pub age_max: Option<Duration>,
     /// The oldest, while more bytes wait over all its queues.
@@ -191,15 +202,24 @@ impl Short {
     /// than brings what waits here below the share: what goes makes room only later.
     fn over_share(&self, queue: &Queue, waiting: u64) -> Option<(Much, u64)> {
         let stream = self.streams.get(queue.stream())?;
+        if first_needed(queue) < queue.cursor().low {
+            return None; // what it gave up before, and keeps, keeps all behind that: nothing that goes would make room
+        }
         let room = self.share / STEP;
         // What stays beside a backlog because of it is charged, too, and goes a while after it.
         let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
         let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(self.share - room)?;
         let others = self.queues.get(queue.stream()).into_iter().flatten();
         let others = others.filter(|other| other.destination() != queue.destination());
-        let needed = others.map(|other| other.cursor().low).min().unwrap_or(u64::MAX);
+        let needed = others.map(first_needed).min().unwrap_or(u64::MAX);
         Some((Much::Bytes(too_much + room), needed))
     }
+}
+
+/// Where what a queue keeps on the disk begins.
+fn first_needed(queue: &Queue) -> u64 {
+    let (ranges, _) = queue.marked();
+    ranges.first().map_or(u64::MAX, |range| range.start).min(queue.cursor().low)
 }
 
 /// Gives up what is to go of a destination, and says what waits then.
@@ -210,15 +230,22 @@ fn look(
     (age_now, wall_ms): (Option<u64>, u64),
     short: Option<&Short>,
 ) -> Result<Vec<Waits>, QueueError> {
-    let look = || -> Vec<Waits> { queues.iter().map(|queue| waits(queue, wall_ms)).collect() };
-    let waits = look();
+    let look = || -> Result<Vec<Waits>, QueueError> {
+        queues.iter().map(|queue| waits(queue, policy.what, wall_ms)).collect()
+    };
+    let waits = look()?;
     let going = going(policy, &waits, age_now);
+    // What is marked makes no room.
+    let short = short.filter(|_| policy.what == What::Drop);
     let mut gone_any = false;
     for (at, queue) in queues.iter().enumerate() {
         let of_queue = going.iter().filter(|(of, _)| *of == at).map(|(_, much)| (*much, u64::MAX));
         let for_others = short.and_then(|short| short.over_share(queue, waits[at].bytes));
         for (much, below) in of_queue.chain(for_others) {
-            let gone = queue.drop_oldest(much, below)?;
+            let (gone, now) = match policy.what {
+                What::Drop => (queue.drop_oldest(much, below)?, "they are counted as expired"),
+                What::Mark => (queue.mark_oldest(much)?, "they are dead letters and lie where they lay"),
+            };
             if gone.records > 0 {
                 gone_any = true;
                 warn!(
@@ -228,17 +255,22 @@ fn look(
                     bytes = gone.bytes,
                     ?much,
                     disk_is_short = short.is_some(),
-                    "the oldest records were given up, as overflow of the configuration says: they are counted as expired"
+                    "the oldest records were given up, as overflow of the configuration says: {now}"
                 );
             }
         }
     }
-    Ok(if gone_any { look() } else { waits })
+    if gone_any { look() } else { Ok(waits) }
 }
 
-fn waits(queue: &Queue, wall_ms: u64) -> Waits {
+fn waits(queue: &Queue, what: What, wall_ms: u64) -> Result<Waits, QueueError> {
     let lag = queue.lag();
-    Waits { bytes: lag.bytes, oldest_ms: lag.oldest_age_ms.map(|age_ms| wall_ms.saturating_sub(age_ms)) }
+    let oldest_ms = match what {
+        What::Drop => lag.oldest_age_ms.map(|age_ms| wall_ms.saturating_sub(age_ms)),
+        // What somebody had once is never marked.
+        What::Mark => queue.waiting()?.oldest_ingest_ms,
+    };
+    Ok(Waits { bytes: lag.bytes, oldest_ms })
 }
 
 /// What goes, by queue. `age_now` is the time by which ages count, unless they do not count now.

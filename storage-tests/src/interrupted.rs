@@ -1,12 +1,15 @@
 //! A disk on which somebody comes in between: as another thread might, but in the same place every time.
 
 use forebay::disk::{Disk, File, Lock, Space};
-use std::io;
-use std::path::Path;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Called with the name that a file has just got.
 pub type Interruption = Arc<dyn Fn(&Path) + Send + Sync>;
+
+/// Called with the name under which a file was opened, and how many bytes are to be written to it.
+pub type WriteInterruption = Arc<dyn Fn(&Path, usize) + Send + Sync>;
 
 /// Called once.
 type Once = Box<dyn FnOnce() + Send>;
@@ -18,12 +21,27 @@ pub struct Interrupted<D> {
     by: Arc<Mutex<Option<Interruption>>>,
     at_open: Arc<Mutex<Option<Interruption>>>,
     at_sync_dir: Arc<Mutex<Option<Once>>>,
+    at_write: AtWrite,
+}
+
+type AtWrite = Arc<Mutex<Option<WriteInterruption>>>;
+
+struct InterruptedFile {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    at_write: AtWrite,
 }
 
 impl<D> Interrupted<D> {
     /// This disk, on which nobody comes in between yet.
     pub fn over(disk: D) -> Self {
-        Self { disk, by: Arc::default(), at_open: Arc::default(), at_sync_dir: Arc::default() }
+        Self {
+            disk,
+            by: Arc::default(),
+            at_open: Arc::default(),
+            at_sync_dir: Arc::default(),
+            at_write: Arc::default(),
+        }
     }
 
     /// Has `by` called whenever a file was created or renamed, before anybody knows; `None` for nobody any more.
@@ -36,6 +54,11 @@ impl<D> Interrupted<D> {
         *self.at_open.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
+    /// Has `by` called before anything is written to a file; `None` for nobody any more.
+    pub fn interrupt_writing(&self, by: Option<WriteInterruption>) {
+        *self.at_write.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
     /// Has `by` called before a directory is synced, once.
     pub fn interrupt_next_sync_dir(&self, by: impl FnOnce() + Send + 'static) {
         *self.at_sync_dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(by));
@@ -45,6 +68,10 @@ impl<D> Interrupted<D> {
     #[must_use]
     pub fn has_synced_dir(&self) -> bool {
         self.at_sync_dir.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn opened(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(InterruptedFile { file, path: path.to_owned(), at_write: Arc::clone(&self.at_write) })
     }
 
     fn named(&self, path: &Path) {
@@ -59,14 +86,14 @@ impl<D: Disk> Disk for Interrupted<D> {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = self.disk.create(path)?;
         self.named(path);
-        Ok(file)
+        Ok(self.opened(path, file))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let by = self.at_open.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(by) = by {
             by(path);
         }
-        self.disk.open(path)
+        Ok(self.opened(path, self.disk.open(path)?))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
@@ -103,5 +130,30 @@ impl<D: Disk> Disk for Interrupted<D> {
     }
     fn entropy(&self) -> u128 {
         self.disk.entropy()
+    }
+}
+
+impl File for InterruptedFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        let by = self.at_write.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(by) = by {
+            by(&self.path, bufs.iter().map(|buf| buf.len()).sum());
+        }
+        self.file.write_all_at(bufs, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
     }
 }

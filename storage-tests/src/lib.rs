@@ -18,6 +18,7 @@ pub mod queue_model;
 pub mod queues;
 pub mod repository;
 pub mod rng;
+pub mod scripts;
 pub mod sim_disk;
 pub mod teeth;
 pub mod workload;

@@ -36,6 +36,11 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
     ),
     (Mutant::HalfAGroupKept, "crash", "a_crash_at_any_change_loses_nothing_that_was_acknowledged"),
     (
+        Mutant::StepsCalledSynced,
+        "crash",
+        "a_crash_at_any_change_leaves_all_of_a_large_append_or_nothing_and_all_that_came_meanwhile",
+    ),
+    (
         Mutant::SuccessorNotHeard,
         "faults",
         "what_lies_behind_a_failed_files_end_never_competes_with_what_was_written_again",

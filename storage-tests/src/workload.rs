@@ -3,23 +3,30 @@
 //! A step never panics over what the log does wrong: it says so, and whoever drives adds which case it was.
 
 use crate::fault::{Fault, Performed};
+use crate::interrupted::Interrupted;
 use crate::model::{Model, Part};
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
 use forebay::disk::Disk;
-use forebay::{AppendError, Log, LogOptions, LogState, OpenError, Payload};
+use forebay::{AppendError, Appended, Log, LogOptions, LogState, OnFull, OpenError, Payload};
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where the log lies.
 pub const DIR: &str = "/log";
+
+/// A stream, and parts of these lengths and record counts.
+pub type Append = (&'static str, Vec<(usize, u32)>);
 
 /// Something done to a log.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Appends parts of these lengths and record counts to a stream.
     Append(&'static str, Vec<(usize, u32)>),
+    /// The same, and whenever something is written to a segment before it is answered somebody else appends the next of these.
+    Among(Append, Vec<Append>),
     /// Trims a stream to this many records before its end.
     Trim(&'static str, u64),
     /// A round of housekeeping.
@@ -64,6 +71,8 @@ pub struct Session {
     /// How lives end that end in the midst of a change.
     pub ends: Vec<End>,
     log: Option<Log>,
+    /// The disk as the log sees it.
+    seam: Interrupted<SimDisk>,
     appends: u64,
     faulty: bool,
 }
@@ -85,8 +94,10 @@ impl Session {
     /// An empty disk; nothing is open yet.
     #[must_use]
     pub fn new(seed: u64, options: LogOptions) -> Self {
+        let disk = SimDisk::new(seed);
         Self {
-            disk: SimDisk::new(seed),
+            seam: Interrupted::over(disk.clone()),
+            disk,
             clock: ManualClock::at(1_000_000),
             options,
             model: Model::default(),
@@ -103,6 +114,7 @@ impl Session {
         let disk = SimDisk::from_snapshot(&self.disk.snapshot());
         disk.reseed(seed);
         Self {
+            seam: Interrupted::over(disk.clone()),
             disk,
             clock: self.clock.clone(),
             options: self.options.clone(),
@@ -129,7 +141,7 @@ impl Session {
     /// As the log says.
     pub fn try_open(&mut self) -> Result<&Log, OpenError> {
         self.log = None;
-        let disk = Arc::new(self.disk.clone()) as Arc<dyn Disk>;
+        let disk = Arc::new(self.seam.clone()) as Arc<dyn Disk>;
         let log = Log::open(disk, Arc::new(self.clock.clone()), Path::new(DIR), self.options.clone())?;
         Ok(self.log.insert(log))
     }
@@ -181,6 +193,7 @@ impl Session {
     pub fn act(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Append(stream, parts) => drop(self.append(stream, parts)?),
+            Step::Among(append, others) => self.append_among(append, others)?,
             Step::Trim(stream, back) => self.trim(stream, *back),
             Step::Housekeep => self.log.iter().for_each(Log::housekeep),
             Step::Read => self.check_live()?,
@@ -227,16 +240,71 @@ impl Session {
     /// # Errors
     /// When it gave wrong offsets.
     pub fn append(&mut self, stream: &str, parts: &[(usize, u32)]) -> Result<Result<(), AppendError>, String> {
+        let parts = self.parts(parts);
         let Some(log) = &self.log else { return Ok(Err(AppendError::Closed)) };
+        let answer = log.append_wait(stream, payloads(&parts));
+        self.answered(stream, &parts, answer)
+    }
+
+    /// Appends, and has others append meanwhile; then tells the model of all, in their order.
+    fn append_among(&mut self, (stream, parts): &Append, others: &[Append]) -> Result<(), String> {
+        type Answered = Arc<Mutex<Option<Result<Appended, AppendError>>>>;
+        type Came = (&'static str, Vec<Part>, Answered);
+        let Some(log) = self.log.clone() else { return Ok(()) };
+        let parts = self.parts(parts);
+        let others = others.iter().map(|(stream, parts)| (*stream, self.parts(parts)));
+        let coming: Mutex<VecDeque<(&'static str, Vec<Part>)>> = Mutex::new(others.collect());
+        let came: Arc<Mutex<Vec<Came>>> = Arc::default();
+        let queue = {
+            let (log, came) = (log.clone(), Arc::clone(&came));
+            move |(stream, parts): (&'static str, Vec<Part>)| {
+                let answered = Answered::default();
+                let theirs = Arc::clone(&answered);
+                let done = Box::new(move |answer| *theirs.lock().expect("no panic") = Some(answer));
+                let queued = log.append_group(stream, payloads(&parts), OnFull::Refuse, done);
+                if let Err(e) = queued {
+                    *answered.lock().expect("no panic") = Some(Err(e));
+                }
+                came.lock().expect("no panic").push((stream, parts, answered));
+            }
+        };
+        self.seam.interrupt_writing(Some(Arc::new(move |path, _| {
+            if path.extension().is_some_and(|name| name == "seg" || name == "sys") {
+                let next = coming.lock().expect("no panic").pop_front();
+                next.into_iter().for_each(&queue);
+            }
+        })));
+        let answer = log.append_wait(stream, payloads(&parts));
+        self.seam.interrupt_writing(None);
+        let _ = self.answered(stream, &parts, answer)?;
+        let came = std::mem::take(&mut *came.lock().expect("no panic"));
+        for (stream, parts, answered) in came {
+            let answer = answered.lock().expect("no panic").take();
+            let _ = self.answered(stream, &parts, answer.ok_or("an append is not answered")?)?;
+        }
+        Ok(())
+    }
+
+    /// Parts of bytes that nobody appended yet.
+    fn parts(&mut self, parts: &[(usize, u32)]) -> Vec<Part> {
         self.appends += 1;
         let id = |i: usize| self.appends * 16 + i as u64;
-        let parts: Vec<Part> =
-            parts.iter().enumerate().map(|(i, (len, records))| Part::new(id(i), *len, *records)).collect();
-        self.model.attempt(stream, &parts);
-        match log.append_wait(stream, parts.iter().map(Part::payload).collect::<Vec<Payload>>()) {
+        parts.iter().enumerate().map(|(i, (len, records))| Part::new(id(i), *len, *records)).collect()
+    }
+
+    /// Tells the model of an append and what was answered.
+    fn answered(
+        &mut self,
+        stream: &str,
+        parts: &[Part],
+        answer: Result<Appended, AppendError>,
+    ) -> Result<Result<(), AppendError>, String> {
+        self.model.attempt(stream, parts);
+        let serving = self.log.as_ref().is_some_and(|log| log.state() == LogState::Serving);
+        match answer {
             Ok(appended) => self.model.acked(stream, &appended).map(Ok),
             Err(e @ AppendError::OverShare { .. }) => Ok(Err(e)), // nobody trimmed it for long
-            Err(e) if self.disk.crashed() || self.faulty || log.state() != LogState::Serving => Ok(Err(e)),
+            Err(e) if self.disk.crashed() || self.faulty || !serving => Ok(Err(e)),
             Err(e) => Err(format!("an append is refused: {e}")),
         }
     }
@@ -303,38 +371,13 @@ impl Session {
     }
 }
 
-/// Every kind of thing that a log does, in a few dozen steps: new streams, groups, an append larger than a segment,
-/// sealing, trimming, reclaiming, recycling, a quiet stream, a clean restart.
+/// As the log takes them.
+fn payloads(parts: &[Part]) -> Vec<Payload> {
+    parts.iter().map(Part::payload).collect()
+}
+
+/// Geometry in which appends of more than two thousand bytes are written in steps.
 #[must_use]
-pub fn script() -> Vec<Step> {
-    use Step::{Append, Housekeep, Read, Reopen, Trim};
-    let mut steps = vec![
-        Append("quiet", vec![(100, 7)]),
-        Append("a", vec![(10, 1)]),
-        Append("b", vec![(600, 3), (600, 3), (500, 2)]),
-        Append("!plans", vec![(40, 1)]),
-        Append("!dead/x", vec![(300, 1)]),
-        Append("a", vec![(1500, 10)]),
-        Append("a", vec![(1200, 10)]),
-        Append("b", vec![(6000, 5)]),
-        Append("a", vec![(0, 1)]),
-        Append("!dead/x", vec![(2000, 1), (1500, 1)]),
-        Append("!dead/x", vec![(900, 1)]),
-        Read,
-        Trim("a", 0),
-        Trim("b", 0),
-        Trim("quiet", 0),
-        Trim("!plans", 0),
-        Housekeep,
-    ];
-    for i in 0..4 {
-        steps.push(Append("a", vec![(1900 + i, 4)]));
-        steps.push(Append("b", vec![(1000, 1), (900, 1)]));
-        steps.push(Trim("a", 4));
-        steps.push(Trim("b", 2));
-    }
-    steps.extend([Housekeep, Read, Reopen, Append("c", vec![(50, 1)]), Append("a", vec![(3000, 1)])]);
-    steps.extend([Trim("!dead/x", 0), Append("!dead/x", vec![(3500, 1)]), Housekeep, Append("!plans", vec![(40, 1)])]);
-    steps.extend([Trim("a", 0), Append("a", vec![(3800, 3)]), Trim("b", 0), Housekeep, Append("quiet", vec![(8, 1)])]);
-    steps
+pub fn tiny_steps() -> LogOptions {
+    LogOptions { large_append_bytes: 2000, ..tiny() }
 }

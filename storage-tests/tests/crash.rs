@@ -7,22 +7,26 @@ use std::time::Duration;
 use storage_tests::crash_points::{self, Plan, number};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::model::Part;
+use storage_tests::scripts::{large_script, script};
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, Step, script, tiny};
+use storage_tests::workload::{End, Session, Step, tiny, tiny_steps};
 
-#[test]
-fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {
+fn crash_at_any_change(steps: Vec<Step>, options: LogOptions) {
     let cuts = number("FOREBAY_CUTS", 2);
-    let plan = Plan {
-        steps: script(),
-        options: tiny(),
-        seed: number("FOREBAY_SEED", 1),
-        cuts,
-        nested_every: 120 / cuts.max(1),
-    };
+    let plan = Plan { steps, options, seed: number("FOREBAY_SEED", 1), cuts, nested_every: 120 / cuts.max(1) };
     let count = crash_points::run(&plan, "crash");
     println!("{count:?}");
     assert!(count.changes > 150 && count.crashes > 400 && count.nested > 1000, "{count:?}");
+}
+
+#[test]
+fn a_crash_at_any_change_loses_nothing_that_was_acknowledged() {
+    crash_at_any_change(script(), tiny());
+}
+
+#[test]
+fn a_crash_at_any_change_leaves_all_of_a_large_append_or_nothing_and_all_that_came_meanwhile() {
+    crash_at_any_change(large_script(), tiny_steps());
 }
 
 const STREAMS: [&str; 5] = ["a", "b", "quiet", "!plans", "!dead/x"];
@@ -69,9 +73,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Others that append while an append is written.
+fn among() -> impl Strategy<Value = Step> {
+    let append = || (select(STREAMS.to_vec()), proptest::collection::vec(part(), 1..5));
+    (append(), proptest::collection::vec(append(), 0..8)).prop_map(|(append, others)| Step::Among(append, others))
+}
+
 fn bad_disk_step() -> impl Strategy<Value = Step> {
+    bad_disk_steps(step())
+}
+
+fn bad_disk_steps(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Step> {
     prop_oneof![
-        10 => step(),
+        10 => step,
         1 => fault().prop_map(Step::Inject),
         1 => (0u64..200_000).prop_map(Step::Capacity),
         2 => Just(Step::Heal),
@@ -118,6 +132,23 @@ proptest! {
         ends in proptest::collection::vec(end(), 1..4), reserve_segments in 1usize..3,
     ) {
         let options = LogOptions { reserve_segments, ..tiny() };
+        prop_assert_eq!(live(&steps, seed, options, ends), Ok(()));
+    }
+
+    #[test]
+    fn large_appends_in_steps_hold_the_same_promises_whoever_comes_meanwhile(
+        steps in proptest::collection::vec(prop_oneof![3 => step(), 1 => among()], 1..60), seed: u64,
+        ends in proptest::collection::vec(end(), 1..4),
+    ) {
+        prop_assert_eq!(live(&steps, seed, LogOptions { budget_bytes: 64 << 20, ..tiny_steps() }, ends), Ok(()));
+    }
+
+    #[test]
+    fn large_appends_in_steps_hold_them_on_a_disk_that_fails_now_and_then(
+        steps in proptest::collection::vec(bad_disk_steps(prop_oneof![3 => step(), 1 => among()]), 1..60), seed: u64,
+        ends in proptest::collection::vec(end(), 1..4), reserve_segments in 1usize..3,
+    ) {
+        let options = LogOptions { reserve_segments, budget_bytes: 64 << 20, ..tiny_steps() };
         prop_assert_eq!(live(&steps, seed, options, ends), Ok(()));
     }
 

@@ -107,6 +107,86 @@ fn a_crash_at_any_change_takes_back_what_no_tick_made_durable_and_nothing_else()
     }
 }
 
+/// What is given up where it lies, sent again and let go, until the disk is gone. Says what was delivered for sure.
+fn act_where_it_lies(queues: &Queues, queue: &Queue) -> u64 {
+    let limits = |records_max| forebay::BatchLimits { records_max, ..ANY };
+    let (mut delivered, mut durable) = (0, 0);
+    for round in 0..6 {
+        let Ok(Some(batch)) = queue.next_batch(limits(20)) else { break };
+        queue.settle(&batch, Settled::Delivered);
+        delivered += batch.offsets.end - batch.offsets.start;
+        if queue.mark_oldest(Much::Bytes(3_000)).is_err() {
+            break;
+        }
+        if round == 3 && queues.redrive("hook", "acme", 0..360).is_err() {
+            break;
+        }
+        if let Some(redrive) = queue.replay_under_way() {
+            let Ok(Some(batch)) = redrive.next_batch(limits(40)) else { break };
+            redrive.plan(&batch, Box::new(|_| ()));
+            redrive.settle(&batch, Settled::Delivered);
+            delivered += batch.offsets.end - batch.offsets.start;
+        }
+        if queues.tick().is_ok() {
+            durable = delivered;
+        }
+        queues.log().housekeep();
+    }
+    durable
+}
+
+#[test]
+fn a_crash_at_any_change_leaves_what_was_given_up_in_one_place() {
+    let (disk, clock) = (SimDisk::new(21), ManualClock::at(1_000_000));
+    let (queues, queue) = begin(&disk, &clock);
+    let before = disk.ops();
+    let whole = act_where_it_lies(&queues, &queue);
+    let changes = disk.ops() - before;
+    assert!(whole > 200 && queue.marked().1.accepted.records == 180 && changes > 20, "{whole} {changes}");
+    drop((queue, queues));
+    for crash in 0..=changes {
+        let case = format!("change {crash} of {changes}");
+        let (disk, clock) = (SimDisk::new(crash), ManualClock::at(1_000_000));
+        let (queues, queue) = begin(&disk, &clock);
+        disk.crash_at(disk.ops() + crash, Performed::Nothing);
+        let durable = act_where_it_lies(&queues, &queue);
+        drop((queue, queues));
+        disk.power_cut(CUTS[crash as usize % 4]);
+
+        let queues = open(&disk, &clock); // books close
+        let queue = hook(&queues);
+        let (balance, (ranges, marked)) = (queue.balance(), queue.marked());
+        assert!(marked.closes() && marked.accepted == balance.dead_lettered, "{case}: {balance:?} {marked:?}");
+        let redrive = queue.replay_under_way();
+        let again = redrive.as_ref().map_or(0, |redrive| redrive.balance().delivered.records);
+        assert!(balance.delivered.records + marked.delivered.records + again >= durable, "{case}");
+        if let Some(span) = redrive.as_ref().and_then(Queue::redrives) {
+            assert!(ranges.iter().any(|range| range.start == span.start), "{case}: {span:?} of {ranges:?}");
+        }
+        // All that is not delivered still is to be had, once.
+        let mut seen = std::collections::BTreeSet::new();
+        for round in 0.. {
+            for from in [Some(queue.clone()), queue.replay_under_way()].into_iter().flatten() {
+                while let Some(batch) = from.next_batch(ANY).expect("it reads") {
+                    assert!(batch.offsets.clone().all(|offset| seen.insert(offset)), "{case}: {batch:?}");
+                    from.settle(&batch, Settled::Delivered);
+                }
+            }
+            (0..3).for_each(|_| queues.tick().expect("the disk is sound"));
+            let idle = queue.replay_under_way().is_none();
+            if idle && queues.redrive("hook", "acme", 0..360).expect("the disk is sound").is_none() {
+                break;
+            }
+            assert!(round < 9, "{case}: it does not end");
+        }
+        let (balance, (_, marked)) = (queue.balance(), queue.marked());
+        assert_eq!(balance.delivered.records + marked.delivered.records, 360, "{case}");
+        assert_eq!((balance.lost.records, balance.pending.records, marked.pending.records), (0, 0, 0), "{case}");
+        let first_kept = queues.log().first_kept(queues.log().stream("acme").expect("it exists"));
+        assert!(balance.closes() && marked.closes() && first_kept <= 360, "{case}");
+    }
+}
+
 #[test]
 fn what_is_given_up_makes_room_on_the_disk() {
     let (disk, clock) = (SimDisk::new(12), ManualClock::at(1_000_000));

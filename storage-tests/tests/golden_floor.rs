@@ -8,8 +8,8 @@
 use forebay::clock::ManualClock;
 use forebay::disk::{Disk, mem::MemDisk, read_all};
 use forebay::{
-    BatchLimits, Count, Cursor, LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest,
-    Replayed, Settled, SettledRange, Start,
+    BatchLimits, Count, Cursor, LogOptions, MarkedRange, Much, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode,
+    ReplayRequest, Replayed, Settled, SettledRange, Start,
 };
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ fn open(disk: &MemDisk) -> Queues {
     Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline()).expect("it opens")
 }
 
-/// Two queues and a replay; one settled some of each kind with two ranges above its low mark, one has a planned batch in flight.
+/// Two queues and a replay; one settled some of each kind with two ranges above its low mark, one has a planned batch in flight,
+/// and behind that records that were given up where they lie, some of which are sent again.
 fn history(disk: &MemDisk) -> Queues {
     let queues = open(disk);
     let hook = queues.queue("acme-hook", "acme-prod", Start::Earliest).expect("it is made");
@@ -40,6 +41,9 @@ fn history(disk: &MemDisk) -> Queues {
     let limits = BatchLimits { records_max: 25, bytes_max: u64::MAX };
     let batch = archive.next_batch(limits).expect("memory reads").expect("more");
     archive.plan(&batch, Box::new(|result| result.expect("durable")));
+    for _ in 0..2 {
+        archive.mark_oldest(Much::Bytes(40)).expect("memory reads");
+    }
     queues.tick().expect("memory writes");
     let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
     let replay = queues.replay("acme-hook", "acme-prod", request).expect("all of it is kept");
@@ -47,6 +51,7 @@ fn history(disk: &MemDisk) -> Queues {
     queues.cancel_replay("acme-hook", "acme-prod").expect("memory writes");
     let request = ReplayRequest { mode: ReplayMode::Again, ..request };
     queues.replay("acme-hook", "acme-prod", request).expect("all of it is kept");
+    queues.redrive("acme-archive", "acme-prod", 0..40).expect("memory writes").expect("the first range lies there");
     queues
 }
 
@@ -64,10 +69,10 @@ fn the_same_history_gives_the_same_bytes() {
     drop(history(&disk));
     let written = floor_of(&disk);
     if std::env::var_os("FOREBAY_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(golden(3).parent().expect("it has one")).expect("the repository can be written");
-        std::fs::write(golden(3), &written).expect("the repository can be written");
+        std::fs::create_dir_all(golden(4).parent().expect("it has one")).expect("the repository can be written");
+        std::fs::write(golden(4), &written).expect("the repository can be written");
     }
-    let golden = std::fs::read(golden(3)).expect("the golden floor is there");
+    let golden = std::fs::read(golden(4)).expect("the golden floor is there");
     let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
     assert_eq!((differs, written.len()), (None, golden.len()), "the first byte that differs, and the length");
 }
@@ -130,4 +135,20 @@ fn a_floor_of_version_3_is_read_with_its_replay() {
     assert_eq!((hook.replayed(), hook.balance().delivered.records), (replayed, 33));
     let replay = queues.replays().pop().expect("one is under way").replay().expect("it is one");
     assert_eq!((replay.number, replay.mode, replay.offsets), (2, ReplayMode::Again, 0..18));
+}
+
+#[test]
+fn a_floor_of_version_4_is_read_with_what_was_given_up_where_it_lies() {
+    let queues = open(&disk_with(4));
+    assert_eq!((queues.stats().floor_damage.len(), queues.stats().plans_resumed), (0, 1));
+    let archive = queues.queue("acme-archive", "acme-prod", Start::Now).expect("it is known");
+    let (ranges, books) = archive.marked();
+    let [first, second] = &ranges[..] else { panic!("{ranges:?}") };
+    assert_eq!((first.start, first.end == second.start, books.pending), (25, true, archive.balance().dead_lettered));
+    assert_eq!(
+        *first,
+        MarkedRange { start: 25, end: first.end, start_bytes: 175, bytes: first.bytes, at_ms: 1_795_450_894_000 }
+    );
+    let again = archive.replay_under_way().expect("it is sent again");
+    assert_eq!((again.redrives(), again.lag().records), (Some(25..first.end), first.end - 25));
 }

@@ -81,7 +81,12 @@ impl Shared {
             return Ok(());
         }
         // The indexes first, for good: one without its segment says that records are lost.
-        keeper.leftovers.iter().try_for_each(|leftover| self.files.remove_index(leftover.file))?;
+        for Leftover { file, .. } in &keeper.leftovers {
+            if let Err(error) = self.files.empty_index(*file) {
+                tracing::warn!(segment = %file.sequence, %error, "can't empty an index that goes");
+            }
+            self.files.remove_index(*file)?;
+        }
         self.files.sync_dir()?;
         let (mut spares, mut stay, mut removed) = (Vec::new(), Vec::new(), Ok(()));
         for leftover in std::mem::take(&mut keeper.leftovers) {

@@ -1,15 +1,13 @@
-//! The compact segment that is being written: frames behind one another, in large writes, and one sync at the end.
+//! The compact segment that is being written: frames behind one another, in large writes, each of which is synced before the
+//! next one, so that a commit's sync waits for one of them at most.
 
 use crate::disk::File;
 use crate::disk::latched::Latched;
 use crate::log::compact::CompactHeader;
 use crate::log::frame::{FrameHeader, Identity};
 use crate::log::index::ActiveIndex;
-use crate::log::limits::FRAME_HEADER_BYTES;
+use crate::log::limits::{FRAME_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use std::io::{self, IoSlice};
-
-/// Bytes that are written at once.
-const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) struct Target {
     file: Latched,
@@ -37,12 +35,12 @@ impl Target {
         let padding = (header.stored_len() - FRAME_HEADER_BYTES - header.payload_len) as usize;
         self.buffer.resize(self.buffer.len() + padding, 0);
         self.index.add(at, &header);
-        if self.buffer.len() >= CHUNK_BYTES { self.write() } else { Ok(()) }
+        if self.buffer.len() >= UNSYNCED_BYTES_MAX { self.write() } else { Ok(()) }
     }
 
     /// Writes the rest and syncs. What it holds is durable then, once it has a name.
     pub(super) fn finish(mut self) -> io::Result<ActiveIndex> {
-        self.write()?;
+        self.write_buffer()?;
         assert_eq!(self.from, self.end, "as long as it was reckoned, and as its header says");
         if self.file.len()? > self.end {
             self.file.set_len(self.end)?; // it was a spare
@@ -52,6 +50,11 @@ impl Target {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        self.write_buffer()?;
+        self.file.sync_data()
+    }
+
+    fn write_buffer(&mut self) -> io::Result<()> {
         self.file.write_all_at(&[IoSlice::new(&self.buffer)], self.from)?;
         self.from += self.buffer.len() as u64;
         self.buffer.clear();

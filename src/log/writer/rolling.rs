@@ -3,8 +3,7 @@
 //! What always holds: a segment's name is durable before its first frame is written, and a file that has failed is
 //! never taken up again. Frames are the parent's affair.
 
-use super::Outgoing;
-use super::Writer;
+use super::{Prepared, Writer};
 use crate::disk::File;
 use crate::disk::latched::Latched;
 use crate::log::catalog::{Segment, Stage};
@@ -48,18 +47,9 @@ impl Writer {
         // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
         let sequence = shared.take_sequence();
         let name = FileName::Segment(sequence, class);
-        let mut claims = Vec::new();
-        let mut make = |purpose| {
-            claims.clear();
-            let room = shared.claim(u64::from(bytes)).filter(|_| purpose == Purpose::Ingest);
-            let may_be_made = room.is_some();
-            claims.extend(room);
-            // A spare that is taken goes on counting until it is a segment.
-            claims.push(shared.hold(u64::from(shared.options.segment_bytes)));
-            shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, may_be_made)
-        };
+        let make = |purpose| make_file(shared, name, bytes, purpose);
         let mut restricted = false;
-        let fresh = match make(Purpose::Ingest) {
+        let (fresh, claims) = match make(Purpose::Ingest) {
             Err(e) if e.kind() == io::ErrorKind::StorageFull => {
                 // Settled segments that are only kept for replay go before anybody is refused.
                 shared.reclaim(Pressure::NeedsRoom);
@@ -74,13 +64,10 @@ impl Writer {
             other => other?,
         };
         self.retire_active(shared, lane, false);
-        self.adopt(shared, lane, sequence, fresh, restricted);
+        self.lanes[lane].active = Some(enter(shared, class, sequence, fresh, restricted));
         drop(claims); // it counts by itself now
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
-        let active = self.lanes[lane].active.as_ref().expect("just adopted");
-        let header = self.header_of(shared, lane, active.sequence);
-        let written = active.file.write_all_at(&[IoSlice::new(&header.encode())], 0);
-        if let Err(e) = written {
+        if let Err(e) = self.write_header(shared, lane) {
             self.abandon(shared, lane);
             return Err(e);
         }
@@ -89,16 +76,9 @@ impl Writer {
     }
 
     /// After a failed write or sync: the file is given up where its last good sync left it, and a fresh one is made.
-    pub(super) fn start_fresh(
-        &mut self,
-        shared: &Shared,
-        lane: usize,
-        frames: &[Outgoing],
-        purpose: Purpose,
-    ) -> io::Result<()> {
-        let needed: u64 = frames.iter().map(|frame| u64::from(frame.header.stored_len())).sum();
+    pub(super) fn start_fresh(&mut self, shared: &Shared, lane: usize, prepared: &Prepared) -> io::Result<()> {
         self.abandon(shared, lane);
-        self.roll(shared, lane, needed + u64::from(SEGMENT_HEADER_BYTES), purpose)
+        self.roll(shared, lane, prepared.needs(), prepared.purpose)
     }
 
     /// Tries to write again after the log turned read-only: a fresh segment, its header synced. Says whether it is one
@@ -119,23 +99,13 @@ impl Writer {
         self.retire_active(shared, lane, true);
     }
 
-    fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
+    pub(super) fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
         let Some(active) = self.lanes[lane].active.take() else { return };
-        let mut catalog = shared.catalog_write();
-        let segment = catalog.segments.get_mut(&active.sequence).expect("adopt added it");
         if active.position == SEGMENT_HEADER_BYTES {
-            // Nothing was ever acknowledged in it: void, and the next segment's header says so by skipping its number.
-            let mut segment = catalog.segments.remove(&active.sequence).expect("just seen");
-            drop(catalog);
-            if let Err(e) = shared.files.retire(segment.file, 0, false) {
-                tracing::warn!(segment = %active.sequence, error = %e, "can't remove a void segment; later");
-                // Until it is gone the next one, whose header says that it is void, must stay.
-                (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
-                shared.catalog_write().segments.insert(active.sequence, segment);
-                shared.request_housekeeping();
-            }
-            return;
+            return void(shared, active.sequence);
         }
+        let mut catalog = shared.catalog_write();
+        let segment = catalog.segments.get_mut(&active.sequence).expect("enter added it");
         segment.failed = failed;
         let Stage::Active(index) = std::mem::replace(&mut segment.stage, Stage::Sealed) else {
             unreachable!("the active segment is active")
@@ -146,37 +116,23 @@ impl Writer {
         shared.request_housekeeping();
     }
 
-    fn adopt(&mut self, shared: &Shared, lane: usize, sequence: Sequence, fresh: Fresh, restricted: bool) {
-        let class = self.lanes[lane].class;
-        shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
-        let mut catalog = shared.catalog_write();
-        let (file, stage) = (SegmentFile::plain(sequence, class), Stage::Active(ActiveIndex::default()));
-        let segment = Segment::new(file, SEGMENT_HEADER_BYTES, fresh.bytes, 0, stage);
-        catalog.segments.insert(sequence, segment);
-        catalog.unseen = Sequence(sequence.0 + 1);
-        drop(catalog);
-        self.lanes[lane].active = Some(Active {
-            sequence,
-            identity: Identity::new(shared.log_id, sequence),
-            file: fresh.file,
-            position: SEGMENT_HEADER_BYTES,
-            capacity: u32::try_from(fresh.bytes).expect("segments have 32-bit positions"),
-            restricted,
-        });
-    }
-
-    fn header_of(&self, shared: &Shared, lane: usize, sequence: Sequence) -> SegmentHeader {
-        SegmentHeader {
+    /// Writes the active segment's header, unsynced.
+    pub(super) fn write_header(&self, shared: &Shared, lane: usize) -> io::Result<()> {
+        let Lane { class, active, last } = &self.lanes[lane];
+        let active = active.as_ref().expect("a segment was made");
+        let header = SegmentHeader {
             log: shared.log_id,
-            sequence,
-            class: self.lanes[lane].class,
+            sequence: active.sequence,
+            class: *class,
             created_ms: shared.clock.wall_ms(),
-            predecessor: self.lanes[lane].last,
-        }
+            predecessor: *last,
+        };
+        active.file.write_all_at(&[IoSlice::new(&header.encode())], 0)
     }
 
     /// Seals both lanes and cuts their files to what they hold. After this the writer starts new segments.
     pub(crate) fn finish(&mut self, shared: &Shared) -> io::Result<()> {
+        assert!(self.ahead.is_none(), "who waits for appends to be committed waits for large ones, too");
         for lane in 0..self.lanes.len() {
             let Some(active) = &self.lanes[lane].active else { continue };
             let (sequence, file, end) = (active.sequence, Arc::clone(&active.file), u64::from(active.position));
@@ -196,5 +152,51 @@ impl Writer {
 impl Lane {
     pub(super) fn room(&self) -> u64 {
         self.active.as_ref().map_or(0, |active| u64::from(active.capacity - active.position))
+    }
+}
+
+/// A file for a segment, and the room for it, which is to be held until the file counts by itself.
+pub(super) fn make_file(
+    shared: &Shared,
+    name: FileName,
+    bytes: u32,
+    purpose: Purpose,
+) -> io::Result<(Fresh, impl Sized + use<'_>)> {
+    let room = shared.claim(u64::from(bytes)).filter(|_| purpose == Purpose::Ingest);
+    let may_be_made = room.is_some();
+    // A spare that is taken goes on counting until it is a segment.
+    let held = shared.hold(u64::from(shared.options.segment_bytes));
+    let fresh = shared.files.make_segment(name, bytes, shared.options.reserve_segments, purpose, may_be_made)?;
+    Ok((fresh, (room, held)))
+}
+
+/// Makes a segment known: one that holds nothing yet.
+pub(super) fn enter(shared: &Shared, class: Class, sequence: Sequence, fresh: Fresh, restricted: bool) -> Active {
+    shared.files.keep_open(sequence, Arc::clone(&fresh.file) as Arc<dyn File>);
+    let mut catalog = shared.catalog_write();
+    let (file, stage) = (SegmentFile::plain(sequence, class), Stage::Active(ActiveIndex::default()));
+    let segment = Segment::new(file, SEGMENT_HEADER_BYTES, fresh.bytes, 0, stage);
+    catalog.segments.insert(sequence, segment);
+    catalog.unseen = Sequence(sequence.0 + 1);
+    drop(catalog);
+    Active {
+        sequence,
+        identity: Identity::new(shared.log_id, sequence),
+        file: fresh.file,
+        position: SEGMENT_HEADER_BYTES,
+        capacity: u32::try_from(fresh.bytes).expect("segments have 32-bit positions"),
+        restricted,
+    }
+}
+
+/// Takes a segment away in which nothing was ever acknowledged: the next one's header says so by skipping its number.
+pub(super) fn void(shared: &Shared, sequence: Sequence) {
+    let mut segment = shared.catalog_write().segments.remove(&sequence).expect("enter added it");
+    if let Err(e) = shared.files.retire(segment.file, 0, false) {
+        tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
+        // Until it is gone the next one, whose header says that it is void, must stay.
+        (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
+        shared.catalog_write().segments.insert(sequence, segment);
+        shared.request_housekeeping();
     }
 }

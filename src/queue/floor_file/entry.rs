@@ -5,6 +5,7 @@ use crate::queue::balance::{Books, Count, End, KINDS, KINDS_WITHOUT_HELD};
 use crate::queue::codec::{Decoder, Malformed, put_text};
 use crate::queue::cursor::{Cursor, SettledRange};
 use crate::queue::limits::{QUEUE_NAME_BYTES_MAX, STREAM_BYTES_MAX};
+use crate::queue::marked::Marked;
 use crate::queue::replay::{self, Replayed};
 use std::sync::Arc;
 
@@ -30,10 +31,14 @@ pub(crate) struct FloorEntry {
 pub(crate) enum Extra {
     /// A destination's own queue that was replayed.
     Replayed(Replayed),
+    /// The same, of which some records were given up where they lie.
+    Marked(Replayed, Marked),
     /// A replay, and where it ends.
     Replay {
         /// Under new ids.
         again: bool,
+        /// Of records that were given up where they lie.
+        redrive: bool,
         end: End,
     },
 }
@@ -43,6 +48,8 @@ const PLAIN: u8 = 0;
 const REPLAYED: u8 = 1;
 const REPLAY_FILL: u8 = 2;
 const REPLAY_AGAIN: u8 = 3;
+const MARKED: u8 = 4;
+const REDRIVE: u8 = 5;
 
 /// Stands for "no stream yet".
 const NO_STREAM: u32 = u32::MAX;
@@ -64,6 +71,16 @@ impl FloorEntry {
         let names_free = QUEUE_NAME_BYTES_MAX - self.destination.len() + STREAM_BYTES_MAX - self.stream.len();
         let extra_free = Extra::ENCODED_BYTES_MAX - Extra::encoded_len(self.extra.as_deref());
         Self::ENCODED_BYTES_MAX - names_free - ranges_free * SettledRange::ENCODED_BYTES - extra_free
+    }
+
+    /// Where what the queue keeps begins: at its low mark, or at a record below that was given up and can still be had.
+    pub(crate) fn first_needed(&self) -> End {
+        let low = End { offset: self.cursor.low, bytes: self.cursor.low_bytes };
+        let marked = match self.extra.as_deref() {
+            Some(Extra::Marked(_, marked)) => marked.first(),
+            _ => None,
+        };
+        marked.filter(|first| first.offset < low.offset).unwrap_or(low)
     }
 
     /// Appends: destination and stream (each a length byte and UTF-8), stream id, incarnation, epoch (u32 each),
@@ -94,6 +111,11 @@ impl FloorEntry {
             return Err(Malformed("the books are not those of the cursor"));
         }
         let extra = if version < 3 { None } else { Extra::decode(from)? };
+        if let Some(Extra::Marked(_, marked)) = &extra
+            && marked.ranges().iter().any(|range| !cursor.unsettled(range.start..range.end).is_empty())
+        {
+            return Err(Malformed("what is marked is not settled"));
+        }
         if matches!(extra, Some(Extra::Replay { .. })) != replay::parse(destination).is_some() {
             return Err(Malformed("a replay by name or by nature only"));
         }
@@ -113,43 +135,56 @@ impl FloorEntry {
 
 impl Extra {
     /// The longest encoding.
-    const ENCODED_BYTES_MAX: usize = 1 + 4 + 16;
+    const ENCODED_BYTES_MAX: usize = 1 + 4 + 16 + Marked::ENCODED_BYTES_MAX;
 
     fn encoded_len(extra: Option<&Self>) -> usize {
         match extra {
             None => 1,
             Some(Self::Replayed(_)) => 1 + 4 + 16,
+            Some(Self::Marked(_, marked)) => 1 + 4 + 16 + marked.encoded_len(),
             Some(Self::Replay { .. }) => 1 + 16,
         }
     }
 
     /// A byte that says what follows: replays that are over (u32) and the records and bytes that these delivered, or the
-    /// offset where a replay ends and the running total there.
+    /// offset where a replay ends and the running total there; behind the former, what was given up where it lies.
     fn encode(extra: Option<&Self>, out: &mut Vec<u8>) {
         let (kind, number, pair) = match extra {
             None => (PLAIN, None, None),
             Some(Self::Replayed(Replayed { replays, delivered })) => {
                 (REPLAYED, Some(*replays), Some([delivered.records, delivered.bytes]))
             }
-            Some(Self::Replay { again, end }) => {
-                (if *again { REPLAY_AGAIN } else { REPLAY_FILL }, None, Some([end.offset, end.bytes]))
+            Some(Self::Marked(Replayed { replays, delivered }, _)) => {
+                (MARKED, Some(*replays), Some([delivered.records, delivered.bytes]))
+            }
+            Some(Self::Replay { again, redrive, end }) => {
+                let kind = match (again, redrive) {
+                    (_, true) => REDRIVE,
+                    (true, false) => REPLAY_AGAIN,
+                    (false, false) => REPLAY_FILL,
+                };
+                (kind, None, Some([end.offset, end.bytes]))
             }
         };
         out.push(kind);
         out.extend(number.into_iter().flat_map(u32::to_le_bytes));
         out.extend(pair.into_iter().flatten().flat_map(u64::to_le_bytes));
+        if let Some(Self::Marked(_, marked)) = extra {
+            marked.encode(out);
+        }
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
         match from.u8()? {
             PLAIN => Ok(None),
-            REPLAYED => {
+            kind @ (REPLAYED | MARKED) => {
                 let (replays, delivered) = (from.u32()?, Count { records: from.u64()?, bytes: from.u64()? });
-                Ok(Some(Self::Replayed(Replayed { replays, delivered })))
+                let over = Replayed { replays, delivered };
+                Ok(Some(if kind == MARKED { Self::Marked(over, Marked::decode(from)?) } else { Self::Replayed(over) }))
             }
-            kind @ (REPLAY_FILL | REPLAY_AGAIN) => {
+            kind @ (REPLAY_FILL | REPLAY_AGAIN | REDRIVE) => {
                 let end = End { offset: from.u64()?, bytes: from.u64()? };
-                Ok(Some(Self::Replay { again: kind == REPLAY_AGAIN, end }))
+                Ok(Some(Self::Replay { again: kind == REPLAY_AGAIN, redrive: kind == REDRIVE, end }))
             }
             _ => Err(Malformed("nothing that follows a cursor")),
         }

@@ -23,7 +23,7 @@ use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::{LogId, Sequence, SyncedMark};
 
 const MAGIC: &[u8; 4] = b"FLOR";
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 const PINNED: u16 = 1;
 const HEADER_BYTES: usize = 48;
 

@@ -3,8 +3,10 @@ use super::*;
 use crate::disk::counted::CountedDisk;
 use crate::disk::mem::MemDisk;
 use crate::disk::{Lock, Space, read_all};
-use crate::queue::balance::{Books, Count, End, Settled};
+use crate::queue::balance::{Books, Count, Settled};
 use crate::queue::cursor::Cursor;
+use crate::queue::marked::{Marked, MarkedRange};
+use crate::queue::replay::Replayed;
 use crate::{Sequence, StreamId};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -100,14 +102,18 @@ fn what_was_committed_is_there_after_a_reopen() {
 
 #[test]
 fn an_entry_with_every_range_and_the_longest_names_is_as_long_as_the_page_allows_for() {
-    let mut longest = entry(0, 5, 256);
-    longest.destination = format!("{}!replay-{}", "d".repeat(40), u32::MAX).into();
-    longest.extra = Some(Box::new(Extra::Replay { again: true, end: End { offset: 900, bytes: 90_000 } }));
+    let mut longest = entry(0, 500, 256);
+    longest.destination = "d".repeat(40).into();
+    let mut marked = Marked::default();
+    (0..64)
+        .map(|n| MarkedRange { start: n * 2, end: n * 2 + 1, start_bytes: n * 200, bytes: 100, at_ms: 7 })
+        .for_each(|range| marked.add(range));
+    longest.extra = Some(Box::new(Extra::Marked(Replayed::default(), marked)));
     longest.stream = "s".repeat(128).into();
     let mut bytes = Vec::new();
     longest.encode(&mut bytes);
-    // What stands behind the cursor of a queue that was replayed is 4 bytes more, and its name is shorter.
-    let most = FloorEntry::ENCODED_BYTES_MAX - 4;
+    // The name of a replay is longer, and what stands behind its cursor much shorter.
+    let most = FloorEntry::ENCODED_BYTES_MAX - crate::queue::replay::SUFFIX_BYTES_MAX;
     assert_eq!((bytes.len(), longest.encoded_len()), (most, most));
     let disk = floor_of([longest.clone(), entry(1, 2, 3)]);
     assert_eq!(all(&load(&disk).0)[0], longest);
@@ -217,12 +223,12 @@ fn page_zero_holds_no_cursors_so_its_loss_pins_nothing() {
 fn a_newer_format_is_refused_as_such_and_not_taken_for_damage() {
     let disk = floor_of([entry(0, 10, 0)]);
     let mut slot = bytes_of(&disk, FLOOR_NAME)[..FLOOR_SLOT_BYTES].to_vec();
-    slot[8] = 4;
+    slot[8] = 5;
     let crc = crc32fast::hash(&slot[4..]);
     slot[..4].copy_from_slice(&crc.to_le_bytes());
     overwrite(&disk, 0, &slot);
     let error = FloorFile::load(Arc::new(disk), &dir()).err().expect("refused");
-    assert!(matches!(error, FloorError::NewerFormat { version: 4, .. }), "{error}");
+    assert!(matches!(error, FloorError::NewerFormat { version: 5, .. }), "{error}");
 }
 
 /// A page that version 1 had filled is too small for its entries since they have a seventh count. A fuzzer found that

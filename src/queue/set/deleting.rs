@@ -61,10 +61,11 @@ impl Set {
     pub(super) fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
         let pending = crate::Queue { inner: Arc::clone(inner) }.balance().pending;
         inner.gone.store(true, Ordering::Release);
-        if let Some(live) = inner.replay.as_ref().and_then(|bounds| bounds.live.upgrade())
-            && let Some(replays) = &mut *lock(&live.replays)
-        {
-            replays.under_way = None;
+        if let Some(live) = inner.replay.as_ref().and_then(|bounds| bounds.live.upgrade()) {
+            if let Some(replays) = &mut *lock(&live.replays) {
+                replays.under_way = None;
+            }
+            live.window().end_again();
         }
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);
         keeping.floor.remove(inner.entry);

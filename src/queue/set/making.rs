@@ -6,6 +6,7 @@ use crate::queue::balance::Books;
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{EntryId, Extra, FloorEntry};
 use crate::queue::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
+use crate::queue::marked::Marked;
 use crate::queue::plan::PlanRecord;
 use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, Bounds, Replays};
@@ -73,17 +74,22 @@ impl Set {
 
 impl Inner {
     pub(super) fn new(context: &Arc<Context>, id: EntryId, entry: FloorEntry) -> Self {
-        let (low, low_bytes) = (entry.cursor.low, entry.cursor.low_bytes);
+        let first_needed = entry.first_needed();
+        let mut marked = Marked::default();
         let (mut replay, mut replays) = (None, None);
         match entry.extra.as_deref() {
-            Some(Extra::Replay { again, end }) => {
+            Some(Extra::Replay { again, redrive, end }) => {
                 let (of, number) = replay::parse(&entry.destination).expect("checked where entries come from");
                 let (of, under_old_ids) = (Arc::from(of), AtomicU64::default());
                 let (live, cancelled) = (Weak::new(), AtomicBool::new(false)); // until it is linked
-                replay =
-                    Some(Box::new(Bounds { of, number, again: *again, end: *end, under_old_ids, cancelled, live }));
+                let (again, redrive, end) = (*again, *redrive, *end);
+                replay = Some(Box::new(Bounds { of, number, again, redrive, end, under_old_ids, cancelled, live }));
             }
             Some(Extra::Replayed(over)) => replays = Some(Box::new(Replays { over: *over, under_way: None })),
+            Some(Extra::Marked(over, of_it)) => {
+                replays = Some(Box::new(Replays { over: *over, under_way: None }));
+                marked = of_it.clone();
+            }
             None => {}
         }
         Self {
@@ -94,7 +100,7 @@ impl Inner {
             incarnation: entry.incarnation,
             epoch: entry.epoch,
             entry: id,
-            window: Mutex::new(Window::new(entry.cursor, entry.books)),
+            window: Mutex::new(Window::new(entry.cursor, entry.books).with_marked(marked)),
             reading: Mutex::default(),
             ages: Mutex::default(),
             replay,
@@ -105,8 +111,8 @@ impl Inner {
             noted: AtomicBool::new(false),
             saved: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            durable_low: AtomicU64::new(low),
-            durable_low_bytes: AtomicU64::new(low_bytes),
+            durable_low: AtomicU64::new(first_needed.offset),
+            durable_low_bytes: AtomicU64::new(first_needed.bytes),
         }
     }
 }

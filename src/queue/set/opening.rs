@@ -235,6 +235,9 @@ pub(super) fn rebuild(
             }
             None => Arc::new(inner),
         };
+        if inner.has_marks() {
+            inner.note_marks();
+        }
         settle_gap(&inner, stats)?;
         let balance = Queue { inner: Arc::clone(&inner) }.balance();
         if balance != Balance::default() {
@@ -255,7 +258,7 @@ fn replays_over(entries: &[(EntryId, FloorEntry)]) -> HashSet<EntryId> {
     let mut ended: HashMap<(&str, &str), u32> = HashMap::new();
     for (_, entry) in entries {
         let number = match entry.extra.as_deref() {
-            Some(Extra::Replayed(replayed)) => replayed.replays,
+            Some(Extra::Replayed(replayed) | Extra::Marked(replayed, _)) => replayed.replays,
             _ => 0,
         };
         ended.insert((&entry.destination, &entry.stream), number);

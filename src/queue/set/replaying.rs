@@ -3,8 +3,9 @@
 //! What always holds: a replay that somebody was told of is durable, and so is everything that its ids depend on; and
 //! its number is never another one's, because what the destination's own queue says of it is durable before it goes.
 
-use super::{Keeping, Set};
-use crate::queue::balance::{Books, End};
+use super::redriving::leave_out;
+use super::{Keeping, Queues, Set};
+use crate::queue::balance::{Books, Count, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
@@ -12,14 +13,84 @@ use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX
 use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
-use crate::queue::{Inner, lock};
+use crate::queue::{Balance, Inner, Queue, lock};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, PoisonError};
 use crate::{PLANS_STREAM, StreamId};
 use std::ops::Range;
 
 /// Boundaries under which records went out before.
-type OldPlans = Vec<(Range<u64>, Plan)>;
+pub(super) type OldPlans = Vec<(Range<u64>, Plan)>;
+
+impl Queues {
+    /// Sends records of a destination's stream once more that its queue has settled: makes a queue of their own for them,
+    /// beside the live one, which goes on as it is. Hand it to whoever sends for the destination; it hands out batches
+    /// like any other, until its records are settled. With the next tick it is gone then. It outlives restarts, keeps
+    /// its records from being let go, and counts in its own balance; see [`Queue::replay`] and [`Queue::replayed`].
+    /// What was given up where it lies is left out: see [`redrive`](Self::redrive).
+    ///
+    /// ```
+    /// # use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+    /// # use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// let queue = queues.queue("acme-hook", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let limits = BatchLimits { records_max: 5, bytes_max: 1 << 20 };
+    /// let sent = queue.next_batch(limits)?.expect("ten records wait");
+    /// queue.plan(&sent, Box::new(|planned| planned.expect("the log is sound")));
+    /// queue.settle(&sent, Settled::Delivered);
+    ///
+    /// // The receiver has lost them. What it still has it tells by the id.
+    /// let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    /// let replay = queues.replay("acme-hook", "acme-prod", request)?;
+    /// let again = replay.next_batch(limits)?.expect("five records were settled");
+    /// assert_eq!((&again.id, &again.offsets), (&sent.id, &sent.offsets));
+    /// replay.settle(&again, Settled::Delivered);
+    /// queues.tick()?;
+    /// assert_eq!(queue.replayed().delivered.records, 5);
+    /// assert_eq!(queue.balance().delivered.records, 5, "the books of the queue count each record once");
+    /// assert!(queues.replays().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is nothing to replay, a replay of that queue is under way, or the disk refuses.
+    pub fn replay(&self, destination: &str, stream: &str, request: ReplayRequest) -> Result<Queue, ReplayError> {
+        let mut keeping = lock(&self.set.keeping);
+        let inner = self.set.start_replay(&mut keeping, (destination, stream), request)?;
+        Ok(Queue { inner })
+    }
+
+    /// The queues of the replays that are under way, by destination and stream.
+    #[must_use]
+    pub fn replays(&self) -> Vec<Queue> {
+        let index = self.set.index_read();
+        let replays = index.by_name.values().filter(|inner| inner.replay.is_some());
+        replays.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+    }
+
+    /// Ends a replay that is under way, and says what became of its records. `None` when there is none, and for one that is a
+    /// [redrive](Self::redrive): that ends when all of it is settled. What is on its way is not called back.
+    ///
+    /// # Errors
+    /// When the floor cannot be written. From now on it hands out nothing all the same, and ends with the next tick that
+    /// succeeds; only after a crash before that it goes on.
+    pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
+        let mut keeping = lock(&self.set.keeping);
+        let cancelled = self.set.replay_of(destination, stream);
+        // One that sends what was given up knows no other place for it.
+        let cancelled = cancelled.filter(|inner| inner.replay.as_ref().is_none_or(|bounds| !bounds.redrive));
+        let Some(inner) = cancelled else { return Ok(None) };
+        // What it settled so far counts, and is durable before its number is taken.
+        let committed = self.set.commit(&mut keeping);
+        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        inner.cancel();
+        committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
+        Ok(Some(balance))
+    }
+}
 
 impl Set {
     /// See [`Queues::replay`](super::Queues::replay).
@@ -29,13 +100,7 @@ impl Set {
         (destination, stream): (&str, &str),
         request: ReplayRequest,
     ) -> Result<Arc<Inner>, ReplayError> {
-        let live = self.find(destination, stream).filter(|inner| inner.replay.is_none());
-        let no_queue = || ReplayError::NoQueue { destination: destination.into(), stream: stream.into() };
-        let live = live.ok_or_else(no_queue)?;
-        if let Some(number) = self.replay_of(destination, stream).and_then(|inner| Some(inner.replay.as_ref()?.number))
-        {
-            return Err(ReplayError::UnderWay { number });
-        }
+        let live = self.live(destination, stream)?;
         let stream_id = live.stream_id().ok_or(ReplayError::Nothing { from: 0, to: 0, first_kept: 0 })?;
         let made = self.make_replay(keeping, &live, stream_id, request);
         if made.is_err() {
@@ -44,6 +109,18 @@ impl Set {
             lock(&self.unrouted).any_may_be();
         }
         made
+    }
+
+    /// A destination's own queue, which no replay of is under way.
+    pub(super) fn live(&self, destination: &str, stream: &str) -> Result<Arc<Inner>, ReplayError> {
+        let live = self.find(destination, stream).filter(|inner| inner.replay.is_none());
+        let no_queue = || ReplayError::NoQueue { destination: destination.into(), stream: stream.into() };
+        let live = live.ok_or_else(no_queue)?;
+        if let Some(number) = self.replay_of(destination, stream).and_then(|inner| Some(inner.replay.as_ref()?.number))
+        {
+            return Err(ReplayError::UnderWay { number });
+        }
+        Ok(live)
     }
 
     fn make_replay(
@@ -66,6 +143,14 @@ impl Set {
         }
         let (range, plans) = self.range(live, stream_id, request)?;
         let (start_bytes, end_bytes) = (total_at(log, stream_id, range.start)?, total_at(log, stream_id, range.end)?);
+        let (mut cursor, mut books) = (Cursor::at(range.start, start_bytes), Books::from(range.start, start_bytes));
+        // What was given up where it lies was never sent, and is sent in a way of its own.
+        let marked: Vec<Range<u64>> = live.window().marked_in(&range);
+        leave_out(log, stream_id, (&mut cursor, &mut books), marked.into_iter())?;
+        if cursor.low >= range.end {
+            let first_kept = log.first_kept(stream_id);
+            return Err(ReplayError::Nothing { from: range.start, to: range.end, first_kept });
+        }
         let number = lock(&live.replays).as_ref().map_or(0, |replays| replays.over.replays) + 1;
         let entry = FloorEntry {
             destination: replay::name(&live.destination, number).into(),
@@ -73,10 +158,25 @@ impl Set {
             stream_id: Some(stream_id),
             incarnation,
             epoch: 0,
-            books: Books::from(range.start, start_bytes),
-            cursor: Cursor::at(range.start, start_bytes),
-            extra: Some(Box::new(Extra::Replay { again, end: End { offset: range.end, bytes: end_bytes } })),
+            books,
+            cursor,
+            extra: Some(Box::new(Extra::Replay {
+                again,
+                redrive: false,
+                end: End { offset: range.end, bytes: end_bytes },
+            })),
         };
+        self.begin_replay(keeping, live, entry, plans)
+    }
+
+    /// Makes the queue of a replay, durably, with the boundaries that its records went out under before.
+    pub(super) fn begin_replay(
+        &self,
+        keeping: &mut Keeping,
+        live: &Arc<Inner>,
+        entry: FloorEntry,
+        plans: OldPlans,
+    ) -> Result<Arc<Inner>, ReplayError> {
         let too_many = ReplayError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
         let inner = linked(Inner::new(&self.context, id, entry), live);
@@ -161,12 +261,20 @@ impl Set {
             return Ok(());
         }
         if let Some(live) = self.find(&bounds.of, &inner.stream) {
-            let delivered = inner.window().books().delivered();
+            let (start, delivered) = {
+                let window = inner.window();
+                (window.books().start, window.books().delivered())
+            };
+            if bounds.redrive {
+                // Once: then there is nothing marked in that range any more.
+                let became = Queue { inner: Arc::clone(inner) }.balance();
+                live.window().resolve_marked(&(start..bounds.end.offset), &became);
+            }
             let mut replays = lock(&live.replays);
             let over = &mut replays.get_or_insert_default().over;
             if over.replays < bounds.number {
                 over.replays = bounds.number;
-                over.delivered += delivered;
+                over.delivered += if bounds.redrive { Count::default() } else { delivered };
             }
             live.touch();
         }
@@ -209,6 +317,9 @@ pub(super) fn linked(mut replay: Inner, live: &Arc<Inner>) -> Arc<Inner> {
         bounds.live = Arc::downgrade(live);
     }
     let replay = Arc::new(replay);
+    if let Some(again) = (Queue { inner: Arc::clone(&replay) }).redrives() {
+        live.window().send_again(&again);
+    }
     lock(&live.replays).get_or_insert_default().under_way = Some(Arc::clone(&replay));
     replay
 }

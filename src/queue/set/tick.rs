@@ -16,7 +16,8 @@ use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
-use crate::queue::replay::Bounds;
+use crate::queue::marked::Marked;
+use crate::queue::replay::{Bounds, Replayed};
 use crate::queue::{Balance, Count, Inner, KeyValue, Queue, lock};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -54,14 +55,16 @@ impl Set {
                 None => keeping.plan_lows.remove(&inner.entry),
             };
             // One that settled nothing yet is where the floor has it; and the store keeps in memory what it is given, of
-            // thousands of destinations that never had anything.
-            if entry.books.settled() != Count::default() {
+            // thousands of destinations that never had anything. What was given up where it lies no hint knows: one that
+            // is believed beside an older floor would have it settled and forgotten.
+            let marks = matches!(entry.extra.as_deref(), Some(Extra::Marked(..)));
+            if entry.books.settled() != Count::default() && !marks {
                 let hint = Hint::of(self.context.log_id, &entry).encode();
                 hints.push((hint::key(&entry.destination, &entry.stream), hint));
             }
-            let low = End { offset: entry.cursor.low, bytes: entry.cursor.low_bytes };
+            let needed = entry.first_needed();
             keeping.floor.set(inner.entry, entry);
-            keeping.unconfirmed.insert(inner.entry, (inner, low));
+            keeping.unconfirmed.insert(inner.entry, (inner, needed));
         }
         let hour = self.context.clock.wall_ms() / HOUR_MS;
         if hour > std::mem::replace(&mut keeping.hour, hour) {
@@ -194,10 +197,13 @@ impl Inner {
         Some((hint::hours_key(&self.destination, &self.stream), value))
     }
 
-    fn extra(&self) -> Option<Box<Extra>> {
-        let extra = match &self.replay {
-            Some(bounds) => Extra::Replay { again: bounds.again, end: bounds.end },
-            None => Extra::Replayed(lock(&self.replays).as_ref().map(|of| of.over).filter(|over| over.replays > 0)?),
+    fn extra(&self, over: Option<Replayed>, marked: Option<&Marked>) -> Option<Box<Extra>> {
+        let extra = match (self.replay.as_deref(), marked) {
+            (Some(Bounds { again, redrive, end, .. }), _) => {
+                Extra::Replay { again: *again, redrive: *redrive, end: *end }
+            }
+            (None, Some(marked)) => Extra::Marked(over.unwrap_or_default(), marked.clone()),
+            (None, None) => Extra::Replayed(over?),
         };
         Some(Box::new(extra))
     }
@@ -205,8 +211,9 @@ impl Inner {
     /// The queue as the floor keeps it, and the oldest plan that it needs.
     fn snapshot(&self) -> (FloorEntry, Option<u64>) {
         let stream_id = self.stream_id.get().copied();
-        let extra = self.extra();
+        let over = lock(&self.replays).as_ref().map(|of| of.over).filter(|over| over.replays > 0);
         let window = self.window();
+        let extra = self.extra(over, window.marked());
         let plan_low = window.oldest_plan();
         let entry = FloorEntry {
             destination: Arc::clone(&self.destination),

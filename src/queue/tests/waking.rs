@@ -40,3 +40,26 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken() {
     assert_eq!(woken.load(Ordering::SeqCst), 2);
     assert_eq!(next(&queue, 10).offsets, 0..2);
 }
+
+#[test]
+fn a_queue_may_be_made_before_its_stream_and_is_woken_by_the_first_record() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&woken);
+    queue.on_more(Arc::new(move || {
+        theirs.fetch_add(1, Ordering::SeqCst);
+    }));
+    assert!(!queue.has_more() && queue.ready_in_memory());
+    append(&queues, "other", 1);
+    assert_eq!(woken.load(Ordering::SeqCst), 0);
+    append(&queues, "acme", 5);
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    let batch = next(&queue, 9);
+    assert_eq!(batch.offsets, 0..5);
+    queue.release(&batch);
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
+    queue.release(&batch);
+    assert_eq!(woken.load(Ordering::SeqCst), 2, "given back once");
+}

@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
+use forebay::{Count, Settled};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::limits;
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
-use crate::letters::{Desk, Filter, Letters, Shelf, Shown, Step, SweepError};
+use crate::letters::{Desk, Filter, Letters, MARKED_REASON, MarkedLetters, Ranges, Shelf, Shown, Step, SweepError};
 use crate::proto::v1::count_dead_letters_response::Destination;
 use crate::proto::v1::dead_letters_server::DeadLetters;
 use crate::proto::v1::{
     CountDeadLettersRequest, CountDeadLettersResponse, DeadLetter, DeadLetterFilter, ListDeadLettersRequest,
-    ListDeadLettersResponse, PurgeDeadLettersRequest, PurgeDeadLettersResponse, RedriveDeadLettersRequest,
+    ListDeadLettersResponse, MarkedRange, PurgeDeadLettersRequest, PurgeDeadLettersResponse, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse, ShowDeadLetterRequest, ShowDeadLetterResponse,
 };
 
@@ -43,6 +44,9 @@ impl DeadLettersService {
             ));
         }
         let known = self.letters.desks().into_iter().find(|desk| desk.destination() == destination);
+        // What was given up where it lies makes no desk.
+        let marks = || self.letters.marked().contains_key(destination);
+        let known = known.or_else(|| marks().then(|| self.letters.desk(destination)));
         let Some(desk) = known else {
             // Nothing of a desk is made for being asked about.
             if self.letters.knows(destination) {
@@ -66,14 +70,13 @@ impl DeadLetters for DeadLettersService {
         request: Request<CountDeadLettersRequest>,
     ) -> Result<Response<CountDeadLettersResponse>, Status> {
         let wanted = request.into_inner().destination;
-        let count = |desk: &Arc<Desk>| {
-            let dead = desk.dead();
-            let destination = desk.destination().to_owned();
-            Destination { destination, records: dead.records, bytes: dead.bytes }
+        let counts = self.letters.dead().into_iter();
+        let counts = counts.filter(|(destination, _)| wanted.is_empty() || **destination == *wanted);
+        let shown = |(destination, Count { records, bytes }): (Arc<str>, Count)| {
+            let destination = destination.to_string();
+            Destination { destination, records, bytes }
         };
-        let desks = self.letters.desks();
-        let desks = desks.iter().filter(|desk| wanted.is_empty() || desk.destination() == wanted);
-        Ok(Response::new(CountDeadLettersResponse { destinations: desks.map(count).collect() }))
+        Ok(Response::new(CountDeadLettersResponse { destinations: counts.map(shown).collect() }))
     }
 
     async fn list_dead_letters(
@@ -86,9 +89,15 @@ impl DeadLetters for DeadLettersService {
             0 => limits::LETTERS_DEFAULT,
             most => most.min(limits::LETTERS_MAX),
         };
-        let page = self.at(&request.destination, move |desk| desk.list(&filter, from, most as usize)).await?;
+        let first = request.page_token.is_empty();
+        let list = move |desk: &Desk| {
+            let ranges = if first { desk.marked(&filter) } else { Vec::new() };
+            Ok((desk.list(&filter, from, most as usize)?, ranges))
+        };
+        let (page, ranges) = self.at(&request.destination, list).await?;
         let letters = page.letters.iter().map(letter).collect();
-        Ok(Response::new(ListDeadLettersResponse { letters, next_page_token: token(page.next) }))
+        let ranges = ranges.into_iter().map(range).collect();
+        Ok(Response::new(ListDeadLettersResponse { letters, next_page_token: token(page.next), ranges }))
     }
 
     async fn show_dead_letter(
@@ -121,11 +130,19 @@ impl DeadLetters for DeadLettersService {
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let RedriveDeadLettersRequest { destination, filter: given, all, page_token } = request.into_inner();
         let (filter, from) = (meant(given, all)?, place(&page_token)?);
-        let Step { done, next } = self.at(&destination, move |desk| desk.redrive(&filter, from)).await?;
+        let first = page_token.is_empty();
+        let redrive = move |desk: &Desk| {
+            let ranges = if first { desk.redrive_marked(&filter) } else { Ok(Ranges::default()) };
+            let ranges = ranges.map_err(|error| SweepError::Move(error.into()))?;
+            Ok((desk.redrive(&filter, from)?, ranges))
+        };
+        let (Step { done, next }, ranges) = self.at(&destination, redrive).await?;
+        let done = done + ranges.done;
         if done > 0 {
             tracing::info!(%destination, letters = done, "dead letters are sent again, as an operator asked");
         }
-        Ok(Response::new(RedriveDeadLettersResponse { redriven: done, next_page_token: token(next) }))
+        let Ranges { waiting, .. } = ranges;
+        Ok(Response::new(RedriveDeadLettersResponse { redriven: done, next_page_token: token(next), waiting }))
     }
 
     async fn purge_dead_letters(
@@ -137,7 +154,12 @@ impl DeadLetters for DeadLettersService {
         if !confirm {
             return Err(Status::failed_precondition("purged letters are gone for good: set confirm to do it"));
         }
-        let Step { done, next } = self.at(&destination, move |desk| desk.purge(&filter, from)).await?;
+        let purge = move |desk: &Desk| {
+            let ranges = desk.let_marked_go(&filter, Settled::Purged);
+            let Step { done, next } = desk.purge(&filter, from)?;
+            Ok(Step { done: done + ranges, next })
+        };
+        let Step { done, next } = self.at(&destination, purge).await?;
         if done > 0 {
             tracing::warn!(%destination, letters = done, "dead letters are gone for good, as an operator asked");
         }
@@ -174,6 +196,17 @@ fn place(token: &str) -> Result<u64, Status> {
 
 fn token(next: Option<u64>) -> String {
     next.map(|at| at.to_string()).unwrap_or_default()
+}
+
+fn range(range: MarkedLetters) -> MarkedRange {
+    MarkedRange {
+        environment: range.environment,
+        first: range.offsets.start,
+        records: range.offsets.end - range.offsets.start,
+        bytes: range.bytes,
+        dead_since_unix_ms: range.at_ms,
+        reason: MARKED_REASON.to_owned(),
+    }
 }
 
 fn letter(shown: &Shown) -> DeadLetter {

@@ -74,16 +74,25 @@ impl Replays for ReplaysService {
         }
         self.blocking(move |queues| {
             known(queues, &destination, &environment)?;
-            let mut replays = Vec::new();
+            let (mut replays, mut redrives) = (Vec::new(), false);
             for queue in queues.replays() {
                 let Some(replay) = shown(&queue) else { continue };
                 if replay.destination != destination || !(environment.is_empty() || replay.environment == environment) {
+                    continue;
+                }
+                if queue.redrives().is_some() {
+                    redrives = true;
                     continue;
                 }
                 let ended = queues.cancel_replay(&replay.destination, &replay.environment);
                 let ended = ended.map_err(|error| Status::unavailable(causes::line(&error)))?;
                 let balance = ended.map(|balance| messages::balance(&balance));
                 replays.push(Replay { balance, ..replay });
+            }
+            if redrives && replays.is_empty() {
+                return Err(Status::failed_precondition(
+                    "what is under way sends dead letters again, and ends when all of them are settled: pause the destination",
+                ));
             }
             Ok(CancelReplayResponse { replays })
         })

@@ -72,8 +72,12 @@ fn start(start: Start) -> QueueStart {
 
 /// What of it may be given up.
 pub(super) fn overflow(destination: &Destination) -> Option<overflow::Policy> {
-    let OverflowConfig { policy: OverflowPolicy::DropOldest, max_age, max_bytes } = **destination.overflow.as_ref()?;
-    Some(overflow::Policy { age_max: max_age, bytes_max: max_bytes })
+    let OverflowConfig { policy, max_age, max_bytes } = **destination.overflow.as_ref()?;
+    let what = match policy {
+        OverflowPolicy::DropOldest => overflow::What::Drop,
+        OverflowPolicy::DeadLetter => overflow::What::Mark,
+    };
+    Some(overflow::Policy { what, age_max: max_age, bytes_max: max_bytes })
 }
 
 /// How a destination is sent to; `learned` of its rate before.

@@ -158,7 +158,7 @@ pub(super) async fn start(
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
     let tended = Arc::clone(&letters);
     let due = move || {
-        let letters = (!tended.desks().is_empty()).then(|| Arc::clone(&tended))?;
+        let letters = (!tended.is_idle()).then(|| Arc::clone(&tended))?;
         Some(move || letters.tend())
     };
     tokio::spawn(tend("tending the letters", letters::TEND_EVERY, due, shutdown.clone()));
@@ -366,12 +366,11 @@ fn sources(
         }),
         log: Box::new(move || {
             let stats = stats.stats();
-            let count = |desk: &Arc<letters::Desk>| (desk.destination_name(), desk.dead());
             LogReading {
                 log: log.stats(),
                 floor_writes: stats.floor_commits,
                 sled_resets: stats.store_resets,
-                dead_letters: counted.desks().iter().map(count).collect(),
+                dead_letters: counted.dead().into_iter().collect(),
                 damaged_lines: damaged.all(),
             }
         }),

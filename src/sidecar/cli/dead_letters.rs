@@ -16,11 +16,11 @@ use super::args::{
 use super::client::{self, AsCall, CallError};
 use super::confirm::{ConfirmError, confirm};
 use crate::config::Listen;
-use crate::console::units::duration;
+use crate::console::units::{bytes, count, duration};
 use crate::proto::v1::dead_letters_client::DeadLettersClient;
 use crate::proto::v1::{
-    CountDeadLettersRequest, DeadLetter, DeadLetterFilter, ListDeadLettersRequest, PurgeDeadLettersRequest,
-    RedriveDeadLettersRequest, ShowDeadLetterRequest,
+    CountDeadLettersRequest, DeadLetter, DeadLetterFilter, ListDeadLettersRequest, MarkedRange,
+    PurgeDeadLettersRequest, RedriveDeadLettersRequest, ShowDeadLetterRequest,
 };
 
 /// Letters asked for at a time.
@@ -135,6 +135,11 @@ impl Office {
             };
             let page = self.client.list_dead_letters(request).await.map_err(|status| self.refused(&status))?;
             let page = page.into_inner();
+            for range in &page.ranges {
+                let text = if args.call.json { range_as_json(range).to_string() } else { range_as_text(range, now_ms) };
+                line(out, &text)?;
+            }
+            shown += page.ranges.len();
             for letter in &page.letters {
                 let text = if args.call.json { as_json(letter).to_string() } else { as_text(letter, now_ms) };
                 line(out, &text)?;
@@ -181,7 +186,7 @@ impl Office {
     }
 
     async fn redrive(&mut self, args: &RedriveLettersArgs, out: &mut impl Write) -> Result<(), DeadLettersError> {
-        let (mut page_token, mut redriven, now_ms) = (String::new(), 0, now_ms());
+        let (mut page_token, mut redriven, mut waiting, now_ms) = (String::new(), 0, 0, now_ms());
         loop {
             let request = RedriveDeadLettersRequest {
                 destination: args.destination.clone(),
@@ -192,15 +197,20 @@ impl Office {
             let step = self.client.redrive_dead_letters(request).await.map_err(|status| self.refused(&status))?;
             let step = step.into_inner();
             redriven += step.redriven;
+            waiting += step.waiting;
             page_token = step.next_page_token;
             if page_token.is_empty() {
                 break;
             }
         }
-        match args.call.json {
-            true => line(out, &json!({ "redriven": redriven }).to_string()),
-            false => line(out, &format!("{redriven} dead letters are sent again; `forebay lag` shows them as pending")),
+        if args.call.json {
+            return line(out, &json!({ "redriven": redriven, "waiting": waiting }).to_string());
         }
+        line(out, &format!("{redriven} dead letters are sent again; `forebay lag` shows them as pending"))?;
+        if waiting > 0 {
+            line(out, &format!("{waiting} more wait until what is sent again now is done: then ask once more"))?;
+        }
+        Ok(())
     }
 
     async fn purge(
@@ -256,8 +266,10 @@ impl Office {
             };
             let page = self.client.list_dead_letters(request).await.map_err(|status| self.refused(&status))?;
             let page = page.into_inner();
-            count += page.letters.len() as u64;
-            latest_ms = page.letters.iter().map(|letter| letter.dead_since_unix_ms).fold(latest_ms, u64::max);
+            count += page.letters.len() as u64 + page.ranges.iter().map(|range| range.records).sum::<u64>();
+            let died = page.letters.iter().map(|letter| letter.dead_since_unix_ms);
+            let died = died.chain(page.ranges.iter().map(|range| range.dead_since_unix_ms));
+            latest_ms = died.fold(latest_ms, u64::max);
             page_token = page.next_page_token;
             if page_token.is_empty() {
                 return Ok((count, latest_ms));
@@ -308,6 +320,29 @@ fn filter(args: &LetterFilterArgs, now_ms: u64) -> DeadLetterFilter {
         from_unix_ms: args.newer_than.map(ago),
         until_unix_ms: args.older_than.map(|age| ago(age).saturating_add(1)),
     }
+}
+
+fn range_as_json(range: &MarkedRange) -> Value {
+    json!({
+        "environment": range.environment,
+        "first_offset": range.first,
+        "records": range.records,
+        "bytes": range.bytes,
+        "dead_since_unix_ms": range.dead_since_unix_ms,
+        "reason": range.reason,
+    })
+}
+
+fn range_as_text(range: &MarkedRange, now_ms: u64) -> String {
+    let ago = duration(Duration::from_millis(now_ms.saturating_sub(range.dead_since_unix_ms)));
+    format!(
+        "{} records from offset {} on ({})  {ago:>6}  {}  {}",
+        count(range.records),
+        range.first,
+        bytes(range.bytes),
+        plain(&range.environment),
+        plain(&range.reason)
+    )
 }
 
 fn as_json(letter: &DeadLetter) -> Value {

@@ -18,11 +18,14 @@ pub struct OverflowConfig {
 pub enum OverflowPolicy {
     /// They are gone, and counted as expired.
     DropOldest,
+    /// They are dead letters, and stay where they lie until somebody decides.
+    DeadLetter,
 }
 
 impl OverflowPolicy {
     /// The words of the file.
-    pub(super) const WORDS: [(&'static str, Self); 1] = [("drop_oldest", Self::DropOldest)];
+    pub(super) const WORDS: [(&'static str, Self); 2] =
+        [("drop_oldest", Self::DropOldest), ("dead_letter", Self::DeadLetter)];
 
     /// Its word in the file.
     #[must_use]

@@ -14,6 +14,9 @@ use forebay::{Balance, Count};
 const DEAD: &str = "!dead/";
 const HELD: &str = "!held/";
 
+/// The name under which the books of what was given up where it lies come, for want of a stream of their own.
+pub const MARKED: &str = "!marked";
+
 /// Letters that lie on a shelf and count elsewhere still: their records are not settled yet where they came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InDoubt {
@@ -37,6 +40,8 @@ pub fn sheet<'a>(queues: impl IntoIterator<Item = (&'a str, Balance)>, in_doubt:
         sum.lost += queue.lost;
         if stream.starts_with(DEAD) {
             sum.dead_lettered += without(queue.pending, in_doubt.dead);
+        } else if stream == MARKED {
+            sum.dead_lettered += queue.pending;
         } else if stream.starts_with(HELD) {
             sum.pending += without(queue.pending, in_doubt.held);
         } else {
@@ -96,6 +101,25 @@ mod tests {
         let sheet = sheet([("prod", own), ("!dead/x", dead), ("!held/x", held)], InDoubt::default());
         assert_eq!((sheet.accepted.records, sheet.delivered.records, sheet.purged.records), (10, 5, 1));
         assert_eq!((sheet.dead_lettered.records, sheet.pending.records, sheet.held.records), (1, 3, 0));
+        assert!(sheet.closes());
+    }
+
+    /// Of ten five were given up where they lie: one is gone, one was sent again, one became a letter then.
+    #[test]
+    fn what_was_given_up_where_it_lies_is_dead_until_somebody_decides() {
+        let own = Balance { accepted: count(10), delivered: count(5), dead_lettered: count(5), ..Balance::default() };
+        let marked = Balance {
+            accepted: count(5),
+            pending: count(2),
+            delivered: count(1),
+            expired: count(1),
+            dead_lettered: count(1),
+            ..Balance::default()
+        };
+        let dead = Balance { accepted: count(1), pending: count(1), ..Balance::default() };
+        let sheet = sheet([("prod", own), (MARKED, marked), ("!dead/x", dead)], InDoubt::default());
+        assert_eq!((sheet.accepted.records, sheet.delivered.records, sheet.expired.records), (10, 6, 1));
+        assert_eq!((sheet.dead_lettered.records, sheet.pending.records), (3, 0));
         assert!(sheet.closes());
     }
 

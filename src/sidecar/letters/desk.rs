@@ -25,6 +25,8 @@ pub struct Desk {
     shelves: OnceLock<Box<Shelves>>,
     /// In a box: most have none.
     policy: Mutex<Option<Box<Policy>>>,
+    /// Of what lies where it was given up.
+    pub(super) said_of_marked: Said,
 }
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -47,8 +49,8 @@ pub(super) struct State {
 
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
-        let (wake, shelves, policy) = Default::default();
-        Self { destination, ground, wake, shelves, policy }
+        let (wake, shelves, policy, said_of_marked) = Default::default();
+        Self { destination, ground, wake, shelves, policy, said_of_marked }
     }
 
     /// The destination's id.

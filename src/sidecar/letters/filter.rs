@@ -2,6 +2,7 @@
 
 use forebay::LogId;
 
+use super::marked::{MarkedLetters, REASON};
 use super::packed::Packed;
 use crate::delivery::parking::LetterOrigin;
 use crate::delivery::record_id;
@@ -59,6 +60,16 @@ impl Filter {
             && self.reason.as_ref().is_none_or(|reason| contains(&letter.reason, reason))
             && (self.ids.is_empty() || self.ids.contains(&letter.record_id()))
             && self.flag.as_ref().is_none_or(|flag| letter.flag().is_some_and(|is| is == json_text(flag)))
+    }
+
+    /// Whether it means records that lie where they were given up. What would have to look into them means none.
+    pub(super) fn means(&self, range: &MarkedLetters) -> bool {
+        self.ids.is_empty()
+            && self.flag.is_none()
+            && self.environment.as_ref().is_none_or(|wanted| *wanted == range.environment)
+            && self.reason.as_ref().is_none_or(|reason| contains(REASON, reason))
+            && self.from_ms.is_none_or(|from| range.at_ms >= from)
+            && self.until_ms.is_none_or(|until| range.at_ms < until)
     }
 
     /// Whether every id in it is one of this log's, or of another that was.

@@ -29,6 +29,14 @@ pub struct Policy {
     pub bytes_max: Option<u64>,
 }
 
+impl Policy {
+    /// Whether four fifths of a limit are reached.
+    fn is_near(&self, bytes: u64, age_ms: u64) -> bool {
+        self.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4)
+            || self.bytes_max.is_some_and(|max| bytes >= max / 5 * 4)
+    }
+}
+
 /// When it was said last what is coming.
 #[derive(Debug, Default)]
 pub(super) struct Said(AtomicU64);
@@ -76,6 +84,48 @@ impl Desk {
         self.say_what_comes(shelves, policy, now_ms)
     }
 
+    /// The same for what lies where it was given up: by whole ranges. Letters go before, and count here, too.
+    pub(super) fn obey_policy_where_it_lies(&self) {
+        let (policy, now_ms) = (self.policy(), self.now_ms());
+        if policy == Policy::default() {
+            return;
+        }
+        let Some(_inside) = self.enter() else { return };
+        let mut gone = 0;
+        if let Some(age_max) = policy.age_max {
+            let until_ms = Some(now_ms.saturating_sub(ms(age_max)));
+            gone += self.let_marked_go(&Filter { until_ms, ..Filter::default() }, Settled::Expired);
+        }
+        let bytes = || self.dead().bytes.saturating_add(self.marked_count().bytes);
+        while policy.bytes_max.is_some_and(|bytes_max| bytes() > bytes_max) {
+            match self.expire_oldest_marked() {
+                0 => break,
+                more => gone += more,
+            }
+        }
+        if gone > 0 {
+            tracing::warn!(
+                destination = self.destination(),
+                records = gone,
+                "dead letters that lay where they had been given up were let go, as dead_letters of the configuration says: \
+                 they are counted as expired"
+            );
+        }
+        let oldest_ms = self.marked(&Filter::default()).iter().map(|range| range.at_ms).min();
+        let Some(oldest_ms) = oldest_ms else { return };
+        let age_ms = now_ms.saturating_sub(oldest_ms);
+        if policy.is_near(bytes(), age_ms) && self.said_of_marked.due(now_ms) {
+            tracing::warn!(
+                destination = self.destination(),
+                records = self.marked_count().records,
+                bytes = bytes(),
+                oldest_age_s = age_ms / 1000,
+                "dead letters that lie where they were given up will be let go soon, as dead_letters of the configuration says: \
+                 send them again or raise the limit"
+            );
+        }
+    }
+
     /// Lets the oldest that match go, of so many.
     fn expire(&self, filter: &Filter, most: usize) -> Result<u64, SweepError> {
         Ok(self.sweep(filter, 0, most, Fate::Gone(Settled::Expired))?.done)
@@ -94,9 +144,7 @@ impl Desk {
         let oldest = shelves.place(Shelf::Dead).walk(0).next()?;
         let oldest_ms = oldest.and_then(|letters| letters.first().map(|(_, letter)| letter.at_ms));
         let age_ms = oldest_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
-        let old = policy.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4);
-        let full = policy.bytes_max.is_some_and(|max| pending.bytes >= max / 5 * 4);
-        if (old || full) && shelves.said.due(now_ms) {
+        if policy.is_near(pending.bytes, age_ms) && shelves.said.due(now_ms) {
             tracing::warn!(
                 destination = self.destination(),
                 letters = pending.records,

@@ -12,6 +12,7 @@ use forebay::{
 
 mod between;
 mod crash;
+mod marked;
 mod posts;
 
 use super::*;

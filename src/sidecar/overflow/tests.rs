@@ -56,11 +56,11 @@ fn expired(queue: &Queue) -> u64 {
 }
 
 fn of_age(hours: u32) -> Policy {
-    Policy { age_max: Some(HOUR * hours), bytes_max: None }
+    Policy { what: What::Drop, age_max: Some(HOUR * hours), bytes_max: None }
 }
 
 fn of_bytes(bytes_max: u64) -> Policy {
-    Policy { age_max: None, bytes_max: Some(bytes_max) }
+    Policy { what: What::Drop, age_max: None, bytes_max: Some(bytes_max) }
 }
 
 #[test]
@@ -134,6 +134,28 @@ fn what_is_too_much_goes_from_the_largest_queue() {
     assert_eq!(house.overflow.ahead("hook", "prod").unwrap().bytes_left, Some(1_000));
     house.tend();
     assert_eq!(expired(&queues[0]), 20, "once");
+}
+
+#[test]
+fn what_is_marked_is_dead_and_lies_where_it_lay_and_what_was_sent_once_stays() {
+    let house = House::new(LogOptions::small());
+    let queues = house.set("hook", Policy { what: What::Mark, ..of_age(16) }, &["prod"]);
+    house.append("prod", 10);
+    let limits = forebay::BatchLimits { records_max: 4, bytes_max: u64::MAX };
+    let sent = queues[0].next_batch(limits).unwrap().unwrap();
+    queues[0].release(&sent);
+    house.tend();
+    for _ in 0..20 {
+        house.clock.advance(HOUR);
+        house.append("prod", 10);
+        house.tend();
+    }
+    // Of the first ten six were never sent, and then those of three hours more.
+    let (balance, (_, marked)) = (queues[0].balance(), queues[0].marked());
+    assert_eq!((balance.dead_lettered.records, marked.pending.records, balance.expired.records), (36, 36, 0));
+    let ahead = house.overflow.ahead("hook", "prod").unwrap();
+    assert_eq!(ahead.too_old_at_ms, Some(1_000_000_000 + (4 + 17) * 3_600_000), "of what may be marked");
+    assert_eq!(queues[0].next_batch(limits).unwrap().unwrap().id, sent.id);
 }
 
 #[test]

@@ -2,18 +2,25 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use forebay::LogState;
+use forebay::{LogOptions, LogState};
 use storage_tests::crash_points::number;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::rng::Rng;
+use storage_tests::scripts::{large_script, script};
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, Step, script, tiny};
+use storage_tests::workload::{End, Session, Step, tiny, tiny_steps};
 
 use super::{ENDS, acked, session};
 
+/// What is played, and in which geometry.
+type Play = (fn() -> Vec<Step>, fn() -> LogOptions);
+
+const USUAL: Play = (script, tiny);
+const LARGE: Play = (large_script, tiny_steps);
+
 /// Plays the script on a disk with these faults, heals it, ends the life, and checks; then a second life on the good disk.
-fn through(seed: u64, faults: &[Fault], end: End) -> Result<(), String> {
-    let mut session = Session::new(seed, tiny());
+fn through((script, options): Play, seed: u64, faults: &[Fault], end: End) -> Result<(), String> {
+    let mut session = Session::new(seed, options());
     session.ends.clear();
     session.open()?;
     for fault in faults {
@@ -48,8 +55,9 @@ fn reported(case: &str, run: impl FnOnce() -> Result<(), String>) {
     }
 }
 
-fn changes() -> u64 {
-    let mut session = session(1);
+fn changes((script, options): Play) -> u64 {
+    let mut session = Session::new(1, options());
+    assert_eq!(session.open(), Ok(true));
     for step in script() {
         session.act(&step).expect("a good disk");
     }
@@ -58,12 +66,21 @@ fn changes() -> u64 {
 
 #[test]
 fn a_failure_of_any_change_loses_nothing_and_passes_when_the_disk_is_good_again() {
+    fail_at_any_change(USUAL);
+}
+
+#[test]
+fn a_failure_of_any_change_beside_large_appends_loses_nothing_and_passes() {
+    fail_at_any_change(LARGE);
+}
+
+fn fail_at_any_change(play: Play) {
     let mut cases = 0;
-    for op in 0..changes() {
+    for op in 0..changes(play) {
         for (i, failure) in [Failure::Eio, Failure::NoSpace, Failure::ShortWrite].into_iter().enumerate() {
             let end = ENDS[(op as usize + i) % ENDS.len()];
             reported(&format!("{failure:?} at change {op}, {end:?}"), || {
-                through(op * 4 + i as u64, &[Fault::at_op(op, failure)], end)
+                through(play, op * 4 + i as u64, &[Fault::at_op(op, failure)], end)
             });
             cases += 1;
         }
@@ -73,8 +90,17 @@ fn a_failure_of_any_change_loses_nothing_and_passes_when_the_disk_is_good_again(
 
 #[test]
 fn a_disk_that_is_bad_for_a_while_loses_nothing_and_the_log_comes_back() {
+    be_bad_for_a_while(USUAL);
+}
+
+#[test]
+fn a_disk_that_is_bad_while_large_appends_are_written_loses_nothing_and_the_log_comes_back() {
+    be_bad_for_a_while(LARGE);
+}
+
+fn be_bad_for_a_while(play: Play) {
     let (seed, cases) = (number("FOREBAY_SEED", 1), 100 * number("FOREBAY_CUTS", 2));
-    let changes = changes() as usize;
+    let changes = changes(play) as usize;
     let kinds = [OpKind::Write, OpKind::Sync, OpKind::SyncDir, OpKind::Create, OpKind::Rename, OpKind::Remove];
     for case in 0..cases {
         let seed = seed.wrapping_mul(1000) + case;
@@ -94,7 +120,7 @@ fn a_disk_that_is_bad_for_a_while_loses_nothing_and_the_log_comes_back() {
             }
         };
         let end = ENDS[rng.below(ENDS.len())];
-        reported(&format!("FOREBAY_SEED case {seed}: {fault:?}, {end:?}"), || through(seed, &[fault], end));
+        reported(&format!("FOREBAY_SEED case {seed}: {fault:?}, {end:?}"), || through(play, seed, &[fault], end));
     }
 }
 

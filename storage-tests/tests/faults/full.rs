@@ -5,8 +5,9 @@ use std::path::Path;
 use forebay::disk::Disk;
 use forebay::{AppendError, LogOptions, LogState};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
+use storage_tests::scripts::script;
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{DIR, End, Session, Step, script, tiny};
+use storage_tests::workload::{DIR, End, Session, Step, tiny};
 
 use super::{ENDS, acked, refused, session};
 

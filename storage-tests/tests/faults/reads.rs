@@ -5,7 +5,8 @@ use std::path::Path;
 use forebay::disk::Disk;
 use forebay::{GiveUpError, Item, OpenError, give_up};
 use storage_tests::fault::{Failure, Fault, OpKind};
-use storage_tests::workload::{DIR, End, Session, script};
+use storage_tests::scripts::script;
+use storage_tests::workload::{DIR, End, Session};
 
 use super::{ENDS, acked, session};
 

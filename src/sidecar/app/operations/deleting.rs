@@ -73,7 +73,10 @@ impl Operations {
     /// What it does not take, which lies there until an operator decides.
     pub(super) fn dead_letters(&self, id: &str) -> u64 {
         let queues = self.queues_of(id);
-        queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records).sum()
+        let copied =
+            queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records);
+        let where_they_lie = queues.iter().map(|queue| queue.marked().1.pending.records);
+        copied.chain(where_they_lie).sum()
     }
 
     /// Destinations that are gone but for letters: a crash came between, and they wait for another try.

@@ -129,7 +129,7 @@ async fn a_redrive_says_which_or_all() {
     let refused = running.says("redrive hook", None).await.unwrap_err();
     assert!(refused.to_string().contains("or --all of them"), "{refused}");
     let line = format!("redrive hook --id {} --json", running.id_of_three);
-    assert_eq!(running.says(&line, None).await.unwrap(), "{\"redriven\":1}\n");
+    assert_eq!(running.says(&line, None).await.unwrap(), "{\"redriven\":1,\"waiting\":0}\n");
     assert_eq!(running.balance("!held/hook").pending.records, 1);
     assert!(running.says("redrive hook --all", None).await.unwrap().starts_with("1 dead letters"));
     assert_eq!((running.balance("!held/hook").pending.records, running.balance("!dead/hook").pending.records), (2, 0));
@@ -251,4 +251,35 @@ impl BufRead for DiesMeanwhile<'_> {
     fn consume(&mut self, bytes: usize) {
         self.left = &self.left[bytes..];
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_where_it_was_given_up_is_listed_by_the_range_sent_again_and_purged() {
+    let running = running().await;
+    let queue = running.queues.find("hook", "prod").unwrap();
+    let append = || Payload { bytes: running.payload.to_vec(), records: 10 };
+    for _ in 0..2 {
+        running.queues.log().append_wait("prod", vec![append()]).unwrap();
+        assert_eq!(queue.mark_oldest(forebay::Much::OlderThan(u64::MAX)).unwrap().records, 10);
+        running.queues.log().append_wait("prod", vec![append()]).unwrap();
+        let limits = BatchLimits { records_max: 10, bytes_max: u64::MAX };
+        let batch = queue.next_batch(limits).unwrap().unwrap();
+        queue.settle(&batch, Settled::Delivered);
+    }
+    let listed = running.says("list", None).await.unwrap();
+    assert!(listed.contains("22 dead letters"), "two letters and two ranges: {listed}");
+    let listed = running.says("list hook --reason overflow", None).await.unwrap();
+    assert!(listed.contains("10 records from offset 10 on") && listed.contains("from offset 30 on"), "{listed}");
+    assert!(!running.says("list hook --flag f", None).await.unwrap().contains("from offset"), "nothing looks inside");
+    let redriven = running.says("redrive hook --reason overflow", None).await.unwrap();
+    assert!(redriven.starts_with("20 dead letters are sent again"), "{redriven}");
+    let redrive = queue.replay_under_way().unwrap();
+    assert_eq!((redrive.redrives(), redrive.lag().records), (Some(10..40), 20));
+    running.queues.log().append_wait("prod", vec![append()]).unwrap();
+    queue.mark_oldest(forebay::Much::OlderThan(u64::MAX)).unwrap();
+    let waits = running.says("redrive hook --reason overflow", None).await.unwrap();
+    assert!(waits.contains("10 more wait"), "{waits}");
+    let purged = running.says("purge hook --reason overflow", Some("10\n")).await.unwrap();
+    assert!(purged.contains("10 dead letters are gone"), "{purged}");
+    assert_eq!((queue.marked().1.purged.records, redrive.lag().records), (10, 20), "not what is sent again");
 }

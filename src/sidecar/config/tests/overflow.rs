@@ -14,6 +14,8 @@ fn nothing_is_given_up_unless_an_operator_says_what_and_from_when_on() {
     assert_eq!((overflow.policy, overflow.policy.word()), (OverflowPolicy::DropOldest, "drop_oldest"));
     assert_eq!(overflow.max_age, Some(std::time::Duration::from_secs(36 * 3_600)));
     assert_eq!(overflow.max_bytes, Some(10 << 30));
+    let dead = added(&hook("overflow = { policy = \"dead_letter\", max_age = \"36h\" }")).overflow.expect("it is set");
+    assert_eq!((dead.policy, dead.policy.word()), (OverflowPolicy::DeadLetter, "dead_letter"));
     let only = added(&hook("overflow = { policy = \"drop_oldest\", max_bytes = \"1GiB\" }")).overflow;
     assert_eq!(only.expect("it is set").max_age, None);
 }

@@ -13,10 +13,10 @@ use super::*;
 
 /// What the world outside has seen.
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    appended: u64,
-    delivered: BTreeSet<u64>,
-    purged: BTreeSet<u64>,
+pub(super) struct Seen {
+    pub(super) appended: u64,
+    pub(super) delivered: BTreeSet<u64>,
+    pub(super) purged: BTreeSet<u64>,
 }
 
 impl House {
@@ -65,9 +65,19 @@ impl House {
     }
 
     /// Sends what is held and due; those that `fate` names become letters again.
-    fn send_held(&self, seen: &mut Seen, fate: impl Fn(u64) -> Option<Kind>) -> Result<(), BoxError> {
-        let source = self.held(false);
-        while let Some(claimed) = source.next(LIMITS)? {
+    pub(super) fn send_held(&self, seen: &mut Seen, fate: impl Fn(u64) -> Option<Kind>) -> Result<(), BoxError> {
+        self.send(&self.held(false), LIMITS, seen, fate)
+    }
+
+    /// Sends all that a source has; those that `fate` names become letters.
+    pub(super) fn send(
+        &self,
+        source: &dyn Source,
+        limits: Limits,
+        seen: &mut Seen,
+        fate: impl Fn(u64) -> Option<Kind>,
+    ) -> Result<(), BoxError> {
+        while let Some(claimed) = source.next(limits)? {
             let sent = offsets(&claimed);
             let again: Vec<u64> = sent.iter().copied().filter(|offset| fate(*offset).is_some()).collect();
             seen.delivered.extend(sent.iter().filter(|offset| !again.contains(offset)));
@@ -99,7 +109,7 @@ impl House {
         Ok(())
     }
 
-    fn redrive_some(&self, wanted: impl Fn(u64) -> bool) -> Result<(), BoxError> {
+    pub(super) fn redrive_some(&self, wanted: impl Fn(u64) -> bool) -> Result<(), BoxError> {
         let filter = self.some(wanted)?;
         self.desk().redrive(&filter, 0)?;
         Ok(())
@@ -120,7 +130,7 @@ impl House {
     }
 }
 
-const NOW: Kind = Kind::Held { not_before_ms: 0 };
+pub(super) const NOW: Kind = Kind::Held { not_before_ms: 0 };
 
 /// A life with everything in it. Ends at the first thing that the disk refuses.
 fn life(house: &House, seen: &mut Seen) -> Result<(), BoxError> {

@@ -86,3 +86,49 @@ fn what_an_operator_lets_go_is_dropped_and_told_and_the_rest_arrives_across_a_ki
     let arrived = Arrived::at_webhook(&taken).len() as u64;
     assert_eq!(arrived, records - gone);
 }
+
+#[test]
+fn what_becomes_a_dead_letter_where_it_lies_is_sent_again_across_kills() {
+    let receiver = Receiver::start();
+    let policy = "overflow = { policy = \"dead_letter\", max_bytes = \"1MiB\" }";
+    let home = Home::new("overflow").webhook("hook", &receiver, &format!("batch_records_max = 500\n{policy}"));
+    let mut sidecar = home.start();
+    receiver.down();
+    let dead = |sidecar: &Sidecar<'_>| -> u64 {
+        let counted = sidecar.asked(&["dead-letters", "list"]);
+        let all = counted["destinations"].as_array().expect("a list");
+        all.iter().find(|one| one["destination"] == "hook").and_then(|one| one["records"].as_u64()).unwrap_or(0)
+    };
+    let mut posts = Vec::new();
+    for _ in 0..2 {
+        let before = dead(&sidecar);
+        post_until(&home, &mut posts, || dead(&sidecar) > before);
+        sidecar.says("they are dead letters and lie where they lay", 1);
+        // Once more, and then the first is on disk for sure: the tick of a tenth of a second has passed.
+        let first = dead(&sidecar);
+        post_until(&home, &mut posts, || dead(&sidecar) > first);
+        sidecar.kill();
+        sidecar = home.start();
+        assert!(dead(&sidecar) >= first, "it is not taken back");
+    }
+    receiver.up();
+    sidecar.drain(&["hook"]);
+    let records = posts.len() as u64 * 1_000;
+    let sheet = sidecar.books().destinations["hook"];
+    assert_eq!((sheet.accepted, sheet.delivered + sheet.dead_lettered, sheet.gone), (records, records, 0), "{sheet:?}");
+    let listed = sidecar.call(&["dead-letters", "list", "hook"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("records from offset"), "{listed:?}");
+    let redriven = sidecar.asked(&["dead-letters", "redrive", "hook", "--reason", "overflow"]);
+    assert_eq!((&redriven["redriven"], &redriven["waiting"]), (&sheet.dead_lettered.into(), &0.into()));
+    sidecar.kill();
+    let sidecar = home.start();
+    assert!(wait_for(|| sidecar.books().destinations["hook"].delivered == records), "it said:\n{}", sidecar.said());
+    // What was refused while it was down came again as it had been, and nothing came twice.
+    Arrived::at_webhook(&receiver.arrivals()).holds(&posts, "hook");
+    assert!(
+        wait_for(|| sidecar.asked(&["lag"])["lags"].as_array().is_some_and(|lags| lags.len() == 1)),
+        "the replay is over"
+    );
+    let sheet = sidecar.books().destinations["hook"];
+    assert_eq!((sheet.accepted, sheet.delivered, sheet.dead_lettered), (records, records, 0), "{sheet:?}");
+}

@@ -4,7 +4,7 @@ use super::super::super::raw::Section;
 use super::super::super::{OverflowConfig, OverflowPolicy, SinkKind, limits};
 
 /// The words, for whoever has to choose.
-const WORDS: &str = "policy = \"drop_oldest\"";
+const WORDS: &str = "policy = \"drop_oldest\" or policy = \"dead_letter\"";
 
 pub(super) fn read(destination: &Section<'_>, kind: SinkKind) -> Option<OverflowConfig> {
     let field = destination.get("overflow")?;
