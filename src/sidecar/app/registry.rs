@@ -20,6 +20,7 @@ use super::sinks::SinkFactory;
 use super::upstreams::{OpenUpstreamError, Upstreams};
 use super::{destinations, learned};
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
+use crate::delivery::sheet::InDoubt;
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
@@ -156,7 +157,9 @@ impl Registry {
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
-        let overflow = Arc::new(Overflow::new(queues.clone()));
+        let doubts = Arc::clone(&letters);
+        let in_two_places = move |id: &str| doubts.in_doubt(id) != InDoubt::default();
+        let overflow = Arc::new(Overflow::new(queues.clone(), in_two_places));
         Self {
             queues,
             upstreams,
