@@ -96,7 +96,7 @@ impl Shared {
 
     /// Whether so much is in use that somebody has to wait.
     pub(super) fn is_short(&self, keeper: &Keeper) -> bool {
-        self.options.short_at().is_some_and(|short_at| self.bytes_held(keeper) > short_at)
+        self.short_at(self.budget()).is_some_and(|short_at| self.bytes_held(keeper) > short_at)
     }
 
     /// Bytes of all sealed segments, and those that are needed.
@@ -124,7 +124,7 @@ impl Shared {
         let catalog = self.catalog_read();
         let fits = |(_, segment): &(&Sequence, &Segment)| {
             kept_bytes += segment.file_bytes;
-            kept_bytes <= self.options.budget_bytes / 10
+            kept_bytes <= self.budget() / 10
         };
         let newest_first = catalog.segments.iter().rev().take_while(fits);
         let in_window = newest_first.filter(|(_, segment)| !self.options.is_expired(segment.newest_ms, now_ms));
@@ -133,13 +133,14 @@ impl Shared {
 
     /// When the disk is short: lets go what is only kept for replay, and then finds out who holds more than its share.
     pub(super) fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let Some(short_at) = self.options.short_at() else { return Ok(()) };
+        let budget = self.budget();
+        let Some(short_at) = self.short_at(budget) else { return Ok(()) };
         let mut reclaimed = Ok(());
         if self.is_short(keeper) {
             reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
         }
         // All of it gone means that there is no room for another segment but the one that is taken ahead.
-        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
+        let all = budget - short_at - u64::from(self.options.segment_bytes);
         let left = all.saturating_sub(self.bytes_held(keeper).saturating_sub(short_at));
         let charges = (left < all && self.knows_backlogs()).then(|| {
             let catalog = self.catalog_read();

@@ -4,6 +4,7 @@
 
 use super::Run;
 use crate::disk::is_media_error;
+use crate::failpoints::{self, Point};
 use crate::log::Shared;
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::SegmentFile;
@@ -46,6 +47,7 @@ impl Shared {
     ) -> io::Result<()> {
         let end = u32::try_from(run.end).expect("it is written");
         let mut gone: Vec<Segment> = Vec::new();
+        failpoints::before(Point::CompactPlace);
         {
             let mut catalog = self.catalog_write();
             let places: Vec<Sequence> = catalog
@@ -62,6 +64,7 @@ impl Shared {
             catalog.segments.insert(run.replaced.last, compact);
             catalog.moves += 1;
         }
+        failpoints::after(Point::CompactPlace);
         self.counters.segments_compacted.add(gone.len() as u64);
         self.counters.compacted_bytes.add(run.end);
         for segment in &gone {
@@ -98,7 +101,7 @@ impl Shared {
                 }
             }
         }
-        if let Err(error) = self.files.sync_dir() {
+        if let Err(error) = failpoints::around(Point::CompactLeftovers, || self.files.sync_dir()) {
             stay.extend(going);
             keeper.leftovers = stay;
             return Err(error);
