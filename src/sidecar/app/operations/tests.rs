@@ -388,6 +388,32 @@ async fn an_environment_has_one_upstream() {
     assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
 }
 
+/// Before, the rest of a replay was given up without a word, by `delete` and by a drain.
+#[tokio::test]
+async fn what_a_replay_has_still_to_send_is_pending() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.append("prod", 0);
+    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "hook").unwrap();
+    queue.settle_range(0..10, forebay::Settled::Delivered);
+    house.queues.tick().unwrap();
+    let request =
+        forebay::ReplayRequest { from: forebay::ReplayFrom::Earliest, to: None, mode: forebay::ReplayMode::Again };
+    house.queues.replay("hook", "prod", request).unwrap();
+    let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
+    let told = text(delete(Delete::Empty).await);
+    assert!(told.contains("10 records pending"), "{told}");
+    assert!(!delete(Delete::Drain).await.unwrap().deleted);
+    house.operations.end_drained().await;
+    assert!(
+        house.operations.destination("hook".to_owned()).await.unwrap().draining,
+        "the replay has not got there yet"
+    );
+    let deleted = delete(Delete::Purge).await.unwrap();
+    assert_eq!((deleted.records_pending, deleted.deleted), (10, true));
+    assert!(house.queues.replays().is_empty());
+}
+
 /// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
 #[tokio::test]
 async fn nothing_is_changed_while_the_process_stops() {
