@@ -414,6 +414,24 @@ async fn what_a_replay_has_still_to_send_is_pending() {
     assert!(house.queues.replays().is_empty());
 }
 
+/// Before, "nothing has changed" was the answer, and the next start took the new settings.
+#[tokio::test]
+async fn settings_that_could_not_be_put_to_work_are_not_those_of_the_next_start() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    // The log of its posts can't be opened: somebody else has it.
+    let (log, queues) = (forebay::LogOptions::small(), forebay::QueueOptions::inline());
+    let (disk, clock) = (Arc::new(house.disk.clone()), Arc::clone(&house.clock));
+    let held = Queues::open(disk, clock, Path::new("data/upstream/hook"), log, queues).unwrap();
+    let refused = house.operations.put_destination(upstream("hook"), Put::Update).await;
+    assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
+    let shown = house.operations.destination("hook".to_owned()).await.unwrap();
+    assert!(shown.settings.contains("webhook") && shown.r#type == "webhook", "{shown:?}");
+    held.close().unwrap();
+    let house = house.again(file(&[])).await;
+    assert_eq!(house.operations.destination("hook".to_owned()).await.unwrap().r#type, "webhook");
+}
+
 /// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
 #[tokio::test]
 async fn nothing_is_changed_while_the_process_stops() {
