@@ -163,7 +163,8 @@ impl FloorFile {
     /// Reads the floor in `dir`, whatever state it is in. Writes nothing.
     ///
     /// # Errors
-    /// When the file cannot be opened, or a newer program wrote it. Damage is no error.
+    /// When the file cannot be opened or read, or a newer program wrote it. Damage is no error, nor is a slot that the
+    /// disk refuses while the other one of its page is sound.
     pub(crate) fn load(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Found), FloorError> {
         let mut floor = Self {
             disk,

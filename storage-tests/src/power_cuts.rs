@@ -6,7 +6,8 @@
 //! and once more.
 
 use crate::fault::Performed;
-use crate::queue_model::{Model, begin, drain, step};
+use crate::model::queues::Model;
+use crate::queue_life::{begin, drain, step};
 use crate::queues::{CUTS, DIR, open, tiny};
 use crate::rng::Rng;
 use crate::sim_disk::{PowerCut, SimDisk};

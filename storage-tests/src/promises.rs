@@ -4,7 +4,7 @@
 //! What always holds: a promise is said after it was made, in one line; one that is cut off was never said. Real threads
 //! and a real clock: no seed repeats a life.
 
-use crate::model::read;
+use crate::model::log::read;
 use crate::queues::{ANY, books_close};
 use crate::rng::Rng;
 use forebay::clock::SystemClock;

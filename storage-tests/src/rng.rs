@@ -7,17 +7,34 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rng {
     state: u64,
+    /// What comes before the stream, backwards.
+    given: Vec<u8>,
 }
 
 impl Rng {
     /// Starts the stream of `seed`. Seeds that differ by one give unrelated streams.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, given: Vec::new() }
+    }
+
+    /// A stream that begins with these bytes, one a number, so that who changes a byte changes one choice.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self { state: 0, given: bytes.iter().rev().copied().collect() }
+    }
+
+    /// Whether all bytes that were given have been drawn, if any.
+    #[must_use]
+    pub fn spent(&self) -> bool {
+        self.given.is_empty()
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
+        if let Some(byte) = self.given.pop() {
+            return u64::from(byte);
+        }
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -48,6 +65,15 @@ mod tests {
         let mut rng = Rng::new(1_234_567);
         // The test vector of the reference implementation (prng.di.unimi.it/splitmix64.c).
         assert_eq!([rng.bits(), rng.bits()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
+
+    #[test]
+    fn bytes_come_first_and_then_the_stream_of_zero() {
+        let mut rng = Rng::of_bytes(&[3, 200]);
+        assert!(!rng.spent());
+        assert_eq!([rng.bits(), rng.below(7) as u64], [3, 200 % 7]);
+        assert!(rng.spent());
+        assert_eq!(rng.bits(), Rng::new(0).bits());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
-use storage_tests::model::Missing;
+use storage_tests::model::log::Missing;
 use storage_tests::sim_disk::PowerCut;
 use storage_tests::workload::{DIR, End, Session, tiny};
 

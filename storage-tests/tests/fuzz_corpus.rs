@@ -31,3 +31,8 @@ fn what_fuzzers_found_of_plans_holds() {
 fn what_fuzzers_found_of_cursor_hints_holds() {
     replay("hint", forebay::fuzzing::hint);
 }
+
+#[test]
+fn what_fuzzers_found_of_sequences_of_operations_holds() {
+    replay("sequences", storage_tests::sequences::sequence);
+}

@@ -2,32 +2,46 @@
 
 use super::page::{self, Body, Header, Slot};
 use super::{FloorDamage, FloorEntry, FloorError, FloorFile, PageState};
-use crate::disk::{File, read_exact_at};
+use crate::disk::{File, is_media_error, read_exact_at};
 use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
 impl FloorFile {
     /// Takes up what the sound slots hold, and names what is not sound.
+    ///
+    /// A slot that the disk refuses to read is as good as a damaged one where the page's other slot is sound. Where
+    /// neither can be used it is no damage: it may be read with the next try, and what is called lost is lost for good.
     pub(super) fn read(&mut self, file: &dyn File, path: &Path) -> Result<Vec<FloorDamage>, FloorError> {
         let bytes = file.len().map_err(|source| FloorError::Io { what: "measure", path: path.to_owned(), source })?;
         let slots = usize::try_from(bytes / FLOOR_SLOT_BYTES as u64).unwrap_or(usize::MAX).min(FLOOR_PAGES_MAX * 2);
-        let mut found: Vec<[Option<(Header, Body)>; 2]> = Vec::new();
+        let refuse = |source| FloorError::Io { what: "read", path: path.to_owned(), source };
+        let (mut found, mut refused) = (Vec::<[Option<(Header, Body)>; 2]>::new(), BTreeMap::new());
         for at in 0..slots {
             let (page, slot) = (at / 2, at % 2);
             if slot == 0 {
                 found.push([None, None]);
             }
             found[page][slot] = match read_slot(file, at) {
-                Slot::Good(header, body) => Some((header, body)),
-                Slot::Bad => None,
-                Slot::Newer(version) => return Err(FloorError::NewerFormat { path: path.to_owned(), version }),
+                Ok(Slot::Good(header, body)) => Some((header, body)),
+                Ok(Slot::Bad) => None,
+                Ok(Slot::Newer(version)) => return Err(FloorError::NewerFormat { path: path.to_owned(), version }),
+                Err(error) if is_media_error(&error) => {
+                    tracing::warn!(path = %path.display(), page, slot, %error, "a slot of the floor cannot be read");
+                    refused.insert(page, error);
+                    None
+                }
+                Err(error) => return Err(refuse(error)),
             };
         }
         // The newest slot says what the file is; a slot that says otherwise came from elsewhere.
         let newest = found.iter().flatten().flatten().map(|(header, _)| *header).max_by_key(|header| header.generation);
-        let Some(newest) = newest else { return Ok(vec![FloorDamage::Whole { bytes }]) };
+        let Some(newest) = newest else {
+            let whole = Ok(vec![FloorDamage::Whole { bytes }]);
+            return refused.pop_first().map_or(whole, |(_, error)| Err(refuse(error)));
+        };
         (self.generation, self.log_id, self.pinned) = (newest.generation, newest.log_id, newest.pinned);
         let kin = |header: &Header| header.log_id == newest.log_id && header.pages == newest.pages;
 
@@ -51,7 +65,11 @@ impl FloorFile {
             {
                 self.lagging.insert(number as usize);
             }
-            match slots.into_iter().flatten().max_by_key(|(header, _)| header.generation) {
+            let taken = slots.into_iter().flatten().max_by_key(|(header, _)| header.generation);
+            if let (None, Some(error)) = (&taken, refused.remove(&(number as usize))) {
+                return Err(refuse(error));
+            }
+            match taken {
                 None if u64::from(number) * 2 * (FLOOR_SLOT_BYTES as u64) < bytes => {
                     damage.push(FloorDamage::Page { page: number });
                 }
@@ -97,12 +115,13 @@ impl FloorFile {
 /// Destination and stream.
 type Key = (Arc<str>, Arc<str>);
 
-/// Reads the slot with this number. One that cannot be read is as bad as one that was damaged.
-fn read_slot(file: &dyn File, at: usize) -> Slot {
+/// Reads the slot with this number. One that the file ends in is bad.
+fn read_slot(file: &dyn File, at: usize) -> io::Result<Slot> {
     let mut bytes = vec![0; FLOOR_SLOT_BYTES];
     let page = u32::try_from(at / 2).expect("at most 65,536 pages");
     match read_exact_at(file, &mut bytes, (at * FLOOR_SLOT_BYTES) as u64) {
-        Ok(()) => page::decode(&bytes, page),
-        Err(_) => Slot::Bad,
+        Ok(()) => Ok(page::decode(&bytes, page)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Slot::Bad),
+        Err(error) => Err(error),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::crash_points::number;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
-use storage_tests::queue_model::{begin, drain, step};
+use storage_tests::queue_life::{begin, drain, step};
 use storage_tests::queues::{CUTS, DIR, open, tiny};
 use storage_tests::rng::Rng;
 use storage_tests::sim_disk::{PowerCut, SimDisk};

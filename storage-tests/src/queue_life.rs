@@ -1,155 +1,14 @@
-//! What happened to queues, as those outside know it, and the random steps that make it happen.
-//!
-//! What it finds wrong is a panic: whoever drives it says which case it was.
+//! The life of some queues: the random steps that make something happen, each told to the model, which is asked after
+//! each whether it may be so.
 
+use crate::model::queues::{DESTINATIONS, Model, QueueModel, STREAMS, check_content, claim, half_id, offsets_settled};
 use crate::queues::{self, ANY};
 use crate::rng::Rng;
 use crate::sim_disk::SimDisk;
 use forebay::clock::ManualClock;
-use forebay::{Batch, BatchLimits, Cursor, Much, Payload, Queue, Queues, Settled, SplitError, Start};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use forebay::{Batch, BatchLimits, Much, Payload, Queue, Queues, Settled, SplitError, Start};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Who takes what is appended.
-pub const DESTINATIONS: [&str; 3] = ["hook", "archive", "slow"];
-
-/// What is appended to.
-pub const STREAMS: [&str; 2] = ["acme", "umbrella"];
-
-/// What happened, as those outside know it.
-#[derive(Debug, Clone, Default)]
-pub struct Model {
-    /// Per stream, the content of each acknowledged record.
-    pub acked: BTreeMap<&'static str, BTreeMap<u64, u64>>,
-    /// What is known of each queue, by destination and stream.
-    pub queues: BTreeMap<(&'static str, &'static str), QueueModel>,
-    content: u64,
-}
-
-/// What is known of one queue.
-#[derive(Debug, Clone, Default)]
-pub struct QueueModel {
-    /// Settled by us, and how, so that cursor and books may say so.
-    settled: BTreeMap<u64, Settled>,
-    /// What the last tick that succeeded made durable.
-    durable: Cursor,
-    out: Vec<Batch>,
-    /// Planned and acknowledged as such, by first offset. Each comes again as it stood until it is settled.
-    planned: BTreeMap<u64, (Range<u64>, String)>,
-    /// Splits that failed, and where: after a crash such a batch may come whole or in halves.
-    maybe_split: Vec<(Range<u64>, u64)>,
-    /// Every id that ever was, and its records.
-    ids: BTreeMap<String, Range<u64>>,
-}
-
-impl QueueModel {
-    /// Settles these as far as they are not yet: the first word about a record stands.
-    fn settle(&mut self, offsets: Range<u64>, as_: Settled) {
-        offsets.for_each(|offset| _ = self.settled.entry(offset).or_insert(as_));
-    }
-
-    /// The books say of every record what became of it, and nothing is missing.
-    fn check_books(&self, queue: &Queue) {
-        use Settled::{DeadLettered, Delivered, Expired, Filtered, Held, Lost, Purged};
-        let balance = queue.balance();
-        let place = format!("{}/{}: {balance:?}", queue.destination(), queue.stream());
-        let told = [
-            (Delivered, balance.delivered),
-            (DeadLettered, balance.dead_lettered),
-            (Filtered, balance.filtered),
-            (Expired, balance.expired),
-            (Purged, balance.purged),
-            (Lost, balance.lost),
-            (Held, balance.held),
-        ];
-        for (as_, count) in told {
-            let known = self.settled.values().filter(|known| **known == as_).count();
-            assert_eq!(count.records, known as u64, "{as_:?} of {place}");
-        }
-        let tail = queue.lag().durable_tail;
-        assert_eq!(
-            (balance.accepted.records, balance.pending.records),
-            (tail, tail - self.settled.len() as u64),
-            "{place}"
-        );
-        assert!(balance.closes(), "{place}");
-    }
-}
-
-fn offsets_settled(cursor: &Cursor) -> impl Fn(u64) -> bool + '_ {
-    |offset| offset < cursor.low || cursor.settled.iter().any(|range| (range.start..range.end).contains(&offset))
-}
-
-impl Model {
-    /// Checks what a crash left against what must and what may be left, and goes on from there.
-    ///
-    /// # Panics
-    /// When it is anything else.
-    pub fn check_after_crash(&mut self, queues: &Queues) {
-        let stats = queues.stats();
-        assert_eq!((stats.cursors_ahead, stats.cursors_below, stats.plans_lost), (0, 0, 0), "{stats:?}");
-        assert_eq!((stats.floor_damage, stats.pinned), (vec![], false));
-        for (&(destination, stream), model) in &mut self.queues {
-            let queue = queues.queue(destination, stream, Start::Earliest).expect("it is there");
-            let cursor = queue.cursor();
-            assert!(cursor.covers(&model.durable), "{destination}/{stream}: {cursor:?} after {:?}", model.durable);
-            let settled = offsets_settled(&cursor);
-            assert!((0..cursor.end()).filter(|o| settled(*o)).all(|o| model.settled.contains_key(&o)), "{cursor:?}");
-            model.settled.retain(|offset, _| settled(*offset));
-            model.check_books(&queue);
-
-            // Open plans come first and as they stood; those whose answer the crash swallowed may come, too.
-            model.planned.retain(|_, (offsets, _)| !offsets.clone().all(&settled));
-            let mut resumed = Vec::new();
-            let mut missing: BTreeMap<_, _> = model.planned.clone();
-            while let Some(batch) = claim(&queue, ANY) {
-                assert!(batch.planned || missing.is_empty(), "plans come first: {missing:?} not before {batch:?}");
-                check_content(&self.acked[stream], &batch);
-                if let Some((offsets, id)) = missing.remove(&batch.offsets.start) {
-                    if model.maybe_split.contains(&(offsets.clone(), batch.offsets.end)) {
-                        // The first half: the second one must come as well.
-                        let second = batch.offsets.end..offsets.end;
-                        let id = half_id(&batch, &second);
-                        missing.insert(second.start, (second, id));
-                    } else {
-                        assert_eq!((&offsets, &id), (&batch.offsets, &batch.id));
-                    }
-                }
-                if let Some(before) = model.ids.get(&batch.id) {
-                    assert_eq!(*before, batch.offsets, "an id is never given to other records");
-                }
-                if batch.planned {
-                    model.ids.insert(batch.id.clone(), batch.offsets.clone());
-                    model.planned.insert(batch.offsets.start, (batch.offsets.clone(), batch.id.clone()));
-                }
-                resumed.push(batch);
-            }
-            // Of a batch whose first half is settled only the second one comes.
-            let second = |whole: &Range<u64>| {
-                let halves = model.maybe_split.iter().filter(|(split, _)| split == whole);
-                halves.map(|(_, at)| *at).any(|at| resumed.iter().any(|half| half.offsets == (at..whole.end)))
-            };
-            missing.retain(|_, (whole, _)| !second(whole));
-            assert!(missing.is_empty(), "{destination}/{stream}: plans lost: {missing:?}");
-            resumed.iter().for_each(|batch| queue.release(batch));
-            model.durable = cursor.clone();
-            model.out.clear();
-            model.maybe_split.clear();
-            model.planned = (resumed.iter().filter(|batch| batch.planned))
-                .map(|batch| (batch.offsets.start, (batch.offsets.clone(), batch.id.clone())))
-                .collect();
-        }
-    }
-
-    /// All cursors are durable as they stand.
-    fn after_tick(&mut self, queues: &Queues) {
-        for (&(destination, stream), model) in &mut self.queues {
-            model.durable = queues.queue(destination, stream, Start::Earliest).expect("it is there").cursor();
-        }
-    }
-}
 
 /// A directory with a queue for each destination and stream, and the model of it.
 ///
@@ -169,37 +28,6 @@ pub fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
     }
     queues.tick().expect("the disk is sound");
     (disk, clock, model, queues)
-}
-
-/// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one
-/// that says how many they are.
-///
-/// # Panics
-/// When the id of `of` is not as documented.
-#[must_use]
-pub fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
-    let numbers = |offsets: &Range<u64>| -> String {
-        let number = |n: u64| {
-            let digits = forebay::base64_digits(u128::from(n));
-            forebay::base64_digits(digits.len() as u128) + &digits
-        };
-        number(offsets.start) + &number(offsets.end - offsets.start)
-    };
-    let destination = DESTINATIONS.iter().find(|name| of.id.ends_with(**name)).expect("one of ours");
-    let front = of.id.strip_suffix(*destination).and_then(|id| id.strip_suffix(&numbers(&of.offsets)));
-    format!("{}{}{destination}", front.expect("as documented"), numbers(offsets))
-}
-
-/// Eight bytes a record, and every record says who it is.
-fn check_content(acked: &BTreeMap<u64, u64>, batch: &Batch) {
-    for slice in &batch.slices {
-        for offset in slice.offsets.clone() {
-            let at = usize::try_from(offset - slice.frame.first).expect("small") * 8;
-            let content = u64::from_le_bytes(slice.frame.payload()[at..at + 8].try_into().expect("eight bytes"));
-            // A record that was written but not acknowledged when the power failed may be there.
-            assert!(acked.get(&offset).is_none_or(|acked| *acked == content), "offset {offset}");
-        }
-    }
 }
 
 /// One random step. Errors are the disk's, and what they mean is checked after the crash.
@@ -352,25 +180,6 @@ fn append(rng: &mut Rng, queues: &Queues, model: &mut Model, stream: &'static st
     if let Ok(appended) = queues.log().append_wait(stream, vec![payload]) {
         model.acked.entry(stream).or_default().extend(appended.offsets.zip(contents));
     }
-}
-
-/// The next batch with its records; of the archive as a range that is read one frame at a time, twice.
-fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
-    if queue.destination() != "archive" {
-        return queue.next_batch(limits).expect("the disk reads");
-    }
-    let mut range = queue.next_range(limits.into()).expect("the disk reads")?;
-    let read = || {
-        let mut reader = queue.read(&range);
-        std::iter::from_fn(move || reader.next().expect("the disk reads")).collect::<Vec<_>>()
-    };
-    let (slices, again) = (read(), read());
-    let outline = |slices: &[forebay::Slice]| -> Vec<_> {
-        slices.iter().map(|slice| (slice.offsets.clone(), slice.frame.payload().to_vec())).collect()
-    };
-    assert_eq!(outline(&slices), outline(&again));
-    range.slices = slices;
-    Some(range)
 }
 
 /// Settles everything, and checks that all that was acknowledged has come by.
