@@ -111,7 +111,7 @@ impl Log {
         let opened = open::open(&files, &options)?;
         let mut damages = Damages::default();
         opened.damages.into_iter().for_each(|damage| damages.note(damage));
-        let (inline, stale) = (options.inline, opened.table_stale);
+        let (inline, stale, budget) = (options.inline, opened.table_stale, AtomicU64::new(options.budget_bytes));
         let shared = Arc::new(Shared {
             opened: clock.monotonic(),
             clock,
@@ -137,6 +137,7 @@ impl Log {
             damages: Mutex::new(damages),
             read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
+            budget,
             claimed: Mutex::default(),
             share: AtomicU64::new(NO_SHARE),
             told: AtomicBool::new(false),
@@ -351,12 +352,24 @@ impl Log {
         self.shared.state()
     }
 
+    /// Another [budget](LogOptions::budget_bytes), from now on. Returns what it is: no less than the reserve and two segments take.
+    /// Raised, appends that were refused are taken as soon as housekeeping has made room. Lowered, nothing that somebody
+    /// needs goes: appends are refused once the segment that is written to is full, until enough of the others have gone.
+    /// Not kept: the next [`Log::open`] has its own.
+    pub fn set_budget_bytes(&self, bytes: u64) -> u64 {
+        let held = self.shared.set_budget(bytes);
+        if self.shared.options.inline {
+            self.shared.housekeep_if_wanted();
+        }
+        held
+    }
+
     /// The log in numbers.
     #[must_use]
     pub fn stats(&self) -> LogStats {
         let (queued_bytes, bytes_used) = (self.shared.waiting().bytes, self.shared.bytes_used());
         let (sealed, needed_bytes) = self.shared.sealed_and_needed();
-        let options = &self.shared.options;
+        let (options, budget) = (&self.shared.options, self.shared.budget());
         let catalog = self.shared.catalog_read();
         let counters = &self.shared.counters;
         LogStats {
@@ -364,9 +377,9 @@ impl Log {
             streams: catalog.streams.len(),
             segments: catalog.segments.len(),
             bytes_used,
-            bytes_limit: options.budget_bytes,
+            bytes_limit: budget,
             share_bytes: self.shared.share(),
-            short_at_bytes: options.short_at().unwrap_or(options.budget_bytes),
+            short_at_bytes: self.shared.short_at(budget).unwrap_or(budget),
             // The reserve, one more, and the two that are written to.
             ahead_bytes: (options.reserve_segments as u64 + 3) * u64::from(options.segment_bytes),
             needed_bytes,

@@ -202,6 +202,15 @@ impl Files {
         if spares.names.len() > kept { spares.names.pop_front() } else { None }
     }
 
+    /// Removes a spare beyond the reserve. `false` where there is none.
+    pub(crate) fn remove_spare(&self, reserve: usize) -> io::Result<bool> {
+        let Some(n) = self.take_spare(reserve, Purpose::Ingest) else { return Ok(false) };
+        remove_if_there(&*self.disk, &self.path(FileName::Spare(n))).inspect_err(|_| {
+            self.spares().names.push_back(n); // it takes its room still
+        })?;
+        Ok(true)
+    }
+
     /// Empties the index of a file: should its name come back, it says nothing. A sync of a directory that failed may have lost
     /// the removal, and no later one brings that back.
     pub(crate) fn empty_index(&self, file: SegmentFile) -> io::Result<()> {

@@ -192,7 +192,7 @@ impl Shared {
         let mut spares = Vec::new();
         let mut retired = Ok(());
         for (place, _) in &going {
-            retired = retired.and(self.retire(*place, &mut spares));
+            retired = retired.and(self.retire(keeper, *place, &mut spares));
         }
         let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
@@ -204,12 +204,15 @@ impl Shared {
     }
 
     /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.
-    fn retire<'a>(&'a self, place: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
+    fn retire<'a>(&'a self, keeper: &Keeper, place: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
         let bytes = self.catalog_read().segments.get(&place).map_or(0, |segment| segment.file_bytes);
         let held = self.hold(bytes);
         let Some(segment) = self.catalog_write().segments.remove(&place) else { return Ok(()) };
         self.indexes.remove(segment.file.sequence);
-        let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
+        let (ahead, reserve) = (self.files.spare_count() + spares.len(), self.options.reserve_segments);
+        // The reserve in any case: it is what a disk that holds more than its budget is drained with.
+        let becoming = (spares.len() as u64 + 1) * u64::from(self.options.segment_bytes);
+        let wanted = ahead < reserve || (ahead < reserve + 2 && self.is_room_for(keeper, becoming));
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
         let ours = self.files.holds(segment.file, self.log_id) || mutants::on(Mutant::RecycledWithoutLooking);
         let recycle = wanted && !segment.failed && ours;
@@ -245,7 +248,7 @@ impl Shared {
             let catalog = self.catalog_read();
             let Some(segment) = catalog.segments.get(&sequence) else { continue };
             kept_for_replay += segment.file_bytes;
-            let over_share = kept_for_replay > self.options.budget_bytes / 10;
+            let over_share = kept_for_replay > self.budget() / 10;
             let expired = self.options.is_expired(segment.newest_ms, now_ms);
             let names_an_end = catalog
                 .segments
@@ -282,8 +285,9 @@ impl Shared {
         Ok(blocker.is_none().then_some(index))
     }
 
-    /// Keeps the reserve and one spare more.
+    /// Keeps the reserve and one spare more, as far as there is room.
     fn refill(&self, keeper: &mut Keeper) -> io::Result<()> {
+        self.give_back(keeper)?;
         let wanted = self.options.reserve_segments + 1;
         let segment_bytes = u64::from(self.options.segment_bytes);
         while self.files.spare_count() < wanted {
@@ -326,7 +330,7 @@ impl Shared {
                     }
                     Ok(true) => {
                         tracing::warn!("the disk takes writes again, and is full");
-                        let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+                        let (used, limit) = (self.bytes_used(), self.budget());
                         self.set_state(LogState::Full { used, limit });
                     }
                     Err(e) => tracing::debug!(error = %e, "the disk still refuses writes"),

@@ -24,7 +24,7 @@ pub struct LogOptions {
     pub tail_cache_bytes: usize,
     /// How long records that nobody needs any more are kept for replay.
     pub replay_window: Duration,
-    /// Most bytes of all segments together.
+    /// Most bytes of all segments together, until [`Log::set_budget_bytes`](super::Log::set_budget_bytes) says otherwise.
     pub budget_bytes: u64,
     /// Segments preallocated for our own needs when the budget is used up (see docs/durability.md).
     pub reserve_segments: usize,
@@ -228,12 +228,13 @@ impl LogOptions {
         newest_ms.saturating_add(window_ms) <= now_ms
     }
 
-    /// From how many bytes on the disk is short: then what is only kept for replay goes, and who holds more than its share
-    /// is refused. The rest is for all others to go on in. None for a budget of which a tenth is no two segments: it can't be
-    /// shared.
-    pub(crate) fn short_at(&self) -> Option<u64> {
-        let rest = self.budget_bytes / 10;
-        (rest >= 2 * u64::from(self.segment_bytes)).then(|| self.budget_bytes - rest)
+    /// The least budget that can be worked in: the reserve, a segment that is written to, and one that can be sealed and go.
+    pub(crate) fn budget_bytes_min(&self) -> u64 {
+        self.segments_min() * u64::from(self.segment_bytes)
+    }
+
+    fn segments_min(&self) -> u64 {
+        self.reserve_segments as u64 + 2
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {
@@ -247,9 +248,8 @@ impl LogOptions {
         if self.large_append_bytes == 0 {
             return wrong("large_append_bytes", "at least 1 byte".into());
         }
-        let segments_min = self.reserve_segments as u64 + 2;
-        if self.budget_bytes < segments_min * u64::from(self.segment_bytes) {
-            let why = format!("at least {segments_min} segments of {} bytes", self.segment_bytes);
+        if self.budget_bytes < self.budget_bytes_min() {
+            let why = format!("at least {} segments of {} bytes", self.segments_min(), self.segment_bytes);
             return wrong("budget_bytes", why);
         }
         Ok(())

@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(super) damages: Mutex<Damages>,
     pub(super) read_trouble: ReadTrouble,
     pub(super) counters: Counters,
+    /// Most bytes of all files together; see room.rs.
+    pub(super) budget: AtomicU64,
     /// Bytes of files that are neither segment nor spare right now; see room.rs.
     pub(super) claimed: Mutex<u64>,
     /// How much a stream may hold before it is refused, or [`NO_SHARE`]; see short_disk.rs.
@@ -282,13 +284,13 @@ impl Shared {
     }
 
     pub(super) fn full(&self) -> AppendError {
-        AppendError::Full { used: self.bytes_used(), limit: self.options.budget_bytes }
+        AppendError::Full { used: self.bytes_used(), limit: self.budget() }
     }
 
     /// What a failed write means for appends, now and until housekeeping finds that it is over.
     pub(super) fn disk_error(&self, e: &io::Error) -> AppendError {
         if e.kind() == io::ErrorKind::StorageFull {
-            let (used, limit) = (self.bytes_used(), self.options.budget_bytes);
+            let (used, limit) = (self.bytes_used(), self.budget());
             tracing::warn!(used, limit, "no room for another segment: only what drains the disk is taken");
             self.set_state(LogState::Full { used, limit });
             return AppendError::Full { used, limit };

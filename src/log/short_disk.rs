@@ -96,7 +96,7 @@ impl Shared {
 
     /// Whether so much is in use that somebody has to wait.
     pub(super) fn is_short(&self, keeper: &Keeper) -> bool {
-        self.options.short_at().is_some_and(|short_at| self.bytes_held(keeper) > short_at)
+        self.short_at(self.budget()).is_some_and(|short_at| self.bytes_held(keeper) > short_at)
     }
 
     /// Bytes of all sealed segments, and those that are needed.
@@ -121,9 +121,7 @@ impl Shared {
         let catalog = self.catalog_read();
         let in_window = |(_, segment): &(&Sequence, &Segment)| {
             kept_bytes += segment.file_bytes;
-            !short
-                && kept_bytes <= self.options.budget_bytes / 10
-                && !self.options.is_expired(segment.newest_ms, now_ms)
+            !short && kept_bytes <= self.budget() / 10 && !self.options.is_expired(segment.newest_ms, now_ms)
         };
         let newest_first = catalog.segments.iter().rev().take_while(in_window);
         newest_first.last().map_or(Sequence(u64::MAX), |(place, _)| *place)
@@ -131,13 +129,14 @@ impl Shared {
 
     /// When the disk is short: lets go what is only kept for replay, and then finds out who holds more than its share.
     pub(super) fn share_out(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let Some(short_at) = self.options.short_at() else { return Ok(()) };
+        let budget = self.budget();
+        let Some(short_at) = self.short_at(budget) else { return Ok(()) };
         let mut reclaimed = Ok(());
         if self.is_short(keeper) {
             reclaimed = self.reclaim_with(keeper, Pressure::NeedsRoom);
         }
         // All of it gone means that there is no room for another segment but the one that is taken ahead.
-        let all = self.options.budget_bytes - short_at - u64::from(self.options.segment_bytes);
+        let all = budget - short_at - u64::from(self.options.segment_bytes);
         let left = all.saturating_sub(self.bytes_held(keeper).saturating_sub(short_at));
         let charges = (left < all && self.knows_backlogs()).then(|| {
             let catalog = self.catalog_read();

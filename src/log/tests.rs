@@ -339,6 +339,64 @@ fn a_full_budget_refuses_applications_serves_our_own_and_ends_when_there_is_room
     assert_eq!(log.state(), LogState::Serving);
 }
 
+/// Fills the log until it refuses, and says how many appends it took.
+fn fill(log: &Log, stream: &str) -> u64 {
+    for taken in 0..1_000 {
+        match log.append_wait(stream, vec![part(1, 4000, 1)]) {
+            Ok(_) => {}
+            Err(AppendError::Full { .. }) => return taken,
+            Err(e) => panic!("refused for another reason: {e}"),
+        }
+    }
+    panic!("the budget does not hold");
+}
+
+#[test]
+fn a_budget_that_is_raised_takes_what_was_refused_and_one_that_is_lowered_refuses_and_keeps_everything() {
+    const SEGMENT: u64 = 64 << 10;
+    let mut bench = Bench::new();
+    bench.options.budget_bytes = 6 * SEGMENT;
+    let log = bench.open();
+    let few = fill(&log, "a");
+    assert_eq!(log.set_budget_bytes(12 * SEGMENT), 12 * SEGMENT);
+    assert_eq!((log.state(), log.stats().bytes_limit), (LogState::Serving, 12 * SEGMENT));
+    let more = fill(&log, "a");
+    assert!(more > few, "{few} in 6 segments, {more} in as many more");
+    assert!(log.stats().bytes_used <= 12 * SEGMENT);
+
+    // What is there is more than the budget now. Nothing of it goes, and it still can be drained.
+    assert_eq!(log.set_budget_bytes(6 * SEGMENT), 6 * SEGMENT);
+    let still = read(&log, "a", 0).len() as u64;
+    assert_eq!(still, few + more);
+    append(&log, PLANS_STREAM, 7, 100, 1);
+    append(&log, "!dead/x", 7, 100, 1);
+    let a = log.stream("a").expect("known");
+    log.trim(a, few);
+    log.housekeep();
+    assert!(log.append_wait("a", vec![part(1, 4000, 1)]).is_err(), "what went does not come back as room for more");
+    log.trim(a, few + more);
+    log.housekeep();
+    assert!(fill(&log, "a") <= few);
+    assert!(log.stats().bytes_used <= 6 * SEGMENT, "{} bytes", log.stats().bytes_used);
+
+    assert_eq!(log.set_budget_bytes(1), 3 * SEGMENT, "the reserve, one to write to, one that can go");
+}
+
+#[test]
+fn a_budget_that_is_lowered_is_not_taken_up_by_what_was_taken_ahead() {
+    const SEGMENT: u64 = 64 << 10;
+    let mut bench = Bench::new();
+    bench.options.budget_bytes = 40 * SEGMENT;
+    let log = bench.open();
+    (0..100).for_each(|i| _ = append(&log, "a", i, 4000, 1));
+    log.housekeep();
+    let segments = log.stats().segments;
+    log.set_budget_bytes(3 * SEGMENT);
+    fill(&log, "a");
+    assert_eq!(log.stats().segments, segments, "the one that is written to is filled, and no other is made");
+    assert_eq!(log.stats().bytes_used, (segments as u64 + bench.options.reserve_segments as u64) * SEGMENT);
+}
+
 #[test]
 fn a_second_log_on_the_directory_is_refused_and_told_by_whom() {
     let bench = Bench::new();

@@ -65,9 +65,13 @@ pub struct Now {
     pub monotonic: Duration,
 }
 
+/// Whether a record of a destination lies as a letter and is not settled yet where it was taken out, as a crash may leave it.
+type InTwoPlaces = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The policies of all destinations that have one.
 pub struct Overflow {
     queues: Queues,
+    in_two_places: InTwoPlaces,
     state: Mutex<State>,
 }
 
@@ -105,10 +109,11 @@ struct Waits {
 }
 
 impl Overflow {
-    /// Over these queues; nobody has a policy yet.
+    /// Over these queues; nobody has a policy yet. While a record of a destination is `in_two_places`, a letter and not yet
+    /// settled where it was taken out, nothing of that destination is given up: it would count twice, and could be sent twice.
     #[must_use]
-    pub fn new(queues: Queues) -> Self {
-        Self { queues, state: Mutex::default() }
+    pub fn new(queues: Queues, in_two_places: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self { queues, in_two_places: Box::new(in_two_places), state: Mutex::default() }
     }
 
     /// From now on this holds for the destination with these queues, or nothing does.
@@ -151,7 +156,10 @@ impl Overflow {
         drop(state);
         let short = self.short();
         for (destination, policy, queues) in all {
-            let looked = look(&destination, policy, &queues, (age_now, now.wall_ms), short.as_ref());
+            let looked = match (self.in_two_places)(&destination) {
+                true => queues.iter().map(|queue| waits(queue, policy.what, now.wall_ms)).collect(),
+                false => look(&destination, policy, &queues, (age_now, now.wall_ms), short.as_ref()),
+            };
             let looked = looked.inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 warn!(%destination, error, "what waits cannot be read: nothing of it is given up, tried again");

@@ -251,6 +251,8 @@ pub struct LogReading {
     pub sled_resets: u64,
     /// Dead letters by destination, of those that have or had some.
     pub dead_letters: Vec<(Arc<str>, forebay::Count)>,
+    /// Lines of file destinations that could not be read back, at least, by destination, of those that had some.
+    pub damaged_lines: Vec<(Arc<str>, u64)>,
 }
 
 impl LogReading {
@@ -279,7 +281,7 @@ impl LogReading {
             reads_refused: 0,
             damages: 0,
         };
-        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new() }
+        Self { log, floor_writes: 0, sled_resets: 0, dead_letters: Vec::new(), damaged_lines: Vec::new() }
     }
 }
 

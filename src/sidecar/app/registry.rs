@@ -20,6 +20,7 @@ use super::sinks::SinkFactory;
 use super::upstreams::{OpenUpstreamError, Upstreams};
 use super::{destinations, learned};
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
+use crate::delivery::sheet::InDoubt;
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
@@ -156,7 +157,9 @@ impl Registry {
         grace: Duration,
     ) -> Self {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
-        let overflow = Arc::new(Overflow::new(queues.clone()));
+        let doubts = Arc::clone(&letters);
+        let in_two_places = move |id: &str| doubts.in_doubt(id) != InDoubt::default();
+        let overflow = Arc::new(Overflow::new(queues.clone(), in_two_places));
         Self {
             queues,
             upstreams,
@@ -352,6 +355,8 @@ impl Registry {
                 let opened = self.upstreams.open(&destination.id, config).map_err(|e| refuse(e.into()))?;
                 let sources = opened.sources(destination, keys, labels).map_err(|e| refuse(e.into()))?;
                 self.upstreams.take_up(&destination.id, &opened).map_err(|e| refuse(e.into()))?;
+                // Nothing fails any more: what can't be put changes no share.
+                opened.set_share(&destination.id, config.max_bytes);
                 let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
                 (destination.id.as_str().into(), sources, Vec::new(), sink)
             }

@@ -11,7 +11,7 @@ use crate::config::{Destination, SinkConfig, UpstreamConfig};
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
-use crate::sinks::file::FileSink;
+use crate::sinks::file::{Damaged, FileSink};
 use crate::sinks::http::Tls;
 use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
@@ -26,6 +26,7 @@ pub(super) struct SinkFactory {
     /// Where destinations that were made through the API may be.
     customers: AddressGuard,
     wrap: WrapSink,
+    damaged: Arc<Damaged>,
 }
 
 impl SinkFactory {
@@ -37,7 +38,12 @@ impl SinkFactory {
         customers: AddressGuard,
         wrap: WrapSink,
     ) -> Self {
-        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap }
+        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap, damaged: Arc::default() }
+    }
+
+    /// What damage the files of its destinations have.
+    pub(super) fn damaged(&self) -> Arc<Damaged> {
+        Arc::clone(&self.damaged)
     }
 
     /// The sink of a destination. Does not connect and opens nothing yet.
@@ -46,8 +52,7 @@ impl SinkFactory {
         let policy = *policy;
         let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
         let connections_max = destination.concurrency;
-        // Of the file: as its own settings say.
-        let customers = (policy == AddressPolicy::Customer).then(|| self.customers.clone());
+        let customers = self.customers(policy);
         let sink: Arc<dyn Sink> = match &destination.sink {
             SinkConfig::Webhook(webhook) => {
                 let sink = Webhook::new(webhook, policy, connections_max, tls, clock);
@@ -57,7 +62,8 @@ impl SinkFactory {
                 })
             }
             SinkConfig::File(file) => {
-                Arc::new(FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock))
+                let sink = FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock);
+                Arc::new(sink.counting(&self.damaged))
             }
             SinkConfig::Amplitude(amplitude) => {
                 let sink = Amplitude::new(amplitude, connections_max, tls, clock);
@@ -75,7 +81,11 @@ impl SinkFactory {
             }
             SinkConfig::S3(s3) => {
                 let sink = S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock);
-                Arc::new(sink.with_layouts(layouts))
+                let sink = sink.with_layouts(layouts);
+                Arc::new(match customers {
+                    Some(guard) => sink.behind(guard),
+                    None => sink,
+                })
             }
             // For whoever has no log of posts: it refuses whatever is no post of a known key.
             SinkConfig::Upstream(upstream) => {
@@ -97,6 +107,92 @@ impl SinkFactory {
     ) -> Arc<dyn Sink> {
         let clock = Arc::clone(&self.clock);
         let sink = Upstream::new(config, policy, destination.concurrency, keys, gates, &self.tls, clock);
-        (self.wrap)(Arc::new(sink))
+        (self.wrap)(Arc::new(match self.customers(policy) {
+            Some(guard) => sink.behind(guard),
+            None => sink,
+        }))
+    }
+
+    /// Where a destination may be that somebody else than the file made; none for one of the file, which is where its own
+    /// settings say.
+    fn customers(&self, policy: AddressPolicy) -> Option<AddressGuard> {
+        (policy == AddressPolicy::Customer).then(|| self.customers.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use forebay::clock::ManualClock;
+    use forebay::disk::mem::MemDisk;
+    use http_body_util::Full;
+    use hyper::Response;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::{AmplitudeConfig, Endpoint, S3Config, S3Keys, Secret, SegmentConfig, WebhookConfig};
+    use crate::delivery::outcome::Outcome;
+    use crate::delivery::sink::Job;
+    use crate::sinks::receiver::serve;
+    use crate::sinks::s3::sample::of as large_of;
+    use crate::sinks::sample::{captured_posts, job};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const CAPTURE: &str = include_str!("../../../storage-tests/captures/node-debug.json");
+
+    async fn deliver(sink: &dyn Sink, job: Job) -> Outcome {
+        match sink.large() {
+            Some(large) => large.put(&large_of(job), LIMIT).await,
+            None => sink.send(&sink.encode(&job).unwrap(), &job.id, Instant::now() + LIMIT).await,
+        }
+    }
+
+    /// Before, buckets and upstreams that were made through the API were let into none of the networks that the operator
+    /// allows.
+    #[tokio::test]
+    async fn whatever_was_made_through_the_api_is_let_where_the_operator_allows_and_nowhere_else() {
+        let (addr, received) = serve(|_| Response::new(Full::default())).await;
+        let endpoint = || Endpoint::parse(&format!("http://{addr}/in")).unwrap();
+        let s3 = S3Config {
+            endpoint: Some(Endpoint::parse(&format!("http://{addr}")).unwrap()),
+            path_style: true,
+            keys: Some(S3Keys {
+                access_key_id: Secret::new("AK".to_owned()),
+                secret_access_key: Secret::new("SK".to_owned()),
+            }),
+            ..S3Config::new("impressions")
+        };
+        let upstream = UpstreamConfig::at(&format!("http://{addr}")).unwrap();
+        let types = [
+            SinkConfig::Webhook(WebhookConfig::new(endpoint())),
+            SinkConfig::Amplitude(AmplitudeConfig { endpoint: Some(endpoint()), ..AmplitudeConfig::new("key") }),
+            SinkConfig::Segment(SegmentConfig { endpoint: Some(endpoint()), ..SegmentConfig::new("key") }),
+            SinkConfig::S3(Box::new(s3)),
+            SinkConfig::Upstream(upstream.clone()),
+        ];
+        for (allowed, reached) in [(&["127.0.0.0/8".parse().unwrap()][..], true), (&[], false)] {
+            let clock = Arc::new(ManualClock::at(784_111_777_000));
+            let guard = AddressGuard::customer(allowed);
+            let factory = SinkFactory::new(Arc::new(MemDisk::new()), clock, 16, guard, |sink| sink);
+            for config in types.clone() {
+                received.lock().unwrap().clear();
+                let destination = Destination::new("made", vec!["acme-prod".to_owned()], config);
+                let type_name = destination.sink.type_name();
+                let outcome = if type_name == "upstream" {
+                    let keys = SdkKeys::default();
+                    keys.replace([("acme-prod", &[(0, "a-key".to_owned())][..])]);
+                    let gates = Arc::new(Gates::new("made".into()));
+                    let policy = AddressPolicy::Customer;
+                    let sink = factory.upstream(&upstream, &destination, policy, Arc::new(keys), gates);
+                    deliver(&*sink, captured_posts(CAPTURE, "a-key").remove(0)).await
+                } else {
+                    let wanted = Wanted { policy: AddressPolicy::Customer, ..Wanted::of_file(destination) };
+                    deliver(&*factory.sink(&wanted), job(0..3)).await
+                };
+                assert_eq!(outcome == Outcome::Delivered, reached, "{type_name}: {outcome:?}");
+                assert_eq!(received.lock().unwrap().is_empty(), !reached, "{type_name}");
+            }
+        }
     }
 }

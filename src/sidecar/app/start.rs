@@ -35,6 +35,7 @@ use crate::overflow::{self, Overflow};
 use crate::ready::Readiness;
 use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressGuard;
+use crate::sinks::file::Damaged;
 use crate::sinks::http::IDLE_MAX;
 
 /// Why the sidecar did not start (or, last, did not stop well).
@@ -145,6 +146,7 @@ pub(super) async fn start(
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
     let factory = SinkFactory::new(Arc::clone(&ground.disk), Arc::clone(&ground.clock), idle_max, customers, wrap);
+    let damaged = factory.damaged();
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
     let upstreams = Arc::new(Upstreams::new(&config.data_dir, disk, clock, &config.ingest, Arc::clone(&letters)));
@@ -170,7 +172,7 @@ pub(super) async fn start(
     };
     tokio::spawn(tend("looking after what overflows", overflow::TEND_EVERY, due, shutdown.clone()));
     tokio::spawn(learned::keep_on(queues.clone(), Arc::clone(&delivery), shutdown.clone()));
-    let kept = (&letters, &overflow);
+    let kept = (&letters, &overflow, damaged);
     let shown = sources(&ground, (&queues, &upstreams), (&delivery, &ingest), kept, &operations, readiness.clone());
     let api = Api::new(Arc::clone(&ground.clock), shown);
     let pages = Pages::start(&api, grpc, http);
@@ -328,7 +330,7 @@ fn sources(
     ground: &Ground,
     (queues, upstreams): (&Queues, &Arc<Upstreams>),
     (delivery, ingest): (&Arc<Delivery>, &Arc<Ingest>),
-    (letters, overflow): (&Arc<Letters>, &Arc<Overflow>),
+    (letters, overflow, damaged): (&Arc<Letters>, &Arc<Overflow>, Arc<Damaged>),
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
@@ -372,6 +374,7 @@ fn sources(
                 floor_writes: stats.floor_commits,
                 sled_resets: stats.store_resets,
                 dead_letters: counted.dead().into_iter().collect(),
+                damaged_lines: damaged.all(),
             }
         }),
         disk: Box::new(move || disk::reading(&on_disk, &*clock)),

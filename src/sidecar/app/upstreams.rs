@@ -1,7 +1,7 @@
 //! The upstreams' own logs: where posts lie as they came until they are relayed, one directory for each upstream.
 //!
 //! What always holds: a key's queue is there before the first of its posts is kept, so that none is let go unread; and
-//! the log's budget is the upstream's `max_bytes`, so that posts never take room from impressions. See
+//! the log's budget is the upstream's `max_bytes` as it is now, so that posts never take room from impressions. See
 //! docs/decisions/0060-posts-in-a-log-of-their-own.md.
 
 mod directories;
@@ -69,8 +69,6 @@ pub(super) struct Opened {
     queues: Queues,
     relay: Arc<Relay>,
     gates: Arc<Gates>,
-    /// Its share of the disk, for as long as the log is open.
-    max_bytes: u64,
     /// Those whose posts it keeps.
     environments: Mutex<Vec<String>>,
     /// What a crash left in two places is settled in the first.
@@ -121,20 +119,14 @@ impl Upstreams {
         &self.keys
     }
 
-    /// The log of an upstream, opened the first time. Blocks: recovery reads.
+    /// The log of an upstream, opened the first time with the share of the disk that is asked for; see
+    /// [`Opened::set_share`]. Blocks: recovery reads.
     ///
     /// # Errors
     /// When it can't be opened. Nothing is sent from it then.
     pub(super) fn open(&self, id: &str, config: &UpstreamConfig) -> Result<Arc<Opened>, OpenUpstreamError> {
         let mut open = self.lock();
         if let Some(opened) = open.get(id) {
-            if opened.max_bytes != config.max_bytes {
-                let (holds, asked) = (opened.max_bytes, config.max_bytes);
-                warn!(
-                    destination = id,
-                    holds, asked, "the share of the disk of this upstream changes with the next start"
-                );
-            }
             return Ok(Arc::clone(opened));
         }
         let directory = self.directories.of(id);
@@ -145,8 +137,8 @@ impl Upstreams {
         let queues = Queues::open(disk, clock, &directory, self.log_options(config), options)?;
         let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
         let (relay, gates) = (Arc::new(relay), Arc::new(Gates::new(id.into())));
-        let (environments, taken_up, max_bytes) = (Mutex::default(), AtomicBool::new(false), config.max_bytes);
-        let opened = Arc::new(Opened { queues, relay, gates, max_bytes, environments, taken_up });
+        let (environments, taken_up) = (Mutex::default(), AtomicBool::new(false));
+        let opened = Arc::new(Opened { queues, relay, gates, environments, taken_up });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -251,6 +243,20 @@ impl Upstreams {
 }
 
 impl Opened {
+    /// So much of the disk from now on. A log of large segments, as one has that was opened with a large share, can't
+    /// work in a small one: then it has as little as it can work in, until the next start.
+    pub(super) fn set_share(&self, id: &str, max_bytes: u64) {
+        let holds = self.queues.log().set_budget_bytes(max_bytes);
+        if holds != max_bytes {
+            warn!(
+                destination = id,
+                holds,
+                asked = max_bytes,
+                "the share of the disk of this upstream is as small as it can be before the next start"
+            );
+        }
+    }
+
     /// Keeps the posts of these environments from now on, and those of no others.
     pub(super) fn keep(&self, environments: &Environments, of: &[String]) {
         for (place, environment) in environments.all().iter().enumerate() {

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay::clock::{Clock, ManualClock};
 use forebay::disk::mem::MemDisk;
@@ -12,6 +13,7 @@ struct House {
     queues: Queues,
     clock: ManualClock,
     overflow: Overflow,
+    in_two_places: Arc<AtomicBool>,
 }
 
 impl House {
@@ -19,7 +21,10 @@ impl House {
         let (disk, clock) = (Arc::new(MemDisk::new()), ManualClock::at(1_000_000_000));
         let queues =
             Queues::open(disk, Arc::new(clock.clone()), Path::new("/data"), log, QueueOptions::inline()).unwrap();
-        Self { overflow: Overflow::new(queues.clone()), queues, clock }
+        let in_two_places = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&in_two_places);
+        let overflow = Overflow::new(queues.clone(), move |id| id == "hook" && told.load(Ordering::Relaxed));
+        Self { overflow, queues, clock, in_two_places }
     }
 
     fn queue(&self, destination: &str, stream: &str) -> Queue {
@@ -156,6 +161,22 @@ fn what_is_marked_is_dead_and_lies_where_it_lay_and_what_was_sent_once_stays() {
     let ahead = house.overflow.ahead("hook", "prod").unwrap();
     assert_eq!(ahead.too_old_at_ms, Some(1_000_000_000 + (4 + 17) * 3_600_000), "of what may be marked");
     assert_eq!(queues[0].next_batch(limits).unwrap().unwrap().id, sent.id);
+}
+
+#[test]
+fn nothing_goes_of_a_destination_while_a_record_of_its_is_a_letter_and_pending_too() {
+    let house = House::new(LogOptions::small());
+    let marked = Policy { what: What::Mark, ..of_bytes(5_000) };
+    let hook = house.set("hook", marked, &["prod"]).remove(0);
+    let other = house.set("other", of_bytes(5_000), &["prod"]).remove(0);
+    house.append("prod", 100);
+    house.in_two_places.store(true, Ordering::Relaxed);
+    house.tend();
+    assert_eq!((hook.balance().dead_lettered.records, expired(&other)), (0, 54));
+    assert_eq!(house.overflow.ahead("hook", "prod").unwrap().bytes_left, Some(0), "it is told all the same");
+    house.in_two_places.store(false, Ordering::Relaxed);
+    house.tend();
+    assert_eq!(hook.balance().dead_lettered.records, 54);
 }
 
 #[test]

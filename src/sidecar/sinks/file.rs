@@ -6,6 +6,7 @@
 //! destination keeps its file open); whole files end in `.jsonl`, the one being written in `.jsonl.open`; packed, in `.jsonl.zst`, a zstd frame a batch. Two
 //! processes must not share a destination's id in one directory.
 
+mod damaged;
 mod mending;
 mod names;
 mod packing;
@@ -19,6 +20,8 @@ use forebay::clock::Clock;
 use forebay::disk::Disk;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
+
+pub use damaged::Damaged;
 
 use crate::config::FileConfig;
 use crate::delivery::outcome::{Failure, Outcome};
@@ -43,14 +46,23 @@ struct Inner {
     clock: Arc<dyn Clock>,
     destination: String,
     config: FileConfig,
+    damaged: Arc<Damaged>,
 }
 
 impl FileSink {
     /// The file destination of this id. Touches the disk when it first sends.
     #[must_use]
     pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
-        let destination = destination.to_owned();
-        Self { inner: Arc::new(Inner { disk, clock, destination, config }), writer: Arc::default() }
+        let (destination, damaged) = (destination.to_owned(), Arc::default());
+        Self { inner: Arc::new(Inner { disk, clock, destination, config, damaged }), writer: Arc::default() }
+    }
+
+    /// The same; what damage its files have is counted there.
+    #[must_use]
+    pub fn counting(mut self, damaged: &Arc<Damaged>) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody was sent anything yet");
+        inner.damaged = Arc::clone(damaged);
+        self
     }
 }
 
@@ -59,7 +71,13 @@ impl Inner {
     fn append(&self, place: &mut Option<Writer>, batch: &Encoded) -> std::io::Result<()> {
         let writer = match place {
             Some(writer) => writer,
-            None => place.insert(Writer::open(Arc::clone(&self.disk), &self.destination, self.config.clone())?),
+            None => {
+                let (disk, config) = (Arc::clone(&self.disk), self.config.clone());
+                let mut lines = 0;
+                let opened = Writer::open(disk, &self.destination, config, &mut lines);
+                self.damaged.add(&self.destination, lines);
+                place.insert(opened?)
+            }
         };
         writer.append(batch, self.clock.wall_ms())
     }

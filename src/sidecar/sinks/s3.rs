@@ -36,7 +36,7 @@ use forebay::clock::Clock;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::address_guard::AddressPolicy;
+use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::Tls;
 use crate::config::{LinesCompression, ParquetCompression, S3Config, S3Format, S3Layout, S3Location};
 use crate::delivery::outcome::{Failure, Outcome};
@@ -76,6 +76,7 @@ struct Inner {
     /// How they are made under each revision of the settings that is known.
     layouts: BTreeMap<u32, S3Layout>,
     policy: AddressPolicy,
+    guard: AddressGuard,
     connections_max: u32,
     tls: Arc<Tls>,
     clock: Arc<dyn Clock>,
@@ -116,6 +117,7 @@ impl S3Sink {
             layout: config.layout(),
             layouts: BTreeMap::new(),
             policy,
+            guard: AddressGuard::new(policy, &config.allow_addresses),
             connections_max,
             tls,
             clock,
@@ -141,6 +143,16 @@ impl S3Sink {
         self
     }
 
+    /// The same, as far as its addresses lie where `guard` lets it.
+    ///
+    /// # Panics
+    /// When it is in use already.
+    #[must_use]
+    pub fn behind(mut self, guard: AddressGuard) -> Self {
+        Arc::get_mut(&mut self.inner).expect("nobody else has it before it is used").guard = guard;
+        self
+    }
+
     /// Makes the job's object and hands its parts to `take`, without a store.
     ///
     /// # Errors
@@ -154,8 +166,7 @@ impl S3Sink {
     /// # Errors
     /// As sending has them: no trusted certificates.
     pub async fn client(&self) -> Result<Client, Failure> {
-        let Inner { destination, config, policy, tls, connections_max, .. } = &*self.inner;
-        client::client(destination, config, *policy, tls, *connections_max).await
+        self.inner.client(&self.inner.config).await
     }
 }
 
@@ -165,14 +176,17 @@ impl Inner {
         job.settings_revision.and_then(|revision| self.layouts.get(&revision)).unwrap_or(&self.layout)
     }
 
+    async fn client(&self, config: &S3Config) -> Result<Client, Failure> {
+        client::client(&self.destination, config, self.guard.clone(), &self.tls, self.connections_max).await
+    }
+
     /// The way to the bucket. What an earlier run left behind under such names is given up first.
     async fn store(&self, config: &Arc<S3Config>, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Failure> {
         let mut places = self.places.lock().await;
         let Place { store, swept } = match places.entry(config.location()) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(free) => {
-                let client =
-                    client::client(&self.destination, config, self.policy, &self.tls, self.connections_max).await?;
+                let client = self.client(config).await?;
                 let store = Store { client, config: Arc::clone(config), clock: Arc::clone(&self.clock) };
                 free.insert(Place { store: Arc::new(store), swept: BTreeSet::new() })
             }

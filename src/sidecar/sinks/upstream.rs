@@ -53,6 +53,12 @@ impl Upstream {
         Self { events: way(&config.events), telemetry: way(&config.telemetry), keys, gates, clock }
     }
 
+    /// The same, as far as its addresses lie where `guard` lets it.
+    #[must_use]
+    pub fn behind(self, guard: AddressGuard) -> Self {
+        Self { events: self.events.behind(guard.clone()), telemetry: self.telemetry.behind(guard), ..self }
+    }
+
     async fn relay(&self, post: &Post, offset: u64, deadline: Instant) -> Outcome {
         let (environment, place) = (post.environment(), post.sdk_key_index());
         let gate = self.gates.of(environment, place);

@@ -1,4 +1,4 @@
-//! The log, the floor and the index beside it.
+//! The log, the floor and the index beside it; the files of file destinations.
 
 use forebay::LogState;
 
@@ -48,5 +48,10 @@ pub(super) fn render(page: &mut Exposition, reading: &LogReading) {
     ];
     for (name, help, number) in counters {
         page.family(name, Kind::Counter, help).sample(&[], number);
+    }
+    let help = "Lines in the middle of a destination's files that could not be read back, at least.";
+    let mut damaged = page.family("forebay_file_damaged_lines_total", Kind::Counter, help);
+    for (destination, lines) in &reading.damaged_lines {
+        damaged.sample(&[("destination", destination)], *lines);
     }
 }

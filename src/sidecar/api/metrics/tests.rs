@@ -61,7 +61,8 @@ fn full_page() -> String {
     };
     let deliveries = BTreeMap::from([("hook".into(), delivery)]);
     let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
-    let mut log = LogReading { dead_letters, ..LogReading::empty() };
+    let damaged_lines = vec![("archive".into(), 3)];
+    let mut log = LogReading { dead_letters, damaged_lines, ..LogReading::empty() };
     log.log.share_bytes = Some(4_096);
     let share = DiskShare {
         held_bytes: 5_000,

@@ -128,6 +128,29 @@ async fn what_was_made_is_there_after_another_start_and_shows_no_secret() {
 }
 
 #[tokio::test]
+async fn a_new_destination_starts_where_it_was_told_and_now_unless_it_was() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.append("prod", 0);
+    for (at, pending) in [
+        ("", 0),
+        ("start = \"now\"", 0),
+        ("start = \"earliest\"", 10),
+        ("start = \"1970-01-01T00:00:00Z\"", 10),
+        ("start = \"2999-01-01T00:00:00+01:00\"", 0),
+    ] {
+        let id = format!("hook-{pending}-{}", at.len());
+        let (made, _) = house.operations.put_destination(hook(&id, at), Put::Create).await.unwrap();
+        assert_eq!(made.records_pending, pending, "{at}");
+    }
+    house.append("prod", 10);
+    let all = house.operations.destinations(String::new(), 10).await.unwrap();
+    let pending: Vec<u64> = all.iter().map(|one| one.records_pending).collect();
+    assert_eq!(pending, [10, 10, 10, 20, 20], "what comes later is everybody's: {all:?}");
+    let told = text(house.operations.put_destination(hook("never", "start = \"soon\""), Put::Create).await);
+    assert!(told.contains("this is no place to start at"), "{told}");
+}
+
+#[tokio::test]
 async fn what_only_the_file_may_say_is_refused() {
     let house = start(&MemDisk::default(), file(&["archive"])).await;
     let put = |settings: String, put| house.operations.put_destination(settings, put);

@@ -185,6 +185,38 @@ async fn an_upstream_keeps_posts_as_long_as_it_runs_and_has_a_queue_for_each_key
     assert_eq!(streams().len(), 2, "what they hold is kept");
 }
 
+/// Before, a change of `max_bytes` counted from the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_share_for_an_upstreams_posts_holds_at_once_and_loses_none() {
+    let house = house().await;
+    let upstream = |max_bytes| {
+        let config = crate::config::UpstreamConfig { max_bytes, ..crate::config::UpstreamConfig::default() };
+        let destination = Destination::new("split", vec!["prod".to_owned()], SinkConfig::Upstream(config));
+        Wanted::of_file(destination)
+    };
+    // Paused: nothing leaves.
+    house.registry.put(upstream(8 << 20), true).await.unwrap();
+    let log = house.upstreams.log("split").unwrap();
+    let append = || log.append_wait("posts/prod/0", vec![forebay::Payload { bytes: vec![7; 256 << 10], records: 1 }]);
+    let fill = || (0..1_000).find(|_| append().is_err()).expect("the share holds");
+    let few = fill();
+    assert_eq!(house.registry.put(upstream(24 << 20), true).await.unwrap(), Put::Replaced);
+    assert_eq!(log.stats().bytes_limit, 24 << 20);
+    for _ in 0..4_000 {
+        if log.state() == forebay::LogState::Serving {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let more = fill();
+    assert!(more > few, "{few} posts in 8 MiB, {more} in 16 more");
+    house.registry.put(upstream(8 << 20), true).await.unwrap();
+    assert_eq!(log.stats().bytes_limit, 8 << 20);
+    assert!(append().is_err());
+    let queue = house.upstreams.queues_of("split").pop().unwrap();
+    assert_eq!(queue.lag().records, (few + more) as u64, "what was kept is kept");
+}
+
 /// A webhook that never had anything to send, all included: its queue, its loop, its sink and its place in every table.
 /// Memory is what limits how many there can be. Its configuration is not in it.
 #[tokio::test]

@@ -136,6 +136,32 @@ async fn a_redrive_says_which_or_all() {
 }
 
 #[tokio::test]
+async fn a_redrive_takes_what_each_filter_means_and_nothing_else() {
+    for (filter, redriven) in [
+        ("-r TIME", 1),
+        ("--reason invalid", 2),
+        ("--reason nothing", 0),
+        ("--flag checkout", 2),
+        ("--flag other", 0),
+        ("--environment prod", 2),
+        ("--environment other", 0),
+        ("--older-than 1h", 0),
+        ("--newer-than 1h", 2),
+        ("--newer-than 1h --environment prod --flag checkout -r user", 1),
+    ] {
+        let running = running().await;
+        let said = running.says(&format!("redrive hook {filter} --json"), None).await.unwrap();
+        assert_eq!(said, format!("{{\"redriven\":{redriven}}}\n"), "{filter}");
+        let places = ["!held/hook", "!dead/hook"].map(|stream| running.balance(stream).pending.records);
+        assert_eq!(places, [redriven, 2 - redriven], "{filter}");
+        if filter == "-r TIME" {
+            let left = running.says("list hook --json", None).await.unwrap();
+            assert!(left.contains("invalid user") && !left.contains("invalid time"), "{left}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_purge_asks_and_does_nothing_without_the_right_answer() {
     let running = running().await;
     let nobody = running.says("purge hook --all", None).await.unwrap_err();

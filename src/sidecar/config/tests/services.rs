@@ -14,6 +14,77 @@ fn s3(keys: &str) -> String {
     with_destination(&format!("type = \"s3\"\n{keys}"))
 }
 
+/// The shape that was agreed on before any of these was built. Before, an `endpoint` beside a `region` was refused.
+const AGREED: &str = r#"
+data_dir = "./data"
+[[environments]]
+id = "acme-prod"
+sdk_keys = ["env:ACME_SDK_KEY"]
+[[destinations]]
+id = "acme-s3"
+environments = ["acme-prod"]
+type = "s3"
+bucket = "acme-impressions"
+prefix = "impressions/"
+region = "us-east-1"
+endpoint = "http://127.0.0.1:9100"     # optional
+path_style = true
+format = "jsonl"                       # or "parquet"
+compression = "zstd"                   # "gzip", "snappy", "none"
+max_bytes = "128MiB"
+max_age = "5m"
+max_records = 1000000
+access_key_id = "env:S3_KEY"           # else the credentials chain
+secret_access_key = "env:S3_SECRET"
+[[destinations]]
+id = "acme-amplitude"
+environments = ["acme-prod"]
+type = "amplitude"
+api_key = "env:AMPLITUDE_KEY"
+api = "batch"                          # or "http-v2"
+region = "us"                          # or "eu"
+endpoint = "http://127.0.0.1:9101/batch"   # optional override
+[[destinations]]
+id = "acme-segment"
+environments = ["acme-prod"]
+type = "segment"
+write_key = "env:SEGMENT_KEY"
+endpoint = "http://127.0.0.1:9102/v1/batch"
+[[destinations]]
+id = "split"
+environments = ["acme-prod"]
+type = "upstream"
+url = "http://127.0.0.1:9103/api"
+"#;
+
+#[test]
+fn the_agreed_shape_of_buckets_services_and_upstreams_is_taken_without_a_word() {
+    let (config, findings) = check_text(AGREED);
+    assert_eq!(told(&findings), Vec::<String>::new());
+    let destinations = config.expect("no finding is an error").destinations;
+    let [bucket, amplitude, segment, split] = destinations.as_slice() else { panic!("four destinations") };
+    let SinkConfig::S3(s3) = &bucket.sink else { panic!("a bucket") };
+    assert_eq!((s3.bucket.as_str(), s3.path_style, s3.keys.is_some()), ("acme-impressions", true, true));
+    assert_eq!(
+        s3.endpoint.as_ref().map(|endpoint| endpoint.uri().to_string()).as_deref(),
+        Some("http://127.0.0.1:9100/")
+    );
+    assert_eq!(s3.format, S3Format::JsonLines(LinesCompression::Zstd));
+    assert_eq!((bucket.batch_records_max, bucket.batch_bytes_max), (1_000_000, 128 << 20));
+    assert_eq!(bucket.batch_wait_max, Duration::from_secs(300));
+    let SinkConfig::Amplitude(amplitude) = &amplitude.sink else { panic!("amplitude") };
+    assert_eq!(
+        (amplitude.api, amplitude.url().uri().to_string()),
+        (AmplitudeApi::Batch, "http://127.0.0.1:9101/batch".into())
+    );
+    assert_eq!(amplitude.api_key.reveal(), "AMPLITUDE_KEY-value");
+    let SinkConfig::Segment(segment) = &segment.sink else { panic!("segment") };
+    assert_eq!(segment.url().uri().to_string(), "http://127.0.0.1:9102/v1/batch");
+    let SinkConfig::Upstream(split) = &split.sink else { panic!("an upstream") };
+    assert_eq!(split.events.below("events/bulk").unwrap(), "http://127.0.0.1:9103/api/events/bulk");
+    assert_eq!(split.telemetry.below("keys/ss").unwrap(), "http://127.0.0.1:9103/api/v1/keys/ss");
+}
+
 #[test]
 fn a_bucket_needs_no_more_than_its_name() {
     let destination = added(&s3("bucket = \"acme-impressions\""));
@@ -115,6 +186,9 @@ fn an_event_service_goes_where_and_how_it_is_told() {
     assert_eq!(url(&amplitude("api = \"http-v2\"")), "https://api2.amplitude.com/2/httpapi");
     assert_eq!(url(&amplitude("api = \"http-v2\"\nregion = \"eu\"")), "https://api.eu.amplitude.com/2/httpapi");
     assert_eq!(url(&amplitude("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
+    let both = "region = \"eu\"\nendpoint = \"http://localhost:1/x\"";
+    assert_eq!(url(&amplitude(both)), "http://localhost:1/x", "it overrides the region's");
+    assert_eq!(url(&segment(both)), "http://localhost:1/x");
     assert_eq!(url(&segment("region = \"eu\"")), "https://events.eu1.segmentapis.com/v1/batch");
     assert_eq!(url(&segment("endpoint = \"http://localhost:1/x\"")), "http://localhost:1/x");
     assert_eq!(added(&amplitude("api = \"http-v2\"")).batch_records_max, 1_000);
@@ -125,8 +199,6 @@ fn an_event_service_goes_where_and_how_it_is_told() {
 
 #[test]
 fn slips_about_event_services_are_told() {
-    let both = "region = \"eu\"\nendpoint = \"http://localhost:1/x\"";
-    assert_only(&amplitude(both), "E destinations[x].endpoint: `endpoint` and `region` name two addresses");
     assert_only(&amplitude("api = \"http-v2\"\nbatch_records_max = 2000"), "2000 is too large");
     assert_only(&amplitude("event_type = \" \""), "E destinations[x].event_type: this can't be the name of an event");
     assert_only(&segment("identity = \"device_id\""), "\"device_id\" is not known here");

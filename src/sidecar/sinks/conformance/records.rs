@@ -7,12 +7,13 @@ use hyper::Response;
 
 use super::files::Files;
 use super::{LATER, SINKS, clock, deliver, endpoint, post, upstream};
-use crate::config::{AmplitudeConfig, SegmentConfig, WebhookConfig};
+use crate::config::{AmplitudeConfig, Endpoint, S3Config, S3Keys, Secret, SegmentConfig, WebhookConfig};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{Job, Sink};
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::receiver::serve;
+use crate::sinks::s3::S3Sink;
 use crate::sinks::sample::job;
 use crate::sinks::segment::Segment;
 use crate::sinks::webhook::Webhook;
@@ -53,13 +54,23 @@ async fn no_sink_of_a_customers_making_reaches_this_machine() {
     let amplitude = AmplitudeConfig { endpoint: Some(endpoint(&base)), ..AmplitudeConfig::new("hush") };
     let segment = SegmentConfig { endpoint: Some(endpoint(&base)), ..SegmentConfig::new("hush") };
     let customer = AddressPolicy::Customer;
-    let sinks: [(&str, Arc<dyn Sink>); 4] = [
+    let s3 = S3Config {
+        endpoint: Some(Endpoint::parse(&base).unwrap()),
+        path_style: true,
+        keys: Some(S3Keys {
+            access_key_id: Secret::new("AK".to_owned()),
+            secret_access_key: Secret::new("SK".to_owned()),
+        }),
+        ..S3Config::new("impressions")
+    };
+    let sinks: [(&str, Arc<dyn Sink>); 5] = [
         ("webhook", Arc::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
         (
             "amplitude",
             Arc::new(Amplitude::new(&amplitude, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[]))),
         ),
         ("segment", Arc::new(Segment::new(&segment, 4, Arc::default(), clock()).behind(AddressGuard::customer(&[])))),
+        ("s3", Arc::new(S3Sink::new("acme-s3", &s3, customer, 2, Arc::default(), clock()))),
         ("upstream", upstream(&base, customer)),
     ];
     for (name, sink) in sinks {

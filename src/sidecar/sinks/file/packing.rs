@@ -76,6 +76,14 @@ pub(super) struct Hole {
     pub(super) before: String,
 }
 
+impl Extent {
+    /// How many lines at least can't be read though some behind them can.
+    pub(super) fn damaged_lines(&self) -> u64 {
+        let in_holes: u64 = self.holes.iter().map(|hole| hole.records().unwrap_or(1)).sum();
+        in_holes + u64::from(self.damaged_at.is_some())
+    }
+}
+
 impl Hole {
     /// How many records it took, where the ids around it tell: those of one batch ascend.
     pub(super) fn records(&self) -> Option<u64> {

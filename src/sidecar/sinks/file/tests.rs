@@ -44,6 +44,27 @@ async fn records_become_lines_with_ids_whatever_the_boundaries() {
 }
 
 #[tokio::test]
+async fn lines_that_a_disk_has_lost_are_counted_for_who_watches() {
+    let (disk, dir) = (MemDisk::new(), Path::new("out"));
+    let damaged = Arc::<Damaged>::default();
+    let open = || sink(Arc::new(disk.clone()), dir).counting(&damaged);
+    assert_eq!(deliver(&open(), 0..30).await, Outcome::Delivered);
+    assert_eq!(deliver(&open(), 30..40).await, Outcome::Delivered);
+    assert_eq!(damaged.all(), [], "nothing is wrong with it");
+    let file = disk.open(&dir.join(disk.list(dir).unwrap().remove(0))).unwrap();
+    let text = String::from_utf8(read_all(&*file).unwrap()).unwrap();
+    // From within the fifth line into the seventh.
+    let at = |line: usize| text.split_inclusive('\n').take(line).map(str::len).sum::<usize>();
+    let gone = vec![0; at(6) + 3 - at(4) - 3];
+    file.write_all_at(&[std::io::IoSlice::new(&gone)], at(4) as u64 + 3).unwrap();
+    assert_eq!(deliver(&open(), 40..50).await, Outcome::Delivered);
+    assert_eq!(damaged.all(), [("archive".into(), 3)]);
+    assert_eq!(lines(&disk, dir).len(), 47, "all others are there");
+    assert_eq!(deliver(&open(), 50..60).await, Outcome::Delivered);
+    assert_eq!(damaged.all(), [("archive".into(), 3)], "it is mended");
+}
+
+#[tokio::test]
 async fn on_the_machines_disk_a_restart_repeats_no_line() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("made/when/missing");

@@ -48,11 +48,18 @@ struct Open {
 }
 
 impl Writer {
-    /// Takes up the directory as it is found: ends files that a crash left open, and goes on with the newest of them.
+    /// Takes up the directory as it is found: ends files that a crash left open, and goes on with the newest of them. Adds
+    /// to `damaged` how many lines at least can't be read though some behind them can. Of a try that fails only what it has
+    /// mended: the rest is found again.
     ///
     /// # Errors
     /// The disk's. Nothing is lost by trying again.
-    pub(super) fn open(disk: Arc<dyn Disk>, destination: &str, config: FileConfig) -> io::Result<Self> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        destination: &str,
+        config: FileConfig,
+        damaged: &mut u64,
+    ) -> io::Result<Self> {
         disk.create_dir(&config.directory)?;
         let listed = disk.list(&config.directory)?;
         let mut found: Vec<_> = listed.iter().filter_map(|file| Name::parse(file, destination)).collect();
@@ -61,9 +68,11 @@ impl Writer {
         let mut writer =
             Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
         let readable = found.into_iter().filter(|(_, stage)| *stage != Stage::Failed);
+        let mut left = 0;
         for (place, (name, stage)) in readable.enumerate() {
-            writer.take_up(name, stage, place)?;
+            left += writer.take_up(name, stage, place, damaged)?;
         }
+        *damaged += left;
         Ok(writer)
     }
 
@@ -83,17 +92,19 @@ impl Writer {
         }
     }
 
-    fn take_up(&mut self, name: Name, stage: Stage, place: usize) -> io::Result<()> {
+    /// Returns how many lines of it can't be read still; adds those that it took out to `mended`.
+    fn take_up(&mut self, name: Name, stage: Stage, place: usize, mended: &mut u64) -> io::Result<u64> {
         if stage == Stage::Done && place >= SEARCHED_FILES {
-            return Ok(());
+            return Ok(0);
         }
         let mut file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
         let extent = name.packing.read(&*file, |id| present.note(id))?;
         tell_of_holes(&name, &extent.holes);
         if stage == Stage::Done {
-            return Ok(());
+            return Ok(extent.damaged_lines());
         }
+        let mut damaged = extent.damaged_lines();
         let Extent { mut whole, damaged_at, .. } = extent;
         if let Some(at) = damaged_at {
             // Not cut: what lies behind was delivered, and nobody has it a second time.
@@ -103,6 +114,7 @@ impl Writer {
             let path = self.path(&name, stage);
             let aside = self.config.directory.join(format!("{}{MENDING}", name.at(stage)));
             (file, whole) = mend(&*self.disk, &*file, &extent, &path, &aside)?;
+            *mended += std::mem::take(&mut damaged);
         } else if file.len()? > whole {
             tracing::info!(file = %name, from = whole, "cutting off what a crash has torn");
             file.set_len(whole)?;
@@ -111,10 +123,10 @@ impl Writer {
         file.sync_data()?;
         if self.open.is_none() && place == 0 && name.packing == self.packing() && damaged_at.is_none() {
             self.open = Some(Open { file, name, len: whole });
-            Ok(())
         } else {
-            self.rename(&name, Stage::Done)
+            self.rename(&name, Stage::Done)?;
         }
+        Ok(damaged)
     }
 
     /// The lines of the batch whose records lie in no file.

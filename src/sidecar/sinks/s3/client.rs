@@ -61,11 +61,10 @@ const CREDENTIALS_AT: [IpAddr; 5] = [
 pub(super) async fn client(
     destination: &str,
     config: &S3Config,
-    policy: AddressPolicy,
+    guard: AddressGuard,
     tls: &Tls,
     connections_max: u32,
 ) -> Result<Client, Failure> {
-    let guard = AddressGuard::new(policy, &config.allow_addresses);
     let over_tls = config.endpoint.as_ref().is_none_or(is_https);
     let http = SharedHttpClient::new(Carrier::new(tls, over_tls, guard, connections_max)?);
     let version = BehaviorVersion::v2026_01_12();

@@ -1,6 +1,7 @@
 //! Where the queues stand and what became of their records, as the operators' commands tell it.
 //!
-//! What always holds: whoever asks has the balance equation checked, of every queue and of every destination.
+//! What always holds: whoever asks has the balance equation checked, of every queue, in total and by the hour, and of every
+//! destination.
 
 use std::collections::BTreeMap;
 
@@ -94,6 +95,27 @@ impl Books {
     }
 }
 
+/// A queue hour by hour: one behind the other, what was pending before and came, less what went, is pending at the end of
+/// each, and all of them together are no more than the total.
+fn hours_follow(queue: &Value) {
+    let hours = queue["hours"].as_array().unwrap_or_else(|| panic!("no hours in {queue}"));
+    let (mut end, mut before, mut came) = (&queue["hours_known_from_unix_ms"], None, 0);
+    for hour in hours {
+        let records = |name: &str| hour["balance"][name]["records"].as_u64().expect("a number");
+        let (from, to) = (&hour["from_unix_ms"], &hour["to_unix_ms"]);
+        assert!(end.as_u64() <= from.as_u64() && from.as_u64() <= to.as_u64(), "{queue}");
+        end = to;
+        let went: u64 = ["delivered", "held"].iter().chain(&OTHERWISE).map(|name| records(name)).sum();
+        let pending = records("pending");
+        if let Some(before) = before {
+            assert_eq!(before + records("accepted"), went + pending, "an hour does not close: {queue}");
+        }
+        before = Some(pending);
+        came += records("accepted");
+    }
+    assert!(came <= queue["total"]["accepted"]["records"].as_u64().expect("a number"), "{queue}");
+}
+
 impl Sidecar<'_> {
     /// Every balance, as it is now.
     pub(crate) fn books(&self) -> Books {
@@ -110,6 +132,7 @@ impl Sidecar<'_> {
         for queue in list("balances") {
             let key = (text(&queue["destination"]), text(&queue["environment"]));
             let balance = Balance::of(&queue["total"], &format!("{key:?}"));
+            hours_follow(queue);
             let number = |value: &Value| value.as_u64().expect("a number");
             let replayed = (number(&queue["replays"]), number(&queue["replayed"]["records"]));
             if replayed.0 > 0 {

@@ -191,6 +191,33 @@ fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
 }
 
 #[test]
+fn a_share_that_is_raised_in_the_file_takes_posts_again_without_a_restart() {
+    let split = Split::start();
+    split.answers(|_| 503);
+    let home = home("relayed-raised", &split, "max_bytes = \"8MiB\"");
+    let sidecar = home.start();
+    let headers = [("authorization".to_owned(), format!("Bearer {SDK_KEY}"))];
+    let mut client = Client::connect(home.ingest()).unwrap();
+    // What a JSON parser would make of it is Split's affair.
+    let body = vec![b' '; 512 << 10];
+    let mut events = || post(&mut client, "/api/events/bulk", &headers, &body);
+    let kept = (0..100).take_while(|_| events() == 200).count();
+    assert!((1..100).contains(&kept), "{kept} posts of half a MiB in 8");
+    let path = home.path("forebay.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"8MiB\"", "\"64MiB\"")).unwrap();
+    sidecar.hang_up();
+    sidecar.says("the configuration was read again", 1);
+    assert!(wait_for(|| events() == 200), "there is room now");
+    let more = (0..10).filter(|_| events() == 200).count();
+    assert_eq!(more, 10, "far more than fitted into what there was");
+    split.answers(|_| 200);
+    sidecar.drain(&["split"]);
+    let relayed = split.posts().iter().filter(|post| post.status == 200).count();
+    assert_eq!(relayed, kept + 1 + more, "each of them once");
+}
+
+#[test]
 fn a_full_share_costs_no_impression_and_is_counted() {
     let split = Split::start();
     split.answers(|_| 503);

@@ -1,8 +1,10 @@
-//! Starting, or not: configurations that cannot be used, and a data directory that is taken.
+//! Starting, or not: configurations that cannot be used, a data directory that is taken, files that a disk has damaged.
 
 use std::fs;
 
+use super::load::post;
 use super::sidecar::{Home, to_its_end};
+use super::wire::Client;
 
 #[test]
 fn every_mistake_of_a_configuration_is_told_at_once() {
@@ -36,4 +38,37 @@ fn a_data_directory_has_one_sidecar_and_a_second_is_told_who() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains(&sidecar.process().to_string()), "it names the holder: {text}");
     sidecar.wait_until_ready();
+}
+
+#[test]
+fn lines_that_a_disk_took_from_a_destinations_file_are_counted_among_the_metrics() {
+    let home = Home::new("rotten").file("archive", "");
+    let more = |name: &str| {
+        let keys: Vec<String> = (0..100).map(|n| format!("{name}-{n}")).collect();
+        let mut client = Client::connect(home.ingest()).unwrap();
+        assert!(matches!(post(&mut client, name, &keys), Ok(200..300)));
+    };
+    let metric = || {
+        let page = Client::connect(home.admin()).and_then(|mut client| client.get("/metrics")).unwrap();
+        let of_archive = "forebay_file_damaged_lines_total{destination=\"archive\"} ";
+        let page = String::from_utf8(page.body).unwrap();
+        page.lines().find_map(|line| line.strip_prefix(of_archive)?.parse::<u64>().ok())
+    };
+    let sidecar = home.start();
+    more("before");
+    sidecar.drain(&["archive"]);
+    assert_eq!(metric(), None, "nothing is wrong with it");
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+    let file = fs::read_dir(home.path("archive")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&file).unwrap();
+    let line = bytes.len() / 2;
+    let line = line + bytes[line..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    bytes[line + 5..line + 8].fill(0);
+    fs::write(&file, bytes).unwrap();
+    let sidecar = home.start();
+    more("behind");
+    sidecar.drain(&["archive"]);
+    assert_eq!(metric(), Some(1));
+    assert_eq!(home.lines("archive").len(), 199, "every other line is there, and whole");
 }

@@ -192,7 +192,7 @@ fn each_link_of_the_chain_of_credentials_writes_to_a_bucket() {
 }
 
 /// The store takes the old token no more as soon as there is a newer one. Nothing is refused all the same: what runs out is
-/// renewed ahead.
+/// renewed, and then used at once.
 #[test]
 fn credentials_that_run_out_are_renewed_in_mid_stream() {
     let runtime = Runtime::new().unwrap();
@@ -231,5 +231,5 @@ fn credentials_that_run_out_are_renewed_in_mid_stream() {
     let objects = objects(&bucket);
     side_by_side(&objects);
     Arrived::in_files(objects.into_iter().flat_map(|object| object.lines).collect()).holds(&posts, "acme-s3");
-    assert_eq!(refused.load(Ordering::SeqCst), 0, "renewed before it ran out");
+    assert_eq!(refused.load(Ordering::SeqCst), 0, "what was renewed was used at once");
 }

@@ -49,14 +49,9 @@ fn key(section: &Section<'_>, name: &'static str, remedy: &str, outside: &Outsid
     Some(Secret::new(resolved.value))
 }
 
-/// An address of one's own: a proxy, or a receiver for trials. The region's address is not used then.
+/// An address of one's own: a proxy, or a receiver for trials. It overrides the region's.
 fn endpoint(section: &Section<'_>, outside: &Outside<'_>) -> Option<Endpoint> {
-    let field = section.get("endpoint")?;
-    if section.has("region") {
-        let message = "`endpoint` and `region` name two addresses";
-        field.place.error(message, "remove region to send to this endpoint, or remove endpoint");
-    }
-    super::url(&field, outside)
+    super::url(&section.get("endpoint")?, outside)
 }
 
 fn event_name(section: &Section<'_>, key: &'static str) -> Option<String> {

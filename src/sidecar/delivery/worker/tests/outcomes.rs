@@ -261,6 +261,40 @@ async fn poison_above_its_allowance_waits_and_the_rest_is_delivered() {
     assert_eq!(stage.queue.settled(), 104, "{:?} {snapshot:?}", stage.drawer.of(true));
 }
 
+/// Nothing is wrong with any record: the receiver rejects one request in twenty, whatever is in it. So whole batches are found to be
+/// good by their halves; a record that is alone when it is hit waits, and is a letter only if it is hit again.
+#[tokio::test(start_paused = true)]
+async fn who_rejects_by_chance_gets_all_but_what_it_rejected_alone_and_then_again() {
+    use rand::{RngExt, SeedableRng};
+    let mut letters = 0;
+    for (seed, alone) in (0..8).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let by_chance = move |n: usize, _: &[u64]| {
+            let hit = rand::rngs::SmallRng::seed_from_u64(seed << 32 | n as u64).random_ratio(1, 20);
+            at_once(if hit { rejected() } else { Outcome::Delivered })
+        };
+        let stage = stage(if alone { 0 } else { 1_000 }, reading(by_chance));
+        for _ in 0..if alone { 1_000 } else { 0 } {
+            stage.queue.append(1);
+            sleep(SECOND).await;
+        }
+        sleep(HOUR * 24).await;
+        // Whatever shows that it takes something.
+        stage.queue.append(1);
+        sleep(HOUR * 24).await;
+        stage.check();
+        assert_eq!(stage.queue.settled(), 1_001, "seed {seed}, alone {alone}: nothing waits for ever");
+        let (sent, dead) = (stage.receiver.sent(), stage.drawer.of(true));
+        for record in &dead {
+            let alone = sent.iter().filter(|sent| sent.records == [*record]).count();
+            assert!(alone >= 2, "seed {seed}: {record} was sent alone {alone} times");
+        }
+        assert!(dead.len() <= if alone { 10 } else { 1 }, "seed {seed}, alone {alone}: {dead:?}");
+        letters += dead.len();
+        stage.delivery.shutdown(SECOND).await;
+    }
+    assert!(letters > 5, "{letters} of 8,000 that went alone: one in 400 is hit twice");
+}
+
 #[tokio::test(start_paused = true)]
 async fn letters_that_cannot_be_kept_hold_their_batch_and_no_other() {
     let stage = stage(30, reading(|_, r| at_once(partial(r, &[3], &[], Rest::Delivered))));

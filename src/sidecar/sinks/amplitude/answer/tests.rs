@@ -100,21 +100,23 @@ const DOCUMENTED: [(u16, &str, &str); 13] = [
 #[test]
 fn the_documented_answers_mean_what_is_documented() {
     let encoded = encoded(&job(40..50));
-    for (status, body, wanted) in DOCUMENTED {
-        let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, excerpt: String::new() };
-        let outcome = judge(reply, &encoded, AmplitudeApi::Batch, USER);
-        assert_eq!(class(&outcome), wanted, "{status} {body}");
-        let Outcome::Partial(partial) = outcome else { continue };
-        let expected: (Reasons<'_>, Seconds) = match (status, body.contains("silenced")) {
-            (400, true) => (vec![], vec![(43, 15), (44, 15), (45, 6 * 3600), (46, 6 * 3600)]),
-            (400, false) => {
-                let why = "invalid time, missing event_type";
-                (vec![(43, why), (44, why), (47, why)], vec![])
-            }
-            // The users of the example are not among ours; its events are.
-            _ => (vec![], vec![(43, 15), (44, 15), (47, 15)]),
-        };
-        assert_eq!(apart(&partial), expected, "{body}");
+    for (api, wait) in [(AmplitudeApi::Batch, 15), (AmplitudeApi::HttpV2, 30)] {
+        for (status, body, wanted) in DOCUMENTED {
+            let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, excerpt: String::new() };
+            let outcome = judge(reply, &encoded, api, USER);
+            assert_eq!(class(&outcome), wanted, "{api:?} {status} {body}");
+            let Outcome::Partial(partial) = outcome else { continue };
+            let expected: (Reasons<'_>, Seconds) = match (status, body.contains("silenced")) {
+                (400, true) => (vec![], vec![(43, wait), (44, wait), (45, 6 * 3600), (46, 6 * 3600)]),
+                (400, false) => {
+                    let why = "invalid time, missing event_type";
+                    (vec![(43, why), (44, why), (47, why)], vec![])
+                }
+                // The users of the example are not among ours; its events are.
+                _ => (vec![], vec![(43, wait), (44, wait), (47, wait)]),
+            };
+            assert_eq!(apart(&partial), expected, "{api:?} {body}");
+        }
     }
 }
 

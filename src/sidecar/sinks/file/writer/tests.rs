@@ -128,7 +128,7 @@ impl File for FaultyFile {
 
 fn open_with(disk: &Faulty, rotate_bytes: u64) -> Writer {
     let config = FileConfig { rotate_bytes, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    Writer::open(Arc::new(disk.clone()), "d", config).unwrap()
+    Writer::open(Arc::new(disk.clone()), "d", config, &mut 0).unwrap()
 }
 
 fn open(disk: &Faulty) -> Writer {

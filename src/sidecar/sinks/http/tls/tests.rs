@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use forebay::clock::ManualClock;
 use hyper::HeaderMap;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -17,8 +18,13 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::config::Endpoint;
+use crate::config::{Endpoint, WebhookConfig};
+use crate::delivery::outcome::Outcome;
+use crate::delivery::sink::Sink;
+use crate::sinks::address_guard::AddressPolicy;
 use crate::sinks::http::Http;
+use crate::sinks::sample::job;
+use crate::sinks::webhook::Webhook;
 
 /// Who vouches for others.
 struct Authority {
@@ -105,6 +111,25 @@ async fn the_right_certificate_opens_and_any_other_does_not() {
     let error = post(addr, TlsSettings::read(Some((&known.pem, &known.key_pem)), Some(&strangers.pem)).unwrap()).await;
     let Err(Failure::Connect(why)) = error else { panic!("a receiver that nobody vouches for: {error:?}") };
     assert!(why.contains("certificate"), "{why}");
+}
+
+#[tokio::test]
+async fn a_webhook_shows_the_certificate_that_its_settings_name() {
+    let (servers, clients) = (authority(), authority());
+    let addr = receiver(leaf(&servers, "127.0.0.1"), &clients).await;
+    let known = leaf(&clients, "acme");
+    let pair = Some((&*known.pem, &*known.key_pem));
+    for (own, delivered) in [(pair, true), (None, false)] {
+        let url = Endpoint::parse(&format!("https://{addr}/hook")).unwrap();
+        let tls = TlsSettings::read(own, Some(&servers.pem)).unwrap();
+        let config = WebhookConfig { tls, ..WebhookConfig::new(url) };
+        let clock = Arc::new(ManualClock::at(784_111_777_000));
+        let webhook = Webhook::new(&config, AddressPolicy::Operator, 1, Arc::default(), clock);
+        let encoded = webhook.encode(&job(0..5)).unwrap();
+        let outcome = webhook.send(&encoded, "a-batch", Instant::now() + Duration::from_secs(20)).await;
+        assert_eq!(outcome == Outcome::Delivered, delivered, "{outcome:?}");
+        assert!(delivered || matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,11 @@ fn a_sector_that_reads_as_zeros_costs_the_lines_in_it_and_no_line_behind() {
     });
     let damaged: Vec<u64> = damaged.collect();
     assert!(damaged.len() > 5, "{damaged:?}");
+    let mut found = 0;
+    let config = FileConfig { rotate_bytes: 1 << 20, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
+    let reopened = Writer::open(Arc::new(disk.clone()), "d", config, &mut found).unwrap();
+    drop(reopened);
+    assert_eq!(found, damaged.len() as u64, "each is counted");
     // What was not settled comes again; here all from the 290th on.
     open(&disk).append(&batch(290..303), NOW).unwrap();
     let whole: String = (0..303).filter(|offset| !damaged.contains(offset)).map(line).collect();
@@ -31,6 +36,31 @@ fn a_sector_that_reads_as_zeros_costs_the_lines_in_it_and_no_line_behind() {
     let mut writer = open(&disk);
     writer.append(&batch(damaged[0]..damaged[0] + 1), NOW).unwrap();
     assert!(text(&disk).ends_with(&line(damaged[0])), "what was not delivered is written again");
+}
+
+#[test]
+fn damage_is_counted_once_though_it_takes_several_tries() {
+    let disk = Faulty::default();
+    let config = FileConfig { rotate_bytes: 1, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
+    let open = |damaged: &mut u64| Writer::open(Arc::new(disk.clone()), "d", config.clone(), damaged);
+    let mut writer = open(&mut 0).unwrap();
+    (0..3).for_each(|n| writer.append(&batch(n * 10..n * 10 + 10), NOW).unwrap());
+    drop(writer);
+    let mut names = disk.list(DIR.as_ref()).unwrap();
+    names.sort_unstable();
+    assert!(names.len() >= 3 && names[names.len() - 1].ends_with(".open"), "{names:?}");
+    for name in &names[names.len() - 2..] {
+        let file = disk.inner.open(&Path::new(DIR).join(name)).unwrap();
+        file.write_all_at(&[IoSlice::new(&[0; 5])], line(0).len() as u64 + 10).unwrap();
+    }
+    let mut damaged = 0;
+    // The broken middle of the file that is written to goes, at the third try; that of the one before stays.
+    disk.faults.sync.store(2, Ordering::SeqCst);
+    while open(&mut damaged).is_err() {}
+    assert_eq!(damaged, 2);
+    let mut again = 0;
+    drop(open(&mut again).unwrap());
+    assert_eq!(again, 1, "what nobody mended is there still");
 }
 
 #[test]
@@ -51,7 +81,7 @@ fn what_a_hole_took_is_counted_where_the_ids_around_it_tell() {
 fn a_power_cut_while_a_broken_file_is_mended_loses_and_doubles_no_line() {
     let start = SimDisk::new(5);
     let config = FileConfig { rotate_bytes: 1 << 20, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    let open = |disk: &SimDisk| Writer::open(Arc::new(disk.clone()), "d", config.clone());
+    let open = |disk: &SimDisk| Writer::open(Arc::new(disk.clone()), "d", config.clone(), &mut 0);
     let mut writer = open(&start).unwrap();
     (0..4).for_each(|n| writer.append(&batch(n * 10..n * 10 + 10), NOW).unwrap());
     drop(writer);
