@@ -258,16 +258,17 @@ impl Delivery {
 
     /// Stops one destination and forgets it: nothing new is started, what is in flight may finish until `grace` has
     /// passed, the rest is cut off. What was not settled is handed back to its queues, and comes again under the same
-    /// ids; a destination of this id can be started when this returns. `None` where none runs.
+    /// ids; a destination of this id can be started when this returns. Who stops waiting for it has stopped it all the
+    /// same, and the next who asks waits for what is left of it. `None` where none runs.
     pub async fn stop(&self, id: &str, grace: Duration) -> Option<Stopped> {
         let post = self.lock().get(id).cloned()?;
         let mut stopped = Stopped { cut_off: false };
-        if let Some(mut task) = post.stop()
-            && tokio::time::timeout(grace, &mut task).await.is_err()
+        if let Some(ending) = post.stop()
+            && tokio::time::timeout(grace, ending.gone()).await.is_err()
         {
-            task.abort();
-            // Until it is really gone: it holds the claims. What ended it is of no interest.
-            let _ = task.await;
+            ending.cut_off();
+            // Until it is really gone: it holds the claims.
+            ending.gone().await;
             stopped.cut_off = true;
         }
         let mut posts = self.lock();
@@ -278,6 +279,12 @@ impl Delivery {
             lock(&self.stopped).insert(id, post.stats.snapshot());
         }
         Some(stopped)
+    }
+
+    /// Whether a destination of this id runs, or rests until there is something to send.
+    #[must_use]
+    pub fn runs(&self, id: &str) -> bool {
+        self.lock().get(id).is_some_and(|post| !post.stopping())
     }
 
     /// Forgets what was counted of a destination that was [stopped](Self::stop) for good.
@@ -322,9 +329,9 @@ impl Delivery {
         };
         let deadline = Instant::now() + grace;
         let mut cut_off = Vec::new();
-        for (id, mut task) in tasks {
-            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
-                task.abort();
+        for (id, ending) in tasks {
+            if tokio::time::timeout_at(deadline, ending.gone()).await.is_err() {
+                ending.cut_off();
                 cut_off.push(id);
             }
         }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::limits;
@@ -96,8 +97,47 @@ impl From<Refused> for Status {
     }
 }
 
-/// The service.
-pub(super) struct DestinationsService(pub(super) Arc<dyn Operations>);
+/// The service. What always holds: a change that was begun comes to its end, whether or not whoever asked for it waits.
+pub(super) struct DestinationsService {
+    operations: Arc<dyn Operations>,
+    changes: Arc<Semaphore>,
+}
+
+impl DestinationsService {
+    pub(super) fn new(operations: Arc<dyn Operations>) -> Self {
+        Self { operations, changes: Arc::new(Semaphore::new(limits::CHANGES_MAX)) }
+    }
+
+    /// Has a change made in a task of its own. A call ends when its client hangs up or its time is over, wherever its
+    /// handler waits: a destination whose new settings are written down, and whose loop is stopped, would stand still.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl for<'a> FnOnce(&'a dyn Operations) -> Answer<'a, T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() else {
+            let changes = limits::CHANGES_MAX;
+            return Err(Status::resource_exhausted(format!("{changes} changes wait to be made: try again later")));
+        };
+        let operations = Arc::clone(&self.operations);
+        let made = tokio::spawn(async move {
+            let made = change(&*operations).await;
+            drop(place);
+            made
+        });
+        match made.await {
+            Ok(made) => Ok(made?),
+            Err(stopped) => Err(Status::internal(format!("the change came to no end: {stopped}"))),
+        }
+    }
+
+    async fn put(&self, settings: String, put: Put) -> Result<(Destination, Vec<String>), Status> {
+        self.change(move |operations| operations.put_destination(settings, put)).await
+    }
+
+    async fn pause(&self, id: String, paused: bool) -> Result<Destination, Status> {
+        self.change(move |operations| operations.pause_destination(id, paused)).await
+    }
+}
 
 #[tonic::async_trait]
 impl Destinations for DestinationsService {
@@ -105,7 +145,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<CreateDestinationRequest>,
     ) -> Result<Response<CreateDestinationResponse>, Status> {
-        let (destination, warnings) = self.0.put_destination(request.into_inner().settings, Put::Create).await?;
+        let (destination, warnings) = self.put(request.into_inner().settings, Put::Create).await?;
         Ok(Response::new(CreateDestinationResponse { destination: Some(destination), warnings }))
     }
 
@@ -113,7 +153,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<UpdateDestinationRequest>,
     ) -> Result<Response<UpdateDestinationResponse>, Status> {
-        let (destination, warnings) = self.0.put_destination(request.into_inner().settings, Put::Update).await?;
+        let (destination, warnings) = self.put(request.into_inner().settings, Put::Update).await?;
         Ok(Response::new(UpdateDestinationResponse { destination: Some(destination), warnings }))
     }
 
@@ -121,7 +161,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<GetDestinationRequest>,
     ) -> Result<Response<GetDestinationResponse>, Status> {
-        let destination = self.0.destination(request.into_inner().id).await?;
+        let destination = self.operations.destination(request.into_inner().id).await?;
         Ok(Response::new(GetDestinationResponse { destination: Some(destination) }))
     }
 
@@ -131,7 +171,7 @@ impl Destinations for DestinationsService {
     ) -> Result<Response<ListDestinationsResponse>, Status> {
         let ListDestinationsRequest { page_size, page_token } = request.into_inner();
         let most = limits::page(page_size);
-        let mut destinations = self.0.destinations(page_token, most + 1).await?;
+        let mut destinations = self.operations.destinations(page_token, most + 1).await?;
         let more = destinations.len() > most;
         destinations.truncate(most);
         let last = destinations.last().filter(|_| more);
@@ -152,14 +192,14 @@ impl Destinations for DestinationsService {
             (false, true) => Delete::Drain,
             (false, false) => Delete::Empty,
         };
-        Ok(Response::new(self.0.delete_destination(id, how).await?))
+        Ok(Response::new(self.change(move |operations| operations.delete_destination(id, how)).await?))
     }
 
     async fn pause_destination(
         &self,
         request: Request<PauseDestinationRequest>,
     ) -> Result<Response<PauseDestinationResponse>, Status> {
-        let destination = self.0.pause_destination(request.into_inner().id, true).await?;
+        let destination = self.pause(request.into_inner().id, true).await?;
         Ok(Response::new(PauseDestinationResponse { destination: Some(destination) }))
     }
 
@@ -167,7 +207,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<ResumeDestinationRequest>,
     ) -> Result<Response<ResumeDestinationResponse>, Status> {
-        let destination = self.0.pause_destination(request.into_inner().id, false).await?;
+        let destination = self.pause(request.into_inner().id, false).await?;
         Ok(Response::new(ResumeDestinationResponse { destination: Some(destination) }))
     }
 
@@ -175,7 +215,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<ProbeDestinationRequest>,
     ) -> Result<Response<ProbeDestinationResponse>, Status> {
-        let destination = self.0.probe_destination(request.into_inner().id).await?;
+        let destination = self.operations.probe_destination(request.into_inner().id).await?;
         Ok(Response::new(ProbeDestinationResponse { destination: Some(destination) }))
     }
 
@@ -183,7 +223,8 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<CreateEnvironmentRequest>,
     ) -> Result<Response<CreateEnvironmentResponse>, Status> {
-        let (environment, warnings) = self.0.create_environment(request.into_inner().settings).await?;
+        let settings = request.into_inner().settings;
+        let (environment, warnings) = self.change(|operations| operations.create_environment(settings)).await?;
         Ok(Response::new(CreateEnvironmentResponse { environment: Some(environment), warnings }))
     }
 
@@ -191,14 +232,15 @@ impl Destinations for DestinationsService {
         &self,
         _: Request<ListEnvironmentsRequest>,
     ) -> Result<Response<ListEnvironmentsResponse>, Status> {
-        Ok(Response::new(ListEnvironmentsResponse { environments: self.0.environments().await? }))
+        Ok(Response::new(ListEnvironmentsResponse { environments: self.operations.environments().await? }))
     }
 
     async fn delete_environment(
         &self,
         request: Request<DeleteEnvironmentRequest>,
     ) -> Result<Response<DeleteEnvironmentResponse>, Status> {
-        self.0.delete_environment(request.into_inner().id).await?;
+        let id = request.into_inner().id;
+        self.change(|operations| operations.delete_environment(id)).await?;
         Ok(Response::new(DeleteEnvironmentResponse {}))
     }
 }

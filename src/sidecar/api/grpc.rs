@@ -70,7 +70,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         reporter.set_service_status(REPLAYS, ServingStatus::Serving).await;
     }
     let destinations = api.operations().map(|operations| {
-        DestinationsServer::new(DestinationsService(operations))
+        DestinationsServer::new(DestinationsService::new(operations))
             .max_decoding_message_size(limits::SETTINGS_REQUEST_BYTES_MAX)
             .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
     });
@@ -88,7 +88,7 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
 
     let (connections, incoming) = mpsc::channel(1);
     let server = Server::builder()
-        .timeout(limits::CALL_TIME_MAX)
+        .timeout(limits::CHANGE_TIME_MAX)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
         .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_AFTER))

@@ -27,6 +27,14 @@ pub(super) const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// From a request to its answer's first byte. Reading all queues takes milliseconds; what takes longer hangs.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// The same over gRPC, where a change waits for what is in flight to a destination (`shutdown_grace`, 20 s by default),
+/// and for the change before it. A change that takes longer goes on: the answer is what is lost. Shorter than our own
+/// command line waits, which is to hear of it.
+pub(super) const CHANGE_TIME_MAX: Duration = Duration::from_secs(50);
+
+/// Changes that were asked for and are not made, whether anybody waits for them still or not. They are made one at a time.
+pub(super) const CHANGES_MAX: usize = 64;
+
 /// A peer that has said nothing for this long is asked whether it is there,
 pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 

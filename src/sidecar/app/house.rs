@@ -8,6 +8,7 @@ use std::time::Duration;
 use forebay::Queues;
 use forebay::clock::Clock;
 use forebay::disk::mem::MemDisk;
+use ipnet::IpNet;
 
 use super::registry::Registry;
 use super::sinks::SinkFactory;
@@ -35,20 +36,25 @@ pub(super) struct House {
 
 impl House {
     pub(super) fn on(disk: &MemDisk) -> Self {
+        Self::with(disk, Duration::from_secs(5), &[])
+    }
+
+    /// One where what is stopped has so long for what is in flight, and the API's destinations may be here, too.
+    pub(super) fn with(disk: &MemDisk, grace: Duration, allowed: &[IpNet]) -> Self {
         let (queues, clock) = sample::queues(disk);
         let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
         let parking = Arc::clone(&letters) as Arc<dyn Parking>;
         let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
         let (log, environments) = (queues.log().clone(), Environments::none());
         let ingest = Arc::new(Ingest::new(log, Arc::clone(&clock), environments, Limits::default()));
-        let guard = AddressGuard::customer(&[]);
+        let guard = AddressGuard::customer(allowed);
         let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
         let (of_posts, ingest_config) = (Arc::new(disk.clone()), IngestConfig::default());
         let theirs = Arc::clone(&letters);
         let upstreams = Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config, theirs);
         let upstreams = Arc::new(upstreams);
         let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
-        let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, Duration::from_secs(5));
+        let registry = Registry::new(queues.clone(), Arc::clone(&upstreams), parts, factory, grace);
         let (disk, registry) = (disk.clone(), Arc::new(registry));
         Self { disk, clock, queues, letters, upstreams, delivery, ingest, registry }
     }

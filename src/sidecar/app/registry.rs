@@ -232,7 +232,8 @@ impl Registry {
         let id = wanted.destination.id.clone();
         let fingerprint = self.fingerprint(&wanted);
         let before = self.table().destinations.get(id.as_str()).map(|running| running.fingerprint);
-        if before == Some(fingerprint) {
+        // One that was stopped half way to another runs no more, whatever the table says.
+        if before == Some(fingerprint) && self.delivery.runs(&id) {
             return Ok(Put::Untouched);
         }
         let registry = Arc::clone(self);

@@ -60,7 +60,10 @@ fn file(ids: &[&str]) -> Config {
 }
 
 async fn start(disk: &MemDisk, config: Config) -> House {
-    let inside = Inside::on(disk);
+    start_in(Inside::on(disk), config).await
+}
+
+async fn start_in(inside: Inside, config: Config) -> House {
     let Inside { queues, clock, registry, .. } = &inside;
     let (journal, skipped) = Journal::open(queues.log().clone(), Arc::clone(clock)).unwrap();
     let started = Operations::start(queues.clone(), Arc::clone(registry), journal, &skipped, config).await;

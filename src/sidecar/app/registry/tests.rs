@@ -104,6 +104,18 @@ async fn what_is_equal_is_left_running_and_a_new_secret_is_a_change() {
     assert_eq!(put(customers).await.unwrap(), Put::Replaced, "its records are sent with another name");
 }
 
+/// Its own settings are the ones that an operator puts back when a change went wrong. Before, it was said to run untouched.
+#[tokio::test]
+async fn one_that_was_stopped_on_the_way_to_another_is_started_again_by_the_settings_that_it_had() {
+    let house = house().await;
+    house.registry.start(&files("archive", &["prod"], "out"), false).unwrap();
+    house.delivery.stop("archive", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(house.registry.put(files("archive", &["prod"], "out"), false).await.unwrap(), Put::Replaced);
+    house.append("prod", 0);
+    house.drained().await;
+    assert_eq!(house.keys("out").len(), 10);
+}
+
 #[tokio::test]
 async fn one_that_is_taken_out_keeps_its_records_until_it_is_back() {
     let house = house().await;

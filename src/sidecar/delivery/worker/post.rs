@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::Worker;
 use crate::delivery::stats::{DeliveryStats, State, Waits};
@@ -37,8 +37,34 @@ enum Place {
     Resting(Worker),
     /// In its task.
     Working { task: JoinHandle<()> },
-    /// It was told to stop.
-    Ended,
+    /// It was told to stop; what is in flight may land still.
+    Ended(Option<Arc<Ending>>),
+}
+
+/// A task that was told to stop. Whoever waits for it may give up: it stays for others to wait for.
+pub(in crate::delivery) struct Ending {
+    cut: AbortHandle,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Ending {
+    fn of(task: JoinHandle<()>) -> Arc<Self> {
+        Arc::new(Self { cut: task.abort_handle(), task: tokio::sync::Mutex::new(Some(task)) })
+    }
+
+    /// Waits until it is really gone, with all that it has claimed. What ended it is of no interest.
+    pub(in crate::delivery) async fn gone(&self) {
+        let mut task = self.task.lock().await;
+        if let Some(running) = task.as_mut() {
+            let _ = running.await;
+            *task = None;
+        }
+    }
+
+    /// Does not let it come to its end. Does not wait for it to be gone.
+    pub(in crate::delivery) fn cut_off(&self) {
+        self.cut.abort();
+    }
 }
 
 impl Post {
@@ -67,7 +93,7 @@ impl Post {
     /// Sees to it that news are looked at.
     fn rouse(self: &Arc<Self>) {
         let mut place = self.place();
-        match std::mem::replace(&mut *place, Place::Ended) {
+        match std::mem::replace(&mut *place, Place::Ended(None)) {
             Place::Resting(worker) if self.paused() => *place = Place::Resting(worker),
             Place::Resting(worker) => {
                 let runtime = worker.common.runtime.clone();
@@ -79,7 +105,7 @@ impl Post {
                     self.wake.notify_one();
                 }
             }
-            Place::Ended => {}
+            Place::Ended(ending) => *place = Place::Ended(ending),
         }
     }
 
@@ -90,7 +116,7 @@ impl Post {
         match &*place {
             Place::Resting(_) => self.stats.set_state(State::Paused),
             Place::Working { .. } => self.wake.notify_one(),
-            Place::Ended => {}
+            Place::Ended(_) => {}
         }
     }
 
@@ -119,19 +145,24 @@ impl Post {
         self.probe.load(Ordering::Acquire) && self.probe.swap(false, Ordering::AcqRel)
     }
 
-    /// No batch is started from now on; those in flight go on. Returns the task to wait for, if there is one.
-    pub(in crate::delivery) fn stop(&self) -> Option<JoinHandle<()>> {
+    /// No batch is started from now on; those in flight go on. Returns what to wait for, if there is a task: the same to
+    /// everybody who asks.
+    pub(in crate::delivery) fn stop(&self) -> Option<Arc<Ending>> {
         self.stopping.store(true, Ordering::Release);
-        let before = std::mem::replace(&mut *self.place(), Place::Ended);
-        match before {
-            Place::Resting(_) => self.stats.set_state(State::Stopped),
+        let mut place = self.place();
+        let ending = match std::mem::replace(&mut *place, Place::Ended(None)) {
+            Place::Resting(_) => {
+                self.stats.set_state(State::Stopped);
+                None
+            }
             Place::Working { task } => {
                 self.wake.notify_one();
-                return Some(task);
+                Some(Ending::of(task))
             }
-            Place::Ended => {}
-        }
-        None
+            Place::Ended(ending) => ending,
+        };
+        *place = Place::Ended(ending.clone());
+        ending
     }
 
     /// Whether there are news since this was asked last.
@@ -154,7 +185,7 @@ impl Post {
         let mut place = self.place();
         match &mut *place {
             Place::Working { .. } if self.news.load(Ordering::SeqCst) && !self.paused() => return Some(worker),
-            Place::Ended => self.stats.set_state(State::Stopped),
+            Place::Ended(_) => self.stats.set_state(State::Stopped),
             _ => {
                 self.stats.set_state(match (self.paused(), worker.pace.refused()) {
                     (true, _) => State::Paused,
@@ -167,7 +198,7 @@ impl Post {
         None
     }
 
-    pub(super) fn stopping(&self) -> bool {
+    pub(in crate::delivery) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 

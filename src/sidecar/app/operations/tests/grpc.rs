@@ -1,6 +1,11 @@
 //! `forebay.v1.Destinations` from outside: a real server on a real socket over real operations.
 
+use std::time::Duration;
+
 use forebay::clock::SystemClock;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -26,7 +31,10 @@ struct Served {
 }
 
 async fn served(config: Config) -> Served {
-    let house = start(&MemDisk::default(), config).await;
+    served_by(start(&MemDisk::default(), config).await).await
+}
+
+async fn served_by(house: House) -> Served {
     let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, shutdown) = shutdown::channel();
@@ -192,4 +200,79 @@ async fn a_list_comes_in_pages() {
     }
     assert_eq!((ids.len(), pages), (5, 3));
     assert!(ids.is_sorted(), "{ids:?}");
+}
+
+/// A receiver on this machine: says where it is, and when somebody has connected. Answers 200, or never.
+async fn receiver(answers: bool) -> (String, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (came, comes) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let _ = came.try_send(());
+            if answers {
+                assert!(peer.read(&mut [0; 4096]).await.unwrap() > 0);
+                peer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+            held.push(peer);
+        }
+    });
+    (url, comes)
+}
+
+/// An operator updates a destination whose receiver hangs, and hangs up (or has waited as long as the API lets anybody
+/// wait) while what is in flight has its grace. Before, the change ended there: its settings were written down, the loop
+/// was stopped, the table said that it ran, and nothing was delivered until the next start.
+#[tokio::test]
+async fn a_change_comes_to_its_end_though_nobody_waits_for_it() {
+    let inside = Inside::with(&MemDisk::default(), Duration::from_secs(1), &["127.0.0.1/32".parse().unwrap()]);
+    let (hung, mut at_hung) = receiver(false).await;
+    let (good, _at_good) = receiver(true).await;
+    let mut config = file(&[]);
+    config.secrets.insert("hung".to_owned(), Secret::new(hung));
+    config.secrets.insert("good".to_owned(), Secret::new(good));
+    let at = |name: &str| hook("hook", "timeout = \"10m\"").replace("hook_url", name);
+    let mut served = served_by(start_in(inside, config).await).await;
+    served.create(&at("hung")).await.unwrap();
+    served.house.append("prod", 0);
+    at_hung.recv().await.unwrap();
+    let mut client = served.client.clone();
+    let settings = at("good");
+    let update = tokio::spawn(async move { client.update_destination(UpdateDestinationRequest { settings }).await });
+    while served.house.delivery.runs("hook") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    update.abort();
+    let pending = || served.house.queues.all().iter().map(|queue| queue.lag().records).sum::<u64>();
+    for _ in 0..12_000 {
+        if pending() == 0 {
+            assert!(served.house.delivery.runs("hook"));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("nothing is delivered: {:?}", served.house.delivery.stats_of("hook"));
+}
+
+/// Calls whose clients hang up and ask again come to an end of their own.
+#[tokio::test]
+async fn more_changes_than_are_made_soon_are_refused() {
+    let mut served = served(file(&["archive"])).await;
+    let pause = || PauseDestinationRequest { id: "archive".to_owned() };
+    let operations = Arc::clone(&served.house.operations);
+    let held = operations.hold().await;
+    let mut refused = 0;
+    for _ in 0..200 {
+        let mut client = served.client.clone();
+        let call = client.pause_destination(pause());
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(20), call).await {
+            assert_eq!(code(answer), Code::ResourceExhausted);
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    drop(held);
+    while served.client.pause_destination(pause()).await.is_err() {}
 }

@@ -108,3 +108,24 @@ async fn what_is_started_after_a_shutdown_sends_nothing() {
     assert_eq!(delivery.stats_of("d").unwrap().state, State::Stopped);
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }
+
+/// Whoever stopped it was gone before its grace was over. Before, the next one found nothing to wait for: a loop that was
+/// started then sent beside what was in flight still, and a shutdown closed the log under it.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_nobody_waits_for_any_more_is_the_next_ones_to_wait_for() {
+    for shut_down in [false, true] {
+        let (delivery, queue) = (delivery(), Script::with_records(10));
+        start(&delivery, "d", receiver(|_| Answer::Hang), &queue);
+        sleep(SECOND).await;
+        assert!(delivery.runs("d"));
+        assert!(tokio::time::timeout(SECOND, delivery.stop("d", HOUR)).await.is_err());
+        assert!(!delivery.runs("d"));
+        assert_eq!(queue.with(|state| state.returned.len()), 0, "it is in flight");
+        if shut_down {
+            assert_eq!(delivery.shutdown(SECOND).await.len(), 1);
+            continue;
+        }
+        assert_eq!(delivery.stop("d", SECOND).await, Some(crate::delivery::Stopped { cut_off: true }));
+        assert_eq!(queue.with(|state| state.returned.clone()), vec![0..10]);
+    }
+}
