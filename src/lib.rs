@@ -71,6 +71,8 @@
 
 pub mod clock;
 pub mod disk;
+#[doc(hidden)]
+pub mod failpoints;
 mod log;
 #[doc(hidden)]
 pub mod mutants;

@@ -28,6 +28,7 @@ use super::segment::Class;
 use super::short_disk::Needed;
 use super::{Shared, frame};
 use crate::disk::read_exact_at;
+use crate::failpoints::{self, Point};
 use crate::offset::{Sequence, StreamId};
 use crate::sync::Arc;
 use choice::{Candidate, Thrift};
@@ -197,8 +198,8 @@ impl Shared {
             keeper.compacted = true;
             // Durable before anything goes, as when segments are reclaimed; and a program that knows no compact segments
             // stops at its version.
-            self.write_table(keeper)?;
-            self.files.disk().rename(&unfinished, &path)?;
+            failpoints::around(Point::CompactTable, || self.write_table(keeper))?;
+            failpoints::around(Point::CompactName, || self.files.disk().rename(&unfinished, &path))?;
             Ok(Some(index))
         });
         let index = match written {
@@ -208,7 +209,7 @@ impl Shared {
                 return other.map(drop);
             }
         };
-        if let Err(error) = self.files.sync_dir() {
+        if let Err(error) = failpoints::around(Point::CompactNameSync, || self.files.sync_dir()) {
             // Whether it has its name nobody knows: the run holds. Should both be found, they hold the same.
             let _ = remove_if_there(&**self.files.disk(), &path);
             return Err(error);

@@ -10,6 +10,7 @@ use super::file_name::{FileName, SegmentFile};
 use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use crate::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +107,7 @@ impl Files {
             spares.next - 1
         };
         let path = self.path(FileName::Spare(n));
-        let file = self.disk.create(&path)?;
+        let file = failpoints::around(Point::SpareMake, || self.disk.create(&path))?;
         let filled = self.fill(&*file, prewrite);
         if let Err(e) = filled {
             // Half a spare is no use, and its blocks may be what is missing.
@@ -119,7 +120,7 @@ impl Files {
 
     fn fill(&self, file: &dyn File, prewrite: bool) -> io::Result<()> {
         let len = u64::from(self.segment_bytes);
-        file.allocate(len)?;
+        failpoints::around(Point::SpareAllocate, || file.allocate(len))?;
         if prewrite {
             let zeros = vec![0; UNSYNCED_BYTES_MAX];
             let mut at = 0;
@@ -130,7 +131,7 @@ impl Files {
                 at += n;
             }
         }
-        file.sync_data()
+        failpoints::around(Point::SpareSync, || file.sync_data())
     }
 
     /// A segment file of at least `bytes`: a spare where one fits and may be taken, else a new one. `room` says whether
@@ -159,7 +160,8 @@ impl Files {
         let made = made.and_then(|file| {
             let len = file.len()?;
             // Before the first frame: a segment whose name is lost takes its acknowledged frames with it.
-            mutants::unless(Mutant::SegmentNameNotSynced, || self.sync_dir())?;
+            let sync = || mutants::unless(Mutant::SegmentNameNotSynced, || self.sync_dir());
+            failpoints::around(Point::SegmentNameSync, sync)?;
             Ok(Fresh { file: Arc::new(Latched::new(file)), bytes: len })
         });
         if made.is_err() {
@@ -189,7 +191,8 @@ impl Files {
     }
 
     fn rename_spare(&self, n: u64, path: &Path) -> io::Result<()> {
-        self.disk.rename(&self.path(FileName::Spare(n)), path).inspect_err(|e| {
+        let renamed = failpoints::around(Point::SegmentTake, || self.disk.rename(&self.path(FileName::Spare(n)), path));
+        renamed.inspect_err(|e| {
             if e.kind() != io::ErrorKind::NotFound {
                 self.spares().names.push_front(n); // still one, and perhaps the last of the reserve
             }
@@ -223,7 +226,8 @@ impl Files {
 
     /// Takes the index of a file away.
     pub(crate) fn remove_index(&self, file: SegmentFile) -> io::Result<()> {
-        remove_if_there(&*self.disk, &self.path(FileName::Index(file.sequence)))
+        let path = self.path(FileName::Index(file.sequence));
+        failpoints::around(Point::IndexRemove, || remove_if_there(&*self.disk, &path))
     }
 
     /// Takes a segment and its index away. When `recycle` and its size fit its file gets a spare's name, and is one once
@@ -235,11 +239,12 @@ impl Files {
         if recycle && file_bytes == u64::from(self.segment_bytes) {
             let mut spares = self.spares();
             let n = spares.next;
-            self.disk.rename(&path, &self.path(FileName::Spare(n)))?;
+            let spare = self.path(FileName::Spare(n));
+            failpoints::around(Point::SegmentRecycle, || self.disk.rename(&path, &spare))?;
             spares.next += 1;
             return Ok(Some(n));
         }
-        remove_if_there(&*self.disk, &path).map(|()| None)
+        failpoints::around(Point::SegmentRemove, || remove_if_there(&*self.disk, &path)).map(|()| None)
     }
 
     /// Whether the file that has a segment's name has its header too.
@@ -331,9 +336,9 @@ pub(crate) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Res
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => disk.open(path)?,
         other => other?,
     };
-    file.write_all_at(&[IoSlice::new(bytes)], 0)?;
-    file.set_len(bytes.len() as u64)?;
-    mutants::unless(Mutant::SmallFileNotSynced, || file.sync_data())
+    failpoints::around(Point::SmallWrite, || file.write_all_at(&[IoSlice::new(bytes)], 0))?;
+    failpoints::around(Point::SmallCut, || file.set_len(bytes.len() as u64))?;
+    failpoints::around(Point::SmallSync, || mutants::unless(Mutant::SmallFileNotSynced, || file.sync_data()))
 }
 
 pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {

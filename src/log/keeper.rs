@@ -14,6 +14,7 @@ use super::room::Claim;
 use super::short_disk::Pins;
 use super::stream_table::StreamTable;
 use super::{LogState, Shared};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::{Sequence, StreamId};
 use crate::sync::{Arc, PoisonError};
@@ -144,7 +145,7 @@ impl Shared {
     fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
         let sequence = index.header.sequence;
         self.files.write_or_replace(FileName::Index(sequence), &index.encode(), || sequence)?;
-        self.files.sync_dir()
+        failpoints::around(Point::IndexNameSync, || self.files.sync_dir())
     }
 
     /// Writes the stream table into the older of its two files.
@@ -188,7 +189,8 @@ impl Shared {
             }
         }
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
-        mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.write_table(keeper))?;
+        let save = || mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.write_table(keeper));
+        failpoints::around(Point::ReclaimTable, save)?;
         let mut spares = Vec::new();
         let mut retired = Ok(());
         for (place, _) in &going {
@@ -197,7 +199,7 @@ impl Shared {
         let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
         // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
         // that is reclaimed under the new one's feet.
-        self.files.sync_dir()?;
+        failpoints::around(Point::ReclaimSync, || self.files.sync_dir())?;
         self.files.add_spares(spares);
         drop(held);
         retired

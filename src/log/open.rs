@@ -24,6 +24,7 @@ use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{StreamRow, StreamTable};
 use crate::disk::{File, is_media_error, read_all};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
@@ -300,7 +301,8 @@ impl Opening<'_> {
             // Written anew: after a failed sync the kernel shows bytes that are not on the disk and takes them for
             // clean, and a sync alone would promise them for nothing.
             let from = if scan.synced > SEGMENT_HEADER_BYTES { scan.synced } else { 0 };
-            file.write_all_at(&[IoSlice::new(&bytes[from as usize..scan.end as usize])], u64::from(from))?;
+            let kept = IoSlice::new(&bytes[from as usize..scan.end as usize]);
+            failpoints::around(Point::OpenRewrite, || file.write_all_at(&[kept], u64::from(from)))?;
         }
         self.cut(file, scan.end)
     }
@@ -375,9 +377,9 @@ impl Opening<'_> {
 
     fn cut(&self, file: &dyn File, end: u32) -> io::Result<()> {
         if file.len()? > u64::from(end) {
-            file.set_len(u64::from(end))?;
+            failpoints::around(Point::OpenCut, || file.set_len(u64::from(end)))?;
         }
-        mutants::unless(Mutant::CutNotSynced, || file.sync_data())
+        failpoints::around(Point::OpenCutSync, || mutants::unless(Mutant::CutNotSynced, || file.sync_data()))
     }
 
     fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {

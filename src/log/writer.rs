@@ -17,6 +17,7 @@ use super::reader::Frame;
 use super::segment::{Class, Predecessor};
 use super::shared::Shared;
 use crate::disk::File;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::StreamId;
 use ahead::Ahead;
@@ -267,8 +268,10 @@ impl Writer {
         for (frame, header) in frames.iter().zip(&headers) {
             slices.extend(frame.pieces(header).map(IoSlice::new));
         }
-        active.file.write_all_at(&slices, u64::from(active.position))?;
-        mutants::unless(Mutant::AppendNotSynced, || active.file.sync_data())?;
+        let (file, from) = (&active.file, u64::from(active.position));
+        failpoints::around(Point::FramesWrite, || file.write_all_at(&slices, from))?;
+        let sync = || mutants::unless(Mutant::AppendNotSynced, || file.sync_data());
+        failpoints::around(Point::FramesSync, sync)?;
         active.position = at;
         Ok(positions)
     }
@@ -277,6 +280,7 @@ impl Writer {
     fn publish(&mut self, shared: &Shared, lane: usize, prepared: Prepared, positions: Vec<u32>) {
         let active = self.lanes[lane].active.as_ref().expect("just written to");
         let mut tails: Vec<(StreamId, u64)> = Vec::new();
+        failpoints::before(Point::FramesPublish);
         {
             let mut catalog = shared.catalog_write();
             for name in prepared.declared {
@@ -297,10 +301,11 @@ impl Writer {
             segment.end = active.position;
         }
         shared.set_synced(self.lanes[lane].class, active.sequence, active.position);
+        failpoints::after(Point::FramesPublish);
         for (done, appended) in prepared.answers {
-            answer(done, Ok(appended));
+            failpoints::around(Point::AppendsAnswer, || answer(done, Ok(appended)));
         }
-        shared.wake(&tails);
+        failpoints::around(Point::ReadersWake, || shared.wake(&tails));
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) use entry::{Extra, FloorEntry};
 
 use super::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
 use crate::disk::{Disk, File};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::{LogId, SyncedMark};
 use layout::Placement;
@@ -380,10 +381,13 @@ impl FloorFile {
             let slot = usize::from(second < first);
             let bytes = self.encode(page, self.generation);
             let position = ((page * 2 + slot) * FLOOR_SLOT_BYTES) as u64;
-            file.write_all_at(&[IoSlice::new(&bytes)], position).map_err(|source| self.failed("write", source))?;
+            let written =
+                failpoints::around(Point::FloorWrite, || file.write_all_at(&[IoSlice::new(&bytes)], position));
+            written.map_err(|source| self.failed("write", source))?;
             self.pages[page].slots[slot] = self.generation;
         }
-        mutants::unless(Mutant::FloorNotSynced, || file.sync_data()).map_err(|source| self.failed("sync", source))
+        let sync = || mutants::unless(Mutant::FloorNotSynced, || file.sync_data());
+        failpoints::around(Point::FloorSync, sync).map_err(|source| self.failed("sync", source))
     }
 
     fn encode(&self, page: usize, generation: u64) -> Vec<u8> {

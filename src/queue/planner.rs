@@ -5,6 +5,7 @@
 
 use super::limits::PLANS_WAITING_MAX;
 use super::plan::{PLANS_PER_FRAME_MAX, PlanRecord, encode};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{AppendError, Appended, Done, Payload};
@@ -156,7 +157,7 @@ impl Planner {
         let waiting = Arc::new(Mutex::new(Some(waiting)));
         let (planner, theirs) = (self.clone(), Arc::clone(&waiting));
         let done: Done = Box::new(move |appended| planner.finish(&theirs, appended));
-        if let Err(error) = (self.shared.append)(frames, done) {
+        if let Err(error) = failpoints::around(Point::PlansAppend, || (self.shared.append)(frames, done)) {
             self.finish(&waiting, Err(error));
         }
     }
@@ -167,7 +168,8 @@ impl Planner {
         let tail = appended.as_ref().ok().map(|appended| appended.offsets.end);
         match appended.map_err(Arc::new) {
             Ok(Appended { offsets, .. }) => {
-                waiting.into_iter().flatten().for_each(|(nth, planned)| planned(Ok(offsets.start + nth)));
+                let tell = || waiting.into_iter().flatten().for_each(|(nth, planned)| planned(Ok(offsets.start + nth)));
+                failpoints::around(Point::PlansAnswer, tell);
             }
             Err(error) => {
                 let told = || match mutants::on(Mutant::FailedPlanTold) {

@@ -5,6 +5,7 @@
 use super::balance::Count;
 use super::window::{Verdict, Window};
 use super::{Batch, Inner, Queue, QueueError, Settled};
+use crate::failpoints::{self, Point};
 use crate::{ReadError, StreamId};
 use std::ops::Range;
 
@@ -59,7 +60,8 @@ impl Queue {
         let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
         let bytes_at = |offset| queue.total_at(stream, offset).ok();
-        let settled = queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
+        let settle = || queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
+        let settled = failpoints::around(Point::Settle, settle);
         queue.touch();
         settled.records
     }

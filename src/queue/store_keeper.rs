@@ -7,6 +7,7 @@
 
 use super::cursor_store::{CursorStore, KeyValue, OpenStore, StoreError};
 use crate::clock::Clock;
+use crate::failpoints::{self, Point};
 use crate::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -191,7 +192,8 @@ fn store_caught(store: &mut dyn CursorStore, values: &[KeyValue]) -> Result<(), 
     if values.is_empty() {
         return Ok(());
     }
-    let stored = catch_unwind(AssertUnwindSafe(|| store.store(values)));
+    let store = AssertUnwindSafe(|| store.store(values));
+    let stored = failpoints::around(Point::SledStore, || catch_unwind(store));
     stored.unwrap_or_else(|_| Err(StoreError("it panicked".into())))
 }
 

@@ -13,11 +13,12 @@ const CORE: &[(&str, &[&str])] = &[
     ("offset", &[]),
     ("sync", &[]),
     ("clock", &[]),
+    ("failpoints", &[]),
     ("mutants", &[]),
     ("disk", &["mutants", "sync"]),
-    ("log", &["clock", "disk", "mutants", "offset", "sync"]),
-    ("queue", &["clock", "disk", "log", "mutants", "offset", "sync"]),
-    ("lib", &["clock", "disk", "log", "mutants", "offset", "queue"]),
+    ("log", &["clock", "disk", "failpoints", "mutants", "offset", "sync"]),
+    ("queue", &["clock", "disk", "failpoints", "log", "mutants", "offset", "sync"]),
+    ("lib", &["clock", "disk", "failpoints", "log", "mutants", "offset", "queue"]),
 ];
 
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].

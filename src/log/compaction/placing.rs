@@ -3,6 +3,7 @@
 //! What always holds: a reader finds each frame that is needed in the run or in the compact segment, and never neither.
 
 use super::Run;
+use crate::failpoints::{self, Point};
 use crate::log::Shared;
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::SegmentFile;
@@ -45,6 +46,7 @@ impl Shared {
     ) -> io::Result<()> {
         let end = u32::try_from(run.end).expect("it is written");
         let mut gone: Vec<Segment> = Vec::new();
+        failpoints::before(Point::CompactPlace);
         {
             let mut catalog = self.catalog_write();
             let places: Vec<Sequence> = catalog
@@ -61,6 +63,7 @@ impl Shared {
             catalog.segments.insert(run.replaced.last, compact);
             catalog.moves += 1;
         }
+        failpoints::after(Point::CompactPlace);
         self.counters.segments_compacted.add(gone.len() as u64);
         self.counters.compacted_bytes.add(run.end);
         for segment in &gone {
@@ -87,7 +90,7 @@ impl Shared {
             }
             self.files.remove_index(*file)?;
         }
-        self.files.sync_dir()?;
+        failpoints::around(Point::CompactLeftovers, || self.files.sync_dir())?;
         let (mut spares, mut stay, mut removed) = (Vec::new(), Vec::new(), Ok(()));
         for leftover in std::mem::take(&mut keeper.leftovers) {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;

@@ -3,6 +3,7 @@
 
 use crate::disk::File;
 use crate::disk::latched::Latched;
+use crate::failpoints::{self, Point};
 use crate::log::compact::CompactHeader;
 use crate::log::frame::{FrameHeader, Identity};
 use crate::log::index::ActiveIndex;
@@ -45,7 +46,7 @@ impl Target {
         if self.file.len()? > self.end {
             self.file.set_len(self.end)?; // it was a spare
         }
-        self.file.sync_data()?;
+        failpoints::around(Point::CompactSync, || self.file.sync_data())?;
         Ok(self.index)
     }
 
@@ -55,7 +56,8 @@ impl Target {
     }
 
     fn write_buffer(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&[IoSlice::new(&self.buffer)], self.from)?;
+        let write = || self.file.write_all_at(&[IoSlice::new(&self.buffer)], self.from);
+        failpoints::around(Point::CompactWrite, write)?;
         self.from += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())

@@ -10,6 +10,7 @@ use super::super::listing::{Listing, read_header};
 use super::super::options::OpenError;
 use super::super::stream_table::{BadTable, StreamTable};
 use crate::disk::{is_media_error, read_all};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::LogId;
 use std::collections::BTreeMap;
@@ -32,7 +33,8 @@ pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &
     for slot in (0..2).filter(|slot| !good.contains(slot) && !left) {
         let name = FileName::Streams(slot);
         let path = files.path(name);
-        match files.write_or_replace(name, &table.encode(), || listing.next_sequence()) {
+        let write = || files.write_or_replace(name, &table.encode(), || listing.next_sequence());
+        match failpoints::around(Point::OpenTables, write) {
             // On a full disk a damaged slot may stay one, and so may one that nothing can be written to: it is the next to be
             // written.
             Err(e) if !good.is_empty() && (e.kind() == io::ErrorKind::StorageFull || is_media_error(&e)) => {

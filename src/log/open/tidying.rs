@@ -2,6 +2,7 @@
 
 use super::Opening;
 use crate::disk::{is_media_error, read_all};
+use crate::failpoints::{self, Point};
 use crate::log::damage::Damage;
 use crate::log::file_name::FileName;
 use crate::log::files::remove_if_there;
@@ -112,7 +113,8 @@ impl Opening<'_> {
         let name = FileName::Streams((table.generation % 2) as u8);
         let path = self.files.path(name);
         loop {
-            match self.files.write_or_replace(name, &table.encode(), || next_sequence) {
+            let write = || self.files.write_or_replace(name, &table.encode(), || next_sequence);
+            match failpoints::around(Point::OpenTable, write) {
                 Ok(()) => break,
                 // This is what spares are for: without the table nothing can be reclaimed.
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => match listing.spares.pop() {

@@ -6,6 +6,7 @@
 use super::{Prepared, Writer};
 use crate::disk::File;
 use crate::disk::latched::Latched;
+use crate::failpoints::{self, Point};
 use crate::log::catalog::{Segment, Stage};
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{Fresh, Purpose};
@@ -63,8 +64,10 @@ impl Writer {
             }
             other => other?,
         };
+        failpoints::before(Point::SegmentRetire);
         self.retire_active(shared, lane, false);
         self.lanes[lane].active = Some(enter(shared, class, sequence, fresh, restricted));
+        failpoints::after(Point::SegmentRetire);
         drop(claims); // it counts by itself now
         // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
         if let Err(e) = self.write_header(shared, lane) {
@@ -127,7 +130,7 @@ impl Writer {
             created_ms: shared.clock.wall_ms(),
             predecessor: *last,
         };
-        active.file.write_all_at(&[IoSlice::new(&header.encode())], 0)
+        failpoints::around(Point::SegmentHeader, || active.file.write_all_at(&[IoSlice::new(&header.encode())], 0))
     }
 
     /// Seals both lanes and cuts their files to what they hold. After this the writer starts new segments.
@@ -138,8 +141,8 @@ impl Writer {
             let (sequence, file, end) = (active.sequence, Arc::clone(&active.file), u64::from(active.position));
             self.retire_active(shared, lane, false);
             if end > u64::from(SEGMENT_HEADER_BYTES) {
-                file.set_len(end)?;
-                file.sync_data()?;
+                failpoints::around(Point::LastCut, || file.set_len(end))?;
+                failpoints::around(Point::LastSync, || file.sync_data())?;
                 if let Some(segment) = shared.catalog_write().segments.get_mut(&sequence) {
                     segment.file_bytes = end;
                 }

@@ -6,6 +6,7 @@
 
 use super::{Committed, FLOOR_NAME, FloorError, FloorFile, PageState, layout};
 use crate::disk::File;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
 use std::io::{self, ErrorKind, IoSlice};
@@ -53,14 +54,15 @@ impl FloorFile {
             let slots = [self.encode(page, first), self.encode(page, second)];
             let position = (page * 2 * FLOOR_SLOT_BYTES) as u64;
             let slots = slots.each_ref().map(|slot| IoSlice::new(slot));
-            file.write_all_at(&slots, position).map_err(|source| self.failed("write", source))?;
+            let written = failpoints::around(Point::FloorFill, || file.write_all_at(&slots, position));
+            written.map_err(|source| self.failed("write", source))?;
         }
-        file.sync_data().map_err(|source| self.failed("sync", source))?;
+        failpoints::around(Point::FloorFillSync, || file.sync_data()).map_err(|source| self.failed("sync", source))?;
         // The bytes before the name: a name that points at unsynced bytes would be no floor after a crash.
-        self.disk
-            .rename(&self.spare_path(), &self.dir.join(FLOOR_NAME))
-            .map_err(|source| self.failed("rename", source))?;
-        mutants::unless(Mutant::FloorNameNotSynced, || self.disk.sync_dir(&self.dir))
+        let name = || self.disk.rename(&self.spare_path(), &self.dir.join(FLOOR_NAME));
+        failpoints::around(Point::FloorName, name).map_err(|source| self.failed("rename", source))?;
+        let sync = || mutants::unless(Mutant::FloorNameNotSynced, || self.disk.sync_dir(&self.dir));
+        failpoints::around(Point::FloorNameSync, sync)
             .map_err(|source| self.failed("sync the directory of", source))?;
         self.file = Some(file);
         self.changed.clear();
@@ -102,7 +104,7 @@ impl FloorFile {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = self.disk.create(&path)?;
+        let file = failpoints::around(Point::FloorMake, || self.disk.create(&path))?;
         if let Err(error) = file.allocate(bytes) {
             let _ = self.disk.remove(&path); // half of it is no use, and may be what is missing elsewhere
             return Err(error);

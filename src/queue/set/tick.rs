@@ -11,6 +11,7 @@ use super::arrivals::goes_by_age;
 use super::opening::plan_entry;
 use super::{Keeping, Set};
 use crate::PLANS_STREAM;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::queue::balance::End;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
@@ -46,6 +47,7 @@ impl Set {
             touched.iter().filter_map(|name| index.by_name.get(name).cloned()).collect() // the others are gone
         };
         let mut hints = Vec::new();
+        failpoints::before(Point::TickCollect);
         for inner in touched {
             // Before it is looked at: what moves from now on is for the next tick.
             inner.noted.swap(false, Ordering::AcqRel);
@@ -79,12 +81,13 @@ impl Set {
         let orphaned = keeping.orphans.first().map_or(u64::MAX, |(offset, _)| *offset);
         let next_plan_mark = plans_tail.min(on_its_way).min(plan_low).min(orphaned);
 
+        failpoints::after(Point::TickCollect);
         keeping.floor.add_synced(log.synced());
         let plan_mark = if mutants::on(Mutant::PlansLetGoAtOnce) { next_plan_mark } else { keeping.plan_mark };
         keeping.floor.set(keeping.plans, plan_entry(plan_mark, keeping.incarnation));
         let committed = keeping.floor.commit();
         // With or without a floor: the hints are worth more than ever where it fails.
-        self.keeper.offer(hints);
+        failpoints::around(Point::TickHints, || self.keeper.offer(hints));
         let mut stats = lock(&self.stats);
         match committed {
             Ok(done) => {
@@ -92,7 +95,7 @@ impl Set {
                 stats.count_commit(done.syncs);
                 drop(stats);
                 keeping.told_saved();
-                self.confirm(keeping, done.whole);
+                failpoints::around(Point::TickConfirm, || self.confirm(keeping, done.whole));
             }
             Err(error) => {
                 stats.count_error(&error);
@@ -108,7 +111,7 @@ impl Set {
         };
         let over: Vec<Arc<Inner>> =
             keeping.in_one_slot.values().filter(is_done).map(|(inner, _)| Arc::clone(inner)).collect();
-        self.trim(keeping, needed);
+        failpoints::around(Point::TickTrim, || self.trim(keeping, needed));
         // All of them, whatever becomes of the first: who is not met now has nothing left that would bring it here again.
         over.iter().map(|replay| self.end_replay(keeping, replay)).fold(Ok(()), Result::and)
     }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use forebay::clock::Clock;
+use forebay::failpoints::{self, Point};
 use forebay::{AppendError, Item, Log, Payload, ReadError};
 use prost::Message;
 
@@ -108,9 +109,9 @@ impl Journal {
         let mut writing = self.writing();
         let mut parts = Parts::default();
         changes.iter().for_each(|change| parts.push(self.record(0, change)));
-        self.log.append_wait(CONTROL_STREAM, parts.take())?;
+        failpoints::around(Point::ControlAppend, || self.log.append_wait(CONTROL_STREAM, parts.take()))?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        changes.iter().for_each(|change| state.apply(change));
+        failpoints::around(Point::ControlApply, || changes.iter().for_each(|change| state.apply(change)));
         drop(state);
         writing.since_snapshot += changes.len() as u64;
         self.shorten(&mut writing);

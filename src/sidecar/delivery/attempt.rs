@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay::failpoints::{self, Point};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -309,7 +310,9 @@ async fn send(
     }
     grant.shrink(encoded.body.len() as u64);
     let began = Instant::now();
+    failpoints::before(Point::Send);
     let outcome = Some(sink.send(&encoded, &id, began + timeout).await);
+    failpoints::after(Point::Send);
     Came::Sent { outcome, records, rejected, took: began.elapsed() }
 }
 
@@ -335,7 +338,9 @@ async fn put(
         return Came::Unsent;
     }
     let began = Instant::now();
+    failpoints::before(Point::Put);
     let outcome = Some(large.put(job, timeout).await);
+    failpoints::after(Point::Put);
     Came::Sent { outcome, records, rejected: Vec::new(), took: began.elapsed() }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Settled;
+use forebay::failpoints::{self, Point};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -53,7 +54,10 @@ pub(super) async fn keep(
                 None => return false,
             };
             let letters = stored.map(|stored| letters(&common, &destination, &apart, stored, sends));
-            let Err(why) = park(&common, letters).await else { break };
+            failpoints::before(Point::LettersKeep);
+            let parked = park(&common, letters).await;
+            failpoints::after(Point::LettersKeep);
+            let Err(why) = parked else { break };
             failed(&why);
             let wait = backoff.next(&mut rng).max(Duration::from_millis(50));
             if waited_in_vain(wait, &stopping).await {
@@ -61,7 +65,7 @@ pub(super) async fn keep(
             }
         }
     }
-    ticket.settle(&apart.parts(), Settled::Delivered);
+    failpoints::around(Point::LettersSettle, || ticket.settle(&apart.parts(), Settled::Delivered));
     true
 }
 

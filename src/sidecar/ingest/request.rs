@@ -8,6 +8,7 @@ mod other;
 use std::sync::Arc;
 
 use forebay::AppendError;
+use forebay::failpoints::{self, Point};
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, header};
@@ -132,7 +133,9 @@ async fn take(
     ingest.stats.body(owner.environment, body.bytes.len() as u64);
     let job = Job { ingest: Arc::clone(ingest), head, form, owner, received_ms, relaying };
     let mut queued = queue(job, body).await?;
+    failpoints::before(Point::ReplyDurable);
     queued.durable().await?;
+    failpoints::after(Point::ReplyDurable);
     Ok((owner, queued))
 }
 

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use forebay::failpoints::{self, Point};
 use forebay::{AppendError, Cursor, Item, Log, Queue, QueueError, Queues, ReadError, Reader, Settled, Start};
 
 use super::Shelf;
@@ -59,7 +60,8 @@ impl Place {
             };
             let count = rest.iter().take(APPEND_LETTERS_MAX).take_while(fits).count().max(1);
             let behind = rest.split_off(count);
-            let appended = self.log.append_wait(&stream, packed::payloads(rest.clone()))?;
+            let append = || self.log.append_wait(&stream, packed::payloads(rest.clone()));
+            let appended = failpoints::around(Point::LettersAppend, append)?;
             rest.iter().zip(appended.offsets).for_each(|(letter, offset)| kept(offset, letter));
             rest = behind;
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
+use forebay::failpoints::{self, Point};
 use forebay::mutants::{self, Mutant};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -256,7 +257,7 @@ impl Worker {
         let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
             self.memory.notes().take(queue, &shape.offsets);
-            return ticket.settle(&[], Settled::Delivered);
+            return failpoints::around(Point::Finish, || ticket.settle(&[], Settled::Delivered));
         }
         self.memory.poison().parked(apart.told_dead());
         let note = self.memory.notes().make(queue, &shape.offsets);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use forebay::disk::{Disk, File};
+use forebay::failpoints::{self, Point};
 
 use super::mending::mend;
 use super::names::{Name, Stage};
@@ -120,7 +121,7 @@ impl Writer {
             file.set_len(whole)?;
         }
         // What was found may only stand in the page cache; it must not be trusted before it is safe.
-        file.sync_data()?;
+        failpoints::around(Point::FileTakeUp, || file.sync_data())?;
         if self.open.is_none() && place == 0 && name.packing == self.packing() && damaged_at.is_none() {
             self.open = Some(Open { file, name, len: whole });
         } else {
@@ -146,7 +147,8 @@ impl Writer {
         }
         let lines = &*self.packing().pack(lines)?;
         let mut open = self.file_for(lines.len() as u64, now_ms)?;
-        if let Err(error) = open.file.write_all_at(&[IoSlice::new(lines)], open.len) {
+        let write = || open.file.write_all_at(&[IoSlice::new(lines)], open.len);
+        if let Err(error) = failpoints::around(Point::FileWrite, write) {
             // A write that failed has promised nothing yet: take back what it left, and the file is as before.
             match open.file.set_len(open.len) {
                 Ok(()) => self.open = Some(open),
@@ -154,7 +156,7 @@ impl Writer {
             }
             return Err(error);
         }
-        if let Err(error) = open.file.sync_data() {
+        if let Err(error) = failpoints::around(Point::FileSync, || open.file.sync_data()) {
             self.abandon(open);
             return Err(error);
         }
@@ -171,7 +173,7 @@ impl Writer {
             if !full && age_ms < self.config.rotate_age.as_millis() {
                 return Ok(open);
             }
-            if let Err(error) = self.rename(&open.name, Stage::Done) {
+            if let Err(error) = failpoints::around(Point::FileEnd, || self.rename(&open.name, Stage::Done)) {
                 self.open = Some(open);
                 return Err(error);
             }
@@ -181,9 +183,10 @@ impl Writer {
         // Even if this one fails: a name that is taken must not be tried for ever.
         self.n += 1;
         let path = self.path(&name, Stage::Open);
-        let file = self.disk.create(&path)?;
+        let file = failpoints::around(Point::FileMake, || self.disk.create(&path))?;
         // The name of the file, and those of the files that were ended, before the first line counts as delivered.
-        if let Err(error) = self.disk.sync_dir(&self.config.directory) {
+        let sync = || self.disk.sync_dir(&self.config.directory);
+        if let Err(error) = failpoints::around(Point::FileNameSync, sync) {
             let _ = self.disk.remove(&path);
             return Err(error);
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay::failpoints::{self, Point};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
@@ -69,7 +70,10 @@ async fn try_upload(
     let put = match making.parts.recv().await {
         None => {
             making.ended().await.map_err(Trouble::retry)?;
-            store.put(object, &contents, first.bytes).await
+            failpoints::before(Point::ObjectPut);
+            let put = store.put(object, &contents, first.bytes).await;
+            failpoints::after(Point::ObjectPut);
+            put
         }
         Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
     };

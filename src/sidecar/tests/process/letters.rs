@@ -16,7 +16,7 @@ use super::wire::Client;
 const POISON: &str = "poison-";
 const POISONED: usize = 3;
 
-fn is_poisoned(arrival: &Arrival) -> bool {
+pub(crate) fn is_poisoned(arrival: &Arrival) -> bool {
     memchr::memmem::find(&arrival.body, format!("\"{POISON}").as_bytes()).is_some()
 }
 
@@ -27,7 +27,7 @@ fn alone(arrival: &Arrival) -> Option<String> {
     Some(record["key"].as_str().expect("a record has a key").to_owned())
 }
 
-fn post_poison(home: &Home, n: usize) -> Post {
+pub(crate) fn post_poison(home: &Home, n: usize) -> Post {
     let keys = vec![format!("{POISON}{n}")];
     let mut client = Client::connect(home.ingest()).expect("it listens");
     let status = post(&mut client, "poison", &keys).expect("it answers");

@@ -44,13 +44,15 @@ pub(crate) struct Post {
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     senders: Vec<JoinHandle<Vec<Post>>>,
 }
 
 impl Load {
     /// Starts so many senders, each over a connection of its own. `name` makes their keys differ from other loads'.
     pub(crate) fn start(name: &str, seed: u64, senders: usize, address: SocketAddr) -> Self {
-        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stop, acknowledged, refused) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let senders = (0..senders)
             .map(|n| {
                 let sender = Sender {
@@ -59,16 +61,22 @@ impl Load {
                     rng: SmallRng::seed_from_u64(seed.wrapping_add(n as u64)),
                     stop: Arc::clone(&stop),
                     acknowledged: Arc::clone(&acknowledged),
+                    refused: Arc::clone(&refused),
                 };
                 thread::spawn(move || sender.run())
             })
             .collect();
-        Self { stop, acknowledged, senders }
+        Self { stop, acknowledged, refused, senders }
     }
 
     /// Posts that were acknowledged so far.
     pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Posts that were refused so far.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Ends it, and tells what became of each post.
@@ -90,6 +98,7 @@ struct Sender {
     rng: SmallRng,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
 }
 
 impl Sender {
@@ -109,6 +118,7 @@ impl Sender {
             if fate == Fate::Acknowledged {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
             } else {
+                self.refused.fetch_add(usize::from(fate != Fate::Unknown), Ordering::Relaxed);
                 connection = None;
             }
             posts.push(Post { keys, fate });

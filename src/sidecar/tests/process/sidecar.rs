@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -195,6 +196,11 @@ impl Home {
 
     /// Starts the sidecar, and does not wait for it.
     pub(crate) fn spawn(&self) -> Sidecar<'_> {
+        self.spawn_with(&[])
+    }
+
+    /// The same, with these variables for this one life.
+    pub(crate) fn spawn_with(&self, env: &[(&str, &str)]) -> Sidecar<'_> {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let config = self.write_config();
         let stderr = self.path(&format!("stderr-{life:03}"));
@@ -208,6 +214,7 @@ impl Home {
         let child = command
             .arg(config)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().copied())
             .env("FOREBAY_TEST_LIFE", life.to_string())
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
@@ -323,6 +330,17 @@ impl Sidecar<'_> {
         }
         self.end();
         disk.power_up();
+    }
+
+    /// Waits for its end, and says whether that was SIGKILL, by its own hand.
+    pub(crate) fn kills_itself(mut self) -> bool {
+        let mut signal = None;
+        let ended = || {
+            let status = self.child.try_wait().expect("it is our child");
+            signal = status.map(|status| status.signal());
+            signal.is_some()
+        };
+        wait_for(ended) && signal == Some(Some(9))
     }
 
     /// SIGTERM.
