@@ -3,8 +3,9 @@
 //! Both kinds of rounds are against one sidecar, in turn, and what the flood left behind is delivered before the next one
 //! begins. Its senders and the receiver run on the sidecar's own cores: what they take is in the figure.
 
-use crate::load::{Keys, Load, Reads, Receiver, SDK_KEY, Sidecar, request, status, webhook, webhook_of};
+use crate::load::{Keys, Load, Reads, Receiver, SDK_KEY, Sidecar, request, status, webhook};
 use crate::report::{Figure, Target, median, quantile};
+use crate::scale::{key, tables, with_keys};
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -24,12 +25,8 @@ const BODY_BYTES: usize = 64 << 20;
 /// p99 of the others' answers beside the flood, against without.
 pub(crate) fn measure() -> Vec<Figure> {
     let receiver = Receiver::start(Reads::Nothing);
-    let table = |n: usize| {
-        let own = format!("[[environments]]\nid = \"env-{n}\"\nsdk_keys = [\"{}\"]\n", key(n));
-        own + &webhook_of(&format!("env-{n}"), &format!("hook-{n}"), receiver.address, "none")
-    };
     let flooding = webhook("flooded", receiver.address, "none");
-    let sidecar = Sidecar::start(&(0..OTHERS).map(table).chain([flooding]).collect::<String>());
+    let sidecar = Sidecar::start_as(with_keys(), &(tables(OTHERS, receiver.address) + &flooding));
     let body = largest();
     let mut next = 0;
     let mut round = |flooded: bool| {
@@ -76,10 +73,6 @@ pub(crate) fn measure() -> Vec<Figure> {
         ratio: Some(median(ratios)),
         target: Target::RatioAtMost(1.5),
     }]
-}
-
-fn key(n: usize) -> String {
-    format!("figures-{n:07}")
 }
 
 /// As many impressions as go into the largest body.

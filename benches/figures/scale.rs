@@ -100,6 +100,6 @@ pub(crate) fn with_keys() -> Command {
 }
 
 /// As long as that of the other figures.
-fn key(n: usize) -> String {
+pub(crate) fn key(n: usize) -> String {
     format!("figures-{n:07}")
 }

@@ -62,6 +62,8 @@ struct Common {
     parking: Arc<dyn Parking>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
+    /// Nobody begins to send: the process is still starting.
+    held_back: AtomicBool,
     /// The moment from which every pace counts.
     began: Instant,
     /// What chance begins with, where it is to be the same each time.
@@ -149,11 +151,32 @@ impl Delivery {
     fn beginning_with(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>, seed: Option<u64>) -> Self {
         let (runtime, began) = (Handle::current(), Instant::now());
         Self {
-            common: Arc::new(Common { budget, sharing: Sharing::default(), parking, clock, runtime, began, seed }),
+            common: Arc::new(Common {
+                budget,
+                sharing: Sharing::default(),
+                parking,
+                clock,
+                runtime,
+                held_back: AtomicBool::new(false),
+                began,
+                seed,
+            }),
             posts: Mutex::default(),
             stopped: Mutex::default(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// Has destinations that are started wait for [`go_on`](Self::go_on): where thousands have a backlog, those that are there
+    /// would read theirs on the cores that the others are started on.
+    pub fn hold_back(&self) {
+        self.common.held_back.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes [`hold_back`](Self::hold_back) back: whoever has something to send begins.
+    pub fn go_on(&self) {
+        self.common.held_back.store(false, Ordering::SeqCst);
+        self.lock().values().for_each(Post::go_on);
     }
 
     /// Starts a destination's loop. `sources` are its queues, one per environment; they take turns. While none has

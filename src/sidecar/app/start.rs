@@ -140,6 +140,8 @@ pub(super) async fn start(
         let _on_theirs = deliveries.enter();
         Arc::new(Delivery::new(budget(&ground), Arc::clone(&ground.clock), parking))
     };
+    // Until all are there.
+    delivery.hold_back();
     let ingest = Arc::new(ingest(&ground, &queues));
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
@@ -179,6 +181,7 @@ pub(super) async fn start(
     let serving = tokio::spawn(ingest::serve(ingest_listener, ingest, async move { stop.requested().await }, grace));
     tokio::spawn(Arc::clone(&operations).look_after(shutdown.clone()));
     drop(opening);
+    delivery.go_on();
     info!(ingest = %addresses.ingest, grpc = %addresses.grpc, admin = %addresses.admin, "serving");
     Ok(Sidecar {
         queues,

@@ -236,15 +236,27 @@ async fn claim_large(
     limits: Limits,
 ) -> Result<Option<(Load, Grant)>, BoxError> {
     let Some(large) = sink.large() else { return Ok(None) };
-    let (memory_bytes, partition_ms) = (large.memory_bytes(limits.bytes_max), large.partition_ms());
-    let mut grant = common.budget.grant_bulk(asking, memory_bytes).await;
-    let turn = common.budget.heavy(asking.sharer, 0).await;
-    let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms)).await??;
-    drop(turn);
-    let Some(mut claimed) = claimed else { return Ok(None) };
-    claimed.job.turns = common.budget.turns(asking.sharer);
-    grant.shrink(large.memory_bytes(claimed.job.bytes));
-    Ok(Some((Load::Large(claimed), grant)))
+    let partition_ms = large.partition_ms();
+    // For what waits, not for the most that could: else one small object at a time would be all that fits.
+    let waiting = source.bytes_waiting(limits).saturating_mul(2).max(BATCH_BYTES_LEAST);
+    let mut asked = large.memory_bytes(limits.bytes_max.min(waiting));
+    loop {
+        let mut grant = common.budget.grant_bulk(asking, asked).await;
+        let turn = common.budget.heavy(asking.sharer, 0).await;
+        let source = Arc::clone(&source);
+        let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms)).await??;
+        drop(turn);
+        let Some(mut claimed) = claimed else { return Ok(None) };
+        let needed = large.memory_bytes(claimed.job.bytes);
+        if needed <= asked {
+            claimed.job.turns = common.budget.turns(asking.sharer);
+            grant.shrink(needed);
+            return Ok(Some((Load::Large(claimed), grant)));
+        }
+        // More came meanwhile than was thought: it goes back until there is enough for it.
+        drop((claimed, grant));
+        asked = needed;
+    }
 }
 
 /// Brings a claimed batch to its destination once; not at all, if it may `go` no more when its plan and its bytes (so

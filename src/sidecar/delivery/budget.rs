@@ -37,6 +37,8 @@ const PART_BYTES: u64 = 8 << 20;
 /// The lanes of the budget.
 const LIVE: usize = 0;
 const BULK: usize = 1;
+/// Bulk work of destinations that fail.
+const DOUBTED: usize = 2;
 
 /// How much of everything there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,8 @@ pub struct Sharer(Asker);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asking {
     pub(super) sharer: Sharer,
-    /// Its destination fails: it may hold what it gets for long, and to no use. All those together get half.
+    /// Its destination fails: it may hold what it gets for long, and to no use. All those together get half, and of bulk
+    /// work a part of their own: one object may be all that fits.
     pub(super) failing: bool,
 }
 
@@ -84,8 +87,9 @@ impl Budget {
     /// A budget of which nothing is taken. Limits of 0 are taken as 1.
     #[must_use]
     pub fn new(limits: BudgetLimits) -> Self {
-        let (whole, bulk) = amounts(limits);
-        let lanes = [(whole, true), (bulk, false)];
+        let whole = Amount { places: limits.requests_max.max(1) as u64, bytes: limits.bytes_max.max(1) };
+        let [live, bulk, doubted] = budgets(whole, limits.bulk_percent);
+        let lanes = [(live, true), (bulk, false), (doubted, false)];
         let turns = Amount { places: limits.heavy_max.max(1) as u64, bytes: u64::MAX };
         Self {
             requests: Gate::with_lanes(whole, &lanes, REQUEST_BYTES_PER_SECOND, REQUEST_CHARGE_MAX),
@@ -97,7 +101,7 @@ impl Budget {
     /// Another part for bulk work from now on. What is held beyond it is held until it is given back.
     pub fn set_bulk_percent(&self, percent: u32) {
         let whole = self.requests.whole();
-        self.requests.set_lanes(whole, &[whole, bulk_of(whole, percent)]);
+        self.requests.set_lanes(whole, &budgets(whole, percent));
     }
 
     /// One more to share it with.
@@ -128,7 +132,8 @@ impl Budget {
     }
 
     async fn take(&self, asking: Asking, lane: usize, bytes: u64, bytes_least: u64) -> Grant {
-        let Asking { sharer, failing: doubtful } = asking;
+        let Asking { sharer, failing } = asking;
+        let (lane, doubtful) = if failing && lane == BULK { (DOUBTED, false) } else { (lane, failing) };
         let amount = Amount::place(bytes.max(1));
         let want = Want { lane, amount, upon: Amount::default(), cost: bytes, doubtful, bytes_least };
         Grant(Box::new(self.requests.take(sharer.0, want).await))
@@ -164,15 +169,13 @@ impl Budget {
     }
 }
 
-/// All there is, and bulk's part.
-fn amounts(limits: BudgetLimits) -> (Amount, Amount) {
-    let whole = Amount { places: limits.requests_max.max(1) as u64, bytes: limits.bytes_max.max(1) };
-    (whole, bulk_of(whole, limits.bulk_percent))
-}
-
-fn bulk_of(whole: Amount, percent: u32) -> Amount {
-    let bulk = whole.part(u64::from(percent.min(100)), 100);
-    Amount { places: bulk.places.max(1), bytes: bulk.bytes.max(1) }
+/// What each lane may hold when others want theirs: live work all of it, bulk work its part. What fails and is bulk has half
+/// as much, but half of live work's part at most.
+fn budgets(whole: Amount, bulk_percent: u32) -> [Amount; 3] {
+    let some = |amount: Amount| Amount { places: amount.places.max(1), bytes: amount.bytes.max(1) };
+    let bulk = some(whole.part(u64::from(bulk_percent.min(100)), 100));
+    let doubted = some(bulk.part(1, 2).min(whole.without(bulk).part(1, 2)));
+    [whole, bulk, doubted]
 }
 
 /// One request's part of the budget; dropping it gives it back.

@@ -105,11 +105,8 @@ impl Source for Queued {
     }
 
     fn bytes_waiting(&self, limits: Limits) -> u64 {
-        let (queue, _) = self.turn();
-        if queue.has_records(limits.records_max) {
-            return limits.bytes_max;
-        }
-        queue.balance().pending.bytes
+        // A batch that comes again is among what is pending, and it may be a small one.
+        self.turn().0.balance().pending.bytes.min(limits.bytes_max)
     }
 
     fn in_memory(&self) -> bool {

@@ -136,6 +136,11 @@ impl Source for HeldSource {
         state.flights.waits() || (state.flights.has_room() && state.due.first(self.desk.now_ms()).is_some())
     }
 
+    /// As much as lies ready at a time.
+    fn bytes_waiting(&self, limits: Limits) -> u64 {
+        limits.bytes_max.min(READY_BYTES_MAX as u64)
+    }
+
     fn in_memory(&self) -> bool {
         self.desk.shelves().is_none()
     }

@@ -132,7 +132,8 @@ impl Operations {
         let (destination, findings) = self.read_destination(&settings);
         let Some(destination) = destination else { return Err(Refused::Invalid(mistakes(&findings))) };
         let id = destination.id.clone();
-        let made = self.journal.state().destinations.contains_key(&id);
+        let before = self.journal.state().destinations.get(&id).cloned();
+        let made = before.is_some();
         match put {
             Put::Create if made || self.registry.runs(&id) => {
                 return Err(Refused::Exists(format!("there is a destination {id:?} already")));
@@ -159,9 +160,12 @@ impl Operations {
         let wanted = self.under(destination, AddressPolicy::Customer, revision);
         if let Err(why) = self.registry.put(wanted, self.paused(&id)).await {
             let why = causes::line(&why);
-            if put == Put::Create {
-                self.decide(vec![Change::DestinationDeleted(ControlForget { id })]).await?;
-            }
+            // What runs goes on as it was, and so it is to be after the next start.
+            let undone = match before {
+                Some(settings) => Change::Destination(ControlDestination { id, settings: settings.reveal().clone() }),
+                None => Change::DestinationDeleted(ControlForget { id }),
+            };
+            self.decide(vec![undone]).await?;
             return Err(Refused::Unavailable(why));
         }
         self.forget_revisions_now_and_then().await;

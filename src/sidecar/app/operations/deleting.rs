@@ -25,7 +25,8 @@ impl Operations {
             // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
             // an operator to decide on.
             let letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
-            if !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
+            let replays = queues.iter().any(|queue| queue.replay_under_way().is_some());
+            if replays || !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
                 continue;
             }
             match self.forget(&id).await {
@@ -60,10 +61,12 @@ impl Operations {
         self.registry.delete_posts(id).await.map_err(refuse)
     }
 
-    /// Everything that a destination has pending, letters that it does not take aside.
+    /// Everything that a destination has pending, what a replay has still to send among it, letters that it does not take
+    /// aside.
     pub(super) fn pending(&self, id: &str) -> forebay::Count {
         let queues = self.queues_of(id);
-        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).map(Queue::lag);
+        let replays: Vec<Queue> = queues.iter().filter_map(Queue::replay_under_way).collect();
+        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).chain(&replays).map(Queue::lag);
         lags.fold(forebay::Count::default(), |sum, lag| forebay::Count {
             records: sum.records + lag.records,
             bytes: sum.bytes + lag.bytes,

@@ -388,6 +388,50 @@ async fn an_environment_has_one_upstream() {
     assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
 }
 
+/// Before, the rest of a replay was given up without a word, by `delete` and by a drain.
+#[tokio::test]
+async fn what_a_replay_has_still_to_send_is_pending() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.append("prod", 0);
+    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "hook").unwrap();
+    queue.settle_range(0..10, forebay::Settled::Delivered);
+    house.queues.tick().unwrap();
+    let request =
+        forebay::ReplayRequest { from: forebay::ReplayFrom::Earliest, to: None, mode: forebay::ReplayMode::Again };
+    house.queues.replay("hook", "prod", request).unwrap();
+    let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
+    let told = text(delete(Delete::Empty).await);
+    assert!(told.contains("10 records pending"), "{told}");
+    assert!(!delete(Delete::Drain).await.unwrap().deleted);
+    house.operations.end_drained().await;
+    assert!(
+        house.operations.destination("hook".to_owned()).await.unwrap().draining,
+        "the replay has not got there yet"
+    );
+    let deleted = delete(Delete::Purge).await.unwrap();
+    assert_eq!((deleted.records_pending, deleted.deleted), (10, true));
+    assert!(house.queues.replays().is_empty());
+}
+
+/// Before, "nothing has changed" was the answer, and the next start took the new settings.
+#[tokio::test]
+async fn settings_that_could_not_be_put_to_work_are_not_those_of_the_next_start() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    // The log of its posts can't be opened: somebody else has it.
+    let (log, queues) = (forebay::LogOptions::small(), forebay::QueueOptions::inline());
+    let (disk, clock) = (Arc::new(house.disk.clone()), Arc::clone(&house.clock));
+    let held = Queues::open(disk, clock, Path::new("data/upstream/hook"), log, queues).unwrap();
+    let refused = house.operations.put_destination(upstream("hook"), Put::Update).await;
+    assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
+    let shown = house.operations.destination("hook".to_owned()).await.unwrap();
+    assert!(shown.settings.contains("webhook") && shown.r#type == "webhook", "{shown:?}");
+    held.close().unwrap();
+    let house = house.again(file(&[])).await;
+    assert_eq!(house.operations.destination("hook".to_owned()).await.unwrap().r#type, "webhook");
+}
+
 /// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
 #[tokio::test]
 async fn nothing_is_changed_while_the_process_stops() {

@@ -49,7 +49,7 @@ async fn asked(destinations: usize) -> Counts {
     let mem = MemDisk::new();
     killed(&mem, dir.path(), destinations);
     let disk = CountedDisk::new(Arc::new(mem));
-    // Nobody runs it: what destinations read when they begin is no part of the start.
+    // Nobody runs it: what destinations read when they begin comes behind the start.
     let deliveries = Builder::new_current_thread().enable_all().build().unwrap();
     let (_stop, shutdown) = crate::shutdown::channel();
     let counted = Arc::new(disk.clone());

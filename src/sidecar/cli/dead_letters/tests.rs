@@ -151,7 +151,7 @@ async fn a_redrive_takes_what_each_filter_means_and_nothing_else() {
     ] {
         let running = running().await;
         let said = running.says(&format!("redrive hook {filter} --json"), None).await.unwrap();
-        assert_eq!(said, format!("{{\"redriven\":{redriven}}}\n"), "{filter}");
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["redriven"], redriven, "{filter}");
         let places = ["!held/hook", "!dead/hook"].map(|stream| running.balance(stream).pending.records);
         assert_eq!(places, [redriven, 2 - redriven], "{filter}");
         if filter == "-r TIME" {

@@ -156,3 +156,23 @@ async fn turns_are_shared_by_bytes_and_not_by_who_came_first() {
     let order: String = order.lock().unwrap().iter().collect();
     assert_eq!(order.rfind('s'), Some(10), "{order}: all ten small ones are as much as one large one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn bulk_work_that_fails_keeps_to_a_part_of_its_own_and_leaves_live_work_some() {
+    let budget = budget();
+    let failing = || Asking { failing: true, ..asking(&budget) };
+    let doubted = budget.grant_bulk(failing(), 8 * UNIT).await;
+    assert_eq!(doubted.bytes(), 4 * UNIT, "counted as all of its part, which it has to itself");
+    let second = tokio::spawn({
+        let (budget, asking) = (budget.clone(), failing());
+        async move { budget.grant_bulk(asking, UNIT).await }
+    });
+    let bulk = budget.grant_bulk(asking(&budget), 8 * UNIT).await;
+    assert_eq!(bulk.bytes(), 8 * UNIT, "all of bulk's half");
+    tokio::task::yield_now().await;
+    assert!(!second.is_finished(), "those that fail wait for each other");
+    let live = budget.grant(asking(&budget), UNIT).await;
+    assert_eq!((live.bytes(), budget.waiting()), (UNIT, 1));
+    drop(doubted);
+    assert_eq!(second.await.unwrap().bytes(), UNIT);
+}

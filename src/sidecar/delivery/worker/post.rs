@@ -94,7 +94,9 @@ impl Post {
     fn rouse(self: &Arc<Self>) {
         let mut place = self.place();
         match std::mem::replace(&mut *place, Place::Ended(None)) {
-            Place::Resting(worker) if self.paused() => *place = Place::Resting(worker),
+            Place::Resting(worker) if self.paused() || worker.common.held_back.load(Ordering::SeqCst) => {
+                *place = Place::Resting(worker);
+            }
             Place::Resting(worker) => {
                 let runtime = worker.common.runtime.clone();
                 *place = Place::Working { task: runtime.spawn(worker.run(Arc::clone(self))) };
@@ -106,6 +108,14 @@ impl Post {
                 }
             }
             Place::Ended(ending) => *place = Place::Ended(ending),
+        }
+    }
+
+    /// What came while all were held back is looked at.
+    pub(in crate::delivery) fn go_on(self: &Arc<Self>) {
+        // Who tells it now finds it held back no more, or has told it before this is asked.
+        if self.news.load(Ordering::SeqCst) || self.probe.load(Ordering::SeqCst) {
+            self.rouse();
         }
     }
 

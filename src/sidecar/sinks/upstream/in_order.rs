@@ -82,6 +82,8 @@ impl Source for InOrder {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         *self.turn.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&wake));
         self.inner.on_more(wake);
+        // Gates outlive their sources: what slept until this one opens was the source that this one replaces.
+        self.turn.pass();
     }
 }
 
@@ -163,5 +165,57 @@ impl Turn {
         if let Some(wake) = wake {
             wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::gate::WAIT_MIN;
+    use super::*;
+
+    /// A queue with a post in it.
+    struct Waits;
+
+    impl Source for Waits {
+        fn has_more(&self) -> bool {
+            true
+        }
+
+        fn in_memory(&self) -> bool {
+            true
+        }
+
+        fn next(&self, _: Limits) -> Result<Option<Claimed>, BoxError> {
+            Ok(None)
+        }
+
+        fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+            Ok(None)
+        }
+
+        fn waiting(&self) -> Result<Waiting, BoxError> {
+            Ok(Waiting::default())
+        }
+
+        fn on_more(&self, _: Arc<dyn Fn() + Send + Sync>) {}
+    }
+
+    /// The operator puts the key right that was refused, so the upstream is replaced while the gate is closed. Before, the
+    /// key's posts waited for the next post of that upstream.
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_made_while_its_gate_is_closed_wakes_when_it_opens() {
+        let gates = Gates::new("split".into());
+        gates.of("prod", 0).hold("answered 401");
+        drop(InOrder::new(Arc::new(Waits), &gates, "prod", 0));
+        let (source, woken) = (InOrder::new(Arc::new(Waits), &gates, "prod", 0), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&woken);
+        source.on_more(Arc::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        assert!(!source.has_more() && woken.load(Ordering::SeqCst) == 0);
+        tokio::time::sleep(WAIT_MIN * 2).await;
+        assert!(source.has_more() && woken.load(Ordering::SeqCst) == 1);
     }
 }

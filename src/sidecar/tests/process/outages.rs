@@ -1,11 +1,16 @@
 //! Destinations that are down, throttle or hang: late, never lost, and nobody else pays.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use forebay::clock::ManualClock;
+use forebay::disk::real::RealDisk;
+use forebay::{LogOptions, Payload, QueueOptions, Queues, Settled, Start};
 
 use super::load::Load;
 use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
-use super::sidecar::{Home, wait_for};
+use super::sidecar::{Home, forebay, wait_for};
 
 #[test]
 fn what_came_in_during_an_outage_arrives_after_it_and_after_a_kill() {
@@ -79,4 +84,60 @@ fn a_hung_destination_stops_no_other() {
     let behind = lags.iter().find(|lag| lag.destination == "hung-hook").expect("it has a queue");
     assert_eq!((behind.delivered, behind.records_behind), (0, behind.accepted));
     assert_eq!(hung.count(), 1, "one probe, and nothing piled upon it");
+}
+
+/// Has the sidecar's data directory written as if it had run for two hours, in which so many bytes came in and were delivered to
+/// this destination. By the library, whose clock may stand elsewhere: nobody waits for two hours.
+fn have_run_for_two_hours(home: &Home, destination: &str, bytes: usize) {
+    const HALF: Duration = Duration::from_secs(3_600);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let clock = ManualClock::at(u64::try_from((now - 2 * HALF).as_millis()).expect("before the year 500,000,000"));
+    let (disk, data) = (Arc::new(RealDisk), home.path("data"));
+    let log = LogOptions { segment_bytes: 1 << 20, prewrite: false, ..LogOptions::default() };
+    let options = QueueOptions { inline: true, ..QueueOptions::default() };
+    let queues = Queues::open(disk, Arc::new(clock.clone()), &data, log, options).expect("the directory is ours");
+    let queue = queues.queue(destination, "acme-prod", Start::Earliest).expect("it is new");
+    for hour in 0..2 {
+        clock.advance(HALF / 2);
+        let half = Payload { bytes: vec![7; bytes / 2], records: 10 };
+        queues.log().append_wait("acme-prod", vec![half]).expect("there is room");
+        queue.settle_range(hour * 10..hour * 10 + 10, Settled::Delivered);
+        clock.advance(HALF / 2);
+        queues.tick().expect("there is room");
+    }
+    queues.close().expect("all of it is durable");
+}
+
+#[test]
+fn how_long_an_outage_the_disk_holds_is_told_over_grpc_and_by_check() {
+    const BYTES: usize = 1 << 20;
+    let receiver = Receiver::start();
+    let home = Home::new("holds").webhook("hook", &receiver, "");
+    have_run_for_two_hours(&home, "hook", BYTES);
+    let sidecar = home.start();
+    let told = sidecar.asked(&["lag"]);
+    let lag = told["lags"].as_array().and_then(|lags| lags.first()).expect("one queue");
+    assert_eq!((&lag["destination"], &lag["disk"]["refused"]), (&"hook".into(), &false.into()), "{told}");
+    let number = |name: &str| lag["disk"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {told}"));
+    let (per_hour, hours) = (number("bytes_per_hour"), number("outage_hours"));
+    // Time goes on while it starts, and nothing comes in.
+    let average = BYTES as f64 / 2.0;
+    assert!(per_hour <= average && per_hour > average * 0.8, "{per_hour} bytes an hour");
+    // Nine tenths of the budget less the five segments that are always taken; a quarter more is used than is needed.
+    let room = ((1u64 << 30) as f64 * 0.9 - (5 << 20) as f64) / 1.25;
+    assert!((hours * per_hour / room - 1.0).abs() < 1e-6, "{hours} hours at {per_hour} bytes an hour, {room} bytes");
+    assert_eq!(number("outage_hours_if_all"), hours, "there is no other environment");
+
+    let table = sidecar.call(&["lag"]).stdout;
+    let table = String::from_utf8(table).expect("text");
+    assert!(table.contains("DISK HOLDS"), "{table}");
+    let mut check = forebay(&["check", "--config"]);
+    check.arg(home.path("forebay.toml")).env("FOREBAY_TEST_LIFE", "0");
+    let checked = check.output().expect("the binary was built");
+    let checked = String::from_utf8(checked.stdout).expect("text");
+    let line = checked.lines().find(|line| line.contains("acme-prod:")).unwrap_or_else(|| panic!("{checked}"));
+    assert!(
+        line.contains("an hour on the last day") && line.contains("if its own destinations take nothing"),
+        "{line}"
+    );
 }

@@ -70,6 +70,7 @@ async fn a_batch_that_fills_still_obeys_a_throttle_and_what_comes_again_does_not
 
 /// Takes a batch part by part, a second each, and holds so much memory for it.
 struct Large {
+    memory_bytes: fn(u64) -> u64,
     answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
     puts: Mutex<Vec<(String, u64)>>,
     queue: Script,
@@ -100,8 +101,8 @@ impl Sink for Large {
 }
 
 impl LargeSink for Large {
-    fn memory_bytes(&self, _: u64) -> u64 {
-        MEMORY_BYTES
+    fn memory_bytes(&self, job_bytes: u64) -> u64 {
+        (self.memory_bytes)(job_bytes)
     }
 
     fn put<'a>(&'a self, job: &'a LargeJob, _: Duration) -> BoxFuture<'a, Outcome> {
@@ -127,7 +128,15 @@ impl LargeSink for Large {
 }
 
 fn large(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Arc<Large> {
-    Arc::new(Large { answer: Box::new(answer), puts: Mutex::default(), queue: queue.clone() })
+    with_memory(queue, |_| MEMORY_BYTES, answer)
+}
+
+fn with_memory(
+    queue: &Script,
+    memory_bytes: fn(u64) -> u64,
+    answer: impl Fn(usize) -> Outcome + Send + Sync + 'static,
+) -> Arc<Large> {
+    Arc::new(Large { memory_bytes, answer: Box::new(answer), puts: Mutex::default(), queue: queue.clone() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,6 +194,136 @@ async fn large_batches_of_many_destinations_leave_half_of_the_memory_to_others()
     }
     sleep(HOUR).await;
     assert!(queues.iter().all(|queue| queue.settled() == 100));
+}
+
+/// A queue that knows that little waits in it.
+struct Little(Script);
+
+impl Source for Little {
+    fn has_more(&self) -> bool {
+        self.0.has_more()
+    }
+
+    fn bytes_waiting(&self, _: Limits) -> u64 {
+        1000
+    }
+
+    fn in_memory(&self) -> bool {
+        self.0.in_memory()
+    }
+
+    fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
+        self.0.next(limits)
+    }
+
+    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        self.0.next_large(limits, partition_ms)
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        self.0.waiting()
+    }
+
+    fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.0.on_more(wake);
+    }
+}
+
+/// Each asked for what the largest object takes before it was known how much there was: so one object was on its way at
+/// a time, over all destinations, however small.
+#[tokio::test(start_paused = true)]
+async fn small_objects_are_on_their_way_side_by_side() {
+    // Of a large one half of the memory holds one.
+    let (delivery, budget) = following(BudgetLimits { bytes_max: 2 * MEMORY_BYTES, ..BudgetLimits::default() });
+    let queues: Vec<_> = (0..4).map(|_| Script::with_records(10)).collect();
+    for (n, queue) in queues.iter().enumerate() {
+        let memory_bytes = |job_bytes: u64| (12 * job_bytes).min(MEMORY_BYTES);
+        let (sink, source) = (with_memory(queue, memory_bytes, |_| Outcome::Delivered), Little(queue.clone()));
+        let limits = Limits { records_max: 10, bytes_max: 128 << 20 };
+        delivery.start(n.to_string(), sink, vec![Arc::new(source)], Settings { limits, ..filling(SECOND) }).unwrap();
+    }
+    // Ten seconds each.
+    sleep(SECOND * 12).await;
+    assert_eq!(queues.iter().map(Script::settled).collect::<Vec<_>>(), [10; 4]);
+    assert_eq!(budget.free_bytes(), 2 * MEMORY_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_larger_than_was_thought_waits_for_the_memory_that_it_takes() {
+    let (delivery, budget) = following(BudgetLimits { bytes_max: 4 * MEMORY_BYTES, ..BudgetLimits::default() });
+    let queue = Script::with_records(10);
+    // The script's batches have 1,000 bytes: as if more had come since it was asked how much waits.
+    let sink =
+        with_memory(&queue, |job_bytes| if job_bytes == 1000 { MEMORY_BYTES } else { 1 }, |_| Outcome::Delivered);
+    delivery.start("d", sink, vec![Arc::new(Little(queue.clone()))], filling(SECOND)).unwrap();
+    sleep(SECOND * 3).await;
+    assert_eq!(budget.free_bytes(), 3 * MEMORY_BYTES);
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), budget.free_bytes()), (10, 4 * MEMORY_BYTES));
+}
+
+/// A bucket that takes connections and never answers.
+struct Hung;
+
+impl Sink for Hung {
+    fn format(&self) -> Format {
+        Format { name: "hung", gzip: None }
+    }
+
+    fn encode(&self, _: &Job) -> Result<Encoded, EncodeError> {
+        unreachable!("a large sink is given ranges")
+    }
+
+    fn send<'a>(&'a self, _: &'a Encoded, _: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
+        unreachable!("a large sink is given ranges")
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+
+    fn large(&self) -> Option<&dyn LargeSink> {
+        Some(self)
+    }
+}
+
+impl LargeSink for Hung {
+    fn memory_bytes(&self, _: u64) -> u64 {
+        MEMORY_BYTES
+    }
+
+    fn put<'a>(&'a self, _: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            sleep(timeout).await;
+            Outcome::Retry { why: Failure::Timeout }
+        })
+    }
+}
+
+/// Bulk work has room for one large object, as by default. One of a bucket that hangs took it for as long as its
+/// timeout, again and again, so that an object of any other waited for one or two timeouts.
+#[tokio::test(start_paused = true)]
+async fn buckets_that_hang_make_no_object_of_another_one_late() {
+    let (delivery, budget) = following(BudgetLimits { bytes_max: 2 * MEMORY_BYTES, ..BudgetLimits::default() });
+    for n in 0..3 {
+        let source: Vec<Arc<dyn Source>> = vec![Arc::new(Script::with_records(100))];
+        delivery.start(format!("hung-{n}"), Arc::new(Hung), source, filling(SECOND)).unwrap();
+    }
+    let queues: Vec<_> = (0..2).map(|_| Script::default()).collect();
+    for (n, queue) in queues.iter().enumerate() {
+        let sink = large(queue, |_| Outcome::Delivered);
+        delivery.start(n.to_string(), sink, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    }
+    // Each has hung once, and is known to.
+    sleep(SECOND * 300).await;
+    let mut probed = 0;
+    for n in 1..=200 {
+        queues.iter().for_each(|queue| queue.append(1));
+        sleep(SECOND * 5).await;
+        assert_eq!(queues.iter().map(Script::settled).collect::<Vec<_>>(), [n; 2], "nobody is in their way");
+        probed += u32::from(budget.free_bytes() < 2 * MEMORY_BYTES);
+    }
+    assert!(probed > 100, "those that hang are tried all the while: {probed}");
 }
 
 /// Damage takes a part of a range while it is read: the sink says so, and what is left comes in other batches.

@@ -139,3 +139,32 @@ async fn whenever_records_come_they_are_sent() {
     sleep(SECOND).await;
     assert_eq!(queue.script.settled(), 2000);
 }
+
+/// Before: who was started read its backlog on the cores that thousands of others were still to be started on.
+#[tokio::test(start_paused = true)]
+async fn nobody_begins_before_all_are_started_and_then_everybody_does_with_what_came() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let delivery = delivery();
+    delivery.hold_back();
+    let taking = || receiver(|_| at_once(Outcome::Delivered));
+    let (behind, paused, later) = (Script::with_records(7), Script::with_records(7), Script::with_records(0));
+    start(&delivery, "behind", taking(), &behind);
+    start(&delivery, "paused", taking(), &paused);
+    start(&delivery, "later", taking(), &later);
+    assert!(delivery.pause("paused"));
+    later.append(3);
+    assert!(delivery.probe("behind"), "an operator changes nothing about it");
+    sleep(HOUR).await;
+    assert_eq!((tasks(), behind.settled(), later.settled()), (0, 0, 0), "nothing is read, nothing is sent");
+    delivery.go_on();
+    sleep(SECOND).await;
+    assert_eq!((behind.settled(), paused.settled(), later.settled()), (7, 0, 3));
+    assert!(delivery.resume("paused"));
+    sleep(SECOND).await;
+    assert_eq!((paused.settled(), tasks()), (7, 0));
+    // From now on everything is as ever.
+    let last = Script::with_records(2);
+    start(&delivery, "last", taking(), &last);
+    sleep(SECOND).await;
+    assert_eq!(last.settled(), 2);
+}
