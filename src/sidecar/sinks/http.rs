@@ -185,6 +185,17 @@ impl Http {
         line.wire.exchange(request, deadline).await
     }
 
+    /// Takes path and query of the address out of an answer.
+    pub(super) fn hide_place(&self, answer: &mut Answer) {
+        if let Some(line) = self.line.get()
+            && let Some(place) = line.uri.path_and_query()
+            && place.as_str().len() > 1
+        {
+            answer.hide(place.as_str());
+            answer.hide(place.query().unwrap_or_default());
+        }
+    }
+
     fn line(&self) -> Result<&Line, Failure> {
         if let Some(line) = self.line.get() {
             return Ok(line);

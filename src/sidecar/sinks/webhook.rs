@@ -30,6 +30,9 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 /// What an object has beside the record's own text: names, environment, machine, SDK.
 const OBJECT_BYTES: u64 = 260;
 
+/// Shorter values of headers are no secrets, and would be found in the midst of words.
+const SECRET_BYTES_MIN: usize = 4;
+
 /// The most that is taken ahead for the plain text of what is compressed: about that of one frame.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
@@ -113,6 +116,22 @@ impl Webhook {
         Ok(headers)
     }
 
+    /// Takes out of an answer that will be shown what only the receiver should know: the values of the headers, and
+    /// where in the receiver's address it was sent, which is a secret for many.
+    fn hide_what_it_was_told(&self, answer: &mut Answer) {
+        if answer.status.is_success() {
+            return;
+        }
+        let headers = self.own.as_ref().map_or(&[][..], |own| &own.headers);
+        for value in headers.iter().filter_map(|(_, value)| value.reveal().to_str().ok()) {
+            let credentials = value.split_once(' ').map_or("", |(_, credentials)| credentials);
+            for secret in [value, credentials].into_iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
+                answer.hide(secret);
+            }
+        }
+        self.http.hide_place(answer);
+    }
+
     /// What an answer means.
     pub(super) fn judge(&self, answer: &Answer) -> Outcome {
         let status = answer.status.as_u16();
@@ -174,7 +193,8 @@ impl Sink for Webhook {
                 self.http.post(headers, encoded.body.clone(), deadline).await
             };
             match sent.await {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    self.hide_what_it_was_told(&mut answer);
                     self.http.heed(&answer, self.clock.wall_ms());
                     let outcome = self.judge(&answer);
                     self.size_cap.heard(&outcome, encoded.body.len());

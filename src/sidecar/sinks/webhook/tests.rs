@@ -95,6 +95,20 @@ async fn each_answer_means_what_it_should() {
     assert_eq!(say(503, &date).await, Outcome::Throttled { retry_after: minute, why: why(503) });
 }
 
+/// Before: what a gateway repeats of a request stood in the log, in `forebay lag`, and in dead letters.
+#[tokio::test]
+async fn what_an_answer_repeats_of_headers_and_address_is_not_shown() {
+    let says = "no: POST /hook?token=t0k3n with Bearer hush-hush, that is hush-hush; token=t0k3n";
+    let (addr, _) = serve(move |_| Response::builder().status(401).body(Full::from(says)).unwrap()).await;
+    let secret = Secret::new(HeaderValue::from_static("Bearer hush-hush"));
+    let headers = vec![(HeaderName::from_static("authorization"), secret)];
+    let url = Endpoint::parse(&format!("http://{addr}/hook?token=t0k3n")).unwrap();
+    let webhook = webhook(&WebhookConfig { headers, ..WebhookConfig::new(url) });
+    let excerpt = "no: POST [secret] with [secret], that is [secret]; [secret]".to_owned();
+    let why = Failure::Status { status: 401, excerpt };
+    assert_eq!(deliver(&webhook, &job(0..1)).await, Outcome::Refused { why });
+}
+
 #[tokio::test]
 async fn the_reference_library_takes_what_is_signed_with_either_secret() {
     const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
