@@ -22,6 +22,10 @@ use crate::proto::v1::{Balance, Count, DestinationBalance, HourBalance, ListBala
 pub fn run(args: &BalanceArgs, address: &Listen) -> Result<(), CallError> {
     super::client::block_on(async {
         let balances = Books::of(args, address).await?;
+        if let Some(id) = args.destination.as_ref().filter(|_| balances.queues.is_empty()) {
+            let message = format!("there is no destination {id:?}: `forebay balance` without --destination lists all");
+            return Err(CallError::Refused { address: address.clone(), message });
+        }
         let text = if args.json { format!("{}\n", balances.json()) } else { balances.table() };
         io::stdout().write_all(text.as_bytes()).map_err(CallError::Output)
     })

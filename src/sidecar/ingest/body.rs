@@ -54,7 +54,9 @@ pub(crate) enum Encoding {
 /// Why a body did not arrive.
 #[derive(Debug, Error)]
 pub(crate) enum BodyError {
-    #[error("body is larger than {limit} bytes: send less at once or raise ingest.body_bytes_max")]
+    #[error(
+        "body is larger than {limit} bytes: send less at once, or raise ingest.body_bytes_max (beacons: 1 MiB at most)"
+    )]
     TooLarge { limit: u64 },
     #[error(transparent)]
     Gzip(#[from] GunzipError),

@@ -255,7 +255,9 @@ async fn one_that_is_larger_than_was_thought_waits_for_the_memory_that_it_takes(
     // The script's batches have 1,000 bytes: as if more had come since it was asked how much waits.
     let sink =
         with_memory(&queue, |job_bytes| if job_bytes == 1000 { MEMORY_BYTES } else { 1 }, |_| Outcome::Delivered);
-    delivery.start("d", sink, vec![Arc::new(Little(queue.clone()))], filling(SECOND)).unwrap();
+    let limits = Limits { records_max: 10, bytes_max: 128 << 20 };
+    let settings = Settings { limits, ..filling(SECOND) };
+    delivery.start("d", sink, vec![Arc::new(Little(queue.clone()))], settings).unwrap();
     sleep(SECOND * 3).await;
     assert_eq!(budget.free_bytes(), 3 * MEMORY_BYTES);
     sleep(HOUR).await;
