@@ -15,6 +15,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// How often a reader looks for a frame that moves while it looks. Segments move once a second at most where they are
+/// not tiny.
+const LOOKS_MAX: usize = 16;
+
 /// Records as they were appended: one part of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -241,14 +245,15 @@ impl Reader {
         let (stream, offset) = (self.stream, self.next);
         let failed = |place, source| ReadError::Io { stream, offset, place, source };
         // A segment may be recycled between finding a frame in it and reading it: look again, then.
-        for _ in 0..3 {
+        for _ in 0..LOOKS_MAX {
             let moves = self.shared.catalog_read().moves;
-            let found = self.find().map_err(|e| failed(None, e))?;
-            let holds_it = found.as_ref().is_some_and(|found| found.frame.first <= self.next);
+            let found = self.find();
+            let holds_it = matches!(&found, Ok(Some(found)) if found.frame.first <= self.next);
             if !holds_it && self.shared.catalog_read().moves != moves {
-                self.hint = None; // it may have moved past the search
+                self.hint = None; // it may have moved past the search, or its index was emptied in the midst of it
                 continue;
             }
+            let found = found.map_err(|e| failed(None, e))?;
             let Some(Found { place, sequence, frame }) = found else {
                 return Ok(Some(self.lost(durable, "its frames are missing")));
             };
