@@ -7,7 +7,7 @@
 
 use forebay::clock::ManualClock;
 use forebay::{AppendError, Appended, BatchLimits, Item, Log, LogOptions, OnFull, Payload, QueueOptions, Queues};
-use forebay::{Queue, Settled, Start, StreamId};
+use forebay::{OpenError, OpenQueuesError, Queue, Settled, Start, StreamId};
 use shuttle::sync::mpsc::{Sender, channel};
 use shuttle::thread;
 use std::collections::BTreeMap;
@@ -232,8 +232,17 @@ fn open_queues(disk: &Yielding) -> (Queues, Queue) {
     let clock = ManualClock::at(1_000_000);
     let options = QueueOptions { inline: false, ..QueueOptions::inline() };
     let log_options = LogOptions { queue_bytes_max: 1 << 20, ..small() };
-    let queues = Queues::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/data"), log_options, options);
-    let queues = queues.expect("it opens");
+    let open = || {
+        let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+        Queues::open(disk, clock, Path::new("/data"), log_options.clone(), options.clone())
+    };
+    let queues = loop {
+        match open() {
+            // Dropped without a close, the one before lets go of the directory when its writer is through with the last answer.
+            Err(OpenQueuesError::Log(OpenError::Locked { .. }) | OpenQueuesError::Locked { .. }) => thread::yield_now(),
+            opened => break opened.expect("it opens"),
+        }
+    };
     let queue = queues.queue("d", "s", Start::Earliest).expect("it is made");
     (queues, queue)
 }
