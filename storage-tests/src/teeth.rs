@@ -52,7 +52,7 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
         "faults",
         "what_a_failed_sync_left_in_the_cache_is_written_anew_before_it_is_served",
     ),
-    (Mutant::CutNotSynced, "faults", "a_disk_that_is_bad_for_a_while_loses_nothing_and_the_log_comes_back"),
+    (Mutant::CutNotSynced, "crash", "a_crash_at_any_change_loses_nothing_that_was_acknowledged"),
     (Mutant::PayloadNotChecked, "bits", "every_bit_of_a_log_that_turns_is_noticed_and_costs_its_own_frame_at_most"),
     (Mutant::FrameOfAnyPlaceTaken, "forebay", "a_frame_is_bound_to_its_log_its_segment_and_its_position"),
     (Mutant::DamageSkipped, "bits", "every_bit_of_a_log_that_turns_is_noticed_and_costs_its_own_frame_at_most"),
