@@ -100,16 +100,22 @@ fn recover(disk: &SimDisk, clock: &ManualClock, rng: &mut Rng, cuts: &mut Cuts) 
 }
 
 fn cut(disk: &SimDisk, rng: &mut Rng, cuts: &mut Cuts) {
-    let sector = rng.below(disk.dirty_sectors().max(1));
-    let cut = match rng.below(8) {
-        0 => PowerCut::OnlySector(sector),
-        1 => PowerCut::AllButSector(sector),
-        n => CUTS[n % CUTS.len()],
-    };
-    disk.power_cut(cut);
+    disk.power_cut(any_cut(rng, disk));
     cuts.all += 1;
 }
 
-fn performed(rng: &mut Rng) -> Performed {
+/// A way for the power to go.
+pub(crate) fn any_cut(rng: &mut Rng, disk: &SimDisk) -> PowerCut {
+    let sector = rng.below(disk.dirty_sectors().max(1));
+    match rng.below(8) {
+        0 => PowerCut::OnlySector(sector),
+        1 => PowerCut::AllButSector(sector),
+        n => CUTS[n % CUTS.len()],
+    }
+}
+
+/// How much is done of the change at which a process ends.
+#[must_use]
+pub fn performed(rng: &mut Rng) -> Performed {
     [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)]
 }

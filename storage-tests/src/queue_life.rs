@@ -1,6 +1,7 @@
 //! The life of some queues: the random steps that make something happen, each told to the model, which is asked after
 //! each whether it may be so.
 
+use crate::fault::{Failure, Fault, OpKind};
 use crate::model::queues::{DESTINATIONS, Model, QueueModel, STREAMS, check_content, claim, half_id, offsets_settled};
 use crate::queues::{self, ANY};
 use crate::rng::Rng;
@@ -119,6 +120,16 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
         }
         _ => queues.log().housekeep(),
     }
+}
+
+/// The next few calls of some kind fail, on the floor or anywhere.
+pub fn inject(rng: &mut Rng, disk: &SimDisk) {
+    use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
+    let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
+    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
+    let from = rng.below(4) as u64;
+    let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
+    disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });
 }
 
 /// Drops some of the oldest: none that is out, and each counts once.

@@ -18,7 +18,8 @@ impl Rng {
         Self { state: seed, given: Vec::new() }
     }
 
-    /// A stream that begins with these bytes, one a number, so that who changes a byte changes one choice.
+    /// A stream that begins with these bytes: one a number, two of them for one of more than 256, so that who changes a
+    /// byte changes one choice.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self { state: 0, given: bytes.iter().rev().copied().collect() }
@@ -47,7 +48,9 @@ impl Rng {
     /// # Panics
     /// When `bound` is zero.
     pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.bits() % bound as u64).expect("less than a usize")
+        let given = !self.given.is_empty() && bound > 256;
+        let bits = if given { self.bits() << 8 | self.bits() } else { self.bits() };
+        usize::try_from(bits % bound as u64).expect("less than a usize")
     }
 
     /// True `n` times of `of`.
@@ -69,9 +72,9 @@ mod tests {
 
     #[test]
     fn bytes_come_first_and_then_the_stream_of_zero() {
-        let mut rng = Rng::of_bytes(&[3, 200]);
+        let mut rng = Rng::of_bytes(&[3, 200, 1, 2]);
         assert!(!rng.spent());
-        assert_eq!([rng.bits(), rng.below(7) as u64], [3, 200 % 7]);
+        assert_eq!([rng.bits(), rng.below(7) as u64, rng.below(1_000) as u64], [3, 200 % 7, 258]);
         assert!(rng.spent());
         assert_eq!(rng.bits(), Rng::new(0).bits());
     }

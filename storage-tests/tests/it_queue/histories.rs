@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::crash_points::number;
-use storage_tests::fault::{Failure, Fault, OpKind, Performed};
-use storage_tests::queue_life::{begin, drain, step};
+use storage_tests::fault::Performed;
+use storage_tests::power_cuts::performed;
+use storage_tests::queue_life::{begin, drain, inject, step};
 use storage_tests::queues::{CUTS, DIR, open, tiny};
 use storage_tests::rng::Rng;
-use storage_tests::sim_disk::{PowerCut, SimDisk};
+use storage_tests::sim_disk::PowerCut;
 
 /// Lives through crashes, and on a bad disk through faults; then all that was acknowledged is delivered. Returns the
 /// number of crashes.
@@ -18,7 +19,7 @@ fn history(seed: u64, bad_disk: bool) -> u64 {
     let (disk, clock, mut model, mut queues) = begin(seed);
     let mut crashes = 0;
     for _ in 0..8 {
-        let performed = [Performed::Nothing, Performed::All, Performed::Bytes(rng.below(9_000))][rng.below(3)];
+        let performed = performed(&mut rng);
         disk.crash_at(disk.ops() + rng.below(150) as u64, performed);
         for _ in 0..400 {
             if bad_disk && rng.chance(1, 12) {
@@ -53,16 +54,6 @@ fn history(seed: u64, bad_disk: bool) -> u64 {
     drain(&queues, &mut model);
     queues.close().expect("the disk is sound");
     crashes
-}
-
-/// The next few calls of some kind fail, on the floor or anywhere.
-fn inject(rng: &mut Rng, disk: &SimDisk) {
-    use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
-    let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
-    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
-    let from = rng.below(4) as u64;
-    let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
-    disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });
 }
 
 fn histories(bad_disk: bool) {
