@@ -71,6 +71,8 @@ async fn a_batch_that_fills_still_obeys_a_throttle_and_what_comes_again_does_not
 /// Takes a batch part by part, a second each, and holds so much memory for it.
 struct Large {
     memory_bytes: fn(u64) -> u64,
+    /// It takes connections and never answers.
+    hangs: bool,
     answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
     puts: Mutex<Vec<(String, u64)>>,
     queue: Script,
@@ -105,8 +107,12 @@ impl LargeSink for Large {
         (self.memory_bytes)(job_bytes)
     }
 
-    fn put<'a>(&'a self, job: &'a LargeJob, _: Duration) -> BoxFuture<'a, Outcome> {
+    fn put<'a>(&'a self, job: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+            if self.hangs {
+                sleep(timeout).await;
+                return Outcome::Retry { why: Failure::Timeout };
+            }
             assert!(self.queue.with(|state| state.planned.contains(&job.origin.offsets.start)), "sent unplanned");
             let mut records = 0;
             for part in job.records.parts() {
@@ -136,7 +142,14 @@ fn with_memory(
     memory_bytes: fn(u64) -> u64,
     answer: impl Fn(usize) -> Outcome + Send + Sync + 'static,
 ) -> Arc<Large> {
-    Arc::new(Large { memory_bytes, answer: Box::new(answer), puts: Mutex::default(), queue: queue.clone() })
+    let answer = Box::new(answer);
+    Arc::new(Large { memory_bytes, hangs: false, answer, puts: Mutex::default(), queue: queue.clone() })
+}
+
+fn hung(queue: &Script) -> Arc<Large> {
+    let answer = Box::new(|_| unreachable!("it never answers"));
+    let (memory_bytes, puts): (fn(u64) -> u64, _) = (|_| MEMORY_BYTES, Mutex::default());
+    Arc::new(Large { memory_bytes, hangs: true, answer, puts, queue: queue.clone() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,52 +277,15 @@ async fn one_that_is_larger_than_was_thought_waits_for_the_memory_that_it_takes(
     assert_eq!((queue.settled(), budget.free_bytes()), (10, 4 * MEMORY_BYTES));
 }
 
-/// A bucket that takes connections and never answers.
-struct Hung;
-
-impl Sink for Hung {
-    fn format(&self) -> Format {
-        Format { name: "hung", gzip: None }
-    }
-
-    fn encode(&self, _: &Job) -> Result<Encoded, EncodeError> {
-        unreachable!("a large sink is given ranges")
-    }
-
-    fn send<'a>(&'a self, _: &'a Encoded, _: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
-        unreachable!("a large sink is given ranges")
-    }
-
-    fn needs_plan(&self) -> bool {
-        true
-    }
-
-    fn large(&self) -> Option<&dyn LargeSink> {
-        Some(self)
-    }
-}
-
-impl LargeSink for Hung {
-    fn memory_bytes(&self, _: u64) -> u64 {
-        MEMORY_BYTES
-    }
-
-    fn put<'a>(&'a self, _: &'a LargeJob, timeout: Duration) -> BoxFuture<'a, Outcome> {
-        Box::pin(async move {
-            sleep(timeout).await;
-            Outcome::Retry { why: Failure::Timeout }
-        })
-    }
-}
-
 /// Bulk work has room for one large object, as by default. One of a bucket that hangs took it for as long as its
 /// timeout, again and again, so that an object of any other waited for one or two timeouts.
 #[tokio::test(start_paused = true)]
 async fn buckets_that_hang_make_no_object_of_another_one_late() {
     let (delivery, budget) = following(BudgetLimits { bytes_max: 2 * MEMORY_BYTES, ..BudgetLimits::default() });
     for n in 0..3 {
-        let source: Vec<Arc<dyn Source>> = vec![Arc::new(Script::with_records(100))];
-        delivery.start(format!("hung-{n}"), Arc::new(Hung), source, filling(SECOND)).unwrap();
+        let queue = Script::with_records(100);
+        let sink = hung(&queue);
+        delivery.start(format!("hung-{n}"), sink, vec![Arc::new(queue)], filling(SECOND)).unwrap();
     }
     let queues: Vec<_> = (0..2).map(|_| Script::default()).collect();
     for (n, queue) in queues.iter().enumerate() {
