@@ -129,7 +129,7 @@ impl Marked {
     fn take_out(&mut self, became: &Balance, goes: impl Fn(&MarkedRange) -> bool) -> Count {
         let (out, left) = self.ranges.iter().copied().partition::<Vec<_>, _>(goes);
         self.ranges = left;
-        let all = out.iter().fold(Count::default(), |sum, range| sum + range.count());
+        let all: Count = out.iter().map(MarkedRange::count).sum();
         let mut rest = all;
         let Balance { delivered, filtered, expired, purged, lost, .. } = *became;
         for (done, told) in self.done.iter_mut().zip([delivered, filtered, expired, purged, lost]) {
@@ -144,7 +144,7 @@ impl Marked {
     /// The books of what was ever marked; `pending` is what nobody has decided on, `dead_lettered` what became a letter.
     pub(crate) fn balance(&self) -> Balance {
         let [delivered, filtered, expired, purged, lost, dead_lettered] = self.done;
-        let pending = self.ranges.iter().fold(Count::default(), |sum, range| sum + range.count());
+        let pending = self.ranges.iter().map(MarkedRange::count).sum();
         let balance =
             Balance { delivered, filtered, expired, purged, lost, dead_lettered, pending, ..Balance::default() };
         Balance { accepted: balance.settled() + pending, ..balance }

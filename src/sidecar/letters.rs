@@ -42,6 +42,7 @@ pub use desk::Desk;
 use doors::Doors;
 pub use filter::{Filter, Shown};
 pub use held::HeldSource;
+pub(crate) use marked::waiting;
 pub use marked::{MarkedLetters, REASON as MARKED_REASON, Ranges};
 pub use policy::Policy;
 pub use sweep::{Page, Step, SweepError};
@@ -241,12 +242,18 @@ impl Letters {
     pub fn marked(&self) -> BTreeMap<Arc<str>, Count> {
         let mut marked: BTreeMap<Arc<str>, Count> = BTreeMap::new();
         for queue in self.ground.queues.marking() {
-            let waiting = marked::waiting(&queue);
+            let (waiting, _) = marked::waiting(&queue);
             if waiting.records > 0 {
                 *marked.entry(queue.destination_name()).or_default() += waiting;
             }
         }
         marked
+    }
+
+    /// Whether such records of one destination wait.
+    #[must_use]
+    pub fn marks(&self, destination: &str) -> bool {
+        self.ground.queues.marking_of(destination).iter().any(|queue| marked::waiting(queue).0.records > 0)
     }
 
     /// Whether there is nothing to [tend](Self::tend).

@@ -10,7 +10,7 @@ use crate::queue::floor_file::{Extra, FloorEntry};
 use crate::queue::marked::MarkedRange;
 use crate::queue::reading::total_at;
 use crate::queue::replay::{self, ReplayError};
-use crate::queue::{Inner, Queue, lock};
+use crate::queue::{Inner, Name, Queue, lock};
 use crate::sync::Arc;
 use crate::{Log, ReadError, StreamId};
 use std::ops::Range;
@@ -40,6 +40,17 @@ impl Queues {
             inner.is_some()
         });
         queues
+    }
+
+    /// Those of one destination, without a look at any other.
+    #[must_use]
+    pub fn marking_of(&self, destination: &str) -> Vec<Queue> {
+        let marking = lock(&self.set.context.marking);
+        let first: Name = (Arc::from(destination), Arc::from(""));
+        let names = marking.range(first..).take_while(|name| *name.0 == *destination);
+        let index = self.set.index_read();
+        let inner = names.filter_map(|name| index.by_name.get(name)).filter(|inner| inner.has_marks());
+        inner.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
     }
 }
 

@@ -45,8 +45,7 @@ impl DeadLettersService {
         }
         let known = self.letters.desks().into_iter().find(|desk| desk.destination() == destination);
         // What was given up where it lies makes no desk.
-        let marks = || self.letters.marked().contains_key(destination);
-        let known = known.or_else(|| marks().then(|| self.letters.desk(destination)));
+        let known = known.or_else(|| self.letters.marks(destination).then(|| self.letters.desk(destination)));
         let Some(desk) = known else {
             // Nothing of a desk is made for being asked about.
             if self.letters.knows(destination) {
@@ -199,11 +198,12 @@ fn token(next: Option<u64>) -> String {
 }
 
 fn range(range: MarkedLetters) -> MarkedRange {
+    let Count { records, bytes } = range.count();
     MarkedRange {
         environment: range.environment,
         first: range.offsets.start,
-        records: range.offsets.end - range.offsets.start,
-        bytes: range.bytes,
+        records,
+        bytes,
         dead_since_unix_ms: range.at_ms,
         reason: MARKED_REASON.to_owned(),
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forebay::{Balance, Count, Queue};
+use forebay::{Balance, Queue};
 
 use crate::delivery::sheet::{MARKED, sheet};
-use crate::letters::Letters;
+use crate::letters::{Letters, waiting};
 
 /// By destination.
 pub(super) type Sheets = BTreeMap<Arc<str>, Balance>;
@@ -20,12 +20,9 @@ pub(super) fn of(queues: &[Queue], letters: Option<&Letters>, wanted: impl Fn(&s
             None if wanted(queue.destination()) => {
                 let books = balances.entry(queue.destination_name()).or_default();
                 books.push((queue.stream_name(), queue.balance()));
-                let (ranges, marked) = queue.marked();
+                let (pending, marked) = waiting(queue);
                 if marked != Balance::default() {
                     // What is sent again is pending, in the books of its replay.
-                    let again = queue.replay_under_way().and_then(|replay| replay.redrives()).unwrap_or_default();
-                    let waits = ranges.iter().filter(|range| !again.contains(&range.start));
-                    let pending = waits.fold(Count::default(), |sum, range| sum + range.count());
                     books.push((MARKED.into(), Balance { pending, ..marked }));
                 }
             }

@@ -3,7 +3,7 @@
 //! They are shown, sent again and let go as whole ranges; what would have to look into one (a flag, a record's id) means none
 //! of them. What always holds: those that are sent again are pending, and a replay of their queue, until that is over.
 
-use forebay::{Count, Queue, ReplayError, Settled};
+use forebay::{Balance, Count, MarkedRange, Queue, ReplayError, Settled};
 
 use super::desk::Desk;
 use super::filter::Filter;
@@ -33,17 +33,19 @@ pub struct Ranges {
     pub waiting: u64,
 }
 
+impl MarkedLetters {
+    /// Its records and bytes.
+    #[must_use]
+    pub fn count(&self) -> Count {
+        Count { records: self.offsets.end - self.offsets.start, bytes: self.bytes }
+    }
+}
+
 impl Desk {
     /// The ranges that nobody has decided on and that are meant, in order.
     #[must_use]
     pub fn marked(&self, filter: &Filter) -> Vec<MarkedLetters> {
         self.markers().iter().flat_map(|queue| meant(queue, filter)).collect()
-    }
-
-    /// How many records lie in such ranges.
-    #[must_use]
-    pub fn marked_count(&self) -> Count {
-        self.markers().iter().map(waiting).fold(Count::default(), |sum, count| sum + count)
     }
 
     /// Sends the ranges that are meant again: durable when it returns. Of each environment those that lie one behind the
@@ -55,24 +57,22 @@ impl Desk {
         let mut ranges = Ranges::default();
         let Some(_inside) = self.enter() else { return Ok(ranges) };
         for queue in self.markers() {
-            let meant = meant(&queue, filter);
-            let count = |ranges: &[MarkedLetters]| -> u64 {
-                ranges.iter().map(|range| range.offsets.end - range.offsets.start).sum()
-            };
-            // No range that is not meant lies between.
             let all = marked(&queue);
-            let first = all.iter().position(|range| meant.first() == Some(range)).unwrap_or(all.len());
-            let run = all[first..].iter().zip(&meant).take_while(|(range, meant)| range == meant).count();
-            let (now, later) = meant.split_at(run);
+            let mut rest = all.iter().skip_while(|range| !filter.means(range));
+            // No range that is not meant lies between.
+            let now: Vec<_> = rest.by_ref().take_while(|range| filter.means(range)).collect();
             let (Some(from), Some(to)) = (now.first(), now.last()) else { continue };
             let span = from.offsets.start..to.offsets.end;
+            let records = |range: &MarkedLetters| range.count().records;
+            let later: u64 = rest.filter(|range| filter.means(range)).map(records).sum();
+            let now: u64 = now.into_iter().map(records).sum();
             match self.ground.queues.redrive(&self.destination, queue.stream(), span) {
                 Ok(Some(_)) => {
-                    ranges.done += count(now);
-                    ranges.waiting += count(later);
+                    ranges.done += now;
+                    ranges.waiting += later;
                 }
                 Ok(None) => {} // somebody let it go meanwhile
-                Err(ReplayError::UnderWay { .. }) => ranges.waiting += count(&meant),
+                Err(ReplayError::UnderWay { .. }) => ranges.waiting += now + later,
                 Err(error) => return Err(error),
             }
         }
@@ -80,14 +80,6 @@ impl Desk {
             self.wake();
         }
         Ok(ranges)
-    }
-
-    /// Lets the oldest range go, counted as expired, and says how many records that was.
-    pub(super) fn expire_oldest_marked(&self) -> u64 {
-        let oldest = self.marked(&Filter::default()).into_iter().min_by_key(|range| range.at_ms);
-        let Some(oldest) = oldest else { return 0 };
-        let queue = self.ground.queues.find(&self.destination, &oldest.environment);
-        queue.map_or(0, |queue| queue.let_marked_go(oldest.offsets, Settled::Expired).records)
     }
 
     /// Lets the ranges that are meant go for good, counted as `as_`. None that are sent again.
@@ -104,9 +96,8 @@ impl Desk {
     }
 
     /// The destination's own queues of which records lie where they were given up.
-    fn markers(&self) -> Vec<Queue> {
-        let marking = self.ground.queues.marking().into_iter();
-        marking.filter(|queue| queue.destination() == self.destination()).collect()
+    pub(super) fn markers(&self) -> Vec<Queue> {
+        self.ground.queues.marking_of(&self.destination)
     }
 }
 
@@ -115,24 +106,25 @@ fn meant(queue: &Queue, filter: &Filter) -> Vec<MarkedLetters> {
 }
 
 /// The ranges of a queue, but for those that are sent again.
-fn marked(queue: &Queue) -> Vec<MarkedLetters> {
-    let (ranges, _) = queue.marked();
-    let again = if ranges.is_empty() { None } else { queue.replay_under_way() }.and_then(|replay| replay.redrives());
-    let waits = |start: u64| again.as_ref().is_none_or(|again| !again.contains(&start));
-    let ranges = ranges.into_iter().filter(|range| waits(range.start));
-    let shown = |range: forebay::MarkedRange| MarkedLetters {
+pub(super) fn marked(queue: &Queue) -> Vec<MarkedLetters> {
+    let shown = |range: MarkedRange| MarkedLetters {
         environment: queue.stream().to_owned(),
         offsets: range.start..range.end,
         bytes: range.bytes,
         at_ms: range.at_ms,
     };
-    ranges.map(shown).collect()
+    waiting_ranges(queue).0.into_iter().map(shown).collect()
 }
 
-/// What waits in the ranges of a queue for somebody to decide.
-pub(super) fn waiting(queue: &Queue) -> Count {
-    let ranges = marked(queue).into_iter();
-    ranges.fold(Count::default(), |sum, range| {
-        sum + Count { records: range.offsets.end - range.offsets.start, bytes: range.bytes }
-    })
+/// What waits in the ranges of a queue for somebody to decide, and the books of all that was ever given up there.
+pub(crate) fn waiting(queue: &Queue) -> (Count, Balance) {
+    let (ranges, books) = waiting_ranges(queue);
+    (ranges.iter().map(MarkedRange::count).sum(), books)
+}
+
+fn waiting_ranges(queue: &Queue) -> (Vec<MarkedRange>, Balance) {
+    let (mut ranges, books) = queue.marked();
+    let again = if ranges.is_empty() { None } else { queue.replay_under_way() }.and_then(|replay| replay.redrives());
+    ranges.retain(|range| again.as_ref().is_none_or(|again| !again.contains(&range.start)));
+    (ranges, books)
 }

@@ -6,11 +6,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay::{Balance, Settled};
+use forebay::{Balance, Count, Queue, Settled};
 
 use super::Shelf;
 use super::desk::{Desk, Shelves};
 use super::filter::Filter;
+use super::marked::{MarkedLetters, marked};
 use super::sweep::{Fate, SweepError};
 use crate::delivery::source::BoxError;
 
@@ -84,7 +85,7 @@ impl Desk {
         self.say_what_comes(shelves, policy, now_ms)
     }
 
-    /// The same for what lies where it was given up: by whole ranges. Letters go before, and count here, too.
+    /// The same for what lies where it was given up: by whole ranges. Letters count here, too; their turn is after this.
     pub(super) fn obey_policy_where_it_lies(&self) {
         let (policy, now_ms) = (self.policy(), self.now_ms());
         if policy == Policy::default() {
@@ -96,12 +97,24 @@ impl Desk {
             let until_ms = Some(now_ms.saturating_sub(ms(age_max)));
             gone += self.let_marked_go(&Filter { until_ms, ..Filter::default() }, Settled::Expired);
         }
-        let bytes = || self.dead().bytes.saturating_add(self.marked_count().bytes);
-        while policy.bytes_max.is_some_and(|bytes_max| bytes() > bytes_max) {
-            match self.expire_oldest_marked() {
-                0 => break,
-                more => gone += more,
+        let mut left: Vec<(Queue, MarkedLetters)> = Vec::new();
+        for queue in self.markers() {
+            left.extend(marked(&queue).into_iter().map(|range| (queue.clone(), range)));
+        }
+        left.sort_by_key(|(_, range)| range.at_ms);
+        let mut lying: Count = left.iter().map(|(_, range)| range.count()).sum();
+        let dead = self.dead().bytes;
+        let mut left = left.into_iter().peekable();
+        while policy.bytes_max.is_some_and(|bytes_max| dead.saturating_add(lying.bytes) > bytes_max)
+            && let Some((queue, oldest)) = left.peek()
+        {
+            let went = queue.let_marked_go(oldest.offsets.clone(), Settled::Expired);
+            if went.records == 0 {
+                break; // somebody decided on it meanwhile
             }
+            gone += went.records;
+            lying = Count { records: lying.records - went.records, bytes: lying.bytes - went.bytes };
+            left.next();
         }
         if gone > 0 {
             tracing::warn!(
@@ -111,14 +124,14 @@ impl Desk {
                  they are counted as expired"
             );
         }
-        let oldest_ms = self.marked(&Filter::default()).iter().map(|range| range.at_ms).min();
-        let Some(oldest_ms) = oldest_ms else { return };
-        let age_ms = now_ms.saturating_sub(oldest_ms);
-        if policy.is_near(bytes(), age_ms) && self.said_of_marked.due(now_ms) {
+        let Some((_, oldest)) = left.peek() else { return };
+        let age_ms = now_ms.saturating_sub(oldest.at_ms);
+        let bytes = dead.saturating_add(lying.bytes);
+        if policy.is_near(bytes, age_ms) && self.said_of_marked.due(now_ms) {
             tracing::warn!(
                 destination = self.destination(),
-                records = self.marked_count().records,
-                bytes = bytes(),
+                records = lying.records,
+                bytes,
                 oldest_age_s = age_ms / 1000,
                 "dead letters that lie where they were given up will be let go soon, as dead_letters of the configuration says: \
                  send them again or raise the limit"
@@ -131,7 +144,7 @@ impl Desk {
         Ok(self.sweep(filter, 0, most, Fate::Gone(Settled::Expired))?.done)
     }
 
-    fn pending(&self, shelves: &Shelves) -> forebay::Count {
+    fn pending(&self, shelves: &Shelves) -> Count {
         let Balance { pending, .. } = shelves.place(Shelf::Dead).queue.balance();
         pending
     }

@@ -67,10 +67,7 @@ impl Operations {
         let queues = self.queues_of(id);
         let replays: Vec<Queue> = queues.iter().filter_map(Queue::replay_under_way).collect();
         let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).chain(&replays).map(Queue::lag);
-        lags.fold(forebay::Count::default(), |sum, lag| forebay::Count {
-            records: sum.records + lag.records,
-            bytes: sum.bytes + lag.bytes,
-        })
+        lags.map(|lag| forebay::Count { records: lag.records, bytes: lag.bytes }).sum()
     }
 
     /// What it does not take, which lies there until an operator decides.

@@ -12,6 +12,11 @@ use super::*;
 use crate::delivery::queued::Queued;
 use crate::delivery::sheet::MARKED;
 
+/// Records that wait where they were given up.
+fn lying(desk: &Desk) -> u64 {
+    desk.marked(&Filter::default()).iter().map(|range| range.count().records).sum()
+}
+
 impl House {
     /// The sheet with what was marked, and what is sent again of it.
     fn whole_sheet(&self) -> Balance {
@@ -42,7 +47,7 @@ fn what_is_sent_again_from_where_it_lies_may_become_a_letter_and_counts_once_all
     let desk = house.desk();
     assert_eq!(desk.marked(&Filter { flag: Some("f".to_owned()), ..Filter::default() }), []);
     assert_eq!(desk.redrive_marked(&Filter::default()).unwrap(), Ranges { done: 30, waiting: 0 });
-    assert_eq!((told(&house), desk.marked_count().records), ((30, 0, 0), 0));
+    assert_eq!((told(&house), lying(&desk)), ((30, 0, 0), 0));
     let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
     let source = Queued::new(house.main.clone(), house.queues.log().log_id(), environment);
     let claimed = source.next(LIMITS).unwrap().unwrap();
@@ -77,13 +82,13 @@ fn the_policy_for_dead_letters_holds_for_what_lies_where_it_was_given_up() {
     house.append(20);
     house.main.mark_oldest(Much::OlderThan(u64::MAX)).unwrap();
     house.letters.tend();
-    assert_eq!(house.desk().marked_count().records, 40, "nothing goes unless somebody said so");
+    assert_eq!(lying(&house.desk()), 40, "nothing goes unless somebody said so");
     house.desk().set_policy(Policy { age_max: Some(Duration::from_secs(1_800)), bytes_max: None });
     house.letters.tend();
-    assert_eq!((house.desk().marked_count().records, house.main.marked().1.expired.records), (20, 20));
+    assert_eq!((lying(&house.desk()), house.main.marked().1.expired.records), (20, 20));
     house.desk().set_policy(Policy { age_max: None, bytes_max: Some(1) });
     house.letters.tend();
-    assert_eq!((house.desk().marked_count().records, house.main.marked().1.expired.records), (0, 40));
+    assert_eq!((lying(&house.desk()), house.main.marked().1.expired.records), (0, 40));
 }
 
 impl House {
