@@ -210,13 +210,13 @@ impl Short {
     /// than brings what waits here below the share: what goes makes room only later.
     fn over_share(&self, queue: &Queue, waiting: u64) -> Option<(Much, u64)> {
         let stream = self.streams.get(queue.stream())?;
-        if first_needed(queue) < queue.cursor().low {
-            return None; // what it gave up before, and keeps, keeps all behind that: nothing that goes would make room
-        }
         let room = self.share / STEP;
         // What stays beside a backlog because of it is charged, too, and goes a while after it.
         let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
         let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(self.share - room)?;
+        if first_needed(queue) < queue.cursor().low {
+            return None; // what it gave up before, and keeps, keeps all behind that: nothing that goes would make room
+        }
         let others = self.queues.get(queue.stream()).into_iter().flatten();
         let others = others.filter(|other| other.destination() != queue.destination());
         let needed = others.map(first_needed).min().unwrap_or(u64::MAX);

@@ -114,12 +114,6 @@ impl Desk {
         queue_in(&self.ground.posts_of(&self.destination)?, &self.destination, whence)
     }
 
-    /// Whether a record that was taken out there is in the books of its own queue, and in no others: that of a replay is in
-    /// both, save where it was given up before.
-    fn counts_once(&self, whence: Whence) -> bool {
-        whence.replay == 0 || self.queue_of(whence).is_some_and(|queue| queue.redrives().is_some())
-    }
-
     /// The queue of a record's stream, whatever it was taken out of.
     pub(super) fn own_queue(&self, origin: LetterOrigin) -> Option<Queue> {
         self.queue_of(Whence { origin, replay: 0 })
@@ -150,9 +144,11 @@ impl Desk {
         drop(state);
         unsure.retain(|(_, doubt)| !cursors[doubt.shelf as usize].is_settled(doubt.offset));
         let mut origins = Origins::default();
-        for (whence, doubt) in unsure.into_iter().filter(|(whence, _)| self.counts_once(*whence)) {
-            let cursor = origins.of(self, whence).map(|(cursor, _)| &*cursor);
-            if cursor.is_some_and(|cursor| !cursor.is_settled(whence.origin.offset)) {
+        for (whence, doubt) in unsure {
+            let Some((cursor, queue)) = origins.of(self, whence) else { continue };
+            // In the books of its own queue and in no others: what a replay took out is in both, save where it was given up before.
+            let counts_once = whence.replay == 0 || queue.redrives().is_some();
+            if counts_once && !cursor.is_settled(whence.origin.offset) {
                 add(doubt.shelf, 1);
             }
         }
