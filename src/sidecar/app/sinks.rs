@@ -52,14 +52,10 @@ impl SinkFactory {
         let policy = *policy;
         let (tls, clock) = (Arc::clone(&self.tls), Arc::clone(&self.clock));
         let connections_max = destination.concurrency;
-        let customers = self.customers(policy);
         let sink: Arc<dyn Sink> = match &destination.sink {
             SinkConfig::Webhook(webhook) => {
                 let sink = Webhook::new(webhook, policy, connections_max, tls, clock);
-                Arc::new(match customers {
-                    Some(guard) => sink.behind(guard),
-                    None => sink,
-                })
+                Arc::new(self.kept_in(policy, sink, Webhook::behind))
             }
             SinkConfig::File(file) => {
                 let sink = FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock);
@@ -67,25 +63,16 @@ impl SinkFactory {
             }
             SinkConfig::Amplitude(amplitude) => {
                 let sink = Amplitude::new(amplitude, connections_max, tls, clock);
-                Arc::new(match customers {
-                    Some(guard) => sink.behind(guard),
-                    None => sink,
-                })
+                Arc::new(self.kept_in(policy, sink, Amplitude::behind))
             }
             SinkConfig::Segment(segment) => {
                 let sink = Segment::new(segment, connections_max, tls, clock);
-                Arc::new(match customers {
-                    Some(guard) => sink.behind(guard),
-                    None => sink,
-                })
+                Arc::new(self.kept_in(policy, sink, Segment::behind))
             }
             SinkConfig::S3(s3) => {
                 let sink = S3Sink::new(&destination.id, s3, policy, connections_max, tls, clock);
                 let sink = sink.with_layouts(layouts);
-                Arc::new(match customers {
-                    Some(guard) => sink.behind(guard),
-                    None => sink,
-                })
+                Arc::new(self.kept_in(policy, sink, S3Sink::behind))
             }
             // For whoever has no log of posts: it refuses whatever is no post of a known key.
             SinkConfig::Upstream(upstream) => {
@@ -107,16 +94,16 @@ impl SinkFactory {
     ) -> Arc<dyn Sink> {
         let clock = Arc::clone(&self.clock);
         let sink = Upstream::new(config, policy, destination.concurrency, keys, gates, &self.tls, clock);
-        (self.wrap)(Arc::new(match self.customers(policy) {
-            Some(guard) => sink.behind(guard),
-            None => sink,
-        }))
+        (self.wrap)(Arc::new(self.kept_in(policy, sink, Upstream::behind)))
     }
 
-    /// Where a destination may be that somebody else than the file made; none for one of the file, which is where its own
-    /// settings say.
-    fn customers(&self, policy: AddressPolicy) -> Option<AddressGuard> {
-        (policy == AddressPolicy::Customer).then(|| self.customers.clone())
+    /// One that somebody else than the file made may be where the operator lets all of those be; one of the file is where
+    /// its own settings say.
+    fn kept_in<S>(&self, policy: AddressPolicy, sink: S, behind: fn(S, AddressGuard) -> S) -> S {
+        match policy {
+            AddressPolicy::Customer => behind(sink, self.customers.clone()),
+            AddressPolicy::Operator => sink,
+        }
     }
 }
 
@@ -131,11 +118,11 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::config::{AmplitudeConfig, Endpoint, S3Config, S3Keys, Secret, SegmentConfig, WebhookConfig};
+    use crate::config::{AmplitudeConfig, Endpoint, SegmentConfig, WebhookConfig};
     use crate::delivery::outcome::Outcome;
     use crate::delivery::sink::Job;
     use crate::sinks::receiver::serve;
-    use crate::sinks::s3::sample::of as large_of;
+    use crate::sinks::s3::sample::{bucket_at, of as large_of};
     use crate::sinks::sample::{captured_posts, job};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -154,15 +141,7 @@ mod tests {
     async fn whatever_was_made_through_the_api_is_let_where_the_operator_allows_and_nowhere_else() {
         let (addr, received) = serve(|_| Response::new(Full::default())).await;
         let endpoint = || Endpoint::parse(&format!("http://{addr}/in")).unwrap();
-        let s3 = S3Config {
-            endpoint: Some(Endpoint::parse(&format!("http://{addr}")).unwrap()),
-            path_style: true,
-            keys: Some(S3Keys {
-                access_key_id: Secret::new("AK".to_owned()),
-                secret_access_key: Secret::new("SK".to_owned()),
-            }),
-            ..S3Config::new("impressions")
-        };
+        let s3 = bucket_at(&format!("http://{addr}"));
         let upstream = UpstreamConfig::at(&format!("http://{addr}")).unwrap();
         let types = [
             SinkConfig::Webhook(WebhookConfig::new(endpoint())),

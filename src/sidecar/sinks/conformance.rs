@@ -27,14 +27,14 @@ use super::address_guard::AddressPolicy;
 use super::amplitude::Amplitude;
 use super::receiver::Received;
 use super::s3::S3Sink;
-use super::s3::sample::of as large_of;
+use super::s3::sample::{bucket_at, of as large_of};
 use super::sample::job;
 use super::segment::Segment;
 use super::upstream::{Gates, SdkKeys, Upstream};
 use super::webhook::Webhook;
 use crate::config::{
-    AmplitudeConfig, Compression, Endpoint, LinesCompression, S3Config, S3Format, S3Keys, Secret, SegmentConfig,
-    UpstreamConfig, WebhookConfig,
+    AmplitudeConfig, Compression, Endpoint, LinesCompression, S3Config, S3Format, SegmentConfig, UpstreamConfig,
+    WebhookConfig,
 };
 use crate::delivery::outcome::Outcome;
 use crate::delivery::record_id;
@@ -96,16 +96,7 @@ const SINKS: [Subject; 5] = [
     Subject {
         name: "s3",
         make: |base| {
-            let config = S3Config {
-                endpoint: Some(Endpoint::parse(base).unwrap()),
-                path_style: true,
-                keys: Some(S3Keys {
-                    access_key_id: Secret::new("AK".to_owned()),
-                    secret_access_key: Secret::new("SK".to_owned()),
-                }),
-                format: S3Format::JsonLines(LinesCompression::None),
-                ..S3Config::new("impressions")
-            };
+            let config = S3Config { format: S3Format::JsonLines(LinesCompression::None), ..bucket_at(base) };
             Arc::new(S3Sink::new("acme-s3", &config, AddressPolicy::Operator, 2, Arc::default(), clock()))
         },
         job,

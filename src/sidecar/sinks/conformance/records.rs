@@ -7,13 +7,14 @@ use hyper::Response;
 
 use super::files::Files;
 use super::{LATER, SINKS, clock, deliver, endpoint, post, upstream};
-use crate::config::{AmplitudeConfig, Endpoint, S3Config, S3Keys, Secret, SegmentConfig, WebhookConfig};
+use crate::config::{AmplitudeConfig, SegmentConfig, WebhookConfig};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{Job, Sink};
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
 use crate::sinks::receiver::serve;
 use crate::sinks::s3::S3Sink;
+use crate::sinks::s3::sample::bucket_at;
 use crate::sinks::sample::job;
 use crate::sinks::segment::Segment;
 use crate::sinks::webhook::Webhook;
@@ -54,15 +55,7 @@ async fn no_sink_of_a_customers_making_reaches_this_machine() {
     let amplitude = AmplitudeConfig { endpoint: Some(endpoint(&base)), ..AmplitudeConfig::new("hush") };
     let segment = SegmentConfig { endpoint: Some(endpoint(&base)), ..SegmentConfig::new("hush") };
     let customer = AddressPolicy::Customer;
-    let s3 = S3Config {
-        endpoint: Some(Endpoint::parse(&base).unwrap()),
-        path_style: true,
-        keys: Some(S3Keys {
-            access_key_id: Secret::new("AK".to_owned()),
-            secret_access_key: Secret::new("SK".to_owned()),
-        }),
-        ..S3Config::new("impressions")
-    };
+    let s3 = bucket_at(&base);
     let sinks: [(&str, Arc<dyn Sink>); 5] = [
         ("webhook", Arc::new(Webhook::new(&webhook, customer, 4, Arc::default(), clock()))),
         (

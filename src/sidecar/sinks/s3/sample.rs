@@ -3,10 +3,24 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::config::{Endpoint, S3Config, S3Keys, Secret};
 use crate::delivery::budget::Turns;
 use crate::delivery::sink::{Job, LargeJob, Part, Reread};
 use crate::delivery::source::BoxError;
 use crate::sinks::sample;
+
+/// A bucket of a store at this address, whose keys are for nobody.
+pub(crate) fn bucket_at(base: &str) -> S3Config {
+    S3Config {
+        endpoint: Some(Endpoint::parse(base).unwrap()),
+        path_style: true,
+        keys: Some(S3Keys {
+            access_key_id: Secret::new("AK".to_owned()),
+            secret_access_key: Secret::new("SK".to_owned()),
+        }),
+        ..S3Config::new("impressions")
+    }
+}
 
 /// A batch in memory.
 struct InMemory(Vec<Part>);

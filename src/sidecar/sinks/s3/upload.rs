@@ -70,10 +70,7 @@ async fn try_upload(
     let put = match making.parts.recv().await {
         None => {
             making.ended().await.map_err(Trouble::retry)?;
-            failpoints::before(Point::ObjectPut);
-            let put = store.put(object, &contents, first.bytes).await;
-            failpoints::after(Point::ObjectPut);
-            put
+            failpoints::around_async(Point::ObjectPut, store.put(object, &contents, first.bytes)).await
         }
         Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
     };
