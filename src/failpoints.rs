@@ -129,6 +129,15 @@ pub fn around<T>(point: Point, act: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Awaits it, between both.
+#[inline]
+pub async fn around_async<T>(point: Point, act: impl Future<Output = T>) -> T {
+    before(point);
+    let done = act.await;
+    after(point);
+    done
+}
+
 #[cfg(all(feature = "mutants", debug_assertions))]
 fn reached(point: Point, side: &str) {
     use std::sync::OnceLock;

@@ -310,9 +310,8 @@ async fn send(
     }
     grant.shrink(encoded.body.len() as u64);
     let began = Instant::now();
-    failpoints::before(Point::Send);
-    let outcome = Some(sink.send(&encoded, &id, began + timeout).await);
-    failpoints::after(Point::Send);
+    let sent = sink.send(&encoded, &id, began + timeout);
+    let outcome = Some(failpoints::around_async(Point::Send, sent).await);
     Came::Sent { outcome, records, rejected, took: began.elapsed() }
 }
 
@@ -338,9 +337,7 @@ async fn put(
         return Came::Unsent;
     }
     let began = Instant::now();
-    failpoints::before(Point::Put);
-    let outcome = Some(large.put(job, timeout).await);
-    failpoints::after(Point::Put);
+    let outcome = Some(failpoints::around_async(Point::Put, large.put(job, timeout)).await);
     Came::Sent { outcome, records, rejected: Vec::new(), took: began.elapsed() }
 }
 

@@ -54,9 +54,7 @@ pub(super) async fn keep(
                 None => return false,
             };
             let letters = stored.map(|stored| letters(&common, &destination, &apart, stored, sends));
-            failpoints::before(Point::LettersKeep);
-            let parked = park(&common, letters).await;
-            failpoints::after(Point::LettersKeep);
+            let parked = failpoints::around_async(Point::LettersKeep, park(&common, letters)).await;
             let Err(why) = parked else { break };
             failed(&why);
             let wait = backoff.next(&mut rng).max(Duration::from_millis(50));
