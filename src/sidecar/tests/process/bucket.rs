@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
@@ -22,10 +23,12 @@ pub(crate) fn settings(store: &Store, bucket: &str) -> String {
     )
 }
 
-/// Mostly well; now and then an answer that is lost, a pause that is asked for, a connection that ends in the body.
-pub(crate) fn flaky(seed: u64) -> impl Fn(&Seen) -> Act + Send + Sync {
+/// Mostly well, until it is `calm`; now and then an answer that is lost, a pause that is asked for, a connection that ends
+/// in the body.
+pub(crate) fn flaky(seed: u64, calm: Arc<AtomicBool>) -> impl Fn(&Seen) -> Act + Send + Sync {
     let rng = Mutex::new(SmallRng::seed_from_u64(seed));
     move |_| match rng.lock().unwrap().random_range(0..100) {
+        _ if calm.load(Ordering::SeqCst) => Act::Pass,
         0..3 => Act::Answer(error(503, "SlowDown", &[])),
         3..6 => Act::Lose(error(500, "InternalError", &[])),
         6..9 => Act::Hush,

@@ -35,8 +35,9 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
     let mut rng = SmallRng::seed_from_u64(seed);
     let runtime = Runtime::new().unwrap();
     let root = tempfile::tempdir().unwrap();
-    let store = runtime.block_on(serve(root.path(), flaky(seed)));
-    let settings = settings(&store, "impressions") + "max_records = 150\nmax_age = \"1s\"\ntimeout = \"10s\"";
+    let calm = Arc::<AtomicBool>::default();
+    let store = runtime.block_on(serve(root.path(), flaky(seed, Arc::clone(&calm))));
+    let settings = settings(&store, "impressions") + "max_records = 150\nmax_age = \"1s\"\ntimeout = \"5s\"";
     let home = Home::new("bucket").destination("acme-s3", &settings).file("archive", "").log("replay_window = \"0s\"");
     let load = Load::start("bucket", seed, 4, home.ingest());
     let kills = kills();
@@ -48,6 +49,8 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
     let last = home.start();
     thread::sleep(Duration::from_millis(300));
     let posts = load.stop();
+    // What was learned of it slows the rest down for minutes.
+    calm.store(true, Ordering::SeqCst);
     let lags = last.drain(&["acme-s3", "archive"]);
 
     let objects = objects(&root.path().join("impressions"));
@@ -149,7 +152,7 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     // Lines of 30,000 records, not packed, are more than one part. Short names: this store makes a file's name of an
     // object's name and an upload's.
     let settings = settings(&store, "impressions")
-        + "partitions = \"\"\ncompression = \"none\"\nmax_records = 30000\nmax_age = \"30s\"";
+        + "partitions = \"\"\ncompression = \"none\"\nmax_records = 30000\nmax_age = \"5s\"";
     let home = Home::new("parts").destination("acme-s3", &settings);
     let sidecar = home.start();
     let mut client = Client::connect(home.ingest()).unwrap();

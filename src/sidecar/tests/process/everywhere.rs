@@ -3,6 +3,8 @@
 //! books say so.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -41,14 +43,15 @@ fn what_was_acknowledged_before_a_kill_arrives_at_every_kind_of_destination() {
     let mut rng = SmallRng::seed_from_u64(seed);
     let runtime = Runtime::new().unwrap();
     let root = tempfile::tempdir().unwrap();
-    let store = runtime.block_on(serve(root.path(), bucket::flaky(seed)));
+    let calm = Arc::<AtomicBool>::default();
+    let store = runtime.block_on(serve(root.path(), bucket::flaky(seed, Arc::clone(&calm))));
     let (hook, split) = (Receiver::start(), Split::start());
     let services = [EventService::start(Service::Amplitude, seed), EventService::start(Service::Segment, seed + 1)];
     let [amplitude, segment] = &services;
     hook.script(flaky(seed));
     split.answers(moody(seed));
     let small = "batch_records_max = 100\ntimeout = \"10s\"";
-    let objects_of = "max_records = 400\nmax_age = \"1s\"\ntimeout = \"10s\"\n";
+    let objects_of = "max_records = 400\nmax_age = \"1s\"\ntimeout = \"5s\"\n";
     let home = Home::new("everywhere")
         .log("replay_window = \"0s\"")
         .webhook("hook", &hook, WEBHOOK)
@@ -77,6 +80,7 @@ fn what_was_acknowledged_before_a_kill_arrives_at_every_kind_of_destination() {
     thread::sleep(Duration::from_millis(300));
     let posts = load.stop();
     hook.script(|_| Answer::Ok);
+    calm.store(true, Ordering::SeqCst);
     services.iter().for_each(EventService::calm);
     split.answers(|_| 200);
     last.drain(&DESTINATIONS);

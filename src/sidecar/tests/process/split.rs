@@ -100,6 +100,8 @@ impl Drop for Split {
 
 impl Inner {
     fn converse(&self, stream: TcpStream) {
+        // An answer is written in pieces, which would wait for each other's acknowledgement.
+        let _ = stream.set_nodelay(true);
         let Ok(mut writer) = stream.try_clone() else { return };
         let mut reader = BufReader::new(stream);
         while let Ok(Some(request)) = Message::read(&mut reader) {
