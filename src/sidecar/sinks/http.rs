@@ -4,10 +4,11 @@
 //! destination's guard has judged; no redirect is followed; of an answer's body at most
 //! [`ANSWER_BYTES_MAX`] are read (unless a sink says otherwise), and a connection whose answer was not read to its end
 //! is not used again. Each destination has connections of its own, made when it sends and dropped when it does not;
-//! `connections` bounds those that all keep idle.
+//! `connections` bounds those that all keep idle, `names` the threads that wait for a resolver.
 
 mod connections;
 mod connector;
+mod names;
 mod tls;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,7 +23,6 @@ use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
@@ -239,10 +239,10 @@ impl Wire {
         answer_bytes_max: u32,
     ) -> Result<Self, Failure> {
         let config = if over_tls { tls.config()? } else { tls.plain() };
-        let (connections, note) = (Arc::clone(&tls.connections), Note::default());
+        let (connections, names, note) = (Arc::clone(&tls.connections), tls.names.clone(), Note::default());
         let counter = connections.counter(&note);
         let make = Box::new(move || {
-            let tcp = Guarded::new(GaiResolver::new(), guard.clone(), counter.clone(), |tcp| {
+            let tcp = Guarded::new(names.clone(), guard.clone(), counter.clone(), |tcp| {
                 tcp.enforce_http(false);
                 tcp.set_nodelay(true);
                 tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

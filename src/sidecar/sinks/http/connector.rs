@@ -11,10 +11,11 @@ use std::vec;
 
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 
 use super::connections::{CountedStream, Counter};
+use super::names::Names;
 use crate::sinks::address_guard::AddressGuard;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -22,7 +23,7 @@ type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A TCP connector with a guard, whose connections are counted; `R` resolves names.
 #[derive(Clone)]
-pub(super) struct Guarded<R = GaiResolver> {
+pub(super) struct Guarded<R = Names> {
     tcp: HttpConnector<Resolver<R>>,
     guard: AddressGuard,
     counter: Counter,

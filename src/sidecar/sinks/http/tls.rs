@@ -6,13 +6,15 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::connections::{Connections, IDLE_MAX};
+use super::names::Names;
 use crate::config::TlsSettings;
 use crate::delivery::outcome::Failure;
 
-/// What connections over TLS need, and the count of all connections. One for all destinations that ask for nothing of
+/// What connections over TLS need, the count of all connections, and who looks names up. One for all destinations that ask for nothing of
 /// their own: the machine's trusted certificates are large.
 pub struct Tls {
     pub(super) connections: Arc<Connections>,
+    pub(super) names: Names,
     config: OnceLock<Result<ClientConfig, String>>,
     /// For plain HTTP: no certificate is ever looked at, so none is loaded.
     plain: OnceLock<ClientConfig>,
@@ -31,13 +33,15 @@ impl Tls {
     #[must_use]
     pub fn keeping_idle(connections_max: usize) -> Self {
         let connections = Arc::new(Connections::new(connections_max));
-        Self { connections, config: OnceLock::new(), plain: OnceLock::new(), own: TlsSettings::default() }
+        let (names, config, plain, own) = Default::default();
+        Self { connections, names, config, plain, own }
     }
 
-    /// With certificates of a destination's own. Its connections count with the others.
+    /// With certificates of a destination's own. Its connections and lookups count with the others.
     #[must_use]
     pub fn of(own: TlsSettings, others: &Self) -> Self {
-        Self { connections: Arc::clone(&others.connections), own, ..Self::keeping_idle(0) }
+        let (connections, names) = (Arc::clone(&others.connections), others.names.clone());
+        Self { connections, names, own, ..Self::keeping_idle(0) }
     }
 
     /// For `https`. Reads the machine's trusted certificates when first called.
