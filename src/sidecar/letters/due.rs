@@ -2,13 +2,21 @@
 //!
 //! The letters themselves stay in the log; neighbours share an entry, so that a million of them cost some hundred
 //! kilobytes. What always holds: no letter is due before its run is. A run may be due before any of its letters is:
-//! then whoever reads it [notes](Due::note) what it found.
+//! then whoever reads it [notes](Due::note) what it found. Nobody asks for a wait of more than [`WAIT_MAX`]: a moment that
+//! lies further ahead was written under a clock that went ahead, and has come.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::delivery::retry_after::WAIT_MAX;
+
 /// Letters of a run that still takes neighbours in.
 const RUN_LETTERS_MAX: u64 = 256;
+
+/// Whether this moment has come at `now_ms`.
+pub(super) fn has_come(moment_ms: u64, now_ms: u64) -> bool {
+    moment_ms <= now_ms || moment_ms - now_ms > WAIT_MAX.as_millis() as u64
+}
 
 /// The runs, by first offset; they do not overlap.
 #[derive(Debug, Default)]
@@ -19,12 +27,23 @@ pub(super) struct Due {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     end: u64,
+    /// [`BEING_READ`] is no moment.
     earliest_ms: u64,
+}
+
+/// Whoever reads a run says when it is due again.
+const BEING_READ: u64 = u64::MAX;
+
+impl Run {
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.earliest_ms != BEING_READ && has_come(self.earliest_ms, now_ms)
+    }
 }
 
 impl Due {
     /// The letter at `offset` may be sent from `earliest_ms` on.
     pub(super) fn insert(&mut self, offset: u64, earliest_ms: u64) {
+        let earliest_ms = earliest_ms.min(BEING_READ - 1);
         let before = self.runs.range_mut(..=offset).next_back();
         if let Some((start, run)) = before {
             let inside = offset < run.end;
@@ -39,15 +58,15 @@ impl Due {
 
     /// The first run that is due.
     pub(super) fn first(&self, now_ms: u64) -> Option<Range<u64>> {
-        let due = self.runs.iter().find(|(_, run)| run.earliest_ms <= now_ms);
+        let due = self.runs.iter().find(|(_, run)| run.is_due(now_ms));
         due.map(|(&start, run)| start..run.end)
     }
 
     /// The first run that is due, which is read from now on until it is [noted](Self::note). It is not due meanwhile,
     /// save for what is [inserted](Self::insert) then.
     pub(super) fn begin(&mut self, now_ms: u64) -> Option<Range<u64>> {
-        let (&start, run) = self.runs.iter_mut().find(|(_, run)| run.earliest_ms <= now_ms)?;
-        run.earliest_ms = u64::MAX;
+        let (&start, run) = self.runs.iter_mut().find(|(_, run)| run.is_due(now_ms))?;
+        run.earliest_ms = BEING_READ;
         Some(start..run.end)
     }
 
@@ -61,7 +80,7 @@ impl Due {
         if read.is_empty() {
             return;
         }
-        let inserted_ms = (run.earliest_ms < u64::MAX).then_some(run.earliest_ms);
+        let inserted_ms = (run.earliest_ms != BEING_READ).then_some(run.earliest_ms);
         let earliest_ms = earliest_ms.into_iter().chain(inserted_ms).min();
         if let Some(earliest_ms) = earliest_ms {
             self.runs.insert(read.start, Run { end: read.end.min(run.end), earliest_ms });

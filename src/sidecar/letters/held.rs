@@ -14,6 +14,7 @@ use forebay::{Settled, Waiting};
 
 use super::desk::{Desk, Shelves, runs};
 use super::doubts::Origins;
+use super::due;
 use super::flights::{Flights, Group};
 use super::packed::Packed;
 use super::{Shelf, off_worker};
@@ -288,7 +289,7 @@ impl Desk {
                 }
                 let wait_until = match letter.not_before_ms {
                     _ if shelves.state().flights.holds(offset) => continue,
-                    later if later > now_ms => later,
+                    later if !due::has_come(later, now_ms) => later,
                     _ if !self.is_taken_out(&letter, &mut seen) => now_ms + AGAIN_MS,
                     _ => {
                         bytes += letter.record.len();

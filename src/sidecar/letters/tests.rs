@@ -249,6 +249,23 @@ fn a_held_letter_leaves_when_its_time_has_come_and_holds_nobody_up() {
     assert_eq!((house.sheet().delivered.records, house.sheet().pending.records), (20, 0));
 }
 
+/// A machine that came up a month ahead, or in 1970, and was set right: nobody asked for a wait of a month.
+#[test]
+fn a_hold_of_a_clock_that_was_ahead_ends_when_the_clock_is_right_and_one_of_a_clock_behind_has_ended() {
+    const MONTH: u64 = 30 * 24 * 3_600_000;
+    let house = House::new();
+    house.append(20);
+    let batch = house.batch(20);
+    let now = house.clock.wall_ms();
+    let until = |offset, ms| house.letter(&batch, offset, Kind::Held { not_before_ms: ms }, "quota");
+    house.park(vec![until(0, now + MONTH + 30_000), until(1, 30_000), until(2, now + 30_000), until(3, u64::MAX)]);
+    house.main.settle_parts(&batch, &[(0..4, Settled::Held)], Settled::Delivered);
+    assert_eq!(send_all(&house.held(false)), [0, 1, 3]);
+    house.clock.advance(Duration::from_secs(30));
+    assert_eq!(send_all(&house.held(false)), [2]);
+    assert_eq!((house.sheet().delivered.records, house.sheet().pending.records), (20, 0));
+}
+
 #[test]
 fn a_letter_whose_record_is_not_settled_yet_is_touched_by_nobody() {
     let house = House::new();
@@ -304,10 +321,11 @@ fn a_record_that_is_held_after_it_was_dead_lies_in_one_place() {
     let [stored] = &claimed.ticket.letters(&[4]).unwrap()[..] else { panic!("one letter") };
     assert_eq!(stored.origin.offset, 4);
     let again = |kind| Letter { origin: stored.origin, ..house.letter(&batch, 4, kind, "later") };
-    house.park(vec![again(Kind::Held { not_before_ms: u64::MAX })]);
+    let tomorrow = Kind::Held { not_before_ms: house.clock.wall_ms() + 86_400_000 };
+    house.park(vec![again(tomorrow)]);
     // Others of its batch could not be kept, and all are tried again.
     assert_eq!(claimed.ticket.letters(&[4]).unwrap()[0].origin, stored.origin);
-    house.park(vec![again(Kind::Held { not_before_ms: u64::MAX })]);
+    house.park(vec![again(tomorrow)]);
     claimed.ticket.settle(&[(4..5, Settled::Held)], Settled::Delivered);
     assert!(next(&source).is_none());
     let balance = house.sheet();

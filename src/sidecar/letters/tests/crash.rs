@@ -144,7 +144,7 @@ fn life(house: &House, seen: &mut Seen) -> Result<(), BoxError> {
     house.queues.tick()?;
     house.take(seen, |offset| (offset % 3 == 0).then_some(Kind::Dead))?;
     house.clock.advance(Duration::from_secs(1));
-    house.send_held(seen, |offset| (offset == 6).then_some(Kind::Held { not_before_ms: u64::MAX }))?;
+    house.send_held(seen, |offset| (offset == 6).then_some(Kind::Held { not_before_ms: 80_000_000 }))?;
     house.redrive_some(|offset| offset == 3 || offset == 12)?;
     house.queues.tick()?;
     house.send_held(seen, |offset| (offset == 12).then_some(Kind::Dead))?;
