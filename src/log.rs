@@ -146,7 +146,12 @@ impl Log {
         });
         shared.counters.housekeeping_errors.add(opened.tables_refused);
         shared.learn_state();
-        let threads = if inline { Threads::default() } else { Threads::start(&shared) };
+        let started = if inline { Ok(Threads::default()) } else { Threads::start(&shared) };
+        let threads = started.map_err(|source| OpenError::Io {
+            path: dir.to_owned(),
+            what: "start the log's threads",
+            source,
+        })?;
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
     }
 

@@ -5,6 +5,7 @@ use super::shared::Shared;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, PoisonError};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -20,16 +21,24 @@ pub(super) struct Threads {
 // === impl Threads ===
 
 impl Threads {
-    pub(super) fn start(shared: &Arc<Shared>) -> Self {
-        let writer = Arc::clone(shared);
-        let keeper = Arc::clone(shared);
+    /// # Errors
+    /// When the system starts no thread. None is left then.
+    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            crate::sync::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
+            crate::sync::thread::Builder::new().name(name.into()).spawn(body)
         };
-        Self {
-            writer: Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))),
-            keeper: Some(spawn("forebay-keeper", Box::new(move || run_keeper(&keeper)))),
+        let [writer, keeper] = [Arc::clone(shared), Arc::clone(shared)];
+        let mut threads = Self::default();
+        threads.writer = Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))?);
+        match spawn("forebay-keeper", Box::new(move || run_keeper(&keeper))) {
+            Ok(keeper) => threads.keeper = Some(keeper),
+            Err(error) => {
+                shared.stop();
+                threads.join();
+                return Err(error);
+            }
         }
+        Ok(threads)
     }
 
     /// Waits until both have ended.

@@ -29,7 +29,7 @@ impl Runtimes {
     /// When the operating system gives no threads.
     pub(super) fn start(delivery_threads: u32) -> io::Result<Self> {
         let front = Builder::new_multi_thread().enable_all().thread_name("forebay-front").build()?;
-        let threads = threads(delivery_threads, available_parallelism().map_or(1, NonZero::get));
+        let threads = threads(delivery_threads, cores());
         let deliveries =
             Builder::new_multi_thread().enable_all().worker_threads(threads).thread_name("forebay-send").build()?;
         Ok(Self { front, deliveries })
@@ -50,6 +50,15 @@ impl Runtimes {
         self.deliveries.shutdown_timeout(END);
         self.front.shutdown_timeout(END);
     }
+}
+
+/// Threads of both that always run.
+pub(super) fn workers(delivery_threads: u32) -> usize {
+    cores() + threads(delivery_threads, cores())
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 fn threads(asked: u32, cores: usize) -> usize {

@@ -41,6 +41,9 @@ use crate::sinks::http::IDLE_MAX;
 /// Why the sidecar did not start (or, last, did not stop well).
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The threads of the process.
+    #[error(transparent)]
+    Threads(#[from] super::threads::TooFewThreads),
     /// The data directory, or what is in it.
     #[error("can't open the data directory")]
     Data(#[from] forebay::OpenQueuesError),

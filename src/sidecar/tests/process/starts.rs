@@ -1,6 +1,9 @@
 //! Starting, or not: configurations that cannot be used, a data directory that is taken, files that a disk has damaged.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 use super::load::post;
 use super::sidecar::{Home, to_its_end};
@@ -27,6 +30,30 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
         }
     }
     assert!(!home.path("data").exists(), "nothing was begun");
+}
+
+/// As somebody whom the limit holds, which is not root.
+#[test]
+fn who_may_start_too_few_threads_is_told_so_before_anything_is_begun() {
+    let home = Home::new("few-threads");
+    fs::set_permissions(home.path("."), Permissions::from_mode(0o755)).unwrap();
+    // Where it was built need not be open to everybody.
+    let binary = home.path("forebay");
+    fs::copy(env!("CARGO_BIN_EXE_forebay"), &binary).unwrap();
+    let config = home.path("small.toml");
+    let text = "data_dir = \"./data\"\n[ingest]\nlisten = \"127.0.0.1:0\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n\
+                [[environments]]\nid = \"acme\"\nsdk_keys = [\"a-key-for-this-test-alone\"]\n";
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new("prlimit");
+    command.arg("--nproc=4").arg(&binary).args(["run", "--config"]).arg(&config);
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("threads and needs") && told.contains("ulimit -u"), "{told}");
+    assert!(!told.contains("panicked") && !home.path("data").exists(), "{told}");
 }
 
 #[test]
