@@ -247,6 +247,29 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_at_the_end_of_all_numbers_goes_forward_and_no_further() {
+        let (last, most) = (u64::MAX, u64::MAX - 7);
+        let mut cursor = Cursor::at(last - 10, most - 100);
+        let mut before = cursor.clone();
+        for (offsets, bytes) in [
+            (last - 4..last - 2, most - 40..most - 20),
+            (last - 1..last, most - 10..most),
+            (last - 10..last - 4, most - 100..most - 40),
+            (last - 2..last - 1, most - 20..most - 10),
+        ] {
+            cursor.insert(offsets, bytes);
+            assert!(cursor.covers(&before) && !before.covers(&cursor) && cursor.low >= before.low);
+            let mut encoded = Vec::new();
+            cursor.encode(&mut encoded);
+            assert_eq!(Cursor::decode(&mut Decoder::new(&encoded)).as_ref(), Ok(&cursor));
+            before = cursor.clone();
+        }
+        assert_eq!(cursor, Cursor::at(last, most));
+        assert!(cursor.is_settled(last - 1) && !cursor.is_settled(last));
+        assert_eq!(cursor.unsettled(0..last), [], "all that there is");
+    }
+
+    #[test]
     fn a_cursor_with_every_range_in_use_has_the_greatest_encoding() {
         let mut cursor = Cursor::at(0, 0);
         for n in 1..=SETTLED_RANGES_MAX as u64 {

@@ -17,6 +17,7 @@ pub mod registry;
 mod runtimes;
 mod sinks;
 mod start;
+mod threads;
 mod upstreams;
 
 use std::io::{self, Write};
@@ -70,6 +71,9 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
 }
 
 fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
+    if let Err(e) = threads::may_start(runtimes::workers(config.delivery.threads)) {
+        return failed(&StartError::Threads(e));
+    }
     let _lines = telemetry::start();
     let runtimes = match Runtimes::start(config.delivery.threads) {
         Ok(runtimes) => runtimes,

@@ -1,23 +1,26 @@
 //! Taking segments away on a disk that does not let all of them go.
 
 use forebay::clock::ManualClock;
-use forebay::{Log, LogOptions, Payload};
+use forebay::{Item, Log, LogOptions, Payload};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
 use storage_tests::sim_disk::SimDisk;
 
-fn open(disk: &SimDisk) -> Log {
-    let options = LogOptions {
+fn options() -> LogOptions {
+    LogOptions {
         segment_bytes: 4 << 10,
         budget_bytes: 4 << 20,
         tail_cache_bytes: 0,
         replay_window: Duration::ZERO,
         ..LogOptions::small()
-    };
-    Log::open(Arc::new(disk.clone()), Arc::new(ManualClock::at(1_000_000)), Path::new("/log"), options)
-        .expect("it opens")
+    }
+}
+
+fn open(disk: &SimDisk) -> Log {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    Log::open(Arc::new(disk.clone()), clock, Path::new("/log"), options()).expect("it opens")
 }
 
 /// Ten segments of one stream, and then none of it is needed any more.
@@ -50,6 +53,44 @@ fn a_segment_that_does_not_go_at_once_goes_later() {
         disk.clear_faults();
         (0..2).for_each(|_| log.housekeep());
         assert_eq!((segments(&disk), log.stats().segments), (1, 1), "{kind:?}");
+    }
+}
+
+/// By the clock's word the replay window is over, or has hardly begun: that decides of what everybody has, and of nothing else.
+#[test]
+fn a_clock_that_jumps_ends_the_replay_window_early_or_late_and_takes_nothing_that_somebody_needs() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for (jumped_ms, kept) in [(2 * YEAR_MS, false), (100 * YEAR_MS, false), (0, true)] {
+        let disk = SimDisk::new(1);
+        let options = LogOptions { replay_window: Duration::from_secs(3_600), ..options() };
+        let open_at = |now_ms| {
+            let clock = Arc::new(ManualClock::at(now_ms));
+            Log::open(Arc::new(disk.clone()), clock, Path::new("/log"), options.clone()).expect("it opens")
+        };
+        let log = open_at(YEAR_MS);
+        for n in 0..20 {
+            let name = if n < 10 { "a" } else { "b" };
+            log.append_wait(name, vec![Payload { bytes: vec![n; 3_000], records: 1 }]).expect("it is taken");
+        }
+        log.housekeep();
+        drop(log);
+        let log = open_at(jumped_ms);
+        let [a, b] = ["a", "b"].map(|name| log.stream(name).expect("it is known"));
+        // All of one is settled, and nothing of the other.
+        log.trim(a, log.durable(a).offset);
+        (0..3).for_each(|_| log.housekeep());
+        let left = |stream| {
+            let (mut reader, mut left) = (log.reader(stream, log.first_kept(stream)), 0);
+            while let Some(item) = reader.next().expect("the disk reads") {
+                left += usize::from(matches!(item, Item::Frame(_)));
+            }
+            left
+        };
+        assert_eq!(left(b), 10, "at {jumped_ms}");
+        assert_eq!(left(a), if kept { 10 } else { 0 }, "at {jumped_ms}");
+        assert!(log.stats().bytes_used <= options.budget_bytes);
+        // Whatever time it is.
+        log.append_wait("b", vec![Payload { bytes: vec![1; 3_000], records: 1 }]).expect("it is taken");
     }
 }
 

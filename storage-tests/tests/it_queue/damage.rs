@@ -1,7 +1,7 @@
 //! Damage to the log under its queues: counted as lost, and everything else is delivered.
 
 use forebay::clock::ManualClock;
-use forebay::{BatchLimits, Cursor, Payload, Queue, RangeError, Settled, Start};
+use forebay::{BatchLimits, Cursor, Payload, Queue, Queues, RangeError, Settled, Start};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use storage_tests::fault::{Failure, Fault, OpKind};
@@ -36,6 +36,46 @@ fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
     assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
     assert_eq!(seen.len(), 390);
     assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// A disk that does not read the old records of one destination: whoever reads others, old or fresh, waits for nothing.
+#[test]
+fn who_cannot_read_what_it_needs_holds_up_nobody_who_can() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    let make = |queues: &Queues, stream| queues.queue("hook", stream, Start::Earliest).expect("it is made");
+    let (bad, good) = (make(&queues, "bad"), make(&queues, "good"));
+    (0..20).for_each(|_| append(&queues, "bad", 10));
+    (0..20).for_each(|_| append(&queues, "good", 10));
+    drop((bad, good));
+    queues.close().expect("the disk is sound");
+    drop(queues);
+
+    let queues = open(&disk, &clock);
+    let (bad, good) = (make(&queues, "bad"), make(&queues, "good"));
+    let first = segments(&disk).into_iter().min().expect("there are some");
+    let first = first.file_stem().expect("a name").to_string_lossy().into_owned();
+    disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(&first));
+    let (mut errors, mut delivered) = (0, 0);
+    for _ in 0..20 {
+        append(&queues, "good", 10);
+        errors += usize::from(bad.next_batch(ANY).is_err());
+        while let Some(batch) = good.next_batch(BatchLimits { records_max: 20, ..ANY }).expect("these are read") {
+            delivered += batch.offsets.end - batch.offsets.start;
+            good.settle(&batch, Settled::Delivered);
+        }
+        assert_eq!(good.lag().records, 0, "old ones and fresh ones, in the same turn");
+        queues.tick().expect("and the floor is written");
+    }
+    assert_eq!((errors, delivered), (20, 400));
+    disk.clear_faults();
+    let mut late = 0;
+    while let Some(batch) = bad.next_batch(ANY).expect("the disk reads again") {
+        late += batch.offsets.end - batch.offsets.start;
+        bad.settle(&batch, Settled::Delivered);
+    }
+    assert_eq!(late, 200);
+    assert!(bad.balance().closes() && good.balance().closes());
 }
 
 /// A range is claimed by the headers of its frames, so damage to a payload is met only when it is sent.
@@ -139,6 +179,58 @@ fn a_log_that_lost_its_end_is_told_and_no_offset_is_given_again() {
     let balance = queue.balance();
     assert!(balance.closes(), "{balance:?}");
     assert_eq!((balance.accepted.records, balance.delivered.records, balance.delivered.bytes), (30, 20, 200));
+}
+
+/// A floor of last week beside the log of now: what went meanwhile is counted as lost, all that is there is delivered again,
+/// and nothing goes before that.
+#[test]
+fn a_floor_from_a_backup_repeats_what_is_there_and_lets_nothing_go_that_it_has_not_passed() {
+    fn deliver(queue: &Queue, records: u64) -> u64 {
+        let mut delivered = 0;
+        while delivered < records {
+            let Some(batch) = queue.next_batch(BatchLimits { records_max: 10, ..ANY }).expect("reads") else { break };
+            delivered += batch.offsets.end - batch.offsets.start;
+            queue.settle(&batch, Settled::Delivered);
+        }
+        delivered
+    }
+    let housekeep = |queues: &Queues| {
+        for _ in 0..3 {
+            queues.tick().expect("the disk is sound");
+            queues.log().housekeep();
+        }
+    };
+    let (disk, clock) = (SimDisk::new(8), ManualClock::at(1_000_000));
+    let both = |queues: &Queues| {
+        ["hook", "archive"].map(|id| queues.queue(id, "acme", Start::Earliest).expect("it is there, or made"))
+    };
+    let queues = open(&disk, &clock);
+    let [hook, archive] = both(&queues);
+    (0..20).for_each(|_| append(&queues, "acme", 10));
+    assert_eq!((deliver(&hook, 200), deliver(&archive, 100)), (200, 100));
+    queues.tick().expect("the disk is sound");
+    let floor = disk.paths().into_iter().find(|path| path.ends_with("floor")).expect("it was written");
+    let old = disk.read_live(&floor).expect("it is there");
+    (0..20).for_each(|_| append(&queues, "acme", 10));
+    assert_eq!((deliver(&hook, 200), deliver(&archive, 200)), (200, 200));
+    housekeep(&queues);
+    drop((hook, archive, queues));
+    disk.overwrite(&floor, &old);
+
+    let queues = open(&disk, &clock);
+    let [hook, archive] = both(&queues);
+    let first = hook.cursor().low;
+    assert!((201..=300).contains(&first), "it had passed 200, and the log begins above: {first}");
+    assert_eq!(archive.cursor().low, first);
+    housekeep(&queues);
+    for (queue, before) in [(&hook, 200), (&archive, 100)] {
+        assert_eq!(deliver(queue, u64::MAX), 400 - first, "all that is there");
+        let balance = queue.balance();
+        assert!(balance.closes(), "{balance:?}");
+        assert_eq!((balance.lost.records, balance.pending.records), (first - before, 0));
+    }
+    let stats = queues.log().stats();
+    assert!(stats.bytes_used <= 4 << 20, "{stats:?}");
 }
 
 /// Before: the floor remembered the number of a stream whose first append had failed. After a crash that forgot the

@@ -1,5 +1,7 @@
 //! What is no whole answer: broken, slow, endless, giant, or none; and what answers a handshake.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -51,9 +53,14 @@ const FAILED: &[u8] = b"HTTP/1.1 500 No\r\ncontent-length: 1000000000000\r\n\r\n
 const CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
 const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
+/// Frames of HTTP/2, of which nobody asked for any.
+const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+const GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const RST_STREAM: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
+
 /// What is answered, what then, and what the sinks that post make of it, and S3: that one hears an answer to its end, and may send
 /// again what is there, since it is the same object.
-const TROUBLES: [(&[u8], Then, [Class; 2]); 28] = [
+const TROUBLES: [(&[u8], Then, [Class; 2]); 31] = [
     (b"", Then::Close, [Retry, Retry]),
     (b"", Then::Reset, [Retry, Retry]),
     (b"", Then::Hang, [Retry, Retry]),
@@ -68,6 +75,9 @@ const TROUBLES: [(&[u8], Then, [Class; 2]); 28] = [
     (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Then::Close, [Retry, Retry]),
     (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Then::Close, [Retry, Retry]),
     (b"HTTP/3.0 200 OK\r\n\r\n", Then::Close, [Retry, Retry]),
+    (SETTINGS, Then::Hang, [Retry, Retry]),
+    (GOAWAY, Then::Close, [Retry, Retry]),
+    (RST_STREAM, Then::Reset, [Retry, Retry]),
     (b"", Then::Hints, [Retry, Retry]),
     (b"HTTP/1.1 102 Processing\r\n\r\n", Then::Hang, [Retry, Retry]),
     (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Then::Close, [Retry, Retry]),
@@ -106,6 +116,42 @@ async fn broken_slow_and_endless_answers_end_by_the_deadline_as_their_heads_say(
         }
     }
     assert!(Instant::now() - began < LATER * SINKS.len() as u32, "nothing is read for ever");
+}
+
+/// Begins of answers that never come to anything. Counted is what the sinks took of them.
+#[tokio::test]
+async fn of_what_is_no_answer_no_more_is_taken_than_sockets_hold() {
+    const NO_ANSWERS: [&[u8]; 9] = [
+        b"",
+        b"no HTTP at all ",
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\nx-long: ",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551616\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-trailer: ",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\ncontent-length: 3\r\n\r\nfffffffffffffffff\r\n",
+    ];
+    for subject in &SINKS {
+        for beginning in NO_ANSWERS {
+            let taken = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&taken);
+            let flood = move |mut stream: TcpStream| {
+                let counted = Arc::clone(&counted);
+                async move {
+                    while let Ok(n) = stream.write(&[b'x'; 65_536]).await {
+                        counted.fetch_add(n, Ordering::SeqCst);
+                    }
+                }
+            };
+            let sink = subject.at(raw(beginning, flood).await);
+            deliver(&*sink, &(subject.job)(0..3), LATER).await;
+            // Of three attempts that an SDK may make.
+            let taken = taken.load(Ordering::SeqCst);
+            let place = format!("{} {:?}", subject.name, String::from_utf8_lossy(beginning));
+            assert!(taken > 0 && taken < 32 << 20, "{place}: {taken} bytes");
+        }
+    }
 }
 
 #[tokio::test]

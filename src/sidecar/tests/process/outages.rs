@@ -1,16 +1,23 @@
 //! Destinations that are down, throttle or hang: late, never lost, and nobody else pays.
 
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use forebay::clock::ManualClock;
 use forebay::disk::real::RealDisk;
 use forebay::{LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+use tokio::runtime::Runtime;
 
+use super::bucket::{objects, settings, side_by_side};
 use super::load::Load;
 use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, forebay, wait_for};
+use super::store::{Act, serve};
 
 #[test]
 fn what_came_in_during_an_outage_arrives_after_it_and_after_a_kill() {
@@ -84,6 +91,62 @@ fn a_hung_destination_stops_no_other() {
     let behind = lags.iter().find(|lag| lag.destination == "hung-hook").expect("it has a queue");
     assert_eq!((behind.delivered, behind.records_behind), (0, behind.accepted));
     assert_eq!(hung.count(), 1, "one probe, and nothing piled upon it");
+}
+
+/// Takes connections and says nothing; how many it has.
+fn mute() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    let (address, count) = (listener.local_addr().expect("it has one"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            held.push(stream);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, count)
+}
+
+/// A handshake that is not answered, and a service that does not hand out credentials.
+#[test]
+fn who_hangs_before_anything_is_sent_stops_no_other() {
+    let runtime = Runtime::new().expect("there are threads");
+    let root = tempfile::tempdir().expect("there is room");
+    let store = runtime.block_on(serve(root.path(), |_| Act::Pass));
+    ["mute", "healthy"].iter().for_each(|name| fs::create_dir(root.path().join(name)).expect("there is room"));
+    let (healthy, handshake, credentials) = (Receiver::start(), mute(), mute());
+    let patient = "timeout = \"5m\"\n";
+    let keyless = format!(
+        "type = \"s3\"\nbucket = \"mute\"\nendpoint = \"http://{}\"\npath_style = true\n{patient}max_age = \"1s\"",
+        store.addr
+    );
+    let home = Home::new("mute")
+        .destination("mute-hook", &format!("type = \"webhook\"\nurl = \"https://{}/in\"\n{patient}", handshake.0))
+        .destination("mute-bucket", &keyless)
+        .destination("healthy-bucket", &(settings(&store, "healthy") + "max_age = \"1s\"\nmax_records = 500"))
+        .webhook("healthy-hook", &healthy, "batch_records_max = 50")
+        .file("archive", "")
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("http://{}/creds", credentials.0))
+        .env("AWS_CONFIG_FILE", "/nonexistent/of-the-tests")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/of-the-tests")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .without_env(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"]);
+    let sidecar = home.start();
+    let load = Load::start("mute", 7, 2, home.ingest());
+    let hang = || [&handshake.1, &credentials.1].iter().all(|count| count.load(Ordering::SeqCst) > 0);
+    assert!(wait_for(|| hang() && load.acknowledged() > 100));
+    let posts = load.stop();
+    let lags = sidecar.drain(&["healthy-bucket", "healthy-hook", "archive"]);
+    Arrived::at_webhook(&healthy.arrivals()).holds(&posts, "healthy-hook");
+    Arrived::in_files(home.lines("archive")).holds(&posts, "archive");
+    let objects = objects(&root.path().join("healthy"));
+    side_by_side(&objects);
+    Arrived::in_files(objects.into_iter().flat_map(|object| object.lines).collect()).holds(&posts, "healthy-bucket");
+    for id in ["mute-hook", "mute-bucket"] {
+        let behind = lags.iter().find(|lag| lag.destination == id).expect("it has a queue");
+        assert_eq!((behind.delivered, behind.records_behind), (0, behind.accepted), "{id}");
+    }
 }
 
 /// Has the sidecar's data directory written as if it had run for two hours, in which so many bytes came in and were delivered to

@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use super::super::connections::{Connections, Note};
 use super::*;
@@ -124,4 +126,39 @@ async fn an_address_in_the_url_is_judged_in_every_spelling_and_nobody_is_asked()
     assert_eq!((count.load(Ordering::SeqCst), script.asked.load(Ordering::SeqCst)), (0, 0));
     let (mut to, _) = guarded(AddressPolicy::Operator, &[]);
     assert_eq!(connect(&mut to, format!("http://127.0.0.1:{}/", address.port())).await.unwrap(), address);
+}
+
+/// A connection to it hangs: as many as it takes wait to be accepted, and nobody accepts them.
+async fn black_hole(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v6().unwrap();
+    socket.bind(address).unwrap();
+    let (listener, mut waiting) = (socket.listen(1).unwrap(), Vec::new());
+    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn an_address_that_is_dead_beside_a_good_one_is_passed_by() {
+    let (good, _) = listener("127.0.0.1:0").await;
+    let hole = black_hole(SocketAddr::new("::1".parse().unwrap(), good.port())).await;
+    // Nobody listens at the first, and nobody answers at the second.
+    for answer in [&["127.0.0.3", "127.0.0.1"], &["::1", "127.0.0.1"], &["127.0.0.1", "::1"]] {
+        let (mut to, script) = guarded(AddressPolicy::Operator, &[answer]);
+        let peer = connect(&mut to, format!("http://hook.example.com:{}/", good.port())).await.unwrap();
+        assert_eq!((peer, script.asked.load(Ordering::SeqCst)), (good, 1), "{answer:?}");
+    }
+    drop(hole);
+}
+
+#[tokio::test]
+async fn a_name_with_addresses_of_version_6_alone_is_connected_to() {
+    let (there, count) = listener("[::1]:0").await;
+    let (mut to, _) = guarded(AddressPolicy::Operator, &[&["::1"]]);
+    assert_eq!(connect(&mut to, format!("http://hook.example.com:{}/", there.port())).await.unwrap(), there);
+    assert_eq!(connect(&mut to, format!("http://[::1]:{}/", there.port())).await.unwrap(), there);
+    while count.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -15,7 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::*;
 use crate::config::{Endpoint, WebhookConfig};
@@ -111,6 +111,23 @@ async fn the_right_certificate_opens_and_any_other_does_not() {
     let error = post(addr, TlsSettings::read(Some((&known.pem, &known.key_pem)), Some(&strangers.pem)).unwrap()).await;
     let Err(Failure::Connect(why)) = error else { panic!("a receiver that nobody vouches for: {error:?}") };
     assert!(why.contains("certificate"), "{why}");
+}
+
+/// Whoever speaks HTTP/2 alone has no say: its GOAWAYs, resets and windows reach nobody.
+#[tokio::test]
+async fn nothing_but_http_1_1_is_offered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.unwrap();
+        let offered = hello.client_hello().alpn();
+        offered.map(|names| names.map(<[u8]>::to_vec).collect::<Vec<_>>())
+    });
+    let own = TlsSettings::read(None, Some(&authority().pem)).unwrap();
+    assert!(post(addr, own).await.is_err(), "the handshake does not go on");
+    let offered = heard.await.unwrap().unwrap_or_default();
+    assert!(offered.iter().all(|name| name == b"http/1.1"), "{offered:?}");
 }
 
 #[tokio::test]
