@@ -201,8 +201,13 @@ pub struct Turns(Option<(Gate, Sharer)>);
 impl Turns {
     /// Waits for one, for a part of a batch. Hold it for milliseconds: others wait for theirs.
     pub async fn turn(&self) -> Option<Turn> {
+        self.turn_of(PART_BYTES).await
+    }
+
+    /// The same for work on so many bytes.
+    pub async fn turn_of(&self, bytes: u64) -> Option<Turn> {
         let (heavy, sharer) = self.0.as_ref()?;
-        Some(turn(heavy, *sharer, PART_BYTES).await)
+        Some(turn(heavy, *sharer, bytes).await)
     }
 }
 

@@ -13,6 +13,8 @@ use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
 use crate::delivery::budget::{Budget, BudgetLimits, Turns};
+use crate::delivery::except::Except;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
 use crate::delivery::sink::{
@@ -147,20 +149,20 @@ impl Source for Script {
                     take: (offsets.end - offsets.start) as usize,
                     first: offsets.start,
                 }],
-                except: Arc::default(),
+                except: Except::default(),
                 bytes: 1000,
             },
             ticket: self.ticket(offsets),
         }))
     }
 
-    fn next_large(&self, limits: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, limits: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Ok(self.claim(limits).map(|offsets| Claimed {
             job: LargeJob {
                 id: self.id(&offsets),
                 origin: self.origin(&offsets),
                 environment: environment(),
-                except: Arc::default(),
+                except: Except::default(),
                 received_ms: 0,
                 bytes: 1000,
                 settings_revision: None,

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::causes;
 use crate::config::{S3Format, S3Layout};
+use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::LargeJob;
 
@@ -24,7 +25,6 @@ use super::encode::{Stopped, encode};
 use super::key;
 use super::parts::{Part, parts};
 use super::store::{Object, Store, Upload};
-use super::turn::Heavy;
 
 /// For giving up an upload: nobody waits for more than that.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ async fn try_upload(
     job: &LargeJob,
     limit: Duration,
 ) -> Result<(), Trouble> {
-    if job.except.len() as u64 == job.origin.records() {
+    if job.records_sent() == 0 {
         return Ok(()); // nothing to send makes no object
     }
     let key = key::key(layout, job);

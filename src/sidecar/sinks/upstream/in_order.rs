@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::gate::{ClaimId, Gate, Gates};
+use crate::delivery::heavy::Heavy;
 use crate::delivery::sink::LargeJob;
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
@@ -71,7 +72,7 @@ impl Source for InOrder {
         Ok(Some(Claimed { job, ticket: Box::new(held) }))
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Err("a post is held in memory while it is sent, and never claimed as a range".into())
     }
 
@@ -191,7 +192,7 @@ mod tests {
             Ok(None)
         }
 
-        fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
             Ok(None)
         }
 
