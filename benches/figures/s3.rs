@@ -73,6 +73,7 @@ fn repeated(jobs: Vec<Job>, thousands: u64, n: u64) -> LargeJob {
         replay: None,
         records: Arc::new(Repeated { parts: Arc::new(parts), times: thousands }),
         turns: forebay_sidecar::delivery::budget::Turns::default(),
+        patience: forebay_sidecar::delivery::patience::Patience::default(),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod latency;
 pub mod outcome;
 pub mod pace;
 pub mod parking;
+pub mod patience;
 pub mod queued;
 pub mod rate;
 pub mod rate_hints;

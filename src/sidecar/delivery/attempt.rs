@@ -20,6 +20,7 @@ use super::filling::Filling;
 use super::heavy::Heavy;
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome, RejectedRecord};
+use super::patience::{OTHERS_WAIT_MAX, Patience};
 use super::sharing::Shared;
 use super::sink::{Job, LargeJob, LargeSink, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
@@ -61,6 +62,8 @@ pub(super) struct Landed {
     pub(super) ticket: Box<dyn Ticket>,
     pub(super) shape: Shape,
     pub(super) came: Came,
+    /// Whether it kept others waiting for long; `None` if that is not known.
+    pub(super) slow: Option<bool>,
 }
 
 /// How far it came.
@@ -277,11 +280,27 @@ pub(super) async fn fly(
     match load {
         Load::Small(Claimed { job, ticket }) => {
             let came = send((&common, sharer), &sink, job, &*ticket, &mut grant, timeout, go).await;
-            Landed { ticket, shape, came }
+            Landed { ticket, shape, came, slow: None }
         }
-        Load::Large(Claimed { job, ticket }) => {
-            let came = put(&*sink, &job, &*ticket, timeout, go).await;
-            Landed { ticket, shape, came }
+        Load::Large(Claimed { mut job, ticket }) => {
+            let (hurry, patience) = Patience::new();
+            job.patience = patience;
+            let (came, outstayed) = {
+                let mut putting = std::pin::pin!(put(&*sink, &job, &*ticket, timeout, go));
+                tokio::select! {
+                    came = &mut putting => (came, false),
+                    () = grant.outstayed() => {
+                        hurry.now();
+                        (putting.await, true)
+                    }
+                }
+            };
+            let slow = match &came {
+                _ if outstayed => Some(true),
+                Came::Sent { outcome: Some(Outcome::Delivered), took, .. } if *took < OTHERS_WAIT_MAX => Some(false),
+                _ => None,
+            };
+            Landed { ticket, shape, came, slow }
         }
     }
 }

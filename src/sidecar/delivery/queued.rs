@@ -18,6 +18,7 @@ use super::except::Except;
 use super::filter::Filters;
 use super::heavy::Heavy;
 use super::parking::{Apart, LetterOrigin};
+use super::patience::Patience;
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread, push};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
@@ -186,6 +187,7 @@ impl Source for Queued {
             replay: again(queue),
             records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
             turns: Turns::default(),
+            patience: Patience::default(),
         };
         Ok(Some(Claimed { job, ticket }))
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::budget::Turns;
 use super::except::Except;
 use super::outcome::{Outcome, RejectedRecord};
+use super::patience::Patience;
 use super::source::BoxError;
 
 /// A future on the heap, so that traits with futures stay object-safe and idle tasks stay small.
@@ -138,6 +139,8 @@ pub struct LargeJob {
     pub records: Arc<dyn Reread>,
     /// One is taken for each part that is read or encoded, and given back before the part is sent.
     pub turns: Turns,
+    /// When it runs out the batch is not sent to its end: what was begun is given up, and it is as if that had failed.
+    pub patience: Patience,
 }
 
 impl LargeJob {

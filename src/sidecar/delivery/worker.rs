@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Load};
+use super::attempt::{self, Landed, Load};
 use super::budget::{Asking, Grant, Sharer};
 use super::notes::{Lane, Note, Notes};
 use super::outcome::{Failure, Outcome};
@@ -67,11 +67,27 @@ pub(super) struct Memory(Option<Box<Learned>>);
 struct Learned {
     poison: Poison,
     notes: Notes,
+    /// The bytes of a batch that kept others waiting for long, until one like it does not.
+    slow_bytes: Option<u64>,
 }
 
 impl Memory {
     fn poison(&mut self) -> &mut Poison {
         &mut self.0.get_or_insert_default().poison
+    }
+
+    /// A batch of so many bytes kept others waiting for long, or was over before it could.
+    fn took_long(&mut self, bytes: u64, slow: bool) {
+        if slow {
+            self.0.get_or_insert_default().slow_bytes = Some(bytes);
+        } else if let Some(learned) = &mut self.0 {
+            // A small one says nothing of large ones.
+            learned.slow_bytes = learned.slow_bytes.filter(|slow_bytes| bytes < slow_bytes / 2);
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.0.as_ref().is_some_and(|learned| learned.slow_bytes.is_some())
     }
 
     fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
@@ -177,6 +193,9 @@ impl Worker {
             }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
+                    if let Ok(Flown { landed: Landed { shape, slow: Some(slow), .. }, .. }) = &landed {
+                        self.memory.took_long(shape.bytes, *slow);
+                    }
                     self.landed(&mut busy, landed);
                     self.wet();
                 }
@@ -234,7 +253,7 @@ impl Worker {
         // An object is as large as it is to be, whatever a second allows.
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
-        let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
+        let asking = Asking { sharer: self.sharer, failing: self.pace.failing(), slow: self.memory.is_slow() };
         let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {

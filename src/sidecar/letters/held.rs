@@ -21,6 +21,7 @@ use crate::delivery::budget::Turns;
 use crate::delivery::except::Except;
 use crate::delivery::heavy::Heavy;
 use crate::delivery::parking::LetterOrigin;
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::{Job, LargeJob, Origin, Part, Reread};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::impression::StoredBatch;
@@ -167,6 +168,7 @@ impl Source for HeldSource {
             replay: None,
             records: Arc::new(InMemory(job.parts)),
             turns: Turns::default(),
+            patience: Patience::default(),
         };
         Ok(Some(Claimed { job, ticket: Box::new(claim) }))
     }

@@ -17,6 +17,7 @@ use crate::delivery::except::Except;
 use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::{
     BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink, Told,
 };
@@ -169,6 +170,7 @@ impl Source for Script {
                 replay: None,
                 records: Arc::new(large::Parts { queue: self.clone(), offsets: offsets.clone() }),
                 turns: Turns::default(),
+                patience: Patience::default(),
             },
             ticket: self.ticket(offsets),
         }))
