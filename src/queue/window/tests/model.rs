@@ -189,7 +189,7 @@ proptest! {
                 Step::Dissolve(n) if !out.is_empty() => {
                     let before = window.cursor().clone();
                     let offsets = out.remove(n % out.len());
-                    window.dissolve(&offsets, known);
+                    window.dissolve(&offsets);
                     // Parts that had waited inside and find no room now are given up and will be sent again.
                     for offset in offsets {
                         if !window.cursor().unsettled(offset..offset + 1).is_empty() {
