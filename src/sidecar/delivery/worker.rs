@@ -7,6 +7,7 @@
 //!   down costs its neighbours nothing but its probes.
 //! - Idle it has no task, no future and no timer: it rests in its [`Post`] until it is woken.
 
+mod asides;
 mod landing;
 mod post;
 
@@ -33,7 +34,8 @@ use super::source::{BoxError, Source};
 use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
-use landing::{Asides, Chore, Flown};
+use asides::Asides;
+use landing::{Chore, Flown};
 
 pub(super) use post::Post;
 

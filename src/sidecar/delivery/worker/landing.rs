@@ -1,11 +1,9 @@
-//! What follows from an answer: settle, send again, split, set a record aside, keep letters, or hold the destination for
-//! one that refuses.
+//! What follows from an answer: settle, send again, split, set a record [aside](super::asides), or keep letters.
 //!
 //! What always holds: every batch is in one place, settled, back in its queue, or with a chore that ends in one of
 //! both; and whatever comes again at once has fewer records to send than before, so that nothing goes round for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
@@ -14,6 +12,7 @@ use forebay::mutants::{self, Mutant};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
+use super::asides::Aside;
 use super::{Busy, Epoch, Failure, Mark, Outcome, Worker};
 use crate::causes;
 use crate::delivery::apart::Apart;
@@ -21,12 +20,8 @@ use crate::delivery::attempt::{Came, Landed, Shape};
 use crate::delivery::keeping::{Keeping, keep};
 use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::{Partial, Rest};
-use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::{Judgement, Piece, Ruling};
 use crate::delivery::source::{BoxError, Ticket};
-
-/// Records of a destination that refuses which are kept aside: more go back to the queue.
-const ASIDES_MAX: usize = 32;
 
 /// A flight that is over.
 pub(super) struct Flown {
@@ -37,10 +32,10 @@ pub(super) struct Flown {
 }
 
 /// A batch with the right to it.
-struct Batch {
-    queue: Lane,
-    ticket: Box<dyn Ticket>,
-    shape: Shape,
+pub(super) struct Batch {
+    pub(super) queue: Lane,
+    pub(super) ticket: Box<dyn Ticket>,
+    pub(super) shape: Shape,
 }
 
 /// Work on a batch that needs no request.
@@ -49,33 +44,6 @@ pub(super) enum Chore {
     Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept and it is settled; or we stop, and it went back.
     Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
-}
-
-/// Records that were rejected alone and are not yet decided on.
-#[derive(Default)]
-pub(super) struct Asides {
-    all: Vec<Aside>,
-    retest_at: Option<Duration>,
-    retests: Probes,
-}
-
-struct Aside {
-    batch: Batch,
-    /// With the record in it.
-    note: Note,
-    /// It will be a dead letter, if the search that found it does not end in a refusal.
-    poison: bool,
-}
-
-impl Asides {
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// When they are to be tried again whatever happens.
-    pub(super) fn retest_at(&self) -> Option<Duration> {
-        self.retest_at.filter(|_| !self.all.is_empty())
-    }
 }
 
 impl Worker {
@@ -253,7 +221,7 @@ impl Worker {
     }
 
     /// Nothing of it is to be sent any more.
-    fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
+    pub(super) fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
         let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
             self.memory.notes().take(queue, &shape.offsets);
@@ -339,96 +307,6 @@ impl Worker {
             }
         }
         self.decide(busy);
-    }
-
-    fn set_aside(&mut self, busy: &mut Busy, aside: Aside) {
-        if busy.asides.all.is_empty() {
-            busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
-        }
-        busy.asides.all.push(aside);
-    }
-
-    /// Dead letters at last: poison of searches that are over.
-    fn decide(&mut self, busy: &mut Busy) {
-        if busy.asides.all.is_empty() {
-            return;
-        }
-        let doubts = busy.asides.all.iter().filter(|aside| !aside.poison);
-        let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
-        let notes = self.memory.notes();
-        let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
-        let (over, stay) =
-            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
-        busy.asides.all = stay;
-        self.condemn(busy, over);
-        if busy.asides.all.is_empty() {
-            busy.asides.retests = Probes::default();
-        }
-    }
-
-    fn condemn(&mut self, busy: &mut Busy, asides: Vec<Aside>) {
-        for Aside { batch, note, .. } in asides {
-            let apart = note.apart.clone();
-            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = note;
-            self.finish(busy, batch, apart);
-        }
-    }
-
-    /// The destination takes something: who is in doubt since before gets another chance.
-    fn put_back_proven(&mut self, busy: &mut Busy) {
-        let (back, stay) = std::mem::take(&mut busy.asides.all)
-            .into_iter()
-            .partition(|aside| !aside.poison && self.memory.poison().proven(aside.note.since));
-        busy.asides.all = stay;
-        self.put_back(back);
-    }
-
-    /// Whatever is not decided on is tried again.
-    pub(super) fn put_back_all(&mut self, busy: &mut Busy) {
-        let back = std::mem::take(&mut busy.asides.all);
-        self.put_back(back);
-    }
-
-    fn put_back(&mut self, asides: Vec<Aside>) {
-        for Aside { batch, note, .. } in asides {
-            let apart = note.apart.without(batch.shape.first);
-            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
-        }
-    }
-
-    /// In case that there is nothing else to send by which the destination could show that it takes anything.
-    pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
-        if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
-            self.wet();
-            if self.pace.refused() && self.turn().is_some() {
-                // There is something else to probe it with.
-                busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
-                return;
-            }
-            // A search that takes as long may never end: a piece of it was purged perhaps.
-            let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
-            self.condemn(busy, poison);
-            self.put_back(doubts);
-            self.wet();
-        }
-    }
-
-    /// It is the destination, not the records.
-    fn refuses(&mut self, busy: &mut Busy, why: &Failure) {
-        let (now, refused_before) = (self.now(), self.pace.refused());
-        self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
-        busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
-        let doubted = self.memory.poison().now();
-        for aside in &mut busy.asides.all {
-            (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
-        }
-        if busy.asides.len() > ASIDES_MAX {
-            self.put_back_all(busy);
-        }
-        if !refused_before {
-            self.alert(why);
-        }
     }
 
     /// What of the batch is apart from the rest already.
