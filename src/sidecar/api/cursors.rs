@@ -195,6 +195,7 @@ mod tests {
             },
             delivery: None,
             state: None,
+            held: None,
             arrived_per_second: None,
             settled_per_second: None,
             delivered_per_second: None,

@@ -15,7 +15,7 @@ use super::disk_shares::{self, DiskReading, DiskShares};
 use super::forecast::{Forecast, forecast};
 use super::gives_up::gives_up_at;
 use super::rates::Rates;
-use super::readings::{DeliveryReading, DeliveryState, Each, QueueReading, Source};
+use super::readings::{DeliveryReading, DeliveryState, Each, HeldReading, QueueReading, Source};
 use super::sheets::Sheets;
 
 /// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
@@ -82,6 +82,8 @@ pub struct Lag {
     pub delivery: Option<Arc<DeliveryReading>>,
     /// What its destination is doing about it; `None` when nothing delivers it.
     pub state: Option<DeliveryState>,
+    /// Why it waits by itself, if it does.
+    pub held: Option<HeldReading>,
     /// Records a second.
     pub arrived_per_second: Option<f64>,
     /// Records a second.
@@ -203,10 +205,13 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration, disk: Arc<DiskShar
 
 fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>, now_ms: u64) -> Lag {
     let [arrived_per_second, settled_per_second, delivered_per_second] = rates.per_second();
+    let held = delivery.as_ref().and_then(|delivery| delivery.held.iter().find(|held| *held.stream == *queue.stream));
+    let held = held.filter(|_| queue.lag.records > 0).cloned();
     Lag {
         forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
         gives_up_at_unix_ms: gives_up_at(&queue, settled_per_second, arrived_per_second, now_ms),
-        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
+        state: delivery.as_ref().map(|delivery| state(delivery.state, held.as_ref(), queue.lag.records)),
+        held,
         delivery,
         queue,
         arrived_per_second,
@@ -215,23 +220,28 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rate
     }
 }
 
-/// A destination may be busy with one stream and have nothing of another.
-fn state(destination: DeliveryState, records_behind: u64) -> DeliveryState {
-    match destination {
-        DeliveryState::Delivering if records_behind == 0 => DeliveryState::Idle,
-        other => other,
+/// A destination may be busy with one stream and have nothing of another, or not take it.
+fn state(destination: DeliveryState, held: Option<&HeldReading>, records_behind: u64) -> DeliveryState {
+    match (destination, held) {
+        (DeliveryState::Paused | DeliveryState::Stopping, _) => destination,
+        (_, Some(held)) if held.refused => DeliveryState::Refused,
+        (_, Some(_)) => DeliveryState::Retrying,
+        (DeliveryState::Delivering, _) if records_behind == 0 => DeliveryState::Idle,
+        (other, _) => other,
     }
 }
 
 /// An error's text comes from afar: it is cut, and made safe for a terminal.
 fn fit_to_show(mut delivery: DeliveryReading) -> DeliveryReading {
-    delivery.last_error = delivery.last_error.map(|message| {
+    let fit = |message: String| {
         message
             .chars()
             .take(ERROR_CHARS_MAX)
             .map(|character| if character.is_control() { ' ' } else { character })
             .collect()
-    });
+    };
+    delivery.last_error = delivery.last_error.map(fit);
+    delivery.held.iter_mut().for_each(|held| held.why = fit(std::mem::take(&mut held.why)));
     delivery
 }
 

@@ -6,11 +6,11 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::api::readings::{
-    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, OverflowReading, RateReading, RelayReading,
-    WaitsFor,
+    DeliveryReading, DeliveryState, EnvironmentReading, HeldReading, IngestReading, OverflowReading, RateReading,
+    RelayReading, WaitsFor,
 };
 use crate::delivery::rate::By;
-use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State, Waits};
+use crate::delivery::stats::{ANSWERS, CLASSES, Held, Snapshot as DeliverySnapshot, State, Waits};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
 use crate::overflow::Ahead;
 
@@ -56,7 +56,12 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
             Waits::Rate(By::Learned) => WaitsFor::LearnedRate,
             Waits::Rate(By::Told) => WaitsFor::Reset,
         },
+        held: snapshot.held.into_iter().map(held).collect(),
     }
+}
+
+fn held(Held { stream, why, since_ms, until_ms, refused }: Held) -> HeldReading {
+    HeldReading { stream, why, since_unix_ms: since_ms, until_unix_ms: until_ms, refused }
 }
 
 /// What is coming for what waits too long.

@@ -6,6 +6,7 @@ use forebay::clock::ManualClock;
 use forebay::{Balance, Count};
 
 use super::super::disk_shares::EnvironmentOnDisk;
+use super::super::messages;
 use super::*;
 
 fn count(records: u64) -> Count {
@@ -152,6 +153,37 @@ fn an_error_is_cut_and_cannot_speak_to_the_terminal() {
     let message = reading.deliveries["hook"].last_error.clone().unwrap();
     assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
     assert!(message.starts_with(" [2J"), "{message}");
+}
+
+/// Before, an upstream whose SDK key is refused was idle, with no reason and no next attempt.
+#[test]
+fn a_queue_that_waits_by_itself_says_why_and_the_others_say_how_they_are() {
+    let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| {
+        let of = |stream: &str, refused| HeldReading {
+            stream: stream.to_owned(),
+            why: "answered\n401".to_owned(),
+            since_unix_ms: 5,
+            until_unix_ms: 10,
+            refused,
+        };
+        let held = vec![of("acme-prod", true), of("fails", false), of("empty", true)];
+        vec![DeliveryReading { held, last_error: Some("of old".to_owned()), ..delivery(DeliveryState::Delivering) }]
+    });
+    let queues: Each<QueueReading> = Box::new(|each| {
+        let other = |stream: &str, pending| QueueReading { stream: stream.into(), ..queue("hook", pending, 0) };
+        [queue("hook", 1, 0), other("fails", 1), other("empty", 0), other("good", 1)].into_iter().for_each(each);
+    });
+    let reading = board(ManualClock::at(0), queues, deliveries).reading();
+    let shown = |stream: &str| {
+        let key: Key = ("hook".into(), stream.into());
+        let lag = messages::lag(&key, &reading.lags[&key], &reading.disk);
+        (lag.state().as_str_name(), lag.last_error.unwrap().message, lag.next_attempt_unix_ms)
+    };
+    assert_eq!(shown("acme-prod"), ("DELIVERY_STATE_REFUSED", "answered 401".to_owned(), Some(10)));
+    assert_eq!(shown("fails"), ("DELIVERY_STATE_RETRYING", "answered 401".to_owned(), Some(10)));
+    assert_eq!(shown("empty"), ("DELIVERY_STATE_IDLE", "of old".to_owned(), None));
+    assert_eq!(shown("good"), ("DELIVERY_STATE_DELIVERING", "of old".to_owned(), None));
+    assert_eq!(reading.deliveries["hook"].worst_state(), DeliveryState::Refused, "an alert goes by it");
 }
 
 #[test]

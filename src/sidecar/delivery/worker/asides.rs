@@ -7,12 +7,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::holds::Cause;
 use super::landing::Batch;
 use super::{Busy, Failure, Mark, Worker};
 use crate::delivery::notes::Note;
 use crate::delivery::pace::{Probes, Refusal};
+use crate::delivery::poison::Sender;
 
-/// Records of a destination that refuses which are kept aside: more go back to the queue.
+/// Records of a sender that is refused which are kept aside: more go back to the queue.
 const ASIDES_MAX: usize = 32;
 
 /// Records that were rejected alone and are not yet decided on.
@@ -36,6 +38,16 @@ impl Asides {
         self.all.len()
     }
 
+    /// How many of them `which` is true of.
+    pub(super) fn count(&self, which: impl Fn(&Batch) -> bool) -> usize {
+        self.all.iter().filter(|aside| which(&aside.batch)).count()
+    }
+
+    /// The queues that they come from.
+    pub(super) fn queues(&self) -> impl Iterator<Item = usize> {
+        self.all.iter().map(|aside| aside.batch.queue.queue)
+    }
+
     /// When they are to be tried again whatever happens.
     pub(super) fn retest_at(&self) -> Option<Duration> {
         self.retest_at.filter(|_| !self.all.is_empty())
@@ -47,6 +59,7 @@ impl Worker {
         if busy.asides.all.is_empty() {
             busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
         }
+        aside.batch.ticket.set_aside();
         busy.asides.all.push(aside);
     }
 
@@ -78,9 +91,10 @@ impl Worker {
 
     /// The destination takes something: who is in doubt since before gets another chance.
     pub(super) fn put_back_proven(&mut self, busy: &mut Busy) {
-        let (back, stay) = std::mem::take(&mut busy.asides.all)
-            .into_iter()
-            .partition(|aside| !aside.poison && self.memory.poison().proven(aside.note.since));
+        let (back, stay) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| {
+            let sender = self.sender(&aside.batch);
+            !aside.poison && self.memory.poison().proven(sender, aside.note.since)
+        });
         busy.asides.all = stay;
         self.put_back(back);
     }
@@ -102,33 +116,48 @@ impl Worker {
     pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
             self.wet();
-            if self.pace.refused() && self.turn().is_some() {
-                // There is something else to probe it with.
+            let something = self.turn().is_some();
+            // There is something else to probe it with.
+            let probed = |aside: &Aside| match self.sink.senders_apart() {
+                true => self.is_probed(aside.batch.queue.queue),
+                false => self.pace.refused() && something,
+            };
+            let (stay, back): (Vec<_>, Vec<_>) = std::mem::take(&mut busy.asides.all).into_iter().partition(probed);
+            if !stay.is_empty() {
                 busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
-                return;
             }
+            busy.asides.all = stay;
             // A search that takes as long may never end: a piece of it was purged perhaps.
-            let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
+            let (poison, doubts) = back.into_iter().partition(|aside| aside.poison);
             self.condemn(busy, poison);
             self.put_back(doubts);
             self.wet();
         }
     }
 
-    /// It is the destination, not the records.
-    pub(super) fn refuses(&mut self, busy: &mut Busy, why: &Failure) {
-        let (now, refused_before) = (self.now(), self.pace.refused());
-        self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
-        busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
+    /// It is the destination, not the records; or it is their sender, where others send as well.
+    pub(super) fn refuses(&mut self, busy: &mut Busy, (queue, sender): (usize, Sender), why: &Failure) {
+        let refused_before = self.pace.refused();
+        if sender == Sender::All {
+            self.pace.refuse(Refusal::Rejects, self.now(), &mut busy.rng);
+            busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
+        } else {
+            self.hold(busy, queue, Cause::Rejects, why);
+        }
         // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
         let doubted = self.memory.poison().now();
-        for aside in &mut busy.asides.all {
+        let (mut of_sender, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| self.sender(&aside.batch) == sender);
+        for aside in &mut of_sender {
             (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
         }
-        if busy.asides.len() > ASIDES_MAX {
-            self.put_back_all(busy);
+        busy.asides.all = others;
+        if of_sender.len() > ASIDES_MAX {
+            self.put_back(of_sender);
+        } else {
+            busy.asides.all.append(&mut of_sender);
         }
-        if !refused_before {
+        if self.pace.refused() && !refused_before {
             self.alert(why);
         }
     }

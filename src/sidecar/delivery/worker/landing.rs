@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::asides::Aside;
+use super::holds::Cause;
 use super::{Busy, Epoch, Failure, Mark, Outcome, Worker};
 use crate::causes;
 use crate::delivery::apart::Apart;
@@ -20,8 +21,11 @@ use crate::delivery::attempt::{Came, Landed, Shape};
 use crate::delivery::keeping::{Keeping, keep};
 use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::{Partial, Rest};
-use crate::delivery::poison::{Judgement, Piece, Ruling};
+use crate::delivery::poison::{Judgement, Piece, Ruling, Sender};
 use crate::delivery::source::{BoxError, Ticket};
+
+/// Why a record that is never taken is no letter.
+const NO_ROOM: &str = "its dead letters have all the room that they may take: send them again, or purge them";
 
 /// A flight that is over.
 pub(super) struct Flown {
@@ -101,6 +105,12 @@ impl Worker {
             Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } => {
                 self.again(busy, batch, &outcome, epoch);
             }
+            Outcome::QueueRefused { ref why } => {
+                self.heard(busy, &outcome, epoch);
+                self.hold(busy, batch.queue.queue, Cause::Refuses, why);
+                // Its return wakes us.
+                drop(batch);
+            }
             Outcome::TooLarge { ref why } => {
                 self.heard(busy, &outcome, epoch);
                 self.too_large(busy, batch, apart, why);
@@ -118,7 +128,10 @@ impl Worker {
         busy.post.stats.delivered(request.records, self.common.clock.wall_ms());
         self.heard(busy, &Outcome::Delivered, request.epoch);
         self.pace.taken(request.records, request.took, request.epoch, self.now());
-        self.memory.poison().accepted(request.begun, request.records);
+        self.memory.count_taken();
+        self.lift(busy, batch.queue.queue, None);
+        let sender = self.sender(&batch);
+        self.memory.poison().accepted(sender, request.begun, request.records);
         self.finish(busy, batch, apart);
         self.put_back_proven(busy);
         self.decide(busy);
@@ -127,7 +140,13 @@ impl Worker {
     /// It comes again as it is.
     fn again(&mut self, busy: &mut Busy, batch: Batch, outcome: &Outcome, epoch: Epoch) {
         // First learn to wait, then hand the batch back: its return wakes us.
-        self.heard(busy, outcome, epoch);
+        match outcome.failure() {
+            Some(why) if self.fails_alone(&batch, outcome) => {
+                busy.post.stats.failed(outcome, self.common.clock.wall_ms());
+                self.hold(busy, batch.queue.queue, Cause::Fails, why);
+            }
+            _ => self.heard(busy, outcome, epoch),
+        }
         drop(batch);
     }
 
@@ -149,10 +168,15 @@ impl Worker {
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
-        let place = (batch.queue.queue, batch.shape.offsets.start);
-        let undecided = busy.asides.len() as u64;
-        let piece = Piece { place, alone: batch.shape.middle.is_none(), since, undecided };
-        let Judgement { ruling, refuses } = self.memory.poison().rejected(piece);
+        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
+        self.lift(busy, queue, Some(Cause::Rejects));
+        let place = (queue, batch.shape.offsets.start);
+        let undecided = self.undecided(busy, sender);
+        let piece = Piece { sender, place, alone: batch.shape.middle.is_none(), since, undecided };
+        let Judgement { ruling, mut refuses } = self.memory.poison().rejected(piece);
+        let bytes = busy.keeping_bytes + batch.shape.bytes;
+        let no_room = ruling == Ruling::Poison && !self.common.parking.has_room(&self.id, bytes);
+        refuses |= no_room;
         match (ruling, batch.shape.middle) {
             (Ruling::Split(mark), Some(at)) => self.divide(busy, batch, at, mark),
             (ruling, _) => {
@@ -169,7 +193,8 @@ impl Worker {
             }
         }
         if refuses {
-            self.refuses(busy, why);
+            let full = no_room.then(|| Failure::Local(format!("{NO_ROOM} ({why})")));
+            self.refuses(busy, (queue, sender), full.as_ref().unwrap_or(why));
         }
         self.decide(busy);
     }
@@ -180,6 +205,7 @@ impl Worker {
         let mut apart = before.clone();
         let shape = &batch.shape;
         let now_ms = self.common.clock.wall_ms();
+        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
         if let Err(why) = apart.take_in(&partial, &shape.offsets, &shape.except, now_ms) {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
@@ -189,7 +215,7 @@ impl Worker {
         self.heard(busy, &Outcome::Partial(partial), epoch);
         if rejected == 0 {
             // Who asks to wait with some records finds nothing wrong with them.
-            self.memory.poison().accepted(begun, 0);
+            self.memory.poison().accepted(sender, begun, 0);
             self.put_back_proven(busy);
         }
         if left == 0 && held == 0 && apart.held() == 0 {
@@ -197,8 +223,8 @@ impl Worker {
             let apart = if batch.shape.middle.is_none() { apart } else { before };
             return self.rejected(busy, batch, apart, &why);
         }
-        let undecided = busy.asides.len() as u64;
-        if rejected > 0 && !self.memory.poison().allows(apart.told_dead() + undecided, records) {
+        let undecided = self.undecided(busy, sender);
+        if rejected > 0 && !self.memory.poison().allows(sender, apart.told_dead() + undecided, records) {
             match batch.shape.middle {
                 Some(at) => {
                     let mark = self.memory.poison().too_large();
@@ -206,7 +232,7 @@ impl Worker {
                 }
                 None => drop(batch),
             }
-            return self.refuses(busy, &why);
+            return self.refuses(busy, (queue, sender), &why);
         }
         match rest {
             Rest::Delivered => {
@@ -222,12 +248,13 @@ impl Worker {
 
     /// Nothing of it is to be sent any more.
     pub(super) fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
+        let sender = self.sender(&batch);
         let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
             self.memory.notes().take(queue, &shape.offsets);
             return failpoints::around(Point::Finish, || ticket.settle(&[], Settled::Delivered));
         }
-        self.memory.poison().parked(apart.told_dead());
+        self.memory.poison().parked(sender, apart.told_dead());
         let note = self.memory.notes().make(queue, &shape.offsets);
         (note.apart, note.kept_only) = (apart, true);
         self.keep(busy, queue, ticket, shape);
@@ -245,6 +272,7 @@ impl Worker {
             tracing::warn!(destination = %id, %why, "a batch waits for its letters");
             watched.stats.failed(&Outcome::Retry { why: Failure::Local(why) }, clock.wall_ms());
         };
+        busy.keeping_bytes += bytes;
         busy.chores.spawn(async move {
             let kept = keep(common, keeping, || post.stopping(), failed).await;
             Chore::Kept { queue, shape, apart, kept }
@@ -291,6 +319,7 @@ impl Worker {
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             Ok(Chore::Kept { queue, shape, apart, kept: true }) => {
+                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
                 self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
@@ -300,13 +329,20 @@ impl Worker {
                     tracing::warn!(destination, records = dead, %first, "records were rejected and are dead letters now");
                 }
             }
-            Ok(Chore::Kept { kept: false, .. }) => {}
+            Ok(Chore::Kept { shape, kept: false, .. }) => {
+                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
+            }
             Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
         }
         self.decide(busy);
+    }
+
+    /// How many records of the sender's are not decided on.
+    fn undecided(&self, busy: &Busy, sender: Sender) -> u64 {
+        busy.asides.count(|batch| self.sender(batch) == sender) as u64
     }
 
     /// What of the batch is apart from the rest already.

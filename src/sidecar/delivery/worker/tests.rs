@@ -27,6 +27,7 @@ mod neighbours;
 mod outcomes;
 mod rates;
 mod recovery;
+mod senders;
 mod stopping;
 mod waking;
 mod woken;

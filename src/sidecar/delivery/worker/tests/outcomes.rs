@@ -7,9 +7,11 @@ use crate::delivery::parking::{Kind, Letter, Parking};
 /// Keeps letters in memory.
 #[derive(Default)]
 pub(super) struct Drawer {
-    letters: Mutex<Vec<Letter>>,
+    pub(super) letters: Mutex<Vec<Letter>>,
     /// So many times it keeps nothing.
-    refusals: AtomicU64,
+    pub(super) refusals: AtomicU64,
+    /// It has no room for more than so many.
+    pub(super) full_at: Option<usize>,
 }
 
 impl Parking for Drawer {
@@ -27,10 +29,14 @@ impl Parking for Drawer {
         drop(kept);
         done(Ok(()));
     }
+
+    fn has_room(&self, _: &str, _: u64) -> bool {
+        self.full_at.is_none_or(|most| self.letters.lock().unwrap().len() < most)
+    }
 }
 
 impl Drawer {
-    fn of(&self, dead: bool) -> Vec<u64> {
+    pub(super) fn of(&self, dead: bool) -> Vec<u64> {
         let letters = self.letters.lock().unwrap();
         let mut offsets: Vec<u64> =
             letters.iter().filter(|l| (l.kind == Kind::Dead) == dead).map(|l| l.origin.offset).collect();
