@@ -22,6 +22,7 @@ use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket}
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
+mod drawer;
 mod large;
 mod neighbours;
 mod outcomes;

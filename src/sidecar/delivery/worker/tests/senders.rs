@@ -1,6 +1,6 @@
 //! A destination whose streams are of different senders: the trouble of one is no other's.
 
-use super::outcomes::Drawer;
+use super::drawer::Drawer;
 use super::*;
 use crate::delivery::parking::Parking;
 use crate::delivery::worker::holds::{FAILS_ALONE, WAIT_MAX, WAIT_MIN};
