@@ -207,10 +207,16 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rate
     let [arrived_per_second, settled_per_second, delivered_per_second] = rates.per_second();
     let held = delivery.as_ref().and_then(|delivery| delivery.held.iter().find(|held| *held.stream == *queue.stream));
     let held = held.filter(|_| queue.lag.records > 0).cloned();
+    let state = delivery.as_ref().map(|delivery| state(delivery.state, held.as_ref(), queue.lag.records));
+    // What went a moment ago is no sign of what goes, where nothing is sent.
+    let stands = matches!(state, None | Some(DeliveryState::Paused | DeliveryState::Refused)) && queue.lag.records > 0;
     Lag {
-        forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        forecast: match stands {
+            true => Forecast::Never,
+            false => forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        },
         gives_up_at_unix_ms: gives_up_at(&queue, settled_per_second, arrived_per_second, now_ms),
-        state: delivery.as_ref().map(|delivery| state(delivery.state, held.as_ref(), queue.lag.records)),
+        state,
         held,
         delivery,
         queue,

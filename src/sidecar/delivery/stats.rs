@@ -106,7 +106,8 @@ pub enum State {
     Idle,
     /// Requests are in flight or being made ready.
     Sending,
-    /// There is something to send, but not before this moment (milliseconds since 1970).
+    /// There is something to send, but not before this moment (milliseconds since 1970; 0: it is being tried now, and
+    /// failed when it was tried last).
     Backoff {
         /// The moment.
         until_ms: u64,

@@ -400,6 +400,9 @@ impl Worker {
             Some(_) if busy.flights.is_empty() && busy.preparing.is_none() => State::Backoff { until_ms },
             _ => State::Sending,
         };
+        // A try after a failure is no delivery yet.
+        let state = if state == State::Sending && self.pace.failing() { State::Backoff { until_ms: 0 } } else { state };
+        busy.post.stats.set_state(state);
         busy.post.stats.set_waits(match verdict {
             Verdict::Paced(_, by) => Waits::Rate(by),
             Verdict::Full => Waits::Answers,
@@ -407,7 +410,6 @@ impl Worker {
             Verdict::Start | Verdict::NotBefore(_) => Waits::Nothing,
         });
         busy.post.stats.set_rate(self.pace.learned(), self.pace.known());
-        busy.post.stats.set_state(state);
     }
 
     fn now(&self) -> Duration {

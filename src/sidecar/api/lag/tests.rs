@@ -49,7 +49,7 @@ fn draining(clock: &ManualClock) -> Each<QueueReading> {
 #[test]
 fn rates_and_forecast_follow_from_readings_a_second_apart() {
     let clock = ManualClock::at(0);
-    let board = board(clock.clone(), draining(&clock), Box::new(Vec::new));
+    let board = board(clock.clone(), draining(&clock), Box::new(|| vec![delivery(DeliveryState::Delivering)]));
     assert_eq!(board.reading().lags[&key("hook")].forecast, Forecast::Unknown);
     for _ in 0..10 {
         clock.advance(Duration::from_secs(1));
@@ -203,4 +203,30 @@ fn a_busy_destination_is_idle_where_nothing_waits() {
         Some(DeliveryState::Delivering),
         "the loop of its destination"
     );
+}
+
+/// Before, what was left of its rates had a destination that was paused a second ago keep up.
+#[test]
+fn what_nobody_sends_never_drains() {
+    for (state, stands) in [
+        (None, true),
+        (Some(DeliveryState::Paused), true),
+        (Some(DeliveryState::Refused), true),
+        (Some(DeliveryState::Retrying), false),
+        (Some(DeliveryState::Delivering), false),
+    ] {
+        let clock = ManualClock::at(0);
+        let deliveries: Source<Vec<DeliveryReading>> = Box::new(move || state.map(delivery).into_iter().collect());
+        let board = board(clock.clone(), draining(&clock), deliveries);
+        for _ in 0..10 {
+            let _ = board.reading();
+            clock.advance(Duration::from_secs(1));
+        }
+        let forecast = board.reading().lags[&key("hook")].forecast;
+        assert_eq!(forecast == Forecast::Never, stands, "{state:?}: {forecast:?}");
+        let nothing: Each<QueueReading> = Box::new(|each| each(queue("hook", 5, 5)));
+        let deliveries: Source<Vec<DeliveryReading>> = Box::new(move || state.map(delivery).into_iter().collect());
+        let drained = self::board(clock, nothing, deliveries).reading().lags[&key("hook")].forecast;
+        assert_eq!(drained, Forecast::DrainsIn(Duration::ZERO), "{state:?}: nothing waits");
+    }
 }
