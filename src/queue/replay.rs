@@ -212,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_range_of_which_nothing_was_sent_is_told_from_one_that_is_not_kept() {
-        assert!(nothing(939, 0, 0).starts_with("there is nothing to replay from 939 on: only records before 0 were sent"));
+        assert!(
+            nothing(939, 0, 0).starts_with("there is nothing to replay from 939 on: only records before 0 were sent")
+        );
         assert!(nothing(3, 9, 20).ends_with("from 3 to 9; the oldest record that is kept is 20"));
     }
 

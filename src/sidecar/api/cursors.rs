@@ -141,8 +141,7 @@ fn is_of(key: &Key, destination: &str) -> bool {
 }
 
 fn snapshot(reading: &Reading, destination: &str, most: usize) -> WatchLagResponse {
-    let mut matching: Vec<(&Key, &Lag)> =
-        reading.lags.iter().filter(|(key, _)| is_of(key, destination)).collect();
+    let mut matching: Vec<(&Key, &Lag)> = reading.lags.iter().filter(|(key, _)| is_of(key, destination)).collect();
     let omitted = matching.len().saturating_sub(most);
     if omitted > 0 {
         // Stable: among equals the first by name stay, the same ones in each snapshot.

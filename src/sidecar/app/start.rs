@@ -84,7 +84,9 @@ pub enum StartError {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "is another sidecar running? choose another [ingest] listen",
-        io::ErrorKind::AddrNotAvailable => "[ingest] listen is to be an address of this machine, or 0.0.0.0 for all of them",
+        io::ErrorKind::AddrNotAvailable => {
+            "[ingest] listen is to be an address of this machine, or 0.0.0.0 for all of them"
+        }
         _ => "choose another [ingest] listen",
     }
 }
