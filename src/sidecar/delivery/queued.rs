@@ -202,6 +202,10 @@ impl Source for Queued {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.queue.on_more(wake);
     }
+
+    fn stream(&self) -> String {
+        self.queue.stream().to_owned()
+    }
 }
 
 /// The number of the replay that a queue is of, where that sends everything once more.
