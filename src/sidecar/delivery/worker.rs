@@ -10,9 +10,9 @@
 mod asides;
 mod holds;
 mod landing;
+mod memory;
 mod post;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 use super::attempt::{self, Landed, Load};
 use super::budget::{Asking, Grant, Sharer};
-use super::notes::{Lane, Note, Notes};
+use super::notes::Lane;
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
-use super::poison::{Mark, Poison};
+use super::poison::Mark;
 use super::rate::{By, Size};
 use super::sink::{BoxFuture, Sink};
 use super::source::{BoxError, Source};
@@ -39,6 +39,7 @@ use asides::Asides;
 use holds::Hold;
 use landing::{Chore, Flown};
 
+pub(super) use memory::Memory;
 pub(super) use post::Post;
 
 /// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
@@ -61,56 +62,6 @@ pub(super) struct Worker {
     pub(super) sharer: Sharer,
     pub(super) pace: Pace,
     pub(super) memory: Memory,
-}
-
-/// What was learned of the destination and of batches that are not settled. Nothing until it is first sent to.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Option<Box<Learned>>);
-
-#[derive(Debug, Default)]
-struct Learned {
-    poison: Poison,
-    notes: Notes,
-    /// The bytes of a batch that kept others waiting for long, until one like it does not.
-    slow_bytes: Option<u64>,
-    /// How many batches the destination took.
-    taken: u64,
-}
-
-impl Memory {
-    fn poison(&mut self) -> &mut Poison {
-        &mut self.0.get_or_insert_default().poison
-    }
-
-    /// A batch of so many bytes kept others waiting for long, or was over before it could.
-    fn took_long(&mut self, bytes: u64, slow: bool) {
-        if slow {
-            self.0.get_or_insert_default().slow_bytes = Some(bytes);
-        } else if let Some(learned) = &mut self.0 {
-            // A small one says nothing of large ones.
-            learned.slow_bytes = learned.slow_bytes.filter(|slow_bytes| bytes < slow_bytes / 2);
-        }
-    }
-
-    fn is_slow(&self) -> bool {
-        self.0.as_ref().is_some_and(|learned| learned.slow_bytes.is_some())
-    }
-
-    fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
-        self.0.as_ref()?.notes.get(queue, offsets)
-    }
-
-    fn taken(&self) -> u64 {
-        self.0.as_ref().map_or(0, |learned| learned.taken)
-    }
-
-    fn count_taken(&mut self) {
-        self.0.get_or_insert_default().taken += 1;
-    }
-
-    fn notes(&mut self) -> &mut Notes {
-        &mut self.0.get_or_insert_default().notes
-    }
 }
 
 /// A queue, and whether it had nothing when last asked.
