@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay::{Settled, Waiting};
 
+use super::heavy::Heavy;
 use super::parking::LetterOrigin;
 use super::sink::{Environment, Job, LargeJob};
 
@@ -42,11 +43,16 @@ pub trait Source: Send + Sync {
 
     /// Like [`next`](Self::next), for a batch that is read as it is sent. It never spans two moments that lie in
     /// different spans of `partition_ms` milliseconds. Whoever claims this way claims everything this way. May read the
-    /// disk.
+    /// disk, all of the batch: `heavy` is a turn at heavy work, which is passed on while that lasts.
     ///
     /// # Errors
     /// When the log cannot be read. The records stay queued.
-    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError>;
+    fn next_large(
+        &self,
+        limits: Limits,
+        partition_ms: Option<u64>,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError>;
 
     /// What the next claim would find. May read the disk: not for async workers.
     ///
@@ -56,6 +62,11 @@ pub trait Source: Send + Sync {
 
     /// Names whom to wake when records arrive or a batch is handed back. Called from any thread; must not block.
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>);
+
+    /// The name of the stream that its queue reads, for people; empty where nobody is shown it.
+    fn stream(&self) -> String {
+        String::new()
+    }
 }
 
 /// The size of a batch. One record is always taken, however large.
@@ -84,6 +95,10 @@ pub trait Ticket: Send + Sync {
     /// Settles all of the batch in one step: `parts` each in its own way, `rest` what they leave out. It is never
     /// claimed again.
     fn settle(self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled);
+
+    /// The batch was rejected, and it is not known yet whether it is to blame: it lies aside, still claimed, and what comes
+    /// behind it may go.
+    fn set_aside(&self) {}
 
     /// Splits the batch at the offset `at`, which lies behind its first record and not behind its last. `done` runs on
     /// any thread, and must not block: when the halves are as durable as the batch was, and handed back; or when that

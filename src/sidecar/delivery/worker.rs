@@ -7,10 +7,12 @@
 //!   down costs its neighbours nothing but its probes.
 //! - Idle it has no task, no future and no timer: it rests in its [`Post`] until it is woken.
 
+mod asides;
+mod holds;
 mod landing;
+mod memory;
 mod post;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,20 +23,23 @@ use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Load};
+use super::attempt::{self, Landed, Load};
 use super::budget::{Asking, Grant, Sharer};
-use super::notes::{Lane, Note, Notes};
+use super::notes::Lane;
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
-use super::poison::{Mark, Poison};
+use super::poison::Mark;
 use super::rate::{By, Size};
 use super::sink::{BoxFuture, Sink};
 use super::source::{BoxError, Source};
 use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
-use landing::{Asides, Chore, Flown};
+use asides::Asides;
+use holds::Hold;
+use landing::{Chore, Flown};
 
+pub(super) use memory::Memory;
 pub(super) use post::Post;
 
 /// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
@@ -59,41 +64,19 @@ pub(super) struct Worker {
     pub(super) memory: Memory,
 }
 
-/// What was learned of the destination and of batches that are not settled. Nothing until it is first sent to.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Option<Box<Learned>>);
-
-#[derive(Debug, Default)]
-struct Learned {
-    poison: Poison,
-    notes: Notes,
-}
-
-impl Memory {
-    fn poison(&mut self) -> &mut Poison {
-        &mut self.0.get_or_insert_default().poison
-    }
-
-    fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
-        self.0.as_ref()?.notes.get(queue, offsets)
-    }
-
-    fn notes(&mut self) -> &mut Notes {
-        &mut self.0.get_or_insert_default().notes
-    }
-}
-
 /// A queue, and whether it had nothing when last asked.
 pub(super) struct Turn {
     source: Arc<dyn Source>,
     dry: bool,
-    /// Its batch is to fill until then, or until somebody looks again.
+    /// Its batch is to fill until then, or until somebody looks again; or it waits by itself.
     look_at: Duration,
+    /// Why it waits by itself, or did until a moment ago.
+    hold: Option<Box<Hold>>,
 }
 
 impl Turn {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, dry: false, look_at: Duration::ZERO }
+        Self { source, dry: false, look_at: Duration::ZERO, hold: None }
     }
 }
 
@@ -106,6 +89,8 @@ struct Busy {
     flights: JoinSet<Flown>,
     chores: JoinSet<Chore>,
     asides: Asides,
+    /// Bytes of the batches whose letters are being kept.
+    keeping_bytes: u64,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
     /// News came since that began: what it did not find may be there now.
@@ -145,6 +130,7 @@ impl Worker {
             flights: JoinSet::new(),
             chores: JoinSet::new(),
             asides: Asides::default(),
+            keeping_bytes: 0,
             preparing: None,
             preparing_from: 0,
             news_meanwhile: false,
@@ -169,6 +155,8 @@ impl Worker {
             }
             let due = if post.held() { None } else { self.due(&busy, verdict) };
             if busy.is_still() && due.is_none() {
+                // Those that waited by themselves have nothing to be tried with.
+                self.lift_all(&mut busy);
                 return;
             }
             self.report(&busy, verdict, due);
@@ -177,6 +165,9 @@ impl Worker {
             }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
+                    if let Ok(Flown { landed: Landed { shape, slow: Some(slow), .. }, .. }) = &landed {
+                        self.memory.took_long(shape.bytes, *slow);
+                    }
                     self.landed(&mut busy, landed);
                     self.wet();
                 }
@@ -234,7 +225,7 @@ impl Worker {
         // An object is as large as it is to be, whatever a second allows.
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
-        let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
+        let asking = Asking { sharer: self.sharer, failing: self.pace.failing(), slow: self.memory.is_slow() };
         let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {
@@ -300,6 +291,7 @@ impl Worker {
         let now = self.now();
         self.pace.probe(now);
         self.put_back_all(busy);
+        self.lift_all(busy);
         self.wet();
     }
 
@@ -333,6 +325,11 @@ impl Worker {
         );
     }
 
+    /// Whether something else of a queue that waits by itself is to be tried.
+    fn is_probed(&self, queue: usize) -> bool {
+        self.holds(queue) && self.queues[queue].source.has_more()
+    }
+
     /// The next queue with something to send, in turn.
     fn turn(&self) -> Option<usize> {
         let (n, now) = (self.queues.len(), self.now());
@@ -362,6 +359,8 @@ impl Worker {
         let told = matches!(verdict, Verdict::Paced(_, By::Told));
         let state = match due {
             _ if self.pace.refused() => State::Refused { until_ms },
+            // They say of themselves what they wait for.
+            Some(_) if self.waits_for_holds_only(busy) => State::Idle,
             Some(_) if told && busy.flights.is_empty() => {
                 busy.post.stats.asked_to_wait();
                 State::Backoff { until_ms }
@@ -371,6 +370,9 @@ impl Worker {
             Some(_) if busy.flights.is_empty() && busy.preparing.is_none() => State::Backoff { until_ms },
             _ => State::Sending,
         };
+        // A try after a failure is no delivery yet.
+        let state = if state == State::Sending && self.pace.failing() { State::Backoff { until_ms: 0 } } else { state };
+        busy.post.stats.set_state(state);
         busy.post.stats.set_waits(match verdict {
             Verdict::Paced(_, by) => Waits::Rate(by),
             Verdict::Full => Waits::Answers,
@@ -378,7 +380,6 @@ impl Worker {
             Verdict::Start | Verdict::NotBefore(_) => Waits::Nothing,
         });
         busy.post.stats.set_rate(self.pace.learned(), self.pace.known());
-        busy.post.stats.set_state(state);
     }
 
     fn now(&self) -> Duration {
