@@ -36,7 +36,7 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 #[test]
 fn who_may_start_too_few_threads_is_told_so_before_anything_is_begun() {
     let home = Home::new("few-threads");
-    fs::set_permissions(home.path("."), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(home.path("."), Permissions::from_mode(0o777)).unwrap();
     // Where it was built need not be open to everybody.
     let binary = home.path("forebay");
     fs::copy(env!("CARGO_BIN_EXE_forebay"), &binary).unwrap();
