@@ -2,6 +2,7 @@
 
 mod grpc;
 mod revisions;
+mod room;
 
 use std::path::Path;
 
