@@ -1,128 +1,24 @@
-//! The files on a disk in memory whose calls fail when told to, and what is found after a restart at any byte.
+//! The files on a disk whose calls fail when told to, and what is found after a restart at any byte.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::disk::mem::MemDisk;
-use forebay::disk::{Lock, Space, read_all};
+use forebay::disk::read_all;
 use forebay::{LogId, StreamId};
 use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::sink::Origin;
+use crate::sinks::file::faulty::Faulty;
 
 mod damage;
 
 const DIR: &str = "out";
 const NOW: u64 = 1_700_000_000_000;
-
-// --- a disk that fails when told to ---------------------------------------------------------------------------------
-
-/// How many of the next calls fail.
-#[derive(Default)]
-struct Faults {
-    write: AtomicU32,
-    sync: AtomicU32,
-    set_len: AtomicU32,
-    rename: AtomicU32,
-    sync_dir: AtomicU32,
-}
-
-fn fails(count: &AtomicU32) -> io::Result<()> {
-    match count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
-        Ok(_) => Err(io::Error::other("told to fail")),
-        Err(_) => Ok(()),
-    }
-}
-
-#[derive(Clone, Default)]
-struct Faulty {
-    inner: MemDisk,
-    faults: Arc<Faults>,
-}
-
-struct FaultyFile {
-    inner: Arc<dyn File>,
-    faults: Arc<Faults>,
-}
-
-impl Faulty {
-    fn wrap(&self, file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(FaultyFile { inner: file?, faults: Arc::clone(&self.faults) }))
-    }
-}
-
-impl Disk for Faulty {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.wrap(self.inner.create(path))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.wrap(self.inner.open(path))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fails(&self.faults.rename)?;
-        self.inner.rename(from, to)
-    }
-    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_dir(from, to)
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.remove_dir(dir)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fails(&self.faults.sync_dir)?;
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
-        self.inner.lock(path, holder)
-    }
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.inner.space(dir)
-    }
-    fn entropy(&self) -> u128 {
-        self.inner.entropy()
-    }
-}
-
-impl File for FaultyFile {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, position)
-    }
-    fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        if let Err(error) = fails(&self.faults.write) {
-            self.inner.write_all_at(&[IoSlice::new(&bufs[0][..bufs[0].len() / 2])], position)?;
-            return Err(error);
-        }
-        self.inner.write_all_at(bufs, position)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        fails(&self.faults.sync)?;
-        self.inner.sync_data()
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        fails(&self.faults.set_len)?;
-        self.inner.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-}
 
 // --- the stage ------------------------------------------------------------------------------------------------------
 
