@@ -218,7 +218,7 @@ fn after_a_failed_sync_the_file_ends_at_its_last_good_sync_and_the_batch_goes_to
 }
 
 #[test]
-fn a_file_that_failed_and_cannot_be_cut_is_set_aside_and_not_searched() {
+fn what_is_doubtful_of_a_file_that_failed_and_cannot_be_cut_does_not_count() {
     let disk = Faulty::default();
     let mut writer = open(&disk);
     writer.append(&batch(0..3), NOW).unwrap();
@@ -227,9 +227,34 @@ fn a_file_that_failed_and_cannot_be_cut_is_set_aside_and_not_searched() {
     assert!(writer.append(&batch(3..5), NOW).is_err());
     // Lines 3 and 4 may be in the page cache only: a restart must not take them for written.
     open(&disk).append(&batch(3..5), NOW).unwrap();
-    let files = files(&disk);
-    assert_eq!(files[&format!("d-{NOW}-000000.jsonl.failed")], lines(0..5));
+    let (files, whole) = (files(&disk), lines(0..3).len());
+    assert_eq!(files[&format!("d-{NOW}-000000.jsonl.failed-{whole}")], lines(0..5));
     assert_eq!(files[&format!("d-{NOW}-000001.jsonl.open")], lines(3..5));
+}
+
+/// Before, such a file was not searched for repeats: what had been delivered to it since the last floor stood again in a
+/// later one.
+#[test]
+fn what_was_delivered_to_files_that_failed_is_recognised_after_a_kill() {
+    for compression in [FileCompression::None, FileCompression::Zstd] {
+        let disk = Faulty::default();
+        let config = FileConfig { compression, ..FileConfig::new(DIR) };
+        let open = || Writer::open(Arc::new(disk.clone()), "d", config.clone(), &mut 0).unwrap();
+        let mut writer = open();
+        for n in 0..4 {
+            writer.append(&batch(n * 10..n * 10 + 5), NOW).unwrap();
+            disk.faults.sync.store(2, Ordering::SeqCst); // that of the cut, too
+            assert!(writer.append(&batch(n * 10 + 5..n * 10 + 10), NOW).is_err());
+        }
+        let before = disk.list(DIR.as_ref()).unwrap();
+        assert!(before.len() == 4 && before.iter().all(|name| name.contains(".failed-")), "{before:?}");
+        // The floor knows of none of them.
+        let mut writer = open();
+        (0..4).for_each(|n| writer.append(&batch(n * 10..n * 10 + 5), NOW).unwrap());
+        assert_eq!(disk.list(DIR.as_ref()).unwrap().len(), 4, "{compression:?}: none is written again");
+        writer.append(&batch(5..10), NOW).unwrap();
+        assert_eq!(disk.list(DIR.as_ref()).unwrap().len(), 5, "{compression:?}: what nobody heard of is");
+    }
 }
 
 #[test]
