@@ -129,6 +129,13 @@ impl Operations {
         Ok(operations)
     }
 
+    /// Whether a destination drops nothing that it has, so that a replay has it twice: one that runs and is a file. Readers of
+    /// its lines may tell them apart by id; nobody else does.
+    #[must_use]
+    pub fn keeps_repeats(&self, id: &str) -> bool {
+        self.registry.shown(id).is_some_and(|shown| shown.type_name == SinkConfig::FILE)
+    }
+
     /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,
     /// and a change that comes in between would open what is about to be closed.
     pub async fn hold(&self) -> impl Sized + '_ {

@@ -21,7 +21,7 @@ use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
 use super::{Addresses, Sidecar, StopError, WrapSink, disk, learned, readings};
 use crate::api::dead_letters::is_dead_letters;
-use crate::api::readings::{LogReading, QueueReading, Sources};
+use crate::api::readings::{LogReading, QueueReading, Replayed, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
 use crate::control::Journal;
@@ -334,7 +334,7 @@ fn sources(
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
-    let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
+    let (asked, reloads, kinds) = (Arc::clone(operations), Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
@@ -380,7 +380,7 @@ fn sources(
             }
         }),
         disk: Box::new(move || disk::reading(&on_disk, &*clock)),
-        replayed: Some(queues.clone()),
+        replayed: Some(Replayed { queues: queues.clone(), keeps_repeats: Arc::new(move |id| kinds.keeps_repeats(id)) }),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),
         letters: Some(letters),
