@@ -8,6 +8,7 @@ mod answer;
 mod deleting;
 mod reload;
 mod revisions;
+mod taken_out;
 #[cfg(test)]
 mod tests;
 
@@ -125,7 +126,7 @@ impl Operations {
         }
         operations.start_made().await;
         operations.registry.open_left_behind();
-        operations.registry.warn_of_orphans();
+        operations.warn_of_left_behind();
         Ok(operations)
     }
 
@@ -152,6 +153,14 @@ impl Operations {
                 () = shutdown.requested() => return,
             }
         }
+    }
+
+    /// Says which queues nothing takes from, of destinations that are gone and of those that run.
+    fn warn_of_left_behind(&self) {
+        self.registry.warn_of_orphans();
+        let left = self.registry.left_behind();
+        let of: BTreeSet<&str> = left.iter().map(forebay::Queue::destination).collect();
+        of.into_iter().for_each(|id| drop(self.warn_of_left_environments(id)));
     }
 
     async fn start_made(&self) {

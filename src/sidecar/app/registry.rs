@@ -30,6 +30,7 @@ use crate::letters::{HeldSource, Letters, Policy};
 use crate::overflow::{self, Overflow};
 use crate::sinks::address_guard::AddressPolicy;
 pub use errors::{EnvironmentsChange, OpenError, PutError};
+pub use left_behind::environment_of;
 use table::{Places, Running, Table};
 
 /// All that runs. Shared by those who change it.

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod revisions;
+mod taken_out;
 mod upstreams;
 
 use std::path::Path;

@@ -62,7 +62,8 @@ impl Served {
     }
 
     async fn delete(&mut self, id: &str, purge: bool, drain: bool) -> Result<(u64, bool), Status> {
-        let request = DeleteDestinationRequest { id: id.to_owned(), purge, drain };
+        let request =
+            DeleteDestinationRequest { id: id.to_owned(), purge, drain, ..DeleteDestinationRequest::default() };
         let answer = self.client.delete_destination(request).await?.into_inner();
         Ok((answer.records_pending, answer.deleted))
     }
