@@ -45,6 +45,7 @@ use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
 use operations::Operations;
+pub use registry::misplaced;
 use runtimes::Runtimes;
 pub use start::StartError;
 

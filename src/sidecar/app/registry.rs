@@ -6,6 +6,7 @@
 //! started, so that its cursor and its batches go on where they were; what is equal is left running untouched. What
 //! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
 
+mod addresses;
 mod errors;
 mod left_behind;
 mod table;
@@ -29,6 +30,7 @@ use crate::ingest::{Ingest, Wanted as WantedEnvironment};
 use crate::letters::{HeldSource, Letters, Policy};
 use crate::overflow::{self, Overflow};
 use crate::sinks::address_guard::AddressPolicy;
+pub use addresses::misplaced;
 pub use errors::{EnvironmentsChange, OpenError, PutError};
 pub use left_behind::environment_of;
 use table::{Places, Running, Table};

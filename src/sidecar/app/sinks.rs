@@ -43,6 +43,11 @@ impl SinkFactory {
         Self { disk, clock, tls, customers, wrap, damaged, files: Writers::default() }
     }
 
+    /// Where destinations that were made through the API may be.
+    pub(super) fn customers(&self) -> &AddressGuard {
+        &self.customers
+    }
+
     /// What damage the files of its destinations have.
     pub(super) fn damaged(&self) -> Arc<Damaged> {
         Arc::clone(&self.damaged)

@@ -157,6 +157,9 @@ impl Operations {
         if let Some(why) = self.relayed_already(&destination) {
             return Err(Refused::Precondition(why));
         }
+        if let Some(why) = self.registry.refused_address(&destination) {
+            return Err(Refused::Invalid(format!("nothing would ever be sent to {id:?}: {why}")));
+        }
         let (revision, change) = self.revision(&destination);
         let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
         self.decide(change.into_iter().chain([settings]).collect()).await?;

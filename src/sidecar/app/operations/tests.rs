@@ -2,6 +2,7 @@
 
 mod grpc;
 mod revisions;
+mod settings;
 mod taken_out;
 mod upstreams;
 
@@ -56,7 +57,7 @@ fn file(ids: &[&str]) -> Config {
     Config {
         environments: vec![environment],
         destinations: ids.iter().map(destination).collect(),
-        secrets: BTreeMap::from([("hook_url".to_owned(), Secret::new("http://127.0.0.1:9/canary".to_owned()))]),
+        secrets: BTreeMap::from([("hook_url".to_owned(), Secret::new("http://localhost:9/canary".to_owned()))]),
         ..Config::default()
     }
 }
@@ -103,7 +104,7 @@ fn hook(id: &str, more: &str) -> String {
 /// An upstream where the API lets nobody go.
 fn upstream(id: &str) -> String {
     format!(
-        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"upstream\"\nurl = \"http://127.0.0.1:9/api\"\n"
+        "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"upstream\"\nurl = \"http://localhost:9/api\"\n"
     )
 }
 
@@ -271,7 +272,7 @@ async fn a_file_that_takes_something_from_the_api_is_not_obeyed() {
     assert!(told(reload(without).await).contains("there is no secret \"hook_url\""));
     assert!(house.operations.registry.runs("archive"), "nothing has changed");
     let mut moved = file(&["archive"]);
-    moved.secrets.insert("hook_url".to_owned(), Secret::new("http://127.0.0.1:9/other".to_owned()));
+    moved.secrets.insert("hook_url".to_owned(), Secret::new("http://localhost:9/other".to_owned()));
     let reloaded = reload(moved).await.unwrap();
     assert_eq!((reloaded.replaced, reloaded.untouched), (1, 1), "who names the secret has the new one");
 }

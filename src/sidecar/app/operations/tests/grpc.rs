@@ -122,7 +122,7 @@ async fn every_refusal_has_its_code_and_says_why() {
 #[tokio::test]
 async fn no_secret_comes_back_out_by_any_answer_or_refusal() {
     let mut config = file(&[]);
-    let hidden = Secret::new(format!("http://127.0.0.1:9/{CANARY}"));
+    let hidden = Secret::new(format!("http://localhost:9/{CANARY}"));
     config.secrets.insert("hidden_url".to_owned(), hidden);
     let mut served = served(config).await;
     let signing = "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5";
