@@ -13,6 +13,7 @@ mod taken_out;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct Operations {
 
 /// What is remembered of the configuration file.
 struct File {
+    /// Where it is, if it is one.
+    path: Option<PathBuf>,
     /// Without environments, destinations and secrets.
     config: Config,
     environments: Vec<Environment>,
@@ -113,7 +116,7 @@ impl Operations {
             registry,
             journal: Arc::new(journal),
             operating: tokio::sync::Mutex::default(),
-            file: Mutex::new(File { config, environments: environments.clone(), secrets }),
+            file: Mutex::new(File { path: None, config, environments: environments.clone(), secrets }),
             reloads: reload::Counts::default(),
         });
         operations.forget_revisions_at_start().await;
@@ -135,6 +138,11 @@ impl Operations {
     #[must_use]
     pub fn keeps_repeats(&self, id: &str) -> bool {
         self.registry.shown(id).is_some_and(|shown| shown.type_name == SinkConfig::FILE)
+    }
+
+    /// Says which file the configuration was read from: what it says of a destination is shown from there.
+    pub fn comes_from(&self, path: &Path) {
+        self.file().path = Some(path.to_owned());
     }
 
     /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,

@@ -29,6 +29,8 @@ impl Asked for Operations {
             if let Some(settings) = settings {
                 let ids = self.environment_ids();
                 destination.settings = config::check_destination(settings.reveal(), &self.around(&ids).borrow()).shown;
+            } else if destination.origin() == Origin::File {
+                destination.settings = self.settings_in_file(&id).await;
             }
             Ok(destination)
         })
@@ -179,6 +181,20 @@ impl Operations {
         let mut warnings = told(&findings, Severity::Warning);
         warnings.extend(self.warn_of_left_environments(&id));
         Ok((self.show(&id)?, warnings))
+    }
+
+    /// What the file says of a destination now, without secrets; and whether that is what runs.
+    async fn settings_in_file(&self, id: &str) -> String {
+        let Some(path) = self.file().path.clone() else { return String::new() };
+        let of = id.to_owned();
+        let read = tokio::task::spawn_blocking(move || config::destination_in(&path, &of)).await;
+        let Some(checked) = read.expect("reading a configuration does not panic") else { return String::new() };
+        let runs = checked.value.is_some_and(|destination| {
+            let (revision, new) = self.revision(&destination);
+            new.is_none() && self.registry.runs_as(&self.under(destination, AddressPolicy::Operator, revision))
+        });
+        let note = if runs { "" } else { "# The file says so now. It has not been taken: this is not what runs.\n" };
+        format!("{note}{}", checked.shown)
     }
 
     async fn delete(&self, id: String, how: Delete) -> Result<DeleteDestinationResponse, Refused> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use forebay::{Queue, QueueError};
 use tracing::{error, warn};
 
-use super::Registry;
 use super::table::Running;
+use super::{Registry, Wanted};
 use crate::{causes, post};
 
 /// Whose records or posts a stream holds.
@@ -24,6 +24,12 @@ impl Registry {
         let mut queues = self.queues.of(id);
         queues.extend(self.upstreams.queues_of(id));
         queues
+    }
+
+    /// Whether a destination runs, with just these settings.
+    pub fn runs_as(&self, wanted: &Wanted) -> bool {
+        let running = self.table().destinations.get(wanted.destination.id.as_str()).map(|running| running.fingerprint);
+        running == Some(self.fingerprint(wanted))
     }
 
     /// Those of them that hold records or posts and that nothing takes from.
