@@ -8,6 +8,7 @@ mod catalog;
 mod compact;
 mod compaction;
 mod damage;
+mod dir_sync;
 mod file_name;
 mod files;
 mod frame;

@@ -204,17 +204,18 @@ impl Shared {
             // Durable before anything goes, as when segments are reclaimed; and a program that knows no compact segments
             // stops at its version.
             failpoints::around(Point::CompactTable, || self.write_table(keeper))?;
+            let since = self.files.mark_names();
             failpoints::around(Point::CompactName, || self.files.disk().rename(&unfinished, &path))?;
-            Ok(Some(index))
+            Ok(Some((index, since)))
         });
-        let index = match written {
-            Ok(Some(index)) => index,
+        let (index, since) = match written {
+            Ok(Some(named)) => named,
             other => {
                 remove_if_there(&**self.files.disk(), &unfinished)?;
                 return other.map(drop);
             }
         };
-        if let Err(error) = failpoints::around(Point::CompactNameSync, || self.files.sync_dir()) {
+        if let Err(error) = failpoints::around(Point::CompactNameSync, || self.files.sync_names(since)) {
             // Whether it has its name nobody knows: the run holds. Should both be found, they hold the same.
             let _ = remove_if_there(&**self.files.disk(), &path);
             return Err(error);

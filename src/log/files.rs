@@ -6,6 +6,7 @@
 //! always be drained.
 
 use super::compact;
+use super::dir_sync::{DirSync, Since};
 use super::file_name::{FileName, SegmentFile};
 use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
@@ -14,7 +15,7 @@ use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use crate::sync::{Arc, Mutex, PoisonError};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
@@ -22,9 +23,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Files {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    names: DirSync,
     segment_bytes: u32,
     spares: Mutex<Spares>,
     open: Mutex<OpenFiles>,
+    /// Small files whose names are not durable yet, and since when.
+    unsynced: Mutex<BTreeMap<FileName, Since>>,
 }
 
 #[derive(Default)]
@@ -56,8 +60,9 @@ pub(crate) struct Fresh {
 
 impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u32) -> Self {
-        let (spares, open) = (Mutex::default(), Mutex::default());
-        Self { disk, dir, segment_bytes, spares, open }
+        let names = DirSync::new(Arc::clone(&disk), &dir);
+        let (spares, open, unsynced) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { disk, dir, names, segment_bytes, spares, open, unsynced }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -72,8 +77,14 @@ impl Files {
         self.dir.join(name.to_string())
     }
 
-    pub(crate) fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.dir)
+    /// Taken before names are changed, for the [sync](Self::sync_names) that makes them durable.
+    pub(crate) fn mark_names(&self) -> Since {
+        self.names.mark()
+    }
+
+    /// Makes durable every name that was changed since. See `dir_sync` for what a failure means.
+    pub(crate) fn sync_names(&self, since: Since) -> io::Result<()> {
+        self.names.sync(since)
     }
 
     /// Bytes of all spares.
@@ -101,11 +112,7 @@ impl Files {
 
     /// Makes one more spare. `prewrite` writes zeros over it, so that its blocks are known to the file system.
     pub(crate) fn make_spare(&self, prewrite: bool) -> io::Result<()> {
-        let n = {
-            let mut spares = self.spares();
-            spares.next += 1;
-            spares.next - 1
-        };
+        let n = self.spares().take_number();
         let path = self.path(FileName::Spare(n));
         let file = failpoints::around(Point::SpareMake, || self.disk.create(&path))?;
         let filled = self.fill(&*file, prewrite);
@@ -148,6 +155,7 @@ impl Files {
         room: bool,
     ) -> io::Result<Fresh> {
         let path = self.path(name);
+        let since = self.mark_names();
         let spare = if bytes > self.segment_bytes { None } else { self.take_spare(reserve, purpose) };
         let made = match spare {
             Some(n) => self.rename_spare(n, &path).and_then(|()| self.disk.open(&path)),
@@ -160,7 +168,7 @@ impl Files {
         let made = made.and_then(|file| {
             let len = file.len()?;
             // Before the first frame: a segment whose name is lost takes its acknowledged frames with it.
-            let sync = || mutants::unless(Mutant::SegmentNameNotSynced, || self.sync_dir());
+            let sync = || mutants::unless(Mutant::SegmentNameNotSynced, || self.sync_names(since));
             failpoints::around(Point::SegmentNameSync, sync)?;
             Ok(Fresh { file: Arc::new(Latched::new(file)), bytes: len })
         });
@@ -183,10 +191,11 @@ impl Files {
             Err(e) if is_full(&e) && bytes <= u64::from(self.segment_bytes) => {
                 remove_if_there(&*self.disk, &path)?;
                 let spare = self.take_spare(0, Purpose::Drain).ok_or(e)?;
+                let since = self.mark_names();
                 let made = self.rename_spare(spare, &path).and_then(|()| self.disk.open(&path));
                 // Before the first frame. Were the name lost the file could become the segment of this very number, and
                 // frames that were meant for a compact one would lie behind its own and prove themselves.
-                made.and_then(|file| self.sync_dir().map(|()| file))
+                made.and_then(|file| self.sync_names(since).map(|()| file))
             }
             made => made,
         };
@@ -217,6 +226,11 @@ impl Files {
         Ok(true)
     }
 
+    /// Removes a spare whose name a failed sync left to chance.
+    pub(crate) fn remove_doubtful_spare(&self, n: u64) -> io::Result<()> {
+        remove_if_there(&*self.disk, &self.path(FileName::Spare(n)))
+    }
+
     /// Empties the index of a file: should its name come back, it says nothing. A sync of a directory that failed may have lost
     /// the removal, and no later one brings that back.
     pub(crate) fn empty_index(&self, file: SegmentFile) -> io::Result<()> {
@@ -229,22 +243,22 @@ impl Files {
 
     /// Takes the index of a file away.
     pub(crate) fn remove_index(&self, file: SegmentFile) -> io::Result<()> {
-        let path = self.path(FileName::Index(file.sequence));
+        let name = FileName::Index(file.sequence);
+        self.unsynced().remove(&name);
+        let path = self.path(name);
         failpoints::around(Point::IndexRemove, || remove_if_there(&*self.disk, &path))
     }
 
     /// Takes a segment and its index away. When `recycle` and its size fit its file gets a spare's name, and is one once
-    /// [`Files::sync_dir`] has made that durable and [`Files::add_spares`] is told.
+    /// [`Files::sync_names`] has made that durable and [`Files::add_spare`] is told.
     pub(crate) fn retire(&self, file: SegmentFile, file_bytes: u64, recycle: bool) -> io::Result<Option<u64>> {
         self.forget(file.sequence);
         self.remove_index(file)?;
         let path = self.path(file.name());
         if recycle && file_bytes == u64::from(self.segment_bytes) {
-            let mut spares = self.spares();
-            let n = spares.next;
+            let n = self.spares().take_number();
             let spare = self.path(FileName::Spare(n));
             failpoints::around(Point::SegmentRecycle, || self.disk.rename(&path, &spare))?;
-            spares.next += 1;
             return Ok(Some(n));
         }
         failpoints::around(Point::SegmentRemove, || remove_if_there(&*self.disk, &path)).map(|()| None)
@@ -258,10 +272,10 @@ impl Files {
         compact::owner(file.replaced.is_some(), &bytes[..n]) == Some((log, file.sequence))
     }
 
-    /// Writes a small file as [`write_whole`] does. Where the old file of that name refuses it, as a bad place on a disk does,
-    /// a new one takes its place, and its name is durable then. A crash leaves the old one or the new one; what
-    /// lies beside them, under the name of an unfinished segment, goes at the next open. `beside` is a number for that name
-    /// which no compact segment has.
+    /// Writes a small file as [`write_whole`] does; when it returns `Ok` its name is durable, too. Where the old file of that
+    /// name refuses it, as a bad place on a disk does, or its name may be lost, a new one takes its place. A crash leaves the old
+    /// one or the new one; what lies beside them, under the name of an unfinished segment, goes at the next open. `beside` is a
+    /// number for that name which no compact segment has.
     pub(crate) fn write_or_replace(
         &self,
         name: FileName,
@@ -269,25 +283,49 @@ impl Files {
         beside: impl FnOnce() -> Sequence,
     ) -> io::Result<()> {
         let path = self.path(name);
-        match write_whole(&*self.disk, &path, bytes) {
+        let written = match self.is_in_doubt(name) {
+            true => Err(io::Error::other("a sync that failed may have lost its name")),
+            false => write_whole(&*self.disk, &path, bytes),
+        };
+        match written {
+            Ok(()) => return self.sync_name(name),
             // A full disk has no room under another name either.
-            Err(e) if !is_full(&e) => {
+            Err(e) if is_full(&e) => return Err(e),
+            Err(e) => {
                 tracing::warn!(path = %path.display(), error = %e, "a file can't be written: a new one takes its place");
             }
-            written => return written,
         }
         let unfinished = self.path(FileName::Unfinished(beside()));
         remove_if_there(&*self.disk, &unfinished)?;
         // Synced before the rename: the name must not pass from what may be whole to what is not.
-        let replaced = write_whole(&*self.disk, &unfinished, bytes)
-            .and_then(|()| self.disk.rename(&unfinished, &path))
-            .and_then(|()| self.sync_dir());
+        let replaced = write_whole(&*self.disk, &unfinished, bytes).and_then(|()| {
+            self.unsynced().insert(name, self.mark_names());
+            self.disk.rename(&unfinished, &path)?;
+            self.sync_name(name)
+        });
         replaced.inspect_err(|_| drop(remove_if_there(&*self.disk, &unfinished)))
     }
 
-    /// These names are durable now.
-    pub(crate) fn add_spares(&self, names: Vec<u64>) {
-        self.spares().names.extend(names);
+    /// Whether a sync has failed since the file got this name and before that was durable. The tables had theirs at open.
+    fn is_in_doubt(&self, name: FileName) -> bool {
+        let mut unsynced = self.unsynced();
+        let since = match name {
+            FileName::Streams(_) => unsynced.get(&name).copied(),
+            _ => Some(*unsynced.entry(name).or_insert_with(|| self.mark_names())),
+        };
+        since.is_some_and(|since| !self.names.holds(since))
+    }
+
+    fn sync_name(&self, name: FileName) -> io::Result<()> {
+        let Some(since) = self.unsynced().get(&name).copied() else { return Ok(()) };
+        failpoints::around(Point::IndexNameSync, || self.sync_names(since))?;
+        self.unsynced().remove(&name);
+        Ok(())
+    }
+
+    /// This name is durable now.
+    pub(crate) fn add_spare(&self, n: u64) {
+        self.spares().names.push_back(n);
     }
 
     /// A segment's file for reading, from a bounded set of open ones. `None` when it is gone.
@@ -323,12 +361,24 @@ impl Files {
         open.order.retain(|kept| *kept != sequence);
     }
 
+    fn unsynced(&self) -> crate::sync::MutexGuard<'_, BTreeMap<FileName, Since>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn spares(&self) -> crate::sync::MutexGuard<'_, Spares> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> crate::sync::MutexGuard<'_, OpenFiles> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spares {
+    /// A number that no spare ever had. Spent, whatever comes of it.
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
     }
 }
 

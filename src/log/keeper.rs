@@ -45,15 +45,17 @@ pub(crate) struct Keeper {
     pub(crate) weighed: Sequence,
     /// Files of compacted segments that did not go at once.
     pub(crate) leftovers: Vec<Leftover>,
+    /// Spares whose names a failed sync left to chance, and their bytes, which are claimed until they are gone.
+    pub(crate) doubtful: Vec<(u64, u64)>,
     /// What streams keep on the disk beside their own records.
     pub(crate) pins: Pins,
 }
 
 impl Keeper {
     pub(crate) fn new(table_generation: u64, table_stale: bool) -> Self {
-        let (compacted, compact_from, weighed, leftovers) = (false, Duration::ZERO, Sequence(0), Vec::new());
-        let pins = Pins::default();
-        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, pins }
+        let (compacted, compact_from, weighed) = (false, Duration::ZERO, Sequence(0));
+        let (leftovers, doubtful, pins) = (Vec::new(), Vec::new(), Pins::default());
+        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, doubtful, pins }
     }
 }
 
@@ -66,6 +68,7 @@ impl Shared {
             if keeper.table_stale {
                 self.attempt("write the stream table", self.write_table(&mut keeper));
             }
+            self.attempt("remove spares whose names are in doubt", self.remove_doubtful(&mut keeper));
             self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
             self.attempt("compact segments", self.compact(&mut keeper));
             self.attempt("reclaim segments of a short disk", self.share_out(&mut keeper));
@@ -145,8 +148,7 @@ impl Shared {
     /// Makes a segment's index durable.
     fn write_index(&self, index: &SegmentIndex) -> io::Result<()> {
         let sequence = index.header.sequence;
-        self.files.write_or_replace(FileName::Index(sequence), &index.encode(), || sequence)?;
-        failpoints::around(Point::IndexNameSync, || self.files.sync_dir())
+        self.files.write_or_replace(FileName::Index(sequence), &index.encode(), || sequence)
     }
 
     /// Writes the stream table into the older of its two files.
@@ -192,18 +194,46 @@ impl Shared {
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
         let save = || mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.write_table(keeper));
         failpoints::around(Point::ReclaimTable, save)?;
+        let since = self.files.mark_names();
         let mut spares = Vec::new();
         let mut retired = Ok(());
         for (place, _) in &going {
             retired = retired.and(self.retire(keeper, *place, &mut spares));
         }
-        let (spares, held): (Vec<u64>, Vec<Claim<'_>>) = spares.into_iter().unzip();
-        // Before anything is written to a recycled file: a crash could bring its old name back, and with it a segment
-        // that is reclaimed under the new one's feet.
-        failpoints::around(Point::ReclaimSync, || self.files.sync_dir())?;
-        self.files.add_spares(spares);
-        drop(held);
-        retired
+        let synced = failpoints::around(Point::ReclaimSync, || self.files.sync_names(since));
+        self.take_spares(keeper, spares, synced).and(retired)
+    }
+
+    /// What has got a spare's name is one now, if that is durable. Else a crash could bring its old name back, and with it a
+    /// segment that is reclaimed under a new one's feet: it goes, and counts until it is gone.
+    pub(super) fn take_spares(
+        &self,
+        keeper: &mut Keeper,
+        spares: Vec<(u64, Claim<'_>)>,
+        synced: io::Result<()>,
+    ) -> io::Result<()> {
+        for (spare, held) in spares {
+            if synced.is_ok() {
+                self.files.add_spare(spare);
+            } else {
+                keeper.doubtful.push((spare, held.keep()));
+            }
+        }
+        synced.and(self.remove_doubtful(keeper))
+    }
+
+    fn remove_doubtful(&self, keeper: &mut Keeper) -> io::Result<()> {
+        let mut removed = Ok(());
+        keeper.doubtful.retain(|(spare, bytes)| {
+            let gone = self.files.remove_doubtful_spare(*spare);
+            if gone.is_ok() {
+                self.let_go(*bytes);
+            }
+            let stays = gone.is_err();
+            removed = std::mem::replace(&mut removed, Ok(())).and(gone);
+            stays
+        });
+        removed
     }
 
     /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.

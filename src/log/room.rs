@@ -18,6 +18,15 @@ pub(super) struct Claim<'a> {
     bytes: u64,
 }
 
+impl Claim<'_> {
+    /// Goes on counting until somebody [lets go](Shared::let_go) of so many bytes.
+    pub(super) fn keep(self) -> u64 {
+        let bytes = self.bytes;
+        std::mem::forget(self);
+        bytes
+    }
+}
+
 impl Shared {
     /// Most bytes of all files together, as of now.
     pub(super) fn budget(&self) -> u64 {
@@ -73,7 +82,7 @@ impl Shared {
         Claim { shared: self, bytes }
     }
 
-    /// Counts no longer what was [held](Self::hold) for a file that took its time to go.
+    /// Counts no longer what was [kept](Claim::keep) for a file that took its time to go.
     pub(super) fn let_go(&self, bytes: u64) {
         *self.claimed() -= bytes;
     }

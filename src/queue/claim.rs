@@ -110,7 +110,7 @@ impl Inner {
         let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
         let mut window = self.window();
         if let Some(batch) = batch {
-            window.dissolve(batch, |offset| self.total_at(stream, offset).ok());
+            window.dissolve(batch);
         }
         let lost = window.lose(hole.clone(), bytes_at);
         drop(window);

@@ -24,10 +24,11 @@ mod settling;
 mod split;
 mod verdict;
 
+use settling::Held;
 pub(crate) use split::NoSplit;
 pub(crate) use verdict::Verdict;
 
-use super::balance::{Books, End, Settled};
+use super::balance::{Books, End};
 use super::cursor::Cursor;
 use super::limits::{PLACES, SETTLED_RANGES_MAX};
 use super::marked::Marked;
@@ -64,7 +65,7 @@ struct OpenBatch {
     /// Where it is to be split, from when that is asked for until it is known to be durable.
     split: Option<Split>,
     /// Settled parts for which the cursor had no room. Not in the cursor nor in the books before the batch is whole.
-    held: Vec<(Range<u64>, Settled)>,
+    held: Vec<Held>,
 }
 
 /// A split that is under way, or failed and may be durable all the same.
@@ -244,7 +245,7 @@ impl Window {
     /// Gives up the boundaries of a batch or plan that cannot be sent as it stood, because damage took a part of it.
     /// What is left of it becomes fresh again, under other boundaries and so under other ids. Nothing happens where
     /// another batch begins there by now: somebody else has met the damage before.
-    pub(crate) fn dissolve(&mut self, offsets: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) {
+    pub(crate) fn dissolve(&mut self, offsets: &Range<u64>) {
         let left = self.left.get(&offsets.start).is_some_and(|planned| planned.end == offsets.end);
         let open = self.open.get(&offsets.start).is_some_and(|batch| batch.end == offsets.end);
         if !left && !open {
@@ -255,8 +256,8 @@ impl Window {
         }
         let batch = if open { self.open.remove(&offsets.start) } else { None };
         self.next = self.next.min(offsets.start);
-        for (part, as_) in batch.into_iter().flat_map(|batch| batch.held) {
-            self.settle(part, as_, &bytes_at);
+        for part in batch.into_iter().flat_map(|batch| batch.held) {
+            self.settle(part.offsets.clone(), part.as_, |offset| part.total_at(offset));
         }
     }
 
@@ -265,7 +266,7 @@ impl Window {
         let out = self.open.iter().filter(|(_, batch)| !batch.given_back);
         out.map(|(&start, batch)| {
             let open = self.cursor.unsettled(start..batch.end).iter().map(|part| part.end - part.start).sum::<u64>();
-            open - batch.held.iter().map(|(part, _)| part.end - part.start).sum::<u64>()
+            open - batch.held.iter().map(|part| part.count().records).sum::<u64>()
         })
         .sum()
     }

@@ -20,7 +20,7 @@ pub struct Interrupted<D> {
     disk: D,
     by: Arc<Mutex<Option<Interruption>>>,
     at_open: Arc<Mutex<Option<Interruption>>>,
-    at_sync_dir: Arc<Mutex<Option<Once>>>,
+    at_name: Arc<Mutex<Option<Once>>>,
     at_write: AtWrite,
 }
 
@@ -35,13 +35,7 @@ struct InterruptedFile {
 impl<D> Interrupted<D> {
     /// This disk, on which nobody comes in between yet.
     pub fn over(disk: D) -> Self {
-        Self {
-            disk,
-            by: Arc::default(),
-            at_open: Arc::default(),
-            at_sync_dir: Arc::default(),
-            at_write: Arc::default(),
-        }
+        Self { disk, by: Arc::default(), at_open: Arc::default(), at_name: Arc::default(), at_write: Arc::default() }
     }
 
     /// Has `by` called whenever a file was created or renamed, before anybody knows; `None` for nobody any more.
@@ -59,15 +53,15 @@ impl<D> Interrupted<D> {
         *self.at_write.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
-    /// Has `by` called before a directory is synced, once.
-    pub fn interrupt_next_sync_dir(&self, by: impl FnOnce() + Send + 'static) {
-        *self.at_sync_dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(by));
+    /// Has `by` called once, when the next file was created or renamed and before anybody knows.
+    pub fn interrupt_next_name(&self, by: impl FnOnce() + Send + 'static) {
+        *self.at_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(by));
     }
 
-    /// Whether who was to come before a directory is synced has come.
+    /// Whether who was to come once has come.
     #[must_use]
-    pub fn has_synced_dir(&self) -> bool {
-        self.at_sync_dir.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    pub fn has_named(&self) -> bool {
+        self.at_name.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     fn opened(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -75,6 +69,10 @@ impl<D> Interrupted<D> {
     }
 
     fn named(&self, path: &Path) {
+        let once = self.at_name.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(once) = once {
+            once();
+        }
         let by = self.by.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(by) = by {
             by(path);
@@ -116,10 +114,6 @@ impl<D: Disk> Disk for Interrupted<D> {
         self.disk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let by = self.at_sync_dir.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(by) = by {
-            by();
-        }
         self.disk.sync_dir(dir)
     }
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {

@@ -10,7 +10,7 @@ use storage_tests::fault::{Failure, Fault, OpKind};
 use storage_tests::interrupted::Interrupted;
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
-/// A simulated disk that does something else before it syncs a directory, once.
+/// A simulated disk that does something else when a file has just got its name, once.
 type Interleaved = Interrupted<SimDisk>;
 
 fn open(disk: &Interleaved) -> Log {
@@ -43,9 +43,9 @@ fn a_table_that_is_written_while_a_segment_is_made_does_not_cover_it() {
         sim.power_cut(cut);
         let log = open(&disk);
         let keeper = log.clone();
-        disk.interrupt_next_sync_dir(move || keeper.housekeep());
+        disk.interrupt_next_name(move || keeper.housekeep());
         assert_eq!(append(&log, "new", 100), 0);
-        assert!(disk.has_synced_dir());
+        assert!(disk.has_named());
         sim.inject(Fault::every(OpKind::Write, Failure::Eio).on("streams"));
         for _ in 0..4 {
             append(&log, "old", 2_000);
@@ -60,6 +60,41 @@ fn a_table_that_is_written_while_a_segment_is_made_does_not_cover_it() {
         assert_eq!(append(&log, "new", 100), 1);
         assert!(log.damages().is_empty());
     }
+}
+
+/// Before: a sync of the log's directory that failed for housekeeping left to chance the name that the writer had just given
+/// a segment, too. The writer's own sync returned `Ok`, an append was acknowledged, and a power cut took it.
+#[test]
+fn a_directory_sync_that_fails_for_housekeeping_promises_the_writer_nothing() {
+    let mut refused = 0;
+    for seed in 0..8 {
+        let sim = SimDisk::new(seed);
+        let disk = Interleaved::over(sim.clone());
+        let log = open(&disk);
+        // Housekeeping has a name to sync: the index of a segment that could not be written before.
+        for name in [".idx", ".new"] {
+            sim.inject(Fault::every(OpKind::Create, Failure::Eio).on(name));
+        }
+        append(&log, "a", 3_000);
+        append(&log, "a", 3_000);
+        sim.clear_faults();
+        sim.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
+        let keeper = log.clone();
+        disk.interrupt_next_name(move || keeper.housekeep());
+        let third = log.append_wait("a", vec![Payload { bytes: vec![7; 3_000], records: 1 }]);
+        assert!(disk.has_named());
+        refused += u64::from(third.is_err());
+        log.housekeep(); // the disk is sound again
+        append(&log, "a", 3_000);
+        let tail = log.durable(log.stream("a").expect("it was appended to"));
+        drop(log);
+        sim.power_cut(PowerCut::NothingUnsynced);
+        let log = open(&disk);
+        assert!(log.damages().is_empty(), "seed {seed}: {:?}", log.damages());
+        let stream = log.stream("a").expect("its records were acknowledged");
+        assert_eq!(log.durable(stream), tail, "seed {seed}: all that was acknowledged is there");
+    }
+    assert_eq!(refused, 8, "who can't be promised its name hears so");
 }
 
 /// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
-use storage_tests::sim_disk::SimDisk;
+use storage_tests::sim_disk::{PowerCut, SimDisk};
 
 fn open(disk: &SimDisk) -> Log {
     let options = LogOptions {
@@ -50,6 +50,54 @@ fn a_segment_that_does_not_go_at_once_goes_later() {
         disk.clear_faults();
         (0..2).for_each(|_| log.housekeep());
         assert_eq!((segments(&disk), log.stats().segments), (1, 1), "{kind:?}");
+    }
+}
+
+/// Bytes of the files that count.
+fn bytes(disk: &SimDisk) -> u64 {
+    let counts = |name: &str| name.contains("spare-") || name.ends_with(".seg");
+    let paths = disk.paths().into_iter().filter(|path| counts(&path.to_string_lossy()));
+    paths.map(|path| disk.read_live(&path).expect("it is there").len() as u64).sum()
+}
+
+/// Before: spares whose names a failed sync of the directory had left to chance lay there and were in no budget.
+#[test]
+fn what_is_no_spare_for_want_of_a_sync_counts_until_it_is_gone() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    ten_segments(&log);
+    let spares = || disk.paths().iter().filter(|path| path.to_string_lossy().contains("spare-")).count();
+    let before = spares();
+    disk.inject(Fault::every(OpKind::SyncDir, Failure::Eio));
+    disk.inject(Fault::every(OpKind::Remove, Failure::Eio).on("spare-"));
+    log.housekeep();
+    assert!(spares() > before, "some have a spare's name");
+    assert_eq!(log.stats().bytes_used, bytes(&disk));
+    disk.clear_faults();
+    log.housekeep();
+    assert_eq!(log.stats().bytes_used, bytes(&disk));
+    assert_eq!(segments(&disk), 1);
+}
+
+/// Before: an index whose name a failed sync of the directory had left to chance was written once more under it, and the next
+/// sync was believed.
+#[test]
+fn an_index_whose_name_may_be_lost_gets_it_anew() {
+    for seed in 0..8 {
+        let disk = SimDisk::new(seed);
+        let log = open(&disk);
+        for name in [".idx", ".new"] {
+            disk.inject(Fault::every(OpKind::Create, Failure::Eio).on(name));
+        }
+        (0..2).for_each(|_| drop(log.append_wait("a", vec![Payload { bytes: vec![7; 3_000], records: 1 }])));
+        disk.clear_faults();
+        disk.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
+        (0..2).for_each(|_| log.housekeep());
+        let index = disk.paths().into_iter().find(|path| path.extension().is_some_and(|end| end == "idx"));
+        let index = index.expect("a segment is sealed");
+        drop(log);
+        disk.power_cut(PowerCut::NothingUnsynced);
+        assert!(disk.read_live(&index).is_some_and(|bytes| !bytes.is_empty()), "seed {seed}");
     }
 }
 

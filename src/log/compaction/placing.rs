@@ -71,9 +71,10 @@ impl Shared {
             self.indexes.remove(segment.file.sequence);
         }
         // It counts until it is gone, by what is held for it.
-        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, .. }| {
-            std::mem::forget(self.hold(bytes));
-            Leftover { file, bytes, failed }
+        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, .. }| Leftover {
+            file,
+            bytes: self.hold(bytes).keep(),
+            failed,
         });
         keeper.leftovers.extend(leftovers);
         self.remove_leftovers(keeper)
@@ -84,6 +85,7 @@ impl Shared {
         if keeper.leftovers.is_empty() {
             return Ok(());
         }
+        let since = self.files.mark_names();
         // The indexes first, for good: one without its segment says that records are lost.
         let (mut spares, mut stay, mut removed) = (Vec::new(), Vec::new(), Ok(()));
         let mut going = Vec::new();
@@ -101,17 +103,20 @@ impl Shared {
                 }
             }
         }
-        if let Err(error) = failpoints::around(Point::CompactLeftovers, || self.files.sync_dir()) {
+        if let Err(error) = failpoints::around(Point::CompactLeftovers, || self.files.sync_names(since)) {
             stay.extend(going);
             keeper.leftovers = stay;
             return Err(error);
         }
+        let since = self.files.mark_names();
         for leftover in going {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
             let recycle = wanted && !leftover.failed && self.files.holds(leftover.file, self.log_id);
             match self.files.retire(leftover.file, leftover.bytes, recycle) {
-                Ok(Some(spare)) => spares.push((spare, leftover.bytes)),
-                Ok(None) => self.let_go(leftover.bytes),
+                Ok(spare) => {
+                    spares.extend(spare.map(|spare| (spare, self.hold(leftover.bytes))));
+                    self.let_go(leftover.bytes);
+                }
                 Err(error) => {
                     stay.push(leftover);
                     removed = Err(error);
@@ -119,15 +124,8 @@ impl Shared {
             }
         }
         keeper.leftovers = stay;
-        // As when segments are reclaimed: no file is written again while a crash could bring its old name back.
-        let synced = self.files.sync_dir();
-        for (spare, bytes) in spares {
-            if synced.is_ok() {
-                self.files.add_spares(vec![spare]);
-            }
-            self.let_go(bytes);
-        }
-        synced.and(removed)
+        let synced = self.files.sync_names(since);
+        self.take_spares(keeper, spares, synced).and(removed)
     }
 
     /// Something of it can't be read: it is not compacted, and nobody tries again until the next start. An error that is no

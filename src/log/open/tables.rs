@@ -43,7 +43,7 @@ pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &
         }
     }
     let named = (0..2).all(|slot| listing.tables.contains(&slot));
-    if named { Ok(()) } else { files.sync_dir().map_err(OpenError::io("sync", files.dir())) }
+    if named { Ok(()) } else { files.sync_names(files.mark_names()).map_err(OpenError::io("sync", files.dir())) }
 }
 
 pub(super) fn read(files: &Files, listing: &Listing) -> Result<Tables, OpenError> {

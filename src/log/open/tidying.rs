@@ -94,7 +94,7 @@ impl Opening<'_> {
         // The name of what they are in must not be lost after them; nor a segment before its index, which would miss it.
         for names in [indexes, segments] {
             if !names.is_empty() {
-                self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))?;
+                self.sync_all_names()?;
             }
             names.into_iter().try_for_each(|name| self.remove(name))?;
         }
@@ -139,6 +139,11 @@ impl Opening<'_> {
             let path = self.files.path(FileName::Spare(*n));
             self.files.adopt_spare(*n).map_err(OpenError::io("look at", &path))?;
         }
-        self.files.sync_dir().map_err(OpenError::io("sync", self.files.dir()))
+        self.sync_all_names()
+    }
+
+    /// Nobody else changes any yet, and an opening ends with the first sync that fails.
+    fn sync_all_names(&self) -> Result<(), OpenError> {
+        self.files.sync_names(self.files.mark_names()).map_err(OpenError::io("sync", self.files.dir()))
     }
 }

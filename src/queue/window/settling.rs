@@ -7,6 +7,34 @@ use super::{SETTLED_RANGES_MAX, Window};
 use crate::queue::balance::{Count, Settled};
 use std::ops::Range;
 
+/// A settled part, and the running totals at its ends as they were when it was settled: whoever enters it into the cursor later
+/// need not ask for them again, and may get no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) offsets: Range<u64>,
+    pub(super) bytes: Range<u64>,
+    pub(super) as_: Settled,
+}
+
+impl Held {
+    pub(super) fn count(&self) -> Count {
+        Count { records: self.offsets.end - self.offsets.start, bytes: self.bytes.end - self.bytes.start }
+    }
+
+    pub(super) fn total_at(&self, offset: u64) -> Option<u64> {
+        let ends = [(self.offsets.start, self.bytes.start), (self.offsets.end, self.bytes.end)];
+        ends.into_iter().find(|(end, _)| *end == offset).map(|(_, bytes)| bytes)
+    }
+
+    /// What of it lies in one half of its batch. `total` is the running total where the halves meet.
+    pub(super) fn within(&self, half: &Range<u64>, total: u64) -> Option<Self> {
+        let offsets = self.offsets.start.max(half.start)..self.offsets.end.min(half.end);
+        let cut = total.clamp(self.bytes.start, self.bytes.end);
+        let bytes = self.total_at(offsets.start).unwrap_or(cut)..self.total_at(offsets.end).unwrap_or(cut);
+        (!offsets.is_empty()).then_some(Self { offsets, bytes, as_: self.as_ })
+    }
+}
+
 impl Window {
     /// Settles what of `offsets` is not settled yet, and says how much that was. `bytes_at` gives the running total at
     /// an offset for which no open batch can; a part for which it has no answer stays as it is. Records outside of
@@ -119,32 +147,33 @@ impl Window {
         // Both come back unless the batch is done with.
         let (marks, held) = (std::mem::take(&mut batch.marks), std::mem::take(&mut batch.held));
         let end = batch.end;
-        let known = |offset| marks.bytes_at(offset).or_else(|| bytes_at(offset));
-        let fresh: Vec<Range<u64>> =
-            self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &held)).collect();
-        let count = fresh.iter().map(|part| self.count(part, known)).sum::<Option<Count>>();
+        let waits = |offset| held.iter().find_map(|part| part.total_at(offset));
+        let known = |offset| marks.bytes_at(offset).or_else(|| waits(offset)).or_else(|| bytes_at(offset));
+        // Asked once: what was known when it was counted is what is entered.
+        let fresh = self.cursor.unsettled(part).into_iter().flat_map(|part| without(part, &held));
+        let fresh = fresh.map(|part| Some((self.totals(&part, known)?, part))).collect::<Option<Vec<_>>>();
+        let fresh = fresh.unwrap_or_default();
+        let count: Count = fresh.iter().map(|(bytes, part)| count(part, bytes)).sum();
         let unsettled: u64 = self.cursor.unsettled(start..end).iter().map(|part| part.end - part.start).sum();
-        let waiting: u64 = held.iter().map(|(part, _)| part.end - part.start).sum();
-        let whole = count.is_some_and(|count| unsettled == waiting + count.records);
-        let fresh = if count.is_some() { fresh } else { Vec::new() };
-        let mut still_held = Vec::new();
-        if whole {
-            held.into_iter().for_each(|(part, as_)| self.post(part, &as_.into(), known));
-            fresh.into_iter().for_each(|part| self.post(part, verdict, known));
+        let waiting: u64 = held.iter().map(|part| part.count().records).sum();
+        if unsettled == waiting + count.records {
+            held.iter().for_each(|part| self.post_held(part));
+            fresh.into_iter().for_each(|(bytes, part)| self.post(part, bytes, verdict, known));
             self.open.remove(&start);
         } else {
-            let fresh = fresh.into_iter().flat_map(|part| verdict.pieces(part));
-            for (part, as_) in held.into_iter().chain(fresh) {
-                if self.has_spare() || self.cursor.touches(&part) {
-                    self.post(part, &as_.into(), known);
+            let fresh = fresh.iter().flat_map(|(bytes, part)| pieces(part, bytes, verdict, known));
+            let mut still_held = Vec::new();
+            for part in held.iter().cloned().chain(fresh) {
+                if self.has_spare() || self.cursor.touches(&part.offsets) {
+                    self.post_held(&part);
                 } else {
-                    still_held.push((part, as_));
+                    still_held.push(part);
                 }
             }
             let batch = self.open.get_mut(&start).expect("it was there");
             (batch.marks, batch.held) = (marks, still_held);
         }
-        count.unwrap_or_default()
+        count
     }
 
     /// What of these records is settled, in order: also what waits inside its batch for room.
@@ -166,43 +195,36 @@ impl Window {
     fn settle_outside(&mut self, part: Range<u64>, verdict: &Verdict, bytes_at: &impl Fn(u64) -> Option<u64>) -> Count {
         let mut settled = Count::default();
         for part in self.cursor.unsettled(part) {
-            if let Some(count) = self.count(&part, bytes_at)
-                && (self.has_spare() || self.cursor.touches(&part))
+            if (self.has_spare() || self.cursor.touches(&part))
+                && let Some(bytes) = self.totals(&part, bytes_at)
             {
-                settled += count;
-                self.post(part, verdict, bytes_at);
+                settled += count(&part, &bytes);
+                self.post(part, bytes, verdict, bytes_at);
             }
         }
         settled
     }
 
-    /// Enters a part into the cursor and the books: at one stroke, in however many ways it settles.
-    fn post(&mut self, part: Range<u64>, verdict: &Verdict, bytes_at: impl Fn(u64) -> Option<u64>) {
-        let bytes = self.totals(&part, &bytes_at).expect("asked before: what was known stays known");
-        let mut from = bytes.start;
-        for (piece, as_) in verdict.pieces(part.clone()) {
-            let until = if piece.end == part.end {
-                bytes.end
-            } else {
-                // What cannot be read is shared evenly: records are exact, and the sum is.
-                let even = || {
-                    let share = u128::from(bytes.end - bytes.start) * u128::from(piece.end - part.start)
-                        / u128::from(part.end - part.start);
-                    bytes.start + u64::try_from(share).expect("at most the bytes of the part")
-                };
-                bytes_at(piece.end).unwrap_or_else(even).clamp(from, bytes.end)
-            };
-            self.books.post(Count { records: piece.end - piece.start, bytes: until - from }, as_);
-            from = until;
-        }
-        self.cursor.insert(part, bytes);
-        debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
+    fn post_held(&mut self, part: &Held) {
+        self.post(part.offsets.clone(), part.bytes.clone(), &part.as_.into(), |_| None);
     }
 
-    /// Records and bytes of a part.
-    fn count(&self, part: &Range<u64>, bytes_at: impl Fn(u64) -> Option<u64>) -> Option<Count> {
-        let bytes = self.totals(part, bytes_at)?;
-        Some(Count { records: part.end - part.start, bytes: bytes.end - bytes.start })
+    /// Enters a part into the cursor and the books: at one stroke, in however many ways it settles. `bytes` are the running totals
+    /// at its ends, as far as the cursor knows no others by now.
+    fn post(
+        &mut self,
+        offsets: Range<u64>,
+        bytes: Range<u64>,
+        verdict: &Verdict,
+        bytes_at: impl Fn(u64) -> Option<u64>,
+    ) {
+        let either = |offset| Some(if offset == offsets.start { bytes.start } else { bytes.end });
+        let bytes = self.totals(&offsets, either).expect("both are known");
+        for piece in pieces(&offsets, &bytes, verdict, bytes_at) {
+            self.books.post(piece.count(), piece.as_);
+        }
+        self.cursor.insert(offsets, bytes);
+        debug_assert!(self.books.agree_with(&self.cursor), "cursor and books move together");
     }
 
     /// The running totals at the ends of a part. What the cursor knows goes before what the log says: inside a frame
@@ -218,10 +240,41 @@ impl Window {
     }
 }
 
+/// Records and bytes of a part.
+fn count(part: &Range<u64>, bytes: &Range<u64>) -> Count {
+    Count { records: part.end - part.start, bytes: bytes.end - bytes.start }
+}
+
+/// The pieces of a part, each of which settles in one way. What cannot be read between them is shared evenly: records are exact,
+/// and the sum is.
+fn pieces(
+    part: &Range<u64>,
+    bytes: &Range<u64>,
+    verdict: &Verdict,
+    bytes_at: impl Fn(u64) -> Option<u64>,
+) -> impl Iterator<Item = Held> {
+    let (part, bytes) = (part.clone(), bytes.clone());
+    let mut from = bytes.start;
+    verdict.pieces(part.clone()).into_iter().map(move |(piece, as_)| {
+        let even = || {
+            let share = u128::from(bytes.end - bytes.start) * u128::from(piece.end - part.start)
+                / u128::from(part.end - part.start);
+            bytes.start + u64::try_from(share).expect("at most the bytes of the part")
+        };
+        let until = match piece.end == part.end {
+            true => bytes.end,
+            false => bytes_at(piece.end).unwrap_or_else(even).clamp(from, bytes.end),
+        };
+        let bytes = from..until;
+        from = until;
+        Held { offsets: piece, bytes, as_ }
+    })
+}
+
 /// What of `part` is in none of `held`.
-fn without(part: Range<u64>, held: &[(Range<u64>, Settled)]) -> Vec<Range<u64>> {
+fn without(part: Range<u64>, held: &[Held]) -> Vec<Range<u64>> {
     let mut parts = vec![part];
-    for (hole, _) in held {
+    for Held { offsets: hole, .. } in held {
         parts = (parts.into_iter())
             .flat_map(|part| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end])
             .filter(|part| part.start < part.end)

@@ -41,9 +41,8 @@ impl Window {
         }
         let OpenBatch { given_back, marks, held, .. } = self.open.remove(&offsets.start).expect("found above");
         for (half, plan) in [offsets.start..at, at..offsets.end].into_iter().zip(plans) {
-            let cut = |part: &Range<u64>| part.start.max(half.start)..part.end.min(half.end);
-            let held = held.iter().map(|(part, as_)| (cut(part), *as_)).filter(|(part, _)| !part.is_empty());
-            let (held, marks) = (held.collect(), marks.of(&half, (at, total)));
+            let held = held.iter().filter_map(|part| part.within(&half, total)).collect();
+            let marks = marks.of(&half, (at, total));
             let batch = OpenBatch { end: half.end, given_back, plan, marks, split: None, held };
             self.open.insert(half.start, batch);
             // A half all of whose records are settled needs no place.
