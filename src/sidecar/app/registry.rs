@@ -35,6 +35,9 @@ pub use errors::{EnvironmentsChange, OpenError, PutError};
 pub use left_behind::environment_of;
 use table::{Places, Running, Table};
 
+/// Letters of an upstream's posts take so small a part of its share of the disk, and that of the log that all share.
+const LETTERS_OF_SHARE: u64 = 8;
+
 /// All that runs. Shared by those who change it.
 pub struct Registry {
     queues: Queues,
@@ -331,7 +334,7 @@ impl Registry {
                 self.upstreams.take_up(&destination.id, &opened).map_err(|e| refuse(e.into()))?;
                 // Nothing fails any more: what can't be put changes no share.
                 opened.set_share(&destination.id, config.max_bytes);
-                let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
+                let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys));
                 (destination.id.as_str().into(), sources, Vec::new(), sink)
             }
             _ => {
@@ -348,6 +351,9 @@ impl Registry {
         let desk = self.letters.desk(Arc::clone(&name));
         let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
         desk.set_policy(Policy { age_max, bytes_max });
+        if let SinkConfig::Upstream(config) = &destination.sink {
+            desk.set_room(Some(config.max_bytes / LETTERS_OF_SHARE));
+        }
         sources.push(Arc::new(HeldSource::new(desk, alone)));
         Ok(Ready {
             name,

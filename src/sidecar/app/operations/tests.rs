@@ -198,7 +198,7 @@ async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
     let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
     assert!(text(house.operations.probe_destination("hook".to_owned()).await).contains("is paused"));
     let told = text(delete(Delete::Empty).await);
-    assert!(told.contains("10 records pending") && told.contains("--purge"), "{told}");
+    assert!(told.contains("10 records pending: resume it and --drain") && told.contains("--purge"), "{told}");
     assert!(text(delete(Delete::Drain).await).contains("can't be drained"), "it is paused");
     let deleted = delete(Delete::Purge).await.unwrap();
     assert_eq!((deleted.records_pending, deleted.deleted), (10, true));

@@ -45,7 +45,7 @@ async fn what_an_upstream_left_behind_is_seen_and_counted_after_another_start() 
     assert_eq!((shown.origin(), shown.records_pending), (Origin::File, 2));
     house.operations.reload(file(&[])).await.unwrap();
     let delete = |how| house.operations.delete_destination("split".to_owned(), how);
-    assert!(text(delete(Delete::Empty).await).contains("2 records pending"));
+    assert!(text(delete(Delete::Empty).await).contains("2 records pending: nothing delivers them"));
     assert_eq!(delete(Delete::Purge).await.unwrap().records_pending, 2);
     assert!(house.again(file(&[])).await.operations.destinations(String::new(), 10).await.unwrap().is_empty());
 }
