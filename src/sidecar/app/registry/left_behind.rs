@@ -91,7 +91,7 @@ impl Registry {
                 destination = queue.destination(),
                 environment = queue.stream(),
                 records = queue.lag().records,
-                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
+                "this destination was taken out of the configuration: nothing is delivered to it, its records are kept, new ones \
                  too, and they fill the disk; put it back under this id to drain it, or delete it: forebay destinations delete"
             );
         }
