@@ -31,7 +31,7 @@ use super::{Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Mutex, PoisonError, RwLock};
+use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::{Log, LogOptions};
 use arrivals::Unrouted;
 use index::Index;
@@ -122,6 +122,7 @@ impl Queues {
             plans: own.entry,
             plan_mark: own.plan_mark,
             plans_moved: 0,
+            plans_moving: Weak::new(),
             incarnation: own.incarnation,
             fills_low: 0,
             plan_lows: BTreeMap::new(),

@@ -59,7 +59,9 @@ impl Queue {
         let Some(stream) = queue.stream_id() else { return 0 };
         let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
-        let bytes_at = |offset| queue.total_at(stream, offset).ok();
+        let totals = queue.totals_for(stream, &offsets, &verdict);
+        let totals = totals.into_iter().map(|(at, total)| (at, total.ok())).collect();
+        let bytes_at = queue.bytes_at(stream, totals);
         let settle = || queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
         let settled = failpoints::around(Point::Settle, settle);
         queue.touch();
@@ -95,7 +97,7 @@ impl Queue {
         if offsets.is_empty() {
             return Ok(Count::default());
         }
-        let bytes_at = queue.bytes_at_ends(stream, [offsets.start, offsets.end])?;
+        let bytes_at = queue.bytes_of(stream, &offsets)?;
         let settled = queue.with_window(|window| window.let_go(offsets, as_, bytes_at));
         queue.touch();
         Ok(settled)
@@ -115,17 +117,39 @@ impl Inner {
         changed
     }
 
-    /// The running total at an offset, for whoever lets go of what lies between these two: read there now, before the window
-    /// is locked, and elsewhere when it is asked for, which batches and the cursor mostly spare.
-    pub(super) fn bytes_at_ends(
+    /// The running totals that settling these records asks for, and what the log says of them: read now, before the window is
+    /// locked.
+    fn totals_for(
         &self,
         stream: StreamId,
-        ends: [u64; 2],
-    ) -> Result<impl Fn(u64) -> Option<u64>, ReadError> {
-        let totals = [self.total_at(stream, ends[0])?, self.total_at(stream, ends[1])?];
-        Ok(move |offset| match ends.iter().position(|end| *end == offset) {
-            Some(end) => Some(totals[end]),
-            None => self.total_at(stream, offset).ok(),
-        })
+        offsets: &Range<u64>,
+        verdict: &Verdict,
+    ) -> Vec<(u64, Result<u64, ReadError>)> {
+        let asked = self.window().asks_for(offsets, verdict);
+        asked.into_iter().map(|(at, total)| (at, total.map_or_else(|| self.total_at(stream, at), Ok))).collect()
+    }
+
+    /// The running total at an offset: one of these, which are in order. Where another one is asked for, as the window has changed
+    /// since, the log is.
+    fn bytes_at(&self, stream: StreamId, totals: Vec<(u64, Option<u64>)>) -> impl Fn(u64) -> Option<u64> {
+        move |offset| match totals.binary_search_by_key(&offset, |(at, _)| *at) {
+            Ok(found) => totals[found].1,
+            Err(_) => self.total_at(stream, offset).ok(),
+        }
+    }
+
+    /// The same for whoever lets go of these records.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn bytes_of<'a>(
+        &'a self,
+        stream: StreamId,
+        offsets: &Range<u64>,
+    ) -> Result<impl Fn(u64) -> Option<u64> + use<'a>, ReadError> {
+        // However they settle: none of them in another way than its neighbours.
+        let totals = self.totals_for(stream, offsets, &Settled::Expired.into()).into_iter();
+        let totals = totals.map(|(at, total)| Ok((at, Some(total?)))).collect::<Result<_, ReadError>>()?;
+        Ok(self.bytes_at(stream, totals))
     }
 }
