@@ -154,6 +154,8 @@ struct Inner {
     more: Mutex<Option<Waker>>,
     /// Its balance hour by hour. None as long as it had nothing when an hour ended.
     hours: Mutex<Option<Box<Hours>>>,
+    /// The cursor store was told of them.
+    hours_stored: AtomicBool,
     revision: AtomicU32,
     /// It is among those that were touched since the last tick. Set by `touch` alone.
     noted: AtomicBool,

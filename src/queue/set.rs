@@ -127,6 +127,7 @@ impl Queues {
             fills_low: 0,
             plan_lows: BTreeMap::new(),
             hour: opened_ms / HOUR_MS,
+            hours_wanted: false,
             unsaved: Vec::new(),
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
@@ -328,6 +329,7 @@ impl Queues {
             drop(stop);
             let _ = thread.join(); // it has no result, and a panic in it was logged
         }
+        lock(&self.set.keeping).hours_wanted = true;
         // Twice: the plans that the first one settles are let go by the second.
         let kept = self.set.tick().and_then(|()| self.set.tick());
         self.set.keeper.close(STORE_PATIENCE);

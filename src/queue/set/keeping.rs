@@ -27,6 +27,8 @@ pub(super) struct Keeping {
     pub(super) plan_lows: BTreeMap<EntryId, (Arc<Inner>, u64)>,
     /// The hour of the last tick, counted from 1970.
     pub(super) hour: u64,
+    /// The next commit is to tell the store of every queue's hours of which it knows nothing yet.
+    pub(super) hours_wanted: bool,
     /// Queues that no floor has made durable yet.
     pub(super) unsaved: Vec<Arc<Inner>>,
     /// Low marks that no floor has made durable yet.

@@ -106,6 +106,7 @@ impl Inner {
             replays: Mutex::new(replays),
             more: Mutex::default(),
             hours: Mutex::default(),
+            hours_stored: AtomicBool::default(),
             revision: AtomicU32::new(0),
             noted: AtomicBool::new(false),
             saved: AtomicBool::new(false),
