@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A machine with a disk of 100 GiB; `/readonly` may not be written to, `/file` is a file, `/hidden` can't be looked at.
+/// A machine with a disk of 100 GiB; `/readonly` may not be written to, `/file` is a file, `/hidden` can't be looked at, `/proc`
+/// is no disk, and `/run` and `/etc/forebay` are there.
 pub(super) fn ground(directory: &Path) -> io::Result<Ground> {
     let ground = |nearest: &str, is_directory, writable| {
         Ok(Ground { nearest: nearest.into(), is_directory, writable, disk_bytes: 100 << 30 })
@@ -11,6 +12,9 @@ pub(super) fn ground(directory: &Path) -> io::Result<Ground> {
         Some("readonly") => ground("/readonly", true, false),
         Some("file") => ground("/file", false, true),
         Some("hidden") => Err(io::ErrorKind::PermissionDenied.into()),
+        Some("proc") => Ok(Ground { nearest: "/proc".into(), is_directory: true, writable: true, disk_bytes: 0 }),
+        Some("run") => ground("/run", true, true),
+        Some("etc") => ground("/etc/forebay", true, true),
         _ => ground("/", true, true),
     }
 }
@@ -59,4 +63,16 @@ fn the_operators_api_listens_on_this_machine_only() {
     assert_only(&grpc("unix:"), "lacks a path");
     let (config, _) = check_text(&grpc("unix:forebay.sock"));
     assert_eq!(config.expect("good").grpc.listen, Listen::Unix("/etc/forebay/forebay.sock".into()));
+}
+
+/// Before: the check was good, and the sidecar did not start.
+#[test]
+fn what_a_start_would_fail_at_is_an_error() {
+    let (config, findings) = check_text(&AGREED.replace("./data", "/proc/x"));
+    assert_eq!(told(&findings), ["2 E data_dir: /proc keeps no files"]);
+    assert!(config.is_none());
+    let grpc = |listen: &str| with(&format!("[grpc]\nlisten = {listen:?}"));
+    assert_only(&grpc("unix:/nowhere/x.sock"), "/nowhere is not there");
+    assert_only(&grpc("unix:/readonly/x.sock"), "this user may not write to /readonly");
+    assert_only(&grpc("unix:/file/x.sock"), "/file is a file, not a directory");
 }
