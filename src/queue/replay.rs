@@ -74,6 +74,17 @@ pub struct Replayed {
     pub delivered: Count,
 }
 
+/// What is wrong with a range of which nothing can be replayed.
+fn nothing(from: u64, to: u64, first_kept: u64) -> String {
+    if from >= to && from >= first_kept {
+        return format!(
+            "there is nothing to replay from {from} on: only records before {to} were sent, the others are still to be \
+             delivered for the first time"
+        );
+    }
+    format!("there is nothing to replay from {from} to {to}; the oldest record that is kept is {first_kept}")
+}
+
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -102,7 +113,7 @@ pub enum ReplayError {
         low: u64,
     },
     /// There are no such records, or none of them is kept.
-    #[error("there is nothing to replay from {from} to {to}; the oldest record that is kept is {first_kept}")]
+    #[error("{}", nothing(*from, *to, *first_kept))]
     Nothing {
         /// Where it was to begin.
         from: u64,
@@ -198,6 +209,14 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_of_which_nothing_was_sent_is_told_from_one_that_is_not_kept() {
+        assert!(
+            nothing(939, 0, 0).starts_with("there is nothing to replay from 939 on: only records before 0 were sent")
+        );
+        assert!(nothing(3, 9, 20).ends_with("from 3 to 9; the oldest record that is kept is 20"));
+    }
 
     #[test]
     fn a_replays_name_can_be_read_back_and_no_destination_has_it() {

@@ -24,6 +24,7 @@ mod held;
 mod marked;
 mod packed;
 mod policy;
+mod room;
 mod shelf;
 mod sweep;
 
@@ -298,6 +299,11 @@ impl Parking for Letters {
             drop(inside);
             done(parked);
         });
+    }
+
+    fn has_room(&self, destination: &str, bytes: u64) -> bool {
+        let desk = self.lock().get(destination).cloned();
+        desk.is_none_or(|desk| desk.has_room(bytes))
     }
 }
 

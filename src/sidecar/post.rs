@@ -11,7 +11,7 @@ mod head;
 mod key;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use thiserror::Error;
 
@@ -228,6 +228,38 @@ impl Post {
     #[must_use]
     pub fn received_ms(&self) -> u64 {
         self.0.received_ms
+    }
+
+    /// The size of its body, without the key where that stood in it.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        self.0.body.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Its Content-Type; empty if it had none.
+    #[must_use]
+    pub fn content_type(&self) -> String {
+        let header = self.0.headers.iter().find(|header| header.name == CONTENT_TYPE.as_str());
+        header.map_or_else(String::new, |header| String::from_utf8_lossy(&header.value).into_owned())
+    }
+
+    /// The first characters of its body, with `[sdk key]` wherever the key stood. For people: what is no text is shown as
+    /// `�`.
+    #[must_use]
+    pub fn excerpt(&self, chars_max: usize) -> String {
+        let mut text = String::new();
+        for (at, piece) in self.0.body.iter().enumerate() {
+            if at > 0 {
+                text.push_str("[sdk key]");
+            }
+            // No character is longer, so this is enough of it.
+            let start = &piece[..piece.len().min(chars_max.saturating_mul(4))];
+            text.push_str(&String::from_utf8_lossy(start));
+            if text.len() >= chars_max.saturating_mul(4) {
+                break;
+            }
+        }
+        text.chars().take(chars_max).collect()
     }
 
     /// What to send, with `key` wherever the SDK had its own.

@@ -41,7 +41,19 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     (
         "api",
-        &["causes", "config", "delivery", "impression", "ingest", "letters", "proto", "ready", "shutdown", "telemetry"],
+        &[
+            "causes",
+            "config",
+            "delivery",
+            "impression",
+            "ingest",
+            "letters",
+            "post",
+            "proto",
+            "ready",
+            "shutdown",
+            "telemetry",
+        ],
     ),
     (
         "app",

@@ -285,6 +285,9 @@ impl Set {
         }
         self.forget(keeping, inner);
         inner.wake(); // whoever sends it finds nothing any more
+        if !bounds.cancelled.load(Ordering::Acquire) {
+            tracing::info!(destination = %bounds.of, stream = %inner.stream, number = bounds.number, "a replay is done");
+        }
         self.commit(keeping)
     }
 }

@@ -115,7 +115,7 @@ async fn watch(
 }
 
 fn page(reading: &Reading, destination: &str, after: Option<Key>, most: usize) -> ListLagResponse {
-    let wanted = |(key, _): &(&Key, &Lag)| destination.is_empty() || *key.0 == *destination;
+    let wanted = |(key, _): &(&Key, &Lag)| is_of(key, destination);
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rest = reading.lags.range((from, Bound::Unbounded)).filter(wanted).peekable();
     let mut lags = Vec::new();
@@ -134,9 +134,14 @@ fn page(reading: &Reading, destination: &str, after: Option<Key>, most: usize) -
     ListLagResponse { lags, next_page_token, total, read_at_unix_ms: reading.at_unix_ms }
 }
 
+/// Whether a queue is one of a destination's, or of all where it is empty. A replay's, `<id>!replay-<n>`, is.
+fn is_of(key: &Key, destination: &str) -> bool {
+    let behind = key.0.strip_prefix(destination);
+    destination.is_empty() || behind.is_some_and(|rest| rest.is_empty() || rest.starts_with('!'))
+}
+
 fn snapshot(reading: &Reading, destination: &str, most: usize) -> WatchLagResponse {
-    let mut matching: Vec<(&Key, &Lag)> =
-        reading.lags.iter().filter(|(key, _)| destination.is_empty() || *key.0 == *destination).collect();
+    let mut matching: Vec<(&Key, &Lag)> = reading.lags.iter().filter(|(key, _)| is_of(key, destination)).collect();
     let omitted = matching.len().saturating_sub(most);
     if omitted > 0 {
         // Stable: among equals the first by name stay, the same ones in each snapshot.
@@ -195,6 +200,7 @@ mod tests {
             },
             delivery: None,
             state: None,
+            held: None,
             arrived_per_second: None,
             settled_per_second: None,
             delivered_per_second: None,
@@ -204,6 +210,18 @@ mod tests {
         let lags =
             queues.iter().map(|(destination, stream, age)| (((*destination).into(), (*stream).into()), lag(*age)));
         Reading { at_unix_ms: 1, lags: lags.collect(), ..Reading::default() }
+    }
+
+    /// Before, whoever asked for one destination did not see its replays.
+    #[test]
+    fn a_destinations_replays_are_among_its_queues_and_no_other_destinations_are() {
+        let all = [("hook", "prod", 1), ("hook!replay-1", "prod", 2), ("hook-2", "prod", 3), ("hoo", "prod", 4)];
+        let reading = reading(&all);
+        let names = |lags: Vec<crate::proto::v1::Lag>| lags.into_iter().map(|lag| lag.destination).collect::<Vec<_>>();
+        assert_eq!(names(page(&reading, "hook", None, 10).lags), ["hook", "hook!replay-1"]);
+        assert_eq!(names(snapshot(&reading, "hook", 10).lags), ["hook", "hook!replay-1"]);
+        assert_eq!(names(snapshot(&reading, "hook!replay-1", 10).lags), ["hook!replay-1"]);
+        assert_eq!(page(&reading, "hook", None, 1).total, 2);
     }
 
     #[test]

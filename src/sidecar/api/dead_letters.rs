@@ -12,13 +12,18 @@ use tonic::{Code, Request, Response, Status};
 use super::limits;
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
 use crate::letters::{Desk, Filter, Letters, MARKED_REASON, MarkedLetters, Ranges, Shelf, Shown, Step, SweepError};
+use crate::post::Post;
 use crate::proto::v1::count_dead_letters_response::Destination;
+use crate::proto::v1::dead_letter::Post as PostLetter;
 use crate::proto::v1::dead_letters_server::DeadLetters;
 use crate::proto::v1::{
     CountDeadLettersRequest, CountDeadLettersResponse, DeadLetter, DeadLetterFilter, ListDeadLettersRequest,
     ListDeadLettersResponse, MarkedRange, PurgeDeadLettersRequest, PurgeDeadLettersResponse, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse, ShowDeadLetterRequest, ShowDeadLetterResponse,
 };
+
+/// Of a post's body so much is shown.
+const BODY_CHARS_MAX: usize = 2_000;
 
 /// The service.
 pub(super) struct DeadLettersService {
@@ -211,6 +216,7 @@ fn range(range: MarkedLetters) -> MarkedRange {
 
 fn letter(shown: &Shown) -> DeadLetter {
     DeadLetter {
+        post: post(shown).as_ref().map(described),
         id: shown.id.clone(),
         environment: shown.environment.clone(),
         flag: shown.flag.clone(),
@@ -221,8 +227,38 @@ fn letter(shown: &Shown) -> DeadLetter {
     }
 }
 
-/// The record as the file sink writes it; empty if it cannot be read.
+/// The post that a letter of an upstream is.
+fn post(shown: &Shown) -> Option<Post> {
+    // What is no impression is none as a post, and the other way round: see `proto/forebay/v1/post.proto`.
+    Post::read(&shown.record.0).ok()
+}
+
+fn described(post: &Post) -> PostLetter {
+    PostLetter {
+        method: "POST".to_owned(),
+        path: format!("/api/{}", post.path()),
+        sdk_key_index: post.sdk_key_index(),
+        body_bytes: post.body_bytes(),
+        content_type: post.content_type(),
+        received_unix_ms: post.received_ms(),
+    }
+}
+
+/// The record as the file sink writes it, or what a post is; empty if it cannot be read.
 fn json(shown: &Shown) -> String {
+    if let Some(post) = post(shown) {
+        let PostLetter { method, path, sdk_key_index, body_bytes, content_type, received_unix_ms } = described(&post);
+        let described = serde_json::json!({
+            "method": method,
+            "path": path,
+            "sdk_key_index": sdk_key_index,
+            "body_bytes": body_bytes,
+            "content_type": content_type,
+            "received_unix_ms": received_unix_ms,
+            "body": post.excerpt(BODY_CHARS_MAX),
+        });
+        return described.to_string();
+    }
     let (payload, index) = (&shown.record.0, shown.record.1 as usize);
     let environment = EnvironmentLabel { id: &shown.environment, name: &shown.environment_name };
     let mut line = Vec::new();

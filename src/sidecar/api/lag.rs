@@ -15,7 +15,7 @@ use super::disk_shares::{self, DiskReading, DiskShares};
 use super::forecast::{Forecast, forecast};
 use super::gives_up::gives_up_at;
 use super::rates::Rates;
-use super::readings::{DeliveryReading, DeliveryState, Each, QueueReading, Source};
+use super::readings::{DeliveryReading, DeliveryState, Each, HeldReading, QueueReading, Source};
 use super::sheets::Sheets;
 
 /// A reading younger than this is fresh enough for anyone: no person sees the difference, and ten watchers cost what one does.
@@ -82,6 +82,8 @@ pub struct Lag {
     pub delivery: Option<Arc<DeliveryReading>>,
     /// What its destination is doing about it; `None` when nothing delivers it.
     pub state: Option<DeliveryState>,
+    /// Why it waits by itself, if it does.
+    pub held: Option<HeldReading>,
     /// Records a second.
     pub arrived_per_second: Option<f64>,
     /// Records a second.
@@ -203,10 +205,19 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration, disk: Arc<DiskShar
 
 fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rates<3>, now_ms: u64) -> Lag {
     let [arrived_per_second, settled_per_second, delivered_per_second] = rates.per_second();
+    let held = delivery.as_ref().and_then(|delivery| delivery.held.iter().find(|held| *held.stream == *queue.stream));
+    let held = held.filter(|_| queue.lag.records > 0).cloned();
+    let state = delivery.as_ref().map(|delivery| state(delivery.state, held.as_ref(), queue.lag.records));
+    // What went a moment ago is no sign of what goes, where nothing is sent.
+    let stands = matches!(state, None | Some(DeliveryState::Paused | DeliveryState::Refused)) && queue.lag.records > 0;
     Lag {
-        forecast: forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        forecast: match stands {
+            true => Forecast::Never,
+            false => forecast(queue.lag.records, settled_per_second, arrived_per_second),
+        },
         gives_up_at_unix_ms: gives_up_at(&queue, settled_per_second, arrived_per_second, now_ms),
-        state: delivery.as_ref().map(|delivery| state(delivery.state, queue.lag.records)),
+        state,
+        held,
         delivery,
         queue,
         arrived_per_second,
@@ -215,198 +226,30 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rate
     }
 }
 
-/// A destination may be busy with one stream and have nothing of another.
-fn state(destination: DeliveryState, records_behind: u64) -> DeliveryState {
-    match destination {
-        DeliveryState::Delivering if records_behind == 0 => DeliveryState::Idle,
-        other => other,
+/// A destination may be busy with one stream and have nothing of another, or not take it.
+fn state(destination: DeliveryState, held: Option<&HeldReading>, records_behind: u64) -> DeliveryState {
+    match (destination, held) {
+        (DeliveryState::Paused | DeliveryState::Stopping, _) => destination,
+        (_, Some(held)) if held.refused => DeliveryState::Refused,
+        (_, Some(_)) => DeliveryState::Retrying,
+        (DeliveryState::Delivering, _) if records_behind == 0 => DeliveryState::Idle,
+        (other, _) => other,
     }
 }
 
 /// An error's text comes from afar: it is cut, and made safe for a terminal.
 fn fit_to_show(mut delivery: DeliveryReading) -> DeliveryReading {
-    delivery.last_error = delivery.last_error.map(|message| {
+    let fit = |message: String| {
         message
             .chars()
             .take(ERROR_CHARS_MAX)
             .map(|character| if character.is_control() { ' ' } else { character })
             .collect()
-    });
+    };
+    delivery.last_error = delivery.last_error.map(fit);
+    delivery.held.iter_mut().for_each(|held| held.why = fit(std::mem::take(&mut held.why)));
     delivery
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use forebay::clock::ManualClock;
-    use forebay::{Balance, Count};
-
-    use super::super::disk_shares::EnvironmentOnDisk;
-    use super::*;
-
-    fn count(records: u64) -> Count {
-        Count { records, bytes: records * 100 }
-    }
-
-    fn queue(destination: &str, accepted: u64, delivered: u64) -> QueueReading {
-        QueueReading {
-            destination: destination.into(),
-            stream: "acme-prod".into(),
-            lag: forebay::Lag { records: accepted - delivered, ..forebay::Lag::default() },
-            balance: Balance {
-                accepted: count(accepted),
-                delivered: count(delivered),
-                pending: count(accepted - delivered),
-                ..Balance::default()
-            },
-            overflow: None,
-        }
-    }
-
-    fn key(destination: &str) -> Key {
-        (destination.into(), "acme-prod".into())
-    }
-
-    /// A board of these, beside nothing else.
-    fn board(clock: ManualClock, queues: Each<QueueReading>, deliveries: Source<Vec<DeliveryReading>>) -> LagBoard {
-        LagBoard::new(Arc::new(clock), queues, deliveries, Box::new(Sheets::new), Box::new(DiskReading::default))
-    }
-
-    /// A queue to which 100 records a second come and from which 300 go, on top of a backlog of 10,000.
-    fn draining(clock: &ManualClock) -> Each<QueueReading> {
-        let clock = clock.clone();
-        Box::new(move |each| {
-            let seconds = clock.wall_ms() / 1_000;
-            each(queue("hook", 10_000 + 100 * seconds, 300 * seconds));
-        })
-    }
-
-    #[test]
-    fn rates_and_forecast_follow_from_readings_a_second_apart() {
-        let clock = ManualClock::at(0);
-        let board = board(clock.clone(), draining(&clock), Box::new(Vec::new));
-        assert_eq!(board.reading().lags[&key("hook")].forecast, Forecast::Unknown);
-        for _ in 0..10 {
-            clock.advance(Duration::from_secs(1));
-            let _ = board.reading();
-        }
-        let reading = board.reading();
-        let lag = &reading.lags[&key("hook")];
-        assert_eq!(reading.at_unix_ms, 10_000);
-        assert!((lag.arrived_per_second.unwrap() - 100.0).abs() < 1e-6);
-        assert!((lag.delivered_per_second.unwrap() - 300.0).abs() < 1e-6);
-        let Forecast::DrainsIn(time) = lag.forecast else { panic!("{:?}", lag.forecast) };
-        assert!((time.as_secs_f64() - 40.0).abs() < 1e-3, "8,000 records at 200 a second: {time:?}");
-    }
-
-    #[test]
-    fn rates_are_fed_though_nobody_looks_and_nothing_else_is_kept() {
-        let clock = ManualClock::at(0);
-        let board = board(clock.clone(), draining(&clock), Box::new(Vec::new));
-        let looked_at = board.reading();
-        for _ in 0..10 {
-            clock.advance(Duration::from_secs(1));
-            board.sample();
-        }
-        assert_eq!(Arc::strong_count(&looked_at), 1, "an old reading is let go");
-        let lag = &board.reading().lags[&key("hook")];
-        assert!((lag.arrived_per_second.unwrap() - 100.0).abs() < 1e-6);
-    }
-
-    #[test]
-    fn what_is_kept_of_an_idle_queue_is_a_hundred_bytes() {
-        assert!(size_of::<(Key, Rates<3>)>() <= 112);
-    }
-
-    #[test]
-    fn many_who_look_at_once_share_one_reading() {
-        let clock = ManualClock::at(0);
-        let asked = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&asked);
-        let queues: Each<QueueReading> = Box::new(move |each| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            each(queue("hook", 1, 0));
-        });
-        let board = board(clock.clone(), queues, Box::new(Vec::new));
-        for _ in 0..1_000 {
-            let _ = board.reading();
-        }
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
-        clock.advance(FRESH_FOR);
-        let _ = board.clone().reading();
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
-    }
-
-    #[test]
-    fn the_shares_of_the_disk_are_looked_for_every_ten_seconds() {
-        let clock = ManualClock::at(0);
-        let asked = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&asked);
-        let disk: Source<DiskReading> = Box::new(move || {
-            let backlog_bytes = 100 * counted.fetch_add(1, Ordering::SeqCst);
-            let acme =
-                EnvironmentOnDisk { environment: "acme-prod".into(), held_bytes: backlog_bytes, ..Default::default() };
-            DiskReading { environments: vec![acme], ..DiskReading::default() }
-        });
-        let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
-        let board = LagBoard::new(Arc::new(clock.clone()), queues, Box::new(Vec::new), Box::new(Sheets::new), disk);
-        for second in 0..25 {
-            assert_eq!(board.reading().disk["acme-prod"].held_bytes, second / 10 * 100);
-            clock.advance(Duration::from_secs(1));
-        }
-        assert_eq!(asked.load(Ordering::SeqCst), 3);
-    }
-
-    #[test]
-    fn a_queue_that_is_gone_leaves_nothing_behind() {
-        let clock = ManualClock::at(0);
-        let until_second_one = clock.clone();
-        let queues: Each<QueueReading> = Box::new(move |each| {
-            if until_second_one.wall_ms() < 1_000 {
-                each(queue("hook", 1, 0));
-            }
-        });
-        let board = board(clock.clone(), queues, Box::new(Vec::new));
-        assert_eq!(board.reading().lags.len(), 1);
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(board.reading().lags.len(), 0);
-        assert!(board.inner.state.lock().unwrap().rates.is_empty());
-    }
-
-    fn delivery(state: DeliveryState) -> DeliveryReading {
-        DeliveryReading { destination: "hook".into(), state, ..DeliveryReading::default() }
-    }
-
-    #[test]
-    fn an_error_is_cut_and_cannot_speak_to_the_terminal() {
-        let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| {
-            let last_error = Some(format!("\u{1b}[2J{}", "é".repeat(1_000)));
-            vec![DeliveryReading { last_error, ..delivery(DeliveryState::Retrying) }]
-        });
-        let queues: Each<QueueReading> = Box::new(|each| each(queue("hook", 1, 0)));
-        let reading = board(ManualClock::at(0), queues, deliveries).reading();
-        let message = reading.deliveries["hook"].last_error.clone().unwrap();
-        assert_eq!(message.chars().count(), ERROR_CHARS_MAX);
-        assert!(message.starts_with(" [2J"), "{message}");
-    }
-
-    #[test]
-    fn a_busy_destination_is_idle_where_nothing_waits() {
-        let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
-        let queues: Each<QueueReading> = Box::new(|each| {
-            let other = QueueReading { stream: "other".into(), ..queue("hook", 5, 5) };
-            let all = [queue("hook", 1, 0), other, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
-            all.into_iter().for_each(each);
-        });
-        let reading = board(ManualClock::at(0), queues, deliveries).reading();
-        assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
-        assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
-        assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
-        assert_eq!(
-            reading.lags[&key("hook!replay-1")].state,
-            Some(DeliveryState::Delivering),
-            "the loop of its destination"
-        );
-    }
-}
+mod tests;

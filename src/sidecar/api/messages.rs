@@ -27,11 +27,17 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag, disk: &DiskShares) -> 
         arrived_per_second: lag.arrived_per_second,
         forecast: forecast(lag.forecast),
         balance: Some(balance(&queue.balance)),
-        last_error: delivery
-            .and_then(|delivery| Some((delivery.last_error.clone()?, delivery.last_error_unix_ms)))
-            .map(|(message, at_unix_ms)| v1::LastError { message, at_unix_ms }),
+        last_error: match &lag.held {
+            Some(held) => Some(v1::LastError { message: held.why.clone(), at_unix_ms: Some(held.since_unix_ms) }),
+            None => delivery
+                .and_then(|delivery| Some((delivery.last_error.clone()?, delivery.last_error_unix_ms)))
+                .map(|(message, at_unix_ms)| v1::LastError { message, at_unix_ms }),
+        },
         last_success_unix_ms: delivery.and_then(|delivery| delivery.last_success_unix_ms),
-        next_attempt_unix_ms: delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
+        next_attempt_unix_ms: match &lag.held {
+            Some(held) => Some(held.until_unix_ms),
+            None => delivery.and_then(|delivery| delivery.next_attempt_unix_ms),
+        },
         rate: delivery.and_then(|delivery| rate(delivery.rate)),
         waits_for: waits_for(delivery.map(|delivery| delivery.waits_for).unwrap_or_default()).into(),
         overflow: queue.overflow.map(|overflow| v1::Overflow {

@@ -185,6 +185,36 @@ pub struct DeliveryReading {
     pub rate: RateReading,
     /// What its next request waits for.
     pub waits_for: WaitsFor,
+    /// Its queues that wait by themselves.
+    pub held: Vec<HeldReading>,
+}
+
+/// A queue that its destination does not take from, while it takes what others send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldReading {
+    /// The stream that it reads.
+    pub stream: String,
+    /// What was answered to it, in words. Must hold no secret; is shortened.
+    pub why: String,
+    /// When that was (wall clock).
+    pub since_unix_ms: u64,
+    /// When it is tried again (wall clock).
+    pub until_unix_ms: u64,
+    /// It is refused; not a batch of it that fails.
+    pub refused: bool,
+}
+
+impl DeliveryReading {
+    /// What the destination is doing, as one word: that it refuses one of its queues is worse than what it does with the
+    /// others.
+    #[must_use]
+    pub fn worst_state(&self) -> DeliveryState {
+        match self.state {
+            DeliveryState::Paused | DeliveryState::Stopping => self.state,
+            _ if self.held.iter().any(|held| held.refused) => DeliveryState::Refused,
+            other => other,
+        }
+    }
 }
 
 /// What came in since the start.

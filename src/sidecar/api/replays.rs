@@ -3,11 +3,14 @@
 //! Decides nothing but who has to confirm what: what can be replayed the queues say. What waits for the disk runs where
 //! waiting is allowed. Nobody has to be told of a replay: whoever sends for the destination finds it beside its queue.
 
+use std::sync::Arc;
+
 use forebay::{Item, Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use tonic::{Request, Response, Status};
 
-use super::messages;
+use super::{Booked, messages};
 use crate::causes;
+use crate::post;
 use crate::proto::v1::replays_server::Replays;
 use crate::proto::v1::start_replay_request::From as Asked;
 use crate::proto::v1::{
@@ -18,12 +21,14 @@ use crate::proto::v1::{
 /// The service.
 pub(super) struct ReplaysService {
     queues: Queues,
+    /// All that have books, those that can't be replayed among them.
+    booked: Booked,
 }
 
 impl ReplaysService {
-    /// Replays of these queues.
-    pub(super) fn new(queues: Queues) -> Self {
-        Self { queues }
+    /// Replays of these queues. `booked` are all that there are.
+    pub(super) fn new(queues: Queues, booked: Booked) -> Self {
+        Self { queues, booked }
     }
 
     /// Does something that may wait for the disk.
@@ -45,7 +50,8 @@ impl Replays for ReplaysService {
     ) -> Result<Response<StartReplayResponse>, Status> {
         let asked = request.into_inner();
         let request = wanted(&asked)?;
-        self.blocking(move |queues| start(queues, &asked, request)).await.map(Response::new)
+        let booked = Arc::clone(&self.booked);
+        self.blocking(move |queues| start(queues, &booked, &asked, request)).await.map(Response::new)
     }
 
     async fn list_replays(
@@ -86,6 +92,12 @@ impl Replays for ReplaysService {
                 }
                 let ended = queues.cancel_replay(&replay.destination, &replay.environment);
                 let ended = ended.map_err(|error| Status::unavailable(causes::line(&error)))?;
+                tracing::info!(
+                    destination,
+                    environment = replay.environment,
+                    number = replay.number,
+                    "an operator had a replay end"
+                );
                 let balance = ended.map(|balance| messages::balance(&balance));
                 replays.push(Replay { balance, ..replay });
             }
@@ -134,7 +146,12 @@ fn wanted(asked: &StartReplayRequest) -> Result<ReplayRequest, Status> {
     Ok(ReplayRequest { from, to: asked.to_offset, mode })
 }
 
-fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) -> Result<StartReplayResponse, Status> {
+fn start(
+    queues: &Queues,
+    booked: &Booked,
+    asked: &StartReplayRequest,
+    request: ReplayRequest,
+) -> Result<StartReplayResponse, Status> {
     let all = queues.all();
     let ours = |queue: &&Queue| {
         queue.destination() == asked.destination
@@ -143,7 +160,7 @@ fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) ->
     };
     let streams: Vec<&str> = all.iter().filter(ours).map(Queue::stream).collect();
     if streams.is_empty() {
-        return Err(Status::not_found("no destination of this name takes this environment"));
+        return Err(none_of(booked, asked));
     }
     let offsets = request.to.is_some() || matches!(request.from, ReplayFrom::Offset(_));
     if offsets && streams.len() > 1 {
@@ -154,7 +171,20 @@ fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) ->
     for stream in streams {
         match queues.replay(&asked.destination, stream, request) {
             Ok(queue) => {
-                started.replays.extend(shown(&queue).map(|replay| begun(queues, stream, request.from, replay)))
+                let begun = shown(&queue).map(|replay| begun(queues, stream, request.from, replay));
+                if let Some(Replay { number, first_offset: from, end_offset: to, .. }) = begun {
+                    let (destination, again) = (&*asked.destination, request.mode == ReplayMode::Again);
+                    tracing::info!(
+                        destination,
+                        environment = stream,
+                        number,
+                        from,
+                        to,
+                        again,
+                        "an operator had a replay begin"
+                    );
+                }
+                started.replays.extend(begun);
             }
             Err(error) => {
                 started.none.push(NoReplay { environment: stream.to_owned(), why: causes::line(&error) });
@@ -166,6 +196,21 @@ fn start(queues: &Queues, asked: &StartReplayRequest, request: ReplayRequest) ->
         Some(error) if started.replays.is_empty() => Err(refused(&error)),
         _ => Ok(started),
     }
+}
+
+/// Why there is no queue to replay.
+fn none_of(booked: &Booked, asked: &StartReplayRequest) -> Status {
+    let StartReplayRequest { destination, environment, .. } = asked;
+    let all = booked();
+    let streams: Vec<&str> = all.iter().filter(|q| q.destination() == destination).map(Queue::stream).collect();
+    if streams.iter().any(|stream| post::stream_owner(stream).is_some()) {
+        let why = "relays posts: what was taken of them is not kept, so they can't be replayed";
+        return Status::failed_precondition(format!("destination {destination} {why}"));
+    }
+    Status::not_found(match streams.is_empty() || environment.is_empty() {
+        true => format!("there is no destination {destination}: `forebay lag` shows which there are"),
+        false => format!("destination {destination} does not take environment {environment}"),
+    })
 }
 
 /// A replay that was just started, with where that is: it may be later than was asked for.
@@ -256,7 +301,12 @@ mod tests {
             }
         }
         queues.tick().unwrap();
-        (ReplaysService::new(queues.clone()), queues)
+        (service(&queues), queues)
+    }
+
+    fn service(queues: &Queues) -> ReplaysService {
+        let all = queues.clone();
+        ReplaysService::new(queues.clone(), Arc::new(move || all.all()))
     }
 
     fn ask(environment: &str, from: Asked) -> StartReplayRequest {
@@ -313,7 +363,7 @@ mod tests {
             queues.log().append_wait("prod", vec![Payload { bytes: vec![0; 1_000], records: 5 }]).unwrap();
             clock.advance(std::time::Duration::from_secs(1));
         }
-        let service = ReplaysService::new(queues.clone());
+        let service = service(&queues);
         let start = async |from| {
             let started = service.start_replay(Request::new(ask("prod", from))).await.unwrap().into_inner();
             queues.cancel_replay("hook", "prod").unwrap();
@@ -333,6 +383,23 @@ mod tests {
         assert_eq!(start(Asked::FromUnixMs(0)).await, (kept, true, at));
         assert_eq!(start(Asked::FromOffset(kept)).await, (kept, false, at));
         assert_eq!(start(Asked::FromUnixMs(at)).await, (kept, false, at));
+    }
+
+    /// Before, all of these were told that no destination of this name takes this environment.
+    #[tokio::test]
+    async fn who_slips_is_told_which_name_is_wrong() {
+        let (service, queues) = delivered();
+        queues.queue("split", "posts/prod/0", Start::Earliest).unwrap();
+        let why = async |destination: &str, environment: &str| {
+            let destination = destination.to_owned();
+            let request = StartReplayRequest { destination, ..ask(environment, Asked::FromUnixMs(0)) };
+            service.start_replay(Request::new(request)).await.unwrap_err().message().to_owned()
+        };
+        let unknown = why("hok", "").await;
+        assert!(unknown.starts_with("there is no destination hok:"), "{unknown}");
+        assert_eq!(why("hook", "nowhere").await, "destination hook does not take environment nowhere");
+        let upstream = why("split", "prod").await;
+        assert!(upstream.contains("split relays posts") && upstream.contains("can't be replayed"), "{upstream}");
     }
 
     #[tokio::test]

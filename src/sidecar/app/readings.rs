@@ -6,25 +6,26 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::api::readings::{
-    DeliveryReading, DeliveryState, EnvironmentReading, IngestReading, OverflowReading, RateReading, RelayReading,
-    WaitsFor,
+    DeliveryReading, DeliveryState, EnvironmentReading, HeldReading, IngestReading, OverflowReading, RateReading,
+    RelayReading, WaitsFor,
 };
 use crate::delivery::rate::By;
-use crate::delivery::stats::{ANSWERS, CLASSES, Snapshot as DeliverySnapshot, State, Waits};
+use crate::delivery::stats::{ANSWERS, CLASSES, Held, Snapshot as DeliverySnapshot, State, Waits};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
 use crate::overflow::Ahead;
 
 /// One destination.
 #[must_use]
 pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryReading {
+    let next = |until_ms| Some(until_ms).filter(|until_ms| *until_ms > 0);
     let (state, next_attempt_unix_ms) = match snapshot.state {
         State::Idle => (DeliveryState::Idle, None),
         State::Sending => (DeliveryState::Delivering, None),
-        State::Backoff { until_ms } if snapshot.asked_to_wait => (DeliveryState::Throttled, Some(until_ms)),
-        State::Backoff { until_ms } => (DeliveryState::Retrying, Some(until_ms)),
+        State::Backoff { until_ms } if snapshot.asked_to_wait => (DeliveryState::Throttled, next(until_ms)),
+        State::Backoff { until_ms } => (DeliveryState::Retrying, next(until_ms)),
         State::Stopped => (DeliveryState::Stopping, None),
         State::Paused => (DeliveryState::Paused, None),
-        State::Refused { until_ms } => (DeliveryState::Refused, Some(until_ms).filter(|until_ms| *until_ms > 0)),
+        State::Refused { until_ms } => (DeliveryState::Refused, next(until_ms)),
     };
     let mut requests = vec![("delivered", snapshot.delivered_batches)];
     requests.extend(CLASSES.into_iter().zip(snapshot.failures));
@@ -56,7 +57,12 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
             Waits::Rate(By::Learned) => WaitsFor::LearnedRate,
             Waits::Rate(By::Told) => WaitsFor::Reset,
         },
+        held: snapshot.held.into_iter().map(held).collect(),
     }
+}
+
+fn held(Held { stream, why, since_ms, until_ms, refused }: Held) -> HeldReading {
+    HeldReading { stream, why, since_unix_ms: since_ms, until_unix_ms: until_ms, refused }
 }
 
 /// What is coming for what waits too long.
@@ -123,7 +129,10 @@ mod tests {
         let reading = delivery("hook".into(), snapshot.clone());
         assert_eq!((reading.state, reading.next_attempt_unix_ms), (DeliveryState::Retrying, Some(77)));
         snapshot.asked_to_wait = true;
-        assert_eq!(delivery("hook".into(), snapshot).state, DeliveryState::Throttled);
+        assert_eq!(delivery("hook".into(), snapshot.clone()).state, DeliveryState::Throttled);
+        snapshot.state = State::Backoff { until_ms: 0 };
+        let trying = delivery("hook".into(), snapshot);
+        assert_eq!((trying.state, trying.next_attempt_unix_ms), (DeliveryState::Throttled, None));
         assert!(reading.requests.contains(&("delivered", 4)) && reading.requests.contains(&(CLASSES[2], 3)));
     }
 

@@ -30,6 +30,9 @@ use crate::overflow::{self, Overflow};
 use crate::sinks::address_guard::AddressPolicy;
 use table::{Places, Running, Table};
 
+/// Letters of an upstream's posts take so small a part of its share of the disk, and that of the log that all share.
+const LETTERS_OF_SHARE: u64 = 8;
+
 /// All that runs. Shared by those who change it.
 pub struct Registry {
     queues: Queues,
@@ -358,7 +361,7 @@ impl Registry {
                 self.upstreams.take_up(&destination.id, &opened).map_err(|e| refuse(e.into()))?;
                 // Nothing fails any more: what can't be put changes no share.
                 opened.set_share(&destination.id, config.max_bytes);
-                let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys), opened.gates());
+                let sink = self.factory.upstream(config, destination, *policy, Arc::clone(keys));
                 (destination.id.as_str().into(), sources, Vec::new(), sink)
             }
             _ => {
@@ -375,6 +378,9 @@ impl Registry {
         let desk = self.letters.desk(Arc::clone(&name));
         let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
         desk.set_policy(Policy { age_max, bytes_max });
+        if let SinkConfig::Upstream(config) = &destination.sink {
+            desk.set_room(Some(config.max_bytes / LETTERS_OF_SHARE));
+        }
         sources.push(Arc::new(HeldSource::new(desk, alone)));
         Ok(Ready {
             name,

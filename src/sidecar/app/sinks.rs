@@ -15,7 +15,7 @@ use crate::sinks::file::{Damaged, FileSink};
 use crate::sinks::http::Tls;
 use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
-use crate::sinks::upstream::{Gates, SdkKeys, Upstream};
+use crate::sinks::upstream::{SdkKeys, Upstream};
 use crate::sinks::webhook::Webhook;
 
 /// Makes sinks. They share what the machine trusts.
@@ -75,25 +75,21 @@ impl SinkFactory {
                 Arc::new(self.kept_in(policy, sink, S3Sink::behind))
             }
             // For whoever has no log of posts: it refuses whatever is no post of a known key.
-            SinkConfig::Upstream(upstream) => {
-                let gates = Arc::new(Gates::new(destination.id.as_str().into()));
-                return self.upstream(upstream, destination, policy, Arc::default(), gates);
-            }
+            SinkConfig::Upstream(upstream) => return self.upstream(upstream, destination, policy, Arc::default()),
         };
         (self.wrap)(sink)
     }
 
-    /// The sink of an upstream, with the gates of its sources.
+    /// The sink of an upstream, which puts these keys back.
     pub(super) fn upstream(
         &self,
         config: &UpstreamConfig,
         destination: &Destination,
         policy: AddressPolicy,
         keys: Arc<SdkKeys>,
-        gates: Arc<Gates>,
     ) -> Arc<dyn Sink> {
         let clock = Arc::clone(&self.clock);
-        let sink = Upstream::new(config, policy, destination.concurrency, keys, gates, &self.tls, clock);
+        let sink = Upstream::new(config, policy, destination.concurrency, keys, &self.tls, clock);
         (self.wrap)(Arc::new(self.kept_in(policy, sink, Upstream::behind)))
     }
 
@@ -161,9 +157,8 @@ mod tests {
                 let outcome = if type_name == "upstream" {
                     let keys = SdkKeys::default();
                     keys.replace([("acme-prod", &[(0, "a-key".to_owned())][..])]);
-                    let gates = Arc::new(Gates::new("made".into()));
                     let policy = AddressPolicy::Customer;
-                    let sink = factory.upstream(&upstream, &destination, policy, Arc::new(keys), gates);
+                    let sink = factory.upstream(&upstream, &destination, policy, Arc::new(keys));
                     deliver(&*sink, captured_posts(CAPTURE, "a-key").remove(0)).await
                 } else {
                     let wanted = Wanted { policy: AddressPolicy::Customer, ..Wanted::of_file(destination) };

@@ -53,7 +53,7 @@ pub enum StartError {
         source: OpenError,
     },
     /// An address for SDKs.
-    #[error("can't listen for sdks on {address}; is another sidecar running? choose another [ingest] listen")]
+    #[error("can't listen for sdks on {address}; {}", remedy(source))]
     Ingest {
         /// The address.
         address: SocketAddr,
@@ -83,6 +83,17 @@ pub enum StartError {
     /// It started, ran, and stopped badly.
     #[error(transparent)]
     Stop(StopError),
+}
+
+/// What to do about an address that can't be listened on.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "is another sidecar running? choose another [ingest] listen",
+        io::ErrorKind::AddrNotAvailable => {
+            "[ingest] listen is to be an address of this machine, or 0.0.0.0 for all of them"
+        }
+        _ => "choose another [ingest] listen",
+    }
 }
 
 impl From<OperationError> for StartError {

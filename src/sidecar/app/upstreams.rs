@@ -28,7 +28,7 @@ use crate::delivery::source::{BoxError, Source};
 use crate::ingest::{Environments, Relay, Wanted as WantedEnvironment};
 use crate::letters::Letters;
 use crate::post;
-use crate::sinks::upstream::{Gates, InOrder, SdkKeys};
+use crate::sinks::upstream::{InOrder, SdkKeys};
 use directories::Directories;
 
 /// Where the upstreams' logs lie, below the data directory.
@@ -68,7 +68,6 @@ pub enum OpenUpstreamError {
 pub(super) struct Opened {
     queues: Queues,
     relay: Arc<Relay>,
-    gates: Arc<Gates>,
     /// Those whose posts it keeps.
     environments: Mutex<Vec<String>>,
     /// What a crash left in two places is settled in the first.
@@ -136,9 +135,8 @@ impl Upstreams {
         let (disk, clock) = (Arc::clone(&self.disk), Arc::clone(&self.clock));
         let queues = Queues::open(disk, clock, &directory, self.log_options(config), options)?;
         let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
-        let (relay, gates) = (Arc::new(relay), Arc::new(Gates::new(id.into())));
-        let (environments, taken_up) = (Mutex::default(), AtomicBool::new(false));
-        let opened = Arc::new(Opened { queues, relay, gates, environments, taken_up });
+        let (relay, environments, taken_up) = (Arc::new(relay), Mutex::default(), AtomicBool::new(false));
+        let opened = Arc::new(Opened { queues, relay, environments, taken_up });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
@@ -277,11 +275,6 @@ impl Opened {
         self.queues.queue(id, stream, Start::Earliest)
     }
 
-    /// The gates of its keys.
-    pub(super) fn gates(&self) -> Arc<Gates> {
-        Arc::clone(&self.gates)
-    }
-
     /// A source for each key of the upstream's environments: those that are configured, and those that still have posts
     /// though they are not. Makes queues that are not there yet.
     pub(super) fn sources(
@@ -298,10 +291,10 @@ impl Opened {
             let of_old = self.queues.all().into_iter().map(|queue| queue.stream().to_owned());
             let streams: BTreeSet<String> = known.chain(of_old).collect();
             for stream in streams {
-                let Some((owner, place)) = post::stream_owner(&stream) else { continue };
+                let Some((owner, _)) = post::stream_owner(&stream) else { continue };
                 let Some(label) = labels(environment).filter(|_| owner == environment) else { continue };
                 let queued = Arc::new(Queued::new(self.queue(&destination.id, &stream)?, log, label));
-                sources.push(Arc::new(InOrder::new(queued, &self.gates, environment, place)));
+                sources.push(Arc::new(InOrder::new(queued)));
             }
         }
         Ok(sources)

@@ -17,6 +17,7 @@ use super::client::{self, AsCall, CallError};
 use super::confirm::{ConfirmError, confirm};
 use crate::config::Listen;
 use crate::console::units::{bytes, count, duration};
+use crate::proto::v1::dead_letter::Post;
 use crate::proto::v1::dead_letters_client::DeadLettersClient;
 use crate::proto::v1::{
     CountDeadLettersRequest, DeadLetter, DeadLetterFilter, ListDeadLettersRequest, MarkedRange,
@@ -176,7 +177,14 @@ impl Office {
             let now_ms = now_ms();
             line(out, &format!("id           {}", plain(&letter.id)))?;
             line(out, &format!("environment  {}", plain(&letter.environment)))?;
-            line(out, &format!("flag         {}", plain(&letter.flag)))?;
+            match &letter.post {
+                Some(post) => {
+                    line(out, &format!("post         {}", post_as_text(post)))?;
+                    line(out, &format!("sdk key      {}/{}", plain(&letter.environment), post.sdk_key_index))?;
+                    line(out, &format!("type         {}", plain(&post.content_type)))?;
+                }
+                None => line(out, &format!("flag         {}", plain(&letter.flag)))?,
+            }
             line(out, &format!("reason       {}", plain(&letter.reason)))?;
             line(out, &format!("answer       {}", plain(&letter.excerpt)))?;
             line(out, &format!("dead for     {}", age(&letter, now_ms)))?;
@@ -354,18 +362,29 @@ fn as_json(letter: &DeadLetter) -> Value {
         "excerpt": letter.excerpt,
         "dead_since_unix_ms": letter.dead_since_unix_ms,
         "attempts": letter.attempts,
+        "post": letter.post.as_ref().map(|post| json!({
+            "method": post.method,
+            "path": post.path,
+            "sdk_key_index": post.sdk_key_index,
+            "body_bytes": post.body_bytes,
+            "content_type": post.content_type,
+            "received_unix_ms": post.received_unix_ms,
+        })),
     })
 }
 
+/// One line: an impression by its environment and flag, a post by its key's place and path.
 fn as_text(letter: &DeadLetter, now_ms: u64) -> String {
-    format!(
-        "{}  {:>6}  {}  {}  {}",
-        plain(&letter.id),
-        age(letter, now_ms),
-        plain(&letter.environment),
-        plain(&letter.flag),
-        plain(&letter.reason)
-    )
+    let (environment, what) = match &letter.post {
+        Some(post) => (format!("{}/{}", plain(&letter.environment), post.sdk_key_index), post_as_text(post)),
+        None => (plain(&letter.environment), plain(&letter.flag)),
+    };
+    let (id, age, reason) = (plain(&letter.id), age(letter, now_ms), plain(&letter.reason));
+    format!("{id}  {age:>6}  {environment}  {what}  {reason}")
+}
+
+fn post_as_text(post: &Post) -> String {
+    format!("{} {} ({})", plain(&post.method), plain(&post.path), bytes(post.body_bytes))
 }
 
 fn age(letter: &DeadLetter, now_ms: u64) -> String {

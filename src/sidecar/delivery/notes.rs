@@ -25,6 +25,10 @@ pub(super) struct Note {
     pub(super) apart: Apart,
     /// How often it was sent.
     pub(super) sends: u32,
+    /// How often it failed, and others were taken since the failure before.
+    pub(super) failures: u32,
+    /// How many batches had been taken when it failed last.
+    pub(super) taken: u64,
     /// It is not to be sent, but to be split here.
     pub(super) split_at: Option<u64>,
     /// It is not to be sent: only the records apart from it are still to be kept.

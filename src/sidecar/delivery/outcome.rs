@@ -42,6 +42,12 @@ pub enum Outcome {
         /// What it answered.
         why: Failure,
     },
+    /// The destination refuses what comes from the batch's queue, whatever that is, and not what others do: the sender's
+    /// credentials.
+    QueueRefused {
+        /// What it answered.
+        why: Failure,
+    },
 }
 
 /// An answer that tells records apart.
@@ -96,7 +102,8 @@ impl Outcome {
             | Outcome::Retry { why }
             | Outcome::TooLarge { why }
             | Outcome::Rejected { why }
-            | Outcome::Refused { why } => Some(why),
+            | Outcome::Refused { why }
+            | Outcome::QueueRefused { why } => Some(why),
         }
     }
 }

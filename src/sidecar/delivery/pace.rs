@@ -200,6 +200,9 @@ impl Pace {
             Outcome::TooLarge { .. } | Outcome::Rejected { .. } | Outcome::Partial(_) => {
                 return self.answered(current, now, rng);
             }
+            // One sender's key: that says nothing of an address that is wrong.
+            Outcome::QueueRefused { .. } if self.refusal.is_some() => return,
+            Outcome::QueueRefused { .. } => return self.answered(current, now, rng),
             Outcome::Refused { .. } if !current => return,
             Outcome::Refused { .. } => return self.refuse(Refusal::Told, now, rng),
             Outcome::Throttled { retry_after, .. } => *retry_after,

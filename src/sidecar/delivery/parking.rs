@@ -23,6 +23,11 @@ pub trait Parking: Send + Sync {
     /// `done` runs when they are, or when at least one is not (then they come again, all of them), on any thread, and
     /// must not block. Letters that are kept already are kept once.
     fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
+
+    /// Whether rejected records of so many bytes may become letters of this destination. What may not stays in its queue.
+    fn has_room(&self, _destination: &str, _bytes: u64) -> bool {
+        true
+    }
 }
 
 /// Keeps nothing: every batch with a letter waits.

@@ -177,6 +177,10 @@ impl Source for Queued {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.queue.on_more(wake);
     }
+
+    fn stream(&self) -> String {
+        self.queue.stream().to_owned()
+    }
 }
 
 /// The offsets in `ranges` and those of `others`, ascending.

@@ -40,6 +40,12 @@ pub trait Sink: Send + Sync {
     /// tells repeats apart by batch.
     fn needs_plan(&self) -> bool;
 
+    /// Whether each stream is of another sender, so that what is answered to one says nothing about the others: a sender
+    /// whose records are rejected, refused, or fail again and again waits by itself.
+    fn senders_apart(&self) -> bool {
+        false
+    }
+
     /// What the destination said that it still takes, since this was last asked.
     fn allowance(&self) -> Option<Told> {
         None

@@ -56,6 +56,11 @@ pub trait Source: Send + Sync {
 
     /// Names whom to wake when records arrive or a batch is handed back. Called from any thread; must not block.
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>);
+
+    /// The name of the stream that its queue reads, for people; empty where nobody is shown it.
+    fn stream(&self) -> String {
+        String::new()
+    }
 }
 
 /// The size of a batch. One record is always taken, however large.
@@ -84,6 +89,10 @@ pub trait Ticket: Send + Sync {
     /// Settles all of the batch in one step: `parts` each in its own way, `rest` what they leave out. It is never
     /// claimed again.
     fn settle(self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled);
+
+    /// The batch was rejected, and it is not known yet whether it is to blame: it lies aside, still claimed, and what comes
+    /// behind it may go.
+    fn set_aside(&self) {}
 
     /// Splits the batch at the offset `at`, which lies behind its first record and not behind its last. `done` runs on
     /// any thread, and must not block: when the halves are as durable as the batch was, and handed back; or when that

@@ -52,6 +52,22 @@ struct Troubles {
     allowed: OnceLock<RateLimits>,
     learned: Mutex<Option<Learned>>,
     last_error: Mutex<Option<LastError>>,
+    held: Mutex<Vec<Held>>,
+}
+
+/// A queue that waits by itself while the destination takes what others send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The stream that it reads.
+    pub stream: String,
+    /// What was answered to it.
+    pub why: String,
+    /// When that was, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// When it is tried again, in milliseconds since 1970.
+    pub until_ms: u64,
+    /// It is refused; not a batch of it that fails.
+    pub refused: bool,
 }
 
 #[derive(Debug)]
@@ -90,7 +106,8 @@ pub enum State {
     Idle,
     /// Requests are in flight or being made ready.
     Sending,
-    /// There is something to send, but not before this moment (milliseconds since 1970).
+    /// There is something to send, but not before this moment (milliseconds since 1970; 0: it is being tried now, and
+    /// failed when it was tried last).
     Backoff {
         /// The moment.
         until_ms: u64,
@@ -150,6 +167,8 @@ pub struct Snapshot {
     pub last_error: Option<String>,
     /// When that was, in milliseconds since 1970.
     pub last_error_ms: Option<u64>,
+    /// The queues that wait by themselves.
+    pub held: Vec<Held>,
 }
 
 impl DeliveryStats {
@@ -182,6 +201,7 @@ impl DeliveryStats {
             last_success_ms: (last_success_ms > 0).then_some(last_success_ms),
             last_error,
             last_error_ms,
+            held: troubles.held.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -255,6 +275,14 @@ impl DeliveryStats {
             None if records == 0 => {}
             _ => self.troubles().undecided_records.store(records as u64, Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn set_held(&self, held: Vec<Held>) {
+        if held.is_empty() && self.troubles.get().is_none() {
+            return;
+        }
+        let held = held.into_iter().map(|of| Held { why: cut(of.why), ..of }).collect();
+        *self.troubles().held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     /// The destination said that nothing is left.
@@ -343,7 +371,7 @@ fn answer(outcome: &Outcome) -> Option<usize> {
         Outcome::TooLarge { .. } => Some(0),
         Outcome::Rejected { .. } => Some(1),
         Outcome::Partial(_) => Some(2),
-        Outcome::Refused { .. } => Some(3),
+        Outcome::Refused { .. } | Outcome::QueueRefused { .. } => Some(3),
         Outcome::Delivered | Outcome::Throttled { .. } | Outcome::Retry { .. } => None,
     }
 }

@@ -7,6 +7,8 @@
 //!   down costs its neighbours nothing but its probes.
 //! - Idle it has no task, no future and no timer: it rests in its [`Post`] until it is woken.
 
+mod asides;
+mod holds;
 mod landing;
 mod post;
 
@@ -33,7 +35,9 @@ use super::source::{BoxError, Source};
 use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
-use landing::{Asides, Chore, Flown};
+use asides::Asides;
+use holds::Hold;
+use landing::{Chore, Flown};
 
 pub(super) use post::Post;
 
@@ -67,6 +71,8 @@ pub(super) struct Memory(Option<Box<Learned>>);
 struct Learned {
     poison: Poison,
     notes: Notes,
+    /// How many batches the destination took.
+    taken: u64,
 }
 
 impl Memory {
@@ -78,6 +84,14 @@ impl Memory {
         self.0.as_ref()?.notes.get(queue, offsets)
     }
 
+    fn taken(&self) -> u64 {
+        self.0.as_ref().map_or(0, |learned| learned.taken)
+    }
+
+    fn count_taken(&mut self) {
+        self.0.get_or_insert_default().taken += 1;
+    }
+
     fn notes(&mut self) -> &mut Notes {
         &mut self.0.get_or_insert_default().notes
     }
@@ -87,13 +101,15 @@ impl Memory {
 pub(super) struct Turn {
     source: Arc<dyn Source>,
     dry: bool,
-    /// Its batch is to fill until then, or until somebody looks again.
+    /// Its batch is to fill until then, or until somebody looks again; or it waits by itself.
     look_at: Duration,
+    /// Why it waits by itself, or did until a moment ago.
+    hold: Option<Box<Hold>>,
 }
 
 impl Turn {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, dry: false, look_at: Duration::ZERO }
+        Self { source, dry: false, look_at: Duration::ZERO, hold: None }
     }
 }
 
@@ -106,6 +122,8 @@ struct Busy {
     flights: JoinSet<Flown>,
     chores: JoinSet<Chore>,
     asides: Asides,
+    /// Bytes of the batches whose letters are being kept.
+    keeping_bytes: u64,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
     /// News came since that began: what it did not find may be there now.
@@ -145,6 +163,7 @@ impl Worker {
             flights: JoinSet::new(),
             chores: JoinSet::new(),
             asides: Asides::default(),
+            keeping_bytes: 0,
             preparing: None,
             preparing_from: 0,
             news_meanwhile: false,
@@ -169,6 +188,8 @@ impl Worker {
             }
             let due = if post.held() { None } else { self.due(&busy, verdict) };
             if busy.is_still() && due.is_none() {
+                // Those that waited by themselves have nothing to be tried with.
+                self.lift_all(&mut busy);
                 return;
             }
             self.report(&busy, verdict, due);
@@ -300,6 +321,7 @@ impl Worker {
         let now = self.now();
         self.pace.probe(now);
         self.put_back_all(busy);
+        self.lift_all(busy);
         self.wet();
     }
 
@@ -333,6 +355,11 @@ impl Worker {
         );
     }
 
+    /// Whether something else of a queue that waits by itself is to be tried.
+    fn is_probed(&self, queue: usize) -> bool {
+        self.holds(queue) && self.queues[queue].source.has_more()
+    }
+
     /// The next queue with something to send, in turn.
     fn turn(&self) -> Option<usize> {
         let (n, now) = (self.queues.len(), self.now());
@@ -362,6 +389,8 @@ impl Worker {
         let told = matches!(verdict, Verdict::Paced(_, By::Told));
         let state = match due {
             _ if self.pace.refused() => State::Refused { until_ms },
+            // They say of themselves what they wait for.
+            Some(_) if self.waits_for_holds_only(busy) => State::Idle,
             Some(_) if told && busy.flights.is_empty() => {
                 busy.post.stats.asked_to_wait();
                 State::Backoff { until_ms }
@@ -371,6 +400,9 @@ impl Worker {
             Some(_) if busy.flights.is_empty() && busy.preparing.is_none() => State::Backoff { until_ms },
             _ => State::Sending,
         };
+        // A try after a failure is no delivery yet.
+        let state = if state == State::Sending && self.pace.failing() { State::Backoff { until_ms: 0 } } else { state };
+        busy.post.stats.set_state(state);
         busy.post.stats.set_waits(match verdict {
             Verdict::Paced(_, by) => Waits::Rate(by),
             Verdict::Full => Waits::Answers,
@@ -378,7 +410,6 @@ impl Worker {
             Verdict::Start | Verdict::NotBefore(_) => Waits::Nothing,
         });
         busy.post.stats.set_rate(self.pace.learned(), self.pace.known());
-        busy.post.stats.set_state(state);
     }
 
     fn now(&self) -> Duration {

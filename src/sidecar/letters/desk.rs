@@ -4,6 +4,7 @@
 //! record may come again from its own queue (`doubts`), when which held ones are due, and what is under way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::doors::Inside;
@@ -23,6 +24,8 @@ pub struct Desk {
     pub(super) ground: Arc<Ground>,
     wake: Mutex<Option<Wake>>,
     shelves: OnceLock<Box<Shelves>>,
+    /// See [`set_room`](Self::set_room).
+    pub(super) room_bytes: AtomicU64,
     /// In a box: most have none.
     policy: Mutex<Option<Box<Policy>>>,
     /// Of what lies where it was given up.
@@ -50,7 +53,8 @@ pub(super) struct State {
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
         let (wake, shelves, policy, said_of_marked) = Default::default();
-        Self { destination, ground, wake, shelves, policy, said_of_marked }
+        let room_bytes = AtomicU64::new(u64::MAX);
+        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked }
     }
 
     /// The destination's id.
@@ -73,6 +77,12 @@ impl Desk {
 
     pub(super) fn policy(&self) -> Policy {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner).as_deref().copied().unwrap_or_default()
+    }
+
+    /// What its letters hold, dead or held, as stored.
+    pub(super) fn bytes(&self) -> u64 {
+        let of = |place: &Place| place.queue.balance().pending.bytes;
+        self.shelves().map_or(0, |shelves| of(&shelves.dead) + of(&shelves.held))
     }
 
     pub(super) fn now_ms(&self) -> u64 {

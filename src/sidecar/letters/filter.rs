@@ -1,5 +1,6 @@
 //! Which dead letters are meant, and what is shown of one. Pure.
 
+use bytes::Bytes;
 use forebay::LogId;
 
 use super::marked::{MarkedLetters, REASON};
@@ -44,8 +45,8 @@ pub struct Shown {
     pub at_ms: u64,
     /// How often it had been sent, as far as that is known.
     pub attempts: u32,
-    /// The record as stored: a `StoredBatch`, and its place in that.
-    pub record: (Vec<u8>, u32),
+    /// The record as stored: a `StoredBatch`, and its place in that; or a `StoredPost`.
+    pub record: (Bytes, u32),
     /// The environment's name.
     pub environment_name: String,
 }
@@ -103,7 +104,7 @@ impl Shown {
             excerpt,
             at_ms,
             attempts,
-            record: (record, index),
+            record: (record.into(), index),
             environment_name,
         }
     }

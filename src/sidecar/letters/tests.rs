@@ -423,3 +423,19 @@ fn a_destination_that_is_made_again_finds_no_letters_of_the_one_that_was_deleted
         house.letters.forget(HOOK);
     }
 }
+
+#[test]
+fn letters_find_room_until_that_is_full_and_again_when_some_have_gone() {
+    let house = House::new();
+    let has = |bytes| house.letters.has_room(HOOK, bytes);
+    house.append(20);
+    house.deliver(20, &[3, 7]);
+    assert!(has(u64::MAX - 1_000_000), "there is no bound");
+    let held = house.desk().dead().bytes;
+    house.desk().set_room(Some(held + 100));
+    assert!(has(100) && !has(101));
+    all_redriven(&house.desk(), &Filter::default());
+    assert_eq!((house.desk().dead().records, has(101)), (0, false), "those that are sent again lie there still");
+    assert_eq!(send_all(&house.held(true)), [3, 7]);
+    assert!(has(held + 101), "one finds room always");
+}

@@ -197,3 +197,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_people_are_shown_of_a_body_is_its_beginning_without_the_key() {
+    let excerpt = |body: &[u8], chars| Post::read(&kept(Kind::EventsBeacon, KEY, &[], body)).unwrap().excerpt(chars);
+    let body = format!("{{\"token\":\"{KEY}\",\"é\":1}}");
+    assert_eq!(excerpt(body.as_bytes(), 100), "{\"token\":\"[sdk key]\",\"é\":1}");
+    assert_eq!(excerpt(body.as_bytes(), 13), "{\"token\":\"[sd");
+    assert_eq!(excerpt(&[b'a', 0xff, b'b'], 2), "a\u{fffd}");
+    assert_eq!(excerpt(b"", 5), "");
+}

@@ -30,7 +30,7 @@ use super::s3::S3Sink;
 use super::s3::sample::{bucket_at, of as large_of};
 use super::sample::job;
 use super::segment::Segment;
-use super::upstream::{Gates, SdkKeys, Upstream};
+use super::upstream::{SdkKeys, Upstream};
 use super::webhook::Webhook;
 use crate::config::{
     AmplitudeConfig, Compression, Endpoint, LinesCompression, S3Config, S3Format, SegmentConfig, UpstreamConfig,
@@ -121,15 +121,7 @@ fn upstream(base: &str, policy: AddressPolicy) -> Arc<dyn Sink> {
     let keys = SdkKeys::default();
     keys.replace([("acme-prod", &[(0, SDK_KEY.to_owned())][..])]);
     let config = UpstreamConfig::at(base).unwrap();
-    Arc::new(Upstream::new(
-        &config,
-        policy,
-        4,
-        Arc::new(keys),
-        Arc::new(Gates::new("split".into())),
-        &Arc::default(),
-        clock(),
-    ))
+    Arc::new(Upstream::new(&config, policy, 4, Arc::new(keys), &Arc::default(), clock()))
 }
 
 /// One record: a post of the impressions that [`job`] would hold.
@@ -187,6 +179,7 @@ enum Class {
     Rejected,
     Partial,
     Refused,
+    QueueRefused,
 }
 
 impl Class {
@@ -199,6 +192,7 @@ impl Class {
             Outcome::Rejected { .. } => Self::Rejected,
             Outcome::Partial(_) => Self::Partial,
             Outcome::Refused { .. } => Self::Refused,
+            Outcome::QueueRefused { .. } => Self::QueueRefused,
         }
     }
 }

@@ -26,7 +26,7 @@ use super::s3::S3Sink;
 use super::s3::sample::of as large_of;
 use super::sample::{captured, captured_posts};
 use super::segment::Segment;
-use super::upstream::{Gates, SdkKeys, Upstream};
+use super::upstream::{SdkKeys, Upstream};
 use super::webhook::Webhook;
 use crate::config::{
     AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, Compression, Endpoint, FileConfig, LinesCompression, S3Config,
@@ -216,8 +216,7 @@ async fn posts_are_relayed_as_they_were() {
     keys.replace([("acme-prod", &[(0, SECRET.to_owned())][..])]);
     let config = UpstreamConfig::at(&format!("http://{addr}")).unwrap();
     let clock = Arc::new(ManualClock::at(1_795_450_900_000));
-    let gates = Arc::new(Gates::new("split".into()));
-    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, Arc::new(keys), gates, &Arc::default(), clock);
+    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, Arc::new(keys), &Arc::default(), clock);
     for (sdk, capture) in CAPTURES {
         let mut text = String::new();
         for job in captured_posts(capture, SECRET) {

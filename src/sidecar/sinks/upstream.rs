@@ -5,7 +5,6 @@
 //! is settled. An upstream tells no repeats apart, so there is no plan: what was in flight at a crash, or settled since the
 //! last tick, comes twice.
 
-mod gate;
 mod in_order;
 mod keys;
 
@@ -21,9 +20,7 @@ use crate::config::UpstreamConfig;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord, classify};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
 use crate::post::Post;
-use gate::Gate;
 
-pub use gate::Gates;
 pub use in_order::InOrder;
 pub use keys::SdkKeys;
 
@@ -32,25 +29,23 @@ pub struct Upstream {
     events: Http,
     telemetry: Http,
     keys: Arc<SdkKeys>,
-    gates: Arc<Gates>,
     clock: Arc<dyn Clock>,
 }
 
 impl Upstream {
     /// An upstream that keeps at most `connections_max` idle connections to each of its hosts. Connects when it first
-    /// sends. `gates` are those of its [`InOrder`] sources; `policy` says who chose its addresses.
+    /// sends. `policy` says who chose its addresses.
     #[must_use]
     pub fn new(
         config: &UpstreamConfig,
         policy: AddressPolicy,
         connections_max: u32,
         keys: Arc<SdkKeys>,
-        gates: Arc<Gates>,
         tls: &Arc<Tls>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let way = |base| Http::guarded(base, AddressGuard::new(policy, &[]), Arc::clone(tls), connections_max);
-        Self { events: way(&config.events), telemetry: way(&config.telemetry), keys, gates, clock }
+        Self { events: way(&config.events), telemetry: way(&config.telemetry), keys, clock }
     }
 
     /// The same, as far as its addresses lie where `guard` lets it.
@@ -59,9 +54,8 @@ impl Upstream {
         Self { events: self.events.behind(guard.clone()), telemetry: self.telemetry.behind(guard), ..self }
     }
 
-    async fn relay(&self, post: &Post, offset: u64, deadline: Instant) -> Outcome {
+    async fn relay(&self, post: &Post, deadline: Instant) -> Outcome {
         let (environment, place) = (post.environment(), post.sdk_key_index());
-        let gate = self.gates.of(environment, place);
         let Some(key) = self.keys.find(environment, place, post.key_check()) else {
             // It was there a moment ago.
             return Outcome::Retry { why: Failure::Local(no_key(post)) };
@@ -69,7 +63,10 @@ impl Upstream {
         let key = key.reveal();
         let request = match post.request(key) {
             Ok(request) => request,
-            Err(_) => return Outcome::Retry { why: Failure::Local("the sdk key can't stand in a header".to_owned()) },
+            Err(_) => {
+                let why = format!("{} can't stand in a header", name(post));
+                return Outcome::QueueRefused { why: Failure::Local(why) };
+            }
         };
         let (way, path) = match post.path().strip_prefix("v1/") {
             Some(path) => (&self.telemetry, path),
@@ -80,29 +77,28 @@ impl Upstream {
             Ok(mut answer) => {
                 answer.hide(key);
                 way.heed(&answer, self.clock.wall_ms());
-                self.judge(&answer, &gate, offset)
+                self.judge(&answer, post)
             }
         }
     }
 
-    fn judge(&self, answer: &Answer, gate: &Gate, offset: u64) -> Outcome {
+    fn judge(&self, answer: &Answer, post: &Post) -> Outcome {
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };
         match status {
             // The key's trouble, not the upstream's: it waits by itself, and the other keys go on.
             401 | 403 => {
-                let excerpt = format!("{}: {}", gate.name(), answer.excerpt());
-                gate.hold(&format!("answered {status}"));
-                Outcome::Retry { why: Failure::Status { status, excerpt } }
+                let excerpt = match answer.excerpt() {
+                    said if said.is_empty() => name(post),
+                    said => format!("{}: {said}", name(post)),
+                };
+                Outcome::QueueRefused { why: Failure::Status { status, excerpt } }
             }
             // No post is to blame for what is missing or wrong at every path.
             404 | 405 | 410 => Outcome::Refused { why: why() },
             // These pass: too early, a request that came too slowly, a mistaken or overworked server.
             408 | 409 | 421 | 425 | 429 => self.wait(answer),
-            400..=499 => {
-                gate.rejected(offset);
-                Outcome::Rejected { why: why() }
-            }
+            400..=499 => Outcome::Rejected { why: why() },
             _ => self.wait(answer),
         }
     }
@@ -111,6 +107,11 @@ impl Upstream {
         let wait = answer.wait(self.clock.wall_ms());
         classify(answer.status.as_u16(), wait, || answer.excerpt())
     }
+}
+
+/// Whose a post is, for people.
+fn name(post: &Post) -> String {
+    format!("sdk key {} of environment {}", post.sdk_key_index(), post.environment())
 }
 
 /// Why a post can't be sent.
@@ -148,7 +149,7 @@ impl Sink for Upstream {
                 return Outcome::Delivered;
             }
             match Post::read(&encoded.body) {
-                Ok(post) => self.relay(&post, encoded.origin.offsets.start, deadline).await,
+                Ok(post) => self.relay(&post, deadline).await,
                 Err(error) => Outcome::Retry { why: Failure::Local(error.to_string()) },
             }
         })
@@ -160,6 +161,11 @@ impl Sink for Upstream {
 
     fn needs_plan(&self) -> bool {
         false
+    }
+
+    /// Each stream is of one SDK key.
+    fn senders_apart(&self) -> bool {
+        true
     }
 }
 

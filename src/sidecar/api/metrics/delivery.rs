@@ -17,7 +17,7 @@ pub(super) fn render(page: &mut Exposition, reading: &Reading) {
         .collect();
     let mut states = page.family("forebay_delivery_state", Kind::Gauge, "1 for the state that the destination is in.");
     for destination in destinations {
-        let state = state(reading.deliveries.get(destination).map(|delivery| delivery.state));
+        let state = state(reading.deliveries.get(destination).map(|delivery| delivery.worst_state()));
         states.sample(&[("destination", destination), ("state", state)], 1);
     }
     let mut requests = page.family(

@@ -9,7 +9,7 @@ use super::super::disk_shares::DiskShare;
 use super::super::forecast::Forecast;
 use super::super::lag::Lag;
 use super::super::readings::{
-    DeliveryReading, DeliveryState, EnvironmentReading, QueueReading, RateReading, RelayReading, WaitsFor,
+    DeliveryReading, DeliveryState, EnvironmentReading, HeldReading, QueueReading, RateReading, RelayReading, WaitsFor,
 };
 use super::*;
 
@@ -34,6 +34,7 @@ fn full_page() -> String {
         },
         delivery: Some(Arc::clone(&delivery)),
         state: Some(DeliveryState::Idle),
+        held: None,
         arrived_per_second: Some(1.0),
         settled_per_second: Some(0.0),
         delivered_per_second: Some(0.0),
@@ -59,7 +60,9 @@ fn full_page() -> String {
         refused: vec![(None, "unknown_key", 3), (Some("prod".to_owned()), "busy", 1)],
         ..IngestReading::default()
     };
-    let deliveries = BTreeMap::from([("hook".into(), delivery)]);
+    let held = vec![HeldReading { why: "canary-4711".to_owned(), refused: true, ..HeldReading::default() }];
+    let split = Arc::new(DeliveryReading { destination: "split".into(), held, ..DeliveryReading::default() });
+    let deliveries = BTreeMap::from([("hook".into(), delivery), ("split".into(), split)]);
     let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
     let damaged_lines = vec![("archive".into(), 3)];
     let mut log = LogReading { dead_letters, damaged_lines, ..LogReading::empty() };
@@ -165,6 +168,8 @@ fn a_destination_that_nothing_delivers_has_a_state_too() {
     let page = full_page();
     assert!(page.contains("forebay_delivery_state{destination=\"gone\",state=\"unconfigured\"} 1\n"));
     assert!(page.contains("forebay_delivery_state{destination=\"hook\",state=\"idle\"} 1\n"));
+    let refused = "forebay_delivery_state{destination=\"split\",state=\"refused\"} 1\n";
+    assert!(page.contains(refused), "an upstream that refuses one key alone");
 }
 
 #[test]

@@ -119,8 +119,10 @@ impl Asked for Operations {
                     format!("{subscribers} destinations take from environment {id:?}: delete or change them first");
                 return Err(Refused::Precondition(why));
             }
-            self.decide(vec![Change::EnvironmentDeleted(ControlForget { id })]).await?;
-            self.refresh_environments().await
+            self.decide(vec![Change::EnvironmentDeleted(ControlForget { id: id.clone() })]).await?;
+            self.refresh_environments().await?;
+            tracing::info!(environment = id, "an operator deleted an environment");
+            Ok(())
         })
     }
 }
@@ -205,9 +207,12 @@ impl Operations {
             return Ok(DeleteDestinationResponse { records_pending, deleted: false });
         }
         if how == Delete::Empty && records_pending > 0 {
-            let why = format!(
-                "destination {id:?} has {records_pending} records pending: --drain delivers them first, --purge gives them up"
-            );
+            let way = match self.registry.runs(&id) {
+                true if destination.paused => "resume it and --drain delivers them first",
+                true => "--drain delivers them first",
+                false => "nothing delivers them: put it back and they go on",
+            };
+            let why = format!("destination {id:?} has {records_pending} records pending: {way}, --purge gives them up");
             return Err(Refused::Precondition(why));
         }
         self.forget(&id).await?;
@@ -236,6 +241,7 @@ impl Operations {
             self.decide(vec![Change::EnvironmentDeleted(ControlForget { id })]).await?;
             return Err(why);
         }
+        tracing::info!(environment = environment.id, "an operator made an environment");
         Ok((shown(&environment, Origin::Api), told(&checked.findings, Severity::Warning)))
     }
 

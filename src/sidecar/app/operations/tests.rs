@@ -195,7 +195,7 @@ async fn pending_records_go_only_when_they_are_purged_and_the_id_begins_anew() {
     let delete = |how| house.operations.delete_destination("hook".to_owned(), how);
     assert!(text(house.operations.probe_destination("hook".to_owned()).await).contains("is paused"));
     let told = text(delete(Delete::Empty).await);
-    assert!(told.contains("10 records pending") && told.contains("--purge"), "{told}");
+    assert!(told.contains("10 records pending: resume it and --drain") && told.contains("--purge"), "{told}");
     assert!(text(delete(Delete::Drain).await).contains("can't be drained"), "it is paused");
     let deleted = delete(Delete::Purge).await.unwrap();
     assert_eq!((deleted.records_pending, deleted.deleted), (10, true));
@@ -362,7 +362,7 @@ async fn what_an_upstream_left_behind_is_seen_and_counted_after_another_start() 
     assert_eq!((shown.origin(), shown.records_pending), (Origin::File, 2));
     house.operations.reload(file(&[])).await.unwrap();
     let delete = |how| house.operations.delete_destination("split".to_owned(), how);
-    assert!(text(delete(Delete::Empty).await).contains("2 records pending"));
+    assert!(text(delete(Delete::Empty).await).contains("2 records pending: nothing delivers them"));
     assert_eq!(delete(Delete::Purge).await.unwrap().records_pending, 2);
     assert!(house.again(file(&[])).await.operations.destinations(String::new(), 10).await.unwrap().is_empty());
 }

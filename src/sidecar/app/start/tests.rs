@@ -78,3 +78,13 @@ async fn a_start_asks_no_more_of_the_disk_for_a_thousand_destinations_than_for_t
         assert!(many < few + 20, "{few} {many}");
     }
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_the_address_for_sdks_is_told_with_its_own_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("is another sidecar running?"), "{refused}");
+    // Of a network that is for examples, and nobody's.
+    let refused = bind("192.0.2.1:4".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("an address of this machine") && !refused.contains("another sidecar"), "{refused}");
+}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clap::Parser;
 use forebay::disk::mem::MemDisk;
 use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 
 use super::*;
 use crate::api::readings::Sources;
@@ -13,6 +14,7 @@ use crate::api::{Api, LocalListener, grpc};
 use crate::delivery::parking::{Kind, Letter, LetterOrigin, Parking};
 use crate::delivery::sink::Environment;
 use crate::letters::Letters;
+use crate::post::{self, Arrival};
 use crate::shutdown::{self, Stop};
 use crate::sinks::sample;
 
@@ -282,4 +284,39 @@ async fn what_lies_where_it_was_given_up_is_listed_by_the_range_sent_again_and_p
     let purged = running.says("purge hook --reason overflow", Some("10\n")).await.unwrap();
     assert!(purged.contains("10 dead letters are gone"), "{purged}");
     assert_eq!((queue.marked().1.purged.records, redrive.lag().records), (10, 20), "not what is sent again");
+}
+
+/// Before, nothing was shown of a post by which to decide what becomes of it.
+#[tokio::test]
+async fn a_post_is_told_by_its_path_its_keys_place_and_its_body_without_the_key() {
+    const KEY: &str = "sdk-key-of-a-customer-0001";
+    let running = running().await;
+    let body = format!("{{\"entries\":[{}],\"token\":\"{KEY}\"}}", "7,".repeat(2_000));
+    let (kind, environment, key) = (post::Kind::EventsBeacon, "prod", KEY.as_bytes());
+    let arrival = Arrival { kind, received_ms: 7, environment, key, sdk_key_index: 3 };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body.clone())));
+    let letter = Letter { index: 0, ..letter(&running.queues, &payload, (90, "answered 422"), now_ms()) };
+    let (sent, parked) = tokio::sync::oneshot::channel();
+    running.letters.park(vec![letter], Box::new(move |result| drop(sent.send(result))));
+    parked.await.unwrap().unwrap();
+    let listed = running.says("list hook -r 422", None).await.unwrap();
+    assert!(listed.contains("  prod/3  POST /api/events/beacon (3.9 KiB)  answered 422\n"), "{listed}");
+    let id = listed.split(' ').next().unwrap();
+    let shown = running.says(&format!("show hook {id}"), None).await.unwrap();
+    assert!(
+        shown
+            .contains("post         POST /api/events/beacon (3.9 KiB)\nsdk key      prod/3\ntype         text/plain\n"),
+        "{shown}"
+    );
+    let all = running.says(&format!("show hook {id} --json"), None).await.unwrap();
+    let all: Value = serde_json::from_str(&all).unwrap();
+    let excerpt = all["record"]["body"].as_str().unwrap();
+    assert!(excerpt.chars().count() == 2_000 && body.starts_with(excerpt), "{excerpt}");
+    assert_eq!((&all["post"]["sdk_key_index"], &all["record"]["path"]), (&json!(3), &json!("/api/events/beacon")));
+    assert_eq!(all["post"]["body_bytes"], body.len() - KEY.len());
+    for said in [&listed, &shown, &all.to_string()] {
+        assert!(!said.contains(KEY), "{said}");
+    }
 }

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn alone(at: u64, since: Option<Mark>, undecided: u64) -> Piece {
-    Piece { place: (0, at), alone: true, since, undecided }
+    Piece { sender: Sender::All, place: (0, at), alone: true, since, undecided }
 }
 
 fn several(at: u64, since: Option<Mark>) -> Piece {
-    Piece { place: (0, at), alone: false, since, undecided: 0 }
+    Piece { sender: Sender::All, place: (0, at), alone: false, since, undecided: 0 }
 }
 
 #[test]
@@ -19,17 +19,17 @@ fn a_record_alone_is_in_doubt_until_something_else_was_taken_that_was_sent_later
     let before = poison.now();
     let first = poison.rejected(alone(0, None, 0));
     let Ruling::Doubt(since) = first.ruling else { panic!("{first:?}") };
-    poison.accepted(before, 10);
+    poison.accepted(Sender::All, before, 10);
     let second = poison.rejected(alone(0, Some(since), 0));
     assert_eq!(second.ruling, Ruling::Doubt(since), "that was sent before the rejection was heard");
-    poison.accepted(poison.now(), 10);
+    poison.accepted(Sender::All, poison.now(), 10);
     assert_eq!(poison.rejected(alone(0, Some(since), 0)), Judgement { ruling: Ruling::Poison, refuses: false });
 }
 
 #[test]
 fn two_halves_that_fail_whole_mean_that_the_destination_refuses() {
     let mut poison = Poison::default();
-    poison.accepted(poison.now(), 100_000);
+    poison.accepted(Sender::All, poison.now(), 100_000);
     let whole = poison.rejected(several(0, None));
     let Judgement { ruling: Ruling::Split(since), refuses: false } = whole else { panic!("{whole:?}") };
     assert!(!poison.rejected(several(0, Some(since))).refuses);
@@ -42,25 +42,55 @@ fn two_halves_fail_and_something_was_taken_in_between() {
     let mut poison = Poison::default();
     let Ruling::Split(since) = poison.rejected(several(0, None)).ruling else { panic!("not split") };
     assert!(!poison.rejected(several(0, Some(since))).refuses);
-    poison.accepted(poison.now(), 1);
+    poison.accepted(Sender::All, poison.now(), 1);
     assert!(!poison.rejected(several(50, Some(since))).refuses, "both hold poison");
 }
 
 #[test]
 fn more_than_three_or_one_in_a_hundred_of_ten_thousand_is_too_much() {
     let mut poison = Poison::default();
-    assert!(poison.allows(3, 1) && !poison.allows(4, 1), "a new destination");
-    poison.accepted(poison.now(), 5_000);
-    assert!(poison.allows(50, 0) && !poison.allows(51, 0));
-    poison.accepted(poison.now(), 1_000_000);
-    assert!(poison.allows(100, 0) && !poison.allows(101, 0));
-    poison.parked(60);
-    assert!(poison.allows(40, 0) && !poison.allows(41, 0), "what was parked counts");
+    assert!(poison.allows(Sender::All, 3, 1) && !poison.allows(Sender::All, 4, 1), "a new destination");
+    poison.accepted(Sender::All, poison.now(), 5_000);
+    assert!(poison.allows(Sender::All, 50, 0) && !poison.allows(Sender::All, 51, 0));
+    poison.accepted(Sender::All, poison.now(), 1_000_000);
+    assert!(poison.allows(Sender::All, 100, 0) && !poison.allows(Sender::All, 101, 0));
+    poison.parked(Sender::All, 60);
+    assert!(poison.allows(Sender::All, 40, 0) && !poison.allows(Sender::All, 41, 0), "what was parked counts");
     for _ in 0..20 {
-        poison.accepted(poison.now(), 1_000);
+        poison.accepted(Sender::All, poison.now(), 1_000);
     }
-    assert!(poison.allows(100, 0), "and is forgotten after ten thousand records");
-    assert!(poison.recent.heaps.len() <= 12, "{} heaps", poison.recent.heaps.len());
+    assert!(poison.allows(Sender::All, 100, 0), "and is forgotten after ten thousand records");
+    assert!(
+        poison.by_sender[&Sender::All].recent.heaps.len() <= 12,
+        "{} heaps",
+        poison.by_sender[&Sender::All].recent.heaps.len()
+    );
+}
+
+/// Before, whoever had an SDK key of one customer could have the destination taken for one that refuses.
+#[test]
+fn each_sender_is_judged_by_its_own_answers() {
+    let mut poison = Poison::default();
+    let [bad, good] = [1, 2].map(|stream| Sender::Stream(LogId(1), StreamId(stream)));
+    let of = |sender, at, since, undecided| Piece { sender, ..alone(at, since, undecided) };
+    let marks: Vec<Mark> = (0..4)
+        .map(|at| {
+            poison.accepted(good, poison.now(), 1);
+            let judged = poison.rejected(of(bad, at, None, at));
+            assert_eq!(judged.refuses, at >= 3, "the fourth is too much, whatever others had taken");
+            let Ruling::Doubt(since) = judged.ruling else { panic!("{judged:?}") };
+            since
+        })
+        .collect();
+    assert!(marks.is_sorted_by(|a, b| a < b));
+    poison.accepted(good, poison.now(), 10_000);
+    assert!(!poison.proven(bad, Some(marks[0])) && poison.proven(good, Some(marks[0])));
+    let again = poison.rejected(of(bad, 0, Some(marks[0]), 0));
+    assert_eq!(again, Judgement { ruling: Ruling::Doubt(marks[0]), refuses: false }, "others prove nothing for it");
+    poison.parked(bad, 3);
+    assert!(!poison.allows(bad, 1, 0) && poison.allows(good, 3, 0));
+    poison.forgive();
+    assert!(poison.allows(bad, 3, 0));
 }
 
 /// Sends records one piece at a time, as the loop does, until all are delivered, poison, or the destination refuses.
@@ -72,12 +102,12 @@ fn run(poison: &mut Poison, records: u64, takes: impl Fn(u64) -> bool) -> Result
         assert!(sends < 10_000, "it ends");
         let begun = poison.now();
         if (start..end).all(&takes) {
-            poison.accepted(begun, end - start);
+            poison.accepted(Sender::All, begun, end - start);
             doubts.drain(..).for_each(|doubt| queue.push_front(doubt));
             continue;
         }
         let undecided = (dead.len() + doubts.len()) as u64;
-        let piece = Piece { place: (0, start), alone: end - start == 1, since, undecided };
+        let piece = Piece { sender: Sender::All, place: (0, start), alone: end - start == 1, since, undecided };
         let Judgement { ruling, refuses } = poison.rejected(piece);
         if refuses {
             return Err(sends);
@@ -113,7 +143,7 @@ proptest! {
     #[test]
     fn who_rejects_everything_refuses(records in 4u64..5_000, before in 0u64..100_000) {
         let mut poison = Poison::default();
-        poison.accepted(poison.now(), before);
+        poison.accepted(Sender::All, poison.now(), before);
         prop_assert!(run(&mut poison, records, |_| false).is_err_and(|sends| sends <= 2 * records.ilog2() as usize + 3));
     }
 }

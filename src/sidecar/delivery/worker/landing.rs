@@ -1,11 +1,9 @@
-//! What follows from an answer: settle, send again, split, set a record aside, keep letters, or hold the destination for
-//! one that refuses.
+//! What follows from an answer: settle, send again, split, set a record [aside](super::asides), or keep letters.
 //!
 //! What always holds: every batch is in one place, settled, back in its queue, or with a chore that ends in one of
 //! both; and whatever comes again at once has fewer records to send than before, so that nothing goes round for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
@@ -14,6 +12,8 @@ use forebay::mutants::{self, Mutant};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
+use super::asides::Aside;
+use super::holds::Cause;
 use super::{Busy, Epoch, Failure, Mark, Outcome, Worker};
 use crate::causes;
 use crate::delivery::apart::Apart;
@@ -21,12 +21,11 @@ use crate::delivery::attempt::{Came, Landed, Shape};
 use crate::delivery::keeping::{Keeping, keep};
 use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::{Partial, Rest};
-use crate::delivery::pace::{Probes, Refusal};
-use crate::delivery::poison::{Judgement, Piece, Ruling};
+use crate::delivery::poison::{Judgement, Piece, Ruling, Sender};
 use crate::delivery::source::{BoxError, Ticket};
 
-/// Records of a destination that refuses which are kept aside: more go back to the queue.
-const ASIDES_MAX: usize = 32;
+/// Why a record that is never taken is no letter.
+const NO_ROOM: &str = "its dead letters have all the room that they may take: send them again, or purge them";
 
 /// A flight that is over.
 pub(super) struct Flown {
@@ -37,10 +36,10 @@ pub(super) struct Flown {
 }
 
 /// A batch with the right to it.
-struct Batch {
-    queue: Lane,
-    ticket: Box<dyn Ticket>,
-    shape: Shape,
+pub(super) struct Batch {
+    pub(super) queue: Lane,
+    pub(super) ticket: Box<dyn Ticket>,
+    pub(super) shape: Shape,
 }
 
 /// Work on a batch that needs no request.
@@ -49,33 +48,6 @@ pub(super) enum Chore {
     Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept and it is settled; or we stop, and it went back.
     Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
-}
-
-/// Records that were rejected alone and are not yet decided on.
-#[derive(Default)]
-pub(super) struct Asides {
-    all: Vec<Aside>,
-    retest_at: Option<Duration>,
-    retests: Probes,
-}
-
-struct Aside {
-    batch: Batch,
-    /// With the record in it.
-    note: Note,
-    /// It will be a dead letter, if the search that found it does not end in a refusal.
-    poison: bool,
-}
-
-impl Asides {
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// When they are to be tried again whatever happens.
-    pub(super) fn retest_at(&self) -> Option<Duration> {
-        self.retest_at.filter(|_| !self.all.is_empty())
-    }
 }
 
 impl Worker {
@@ -133,6 +105,12 @@ impl Worker {
             Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } => {
                 self.again(busy, batch, &outcome, epoch);
             }
+            Outcome::QueueRefused { ref why } => {
+                self.heard(busy, &outcome, epoch);
+                self.hold(busy, batch.queue.queue, Cause::Refuses, why);
+                // Its return wakes us.
+                drop(batch);
+            }
             Outcome::TooLarge { ref why } => {
                 self.heard(busy, &outcome, epoch);
                 self.too_large(busy, batch, apart, why);
@@ -150,7 +128,10 @@ impl Worker {
         busy.post.stats.delivered(request.records, self.common.clock.wall_ms());
         self.heard(busy, &Outcome::Delivered, request.epoch);
         self.pace.taken(request.records, request.took, request.epoch, self.now());
-        self.memory.poison().accepted(request.begun, request.records);
+        self.memory.count_taken();
+        self.lift(busy, batch.queue.queue, None);
+        let sender = self.sender(&batch);
+        self.memory.poison().accepted(sender, request.begun, request.records);
         self.finish(busy, batch, apart);
         self.put_back_proven(busy);
         self.decide(busy);
@@ -159,7 +140,13 @@ impl Worker {
     /// It comes again as it is.
     fn again(&mut self, busy: &mut Busy, batch: Batch, outcome: &Outcome, epoch: Epoch) {
         // First learn to wait, then hand the batch back: its return wakes us.
-        self.heard(busy, outcome, epoch);
+        match outcome.failure() {
+            Some(why) if self.fails_alone(&batch, outcome) => {
+                busy.post.stats.failed(outcome, self.common.clock.wall_ms());
+                self.hold(busy, batch.queue.queue, Cause::Fails, why);
+            }
+            _ => self.heard(busy, outcome, epoch),
+        }
         drop(batch);
     }
 
@@ -181,10 +168,15 @@ impl Worker {
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
-        let place = (batch.queue.queue, batch.shape.offsets.start);
-        let undecided = busy.asides.len() as u64;
-        let piece = Piece { place, alone: batch.shape.middle.is_none(), since, undecided };
-        let Judgement { ruling, refuses } = self.memory.poison().rejected(piece);
+        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
+        self.lift(busy, queue, Some(Cause::Rejects));
+        let place = (queue, batch.shape.offsets.start);
+        let undecided = self.undecided(busy, sender);
+        let piece = Piece { sender, place, alone: batch.shape.middle.is_none(), since, undecided };
+        let Judgement { ruling, mut refuses } = self.memory.poison().rejected(piece);
+        let bytes = busy.keeping_bytes + batch.shape.bytes;
+        let no_room = ruling == Ruling::Poison && !self.common.parking.has_room(&self.id, bytes);
+        refuses |= no_room;
         match (ruling, batch.shape.middle) {
             (Ruling::Split(mark), Some(at)) => self.divide(busy, batch, at, mark),
             (ruling, _) => {
@@ -201,7 +193,8 @@ impl Worker {
             }
         }
         if refuses {
-            self.refuses(busy, why);
+            let full = no_room.then(|| Failure::Local(format!("{NO_ROOM} ({why})")));
+            self.refuses(busy, (queue, sender), full.as_ref().unwrap_or(why));
         }
         self.decide(busy);
     }
@@ -212,6 +205,7 @@ impl Worker {
         let mut apart = before.clone();
         let shape = &batch.shape;
         let now_ms = self.common.clock.wall_ms();
+        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
         if let Err(why) = apart.take_in(&partial, &shape.offsets, &shape.except, now_ms) {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
@@ -221,7 +215,7 @@ impl Worker {
         self.heard(busy, &Outcome::Partial(partial), epoch);
         if rejected == 0 {
             // Who asks to wait with some records finds nothing wrong with them.
-            self.memory.poison().accepted(begun, 0);
+            self.memory.poison().accepted(sender, begun, 0);
             self.put_back_proven(busy);
         }
         if left == 0 && held == 0 && apart.held() == 0 {
@@ -229,8 +223,8 @@ impl Worker {
             let apart = if batch.shape.middle.is_none() { apart } else { before };
             return self.rejected(busy, batch, apart, &why);
         }
-        let undecided = busy.asides.len() as u64;
-        if rejected > 0 && !self.memory.poison().allows(apart.told_dead() + undecided, records) {
+        let undecided = self.undecided(busy, sender);
+        if rejected > 0 && !self.memory.poison().allows(sender, apart.told_dead() + undecided, records) {
             match batch.shape.middle {
                 Some(at) => {
                     let mark = self.memory.poison().too_large();
@@ -238,7 +232,7 @@ impl Worker {
                 }
                 None => drop(batch),
             }
-            return self.refuses(busy, &why);
+            return self.refuses(busy, (queue, sender), &why);
         }
         match rest {
             Rest::Delivered => {
@@ -253,13 +247,14 @@ impl Worker {
     }
 
     /// Nothing of it is to be sent any more.
-    fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
+    pub(super) fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
+        let sender = self.sender(&batch);
         let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
             self.memory.notes().take(queue, &shape.offsets);
             return failpoints::around(Point::Finish, || ticket.settle(&[], Settled::Delivered));
         }
-        self.memory.poison().parked(apart.told_dead());
+        self.memory.poison().parked(sender, apart.told_dead());
         let note = self.memory.notes().make(queue, &shape.offsets);
         (note.apart, note.kept_only) = (apart, true);
         self.keep(busy, queue, ticket, shape);
@@ -277,6 +272,7 @@ impl Worker {
             tracing::warn!(destination = %id, %why, "a batch waits for its letters");
             watched.stats.failed(&Outcome::Retry { why: Failure::Local(why) }, clock.wall_ms());
         };
+        busy.keeping_bytes += bytes;
         busy.chores.spawn(async move {
             let kept = keep(common, keeping, || post.stopping(), failed).await;
             Chore::Kept { queue, shape, apart, kept }
@@ -323,6 +319,7 @@ impl Worker {
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             Ok(Chore::Kept { queue, shape, apart, kept: true }) => {
+                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
                 self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
@@ -332,7 +329,9 @@ impl Worker {
                     tracing::warn!(destination, records = dead, %first, "records were rejected and are dead letters now");
                 }
             }
-            Ok(Chore::Kept { kept: false, .. }) => {}
+            Ok(Chore::Kept { shape, kept: false, .. }) => {
+                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
+            }
             Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
@@ -341,94 +340,9 @@ impl Worker {
         self.decide(busy);
     }
 
-    fn set_aside(&mut self, busy: &mut Busy, aside: Aside) {
-        if busy.asides.all.is_empty() {
-            busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
-        }
-        busy.asides.all.push(aside);
-    }
-
-    /// Dead letters at last: poison of searches that are over.
-    fn decide(&mut self, busy: &mut Busy) {
-        if busy.asides.all.is_empty() {
-            return;
-        }
-        let doubts = busy.asides.all.iter().filter(|aside| !aside.poison);
-        let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
-        let notes = self.memory.notes();
-        let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
-        let (over, stay) =
-            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
-        busy.asides.all = stay;
-        self.condemn(busy, over);
-        if busy.asides.all.is_empty() {
-            busy.asides.retests = Probes::default();
-        }
-    }
-
-    fn condemn(&mut self, busy: &mut Busy, asides: Vec<Aside>) {
-        for Aside { batch, note, .. } in asides {
-            let apart = note.apart.clone();
-            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = note;
-            self.finish(busy, batch, apart);
-        }
-    }
-
-    /// The destination takes something: who is in doubt since before gets another chance.
-    fn put_back_proven(&mut self, busy: &mut Busy) {
-        let (back, stay) = std::mem::take(&mut busy.asides.all)
-            .into_iter()
-            .partition(|aside| !aside.poison && self.memory.poison().proven(aside.note.since));
-        busy.asides.all = stay;
-        self.put_back(back);
-    }
-
-    /// Whatever is not decided on is tried again.
-    pub(super) fn put_back_all(&mut self, busy: &mut Busy) {
-        let back = std::mem::take(&mut busy.asides.all);
-        self.put_back(back);
-    }
-
-    fn put_back(&mut self, asides: Vec<Aside>) {
-        for Aside { batch, note, .. } in asides {
-            let apart = note.apart.without(batch.shape.first);
-            *self.memory.notes().make(batch.queue, &batch.shape.offsets) = Note { apart, ..note };
-        }
-    }
-
-    /// In case that there is nothing else to send by which the destination could show that it takes anything.
-    pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
-        if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
-            self.wet();
-            if self.pace.refused() && self.turn().is_some() {
-                // There is something else to probe it with.
-                busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
-                return;
-            }
-            // A search that takes as long may never end: a piece of it was purged perhaps.
-            let (poison, doubts) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison);
-            self.condemn(busy, poison);
-            self.put_back(doubts);
-            self.wet();
-        }
-    }
-
-    /// It is the destination, not the records.
-    fn refuses(&mut self, busy: &mut Busy, why: &Failure) {
-        let (now, refused_before) = (self.now(), self.pace.refused());
-        self.pace.refuse(Refusal::Rejects, now, &mut busy.rng);
-        busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
-        let doubted = self.memory.poison().now();
-        for aside in &mut busy.asides.all {
-            (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
-        }
-        if busy.asides.len() > ASIDES_MAX {
-            self.put_back_all(busy);
-        }
-        if !refused_before {
-            self.alert(why);
-        }
+    /// How many records of the sender's are not decided on.
+    fn undecided(&self, busy: &Busy, sender: Sender) -> u64 {
+        busy.asides.count(|batch| self.sender(batch) == sender) as u64
     }
 
     /// What of the batch is apart from the rest already.

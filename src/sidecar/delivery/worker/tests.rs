@@ -22,11 +22,13 @@ use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket}
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
+mod drawer;
 mod large;
 mod neighbours;
 mod outcomes;
 mod rates;
 mod recovery;
+mod senders;
 mod stopping;
 mod waking;
 mod woken;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::Response;
 
-use super::Class::{Delivered, Refused, Rejected, Retry, Throttled, TooLarge};
+use super::Class::{Delivered, QueueRefused, Refused, Rejected, Retry, Throttled, TooLarge};
 use super::{Class, LATER, SINKS, deliver, same_ids};
 use crate::delivery::outcome::Outcome;
 use crate::sinks::receiver::serve;
@@ -21,8 +21,8 @@ const STATUSES: [(u16, [Class; 5]); 27] = [
     (304, [Retry, Retry, Retry, Retry, Retry]),
     (307, [Retry, Retry, Retry, Refused, Retry]),
     (400, [Rejected, Rejected, Rejected, Retry, Rejected]),
-    (401, [Refused, Refused, Refused, Refused, Retry]),
-    (403, [Refused, Refused, Refused, Refused, Retry]),
+    (401, [Refused, Refused, Refused, Refused, QueueRefused]),
+    (403, [Refused, Refused, Refused, Refused, QueueRefused]),
     (404, [Refused, Refused, Refused, Retry, Refused]),
     (405, [Retry, Retry, Retry, Retry, Refused]),
     (408, [Retry, Retry, Retry, Retry, Retry]),

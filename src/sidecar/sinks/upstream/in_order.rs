@@ -1,73 +1,63 @@
-//! A key's queue of posts, one post at a time and not before its gate opens: what keeps them in order.
+//! A key's queue of posts, one post at a time: what keeps them in order.
 //!
-//! What always holds: at most one post of the key is on its way; the next one is claimed after it was settled, or is that
-//! same post again. A post that was rejected lets the next one pass, for the loop needs to see whether anything is taken
-//! before it calls the post poison. Whoever waits is woken when the gate opens. Adds no order of its own: it is the queue's.
+//! What always holds: of the posts that are claimed all but one lie aside; the next one is claimed after the one before was
+//! settled or set aside, or is that same post again. One lies aside when it was rejected: it lets the next one pass, for the
+//! loop needs to see whether anything is taken before it calls the post poison. Adds no order of its own: it is the
+//! queue's.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay::{Settled, Waiting};
-use tokio::runtime::Handle;
-use tokio::time::Instant;
 
-use super::gate::{ClaimId, Gate, Gates};
 use crate::delivery::sink::LargeJob;
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
 /// One SDK key's queue.
 pub struct InOrder {
-    inner: Arc<dyn Source>,
     turn: Arc<Turn>,
 }
 
 /// Whose turn it is.
 struct Turn {
     inner: Arc<dyn Source>,
-    gate: Arc<Gate>,
-    runtime: Handle,
-    /// Somebody sleeps until the gate opens.
-    sleeping: AtomicBool,
+    out: Mutex<Out>,
     wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
+/// Posts that are claimed.
+#[derive(Debug, Default)]
+struct Out {
+    claimed: u32,
+    /// Those of them that lie aside.
+    aside: u32,
+}
+
 impl InOrder {
-    /// The queue `inner` of the key at a place of an environment, whose gate is among `gates`.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
+    /// The queue `inner` of one key.
     #[must_use]
-    pub fn new(inner: Arc<dyn Source>, gates: &Gates, environment: &str, place: u32) -> Self {
-        let turn = Turn {
-            inner: Arc::clone(&inner),
-            gate: gates.of(environment, place),
-            runtime: Handle::current(),
-            sleeping: AtomicBool::new(false),
-            wake: Mutex::default(),
-        };
-        Self { inner, turn: Arc::new(turn) }
+    pub fn new(inner: Arc<dyn Source>) -> Self {
+        Self { turn: Arc::new(Turn { inner, out: Mutex::default(), wake: Mutex::default() }) }
     }
 }
 
 impl Source for InOrder {
     fn has_more(&self) -> bool {
-        !self.turn.gate.busy() && self.turn.gate.closed_until(Instant::now()).is_none() && self.inner.has_more()
+        !self.turn.out().busy() && self.turn.inner.has_more()
     }
 
     fn in_memory(&self) -> bool {
-        self.inner.in_memory()
+        self.turn.inner.in_memory()
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
-        let Some(claim) = self.turn.gate.enter() else { return Ok(None) };
         // Gives the turn back however this ends, unless a post is claimed: then the post's end does.
-        let mut held = InTurn { turn: Arc::clone(&self.turn), claim, claimed: false, ticket: None };
-        let Some(Claimed { job, ticket }) = self.inner.next(Limits { records_max: 1, ..limits })? else {
+        let Some(mut held) = self.turn.take() else { return Ok(None) };
+        let Some(Claimed { job, ticket }) = self.turn.inner.next(Limits { records_max: 1, ..limits })? else {
             return Ok(None);
         };
         (held.claimed, held.ticket) = (true, Some(ticket));
-        self.turn.gate.claimed(claim, job.origin.offsets.start);
         Ok(Some(Claimed { job, ticket: Box::new(held) }))
     }
 
@@ -76,23 +66,26 @@ impl Source for InOrder {
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {
-        self.inner.waiting()
+        self.turn.inner.waiting()
     }
 
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         *self.turn.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&wake));
-        self.inner.on_more(wake);
-        // Gates outlive their sources: what slept until this one opens was the source that this one replaces.
-        self.turn.pass();
+        self.turn.inner.on_more(wake);
+    }
+
+    fn stream(&self) -> String {
+        self.turn.inner.stream()
     }
 }
 
 /// A claimed post. Its end, whatever it is, gives the turn back.
 struct InTurn {
     turn: Arc<Turn>,
-    claim: ClaimId,
     /// There was a post to claim.
     claimed: bool,
+    /// It gave the turn to the next one.
+    aside: AtomicBool,
     ticket: Option<Box<dyn Ticket>>,
 }
 
@@ -110,7 +103,13 @@ impl Ticket for InTurn {
     fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(ticket) = self.ticket.take() {
             ticket.settle(parts, rest);
-            self.turn.gate.open();
+        }
+    }
+
+    fn set_aside(&self) {
+        if !self.aside.swap(true, Ordering::AcqRel) {
+            self.turn.out().aside += 1;
+            self.turn.pass();
         }
     }
 
@@ -131,7 +130,10 @@ impl Drop for InTurn {
     fn drop(&mut self) {
         // First handed back, so that it is the next one: its return wakes, and finds the turn taken.
         drop(self.ticket.take());
-        self.turn.gate.leave(self.claim);
+        let mut out = self.turn.out();
+        out.claimed -= 1;
+        out.aside -= u32::from(self.aside.load(Ordering::Acquire));
+        drop(out);
         if self.claimed {
             self.turn.pass();
         }
@@ -139,32 +141,35 @@ impl Drop for InTurn {
 }
 
 impl Turn {
-    /// Wakes whoever may take the next post, when the gate lets it.
-    fn pass(self: &Arc<Self>) {
-        let Some(until) = self.gate.closed_until(Instant::now()) else {
-            if self.inner.has_more() {
-                self.wake();
-            }
-            return;
-        };
-        if self.sleeping.swap(true, Ordering::AcqRel) {
-            return;
+    /// Takes the turn for the next post, if it is free.
+    fn take(self: &Arc<Self>) -> Option<InTurn> {
+        let mut out = self.out();
+        if out.busy() {
+            return None;
         }
-        let turn = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            tokio::time::sleep_until(until).await;
-            if let Some(turn) = turn.upgrade() {
-                turn.sleeping.store(false, Ordering::Release);
-                turn.pass();
-            }
-        });
+        out.claimed += 1;
+        drop(out);
+        Some(InTurn { turn: Arc::clone(self), claimed: false, aside: AtomicBool::new(false), ticket: None })
     }
 
-    fn wake(&self) {
-        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(wake) = wake {
-            wake();
+    /// Wakes whoever may take the next post.
+    fn pass(&self) {
+        if self.out().busy() || !self.inner.has_more() {
+            return;
         }
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        wake.inspect(|wake| wake());
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        // Nothing that can panic runs between two changes of it.
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    fn busy(&self) -> bool {
+        self.claimed > self.aside
     }
 }
 
@@ -172,13 +177,21 @@ impl Turn {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::gate::WAIT_MIN;
+    use forebay::{LogId, StreamId};
+
     use super::*;
+    use crate::delivery::sink::{Environment, Job, Origin};
 
-    /// A queue with a post in it.
-    struct Waits;
+    /// A queue of posts that are claimed one after the other.
+    #[derive(Default)]
+    struct Posts {
+        next: AtomicUsize,
+    }
 
-    impl Source for Waits {
+    /// A claim that is never settled.
+    struct Post;
+
+    impl Source for Posts {
         fn has_more(&self) -> bool {
             true
         }
@@ -187,8 +200,18 @@ mod tests {
             true
         }
 
-        fn next(&self, _: Limits) -> Result<Option<Claimed>, BoxError> {
-            Ok(None)
+        fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
+            assert_eq!(limits.records_max, 1);
+            let at = self.next.fetch_add(1, Ordering::SeqCst) as u64;
+            let job = Job {
+                id: "post".into(),
+                origin: Origin { log: LogId(1), stream: StreamId(1), offsets: at..at + 1 },
+                environment: Arc::new(Environment { id: "prod".to_owned(), name: "prod".to_owned() }),
+                parts: Vec::new(),
+                except: Arc::default(),
+                bytes: 1,
+            };
+            Ok(Some(Claimed { job, ticket: Box::new(Post) }))
         }
 
         fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
@@ -202,20 +225,45 @@ mod tests {
         fn on_more(&self, _: Arc<dyn Fn() + Send + Sync>) {}
     }
 
-    /// The operator puts the key right that was refused, so the upstream is replaced while the gate is closed. Before, the
-    /// key's posts waited for the next post of that upstream.
-    #[tokio::test(start_paused = true)]
-    async fn a_source_that_is_made_while_its_gate_is_closed_wakes_when_it_opens() {
-        let gates = Gates::new("split".into());
-        gates.of("prod", 0).hold("answered 401");
-        drop(InOrder::new(Arc::new(Waits), &gates, "prod", 0));
-        let (source, woken) = (InOrder::new(Arc::new(Waits), &gates, "prod", 0), Arc::new(AtomicUsize::new(0)));
+    impl Ticket for Post {
+        fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+            done(Ok(()));
+        }
+
+        fn settle(self: Box<Self>, _: &[(Range<u64>, Settled)], _: Settled) {}
+
+        fn split(self: Box<Self>, _: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+            done(Ok(()));
+        }
+
+        fn letters(&self, _: &[u64]) -> Result<Vec<Stored>, BoxError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn one_post_is_on_its_way_and_those_that_were_rejected_lie_aside() {
+        let (source, woken) = (InOrder::new(Arc::new(Posts::default())), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&woken);
         source.on_more(Arc::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
         }));
-        assert!(!source.has_more() && woken.load(Ordering::SeqCst) == 0);
-        tokio::time::sleep(WAIT_MIN * 2).await;
-        assert!(source.has_more() && woken.load(Ordering::SeqCst) == 1);
+        let next =
+            || source.next(Limits { records_max: 100, bytes_max: 1 << 20 }).unwrap().map(|claimed| claimed.ticket);
+        let first = next().unwrap();
+        assert!(!source.has_more() && next().is_none());
+        first.set_aside();
+        first.set_aside();
+        assert_eq!(woken.load(Ordering::SeqCst), 1, "the next one may go");
+        let second = next().unwrap();
+        assert!(next().is_none());
+        second.set_aside();
+        let third = next().unwrap();
+        drop(second);
+        assert!(!source.has_more(), "the third is on its way, the first aside");
+        third.settle(&[], Settled::Delivered);
+        assert!(source.has_more(), "the first is aside still");
+        drop(first);
+        assert_eq!((next().is_some(), woken.load(Ordering::SeqCst)), (true, 4));
     }
 }

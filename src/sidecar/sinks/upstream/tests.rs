@@ -32,14 +32,10 @@ fn keys() -> Arc<SdkKeys> {
     Arc::new(keys)
 }
 
-fn upstream(addr: SocketAddr, gates: &Arc<Gates>) -> Upstream {
+fn upstream(addr: SocketAddr) -> Upstream {
     let config = UpstreamConfig::at(&format!("http://{addr}/")).unwrap();
     let clock = Arc::new(SystemClock::new());
-    Upstream::new(&config, AddressPolicy::Operator, 8, keys(), Arc::clone(gates), &Arc::default(), clock)
-}
-
-fn gates() -> Arc<Gates> {
-    Arc::new(Gates::new("split".into()))
+    Upstream::new(&config, AddressPolicy::Operator, 8, keys(), &Arc::default(), clock)
 }
 
 /// A post of the key at this place, as ingest keeps it.
@@ -80,7 +76,7 @@ async fn send(sink: &dyn Sink, payload: Bytes) -> Outcome {
 #[tokio::test]
 async fn a_post_goes_where_it_was_meant_to_go_with_its_key_put_back() {
     let (addr, received) = serve(|_| Response::new(Full::default())).await;
-    let sink = upstream(addr, &gates());
+    let sink = upstream(addr);
     for kind in Kind::ALL {
         let body = if kind.is_beacon() {
             format!(r#"{{"entries":[],"token":"{}","sdk":"b"}}"#, KEYS[1])
@@ -108,7 +104,7 @@ async fn telemetry_has_a_host_of_its_own_where_it_is_told_so() {
         ..UpstreamConfig::at(&format!("http://{events}/api")).unwrap()
     };
     let clock = Arc::new(SystemClock::new());
-    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, keys(), gates(), &Arc::default(), clock);
+    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, keys(), &Arc::default(), clock);
     for kind in [Kind::Events, Kind::KeysOfServer] {
         assert_eq!(send(&sink, kept(kind, 0, "[]")).await, Outcome::Delivered);
     }
@@ -132,16 +128,14 @@ async fn each_status_has_its_meaning() {
             Response::builder().status(status).header("location", "/in").body(Full::from(KEYS[0])).unwrap()
         })
         .await;
-        let gates = gates();
-        let outcome = send(&upstream(addr, &gates), kept(Kind::Counts, 0, "{}")).await;
-        let held = gates.of("prod", 0).closed_until(Instant::now()).is_some();
+        let outcome = send(&upstream(addr), kept(Kind::Counts, 0, "{}")).await;
         let class = match &outcome {
             Outcome::Delivered => "delivered",
             Outcome::Throttled { .. } => "throttled",
-            Outcome::Retry { .. } if held => "key",
             Outcome::Retry { .. } => "retry",
             Outcome::Rejected { .. } => "rejected",
             Outcome::Refused { .. } => "refused",
+            Outcome::QueueRefused { .. } => "key",
             _ => "other",
         };
         let expected = match status {
@@ -154,7 +148,6 @@ async fn each_status_has_its_meaning() {
             _ => "retry",
         };
         assert_eq!(class, expected, "{status}: {outcome:?}");
-        assert_eq!(held, expected == "key", "{status}");
         assert_eq!(received.lock().unwrap().len(), 1, "{status}: a redirect is not followed");
         assert!(!format!("{outcome:?}").contains(KEYS[0]), "{status}: an answer that repeats the key is shown without");
         if expected == "key" {
@@ -169,7 +162,7 @@ async fn a_post_whose_key_is_gone_is_left_out_and_nothing_is_sent() {
     let (addr, received) = serve(|_| Response::new(Full::default())).await;
     let config = UpstreamConfig::at(&format!("http://{addr}")).unwrap();
     let clock = Arc::new(SystemClock::new());
-    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, Arc::default(), gates(), &Arc::default(), clock);
+    let sink = Upstream::new(&config, AddressPolicy::Operator, 1, Arc::default(), &Arc::default(), clock);
     let job = job(kept(Kind::Counts, 2, "{}"));
     let encoded = sink.encode(&job).unwrap();
     assert_eq!((encoded.records(), encoded.rejected.len(), encoded.rejected[0].offset), (0, 1, 5));
@@ -180,7 +173,7 @@ async fn a_post_whose_key_is_gone_is_left_out_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn what_is_no_post_cannot_be_encoded() {
-    let sink = upstream("127.0.0.1:1".parse().unwrap(), &gates());
+    let sink = upstream("127.0.0.1:1".parse().unwrap());
     let good = kept(Kind::Counts, 0, "{}");
     assert!(sink.encode(&job(Bytes::from_static(b"no post"))).is_err());
     let two = Job { parts: vec![job(good.clone()).parts.remove(0), job(good).parts.remove(0)], ..job(Bytes::new()) };
@@ -211,12 +204,11 @@ impl Stage {
     }
 
     fn start(&self, addr: SocketAddr) {
-        let gates = gates();
-        let sink = Arc::new(upstream(addr, &gates));
+        let sink = Arc::new(upstream(addr));
         let source = |place| -> Arc<dyn Source> {
             let queue = self.queues.queue("split", &post::stream("prod", place), Start::Earliest).unwrap();
             let queued = Arc::new(Queued::new(queue, self.queues.log().log_id(), environment()));
-            Arc::new(InOrder::new(queued, &gates, "prod", place))
+            Arc::new(InOrder::new(queued))
         };
         let limits = Limits { records_max: 1, bytes_max: 1 << 20 };
         let settings = Settings { concurrency_max: 8, limits, ..Settings::default() };
@@ -302,11 +294,18 @@ async fn a_key_that_is_refused_holds_only_itself_and_goes_on_in_order_when_it_is
     let came = by_key(&received);
     assert_eq!((&came[&0], &came[&2]), (&all, &all));
     assert!(came[&1].iter().all(|n| *n == 0) && came[&1].len() < 5, "its first one is tried now and then: {came:?}");
+    let snapshot = stage.delivery.stats_of("split").unwrap();
+    let [held] = &snapshot.held[..] else { panic!("{:?}", snapshot.held) };
+    assert_eq!((held.stream.as_str(), held.refused), ("posts/prod/1", true));
+    assert_eq!(held.why, "answered 401: sdk key 1 of environment prod");
+    assert!(held.until_ms > held.since_ms && snapshot.answers[3] > 0, "{snapshot:?}");
     mended.store(true, Ordering::SeqCst);
     received.lock().unwrap().clear();
-    // It is found out by itself, within the wait.
+    // An operator says so; else it is found out by itself, within the wait.
+    stage.delivery.probe("split");
     stage.until(|stage| stage.behind(1) == 0).await;
     assert_eq!(by_key(&received)[&1], all);
+    assert!(stage.delivery.stats_of("split").unwrap().held.is_empty());
 }
 
 /// Answers each request by the key that it shows.

@@ -1,6 +1,6 @@
 //! Batches that fill, and batches that are read as they are sent.
 
-use super::outcomes::Drawer;
+use super::drawer::Drawer;
 use super::*;
 use crate::delivery::sink::{LargeSink, Reread};
 use forebay::clock::Clock;

@@ -1,43 +1,9 @@
 //! What follows from each outcome, as a table: a receiver's temper, and what has become of every record an hour later.
 
+use super::drawer::Drawer;
 use super::*;
 use crate::delivery::outcome::{HeldRecord, Partial, Rest};
-use crate::delivery::parking::{Kind, Letter, Parking};
-
-/// Keeps letters in memory.
-#[derive(Default)]
-pub(super) struct Drawer {
-    letters: Mutex<Vec<Letter>>,
-    /// So many times it keeps nothing.
-    refusals: AtomicU64,
-}
-
-impl Parking for Drawer {
-    fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
-        assert!(letters.is_sorted_by_key(|letter| letter.origin));
-        if take_one(&self.refusals) {
-            return done(Err("the log is read-only".into()));
-        }
-        let mut kept = self.letters.lock().unwrap();
-        for letter in letters {
-            if !kept.iter().any(|other| (other.origin, other.kind) == (letter.origin, letter.kind)) {
-                kept.push(letter);
-            }
-        }
-        drop(kept);
-        done(Ok(()));
-    }
-}
-
-impl Drawer {
-    fn of(&self, dead: bool) -> Vec<u64> {
-        let letters = self.letters.lock().unwrap();
-        let mut offsets: Vec<u64> =
-            letters.iter().filter(|l| (l.kind == Kind::Dead) == dead).map(|l| l.origin.offset).collect();
-        offsets.sort_unstable();
-        offsets
-    }
-}
+use crate::delivery::parking::Kind;
 
 struct Stage {
     delivery: Delivery,

@@ -168,3 +168,19 @@ async fn nobody_begins_before_all_are_started_and_then_everybody_does_with_what_
     sleep(SECOND).await;
     assert_eq!(last.settled(), 2);
 }
+
+/// Before, one that hangs was delivering, without a word about the timeouts, whenever somebody looked.
+#[tokio::test(start_paused = true)]
+async fn a_try_after_a_failure_is_not_called_a_delivery() {
+    let (delivery, queue) = (delivery(), Script::with_records(10));
+    let hung = receiver(|n| if n < 2 { Answer::Hang } else { at_once(Outcome::Delivered) });
+    let _receiver = start(&delivery, "d", hung, &queue);
+    let state = || delivery.stats_of("d").unwrap().state;
+    sleep(SECOND).await;
+    assert_eq!(state(), State::Sending, "nothing has failed");
+    sleep(30 * SECOND).await;
+    let snapshot = delivery.stats_of("d").unwrap();
+    assert_eq!((snapshot.state, snapshot.in_flight), (State::Backoff { until_ms: 0 }, 1), "it is being tried");
+    sleep(60 * SECOND).await;
+    assert_eq!((state(), queue.settled()), (State::Idle, 10));
+}

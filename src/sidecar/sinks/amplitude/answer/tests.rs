@@ -46,6 +46,7 @@ fn class(outcome: &Outcome) -> &'static str {
         Outcome::Rejected { .. } => "rejected",
         Outcome::Partial(_) => "partial",
         Outcome::Refused { .. } => "refused",
+        Outcome::QueueRefused { .. } => "queue refused",
     }
 }
 

@@ -1,0 +1,159 @@
+//! Queues that wait by themselves, of a destination whose [senders are apart](crate::delivery::sink::Sink::senders_apart):
+//! it refuses, rejects or fails with what comes from them, and takes what others send.
+//!
+//! What always holds: nothing of such a queue is given up. Its next batch is tried again, after a longer wait each time up to
+//! a bound, and at once when an operator asks for it; no other queue waits for it, and the pace does not hear of it. A queue
+//! that gets something through is as any other.
+
+use std::time::Duration;
+
+use super::landing::Batch;
+use super::{Busy, Worker};
+use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::poison::Sender;
+use crate::delivery::stats::{Held, moment_ms};
+
+/// How long a queue waits at first.
+pub(super) const WAIT_MIN: Duration = Duration::from_secs(5);
+
+/// How long it waits at most: a key that is mended is found within this time.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// So often a batch fails, while others are taken between its failures, before it is held to be its own fault: a destination
+/// that fails with a third of all requests does so with one in four hundred batches.
+pub(super) const FAILS_ALONE: u32 = 5;
+
+/// Why a queue waits by itself.
+#[derive(Debug)]
+pub(super) struct Hold {
+    cause: Cause,
+    why: String,
+    /// How often it has waited.
+    waits: u32,
+    /// By the wall clock.
+    since_ms: u64,
+    until_ms: u64,
+}
+
+/// What the destination does with what comes from the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It refuses the sender: any other answer shows that it does not any more.
+    Refuses,
+    /// It rejects too much of it: only what it takes shows that it does not any more.
+    Rejects,
+    /// It fails with the queue's next batch.
+    Fails,
+}
+
+impl Worker {
+    /// Who sent what comes from there.
+    pub(super) fn sender(&self, batch: &Batch) -> Sender {
+        match self.sink.senders_apart() {
+            true => Sender::Stream(batch.queue.log, batch.queue.stream),
+            false => Sender::All,
+        }
+    }
+
+    /// The queue waits by itself.
+    pub(super) fn hold(&mut self, busy: &mut Busy, queue: usize, cause: Cause, why: &Failure) {
+        let (now, now_ms) = (self.now(), self.common.clock.wall_ms());
+        let turn = &mut self.queues[queue];
+        let before = turn.hold.as_ref();
+        // What was under way already says nothing new.
+        if before.is_some_and(|hold| hold.cause == cause) && now < turn.look_at {
+            return;
+        }
+        let waits = before.map_or(0, |hold| hold.waits);
+        let wait = WAIT_MIN.saturating_mul(1 << waits.min(16)).min(WAIT_MAX);
+        if before.is_none() {
+            let (destination, stream) = (&*self.id, turn.source.stream());
+            tracing::warn!(
+                destination,
+                stream,
+                %why,
+                "the destination does not take what comes from this queue: it waits in order and is tried again now and then, \
+                 others go on; see to its key and its sender, then probe the destination"
+            );
+        }
+        let (since_ms, until_ms) = (now_ms, moment_ms(now_ms, wait));
+        turn.look_at = now + wait;
+        turn.hold =
+            Some(Box::new(Hold { cause, why: why.to_string(), waits: waits.saturating_add(1), since_ms, until_ms }));
+        self.show_holds(busy);
+    }
+
+    /// The destination said something else than `cause` about what comes from the queue.
+    pub(super) fn lift(&mut self, busy: &mut Busy, queue: usize, unless: Option<Cause>) {
+        let turn = &mut self.queues[queue];
+        if turn.hold.take_if(|hold| unless != Some(hold.cause)).is_some() {
+            turn.look_at = Duration::ZERO;
+            let (destination, stream) = (&*self.id, turn.source.stream());
+            tracing::info!(destination, stream, "the destination takes what comes from this queue again");
+            self.show_holds(busy);
+        }
+    }
+
+    /// None of them waits any longer; what they waited for is found out anew.
+    pub(super) fn lift_all(&mut self, busy: &mut Busy) {
+        let mut any = false;
+        for turn in self.queues.iter_mut().filter(|turn| turn.hold.is_some()) {
+            (turn.hold, turn.look_at, any) = (None, Duration::ZERO, true);
+        }
+        if any {
+            self.show_holds(busy);
+        }
+    }
+
+    /// Whether the queue waits by itself.
+    pub(super) fn holds(&self, queue: usize) -> bool {
+        self.queues[queue].hold.is_some()
+    }
+
+    /// Whether it is this batch that fails, and not the destination: that took others between its failures.
+    pub(super) fn fails_alone(&mut self, batch: &Batch, outcome: &Outcome) -> bool {
+        if !self.sink.senders_apart() || !may_be_its_own(outcome) {
+            return false;
+        }
+        let (taken, failing) = (self.memory.taken(), self.pace.failing());
+        let note = self.memory.notes().make(batch.queue, &batch.shape.offsets);
+        if note.failures == 0 || note.taken != taken {
+            (note.failures, note.taken) = (note.failures.saturating_add(1), taken);
+            return note.failures >= FAILS_ALONE;
+        }
+        // Nothing else was sent since: what was known of it holds, unless others fail as well.
+        note.failures >= FAILS_ALONE && !failing
+    }
+
+    /// Whether all that there is to do is to wait for such queues: those that others come from have nothing.
+    pub(super) fn waits_for_holds_only(&self, busy: &Busy) -> bool {
+        let mut waiting = self.queues.iter().filter(|turn| !turn.dry && turn.source.has_more());
+        self.queues.iter().any(|turn| turn.hold.is_some())
+            && busy.is_still()
+            && waiting.all(|turn| turn.hold.is_some())
+            && busy.asides.queues().all(|queue| self.holds(queue))
+    }
+
+    fn show_holds(&self, busy: &Busy) {
+        let held = |turn: &super::Turn| {
+            let hold = turn.hold.as_ref()?;
+            Some(Held {
+                stream: turn.source.stream(),
+                why: hold.why.clone(),
+                since_ms: hold.since_ms,
+                until_ms: hold.until_ms,
+                refused: hold.cause != Cause::Fails,
+            })
+        };
+        busy.post.stats.set_held(self.queues.iter().filter_map(held).collect());
+    }
+}
+
+/// A request to wait is about all that is sent, and who can't be reached takes nothing from anybody.
+fn may_be_its_own(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Throttled { retry_after: None, why: Failure::Status { status: 503, .. } } => true,
+        Outcome::Retry { why } | Outcome::Refused { why } => !matches!(why, Failure::Connect(_)),
+        _ => false,
+    }
+}
