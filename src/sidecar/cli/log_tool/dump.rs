@@ -86,7 +86,6 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Content<'a> {
     Impression(ImpressionLine<'a>),
     Reject(RejectLine<'a>),
