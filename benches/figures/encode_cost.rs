@@ -8,6 +8,7 @@ use bytes::Bytes;
 use forebay::clock::{Clock, SystemClock};
 use forebay::{LogId, StreamId};
 use forebay_sidecar::config::{AmplitudeConfig, Compression, Endpoint, SegmentConfig, WebhookConfig};
+use forebay_sidecar::delivery::except::Except;
 use forebay_sidecar::delivery::sink::{Environment, Job, Origin, Part, Sink};
 use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
 use forebay_sidecar::sinks::address_guard::AddressPolicy;
@@ -85,6 +86,6 @@ pub(crate) fn job_with(first: u64, more: impl Fn(u64) -> String) -> Job {
         environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
         bytes: payload.len() as u64,
         parts: vec![Part { payload, skip: 0, take: RECORDS as usize, first: 123_456_000 }],
-        except: Arc::default(),
+        except: Except::default(),
     }
 }

@@ -10,6 +10,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::Bytes;
 use forebay::clock::{Clock, SystemClock};
 use forebay_sidecar::config::{Endpoint, LinesCompression, ParquetCompression, S3Config, S3Format, S3Keys, Secret};
+use forebay_sidecar::delivery::except::Except;
 use forebay_sidecar::delivery::outcome::Outcome;
 use forebay_sidecar::delivery::sink::{Job, LargeJob, LargeSink, Origin, Part, Reread};
 use forebay_sidecar::sinks::address_guard::AddressPolicy;
@@ -65,13 +66,14 @@ fn repeated(jobs: Vec<Job>, thousands: u64, n: u64) -> LargeJob {
         id: format!("batch-{n}").into(),
         origin: Origin { offsets: 0..records, ..job.origin },
         environment: job.environment,
-        except: Arc::default(),
+        except: Except::default(),
         received_ms: 1_795_450_895_000,
         bytes: job.bytes * thousands,
         settings_revision: None,
         replay: None,
         records: Arc::new(Repeated { parts: Arc::new(parts), times: thousands }),
         turns: forebay_sidecar::delivery::budget::Turns::default(),
+        patience: forebay_sidecar::delivery::patience::Patience::default(),
     }
 }
 

@@ -42,6 +42,47 @@ impl Queue {
         })
     }
 
+    /// Hands out less than was claimed: from `at` on its records are fresh again, as if they had never been claimed. For who
+    /// reads a range and finds that so much of it is enough. `None`, and nothing has changed, when others may go by its
+    /// boundaries (it is planned, settled, given back or being split), or when `at` does not lie inside.
+    ///
+    /// ```
+    /// # use forebay::{LogOptions, Payload, QueueOptions, Queues, RangeLimits, Start};
+    /// # use std::{path::Path, sync::Arc};
+    /// # let (disk, clock) = (Arc::new(forebay::disk::mem::MemDisk::new()), Arc::new(forebay::clock::SystemClock::new()));
+    /// # let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())?;
+    /// # let queue = queues.queue("acme-s3", "acme-prod", Start::Earliest)?;
+    /// queues.log().append_wait("acme-prod", vec![Payload { bytes: vec![0; 100], records: 10 }])?;
+    /// let limits = RangeLimits { records_max: 1_000_000, bytes_max: 128 << 20, partition_ms: None };
+    /// let range = queue.next_range(limits)?.expect("ten records wait");
+    /// let shorter = queue.shorten(&range, 6)?.expect("it is not planned");
+    /// assert_eq!((shorter.offsets, shorter.bytes), (0..6, 60));
+    /// assert_eq!(queue.next_range(limits)?.expect("the rest waits").offsets, 6..10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the log cannot be read. Nothing has changed then.
+    pub fn shorten(&self, batch: &Batch, at: u64) -> Result<Option<Batch>, QueueError> {
+        let queue = &*self.inner;
+        let Some(stream) = queue.stream_id() else { return Ok(None) };
+        if at <= batch.offsets.start || at >= batch.offsets.end {
+            return Ok(None);
+        }
+        let [start, total] = [queue.total_at(stream, batch.offsets.start)?, queue.total_at(stream, at)?];
+        if !queue.window().shorten(&batch.offsets, at, total) {
+            return Ok(None);
+        }
+        let offsets = batch.offsets.start..at;
+        Ok(Some(Batch {
+            id: queue.batch_id(stream, offsets.clone()),
+            slices: batch.slices.iter().filter_map(|slice| slice.within(&offsets)).collect(),
+            bytes: total.saturating_sub(start).min(batch.bytes),
+            offsets,
+            ..batch.clone()
+        }))
+    }
+
     /// Claims what is offered. `look` reads it from the front: all of it if it comes again.
     fn claim_next(
         &self,

@@ -181,12 +181,17 @@ pub(super) fn total_at(log: &Log, stream: StreamId, offset: u64) -> Result<u64, 
     log.bytes_at(stream, offset)
 }
 
-/// When the record at `offset` was taken in, if that can be read, and the others with it.
-pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Range<u64>, u64)> {
+/// The frame that holds the record at `offset`, if that can be read.
+pub(super) fn outline(log: &Log, stream: StreamId, offset: u64) -> Option<Outline> {
     match log.reader(stream, offset).skim() {
-        Ok(Some(Skimmed::Frame(frame))) => Some((frame.offsets(), frame.ingest_ms)),
+        Ok(Some(Skimmed::Frame(frame))) => Some(frame),
         _ => None,
     }
+}
+
+/// When the record at `offset` was taken in, if that can be read, and the others with it.
+pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Range<u64>, u64)> {
+    outline(log, stream, offset).map(|frame| (frame.offsets(), frame.ingest_ms))
 }
 
 /// The first record taken in at `ms` or later; see [`Queues::offset_at`](super::Queues::offset_at).

@@ -5,7 +5,8 @@
 //!
 //! What always holds:
 //! - An offset is settled once; settling it again changes nothing.
-//! - A batch that was handed out keeps its boundaries until it is settled, whatever is given back in between.
+//! - A batch that was handed out keeps its boundaries until it is settled, whatever is given back in between; but who has
+//!   it, and has not planned it, may keep less of it.
 //! - Settled ranges and open batches together are at most [`SETTLED_RANGES_MAX`]: an open batch can leave one range
 //!   behind, so no settle of a whole batch ever finds the cursor full. The last places are for the batch at the low mark
 //!   alone, which leaves no range, and for its halves: so whatever fills the others, there is always a batch that can be
@@ -200,6 +201,19 @@ impl Window {
         self.left.remove(&offsets.start);
         let batch = OpenBatch { end: offsets.end, given_back: false, plan, marks, split: None, held: Vec::new() };
         self.open.insert(offsets.start, batch);
+        true
+    }
+
+    /// Ends an open batch at `at`, which lies inside; what follows is fresh again. `false` where that can't be: its
+    /// boundaries are durable or about to change, nobody has it, or something of it waits for room. `total` is the running
+    /// total at `at`.
+    pub(crate) fn shorten(&mut self, offsets: &Range<u64>, at: u64, total: u64) -> bool {
+        let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
+        let is_free = |batch: &&mut OpenBatch| batch.plan.is_none() && batch.split.is_none() && batch.held.is_empty();
+        let Some(batch) = batch.filter(is_free) else { return false };
+        batch.marks = batch.marks.of(&(offsets.start..at), (at, total));
+        batch.end = at;
+        self.next = self.next.min(at);
         true
     }
 

@@ -161,6 +161,52 @@ fn a_range_that_is_split_is_two_ranges() {
     assert_eq!((again.id, again.offsets), (first.id, 0..33));
 }
 
+#[test]
+fn a_range_that_nobody_else_knows_of_is_made_shorter_and_what_was_left_of_it_is_fresh() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    (0..10).for_each(|_| append(&queues, "acme", 10));
+    let claim = |limits: BatchLimits| queue.next_range(limits.into()).expect("memory reads").expect("something waits");
+    let shorten = |range: &Batch, at| queue.shorten(range, at).expect("memory reads");
+    let (range, behind) = (claim(of_records(60)), claim(of_records(20)));
+    assert!([0, 60, 99].into_iter().all(|at| shorten(&range, at).is_none()), "it would be none, the same, or longer");
+    let shorter = shorten(&range, 25).expect("nobody else knows of it");
+    assert_eq!((&shorter.offsets, shorter.bytes, shorter.planned), (&(0..25), 250, false));
+    assert_eq!(Some(&shorter.id), queue.batch_id(0..25).as_ref());
+    assert!(shorten(&range, 20).is_none(), "it is no more");
+    let rest = claim(ANY);
+    assert_eq!((&rest.offsets, claim(ANY).offsets), (&(25..60), 80..100), "around what is handed out");
+    plan(&queue, &rest);
+    assert!(shorten(&rest, 30).is_none(), "its boundaries are durable");
+    queue.release(&shorter);
+    assert!(shorten(&shorter, 10).is_none(), "nobody has it");
+    assert_eq!(claim(of_records(1)).id, shorter.id, "it comes again as it was made");
+    [&shorter, &behind, &rest].into_iter().for_each(|batch| queue.settle(batch, Settled::Delivered));
+    assert_eq!((queue.balance().delivered.records, queue.cursor().low), (80, 80));
+    assert!(queue.balance().closes());
+}
+
+/// Before: the log was asked for each end of each part, while the window was locked: of a filter's parts ten thousand times.
+#[test]
+fn parts_of_a_range_settle_with_a_look_at_each_frame_and_not_at_each_part() {
+    const FRAMES: u64 = 20;
+    let counted = CountedDisk::new(mem());
+    let log = LogOptions { segment_bytes: 1 << 20, budget_bytes: 64 << 20, tail_cache_bytes: 0, ..LogOptions::small() };
+    let (shared, clock) = (Arc::new(counted.clone()), Arc::new(ManualClock::at(0)));
+    let queues = Queues::open(shared, clock, Path::new("data"), log, QueueOptions::inline()).expect("it opens");
+    let queue = hook(&queues);
+    (0..FRAMES).for_each(|_| append(&queues, "acme", 500));
+    let range = queue.next_range(ANY.into()).expect("memory reads").expect("all");
+    let parts: Vec<_> = (0..FRAMES * 250).map(|n| (n * 2..n * 2 + 1, Settled::Filtered)).collect();
+    let before = counted.counts();
+    queue.settle_parts(&range, &parts, Settled::Delivered);
+    let reads = (counted.counts() - before).reads;
+    assert!(reads <= 2 * FRAMES, "{reads} reads");
+    let balance = queue.balance();
+    assert_eq!((balance.filtered.bytes, balance.delivered.bytes), (50_000, 50_000), "to the byte");
+    assert!(balance.closes());
+}
+
 fn replay_of_ten(queues: &Queues) -> Queue {
     let queue = hook(queues);
     append(queues, "acme", 10);

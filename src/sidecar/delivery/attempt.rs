@@ -15,9 +15,12 @@ use tokio::time::Instant;
 use super::Common;
 use super::apart::Apart;
 use super::budget::{Asking, BATCH_BYTES_LEAST, ENCODING_FACTOR, Grant, Sharer};
+use super::except::Except;
 use super::filling::Filling;
+use super::heavy::Heavy;
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome, RejectedRecord};
+use super::patience::{OTHERS_WAIT_MAX, Patience};
 use super::sharing::Shared;
 use super::sink::{Job, LargeJob, LargeSink, Sink};
 use super::source::{BoxError, Claimed, Limits, Source, Ticket};
@@ -42,8 +45,8 @@ pub(super) enum Load {
 pub(super) struct Shape {
     /// The offsets from its first record to behind its last.
     pub(super) offsets: Range<u64>,
-    /// Those of its records that are not sent, ascending.
-    pub(super) except: Arc<[u64]>,
+    /// Those of its records that are not sent.
+    pub(super) except: Except,
     /// How many records are.
     pub(super) records: u64,
     /// The offset of the first that is.
@@ -59,6 +62,8 @@ pub(super) struct Landed {
     pub(super) ticket: Box<dyn Ticket>,
     pub(super) shape: Shape,
     pub(super) came: Came,
+    /// Whether it kept others waiting for long; `None` if that is not known.
+    pub(super) slow: Option<bool>,
 }
 
 /// How far it came.
@@ -112,7 +117,7 @@ impl Load {
         match self {
             Load::Small(Claimed { job, .. }) => Shape {
                 offsets: job.origin.offsets.clone(),
-                except: Arc::clone(&job.except),
+                except: job.except.clone(),
                 records: job.records(),
                 first: job.runs().next().map_or(job.origin.offsets.start, |run| run.first),
                 middle: middle(job),
@@ -122,9 +127,9 @@ impl Load {
                 let offsets = job.origin.offsets.clone();
                 let (first, end) = (offsets.start, offsets.end);
                 Shape {
-                    except: Arc::clone(&job.except),
-                    records: job.origin.records() - job.except.len() as u64,
-                    first: (first..end).find(|at| job.except.binary_search(at).is_err()).unwrap_or(first),
+                    except: job.except.clone(),
+                    records: job.records_sent(),
+                    first: job.except.rest_of(first..end).next().map_or(first, |sent| sent.start),
                     middle: (end - first > 1).then(|| first.midpoint(end)),
                     bytes: job.bytes,
                     offsets,
@@ -227,7 +232,7 @@ async fn claim(
     }
 }
 
-/// The same for a batch that is read as it is sent: only the headers of its frames are read now.
+/// The same for a batch that is read as it is sent: only the headers of its frames are read now, unless it is filtered.
 async fn claim_large(
     common: Arc<Common>,
     asking: Asking,
@@ -242,10 +247,11 @@ async fn claim_large(
     let mut asked = large.memory_bytes(limits.bytes_max.min(waiting));
     loop {
         let mut grant = common.budget.grant_bulk(asking, asked).await;
+        // What is read is charged as it is read.
         let turn = common.budget.heavy(asking.sharer, 0).await;
+        let heavy = Heavy::holding(turn, common.budget.turns(asking.sharer));
         let source = Arc::clone(&source);
-        let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms)).await??;
-        drop(turn);
+        let claimed = tokio::task::spawn_blocking(move || source.next_large(limits, partition_ms, &heavy)).await??;
         let Some(mut claimed) = claimed else { return Ok(None) };
         let needed = large.memory_bytes(claimed.job.bytes);
         if needed <= asked {
@@ -274,11 +280,27 @@ pub(super) async fn fly(
     match load {
         Load::Small(Claimed { job, ticket }) => {
             let came = send((&common, sharer), &sink, job, &*ticket, &mut grant, timeout, go).await;
-            Landed { ticket, shape, came }
+            Landed { ticket, shape, came, slow: None }
         }
-        Load::Large(Claimed { job, ticket }) => {
-            let came = put(&*sink, &job, &*ticket, timeout, go).await;
-            Landed { ticket, shape, came }
+        Load::Large(Claimed { mut job, ticket }) => {
+            let (hurry, patience) = Patience::new();
+            job.patience = patience;
+            let (came, outstayed) = {
+                let mut putting = std::pin::pin!(put(&*sink, &job, &*ticket, timeout, go));
+                tokio::select! {
+                    came = &mut putting => (came, false),
+                    () = grant.outstayed() => {
+                        hurry.now();
+                        (putting.await, true)
+                    }
+                }
+            };
+            let slow = match &came {
+                _ if outstayed => Some(true),
+                Came::Sent { outcome: Some(Outcome::Delivered), took, .. } if *took < OTHERS_WAIT_MAX => Some(false),
+                _ => None,
+            };
+            Landed { ticket, shape, came, slow }
         }
     }
 }
@@ -325,7 +347,7 @@ async fn put(
     let Some(large) = sink.large() else {
         return Came::Hindered(Failure::Local("the sink takes no batch that is read as it is sent".to_owned()));
     };
-    let records = job.origin.records() - job.except.len() as u64;
+    let records = job.records_sent();
     if records == 0 {
         return Came::Sent { outcome: None, records, rejected: Vec::new(), took: Duration::ZERO };
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::patience::OTHERS_WAIT_MAX;
 use crate::fair_share::Amount;
 use crate::fair_share::gate::{Asker, Gate, Held, Want};
 
@@ -39,6 +40,8 @@ const LIVE: usize = 0;
 const BULK: usize = 1;
 /// Bulk work of destinations that fail.
 const DOUBTED: usize = 2;
+/// Bulk work that takes long while others wait.
+const SLOW: usize = 3;
 
 /// How much of everything there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub(super) struct Asking {
     /// Its destination fails: it may hold what it gets for long, and to no use. All those together get half, and of bulk
     /// work a part of their own: one object may be all that fits.
     pub(super) failing: bool,
+    /// Its large batches take long: they wait for each other, and nobody else for them.
+    pub(super) slow: bool,
 }
 
 impl Budget {
@@ -88,8 +93,8 @@ impl Budget {
     #[must_use]
     pub fn new(limits: BudgetLimits) -> Self {
         let whole = Amount { places: limits.requests_max.max(1) as u64, bytes: limits.bytes_max.max(1) };
-        let [live, bulk, doubted] = budgets(whole, limits.bulk_percent);
-        let lanes = [(live, true), (bulk, false), (doubted, false)];
+        let [live, bulk, doubted, slow] = budgets(whole, limits.bulk_percent);
+        let lanes = [(live, true), (bulk, false), (doubted, false), (slow, false)];
         let turns = Amount { places: limits.heavy_max.max(1) as u64, bytes: u64::MAX };
         Self {
             requests: Gate::with_lanes(whole, &lanes, REQUEST_BYTES_PER_SECOND, REQUEST_CHARGE_MAX),
@@ -132,8 +137,12 @@ impl Budget {
     }
 
     async fn take(&self, asking: Asking, lane: usize, bytes: u64, bytes_least: u64) -> Grant {
-        let Asking { sharer, failing } = asking;
-        let (lane, doubtful) = if failing && lane == BULK { (DOUBTED, false) } else { (lane, failing) };
+        let Asking { sharer, failing, slow } = asking;
+        let (lane, doubtful) = match lane {
+            BULK if slow => (SLOW, false),
+            BULK if failing => (DOUBTED, false),
+            lane => (lane, failing),
+        };
         let amount = Amount::place(bytes.max(1));
         let want = Want { lane, amount, upon: Amount::default(), cost: bytes, doubtful, bytes_least };
         Grant(Box::new(self.requests.take(sharer.0, want).await))
@@ -170,12 +179,12 @@ impl Budget {
 }
 
 /// What each lane may hold when others want theirs: live work all of it, bulk work its part. What fails and is bulk has half
-/// as much, but half of live work's part at most.
-fn budgets(whole: Amount, bulk_percent: u32) -> [Amount; 3] {
+/// as much, but half of live work's part at most, and what is slow half of that.
+fn budgets(whole: Amount, bulk_percent: u32) -> [Amount; 4] {
     let some = |amount: Amount| Amount { places: amount.places.max(1), bytes: amount.bytes.max(1) };
     let bulk = some(whole.part(u64::from(bulk_percent.min(100)), 100));
     let doubted = some(bulk.part(1, 2).min(whole.without(bulk).part(1, 2)));
-    [whole, bulk, doubted]
+    [whole, bulk, doubted, some(doubted.part(1, 2))]
 }
 
 /// One request's part of the budget; dropping it gives it back.
@@ -186,6 +195,17 @@ impl Grant {
     /// The memory of it.
     pub(super) fn bytes(&self) -> u64 {
         self.0.amount().bytes
+    }
+
+    /// Ends when others have waited for this for [`OTHERS_WAIT_MAX`] since it was had. Never for what only such wait for
+    /// who take as long.
+    pub(super) async fn outstayed(&self) {
+        if self.0.lane() == SLOW {
+            return std::future::pending().await;
+        }
+        while let Some(left) = OTHERS_WAIT_MAX.checked_sub(self.0.pressed()).filter(|left| !left.is_zero()) {
+            tokio::time::sleep(left).await;
+        }
     }
 
     /// Gives back all memory above `bytes`. Never takes more.
@@ -201,8 +221,13 @@ pub struct Turns(Option<(Gate, Sharer)>);
 impl Turns {
     /// Waits for one, for a part of a batch. Hold it for milliseconds: others wait for theirs.
     pub async fn turn(&self) -> Option<Turn> {
+        self.turn_of(PART_BYTES).await
+    }
+
+    /// The same for work on so many bytes.
+    pub async fn turn_of(&self, bytes: u64) -> Option<Turn> {
         let (heavy, sharer) = self.0.as_ref()?;
-        Some(turn(heavy, *sharer, PART_BYTES).await)
+        Some(turn(heavy, *sharer, bytes).await)
     }
 }
 

@@ -14,10 +14,17 @@ use forebay::{
 };
 
 use super::budget::Turns;
+use super::except::Except;
 use super::filter::Filters;
+use super::heavy::Heavy;
 use super::parking::{Apart, LetterOrigin};
-use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread};
+use super::patience::Patience;
+use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread, push};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
+
+/// Ranges of records that a filter leaves out of a batch which is read as it is sent, at most: 160 KB. Each other record may
+/// be one: then an object holds ten thousand records.
+const LEFT_OUT_RANGES_MAX: usize = 10_000;
 
 /// One destination's queue of one environment, and beside it the replay of that queue while there is one: they take turns.
 pub struct Queued {
@@ -66,7 +73,7 @@ impl Queued {
         self.replays_turn.store(!replays, Ordering::Relaxed);
         let environment = Arc::clone(&self.environment);
         let log = self.log;
-        Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Vec::new() })
+        Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Except::default() })
     }
 
     /// What of a batch is settled apart from the rest, be it only now: it is not to be sent.
@@ -78,20 +85,35 @@ impl Queued {
     }
 
     /// What of the job is filtered out, under the settings of `revision`.
-    fn filtered(&self, job: &Job, revision: u32) -> Result<Vec<Range<u64>>, BoxError> {
+    fn filtered(&self, job: &Job, revision: u32) -> Result<Except, BoxError> {
         let filter = self.filters.as_ref().and_then(|filters| filters.at(revision));
-        Ok(filter.map(|filter| filter.filtered(job.runs())).transpose()?.unwrap_or_default())
+        Ok(Except::of(filter.map(|filter| filter.filtered(job.runs())).transpose()?.unwrap_or_default()))
     }
 
-    /// The same for a batch that is not in memory: reads all of it, one frame at a time.
-    fn filtered_of(&self, queue: &Queue, batch: &Batch) -> Result<Vec<Range<u64>>, BoxError> {
-        let filter = self.filters.as_ref().and_then(|filters| filters.at(batch.settings_revision));
-        let (mut filtered, mut reader) = (Vec::new(), queue.read(batch));
-        let Some(filter) = filter else { return Ok(filtered) };
+    /// The same for a batch that is not in memory: reads all of it, one frame and one turn at a time. It ends early where
+    /// more ranges would be left out than are remembered.
+    fn filter(&self, claim: &mut Claim, heavy: &Heavy) -> Result<(), BoxError> {
+        let revision = claim.batch().settings_revision;
+        let Some(filter) = self.filters.as_ref().and_then(|filters| filters.at(revision)) else { return Ok(()) };
+        let (mut left_out, mut reader) = (Vec::new(), claim.queue.read(claim.batch()));
+        // One that is planned is what it is: a part of it may have been sent.
+        let mut may_be_shorter = !claim.batch().planned;
         while let Some(slice) = reader.next()? {
-            filtered.extend(filter.filtered(part(slice).runs(&[]))?);
+            let bytes = slice.frame.payload().len() as u64;
+            for range in filter.filtered(part(slice).runs(&Except::default()))? {
+                push(range, &mut left_out);
+            }
+            if may_be_shorter && let Some(first_beyond) = left_out.get(LEFT_OUT_RANGES_MAX) {
+                may_be_shorter = claim.shorten(first_beyond.start)?;
+                if may_be_shorter {
+                    left_out.truncate(LEFT_OUT_RANGES_MAX);
+                    break;
+                }
+            }
+            heavy.pass(bytes);
         }
-        Ok(filtered)
+        claim.filtered = Except::of(left_out);
+        Ok(())
     }
 }
 
@@ -128,42 +150,45 @@ impl Source for Queued {
             origin: Origin { log: self.log, stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
             parts: slices.into_iter().map(part).collect(),
-            except: Arc::default(),
+            except: Except::default(),
             bytes: batch.bytes,
         };
         // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
-        job.except = offsets(&self.settled(&ticket, stream), &[]);
+        job.except = Except::of(self.settled(&ticket, stream));
         let filtered = self.filtered(&job, batch.settings_revision)?;
-        if !filtered.is_empty() {
-            job.except = offsets(&filtered, &job.except);
-            ticket.filtered = filtered;
-        }
+        job.except = job.except.and(filtered.ranges().iter().cloned());
+        ticket.filtered = filtered;
         Ok(Some(Claimed { job, ticket }))
     }
 
-    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(
+        &self,
+        limits: Limits,
+        partition_ms: Option<u64>,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
         let turn = self.turn();
         let Some(batch) = turn.0.next_range(limits)? else { return Ok(None) };
         let mut ticket = self.claim(turn, batch);
+        self.filter(&mut ticket, heavy)?;
         let (queue, batch) = (&ticket.queue, ticket.batch());
-        let filtered = self.filtered_of(queue, batch)?;
         // The first frame alone: it says which stream this is, and when its records were received.
         let first = queue.read(batch).next()?.ok_or("a batch without records")?;
-        let settled = offsets(&self.settled(&ticket, first.frame.stream), &[]);
+        let settled = self.settled(&ticket, first.frame.stream);
         let job = LargeJob {
             id: batch.id.as_str().into(),
             origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
-            except: offsets(&filtered, &settled),
+            except: ticket.filtered.and(settled),
             received_ms: first.frame.ingest_ms,
             bytes: batch.bytes,
             settings_revision: Some(batch.settings_revision),
             replay: again(queue),
             records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
             turns: Turns::default(),
+            patience: Patience::default(),
         };
-        ticket.filtered = filtered;
         Ok(Some(Claimed { job, ticket }))
     }
 
@@ -183,14 +208,6 @@ impl Source for Queued {
     }
 }
 
-/// The offsets in `ranges` and those of `others`, ascending.
-fn offsets(ranges: &[Range<u64>], others: &[u64]) -> Arc<[u64]> {
-    let mut offsets: Vec<u64> = ranges.iter().cloned().flatten().chain(others.iter().copied()).collect();
-    offsets.sort_unstable();
-    offsets.dedup();
-    offsets.into()
-}
-
 /// The number of the replay that a queue is of, where that sends everything once more.
 fn again(queue: &Queue) -> Option<u32> {
     queue.replay().filter(|replay| replay.mode == ReplayMode::Again).map(|replay| replay.number)
@@ -204,12 +221,20 @@ struct Claim {
     /// Without its records; gone once settled or split.
     batch: Option<Batch>,
     /// Offsets that the destination does not get.
-    filtered: Vec<Range<u64>>,
+    filtered: Except,
 }
 
 impl Claim {
     fn batch(&self) -> &Batch {
         self.batch.as_ref().expect("only settling and splitting take it, and those take the ticket")
+    }
+
+    /// Ends the batch at `at`. `false` if it has to stay as it is.
+    fn shorten(&mut self, at: u64) -> Result<bool, BoxError> {
+        let shorter = self.queue.shorten(self.batch(), at)?;
+        let is_shorter = shorter.is_some();
+        self.batch = shorter.or(self.batch.take());
+        Ok(is_shorter)
     }
 }
 
@@ -220,7 +245,7 @@ impl Ticket for Claim {
 
     fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(batch) = self.batch.take() {
-            let filtered = self.filtered.drain(..).map(|range| (range, Settled::Filtered));
+            let filtered = self.filtered.ranges().iter().map(|range| (range.clone(), Settled::Filtered));
             let parts: Vec<_> = parts.iter().cloned().chain(filtered).collect();
             self.queue.settle_parts(&batch, &parts, rest);
         }

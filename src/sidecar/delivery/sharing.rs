@@ -99,6 +99,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::except::Except;
     use crate::delivery::outcome::Outcome;
     use crate::delivery::sink::BoxFuture;
     use bytes::Bytes;
@@ -141,7 +142,7 @@ mod tests {
             origin: Origin { log: LogId(7), stream: StreamId(1), offsets },
             environment: Arc::new(Environment { id: "env".to_owned(), name: "production".to_owned() }),
             parts: Vec::new(),
-            except: Arc::default(),
+            except: Except::default(),
             bytes: 1,
         }
     }

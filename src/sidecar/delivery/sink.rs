@@ -13,7 +13,9 @@ use forebay::{LogId, StreamId};
 use tokio::time::Instant;
 
 use super::budget::Turns;
+use super::except::Except;
 use super::outcome::{Outcome, RejectedRecord};
+use super::patience::Patience;
 use super::source::BoxError;
 
 /// A future on the heap, so that traits with futures stay object-safe and idle tasks stay small.
@@ -129,8 +131,8 @@ pub struct LargeJob {
     pub origin: Origin,
     /// The environment that they belong to.
     pub environment: Arc<Environment>,
-    /// Offsets in the batch that are not to be sent, ascending.
-    pub except: Arc<[u64]>,
+    /// Offsets in the batch that are not to be sent.
+    pub except: Except,
     /// When its first record was received, in milliseconds since 1970.
     pub received_ms: u64,
     /// Its size as stored.
@@ -143,6 +145,16 @@ pub struct LargeJob {
     pub records: Arc<dyn Reread>,
     /// One is taken for each part that is read or encoded, and given back before the part is sent.
     pub turns: Turns,
+    /// When it runs out the batch is not sent to its end: what was begun is given up, and it is as if that had failed.
+    pub patience: Patience,
+}
+
+impl LargeJob {
+    /// How many records are to be sent.
+    #[must_use]
+    pub fn records_sent(&self) -> u64 {
+        self.origin.records() - self.except.records()
+    }
 }
 
 /// The records of a large batch: read anew for each attempt, a part at a time.
@@ -162,8 +174,8 @@ pub struct Job {
     pub environment: Arc<Environment>,
     /// The records, ascending by offset, within `origin.offsets`: all of it, save for letters.
     pub parts: Vec<Part>,
-    /// Offsets in the batch that are not to be sent, ascending.
-    pub except: Arc<[u64]>,
+    /// Offsets in the batch that are not to be sent.
+    pub except: Except,
     /// Their size as stored.
     pub bytes: u64,
 }
@@ -203,7 +215,7 @@ impl Job {
 }
 
 /// Appends a range; one that touches the last becomes a part of it.
-fn push(range: Range<u64>, to: &mut Vec<Range<u64>>) {
+pub(super) fn push(range: Range<u64>, to: &mut Vec<Range<u64>>) {
     match to.last_mut() {
         _ if range.is_empty() => {}
         Some(last) if last.end == range.start => last.end = range.end,
@@ -238,18 +250,13 @@ pub struct Run<'a> {
 }
 
 impl Part {
-    /// The records of this part without those at the offsets `except` (ascending).
-    pub fn runs<'a>(&'a self, except: &'a [u64]) -> impl Iterator<Item = Run<'a>> {
+    /// The records of this part without those that are excepted.
+    pub fn runs<'a>(&'a self, except: &'a Except) -> impl Iterator<Item = Run<'a>> {
         let first = self.first;
-        let end = first + self.take as u64;
-        let except = &except[except.partition_point(|&offset| offset < first)..];
-        let except = &except[..except.partition_point(|&offset| offset < end)];
-        let mut next = first;
-        except.iter().copied().chain([end]).filter_map(move |until| {
-            let from = std::mem::replace(&mut next, until + 1);
+        except.rest_of(first..first + self.take as u64).map(move |run| {
             // Both lie in the part, whose records are counted by a usize.
-            let (before, take) = ((from - first) as usize, (until - from) as usize);
-            (take > 0).then(|| Run { payload: &self.payload, skip: self.skip + before, take, first: from })
+            let (before, take) = ((run.start - first) as usize, (run.end - run.start) as usize);
+            Run { payload: &self.payload, skip: self.skip + before, take, first: run.start }
         })
     }
 }
@@ -340,7 +347,7 @@ mod tests {
             origin: Origin { log: LogId(1), stream: StreamId(1), offsets },
             environment: Arc::new(Environment { id: "env".to_owned(), name: "env".to_owned() }),
             parts,
-            except: except.into(),
+            except: Except::of(except.into_iter().map(|at| at..at + 1)),
             bytes: 1,
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay::{Settled, Waiting};
 
+use super::heavy::Heavy;
 use super::parking::LetterOrigin;
 use super::sink::{Environment, Job, LargeJob};
 
@@ -42,11 +43,16 @@ pub trait Source: Send + Sync {
 
     /// Like [`next`](Self::next), for a batch that is read as it is sent. It never spans two moments that lie in
     /// different spans of `partition_ms` milliseconds. Whoever claims this way claims everything this way. May read the
-    /// disk.
+    /// disk, all of the batch: `heavy` is a turn at heavy work, which is passed on while that lasts.
     ///
     /// # Errors
     /// When the log cannot be read. The records stay queued.
-    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError>;
+    fn next_large(
+        &self,
+        limits: Limits,
+        partition_ms: Option<u64>,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError>;
 
     /// What the next claim would find. May read the disk: not for async workers.
     ///

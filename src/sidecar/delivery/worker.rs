@@ -10,9 +10,9 @@
 mod asides;
 mod holds;
 mod landing;
+mod memory;
 mod post;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Load};
+use super::attempt::{self, Landed, Load};
 use super::budget::{Asking, Grant, Sharer};
-use super::notes::{Lane, Note, Notes};
+use super::notes::Lane;
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
-use super::poison::{Mark, Poison};
+use super::poison::Mark;
 use super::rate::{By, Size};
 use super::sink::{BoxFuture, Sink};
 use super::source::{BoxError, Source};
@@ -39,6 +39,7 @@ use asides::Asides;
 use holds::Hold;
 use landing::{Chore, Flown};
 
+pub(super) use memory::Memory;
 pub(super) use post::Post;
 
 /// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
@@ -61,40 +62,6 @@ pub(super) struct Worker {
     pub(super) sharer: Sharer,
     pub(super) pace: Pace,
     pub(super) memory: Memory,
-}
-
-/// What was learned of the destination and of batches that are not settled. Nothing until it is first sent to.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Option<Box<Learned>>);
-
-#[derive(Debug, Default)]
-struct Learned {
-    poison: Poison,
-    notes: Notes,
-    /// How many batches the destination took.
-    taken: u64,
-}
-
-impl Memory {
-    fn poison(&mut self) -> &mut Poison {
-        &mut self.0.get_or_insert_default().poison
-    }
-
-    fn note(&self, queue: Lane, offsets: &Range<u64>) -> Option<&Note> {
-        self.0.as_ref()?.notes.get(queue, offsets)
-    }
-
-    fn taken(&self) -> u64 {
-        self.0.as_ref().map_or(0, |learned| learned.taken)
-    }
-
-    fn count_taken(&mut self) {
-        self.0.get_or_insert_default().taken += 1;
-    }
-
-    fn notes(&mut self) -> &mut Notes {
-        &mut self.0.get_or_insert_default().notes
-    }
 }
 
 /// A queue, and whether it had nothing when last asked.
@@ -198,6 +165,9 @@ impl Worker {
             }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
+                    if let Ok(Flown { landed: Landed { shape, slow: Some(slow), .. }, .. }) = &landed {
+                        self.memory.took_long(shape.bytes, *slow);
+                    }
                     self.landed(&mut busy, landed);
                     self.wet();
                 }
@@ -255,7 +225,7 @@ impl Worker {
         // An object is as large as it is to be, whatever a second allows.
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
-        let asking = Asking { sharer: self.sharer, failing: self.pace.failing() };
+        let asking = Asking { sharer: self.sharer, failing: self.pace.failing(), slow: self.memory.is_slow() };
         let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {

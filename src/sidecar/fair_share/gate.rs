@@ -282,6 +282,17 @@ impl Held {
         self.amount
     }
 
+    /// What it is of.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// For how long others have waited within their share since it was had.
+    pub(crate) fn pressed(&self) -> Duration {
+        let now = self.gate.now();
+        self.gate.lock().lanes[self.lane].share.pressure(now).saturating_sub(self.pressure)
+    }
+
     /// Gives back all bytes above these. Never takes more.
     pub(crate) fn shrink_to(&mut self, bytes: u64) {
         self.give_back(Amount::bytes(self.amount.bytes.saturating_sub(bytes)));

@@ -1,7 +1,7 @@
 //! Receives a request's body into memory that was reserved for it, undoing gzip on the way. Knows no JSON.
 //!
 //! What always holds: no byte is kept that is not accounted for, and no body grows past its limit, counted in decoded
-//! bytes. A body is charged twice its size, since its stored form lives beside it for a moment; thrice where it is also
+//! bytes; nor does one go on for long beyond it that is never decoded. A body is charged twice its size, since its stored form lives beside it for a moment; thrice where it is also
 //! kept as it came.
 
 use std::time::Duration;
@@ -19,8 +19,13 @@ use super::limits::{DISCARD_BYTES_MAX, DISCARD_TIME_MAX, STEP_BYTES_MIN};
 /// How much compressed input is undone before others get a turn: at most a thousand times as much comes out.
 const GUNZIP_INPUT_MAX: usize = 1024;
 
-/// How much decoded output is made before others get a turn: about 0.2 ms.
-const GUNZIP_OUTPUT_MAX: usize = 256 * 1024;
+/// How much is undone before others get a turn, of input and output: about 0.2 ms.
+const GUNZIP_WORK_MAX: u64 = 256 * 1024;
+
+/// Gzip never needs more than its plain text, some bytes for each block of it, and a head.
+const fn packed_bytes_max(plain_bytes_max: u64) -> u64 {
+    plain_bytes_max + plain_bytes_max / 8 + 4096
+}
 
 /// Whatever ended the connection.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -154,14 +159,18 @@ where
 {
     let mut growing = Growing::new(bounds).await?;
     let mut gunzip = Gunzip::new();
-    let mut turn_ends_at = GUNZIP_OUTPUT_MAX;
+    let mut turn_ends_at = GUNZIP_WORK_MAX;
+    let packed_bytes_max = packed_bytes_max(bounds.bytes_max);
     while let Some(data) = next_data(incoming, growing.bytes.len()).await? {
         for mut rest in data.chunks(GUNZIP_INPUT_MAX) {
             loop {
                 growing.make_room(1).await?;
                 rest = &rest[gunzip.step(rest, &mut growing.bytes)?..];
-                if growing.bytes.len() > turn_ends_at {
-                    turn_ends_at = growing.bytes.len() + GUNZIP_OUTPUT_MAX;
+                if gunzip.taken() > packed_bytes_max {
+                    return Err(BodyError::TooLarge { limit: bounds.bytes_max });
+                }
+                if gunzip.work() > turn_ends_at {
+                    turn_ends_at = gunzip.work() + GUNZIP_WORK_MAX;
                     tokio::task::yield_now().await;
                 }
                 if rest.is_empty() && growing.bytes.len() < growing.bytes.capacity() {
@@ -308,6 +317,42 @@ mod tests {
         let bomb = gzip(&vec![0; 20_000_000]);
         let refused = receive(&mut Full::from(bomb), Encoding::Gzip, bounds(&memory)).await;
         assert!(matches!(refused, Err(BodyError::TooLarge { limit: LIMIT })));
+    }
+
+    /// A gzip header whose name never ends: nothing ever comes out of it.
+    fn endless(name_bytes: usize) -> Vec<u8> {
+        [&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; name_bytes]].concat()
+    }
+
+    /// Before: only what came out was counted, so one could come in for as long as a body may take.
+    #[tokio::test]
+    async fn what_is_never_decoded_is_too_large_as_well() {
+        let memory = Pool::new(10 * LIMIT);
+        for (bytes, is_too_large) in [(2 * LIMIT as usize, true), (LIMIT as usize, false)] {
+            let refused = receive(&mut chunked(&endless(bytes), 10_000), Encoding::Gzip, bounds(&memory)).await;
+            assert_eq!(matches!(refused, Err(BodyError::TooLarge { limit: LIMIT })), is_too_large);
+            assert!(is_too_large || matches!(refused, Err(BodyError::Gzip(GunzipError::Truncated { .. }))));
+        }
+        let digits: Vec<u8> = (0..LIMIT as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let body = receive(&mut chunked(&gzip(&digits), 10_000), Encoding::Gzip, bounds(&memory)).await.unwrap();
+        assert!(body.bytes == digits, "what does not shrink is taken up to the limit");
+    }
+
+    /// Before: whoever sent what nothing comes out of had a thread until the next piece had to be waited for.
+    #[tokio::test]
+    async fn others_get_a_turn_whatever_comes_out() {
+        let memory = Pool::new(10 * LIMIT);
+        let none = gzip(b"");
+        for (wire, turns) in [(endless(LIMIT as usize), 3), (none.repeat(256), 15), (gzip(&[7; 900_000]), 3)] {
+            let (mut whole, mut polls) = (Full::from(wire), 0);
+            let mut receiving = Box::pin(receive(&mut whole, Encoding::Gzip, bounds(&memory)));
+            _ = std::future::poll_fn(|context| {
+                polls += 1;
+                receiving.as_mut().poll(context)
+            })
+            .await;
+            assert!(polls > turns, "{polls} turns, and {turns} are due");
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Gzip, undone in steps of bounded output. Pure: bytes in, bytes out; the caller decides how much it can bear.
 //!
 //! A step fills at most the spare capacity of its output, however small the input (a bomb grows a thousandfold).
-//! Several members one after the other are one body, as gzip has it. Every member's checksum is checked.
+//! Several members one after the other are one body, as gzip has it. Every member's checksum is checked. What a step cost
+//! is counted, also where nothing came out of it.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use thiserror::Error;
@@ -9,11 +10,23 @@ use thiserror::Error;
 /// The window that every gzip encoder may use.
 const WINDOW_BITS: u8 = 15;
 
+/// Each member takes a window of its own to be undone, which is as much work as so many bytes.
+const MEMBER_WORK: u64 = 16 * 1024;
+
+/// So many members may come, however small. Encoders make one, or one for each of a few dozen KiB; a member of twenty bytes
+/// without any content is a way to have us make windows.
+const MEMBERS_FREE: u64 = 256;
+
+/// Beyond them there is one for so much input and output.
+const MEMBER_BYTES: u64 = 4 * 1024;
+
 /// A gzip body on its way.
 pub(crate) struct Gunzip {
     inflate: Decompress,
     /// Input taken by the members that are over.
     taken_before: u64,
+    made: u64,
+    members: u64,
     inside_member: bool,
 }
 
@@ -24,20 +37,22 @@ pub(crate) enum GunzipError {
     Corrupt { at: u64 },
     #[error("gzip ends too early, at its byte {at}")]
     Truncated { at: u64 },
+    #[error("gzip has more members than content, up to its byte {at}: pack the body as one")]
+    Members { at: u64 },
 }
 
 impl GunzipError {
     /// The compressed byte that it is about.
     pub(crate) fn at(&self) -> u64 {
         match self {
-            Self::Corrupt { at } | Self::Truncated { at } => *at,
+            Self::Corrupt { at } | Self::Truncated { at } | Self::Members { at } => *at,
         }
     }
 }
 
 impl Gunzip {
     pub(crate) fn new() -> Self {
-        Self { inflate: Decompress::new_gzip(WINDOW_BITS), taken_before: 0, inside_member: false }
+        Self { inflate: Decompress::new_gzip(WINDOW_BITS), taken_before: 0, made: 0, members: 0, inside_member: false }
     }
 
     /// Appends to `out` what fits into its spare capacity, and says how many bytes of `input` that took. Output may be
@@ -48,8 +63,14 @@ impl Gunzip {
         let status = self.inflate.decompress_vec(input, out, FlushDecompress::None);
         let Ok(status) = status else { return Err(GunzipError::Corrupt { at: self.taken() }) };
         let taken = self.taken() - in_before;
+        self.made += (out.len() - out_before) as u64;
         if status == Status::StreamEnd {
             self.taken_before = self.taken();
+            self.members += 1;
+            if self.members > MEMBERS_FREE + (self.taken_before + self.made) / MEMBER_BYTES {
+                return Err(GunzipError::Members { at: self.taken_before });
+            }
+            // A reset would forget that this is gzip.
             self.inflate = Decompress::new_gzip(WINDOW_BITS);
             self.inside_member = false;
         } else if taken == 0 && out.len() == out_before && out.len() < out.capacity() && !input.is_empty() {
@@ -67,7 +88,13 @@ impl Gunzip {
         Ok(())
     }
 
-    fn taken(&self) -> u64 {
+    /// How much was done so far, in bytes: what came in, what came out, and what each member is worth.
+    pub(crate) fn work(&self) -> u64 {
+        self.taken() + self.made + self.members * MEMBER_WORK
+    }
+
+    /// Input that was taken, in bytes.
+    pub(crate) fn taken(&self) -> u64 {
         self.taken_before + self.inflate.total_in()
     }
 }
@@ -117,6 +144,28 @@ mod tests {
         let two = [gzip(b"hello "), gzip(b"world")].concat();
         assert_eq!(undo(&two, 5, 3).unwrap(), b"hello world");
         assert_eq!(undo(&gzip(b""), 5, 3).unwrap(), b"");
+    }
+
+    /// Before: each was undone with a window of its own, of tens of KB, as many as came.
+    #[test]
+    fn members_with_content_may_be_many_and_those_without_may_not() {
+        let words = gzip(b"word ".repeat(1_000).as_slice());
+        assert_eq!(undo(&words.repeat(2_000), 1024, 1 << 16).unwrap().len(), 10_000_000);
+        let none = gzip(b"");
+        let few = [none.repeat(200), gzip(b"[]"), none.clone()].concat();
+        assert_eq!(undo(&few, 1024, 64).unwrap(), b"[]");
+        let many = undo(&none.repeat(2_000), 1024, 64).unwrap_err();
+        let some = 258 * none.len() as u64;
+        assert!(matches!(many, GunzipError::Members { at } if at <= some), "{many}");
+    }
+
+    #[test]
+    fn work_is_what_comes_in_and_what_comes_out_and_members_beside() {
+        let (packed, mut gunzip) = (gzip(b"some words"), Gunzip::new());
+        let mut out = Vec::with_capacity(100);
+        assert_eq!(gunzip.step(&packed, &mut out).unwrap(), packed.len());
+        assert_eq!(gunzip.work(), packed.len() as u64 + 10 + MEMBER_WORK);
+        assert_eq!(gunzip.taken(), packed.len() as u64);
     }
 
     #[test]

@@ -18,7 +18,10 @@ use super::flights::{Flights, Group};
 use super::packed::Packed;
 use super::{Shelf, off_worker};
 use crate::delivery::budget::Turns;
+use crate::delivery::except::Except;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::parking::LetterOrigin;
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::{Job, LargeJob, Origin, Part, Reread};
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 use crate::impression::StoredBatch;
@@ -103,7 +106,7 @@ impl HeldSource {
             origin: Origin { log, stream, offsets: span },
             environment,
             parts: letters.into_iter().map(part).collect(),
-            except: Arc::default(),
+            except: Except::default(),
             bytes,
         };
         Some(Flight { job, claim })
@@ -150,7 +153,7 @@ impl Source for HeldSource {
         Ok(flight.map(|Flight { job, claim }| Claimed { job, ticket: Box::new(claim) }))
     }
 
-    fn next_large(&self, limits: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, limits: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let Some(Flight { job, claim }) = self.claim(limits, true)? else { return Ok(None) };
         let part = job.parts.first().ok_or("a batch without records")?;
         let received_ms = StoredBatch::decode(&part.payload).map_or(0, |batch| batch.shared().received_ms);
@@ -165,6 +168,7 @@ impl Source for HeldSource {
             replay: None,
             records: Arc::new(InMemory(job.parts)),
             turns: Turns::default(),
+            patience: Patience::default(),
         };
         Ok(Some(Claimed { job, ticket: Box::new(claim) }))
     }

@@ -9,6 +9,7 @@
 mod connections;
 mod connector;
 mod tls;
+mod trusted;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,6 +25,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use crate::causes;
@@ -34,6 +36,7 @@ use crate::delivery::sink::Told;
 use crate::sinks::address_guard::AddressGuard;
 use connections::{Connections, Note, User};
 use connector::Guarded;
+use tls::Over;
 
 pub use connections::IDLE_MAX;
 pub use tls::Tls;
@@ -83,11 +86,18 @@ type HttpClient = Client<Connector, Full<Chain<Bytes, Bytes>>>;
 /// Connections of one destination whose requests say themselves where they go: for protocols that sign their addresses.
 pub struct Wire {
     /// Made when it is used, and dropped when it is not.
-    client: Mutex<Option<HttpClient>>,
-    make: Box<dyn Fn() -> HttpClient + Send + Sync>,
+    client: Mutex<Option<Made>>,
+    make: Box<dyn Fn(&ClientConfig) -> HttpClient + Send + Sync>,
+    over: Over,
     connections: Arc<Connections>,
     note: Note,
     answer_bytes_max: usize,
+}
+
+/// A client, and the settings that it was made with.
+struct Made {
+    client: HttpClient,
+    config: Arc<ClientConfig>,
 }
 
 /// A whole answer, or as much of it as came.
@@ -238,10 +248,12 @@ impl Wire {
         connections_max: u32,
         answer_bytes_max: u32,
     ) -> Result<Self, Failure> {
-        let config = if over_tls { tls.config()? } else { tls.plain() };
+        let over = tls.over(over_tls);
+        // Known now rather than at the first request.
+        over.config()?;
         let (connections, note) = (Arc::clone(&tls.connections), Note::default());
         let counter = connections.counter(&note);
-        let make = Box::new(move || {
+        let make = Box::new(move |config: &ClientConfig| {
             let tcp = Guarded::new(GaiResolver::new(), guard.clone(), counter.clone(), |tcp| {
                 tcp.enforce_http(false);
                 tcp.set_nodelay(true);
@@ -256,7 +268,7 @@ impl Wire {
                 .build(connector.wrap_connector(tcp))
         });
         let answer_bytes_max = answer_bytes_max as usize;
-        Ok(Self { client: Mutex::default(), make, connections, note, answer_bytes_max })
+        Ok(Self { client: Mutex::default(), make, over, connections, note, answer_bytes_max })
     }
 
     /// Sends a request as it is, once. An answer of any status is an answer.
@@ -273,7 +285,7 @@ impl Wire {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let _use = self.connections.begin(self);
-        let answer = match timeout_at(deadline, self.client().request(request)).await {
+        let answer = match timeout_at(deadline, self.client()?.request(request)).await {
             Err(_) => return Err(Failure::Timeout),
             Ok(Err(why)) if why.is_connect() => return Err(Failure::Connect(causes::line(&why))),
             Ok(Err(why)) => return Err(Failure::Broken(causes::line(&why))),
@@ -285,9 +297,16 @@ impl Wire {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    fn client(&self) -> HttpClient {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        client.get_or_insert_with(&self.make).clone()
+    /// Made anew where it is not the one that the settings of now would make.
+    fn client(&self) -> Result<HttpClient, Failure> {
+        let config = self.over.config()?;
+        let mut made = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = made.as_ref().filter(|made| Arc::ptr_eq(&made.config, &config)) {
+            return Ok(made.client.clone());
+        }
+        let client = (self.make)(&config);
+        *made = Some(Made { client: client.clone(), config });
+        Ok(client)
     }
 }
 

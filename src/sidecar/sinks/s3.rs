@@ -21,7 +21,6 @@ mod lines;
 mod parquet;
 mod parts;
 mod store;
-mod turn;
 mod upload;
 
 use std::collections::btree_map::Entry;

@@ -11,6 +11,7 @@ use forebay::{LogId, LogOptions, Payload, QueueOptions, Queues, StoreChoice, Str
 use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
+use crate::delivery::except::Except;
 use crate::delivery::sink::{Environment, Job, Origin, Part};
 use crate::impression::{BatchMeta, Form, Limits, parse};
 use crate::post::{self, Arrival, Kind};
@@ -31,7 +32,7 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
         });
     }
     Job {
-        except: Arc::default(),
+        except: Except::default(),
         id: format!("batch-{}-{}", offsets.start, offsets.end).into(),
         bytes: parts.iter().map(|part| part.payload.len() as u64).sum(),
         origin: Origin { log: LogId(77), stream: StreamId(3), offsets },

@@ -9,6 +9,7 @@ use allocation_counter::measure;
 use forebay::clock::SystemClock;
 use forebay::{LogId, StreamId};
 use forebay_sidecar::config::{AmplitudeConfig, SegmentConfig};
+use forebay_sidecar::delivery::except::Except;
 use forebay_sidecar::delivery::sink::{Environment, Job, Origin, Part, Sink};
 use forebay_sidecar::impression::{
     BatchMeta, EnvironmentLabel, Form, Limits, Parsed, StoredBatch, parse, write_json_lines, write_split_objects,
@@ -193,7 +194,7 @@ fn events_are_encoded_with_as_many_allocations_for_a_hundred_as_for_ten_thousand
                     environment: Arc::new(Environment { id: "acme-prod".to_owned(), name: "production".to_owned() }),
                     bytes: part.payload.len() as u64,
                     parts: vec![Part { payload: part.payload.into(), skip: 0, take: records, first: 0 }],
-                    except: Arc::default(),
+                    except: Except::default(),
                 };
                 let mut encoded = None;
                 let counted = measure(|| encoded = sink.encode(&job).ok());

@@ -9,7 +9,7 @@ fn budget() -> Budget {
 }
 
 fn asking(budget: &Budget) -> Asking {
-    Asking { sharer: budget.sharer(1), failing: false }
+    Asking { sharer: budget.sharer(1), failing: false, slow: false }
 }
 
 fn free(budget: &Budget) -> (usize, u64) {

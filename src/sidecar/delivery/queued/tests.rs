@@ -39,6 +39,24 @@ fn append(queues: &Queues, bulk: &str) {
     queues.log().append_wait("acme-prod", payloads.collect()).unwrap();
 }
 
+fn next_large(source: &Queued, limits: Limits) -> Option<Claimed<LargeJob>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _inside = runtime.enter();
+    source.next_large(limits, Some(3_600_000), &Heavy::new(Turns::default())).unwrap()
+}
+
+/// Stores 1,000 records at a time, of which a filter for the treatment `on` leaves out every second.
+fn append_thousands(queues: &Queues, thousands: usize) {
+    let treatment = |n| if n % 2 == 0 { "on" } else { "off" };
+    let impressions: Vec<String> = (0..1000).map(|n| format!(r#"{{"k":"{n}","t":"{}"}}"#, treatment(n))).collect();
+    let bulk = format!(r#"[{{"f":"a","i":[{}]}}]"#, impressions.join(","));
+    (0..thousands).for_each(|_| append(queues, &bulk));
+}
+
+fn only_on() -> FilterSpec {
+    FilterSpec { treatments: vec!["on".parse().unwrap()], ..FilterSpec::default() }
+}
+
 const BULK: &str = r#"[{"f":"a","i":[{"k":"0"},{"k":"1"}]},{"f":"b","i":[{"k":"2"}]},{"f":"a","i":[{"k":"3"}]}]"#;
 const NONE_WANTED: &str = r#"[{"f":"b","i":[{"k":"0"},{"k":"1"},{"k":"2"}]}]"#;
 
@@ -53,11 +71,11 @@ fn what_is_filtered_settles_with_its_batch_and_is_counted_apart() {
     append(&queues, BULK);
     assert!(!source.in_memory(), "filtering is not for an async worker");
     let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
-    assert_eq!((&*job.except, job.is_empty()), (&[2][..], false));
+    assert_eq!((job.except.clone(), job.is_empty()), ([2].into(), false));
     assert_eq!(queue.balance().pending.records, 4, "nothing is settled before the rest of the batch is");
     drop(ticket);
     let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
-    assert_eq!(&*job.except, &[2], "the same again");
+    assert_eq!(job.except, [2].into(), "the same again");
     ticket.settle(&[], Settled::Delivered);
     let balance = queue.balance();
     assert_eq!((balance.delivered.records, balance.filtered.records, balance.pending.records), (3, 1, 0));
@@ -83,8 +101,8 @@ fn a_batch_of_an_older_revision_keeps_its_filter() {
     append(&queues, BULK);
     let again = source.next(LIMITS).unwrap().unwrap();
     let fresh = source.next(LIMITS).unwrap().unwrap();
-    assert_eq!((&*again.job.except, again.job.origin.offsets.clone()), (&[2][..], 0..4));
-    assert_eq!((&*fresh.job.except, fresh.job.origin.offsets.clone()), (&[4, 5, 7][..], 4..8));
+    assert_eq!((again.job.except, again.job.origin.offsets), ([2].into(), 0..4));
+    assert_eq!((fresh.job.except, fresh.job.origin.offsets), ([4, 5, 7].into(), 4..8));
 }
 
 /// Counts what is asked of it.
@@ -182,8 +200,8 @@ fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
     append(&queues, BULK);
     append(&queues, NONE_WANTED);
     assert_eq!(source.waiting().unwrap().records, 7);
-    let Claimed { job, ticket } = source.next_large(LIMITS, Some(3_600_000)).unwrap().unwrap();
-    assert_eq!((job.origin.offsets.clone(), &*job.except), (0..7, &[2, 4, 5, 6][..]));
+    let Claimed { job, ticket } = next_large(&source, LIMITS).unwrap();
+    assert_eq!((job.origin.offsets.clone(), job.except.clone()), (0..7, [2, 4, 5, 6].into()));
     assert_eq!(job.received_ms, 1_700_000_000_000);
     for _ in 0..2 {
         let takes: Vec<_> = job.records.parts().map(|part| part.unwrap().take).collect();
@@ -191,6 +209,92 @@ fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
     }
     ticket.settle(&[], Settled::Delivered);
     assert_eq!((queue.balance().filtered.records, queue.balance().delivered.records), (4, 3));
+}
+
+const LARGE: Limits = Limits { records_max: 1_000_000, bytes_max: 128 << 20 };
+
+/// Before: eight bytes for each record that was left out, in a list for a batch of any size, and again for a moment.
+#[test]
+fn what_a_filter_leaves_out_of_a_large_batch_takes_memory_by_its_ranges_and_these_have_a_limit() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = source.with_filters(Filters::of(&only_on()));
+    append_thousands(&queues, 24);
+    let ranges_max = LEFT_OUT_RANGES_MAX as u64;
+    let shape = |job: &LargeJob| (job.origin.offsets.clone(), job.except.ranges().len() as u64, job.records_sent());
+    let first = next_large(&source, LARGE).unwrap();
+    assert_eq!(shape(&first.job), (0..2 * ranges_max + 1, ranges_max, ranges_max + 1));
+    let id = first.job.id;
+    drop(first.ticket);
+    // Given back, planned, or settled: it is what it was.
+    let again = next_large(&source, LARGE).unwrap();
+    again.ticket.plan(Box::new(|planned| planned.unwrap()));
+    drop(again.ticket);
+    let again = next_large(&source, LARGE).unwrap();
+    assert_eq!((again.job.id, again.job.except.records()), (id, ranges_max));
+    let rest = next_large(&source, LARGE).unwrap();
+    assert_eq!(shape(&rest.job), (2 * ranges_max + 1..24_000, 2_000, 1_999));
+    [again.ticket, rest.ticket].into_iter().for_each(|ticket| ticket.settle(&[], Settled::Delivered));
+    let balance = queue.balance();
+    assert_eq!((balance.delivered.records, balance.filtered.records, balance.pending.records), (12_000, 12_000, 0));
+    assert!(balance.closes());
+
+    append(&queues, NONE_WANTED);
+    (0..30).for_each(|_| append(&queues, NONE_WANTED));
+    let none = next_large(&source.with_filters(Filters::of(&filter(&["a"]))), LARGE).unwrap();
+    assert_eq!((none.job.except.ranges().len(), none.job.except.records()), (1, 93), "one range over all frames");
+}
+
+/// A part of it may have been sent: it would be sent twice, under another id.
+#[test]
+fn a_large_batch_that_is_planned_stays_whole_however_much_of_it_is_left_out() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    append_thousands(&queues, 24);
+    let whole = next_large(&source, LARGE).unwrap();
+    whole.ticket.plan(Box::new(|planned| planned.unwrap()));
+    drop(whole.ticket);
+    let source = source.with_filters(Filters::of(&only_on()));
+    let again = next_large(&source, LARGE).unwrap();
+    assert_eq!((&again.job.id, again.job.origin.offsets.clone()), (&whole.job.id, 0..24_000));
+    assert_eq!(again.job.except.ranges().len(), 12_000);
+    again.ticket.settle(&[], Settled::Delivered);
+    assert_eq!(queue.balance().filtered.records, 12_000);
+}
+
+/// Before: whoever filtered a large batch held its turn until all of it was read, up to gigabytes, and was charged nothing.
+#[tokio::test]
+async fn others_have_their_turns_between_the_frames_of_a_large_batch_that_is_filtered() {
+    const FRAMES: usize = 12;
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue, queues.log().log_id(), environment()).with_filters(Filters::of(&only_on()));
+    append_thousands(&queues, FRAMES);
+    let budget = Budget::new(BudgetLimits { heavy_max: 1, ..BudgetLimits::default() });
+    let (ours, theirs) = (budget.sharer(1), budget.sharer(1));
+    let heavy = Heavy::holding(budget.heavy(ours, 0).await, budget.turns(ours));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    // All that is filtered is less than one of theirs: whoever waits for a frame is before them.
+    let mut next = Box::pin(budget.heavy(theirs, 1 << 30));
+    assert!(timeout(Duration::ZERO, next.as_mut()).await.is_err(), "there is one turn, and it is taken");
+    let claiming = tokio::task::spawn_blocking(move || {
+        let claimed = source.next_large(LARGE, None, &heavy).unwrap().unwrap();
+        over.store(true, Ordering::SeqCst);
+        drop(heavy);
+        claimed.job.except.records()
+    });
+    for frame in 1..=FRAMES {
+        let turn = timeout(Duration::from_secs(60), next).await.expect("a turn is passed on");
+        assert!(!is_over.load(Ordering::SeqCst), "before frame {frame}");
+        next = Box::pin(budget.heavy(theirs, 1 << 30));
+        assert!(timeout(Duration::ZERO, next.as_mut()).await.is_err());
+        drop(turn);
+    }
+    drop(next);
+    assert_eq!(timeout(Duration::from_secs(60), claiming).await.unwrap().unwrap(), FRAMES as u64 * 500);
 }
 
 /// Nothing but their bytes is the same: the replay is sent by the loop that its destination has, in turns with what is new.

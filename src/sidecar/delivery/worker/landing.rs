@@ -60,7 +60,7 @@ impl Worker {
                 return self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
         };
-        let Landed { ticket, shape, came } = landed;
+        let Landed { ticket, shape, came, .. } = landed;
         let batch = Batch { queue, ticket, shape };
         match came {
             // It goes back by the ticket's drop, to come again when its time has come.

@@ -13,8 +13,11 @@ use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
 use crate::delivery::budget::{Budget, BudgetLimits, Turns};
+use crate::delivery::except::Except;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
 use crate::delivery::parking::{LetterOrigin, NoParking};
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::{
     BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink, Told,
 };
@@ -149,26 +152,27 @@ impl Source for Script {
                     take: (offsets.end - offsets.start) as usize,
                     first: offsets.start,
                 }],
-                except: Arc::default(),
+                except: Except::default(),
                 bytes: 1000,
             },
             ticket: self.ticket(offsets),
         }))
     }
 
-    fn next_large(&self, limits: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, limits: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Ok(self.claim(limits).map(|offsets| Claimed {
             job: LargeJob {
                 id: self.id(&offsets),
                 origin: self.origin(&offsets),
                 environment: environment(),
-                except: Arc::default(),
+                except: Except::default(),
                 received_ms: 0,
                 bytes: 1000,
                 settings_revision: None,
                 replay: None,
                 records: Arc::new(large::Parts { queue: self.clone(), offsets: offsets.clone() }),
                 turns: Turns::default(),
+                patience: Patience::default(),
             },
             ticket: self.ticket(offsets),
         }))

@@ -31,7 +31,7 @@ async fn what_is_excepted_is_in_no_body_and_the_rest_keeps_its_ids() {
         let body = String::from_utf8(received[0].1.to_vec()).unwrap();
         for offset in job.origin.offsets.clone() {
             let there = body.contains(&format!("\"user-{offset}\""));
-            assert_eq!(there, !job.except.contains(&offset), "{} {offset}", subject.name);
+            assert_eq!(there, !job.except.contains(offset), "{} {offset}", subject.name);
         }
         if sink.large().is_none() {
             assert_eq!(sink.encode(&job).unwrap(), sink.encode(&job).unwrap(), "{}: the same bytes", subject.name);
@@ -42,7 +42,7 @@ async fn what_is_excepted_is_in_no_body_and_the_rest_keeps_its_ids() {
     for _ in 0..2 {
         assert_eq!(deliver(&files.sink(), &job, LATER).await, Outcome::Delivered);
         let keys: Vec<String> = files.lines().iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
-        let sent = (8..23).filter(|offset| !job.except.contains(offset)).map(|offset| format!("user-{offset}"));
+        let sent = (8..23).filter(|offset| !job.except.contains(*offset)).map(|offset| format!("user-{offset}"));
         assert_eq!(keys, sent.collect::<Vec<_>>(), "each once, though the file was opened anew");
     }
 }

@@ -1,11 +1,11 @@
-//! Whom destinations trust, and as whom they show themselves: the TLS settings of connections, made at their first use.
+//! The TLS settings of connections: whom destinations trust, and as whom they show themselves.
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::connections::{Connections, IDLE_MAX};
+use super::trusted::Trusted;
 use crate::config::TlsSettings;
 use crate::delivery::outcome::Failure;
 
@@ -13,10 +13,29 @@ use crate::delivery::outcome::Failure;
 /// their own: the machine's trusted certificates are large.
 pub struct Tls {
     pub(super) connections: Arc<Connections>,
-    config: OnceLock<Result<ClientConfig, String>>,
+    /// For `https`.
+    trusted: Arc<Trusted>,
     /// For plain HTTP: no certificate is ever looked at, so none is loaded.
-    plain: OnceLock<ClientConfig>,
-    own: TlsSettings,
+    plain: OnceLock<Arc<ClientConfig>>,
+}
+
+/// What connections of one kind go by.
+pub(super) enum Over {
+    Plain(Arc<ClientConfig>),
+    Tls(Arc<Trusted>),
+}
+
+impl Over {
+    /// The settings of connections made now. May read files.
+    ///
+    /// # Errors
+    /// When there is no certificate to trust.
+    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
+        match self {
+            Self::Plain(config) => Ok(Arc::clone(config)),
+            Self::Tls(trusted) => trusted.config(),
+        }
+    }
 }
 
 impl Default for Tls {
@@ -30,48 +49,30 @@ impl Tls {
     /// The machine's own. So many idle connections are kept, by all who are given this one.
     #[must_use]
     pub fn keeping_idle(connections_max: usize) -> Self {
-        let connections = Arc::new(Connections::new(connections_max));
-        Self { connections, config: OnceLock::new(), plain: OnceLock::new(), own: TlsSettings::default() }
+        Self::with(TlsSettings::default(), Arc::new(Connections::new(connections_max)))
     }
 
     /// With certificates of a destination's own. Its connections count with the others.
     #[must_use]
     pub fn of(own: TlsSettings, others: &Self) -> Self {
-        Self { connections: Arc::clone(&others.connections), own, ..Self::keeping_idle(0) }
+        Self::with(own, Arc::clone(&others.connections))
     }
 
-    /// For `https`. Reads the machine's trusted certificates when first called.
-    pub(super) fn config(&self) -> Result<ClientConfig, Failure> {
-        self.config.get_or_init(|| self.load()).clone().map_err(Failure::Connect)
+    fn with(own: TlsSettings, connections: Arc<Connections>) -> Self {
+        Self { connections, trusted: Arc::new(Trusted::of(own)), plain: OnceLock::new() }
     }
 
-    /// For `http`. Cheap to clone, as the other: what is large in it is shared.
-    pub(super) fn plain(&self) -> ClientConfig {
-        let make = || builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        self.plain.get_or_init(make).clone()
-    }
-
-    fn load(&self) -> Result<ClientConfig, String> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(found.certs);
-        roots.add_parsable_certificates(self.own.authorities.iter().cloned());
-        if roots.is_empty() {
-            let why = found.errors.first().map_or_else(|| "none were found".to_owned(), ToString::to_string);
-            return Err(format!("no trusted certificates: {why}; install ca-certificates or set SSL_CERT_FILE"));
+    /// For `https`, or for `http`.
+    pub(super) fn over(&self, tls: bool) -> Over {
+        if tls {
+            return Over::Tls(Arc::clone(&self.trusted));
         }
-        let builder = builder().with_root_certificates(roots);
-        Ok(match &self.own.client {
-            None => builder.with_no_client_auth(),
-            Some(client) => {
-                let shown = SingleCertAndKey::from(Arc::clone(client.reveal()));
-                builder.with_client_cert_resolver(Arc::new(shown))
-            }
-        })
+        let make = || Arc::new(builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+        Over::Plain(Arc::clone(self.plain.get_or_init(make)))
     }
 }
 
-fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+pub(super) fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has ciphers for the default TLS versions")

@@ -5,12 +5,12 @@
 use std::io;
 
 use crate::config::S3Format;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::sink::{LargeJob, Run};
 use crate::delivery::source::BoxError;
 use crate::impression;
 
 use super::parts::PartWriter;
-use super::turn::Heavy;
 use super::{lines, parquet};
 
 /// Why an object was not made to its end.

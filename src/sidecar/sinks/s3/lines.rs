@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::config::LinesCompression;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::record_id;
 use crate::delivery::sink::LargeJob;
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
@@ -13,7 +14,6 @@ use crate::sinks::gzip::GZIP_LEVEL;
 
 use super::encode::{Stopped, each_run};
 use super::parts::PartWriter;
-use super::turn::Heavy;
 
 /// Lines of one kind over and over: the lowest level packs them as tightly as higher ones do lesser texts.
 const ZSTD_LEVEL: i32 = 1;

@@ -16,12 +16,12 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
 
 use crate::config::ParquetCompression;
+use crate::delivery::heavy::Heavy;
 use crate::delivery::sink::LargeJob;
 use crate::impression::{Impression, JsonText, Shared, StoredBatch, each_record, sdk_name_and_version};
 
 use super::encode::{Stopped, each_run};
 use super::parts::PartWriter;
-use super::turn::Heavy;
 use chunk::{Group, Numbers, PAGE_BYTES, Packer, Texts, codec};
 use values::{Distinct, Number, Runs, Span, Text, Values};
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::turn::Heavy;
+use crate::delivery::heavy::Heavy;
 
 /// All parts but the last have this size. S3 takes parts of 5 MiB at least and 10,000 of them: so objects of 80 GB.
 pub(super) const PART_BYTES: usize = 8 << 20;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Endpoint, S3Config, S3Keys, Secret};
 use crate::delivery::budget::Turns;
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::{Job, LargeJob, Part, Reread};
 use crate::delivery::source::BoxError;
 use crate::sinks::sample;
@@ -54,6 +55,7 @@ pub(crate) fn of(mut job: Job) -> LargeJob {
         replay: None,
         records: Arc::new(InMemory(job.parts)),
         turns: Turns::default(),
+        patience: Patience::default(),
     }
 }
 

@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 
 use crate::causes;
 use crate::config::{S3Format, S3Layout};
+use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome};
+use crate::delivery::patience::Patience;
 use crate::delivery::sink::LargeJob;
 
 use super::answer::Trouble;
@@ -24,7 +26,10 @@ use super::encode::{Stopped, encode};
 use super::key;
 use super::parts::{Part, parts};
 use super::store::{Object, Store, Upload};
-use super::turn::Heavy;
+
+/// Why an upload is given up that nothing is wrong with.
+const SLOW: &str = "the store takes its time and others wait for the memory that the object holds: it is sent again, \
+                    beside other slow ones";
 
 /// For giving up an upload: nobody waits for more than that.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +61,7 @@ async fn try_upload(
     job: &LargeJob,
     limit: Duration,
 ) -> Result<(), Trouble> {
-    if job.except.len() as u64 == job.origin.records() {
+    if job.records_sent() == 0 {
         return Ok(()); // nothing to send makes no object
     }
     let key = key::key(layout, job);
@@ -72,7 +77,7 @@ async fn try_upload(
             making.ended().await.map_err(Trouble::retry)?;
             failpoints::around_async(Point::ObjectPut, store.put(object, &contents, first.bytes)).await
         }
-        Some(second) => in_parts(store, live, object, &contents, [first, second], making).await,
+        Some(second) => in_parts(store, live, object, &contents, [first, second], making, &job.patience).await,
     };
     match put {
         Err(trouble) if trouble.exists() => is_ours(store, object, &contents).await,
@@ -123,6 +128,7 @@ async fn in_parts(
     contents: &Contents,
     ready: [Part; 2],
     making: Making,
+    patience: &Patience,
 ) -> Result<(), Trouble> {
     // After an answer that was lost the object is there: a look costs less than sending all of it to find out.
     if store.look(object).await.is_ok() {
@@ -130,7 +136,11 @@ async fn in_parts(
     }
     let upload = store.begin(object, contents).await?;
     let _alive = Alive::of(live, &upload);
-    let sent = send_parts(store, &upload, ready, making, object.timeout).await;
+    let sent = tokio::select! {
+        biased;
+        () = patience.out() => Err(Trouble::local(SLOW)),
+        sent = send_parts(store, &upload, ready, making, object.timeout) => sent,
+    };
     if sent.is_err()
         && let Err(trouble) = store.abort(&upload, ABORT_TIMEOUT).await
     {

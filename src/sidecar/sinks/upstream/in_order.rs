@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay::{Settled, Waiting};
 
+use crate::delivery::heavy::Heavy;
 use crate::delivery::sink::LargeJob;
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 
@@ -61,7 +62,7 @@ impl Source for InOrder {
         Ok(Some(Claimed { job, ticket: Box::new(held) }))
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Err("a post is held in memory while it is sent, and never claimed as a range".into())
     }
 
@@ -180,6 +181,7 @@ mod tests {
     use forebay::{LogId, StreamId};
 
     use super::*;
+    use crate::delivery::except::Except;
     use crate::delivery::sink::{Environment, Job, Origin};
 
     /// A queue of posts that are claimed one after the other.
@@ -208,13 +210,13 @@ mod tests {
                 origin: Origin { log: LogId(1), stream: StreamId(1), offsets: at..at + 1 },
                 environment: Arc::new(Environment { id: "prod".to_owned(), name: "prod".to_owned() }),
                 parts: Vec::new(),
-                except: Arc::default(),
+                except: Except::default(),
                 bytes: 1,
             };
             Ok(Some(Claimed { job, ticket: Box::new(Post) }))
         }
 
-        fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
             Ok(None)
         }
 

@@ -15,6 +15,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, USER_AGENT};
 
 use super::*;
 use crate::delivery::budget::{Budget, BudgetLimits};
+use crate::delivery::except::Except;
 use crate::delivery::parking::NoParking;
 use crate::delivery::queued::Queued;
 use crate::delivery::sink::{Environment, Origin, Part};
@@ -58,7 +59,7 @@ fn job(payload: Bytes) -> Job {
         environment: environment(),
         bytes: payload.len() as u64,
         parts: vec![Part { payload, skip: 0, take: 1, first: 5 }],
-        except: Arc::default(),
+        except: Except::default(),
     }
 }
 

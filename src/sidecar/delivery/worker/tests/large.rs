@@ -73,6 +73,8 @@ struct Large {
     memory_bytes: fn(u64) -> u64,
     /// It takes connections and never answers.
     hangs: bool,
+    /// What each part takes.
+    part_takes: Duration,
     answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
     puts: Mutex<Vec<(String, u64)>>,
     queue: Script,
@@ -124,7 +126,10 @@ impl LargeSink for Large {
                     Err(why) => return Outcome::Retry { why: Failure::Local(why.to_string()) },
                 };
                 records += part.take as u64;
-                sleep(SECOND).await;
+                tokio::select! {
+                    () = sleep(self.part_takes) => {}
+                    () = job.patience.out() => return Outcome::Retry { why: Failure::Local("it gives way".to_owned()) },
+                }
             }
             let mut puts = self.puts.lock().unwrap();
             puts.push((job.id.to_string(), records));
@@ -143,13 +148,21 @@ fn with_memory(
     answer: impl Fn(usize) -> Outcome + Send + Sync + 'static,
 ) -> Arc<Large> {
     let answer = Box::new(answer);
-    Arc::new(Large { memory_bytes, hangs: false, answer, puts: Mutex::default(), queue: queue.clone() })
+    let (puts, queue) = (Mutex::default(), queue.clone());
+    Arc::new(Large { memory_bytes, hangs: false, part_takes: SECOND, answer, puts, queue })
 }
 
 fn hung(queue: &Script) -> Arc<Large> {
     let answer = Box::new(|_| unreachable!("it never answers"));
     let (memory_bytes, puts): (fn(u64) -> u64, _) = (|_| MEMORY_BYTES, Mutex::default());
-    Arc::new(Large { memory_bytes, hangs: true, answer, puts, queue: queue.clone() })
+    Arc::new(Large { memory_bytes, hangs: true, part_takes: SECOND, answer, puts, queue: queue.clone() })
+}
+
+/// Takes each part just before its timeout.
+fn dripping(queue: &Script) -> Arc<Large> {
+    let (memory_bytes, puts): (fn(u64) -> u64, _) = (|_| MEMORY_BYTES, Mutex::default());
+    let (answer, part_takes) = (Box::new(|_| Outcome::Delivered), SECOND * 29);
+    Arc::new(Large { memory_bytes, hangs: false, part_takes, answer, puts, queue: queue.clone() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,8 +242,13 @@ impl Source for Little {
         self.0.next(limits)
     }
 
-    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
-        self.0.next_large(limits, partition_ms)
+    fn next_large(
+        &self,
+        limits: Limits,
+        partition_ms: Option<u64>,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        self.0.next_large(limits, partition_ms, heavy)
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {
@@ -302,6 +320,46 @@ async fn buckets_that_hang_make_no_object_of_another_one_late() {
         probed += u32::from(budget.free_bytes() < 2 * MEMORY_BYTES);
     }
     assert!(probed > 100, "those that hang are tried all the while: {probed}");
+}
+
+/// Before: a bucket that answers each part just before its timeout held bulk's part for as long as its object took, however
+/// many parts that has, and was charged next to nothing for it.
+#[tokio::test(start_paused = true)]
+async fn buckets_that_drip_make_no_object_of_another_one_late_and_get_their_own() {
+    let (delivery, budget) = following(BudgetLimits { bytes_max: 2 * MEMORY_BYTES, ..BudgetLimits::default() });
+    let slow: Vec<_> = (0..3).map(|_| Script::with_records(100)).collect();
+    for (n, queue) in slow.iter().enumerate() {
+        let sink = dripping(queue);
+        delivery.start(format!("slow-{n}"), sink, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    }
+    let queues: Vec<_> = (0..2).map(|_| Script::default()).collect();
+    for (n, queue) in queues.iter().enumerate() {
+        let sink = large(queue, |_| Outcome::Delivered);
+        delivery.start(n.to_string(), sink, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    }
+    // Ten parts an object: each has had its minute of the others' patience, and is known to take long.
+    sleep(SECOND * 300).await;
+    assert_eq!(slow.iter().map(Script::settled).max(), Some(0), "none was over in that time");
+    for n in 1..=400 {
+        queues.iter().for_each(|queue| queue.append(1));
+        sleep(SECOND * 5).await;
+        assert_eq!(queues.iter().map(Script::settled).collect::<Vec<_>>(), [n; 2], "nobody is in their way");
+    }
+    assert!(slow.iter().all(|queue| queue.settled() >= 10), "those that drip get their own, in turns");
+    sleep(HOUR * 3).await;
+    assert_eq!(slow.iter().map(Script::settled).collect::<Vec<_>>(), [100; 3]);
+    assert_eq!(budget.free_bytes(), 2 * MEMORY_BYTES);
+}
+
+/// Nobody is told to be quick for whom nobody waits.
+#[tokio::test(start_paused = true)]
+async fn an_object_takes_as_long_as_it_takes_while_nobody_waits() {
+    let (delivery, _) = following(BudgetLimits { bytes_max: 2 * MEMORY_BYTES, ..BudgetLimits::default() });
+    let queue = Script::with_records(100);
+    let sink = dripping(&queue);
+    delivery.start("slow", Arc::clone(&sink) as _, vec![Arc::new(queue.clone())], filling(SECOND)).unwrap();
+    sleep(HOUR).await;
+    assert_eq!((queue.settled(), sink.puts.lock().unwrap().len()), (100, 10), "each at its first attempt");
 }
 
 /// Damage takes a part of a range while it is read: the sink says so, and what is left comes in other batches.

@@ -112,13 +112,13 @@ impl Source for Feed {
             origin: Origin { log: LogId(1), stream: StreamId(1), offsets: offsets.clone() },
             environment: environment(),
             parts: vec![Part { payload: Bytes::new(), skip: 0, take, first: offsets.start }],
-            except: Arc::default(),
+            except: Except::default(),
             bytes: take as u64 * 150,
         };
         Ok(Some(Claimed { job, ticket: Box::new(FeedTicket { feed: self.clone(), appends: Some((from, end)) }) }))
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         unreachable!("these are webhooks")
     }
 

@@ -396,7 +396,7 @@ impl Source for TwoStreams {
         if first.is_some() { Ok(first) } else { self.0[1].next(limits) }
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Ok(None)
     }
 

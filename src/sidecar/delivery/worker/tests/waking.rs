@@ -35,8 +35,13 @@ impl Source for Watched {
         self.script.next(limits)
     }
 
-    fn next_large(&self, limits: Limits, partition_ms: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
-        self.script.next_large(limits, partition_ms)
+    fn next_large(
+        &self,
+        limits: Limits,
+        partition_ms: Option<u64>,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        self.script.next_large(limits, partition_ms, heavy)
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {

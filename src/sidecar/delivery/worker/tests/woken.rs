@@ -40,7 +40,7 @@ impl Source for Passed {
         Ok(None)
     }
 
-    fn next_large(&self, _: Limits, _: Option<u64>) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         Ok(None)
     }
 

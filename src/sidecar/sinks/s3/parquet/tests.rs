@@ -308,7 +308,7 @@ fn rows_keep_their_order_over_groups_and_without_what_is_excepted() {
     assert!(groups[0] >= most && groups[0] < most + 5_000, "{groups:?}");
     let keys: Vec<Field> = rows(object).iter().map(|row| column(row, "key")).collect();
     let wanted: Vec<Field> = (0..records)
-        .filter(|offset| !job.except.contains(offset))
+        .filter(|offset| !job.except.contains(*offset))
         .map(|offset| text(&format!("user-{}", offset % 10_000)))
         .collect();
     assert!(keys == wanted);

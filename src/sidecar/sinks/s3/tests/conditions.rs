@@ -1,6 +1,7 @@
 //! Something lies there already: ours or a stranger's, seen ahead or told too late, in stores with and without conditions.
 
 use super::*;
+use crate::delivery::patience::Patience;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_with_other_contents_is_never_overwritten() {
@@ -100,4 +101,24 @@ async fn a_store_without_conditions_is_overwritten_in_parts_with_the_same_bytes(
         }
         assert!(tries[0] == tries[1], "{format:?}");
     }
+}
+
+/// What was begun is not left in the bucket to be paid for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_others_have_no_patience_with_leaves_nothing_and_comes_again_whole() {
+    let (hurry, patience) = Patience::new();
+    let act = move |seen: &Seen| {
+        if seen.operation() == "look" {
+            hurry.now();
+        }
+        Act::Pass
+    };
+    let (root, store, sink) = stage(PLAIN, act).await;
+    let job = LargeJob { patience, ..many(12_000) };
+    assert_eq!(kind(&put(&sink, &job).await), "retry");
+    assert_eq!(store.operations(), ["look", "begin", "abort"]);
+    assert_eq!((objects(root.path()).len(), parts_left(root.path())), (0, 0));
+    let job = LargeJob { patience: Patience::default(), ..job };
+    assert_eq!(put(&sink, &job).await, Outcome::Delivered);
+    assert_eq!((objects(root.path()).len(), parts_left(root.path())), (1, 0));
 }
