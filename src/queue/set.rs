@@ -221,11 +221,20 @@ impl Queues {
         self.set.index_read().by_name.values().map(|inner| Queue { inner: Arc::clone(inner) }).collect()
     }
 
+    /// The queues of a destination, by stream, without those of its replays. However many there are of others.
+    #[must_use]
+    pub fn of(&self, destination: &str) -> Vec<Queue> {
+        let index = self.set.index_read();
+        let from = (Arc::from(destination), Arc::from(""));
+        let ours = index.by_name.range(from..).take_while(|((of, _), _)| **of == *destination);
+        ours.map(|(_, inner)| Queue { inner: Arc::clone(inner) }).collect()
+    }
+
     /// Whether the destination has a queue. One that left the configuration still has its queues, and they keep their
     /// records.
     #[must_use]
     pub fn destination_known(&self, destination: &str) -> bool {
-        self.set.index_read().by_name.keys().any(|(known, _)| &**known == destination)
+        !self.of(destination).is_empty()
     }
 
     /// Deletes the queue of a destination for a stream, or all that it has, and lets the log go what only they needed. When

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
-use self::readings::{IngestReading, LogReading, ReloadReading, Source, Sources};
+use self::readings::{IngestReading, LogReading, ReloadReading, Replayed, Source, Sources};
 use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
@@ -50,7 +50,7 @@ struct Parts {
     ingest: Source<IngestReading>,
     log: Source<LogReading>,
     booked: Booked,
-    replayed: Option<forebay::Queues>,
+    replayed: Option<Replayed>,
     reloads: Source<ReloadReading>,
     operations: Option<Arc<dyn Operations>>,
     letters: Option<Arc<Letters>>,
@@ -122,8 +122,8 @@ impl Api {
         Arc::clone(&self.parts.booked)
     }
 
-    /// The queues that operators may replay.
-    fn replayed(&self) -> Option<forebay::Queues> {
+    /// What operators may have sent once more.
+    fn replayed(&self) -> Option<Replayed> {
         self.parts.replayed.clone()
     }
 

@@ -45,6 +45,7 @@ use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
 use operations::Operations;
+pub use registry::misplaced;
 use runtimes::Runtimes;
 pub use start::StartError;
 
@@ -83,6 +84,7 @@ fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
         let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries(), Arc::new(RealDisk)).await?;
         if let Some(path) = file {
+            sidecar.operations.comes_from(&path);
             tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
         }
         sidecar.run_until_stopped().await.map_err(StartError::Stop)

@@ -358,6 +358,13 @@ pub fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
     }
 }
 
+/// What a file says of one destination, judged with all of it; `None` where it has none of this id, or can't be read.
+#[must_use]
+pub fn destination_in(path: &Path, id: &str) -> Option<Checked<Destination>> {
+    let text = read_text(path).ok()?;
+    outside(path, |outside| check::of_file(&text, id, outside))
+}
+
 /// Reads settings that are to be sent to the API: no more than it takes.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ mod flights;
 pub mod fuzzing;
 mod held;
 mod marked;
+mod oldest;
 mod packed;
 mod policy;
 mod room;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use forebay::clock::Clock;
 use forebay::{Count, Queues, Settled};
 
+use crate::ages::{Now, SharedAges};
 use crate::delivery::parking::{Letter, Parking};
 use crate::delivery::sheet::InDoubt;
 use crate::delivery::source::BoxError;
@@ -104,6 +106,7 @@ struct Ground {
     opening: Mutex<()>,
     /// Where upstreams' posts lie: in logs of their own.
     posts: OnceLock<Posts>,
+    ages: Arc<SharedAges>,
 }
 
 /// The queues of an upstream's own log, by destination, while that is open.
@@ -122,8 +125,10 @@ impl Letters {
     /// # Errors
     /// When the log cannot be read, or there are too many queues.
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
-        let (doors, opening, posts) = Default::default();
-        let ground = Arc::new(Ground { queues, clock, doors, opening, posts });
+        let (doors, opening, posts, ages) = Default::default();
+        let ground = Arc::new(Ground { queues, clock, doors, opening, posts, ages });
+        // From here on it is known how far the wall clock went.
+        ground.ages.at(Now::of(&*ground.clock));
         let letters = Self { ground, desks: Mutex::default() };
         let queues = &letters.ground.queues;
         let cursors_lost = queues.stats().pinned;
@@ -269,14 +274,22 @@ impl Letters {
         self.ground.queues.all().iter().any(|queue| queue.destination() == destination)
     }
 
+    /// The clock that the ages of letters run on, for whoever else gives up what is too old.
+    #[must_use]
+    pub fn ages(&self) -> Arc<SharedAges> {
+        Arc::clone(&self.ground.ages)
+    }
+
     /// What is to be done now and then: wakes destinations whose held letters are due, lets go what a policy says, moves
-    /// letters together. Blocks. See [`TEND_EVERY`].
-    pub fn tend(&self) {
+    /// letters together. What is too old goes by the clock of [`ages`](Self::ages), and not in the hour after a start or a jump of
+    /// the wall clock. Blocks. See [`TEND_EVERY`].
+    pub fn tend(&self, now: Now) {
+        let age_now = self.ground.ages.at(now);
         for destination in self.marked().into_keys() {
-            self.desk(destination).obey_policy_where_it_lies();
+            self.desk(destination).obey_policy_where_it_lies(age_now, now.wall_ms);
         }
         for desk in self.desks() {
-            if let Err(error) = desk.tend() {
+            if let Err(error) = desk.tend(age_now, now.wall_ms) {
                 let error: &dyn std::error::Error = &*error;
                 tracing::warn!(destination = desk.destination(), error, "letters could not be tended: tried again");
             }

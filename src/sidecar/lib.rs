@@ -1,5 +1,6 @@
 //! The Forebay sidecar: impressions in over HTTP, out to every destination at its own pace.
 
+pub mod ages;
 pub mod api;
 pub mod app;
 mod causes;

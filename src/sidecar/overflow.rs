@@ -4,7 +4,6 @@
 //! is given up; what is given up are the oldest records, counted as expired or as dead letters that stay where they lie, and
 //! the log says how many; from four fifths of a limit on it says once an hour what is coming, and [`Overflow::ahead`] says when. See docs/delivery.md, "Overflow".
 
-mod ages;
 mod shed;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,8 +13,9 @@ use std::time::Duration;
 use forebay::{Much, Queue, QueueError, Queues, StreamStats};
 use tracing::warn;
 
-use ages::Ages;
 use shed::shed;
+
+use crate::ages::{Now, SharedAges};
 
 /// How often [`Overflow::tend`] is to be called.
 pub const TEND_EVERY: Duration = Duration::from_secs(1);
@@ -56,15 +56,6 @@ pub struct Ahead {
     pub bytes_left: Option<u64>,
 }
 
-/// Now, by both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds since 1970.
-    pub wall_ms: u64,
-    /// Since some moment of this process.
-    pub monotonic: Duration,
-}
-
 /// Whether a record of a destination lies as a letter and is not settled yet where it was taken out, as a crash may leave it.
 type InTwoPlaces = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
@@ -72,13 +63,8 @@ type InTwoPlaces = Box<dyn Fn(&str) -> bool + Send + Sync>;
 pub struct Overflow {
     queues: Queues,
     in_two_places: InTwoPlaces,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    watched: BTreeMap<Arc<str>, Watched>,
-    ages: Ages,
+    ages: Arc<SharedAges>,
+    watched: Mutex<BTreeMap<Arc<str>, Watched>>,
 }
 
 /// A destination with a policy.
@@ -112,48 +98,52 @@ impl Overflow {
     /// Over these queues; nobody has a policy yet. While a record of a destination is `in_two_places`, a letter and not yet
     /// settled where it was taken out, nothing of that destination is given up: it would count twice, and could be sent twice.
     #[must_use]
-    pub fn new(queues: Queues, in_two_places: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        Self { queues, in_two_places: Box::new(in_two_places), state: Mutex::default() }
+    pub fn new(
+        queues: Queues,
+        ages: Arc<SharedAges>,
+        in_two_places: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { queues, in_two_places: Box::new(in_two_places), ages, watched: Mutex::default() }
     }
 
     /// From now on this holds for the destination with these queues, or nothing does.
     pub fn set(&self, destination: &Arc<str>, policy: Option<Policy>, queues: Vec<Queue>) {
-        let mut state = self.state();
+        let mut watched = self.watched();
         let Some(policy) = policy else {
-            state.watched.remove(destination);
+            watched.remove(destination);
             return;
         };
         let ahead = queues.iter().map(|queue| (queue.stream_name(), Ahead::default())).collect();
-        state.watched.insert(Arc::clone(destination), Watched { policy, queues: queues.into(), ahead, said: None });
+        watched.insert(Arc::clone(destination), Watched { policy, queues: queues.into(), ahead, said: None });
     }
 
     /// Nothing holds for the destination any more.
     pub fn forget(&self, destination: &str) {
-        self.state().watched.remove(destination);
+        self.watched().remove(destination);
     }
 
     /// Whether anybody has a policy.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.state().watched.is_empty()
+        self.watched().is_empty()
     }
 
     /// What is coming for a queue, if its destination has a policy; as of the last look.
     #[must_use]
     pub fn ahead(&self, destination: &str, stream: &str) -> Option<Ahead> {
-        self.state().watched.get(destination)?.ahead.get(stream).copied()
+        self.watched().get(destination)?.ahead.get(stream).copied()
     }
 
     /// Looks at every queue of a destination with a policy, and gives up what is too far behind. Blocks: reads the disk.
     /// See [`TEND_EVERY`].
     pub fn tend(&self, now: Now) {
-        let mut state = self.state();
-        let age_now = state.ages.at(now);
-        let held_until_ms = state.ages.held_until(now);
-        let all: Vec<(Arc<str>, Policy, Arc<[Queue]>)> = (state.watched.iter())
+        let watched = self.watched();
+        let age_now = self.ages.at(now);
+        let held_until_ms = self.ages.held_until(now);
+        let all: Vec<(Arc<str>, Policy, Arc<[Queue]>)> = (watched.iter())
             .map(|(id, watched)| (Arc::clone(id), watched.policy, Arc::clone(&watched.queues)))
             .collect();
-        drop(state);
+        drop(watched);
         let short = self.short();
         for (destination, policy, queues) in all {
             let looked = match (self.in_two_places)(&destination) {
@@ -167,9 +157,9 @@ impl Overflow {
             let Ok(waits) = looked else { continue };
             let ahead = ahead(policy, &waits, held_until_ms);
             let near = is_near(policy, &waits, now.wall_ms);
-            let mut state = self.state();
+            let mut watched = self.watched();
             // It may have been given another policy meanwhile.
-            let same = state.watched.get_mut(&destination).filter(|other| Arc::ptr_eq(&other.queues, &queues));
+            let same = watched.get_mut(&destination).filter(|other| Arc::ptr_eq(&other.queues, &queues));
             let Some(same) = same else { continue };
             same.ahead = queues.iter().map(Queue::stream_name).zip(ahead).collect();
             let due = same.said.is_none_or(|said| now.monotonic.saturating_sub(said) >= SAID_EVERY);
@@ -199,9 +189,9 @@ impl Overflow {
         Some(Short { share, streams, queues })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Watched>> {
         // Each change under this lock is whole or has not begun.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -24,6 +24,7 @@ const CORE: &[(&str, &[&str])] = &[
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].
 const SIDECAR: &[(&str, &[&str])] = &[
     ("causes", &[]),
+    ("ages", &[]),
     ("fair_share", &[]),
     ("impression", &[]),
     ("proto", &[]),
@@ -36,8 +37,8 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("console", &["proto"]),
     ("ingest", &["config", "fair_share", "impression", "post"]),
     ("delivery", &["causes", "config", "fair_share", "impression"]),
-    ("letters", &["delivery", "impression", "proto"]),
-    ("overflow", &[]),
+    ("letters", &["ages", "delivery", "impression", "proto"]),
+    ("overflow", &["ages"]),
     ("sinks", &["causes", "config", "delivery", "impression", "post"]),
     (
         "api",
@@ -58,6 +59,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "ages",
             "api",
             "causes",
             "config",

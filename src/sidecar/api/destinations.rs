@@ -29,6 +29,9 @@ pub trait Operations: Send + Sync {
     fn destinations(&self, after: String, most: usize) -> Answer<'_, Vec<Destination>>;
     /// Deletes a destination, at once or when it has what is there.
     fn delete_destination(&self, id: String, how: Delete) -> Answer<'_, DeleteDestinationResponse>;
+    /// Deletes what a destination has of an environment that it takes from no more, which is given up with `purge` and must be
+    /// nothing without.
+    fn delete_left(&self, id: String, environment: String, purge: bool) -> Answer<'_, DeleteDestinationResponse>;
     /// Pauses a destination, or goes on with it.
     fn pause_destination(&self, id: String, paused: bool) -> Answer<'_, Destination>;
     /// Tries a destination now, whatever it waits for. Does not wait for what comes of it, and writes nothing down.
@@ -183,7 +186,14 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<DeleteDestinationRequest>,
     ) -> Result<Response<DeleteDestinationResponse>, Status> {
-        let DeleteDestinationRequest { id, purge, drain } = request.into_inner();
+        let DeleteDestinationRequest { id, purge, drain, environment } = request.into_inner();
+        if !environment.is_empty() {
+            if drain {
+                return Err(Status::invalid_argument("nothing delivers what an environment left: it can't be drained"));
+            }
+            let deleted = self.change(move |operations| operations.delete_left(id, environment, purge)).await?;
+            return Ok(Response::new(deleted));
+        }
         let how = match (purge, drain) {
             (true, true) => {
                 return Err(Status::invalid_argument("purge gives up what drain delivers: set one of them"));

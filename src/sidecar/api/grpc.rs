@@ -57,8 +57,8 @@ pub async fn serve(api: Api, listener: LocalListener, shutdown: Shutdown) -> Res
         .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
         .max_encoding_message_size(limits::RESPONSE_BYTES_MAX);
 
-    let replays = api.replayed().map(|queues| {
-        ReplaysServer::new(ReplaysService::new(queues, api.booked()))
+    let replays = api.replayed().map(|replayed| {
+        ReplaysServer::new(ReplaysService::new(replayed, api.booked()))
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
             .max_encoding_message_size(limits::RESPONSE_BYTES_MAX)
     });

@@ -33,8 +33,8 @@ pub struct Sources {
     pub log: Source<LogReading>,
     /// What environments have of the disk.
     pub disk: Source<DiskReading>,
-    /// The queues that operators may replay, if they may.
-    pub replayed: Option<forebay::Queues>,
+    /// What operators may have sent once more, if they may.
+    pub replayed: Option<Replayed>,
     /// The configuration file.
     pub reloads: Source<ReloadReading>,
     /// What operators may have done, where that is possible.
@@ -43,6 +43,15 @@ pub struct Sources {
     pub letters: Option<Arc<Letters>>,
     /// Whether to send here. What the log says of itself is added: it needs no block.
     pub readiness: Readiness,
+}
+
+/// What operators may have sent once more.
+#[derive(Clone)]
+pub struct Replayed {
+    /// The queues of all destinations.
+    pub queues: forebay::Queues,
+    /// Whether the destination of this id drops nothing that it has, whatever its id: then it has it twice.
+    pub keeps_repeats: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Sources {

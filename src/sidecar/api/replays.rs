@@ -8,6 +8,7 @@ use std::sync::Arc;
 use forebay::{Item, Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use tonic::{Request, Response, Status};
 
+use super::readings::Replayed;
 use super::{Booked, messages};
 use crate::causes;
 use crate::post;
@@ -20,15 +21,15 @@ use crate::proto::v1::{
 
 /// The service.
 pub(super) struct ReplaysService {
-    queues: Queues,
+    replayed: Replayed,
     /// All that have books, those that can't be replayed among them.
     booked: Booked,
 }
 
 impl ReplaysService {
     /// Replays of these queues. `booked` are all that there are.
-    pub(super) fn new(queues: Queues, booked: Booked) -> Self {
-        Self { queues, booked }
+    pub(super) fn new(replayed: Replayed, booked: Booked) -> Self {
+        Self { replayed, booked }
     }
 
     /// Does something that may wait for the disk.
@@ -36,7 +37,7 @@ impl ReplaysService {
         &self,
         act: impl FnOnce(&Queues) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let queues = self.queues.clone();
+        let queues = self.replayed.queues.clone();
         let done = tokio::task::spawn_blocking(move || act(&queues));
         done.await.map_err(|_| Status::internal("a replay met a bug, see the log for its trace"))?
     }
@@ -50,6 +51,13 @@ impl Replays for ReplaysService {
     ) -> Result<Response<StartReplayResponse>, Status> {
         let asked = request.into_inner();
         let request = wanted(&asked)?;
+        if request.mode == ReplayMode::Fill && !asked.confirmed && (self.replayed.keeps_repeats)(&asked.destination) {
+            let id = &asked.destination;
+            return Err(Status::invalid_argument(format!(
+                "destination {id} drops nothing that it has: each of its lines would stand there a second time, under the id that it \
+                 has; say confirmed (--yes)"
+            )));
+        }
         let booked = Arc::clone(&self.booked);
         self.blocking(move |queues| start(queues, &booked, &asked, request)).await.map(Response::new)
     }
@@ -60,9 +68,9 @@ impl Replays for ReplaysService {
     ) -> Result<Response<ListReplaysResponse>, Status> {
         let ListReplaysRequest { destination } = request.into_inner();
         if !destination.is_empty() {
-            known(&self.queues, &destination, "")?;
+            known(&self.replayed.queues, &destination, "")?;
         }
-        let replays = self.queues.replays();
+        let replays = self.replayed.queues.replays();
         let replays = replays
             .iter()
             .filter_map(shown)
@@ -139,7 +147,7 @@ fn wanted(asked: &StartReplayRequest) -> Result<ReplayRequest, Status> {
         Mode::Unspecified | Mode::Fill => ReplayMode::Fill,
         Mode::Again if asked.confirmed => ReplayMode::Again,
         Mode::Again => {
-            let why = "the receiver gets everything once more under new ids: say confirmed";
+            let why = "the receiver gets everything once more under new ids: say confirmed (--yes)";
             return Err(Status::invalid_argument(why));
         }
     };
@@ -301,12 +309,13 @@ mod tests {
             }
         }
         queues.tick().unwrap();
-        (service(&queues), queues)
+        (service(&queues, false), queues)
     }
 
-    fn service(queues: &Queues) -> ReplaysService {
+    fn service(queues: &Queues, keeps_repeats: bool) -> ReplaysService {
         let all = queues.clone();
-        ReplaysService::new(queues.clone(), Arc::new(move || all.all()))
+        let replayed = Replayed { queues: queues.clone(), keeps_repeats: Arc::new(move |_| keeps_repeats) };
+        ReplaysService::new(replayed, Arc::new(move || all.all()))
     }
 
     fn ask(environment: &str, from: Asked) -> StartReplayRequest {
@@ -363,7 +372,7 @@ mod tests {
             queues.log().append_wait("prod", vec![Payload { bytes: vec![0; 1_000], records: 5 }]).unwrap();
             clock.advance(std::time::Duration::from_secs(1));
         }
-        let service = service(&queues);
+        let service = service(&queues, false);
         let start = async |from| {
             let started = service.start_replay(Request::new(ask("prod", from))).await.unwrap().into_inner();
             queues.cancel_replay("hook", "prod").unwrap();
@@ -423,5 +432,19 @@ mod tests {
         let rest = service.start_replay(Request::new(ask("", Asked::FromUnixMs(0)))).await.unwrap().into_inner();
         assert_eq!((rest.replays.len(), &*rest.none[0].environment), (1, "prod"));
         assert!(rest.none[0].why.contains("under way"), "{}", rest.none[0].why);
+    }
+
+    /// Before, it filled gaps as though a file dropped what it has, and every line stood there twice.
+    #[tokio::test]
+    async fn what_keeps_repeats_is_sent_them_only_where_that_is_confirmed() {
+        let (_, queues) = delivered();
+        let service = service(&queues, true);
+        let fill = ask("prod", Asked::FromOffset(0));
+        let refused = service.start_replay(Request::new(fill.clone())).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("a second time") && refused.message().contains("--yes"), "{refused}");
+        assert!(queues.replays().is_empty());
+        let confirmed = StartReplayRequest { confirmed: true, ..fill };
+        assert_eq!(service.start_replay(Request::new(confirmed)).await.unwrap().into_inner().replays.len(), 1);
     }
 }

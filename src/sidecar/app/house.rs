@@ -59,9 +59,9 @@ impl House {
         Self { disk, clock, queues, letters, upstreams, delivery, ingest, registry }
     }
 
-    /// Stops it. Returns the disk, for another one.
+    /// Stops it. Returns the disk, for another one: whatever is in flight has ended, and holds no queue any more.
     pub(super) async fn stop(self) -> MemDisk {
-        self.delivery.shutdown(Duration::ZERO).await;
+        self.delivery.shutdown(Duration::from_secs(10)).await;
         self.letters.rest();
         self.upstreams.close().unwrap();
         self.queues.close().unwrap();

@@ -8,10 +8,12 @@ mod answer;
 mod deleting;
 mod reload;
 mod revisions;
+mod taken_out;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub struct Operations {
 
 /// What is remembered of the configuration file.
 struct File {
+    /// Where it is, if it is one.
+    path: Option<PathBuf>,
     /// Without environments, destinations and secrets.
     config: Config,
     environments: Vec<Environment>,
@@ -112,7 +116,7 @@ impl Operations {
             registry,
             journal: Arc::new(journal),
             operating: tokio::sync::Mutex::default(),
-            file: Mutex::new(File { config, environments: environments.clone(), secrets }),
+            file: Mutex::new(File { path: None, config, environments: environments.clone(), secrets }),
             reloads: reload::Counts::default(),
         });
         operations.forget_revisions_at_start().await;
@@ -125,8 +129,20 @@ impl Operations {
         }
         operations.start_made().await;
         operations.registry.open_left_behind();
-        operations.registry.warn_of_orphans();
+        operations.warn_of_left_behind();
         Ok(operations)
+    }
+
+    /// Whether a destination drops nothing that it has, so that a replay has it twice: one that runs and is a file. Readers of
+    /// its lines may tell them apart by id; nobody else does.
+    #[must_use]
+    pub fn keeps_repeats(&self, id: &str) -> bool {
+        self.registry.shown(id).is_some_and(|shown| shown.type_name == SinkConfig::FILE)
+    }
+
+    /// Says which file the configuration was read from: what it says of a destination is shown from there.
+    pub fn comes_from(&self, path: &Path) {
+        self.file().path = Some(path.to_owned());
     }
 
     /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,
@@ -145,6 +161,14 @@ impl Operations {
                 () = shutdown.requested() => return,
             }
         }
+    }
+
+    /// Says which queues nothing takes from, of destinations that are gone and of those that run.
+    fn warn_of_left_behind(&self) {
+        self.registry.warn_of_orphans();
+        let left = self.registry.left_behind();
+        let of: BTreeSet<&str> = left.iter().map(forebay::Queue::destination).collect();
+        of.into_iter().for_each(|id| drop(self.warn_of_left_environments(id)));
     }
 
     async fn start_made(&self) {

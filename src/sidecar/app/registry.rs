@@ -6,6 +6,8 @@
 //! started, so that its cursor and its batches go on where they were; what is equal is left running untouched. What
 //! is kept of a destination here is a few dozen bytes, since there may be thousands, all idle.
 
+mod addresses;
+mod errors;
 mod left_behind;
 mod table;
 
@@ -13,21 +15,24 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Queue, QueueError, Queues};
+use forebay::{Queue, Queues};
 use tracing::warn;
 
 use super::sinks::SinkFactory;
-use super::upstreams::{OpenUpstreamError, Upstreams};
+use super::upstreams::Upstreams;
 use super::{destinations, learned};
 use crate::config::{self, DeadLettersConfig, Destination, FilterSpec, S3Layout, SinkConfig};
 use crate::delivery::sheet::InDoubt;
 use crate::delivery::sink::{Environment as Label, Sink};
 use crate::delivery::source::Source;
 use crate::delivery::{Delivery, Settings};
-use crate::ingest::{EnvironmentsError, Ingest, Wanted as WantedEnvironment};
+use crate::ingest::{Ingest, Wanted as WantedEnvironment};
 use crate::letters::{HeldSource, Letters, Policy};
 use crate::overflow::{self, Overflow};
 use crate::sinks::address_guard::AddressPolicy;
+pub use addresses::misplaced;
+pub use errors::{EnvironmentsChange, OpenError, PutError};
+pub use left_behind::environment_of;
 use table::{Places, Running, Table};
 
 /// Letters of an upstream's posts take so small a part of its share of the disk, and that of the log that all share.
@@ -105,38 +110,6 @@ pub enum Put {
     Untouched,
 }
 
-/// A destination could not be started. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-#[error("can't open the queue of destination {destination}")]
-pub struct PutError {
-    /// The destination.
-    pub destination: String,
-    /// What is wrong.
-    pub source: OpenError,
-}
-
-/// Why there is no queue.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It can't be made.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// The log of an upstream, which its queues are in, can't be opened.
-    #[error("can't open the upstream's own log")]
-    Upstream(#[from] OpenUpstreamError),
-}
-
-/// Environments could not be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum EnvironmentsChange {
-    /// The SDK keys. Nothing has changed.
-    #[error(transparent)]
-    Keys(#[from] EnvironmentsError),
-    /// An upstream has no queue for a new key's posts: the key is not let in.
-    #[error("can't make the queue of an sdk key's posts")]
-    Queue(#[from] QueueError),
-}
-
 /// A destination, ready to be started.
 struct Ready {
     name: Arc<str>,
@@ -162,7 +135,7 @@ impl Registry {
         let (changing, table) = (tokio::sync::Mutex::default(), Mutex::default());
         let doubts = Arc::clone(&letters);
         let in_two_places = move |id: &str| doubts.in_doubt(id) != InDoubt::default();
-        let overflow = Arc::new(Overflow::new(queues.clone(), in_two_places));
+        let overflow = Arc::new(Overflow::new(queues.clone(), letters.ages(), in_two_places));
         Self {
             queues,
             upstreams,

@@ -11,14 +11,14 @@ use crate::config::{Destination, SinkConfig, UpstreamConfig};
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::{AddressGuard, AddressPolicy};
 use crate::sinks::amplitude::Amplitude;
-use crate::sinks::file::{Damaged, FileSink};
+use crate::sinks::file::{Damaged, FileSink, Writers};
 use crate::sinks::http::Tls;
 use crate::sinks::s3::S3Sink;
 use crate::sinks::segment::Segment;
 use crate::sinks::upstream::{SdkKeys, Upstream};
 use crate::sinks::webhook::Webhook;
 
-/// Makes sinks. They share what the machine trusts.
+/// Makes sinks. They share what the machine trusts, and one of a file destination waits for those before it.
 pub(super) struct SinkFactory {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
@@ -27,6 +27,7 @@ pub(super) struct SinkFactory {
     customers: AddressGuard,
     wrap: WrapSink,
     damaged: Arc<Damaged>,
+    files: Writers,
 }
 
 impl SinkFactory {
@@ -38,7 +39,13 @@ impl SinkFactory {
         customers: AddressGuard,
         wrap: WrapSink,
     ) -> Self {
-        Self { disk, clock, tls: Arc::new(Tls::keeping_idle(idle_max)), customers, wrap, damaged: Arc::default() }
+        let (tls, damaged) = (Arc::new(Tls::keeping_idle(idle_max)), Arc::default());
+        Self { disk, clock, tls, customers, wrap, damaged, files: Writers::default() }
+    }
+
+    /// Where destinations that were made through the API may be.
+    pub(super) fn customers(&self) -> &AddressGuard {
+        &self.customers
     }
 
     /// What damage the files of its destinations have.
@@ -59,7 +66,7 @@ impl SinkFactory {
             }
             SinkConfig::File(file) => {
                 let sink = FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock);
-                Arc::new(sink.counting(&self.damaged))
+                Arc::new(sink.counting(&self.damaged).following(&self.files))
             }
             SinkConfig::Amplitude(amplitude) => {
                 let sink = Amplitude::new(amplitude, connections_max, tls, clock);
@@ -114,9 +121,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::config::{AmplitudeConfig, Endpoint, SegmentConfig, WebhookConfig};
-    use crate::delivery::outcome::Outcome;
+    use crate::config::{AmplitudeConfig, Endpoint, FileConfig, SegmentConfig, WebhookConfig};
+    use crate::delivery::outcome::{Failure, Outcome};
     use crate::delivery::sink::Job;
+    use crate::sinks::file::faulty::Faulty;
     use crate::sinks::receiver::serve;
     use crate::sinks::s3::sample::{bucket_at, of as large_of};
     use crate::sinks::sample::{captured_posts, job};
@@ -129,6 +137,30 @@ mod tests {
             Some(large) => large.put(&large_of(job), LIMIT).await,
             None => sink.send(&sink.encode(&job).unwrap(), &job.id, Instant::now() + LIMIT).await,
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_destination_that_is_replaced_waits_for_what_is_written_to_its_files_still() {
+        let disk = Faulty::default();
+        let clock = Arc::new(ManualClock::at(784_111_777_000));
+        let guard = AddressGuard::customer(&[]);
+        let factory = SinkFactory::new(Arc::new(disk.clone()), clock, 16, guard, |sink| sink);
+        let file = |rotate_bytes| {
+            let config = FileConfig { rotate_bytes, ..FileConfig::new("/out") };
+            let environments = vec!["acme-prod".to_owned()];
+            factory.sink(&Wanted::of_file(Destination::new("archive", environments, SinkConfig::File(config))))
+        };
+        let _hangs = disk.hang();
+        let before = file(1 << 20);
+        let hung = tokio::spawn(async move { deliver(&*before, job(0..10)).await });
+        let there = disk.clone();
+        tokio::task::spawn_blocking(move || there.wait_for_a_write()).await.unwrap();
+        hung.abort();
+        let (next, job) = (file(2 << 20), job(10..20));
+        let encoded = next.encode(&job).unwrap();
+        let sent = next.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20));
+        let outcome = tokio::time::timeout(LIMIT, sent).await.expect("it waits, and writes nothing");
+        assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout });
     }
 
     /// Before, buckets and upstreams that were made through the API were let into none of the networks that the operator

@@ -20,8 +20,9 @@ use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
 use super::{Addresses, Sidecar, StopError, WrapSink, disk, learned, readings};
+use crate::ages::Now;
 use crate::api::dead_letters::is_dead_letters;
-use crate::api::readings::{LogReading, QueueReading, Sources};
+use crate::api::readings::{LogReading, QueueReading, Replayed, Sources};
 use crate::api::{Api, BindError, Listener, LocalListener};
 use crate::config::{self, Config, Listen};
 use crate::control::Journal;
@@ -175,16 +176,17 @@ pub(super) async fn start(
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let overflow = registry.overflow();
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
-    let tended = Arc::clone(&letters);
+    let (tended, clock) = (Arc::clone(&letters), Arc::clone(&ground.clock));
     let due = move || {
         let letters = (!tended.is_idle()).then(|| Arc::clone(&tended))?;
-        Some(move || letters.tend())
+        let now = Now::of(&*clock);
+        Some(move || letters.tend(now))
     };
     tokio::spawn(tend("tending the letters", letters::TEND_EVERY, due, shutdown.clone()));
     let (tended, clock) = (Arc::clone(&overflow), Arc::clone(&ground.clock));
     let due = move || {
         let overflow = (!tended.is_idle()).then(|| Arc::clone(&tended))?;
-        let now = overflow::Now { wall_ms: clock.wall_ms(), monotonic: clock.monotonic() };
+        let now = Now::of(&*clock);
         Some(move || overflow.tend(now))
     };
     tokio::spawn(tend("looking after what overflows", overflow::TEND_EVERY, due, shutdown.clone()));
@@ -351,7 +353,7 @@ fn sources(
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
-    let (asked, reloads) = (Arc::clone(operations), Arc::clone(operations));
+    let (asked, reloads, kinds) = (Arc::clone(operations), Arc::clone(operations), Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
@@ -397,7 +399,7 @@ fn sources(
             }
         }),
         disk: Box::new(move || disk::reading(&on_disk, &*clock)),
-        replayed: Some(queues.clone()),
+        replayed: Some(Replayed { queues: queues.clone(), keeps_repeats: Arc::new(move |id| kinds.keeps_repeats(id)) }),
         reloads: Box::new(move || reloads.reloads()),
         operations: Some(asked),
         letters: Some(letters),

@@ -198,6 +198,14 @@ impl Upstreams {
         self.opened(id).map_or_else(Vec::new, |opened| opened.queues.all())
     }
 
+    /// Deletes one queue of an upstream's log with all its posts, durably. Nothing may be sent from it any more. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn delete_queue(&self, id: &str, stream: &str) -> Result<(), QueueError> {
+        self.opened(id).map_or(Ok(()), |opened| opened.queues.delete(id, Some(stream)).map(drop))
+    }
+
     /// Deletes an upstream's log with all its posts, durably. Nothing may be sent from it any more. Blocks.
     ///
     /// # Errors

@@ -129,6 +129,10 @@ pub struct DeleteArgs {
     #[arg(value_name = "ID")]
     pub id: String,
 
+    /// Only the queue of this environment, which the destination takes from no more
+    #[arg(long, short, value_name = "ID", conflicts_with = "drain")]
+    pub environment: Option<String>,
+
     /// Give up what is pending; it is counted as purged
     #[arg(long, conflicts_with = "drain")]
     pub purge: bool,

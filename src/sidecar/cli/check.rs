@@ -8,6 +8,7 @@ mod outages;
 
 use super::BAD_CONFIG;
 use super::args::{ConfigArgs, LagArgs};
+use crate::app;
 use crate::config::{self, Config, Finding, GrpcConfig, Listen, render, tally};
 
 /// Writes the findings to the standard output, and where its sidecar runs how long an outage of each environment's destinations the
@@ -27,7 +28,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
 /// # Errors
 /// The code to exit with.
 pub fn load(path: &Path) -> Result<Config, ExitCode> {
-    let (config, findings) = config::load(path);
+    let (config, findings) = read(path);
     let text = render(&path.display().to_string(), &findings);
     let _ = io::stderr().lock().write_all(text.as_bytes());
     config.ok_or(ExitCode::from(BAD_CONFIG))
@@ -57,8 +58,15 @@ pub fn api_at(address: Option<&Listen>, config: Option<&Path>) -> Result<Listen,
     })
 }
 
+/// A configuration, and all that is wrong or odd about it: by itself, and in what would be made of it.
+fn read(path: &Path) -> (Option<Config>, Vec<Finding>) {
+    let (config, mut findings) = config::load(path);
+    findings.extend(config.iter().flat_map(app::misplaced));
+    (config, findings)
+}
+
 fn judge(path: &Path) -> (String, Option<Config>, u8) {
-    let (config, findings) = config::load(path);
+    let (config, findings) = read(path);
     let code = if config.is_some() { 0 } else { BAD_CONFIG };
     (report(path, config.as_ref(), &findings), config, code)
 }
@@ -107,6 +115,19 @@ mod tests {
         );
         finding.severity = Severity::Error;
         assert!(report(path, None, &[finding]).ends_with("f.toml: can't be used: 1 error\n"));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "as an operator writes it")]
+    fn an_address_that_nothing_is_sent_to_is_odd() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("forebay.toml");
+        let config = "data_dir = \"data\"\n[[environments]]\nid = \"prod\"\nsdk_keys = [\"a-key-of-prod\"]\n[[destinations]]\nid = \"hook\"\n\
+                      environments = [\"prod\"]\ntype = \"webhook\"\nurl = \"http://169.254.169.254/x\"\n";
+        std::fs::write(&path, config).unwrap();
+        let (text, config, code) = judge(&path);
+        assert!(config.is_some() && code == 0, "{text}");
+        assert!(text.contains("warning: destinations[hook].url: nothing is ever sent there"), "{text}");
     }
 
     #[test]

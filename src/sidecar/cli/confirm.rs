@@ -11,8 +11,8 @@ pub enum ConfirmError {
     #[error("nothing was purged")]
     NotConfirmed,
     /// There is nobody to ask.
-    #[error("nothing was purged: say --yes where there is no terminal to ask at")]
-    NobodyToAsk,
+    #[error("nothing was purged: {0} would be gone for good; say --yes where there is no terminal to ask at")]
+    NobodyToAsk(String),
     /// The question cannot be written, or the answer not be read.
     #[error("cannot ask")]
     Ask(#[from] io::Error),
@@ -25,7 +25,7 @@ pub(super) fn confirm(
     answers: Option<impl BufRead>,
     out: &mut impl Write,
 ) -> Result<(), ConfirmError> {
-    let Some(mut answers) = answers else { return Err(ConfirmError::NobodyToAsk) };
+    let Some(mut answers) = answers else { return Err(ConfirmError::NobodyToAsk(what.to_owned())) };
     write!(out, "{what} would be gone for good. Type {number} to purge them: ")?;
     out.flush()?;
     let mut answer = String::new();
@@ -51,6 +51,7 @@ mod tests {
             assert!(matches!(asked(Some(wrong)).0, Err(ConfirmError::NotConfirmed)), "{wrong:?}");
         }
         let (done, said) = asked(None);
-        assert!(matches!(done, Err(ConfirmError::NobodyToAsk)) && said.is_empty(), "{said}");
+        let told = done.unwrap_err().to_string();
+        assert!(told.contains("12 records of hook would be gone") && said.is_empty(), "{told} {said}");
     }
 }

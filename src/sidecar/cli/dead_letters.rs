@@ -231,9 +231,8 @@ impl Office {
         let (mut filter, mut all) = (filter(&which.filter, now_ms()), which.all);
         let mut counted = None;
         if !args.yes {
-            let Some(answers) = answers else { return Err(ConfirmError::NobodyToAsk.into()) };
             let (count, latest_ms) = self.matching(&which.destination, &filter).await?;
-            confirm(&format!("{count} dead letters of {}", which.destination), count, Some(answers), notes)?;
+            confirm(&format!("{count} dead letters of {}", which.destination), count, answers, notes)?;
             // By the sidecar's own clock: what died since then was not counted, and stays.
             filter.until_unix_ms = Some(latest_ms.saturating_add(1));
             (all, counted) = (false, Some(count));

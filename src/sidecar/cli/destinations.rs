@@ -68,7 +68,7 @@ enum What {
     Show(String),
     Create(std::path::PathBuf),
     Update(std::path::PathBuf),
-    Delete { id: String, purge: bool, drain: bool, yes: bool },
+    Delete { id: String, environment: String, purge: bool, drain: bool, yes: bool },
     Pause(String),
     Resume(String),
     Probe(String),
@@ -86,8 +86,8 @@ impl Wish {
             DestinationsCommand::Show(OneArgs { id, call }) => (What::Show(id), call),
             DestinationsCommand::Create(SettingsArgs { settings, call }) => (What::Create(settings), call),
             DestinationsCommand::Update(SettingsArgs { settings, call }) => (What::Update(settings), call),
-            DestinationsCommand::Delete(DeleteArgs { id, purge, drain, yes, call }) => {
-                (What::Delete { id, purge, drain, yes }, call)
+            DestinationsCommand::Delete(DeleteArgs { id, environment, purge, drain, yes, call }) => {
+                (What::Delete { id, environment: environment.unwrap_or_default(), purge, drain, yes }, call)
             }
             DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
             DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
@@ -131,12 +131,9 @@ async fn act(
     };
     let refused = |status: Status| client::refused(address, &status);
     let channel = client::connect_for(address, ANSWER_TIME_MAX).await?;
-    if let What::Delete { id, purge: true, yes: false, .. } = &wish.what {
-        if !io::stdin().is_terminal() {
-            return Err(ConfirmError::NobodyToAsk.into());
-        }
-        let pending = pending(channel.clone(), id).await.map_err(refused)?;
-        ask(id, pending, io::stdin().lock(), notes)?;
+    if let What::Delete { id, environment, purge: true, yes: false, .. } = &wish.what {
+        let pending = pending(channel.clone(), id, environment).await.map_err(refused)?;
+        ask((id, environment), pending, io::stdin().is_terminal().then(|| io::stdin().lock()), notes)?;
     }
     let (text, warnings) = done(&wish.what, channel, settings, wish.call.json).await.map_err(refused)?;
     let written = (warnings.iter().try_for_each(|warning| writeln!(notes, "forebay: warning: {warning}")))
@@ -162,10 +159,11 @@ async fn done(what: &What, channel: Channel, settings: String, json: bool) -> Re
             let answer = client.update_destination(UpdateDestinationRequest { settings }).await?.into_inner();
             (shown::done("changed", &answer.destination.unwrap_or_default(), json), answer.warnings)
         }
-        What::Delete { id, purge, drain, .. } => {
-            let request = DeleteDestinationRequest { id: id.clone(), purge: *purge, drain: *drain };
-            let answer = client.delete_destination(request).await?.into_inner();
-            (shown::deleted(id, &answer, json), Vec::new())
+        What::Delete { id, environment, purge, drain, .. } => {
+            let (id, environment) = (id.clone(), environment.clone());
+            let request = DeleteDestinationRequest { id, environment, purge: *purge, drain: *drain };
+            let answer = client.delete_destination(request.clone()).await?.into_inner();
+            (shown::deleted(&request, &answer, json), Vec::new())
         }
         What::Pause(id) => {
             let answer = client.pause_destination(PauseDestinationRequest { id: id.clone() }).await?.into_inner();
@@ -194,10 +192,15 @@ async fn done(what: &What, channel: Channel, settings: String, json: bool) -> Re
     })
 }
 
-/// What a destination has not got: pending records, and dead letters.
-async fn pending(channel: Channel, id: &str) -> Result<(u64, u64), Status> {
+/// What a destination has not got, or what an environment has left there: pending records, and dead letters.
+async fn pending(channel: Channel, id: &str, environment: &str) -> Result<(u64, u64), Status> {
     let request = GetDestinationRequest { id: id.to_owned() };
     let got = DestinationsClient::new(channel.clone()).get_destination(request).await?.into_inner();
+    if !environment.is_empty() {
+        let left = got.destination.unwrap_or_default().left;
+        let left = left.into_iter().find(|left| left.environment == environment);
+        return Ok(left.map_or((0, 0), |left| (left.records_pending, left.dead_letters)));
+    }
     let request = CountDeadLettersRequest { destination: id.to_owned() };
     let counted = DeadLettersClient::new(channel).count_dead_letters(request).await?.into_inner();
     let dead = counted.destinations.iter().map(|destination| destination.records).sum();
@@ -206,13 +209,15 @@ async fn pending(channel: Channel, id: &str) -> Result<(u64, u64), Status> {
 
 /// Asks whether all that may go.
 fn ask(
-    id: &str,
+    (id, environment): (&str, &str),
     (pending, dead): (u64, u64),
-    answers: impl BufRead,
+    answers: Option<impl BufRead>,
     notes: &mut impl Write,
 ) -> Result<(), ConfirmError> {
-    let what = format!("destination {id}, {pending} pending records and {dead} dead letters");
-    confirm(&what, pending + dead, Some(answers), notes)
+    let of =
+        if environment.is_empty() { String::new() } else { format!("what environment {environment} has left in ") };
+    let what = format!("{of}destination {id}, {pending} pending records and {dead} dead letters");
+    confirm(&what, pending + dead, answers, notes)
 }
 
 async fn all(client: &mut DestinationsClient<Channel>) -> Result<Vec<Destination>, Status> {

@@ -134,7 +134,7 @@ mod tests {
     use forebay::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Settled, Start};
 
     use super::*;
-    use crate::api::readings::Sources;
+    use crate::api::readings::{Replayed, Sources};
     use crate::api::{Api, LocalListener, grpc};
     use crate::cli::when::When;
     use crate::shutdown::{self, Stop};
@@ -151,7 +151,8 @@ mod tests {
         let listener = LocalListener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap();
         let (stop, shutdown) = shutdown::channel();
-        let sources = Sources { replayed: Some(queues.clone()), ..Sources::empty() };
+        let replayed = Replayed { queues: queues.clone(), keeps_repeats: Arc::new(|_| false) };
+        let sources = Sources { replayed: Some(replayed), ..Sources::empty() };
         tokio::spawn(grpc::serve(Api::new(clock, sources), listener, shutdown));
         (address, stop, queues)
     }

@@ -23,6 +23,7 @@ use super::raw::{Field, Section, Tables, take_tables};
 use super::report::Report;
 use super::{AdminConfig, Budget, Config, DeliveryConfig, GrpcConfig, IngestConfig, Listen, LogSettings, Secret};
 
+pub(super) use api::of_file;
 pub use api::{Checked, Surroundings, check_destination, check_environment};
 
 /// Where settings come from.

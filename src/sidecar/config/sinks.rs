@@ -29,12 +29,15 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
+    /// The word for a directory of files.
+    pub const FILE: &'static str = "file";
+
     /// The word in the file.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Webhook(_) => "webhook",
-            Self::File(_) => "file",
+            Self::File(_) => Self::FILE,
             Self::Amplitude(_) => "amplitude",
             Self::Segment(_) => "segment",
             Self::S3(_) => "s3",

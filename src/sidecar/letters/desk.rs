@@ -11,6 +11,7 @@ use super::doors::Inside;
 use super::doubts::{Doubt, Origins, Whence};
 use super::due::Due;
 use super::flights::Flights;
+use super::oldest::Oldest;
 use super::packed::{self, Packed};
 use super::policy::{Policy, Said};
 use super::shelf::Place;
@@ -40,6 +41,8 @@ pub(super) struct Shelves {
     held: Place,
     state: Mutex<State>,
     pub(super) said: Said,
+    /// Of the dead.
+    pub(super) oldest: Oldest,
 }
 
 /// What is remembered.
@@ -118,6 +121,7 @@ impl Desk {
             held: place(Shelf::Held)?,
             state: Mutex::default(),
             said: Said::default(),
+            oldest: Oldest::default(),
         };
         self.take_up(&shelves)?;
         Ok(self.shelves.get_or_init(|| Box::new(shelves)))
@@ -179,7 +183,7 @@ impl Desk {
     }
 
     /// See [`Letters::tend`](super::Letters::tend).
-    pub(super) fn tend(&self) -> Result<(), BoxError> {
+    pub(super) fn tend(&self, age_now: Option<u64>, wall_ms: u64) -> Result<(), BoxError> {
         let Some(_inside) = self.enter() else { return Ok(()) };
         let Some(shelves) = self.shelves() else { return Ok(()) };
         self.forget_doubts(shelves);
@@ -190,8 +194,8 @@ impl Desk {
             self.tidy(shelves, place, u64::MAX)?;
             drop(moving);
         }
-        self.obey_policy(shelves)?;
-        let due = shelves.state().due.first(self.now_ms()).is_some();
+        self.obey_policy(shelves, age_now, wall_ms)?;
+        let due = shelves.state().due.first(wall_ms).is_some();
         if due {
             self.wake();
         }
@@ -245,6 +249,9 @@ impl Shelves {
     pub(super) fn put(&self, shelf: Shelf, letters: Vec<Packed>) -> Result<(), BoxError> {
         let mut moved = Vec::new();
         let appended = self.place(shelf).append(letters, |offset, letter| {
+            if shelf == Shelf::Dead {
+                self.oldest.put(letter.at_ms);
+            }
             let mut state = self.state();
             let key = letter.whence();
             match letter.moved_from() {

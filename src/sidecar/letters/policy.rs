@@ -12,7 +12,7 @@ use super::Shelf;
 use super::desk::{Desk, Shelves};
 use super::filter::Filter;
 use super::marked::{MarkedLetters, marked};
-use super::sweep::{Fate, SweepError};
+use super::sweep::{Fate, SweepError, Swept};
 use crate::delivery::source::BoxError;
 
 /// Letters let go in one round: the next comes a second later.
@@ -55,16 +55,15 @@ impl Said {
 
 impl Desk {
     /// Lets go what the policy does not keep.
-    pub(super) fn obey_policy(&self, shelves: &Shelves) -> Result<(), BoxError> {
+    pub(super) fn obey_policy(&self, shelves: &Shelves, age_now: Option<u64>, wall_ms: u64) -> Result<(), BoxError> {
         let policy = self.policy();
         if policy == Policy::default() {
             return Ok(());
         }
-        let now_ms = self.now_ms();
         let mut gone = 0;
         if let Some(age_max) = policy.age_max {
-            let until_ms = now_ms.saturating_sub(ms(age_max));
-            gone += self.expire(&Filter { until_ms: Some(until_ms), ..Filter::default() }, ROUND_MAX)?;
+            // While ages do not count none is old; they are looked through all the same, to say what comes.
+            gone += self.expire_older(shelves, age_now.map_or(0, |now_ms| now_ms.saturating_sub(ms(age_max))))?;
         }
         while let Some(bytes_max) = policy.bytes_max
             && self.pending(shelves).bytes > bytes_max
@@ -82,19 +81,19 @@ impl Desk {
                 "dead letters were let go, as dead_letters of the configuration says: they are counted as expired"
             );
         }
-        self.say_what_comes(shelves, policy, now_ms)
+        self.say_what_comes(shelves, policy, wall_ms)
     }
 
     /// The same for what lies where it was given up: by whole ranges. Letters count here, too; their turn is after this.
-    pub(super) fn obey_policy_where_it_lies(&self) {
-        let (policy, now_ms) = (self.policy(), self.now_ms());
+    pub(super) fn obey_policy_where_it_lies(&self, age_now: Option<u64>, wall_ms: u64) {
+        let policy = self.policy();
         if policy == Policy::default() {
             return;
         }
         let Some(_inside) = self.enter() else { return };
         let mut gone = 0;
-        if let Some(age_max) = policy.age_max {
-            let until_ms = Some(now_ms.saturating_sub(ms(age_max)));
+        if let (Some(age_max), Some(age_now)) = (policy.age_max, age_now) {
+            let until_ms = Some(age_now.saturating_sub(ms(age_max)));
             gone += self.let_marked_go(&Filter { until_ms, ..Filter::default() }, Settled::Expired);
         }
         let mut left: Vec<(Queue, MarkedLetters)> = Vec::new();
@@ -125,9 +124,9 @@ impl Desk {
             );
         }
         let Some((_, oldest)) = left.peek() else { return };
-        let age_ms = now_ms.saturating_sub(oldest.at_ms);
+        let age_ms = wall_ms.saturating_sub(oldest.at_ms);
         let bytes = dead.saturating_add(lying.bytes);
-        if policy.is_near(bytes, age_ms) && self.said_of_marked.due(now_ms) {
+        if policy.is_near(bytes, age_ms) && self.said_of_marked.due(wall_ms) {
             tracing::warn!(
                 destination = self.destination(),
                 records = lying.records,
@@ -141,7 +140,17 @@ impl Desk {
 
     /// Lets the oldest that match go, of so many.
     fn expire(&self, filter: &Filter, most: usize) -> Result<u64, SweepError> {
-        Ok(self.sweep(filter, 0, most, Fate::Gone(Settled::Expired))?.done)
+        Ok(self.sweep(filter, 0, most, Fate::Gone(Settled::Expired))?.step.done)
+    }
+
+    /// Lets go what was taken out before, a round of it. Reads nothing unless there may be any.
+    fn expire_older(&self, shelves: &Shelves, until_ms: u64) -> Result<u64, SweepError> {
+        let Some(from) = shelves.oldest.look(until_ms) else { return Ok(0) };
+        let filter = Filter { until_ms: Some(until_ms), ..Filter::default() };
+        let swept = self.sweep(&filter, from, ROUND_MAX, Fate::Gone(Settled::Expired));
+        let Swept { step, left_ms } = swept.inspect_err(|_| shelves.oldest.failed())?;
+        shelves.oldest.looked(left_ms, step.next);
+        Ok(step.done)
     }
 
     fn pending(&self, shelves: &Shelves) -> Count {
@@ -149,15 +158,14 @@ impl Desk {
         pending
     }
 
-    fn say_what_comes(&self, shelves: &Shelves, policy: Policy, now_ms: u64) -> Result<(), BoxError> {
+    fn say_what_comes(&self, shelves: &Shelves, policy: Policy, wall_ms: u64) -> Result<(), BoxError> {
         let pending = self.pending(shelves);
         if pending.records == 0 {
             return Ok(());
         }
-        let oldest = shelves.place(Shelf::Dead).walk(0).next()?;
-        let oldest_ms = oldest.and_then(|letters| letters.first().map(|(_, letter)| letter.at_ms));
-        let age_ms = oldest_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
-        if policy.is_near(pending.bytes, age_ms) && shelves.said.due(now_ms) {
+        // Known where ages matter; else the bytes alone say whether it is near.
+        let age_ms = shelves.oldest.at_ms().map_or(0, |at_ms| wall_ms.saturating_sub(at_ms));
+        if policy.is_near(pending.bytes, age_ms) && shelves.said.due(wall_ms) {
             tracing::warn!(
                 destination = self.destination(),
                 letters = pending.records,

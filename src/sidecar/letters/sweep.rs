@@ -46,6 +46,14 @@ pub struct Step {
     pub next: Option<u64>,
 }
 
+/// A stretch, and what it left.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Swept {
+    pub(super) step: Step,
+    /// When the oldest of what was read and stays was taken out, in milliseconds since 1970.
+    pub(super) left_ms: Option<u64>,
+}
+
 /// What is to become of letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -90,7 +98,7 @@ impl Desk {
     /// # Errors
     /// When the log cannot be read or takes nothing; what was not moved is where it was.
     pub fn redrive(&self, filter: &Filter, from: u64) -> Result<Step, SweepError> {
-        self.sweep(filter, from, READ_MAX, Fate::Redriven)
+        Ok(self.sweep(filter, from, READ_MAX, Fate::Redriven)?.step)
     }
 
     /// Lets letters that match go for good, from the place `from` on, a stretch of them. Blocks.
@@ -98,16 +106,16 @@ impl Desk {
     /// # Errors
     /// When the log cannot be read.
     pub fn purge(&self, filter: &Filter, from: u64) -> Result<Step, SweepError> {
-        self.sweep(filter, from, READ_MAX, Fate::Gone(Settled::Purged))
+        Ok(self.sweep(filter, from, READ_MAX, Fate::Gone(Settled::Purged))?.step)
     }
 
-    pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Step, SweepError> {
-        let Some(_inside) = self.enter() else { return Ok(Step::default()) };
-        let Some(shelves) = self.shelves() else { return Ok(Step::default()) };
+    pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Swept, SweepError> {
+        let Some(_inside) = self.enter() else { return Ok(Swept::default()) };
+        let Some(shelves) = self.shelves() else { return Ok(Swept::default()) };
         let place = shelves.place(Shelf::Dead);
         let _moving = place.moving();
         self.tidy(shelves, place, u64::MAX).map_err(SweepError::Move)?;
-        let (mut step, mut read) = (Step::default(), 0);
+        let (mut step, mut left_ms, mut read) = (Step::default(), None, 0);
         let (mut walk, mut seen) = (place.walk(from), Origins::default());
         while let Some(letters) = walk.next()? {
             read += letters.len();
@@ -116,7 +124,8 @@ impl Desk {
                     && !shelves.state().flights.is_late(Shelf::Dead, *offset)
                     && self.is_taken_out(letter, &mut seen)
             };
-            let meant: Vec<(u64, Packed)> = letters.into_iter().filter(|letter| meant(letter)).collect();
+            let (meant, left): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| meant(letter));
+            left_ms = left.iter().map(|(_, letter)| letter.at_ms).chain(left_ms).min();
             step.done += meant.len() as u64;
             self.seal(shelves, meant, fate).map_err(SweepError::Move)?;
             // What was passed over moves behind the others; what was not read yet stays before us.
@@ -129,7 +138,7 @@ impl Desk {
         if step.done > 0 && fate == Fate::Redriven {
             self.wake();
         }
-        Ok(step)
+        Ok(Swept { step, left_ms })
     }
 
     /// Gives letters their fate.

@@ -13,6 +13,7 @@ use forebay::{
 mod between;
 mod crash;
 mod marked;
+mod policy;
 mod posts;
 
 use super::*;
@@ -58,6 +59,10 @@ impl House {
         let Self { disk, clock, queues, main, letters } = self;
         drop((queues, main, letters));
         Self::on(disk, clock).unwrap()
+    }
+
+    fn tend(&self) {
+        self.letters.tend(Now::of(&self.clock));
     }
 
     fn append(&self, records: u64) {
@@ -373,29 +378,6 @@ fn scattered_letters_move_together_and_none_is_lost() {
     assert_eq!(house.dead().len(), 500);
     assert_eq!(all_redriven(&house.desk(), &Filter::default()), 500);
     assert_eq!(send_all(&house.held(false)), left);
-}
-
-#[test]
-fn only_a_policy_lets_dead_letters_go_by_themselves() {
-    let house = House::new();
-    house.append(30);
-    house.deliver(10, &[1, 2]);
-    house.clock.advance(Duration::from_secs(3600));
-    house.deliver(10, &[12, 13]);
-    house.letters.tend();
-    assert_eq!(house.dead(), [1, 2, 12, 13]);
-    let age_max = Some(Duration::from_secs(1800));
-    house.desk().set_policy(Policy { age_max, bytes_max: None });
-    house.letters.tend();
-    assert_eq!(house.dead(), [12, 13]);
-    house.deliver(10, &[25]);
-    let two = house.desk().dead().bytes - 1;
-    house.desk().set_policy(Policy { age_max, bytes_max: Some(two) });
-    house.letters.tend();
-    assert_eq!(house.dead(), [25], "a frame of the oldest");
-    let balance = house.sheet();
-    assert!(balance.closes());
-    assert_eq!((balance.expired.records, balance.dead_lettered.records, balance.delivered.records), (4, 1, 25));
 }
 
 #[test]

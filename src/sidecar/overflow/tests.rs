@@ -23,7 +23,8 @@ impl House {
             Queues::open(disk, Arc::new(clock.clone()), Path::new("/data"), log, QueueOptions::inline()).unwrap();
         let in_two_places = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&in_two_places);
-        let overflow = Overflow::new(queues.clone(), move |id| id == "hook" && told.load(Ordering::Relaxed));
+        let overflow =
+            Overflow::new(queues.clone(), Arc::default(), move |id| id == "hook" && told.load(Ordering::Relaxed));
         Self { overflow, queues, clock, in_two_places }
     }
 
@@ -37,7 +38,7 @@ impl House {
     }
 
     fn tend(&self) {
-        self.overflow.tend(Now { wall_ms: self.clock.wall_ms(), monotonic: self.clock.monotonic() });
+        self.overflow.tend(Now::of(&self.clock));
     }
 
     fn set(&self, destination: &str, policy: Policy, streams: &[&str]) -> Vec<Queue> {

@@ -315,7 +315,10 @@ impl fmt::Display for Refused {
                 write!(f, "{address} is {what}: name it in allow_addresses if that is meant")
             }
             // Without the address: what names mean inside is not a customer's affair.
-            AddressPolicy::Customer => write!(f, "the host is at {what}: only public addresses may be sent to"),
+            AddressPolicy::Customer => write!(
+                f,
+                "the host is at {what}: only public addresses may be sent to, and the networks of [grpc] allow_addresses"
+            ),
         }
     }
 }

@@ -7,28 +7,31 @@
 //! processes must not share a destination's id in one directory.
 
 mod damaged;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod mending;
 mod names;
 mod packing;
 mod present;
 mod writer;
+mod writers;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay::clock::Clock;
 use forebay::disk::Disk;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 pub use damaged::Damaged;
+pub use writers::Writers;
 
 use crate::config::FileConfig;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
-use writer::Writer;
+use writers::{Held, Place, writer_of};
 
 /// A line is about this many times as long as its stored form.
 const LINE_FACTOR: u64 = 4;
@@ -38,7 +41,7 @@ pub struct FileSink {
     inner: Arc<Inner>,
     /// Made at the first batch: an idle destination reads and holds nothing. Taken before a thread is, so that a disk
     /// that hangs holds one thread and not one a request.
-    writer: Arc<Mutex<Option<Writer>>>,
+    place: Arc<Place>,
 }
 
 struct Inner {
@@ -54,7 +57,7 @@ impl FileSink {
     #[must_use]
     pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         let (destination, damaged) = (destination.to_owned(), Arc::default());
-        Self { inner: Arc::new(Inner { disk, clock, destination, config, damaged }), writer: Arc::default() }
+        Self { inner: Arc::new(Inner { disk, clock, destination, config, damaged }), place: Arc::default() }
     }
 
     /// The same; what damage its files have is counted there.
@@ -64,22 +67,19 @@ impl FileSink {
         inner.damaged = Arc::clone(damaged);
         self
     }
+
+    /// The same; a sink before it that was given these writers too may still be writing to its files.
+    #[must_use]
+    pub fn following(mut self, writers: &Writers) -> Self {
+        self.place = writers.place_of(&self.inner);
+        self
+    }
 }
 
 impl Inner {
     /// After a panic inside, the open file is gone from the writer, and the next batch goes to a new one.
-    fn append(&self, place: &mut Option<Writer>, batch: &Encoded) -> std::io::Result<()> {
-        let writer = match place {
-            Some(writer) => writer,
-            None => {
-                let (disk, config) = (Arc::clone(&self.disk), self.config.clone());
-                let mut lines = 0;
-                let opened = Writer::open(disk, &self.destination, config, &mut lines);
-                self.damaged.add(&self.destination, lines);
-                place.insert(opened?)
-            }
-        };
-        writer.append(batch, self.clock.wall_ms())
+    fn append(self: &Arc<Self>, place: &mut Option<Held>, batch: &Encoded) -> std::io::Result<()> {
+        writer_of(self, place)?.append(batch, self.clock.wall_ms())
     }
 }
 
@@ -105,11 +105,11 @@ impl Sink for FileSink {
         Ok(Encoded::whole(job, Bytes::from(lines)))
     }
 
-    /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long: only then may
-    /// the batch be written again.
+    /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long, and whoever waits
+    /// for it: only then may the batch be written again.
     fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let Ok(mut place) = timeout_at(deadline, Arc::clone(&self.writer).lock_owned()).await else {
+            let Ok(mut place) = timeout_at(deadline, Arc::clone(&self.place).lock_owned()).await else {
                 return Outcome::Retry { why: Failure::Timeout };
             };
             let (inner, encoded) = (Arc::clone(&self.inner), encoded.clone());

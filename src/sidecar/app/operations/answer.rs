@@ -6,15 +6,14 @@ use forebay::Count;
 
 use super::{MADE_MAX, Operations, SETTINGS_BYTES_MAX, mistakes, told};
 use crate::api::destinations::{Answer, Delete, Operations as Asked, Put, Refused};
-use crate::app::registry::Shown;
+use crate::app::registry::{Shown, environment_of};
 use crate::causes;
 use crate::config::{self, Severity};
 use crate::control::JournalError;
-use crate::post;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{
     ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlPause,
-    DeleteDestinationResponse, Destination, Environment, Origin,
+    DeleteDestinationResponse, Destination, Environment, LeftEnvironment, Origin,
 };
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -30,6 +29,8 @@ impl Asked for Operations {
             if let Some(settings) = settings {
                 let ids = self.environment_ids();
                 destination.settings = config::check_destination(settings.reveal(), &self.around(&ids).borrow()).shown;
+            } else if destination.origin() == Origin::File {
+                destination.settings = self.settings_in_file(&id).await;
             }
             Ok(destination)
         })
@@ -53,6 +54,10 @@ impl Asked for Operations {
 
     fn delete_destination(&self, id: String, how: Delete) -> Answer<'_, DeleteDestinationResponse> {
         Box::pin(self.delete(id, how))
+    }
+
+    fn delete_left(&self, id: String, environment: String, purge: bool) -> Answer<'_, DeleteDestinationResponse> {
+        Box::pin(self.delete_left(id, environment, purge))
     }
 
     fn pause_destination(&self, id: String, paused: bool) -> Answer<'_, Destination> {
@@ -156,6 +161,9 @@ impl Operations {
         if let Some(why) = self.relayed_already(&destination) {
             return Err(Refused::Precondition(why));
         }
+        if let Some(why) = self.registry.refused_address(&destination) {
+            return Err(Refused::Invalid(format!("nothing would ever be sent to {id:?}: {why}")));
+        }
         let (revision, change) = self.revision(&destination);
         let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
         self.decide(change.into_iter().chain([settings]).collect()).await?;
@@ -172,7 +180,23 @@ impl Operations {
         }
         self.forget_revisions_now_and_then().await;
         tracing::info!(destination = id, ?put, "an operator made or changed a destination");
-        Ok((self.show(&id)?, told(&findings, Severity::Warning)))
+        let mut warnings = told(&findings, Severity::Warning);
+        warnings.extend(self.warn_of_left_environments(&id));
+        Ok((self.show(&id)?, warnings))
+    }
+
+    /// What the file says of a destination now, without secrets; and whether that is what runs.
+    async fn settings_in_file(&self, id: &str) -> String {
+        let Some(path) = self.file().path.clone() else { return String::new() };
+        let of = id.to_owned();
+        let read = tokio::task::spawn_blocking(move || config::destination_in(&path, &of)).await;
+        let Some(checked) = read.expect("reading a configuration does not panic") else { return String::new() };
+        let runs = checked.value.is_some_and(|destination| {
+            let (revision, new) = self.revision(&destination);
+            new.is_none() && self.registry.runs_as(&self.under(destination, AddressPolicy::Operator, revision))
+        });
+        let note = if runs { "" } else { "# The file says so now. It has not been taken: this is not what runs.\n" };
+        format!("{note}{}", checked.shown)
     }
 
     async fn delete(&self, id: String, how: Delete) -> Result<DeleteDestinationResponse, Refused> {
@@ -195,6 +219,13 @@ impl Operations {
                 let why =
                     format!("nothing delivers to {id:?} now, so it can't be drained: put it back, or let it go on");
                 return Err(Refused::Precondition(why));
+            }
+            if let Some(left) = destination.left.iter().find(|left| left.records_pending > 0) {
+                let LeftEnvironment { environment, records_pending, .. } = left;
+                return Err(Refused::Precondition(format!(
+                    "{records_pending} records of environment {environment:?}, which {id:?} takes from no more, can't be drained: put \
+                     the environment back, or delete its queue first (--environment {environment})"
+                )));
             }
             let queues = self.queues_of(&id);
             let ours = queues.iter().filter(|queue| !queue.stream().starts_with('!'));
@@ -258,7 +289,7 @@ impl Operations {
         Refused::NotFound(format!("there is no destination {id:?}"))
     }
 
-    fn show(&self, id: &str) -> Result<Destination, Refused> {
+    pub(super) fn show(&self, id: &str) -> Result<Destination, Refused> {
         let Count { records, bytes } = self.pending(id);
         let state = self.journal.state();
         let made = state.destinations.contains_key(id);
@@ -268,6 +299,7 @@ impl Operations {
             draining: state.draining.contains_key(id),
             records_pending: records,
             bytes_pending: bytes,
+            left: self.left_environments(id),
             ..Destination::default()
         };
         drop(state);
@@ -282,10 +314,8 @@ impl Operations {
         if left.is_empty() && !made {
             return Err(Refused::NotFound(format!("there is no destination {id:?}")));
         }
-        let owner =
-            |stream: &str| post::stream_owner(stream).map_or_else(|| stream.to_owned(), |(of, _)| of.to_owned());
-        let streams = left.iter().map(|queue| queue.stream()).filter(|stream| !stream.starts_with('!')).map(owner);
-        let streams: BTreeSet<String> = streams.collect();
+        let streams = left.iter().map(|queue| queue.stream()).filter(|stream| !stream.starts_with('!'));
+        let streams: BTreeSet<String> = streams.map(|stream| environment_of(stream).to_owned()).collect();
         let origin = if made { Origin::Api } else { Origin::LeftBehind };
         Ok(Destination { origin: origin.into(), environments: streams.into_iter().collect(), ..base })
     }

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::Operations;
 use crate::api::destinations::Refused;
 use crate::causes;
+use crate::letters;
 use crate::proto::v1::ControlForget;
 use crate::proto::v1::control_record::Change;
 
@@ -24,9 +25,11 @@ impl Operations {
             };
             // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
             // an operator to decide on.
-            let letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
+            let of_letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
             let replays = queues.iter().any(|queue| queue.replay_under_way().is_some());
-            if replays || !ends.iter().all(has_all) || letters.map(|queue| queue.lag().records).sum::<u64>() > 0 {
+            let given_up = queues.iter().any(|queue| letters::waiting(queue).0.records > 0);
+            let lettered = of_letters.map(|queue| queue.lag().records).sum::<u64>() > 0;
+            if replays || given_up || lettered || !ends.iter().all(has_all) {
                 continue;
             }
             match self.forget(&id).await {
@@ -70,12 +73,12 @@ impl Operations {
         lags.map(|lag| forebay::Count { records: lag.records, bytes: lag.bytes }).sum()
     }
 
-    /// What it does not take, which lies there until an operator decides.
+    /// What it does not take, which lies there until an operator decides. What he has sent again is pending.
     pub(super) fn dead_letters(&self, id: &str) -> u64 {
         let queues = self.queues_of(id);
         let copied =
             queues.iter().filter(|queue| queue.stream().starts_with("!dead/")).map(|queue| queue.lag().records);
-        let where_they_lie = queues.iter().map(|queue| queue.marked().1.pending.records);
+        let where_they_lie = queues.iter().map(|queue| letters::waiting(queue).0.records);
         copied.chain(where_they_lie).sum()
     }
 

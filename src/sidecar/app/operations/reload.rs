@@ -141,12 +141,6 @@ impl Operations {
             if shown.policy == AddressPolicy::Operator && !listed.contains(&*shown.id) {
                 self.registry.remove(&shown.id).await;
                 reloaded.taken_out += 1;
-                warn!(
-                    destination = &*shown.id,
-                    records = self.pending(&shown.id).records,
-                    "this destination was taken out of the configuration: nothing is delivered to it, its records are kept, \
-                     new ones too, and they fill the disk; put it back to go on, or delete it: forebay destinations delete"
-                );
             }
         }
         let made: Vec<_> = self.journal.state().destinations.values().cloned().collect();
@@ -156,6 +150,7 @@ impl Operations {
             }
         }
         self.forget_revisions_now_and_then().await;
+        self.warn_of_left_behind();
         Ok(reloaded)
     }
 

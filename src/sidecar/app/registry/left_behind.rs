@@ -6,25 +6,59 @@
 use std::io;
 use std::sync::Arc;
 
-use forebay::Queue;
+use forebay::{Queue, QueueError};
 use tracing::{error, warn};
 
-use super::Registry;
 use super::table::Running;
+use super::{Registry, Wanted};
 use crate::{causes, post};
+
+/// Whose records or posts a stream holds.
+pub fn environment_of(stream: &str) -> &str {
+    post::stream_owner(stream).map_or(stream, |(environment, _)| environment)
+}
 
 impl Registry {
     /// All queues of a destination, whether it runs or not: its environments', its letters', its posts'.
     pub fn queues_of(&self, id: &str) -> Vec<Queue> {
-        let mut queues: Vec<Queue> = self.queues.all().into_iter().filter(|queue| queue.destination() == id).collect();
+        let mut queues = self.queues.of(id);
         queues.extend(self.upstreams.queues_of(id));
         queues
+    }
+
+    /// Whether a destination runs, with just these settings.
+    pub fn runs_as(&self, wanted: &Wanted) -> bool {
+        let running = self.table().destinations.get(wanted.destination.id.as_str()).map(|running| running.fingerprint);
+        running == Some(self.fingerprint(wanted))
+    }
+
+    /// Those of them that hold records or posts and that nothing takes from.
+    pub fn left_of(&self, id: &str) -> Vec<Queue> {
+        let mut left = self.queues_of(id);
+        left.retain(|queue| !queue.stream().starts_with('!') && !self.drains(queue));
+        left
+    }
+
+    /// Deletes the queues of a destination for an environment that nothing takes from, with all that they hold, durably. Waits
+    /// for the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses. Asked for again it goes on where it was.
+    pub fn delete_left(&self, id: &str, environment: &str) -> Result<(), QueueError> {
+        let left = self.left_of(id);
+        for queue in left.iter().filter(|queue| environment_of(queue.stream()) == environment) {
+            match post::stream_owner(queue.stream()) {
+                Some(_) => self.upstreams.delete_queue(id, queue.stream())?,
+                None => self.queues.delete(id, Some(queue.stream())).map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether anything takes from this queue of records or posts.
     pub fn drains(&self, queue: &Queue) -> bool {
         let of_posts = post::stream_owner(queue.stream());
-        let environment = of_posts.map_or(queue.stream(), |(environment, _)| environment);
+        let environment = environment_of(queue.stream());
         let Some(place) = self.ingest.environments().place_of(environment) else { return false };
         let table = self.table();
         let running = table.destinations.get(queue.destination());
@@ -48,15 +82,17 @@ impl Registry {
     }
 
     /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
-    /// records until it is purged, and holds the disk.
+    /// records until it is purged, and holds the disk. Not those of destinations that run, which are told apart.
     pub fn warn_of_orphans(&self) {
-        for queue in self.left_behind() {
+        let mut left = self.left_behind();
+        left.retain(|queue| !self.runs(queue.destination()));
+        for queue in left {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),
                 records = queue.lag().records,
-                "this destination is no longer in the configuration: nothing is delivered to it, its records are kept, new ones \
-                 too, and they fill the disk; put it back under this id to drain it"
+                "this destination was taken out of the configuration: nothing is delivered to it, its records are kept, new ones \
+                 too, and they fill the disk; put it back under this id to drain it, or delete it: forebay destinations delete"
             );
         }
     }

@@ -31,7 +31,8 @@ pub struct ReplayArgs {
     #[arg(long, short, value_name = "ID")]
     pub environment: Option<String>,
 
-    /// The same batches under the ids that they had: the receiver drops what it has (the default)
+    /// The same batches under the ids that they had: the receiver drops what it has (the default). Needs --yes for a file,
+    /// which drops nothing
     #[arg(long)]
     pub fill: bool,
 

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::console::columns::aligned;
 use crate::console::units;
-use crate::proto::v1::{DeleteDestinationResponse, Destination, Environment, Origin};
+use crate::proto::v1::{
+    DeleteDestinationRequest, DeleteDestinationResponse, Destination, Environment, LeftEnvironment, Origin,
+};
 
 /// A list of destinations.
 pub(super) fn destinations(destinations: &[Destination], json: bool) -> String {
@@ -36,7 +38,13 @@ pub(super) fn destination(destination: &Destination, json: bool) -> String {
     if json {
         return line(&value(destination));
     }
-    let table = destinations(std::slice::from_ref(destination), false);
+    let mut table = destinations(std::slice::from_ref(destination), false);
+    for LeftEnvironment { environment, records_pending, .. } in &destination.left {
+        let records = units::count(*records_pending);
+        table += &format!(
+            "nothing delivers what it has of environment {environment}, {records} records and what is still to come\n"
+        );
+    }
     if destination.settings.is_empty() { table } else { format!("{table}\n{}", destination.settings) }
 }
 
@@ -46,15 +54,21 @@ pub(super) fn done(what: &str, destination: &Destination, json: bool) -> String 
 }
 
 /// How a deletion went.
-pub(super) fn deleted(id: &str, answer: &DeleteDestinationResponse, json: bool) -> String {
+pub(super) fn deleted(request: &DeleteDestinationRequest, answer: &DeleteDestinationResponse, json: bool) -> String {
+    let DeleteDestinationRequest { id, environment, .. } = request;
     let DeleteDestinationResponse { records_pending, deleted } = *answer;
+    let of = (!environment.is_empty()).then_some(environment);
     if json {
-        return line(&json!({ "id": id, "records_pending": records_pending, "deleted": deleted }));
+        return line(&json!({ "id": id, "environment": of, "records_pending": records_pending, "deleted": deleted }));
     }
+    let what = of.map_or_else(
+        || format!("destination {id}"),
+        |environment| format!("what environment {environment} had left in destination {id}"),
+    );
     let records = units::count(records_pending);
     match (deleted, records_pending) {
-        (true, 0) => format!("destination {id} is deleted\n"),
-        (true, _) => format!("destination {id} is deleted, and {records} records that it had not got are given up\n"),
+        (true, 0) => format!("{what} is deleted\n"),
+        (true, _) => format!("{what} is deleted, and {records} records that it had not got are given up\n"),
         (false, _) => format!("destination {id} goes when it has got the {records} records that it has pending\n"),
     }
 }
@@ -96,8 +110,14 @@ fn value(destination: &Destination) -> Value {
         "draining": destination.draining,
         "records_pending": destination.records_pending,
         "bytes_pending": destination.bytes_pending,
+        "left": destination.left.iter().map(left).collect::<Vec<_>>(),
         "settings": (!destination.settings.is_empty()).then_some(&destination.settings),
     })
+}
+
+fn left(left: &LeftEnvironment) -> Value {
+    let LeftEnvironment { environment, records_pending, dead_letters } = left;
+    json!({ "environment": environment, "records_pending": records_pending, "dead_letters": dead_letters })
 }
 
 fn origin(origin: Origin) -> &'static str {
@@ -147,6 +167,9 @@ mod tests {
         assert!(lines[1].contains("webhook") && lines[1].contains("api") && lines[1].ends_with("on"), "{text}");
         assert!(lines[2].ends_with("paused") && lines[3].ends_with("not delivered to"), "{text}");
         assert!(destination(&hook(), false).contains("example.com (set)"));
+        let of_qa = LeftEnvironment { environment: "qa".to_owned(), records_pending: 7, dead_letters: 0 };
+        let told = destination(&Destination { left: vec![of_qa], ..hook() }, false);
+        assert!(told.contains("nothing delivers what it has of environment qa, 7 records"), "{told}");
     }
 
     #[test]
@@ -155,8 +178,12 @@ mod tests {
         assert_eq!((&read["id"], &read["records_pending"]), (&json!("hook"), &json!(12_345)));
         assert_eq!((&read["origin"], &read["paused"]), (&json!("api"), &json!(false)));
         let answer = DeleteDestinationResponse { records_pending: 7, deleted: false };
-        let read: Value = serde_json::from_str(&deleted("hook", &answer, true)).unwrap();
-        assert_eq!(read, json!({ "id": "hook", "records_pending": 7, "deleted": false }));
-        assert!(deleted("hook", &answer, false).contains("7 records"));
+        let whole = DeleteDestinationRequest { id: "hook".to_owned(), ..DeleteDestinationRequest::default() };
+        let read: Value = serde_json::from_str(&deleted(&whole, &answer, true)).unwrap();
+        assert_eq!(read, json!({ "id": "hook", "environment": null, "records_pending": 7, "deleted": false }));
+        assert!(deleted(&whole, &answer, false).contains("7 records"));
+        let of = DeleteDestinationRequest { environment: "qa".to_owned(), ..whole };
+        let told = deleted(&of, &DeleteDestinationResponse { deleted: true, ..answer }, false);
+        assert!(told.contains("environment qa had left in destination hook is deleted, and 7 records"), "{told}");
     }
 }

@@ -80,25 +80,43 @@ fn check<T>(
     Checked { value, shown, findings: report.into_findings() }
 }
 
+/// Judges a file's text as a whole, and shows one of its destinations; `None` where it has none of this id.
+pub(in super::super) fn of_file(text: &str, id: &str, outside: &Outside<'_>) -> Option<Checked<Destination>> {
+    let (report, mut document) = Report::parse(text);
+    let destinations = take_tables(&mut document, "destinations");
+    let config = super::read(Section::root(&report, &document), destinations, outside);
+    let config = config.filter(|_| !report.any_error());
+    let value = config.and_then(|config| config.destinations.into_iter().find(|destination| destination.id == id));
+    let mut whole = toml::Value::Table(text.parse().ok()?);
+    hide(&mut whole, "", &report.secrets(), &["secret:", "env:", "file:"]);
+    let destinations = whole.get("destinations")?.as_array()?;
+    let is_it = |destination: &&toml::Value| destination.get("id").and_then(toml::Value::as_str) == Some(id);
+    let alone = toml::Value::Array(vec![destinations.iter().find(is_it)?.clone()]);
+    let shown = toml::to_string(&toml::Table::from_iter([("destinations".to_owned(), alone)])).unwrap_or_default();
+    Some(Checked { value, shown, findings: report.into_findings() })
+}
+
 fn shown(table: toml::Table, secrets: &BTreeSet<String>) -> String {
     let mut value = toml::Value::Table(table);
-    hide(&mut value, "", secrets);
+    hide(&mut value, "", secrets, &["secret:"]);
     toml::to_string(&value).unwrap_or_default()
 }
 
-/// Puts a word in the place of each secret. Paths are spelled as findings have them.
-fn hide(value: &mut toml::Value, path: &str, secrets: &BTreeSet<String>) {
+/// Puts a word in the place of each secret that is none of these `names`. Paths are spelled as findings have them.
+fn hide(value: &mut toml::Value, path: &str, secrets: &BTreeSet<String>, names: &[&str]) {
     match value {
-        toml::Value::Table(table) => table.iter_mut().for_each(|(key, value)| hide(value, &join(path, key), secrets)),
+        toml::Value::Table(table) => {
+            table.iter_mut().for_each(|(key, value)| hide(value, &join(path, key), secrets, names));
+        }
         toml::Value::Array(items) => {
             for (place, item) in items.iter_mut().enumerate() {
                 let id = item.get("id").and_then(toml::Value::as_str).filter(|id| is_id(id));
                 let label = id.map_or_else(|| place.to_string(), str::to_owned);
-                hide(item, &format!("{path}[{label}]"), secrets);
+                hide(item, &format!("{path}[{label}]"), secrets, names);
             }
         }
         // A name is no secret; of an address the host may be seen.
-        toml::Value::String(text) if secrets.contains(path) && !text.starts_with("secret:") => {
+        toml::Value::String(text) if secrets.contains(path) && !names.iter().any(|name| text.starts_with(name)) => {
             *text = Endpoint::parse(text).map_or_else(|_| "(set)".to_owned(), |endpoint| format!("{endpoint} (set)"));
         }
         _ => {}

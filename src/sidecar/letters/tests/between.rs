@@ -45,7 +45,7 @@ fn a_record_whose_letter_a_cut_off_loop_left_is_not_sent_by_the_next_one() {
     // Whoever takes it for dead all the same, by an answer that came late, keeps nothing twice.
     house.park(letters_of(&again, &[3], Kind::Dead));
     again.ticket.settle(&[], Settled::Delivered);
-    house.letters.tend();
+    house.tend();
     assert_eq!((house.dead(), send_all(&house.held(false))), (vec![3], vec![5]));
     let balance = house.sheet();
     assert!(balance.closes());

@@ -234,7 +234,7 @@ proptest! {
                 Step::Redrive(n) => house.redrive_some(|offset| offset % n == 0).unwrap(),
                 Step::Purge(n) => house.purge_some(&mut seen, |offset| offset % n == 0).unwrap(),
                 Step::Tick => house.queues.tick().unwrap(),
-                Step::Tend => house.letters.tend(),
+                Step::Tend => house.tend(),
                 Step::Wait => house.clock.advance(Duration::from_secs(3)),
                 Step::Crash => house = house.crash(),
             }

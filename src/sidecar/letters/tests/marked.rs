@@ -81,13 +81,13 @@ fn the_policy_for_dead_letters_holds_for_what_lies_where_it_was_given_up() {
     house.clock.advance(Duration::from_secs(3_600));
     house.append(20);
     house.main.mark_oldest(Much::OlderThan(u64::MAX)).unwrap();
-    house.letters.tend();
+    house.tend();
     assert_eq!(lying(&house.desk()), 40, "nothing goes unless somebody said so");
     house.desk().set_policy(Policy { age_max: Some(Duration::from_secs(1_800)), bytes_max: None });
-    house.letters.tend();
+    house.tend();
     assert_eq!((lying(&house.desk()), house.main.marked().1.expired.records), (20, 20));
     house.desk().set_policy(Policy { age_max: None, bytes_max: Some(1) });
-    house.letters.tend();
+    house.tend();
     assert_eq!((lying(&house.desk()), house.main.marked().1.expired.records), (0, 40));
 }
 

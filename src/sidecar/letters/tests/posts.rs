@@ -172,7 +172,7 @@ fn a_post_whose_letter_a_cut_off_loop_left_is_not_sent_by_the_next_one() {
     house.park(&claimed, Kind::Dead).unwrap();
     drop((claimed, source)); // cut off before it could settle
     // However long that took.
-    house.letters.tend();
+    house.letters.tend(Now::of(&house.clock));
     house.letters.catch_up(SPLIT);
     house.send(&house.source(), &mut seen, |_| None).unwrap();
     assert_eq!(

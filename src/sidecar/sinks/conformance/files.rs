@@ -28,11 +28,6 @@ impl Files {
         Self { disk: SimDisk::new(seed) }
     }
 
-    /// Whether a file was set aside.
-    pub(super) fn set_aside(&self) -> bool {
-        self.disk.list(Path::new(DIRECTORY)).unwrap().iter().any(|name| name.ends_with(".failed"))
-    }
-
     /// Opened anew: what it knows of the directory it reads there.
     pub(super) fn sink(&self) -> FileSink {
         FileSink::new("archive", FileConfig::new(DIRECTORY), Arc::new(self.disk.clone()), clock())
@@ -41,9 +36,14 @@ impl Files {
     /// The lines that count: a file that is set aside has its doubtful ones again in another.
     pub(super) fn lines(&self) -> Vec<Value> {
         let mut names = self.disk.list(Path::new(DIRECTORY)).unwrap();
-        names.retain(|name| !name.ends_with(".failed"));
         names.sort();
-        let read = |name: &String| self.disk.read_live(&Path::new(DIRECTORY).join(name)).unwrap();
+        let read = |name: &String| {
+            let mut bytes = self.disk.read_live(&Path::new(DIRECTORY).join(name)).unwrap();
+            if let Some((_, whole)) = name.split_once(".failed-") {
+                bytes.truncate(whole.parse().unwrap());
+            }
+            bytes
+        };
         let text: Vec<u8> = names.iter().flat_map(read).collect();
         let lines = text.split_inclusive(|byte| *byte == b'\n');
         let read = |line: &[u8]| {

@@ -1,7 +1,7 @@
 //! The names of a file destination's files. The one place that makes and reads them. Pure.
 //!
 //! `<destination>-<opened, ms since 1970>-<n>.jsonl`, or `.jsonl.zst` where it is packed; both numbers padded so that names sort by age; with `.open`
-//! behind it while it is written to, and `.failed` where the disk broke its promise.
+//! behind it while it is written to, and `.failed-<bytes>` where the disk broke its promise: so many of its bytes are good.
 
 use std::fmt;
 
@@ -26,15 +26,24 @@ pub(super) enum Stage {
     /// Whole, and never touched again.
     Done,
     /// What lies behind its last good sync is unknown, and could not be cut off.
-    Failed,
+    Failed {
+        /// Bytes before that: whole lines, and delivered. Of a file that an earlier version set aside it is not known, and 0.
+        whole: u64,
+    },
 }
 
 impl Name {
     /// Reads a file's name; `None` if it is not of this destination.
     pub(super) fn parse(file_name: &str, destination: &str) -> Option<(Self, Stage)> {
-        let (name, stage) = [(".open", Stage::Open), (".failed", Stage::Failed), ("", Stage::Done)]
-            .into_iter()
-            .find_map(|(end, stage)| Some((file_name.strip_suffix(end)?, stage)))?;
+        let (name, stage) = match file_name.rsplit_once(".failed-") {
+            Some((name, bytes)) => {
+                let whole: u64 = bytes.parse().ok().filter(|whole: &u64| whole.to_string() == bytes)?;
+                (name, Stage::Failed { whole })
+            }
+            None => [(".open", Stage::Open), (".failed", Stage::Failed { whole: 0 }), ("", Stage::Done)]
+                .into_iter()
+                .find_map(|(end, stage)| Some((file_name.strip_suffix(end)?, stage)))?,
+        };
         let (stem, packing) = [Packing::Zstd, Packing::Lines]
             .into_iter()
             .find_map(|packing| Some((name.strip_suffix(extension(packing))?, packing)))?;
@@ -50,7 +59,7 @@ impl Name {
         match stage {
             Stage::Open => format!("{self}.open"),
             Stage::Done => self.to_string(),
-            Stage::Failed => format!("{self}.failed"),
+            Stage::Failed { whole } => format!("{self}.failed-{whole}"),
         }
     }
 }
@@ -77,10 +86,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_reads_back_at_every_stage(n: u64, opened_ms: u64, destination in "[A-Za-z0-9_-]{1,40}") {
+        fn a_name_reads_back_at_every_stage(n: u64, opened_ms: u64, whole: u64, destination in "[A-Za-z0-9_-]{1,40}") {
             for packing in [Packing::Lines, Packing::Zstd] {
                 let name = Name { n, opened_ms, destination: destination.clone(), packing };
-                for stage in [Stage::Open, Stage::Done, Stage::Failed] {
+                for stage in [Stage::Open, Stage::Done, Stage::Failed { whole }] {
                     prop_assert_eq!(Name::parse(&name.at(stage), &destination), Some((name.clone(), stage)));
                 }
             }
@@ -99,6 +108,17 @@ mod tests {
         assert_eq!(name(7, 1_700_000_000_000), "d-1700000000000-000007.jsonl");
         assert!(name(9, 999_999_999_999) < name(10, 1_700_000_000_000));
         assert!(name(9, 1_700_000_000_000) < name(10, 1_700_000_000_000));
+    }
+
+    #[test]
+    fn files_that_earlier_versions_set_aside_are_known_and_what_is_good_of_them_is_not() {
+        let parsed =
+            |end: &str| Name::parse(&format!("a-1700000000000-000007.jsonl{end}"), "a").map(|(_, stage)| stage);
+        assert_eq!(parsed(".failed"), Some(Stage::Failed { whole: 0 }));
+        assert_eq!(parsed(".failed-4096"), Some(Stage::Failed { whole: 4096 }));
+        for end in [".failed-", ".failed-04096", ".failed-x", ".failed-1.open"] {
+            assert_eq!(parsed(end), None, "{end}");
+        }
     }
 
     #[test]

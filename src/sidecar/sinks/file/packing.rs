@@ -40,15 +40,15 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines, also those behind damage, and gives the id of each.
-    pub(super) fn read(self, file: &dyn File, note: impl FnMut(&str)) -> io::Result<Extent> {
+    /// Reads a file's whole lines before the byte `end`, also those behind damage, and gives the id of each.
+    pub(super) fn read(self, file: &dyn File, end: u64, note: impl FnMut(&str)) -> io::Result<Extent> {
         match self {
             Self::Lines => {
-                let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 });
+                let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 }.take(end));
                 let (whole, holes) = read_lines(reader, note)?;
                 Ok(Extent { whole, damaged_at: None, holes })
             }
-            Self::Zstd => read_frames(file, note),
+            Self::Zstd => read_frames(file, end, note),
         }
     }
 }
@@ -122,16 +122,16 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str)) -> io::Resul
 }
 
 /// The lines of all frames that are whole, also of those behind damage.
-fn read_frames(file: &dyn File, mut note: impl FnMut(&str)) -> io::Result<Extent> {
+fn read_frames(file: &dyn File, end: u64, mut note: impl FnMut(&str)) -> io::Result<Extent> {
     let (mut at, mut whole, mut broken, mut damaged_at) = (0, 0, None, None);
-    let len = file.len()?;
-    while at < len {
+    let end = end.min(file.len()?);
+    while at < end {
         // Twice: nothing of a torn frame may be noted, and no frame is held as a whole.
-        if let Some(end) = frame_end(file, at)? {
+        if let Some(behind) = frame_end(file, at)? {
             let again = BufReader::with_capacity(READ_BYTES, At { file, position: at });
             read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), &mut note)?;
             damaged_at = damaged_at.or(broken);
-            (at, whole) = (end, end);
+            (at, whole) = (behind, behind);
         } else {
             broken = broken.or(Some(at));
             let Some(next) = next_magic(file, at + 1)? else { break };
@@ -220,7 +220,7 @@ mod tests {
         let file = disk.create(Path::new("out/f")).unwrap();
         file.write_all_at(&[io::IoSlice::new(bytes)], 0).unwrap();
         let mut records = 0;
-        let extent = Packing::Zstd.read(&*file, |_| records += 1).unwrap();
+        let extent = Packing::Zstd.read(&*file, u64::MAX, |_| records += 1).unwrap();
         (extent, records)
     }
 

@@ -7,6 +7,7 @@ use forebay::disk::real::RealDisk;
 use std::path::Path;
 use std::time::Duration;
 
+use super::faulty::Faulty;
 use super::*;
 use crate::config::FileCompression;
 use crate::sinks::sample::job;
@@ -97,7 +98,7 @@ fn a_payload_that_is_no_stored_batch_is_refused_with_its_place() {
 #[tokio::test]
 async fn who_waits_behind_a_hung_disk_gives_up_at_its_deadline() {
     let sink = sink(Arc::new(MemDisk::new()), Path::new("out"));
-    let _hung = Arc::clone(&sink.writer).lock_owned().await;
+    let _hung = Arc::clone(&sink.place).lock_owned().await;
     let job = job(0..3);
     let encoded = sink.encode(&job).unwrap();
     let outcome = sink.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20)).await;
@@ -151,4 +152,38 @@ async fn another_packing_begins_with_another_file_and_knows_the_lines_of_the_one
     let bytes = read_all(&*disk.open(&dir.join(&names[1])).unwrap()).unwrap();
     let text = zstd::decode_all(&bytes[..]).unwrap();
     assert_eq!(memchr::memchr_iter(b'\n', &text).count(), 10, "only what the plain file does not hold");
+}
+
+/// Before, the sink that came next opened the file that its predecessor was still writing to: when the disk went on, what
+/// that wrote came over lines that had been delivered meanwhile.
+#[tokio::test]
+async fn a_sink_that_follows_on_a_hung_disk_waits_for_its_write_and_no_line_is_lost_or_doubled() {
+    let (disk, dir) = (Faulty::default(), Path::new("out"));
+    let writers = Writers::default();
+    let made = || sink(Arc::new(disk.clone()), dir).following(&writers);
+    let first = Arc::new(made());
+    assert_eq!(deliver(&first, 0..10).await, Outcome::Delivered);
+    let hangs = disk.hang();
+    let hung = tokio::spawn(async move { deliver(&first, 10..20).await });
+    let there = disk.clone();
+    tokio::task::spawn_blocking(move || there.wait_for_a_write()).await.unwrap();
+    // It is replaced: its task is cut off when the grace is over, and its batch goes back to the queue.
+    hung.abort();
+    assert!(hung.await.unwrap_err().is_cancelled());
+
+    let next = made();
+    let job = job(20..30);
+    let encoded = next.encode(&job).unwrap();
+    let sent = next.send(&encoded, &job.id, Instant::now() + Duration::from_millis(20));
+    let outcome = tokio::time::timeout(Duration::from_secs(20), sent).await.expect("it waits, and writes nothing");
+    assert_eq!(outcome, Outcome::Retry { why: Failure::Timeout });
+    drop(hangs);
+    assert_eq!(deliver(&next, 20..30).await, Outcome::Delivered);
+    assert_eq!(deliver(&next, 10..20).await, Outcome::Delivered, "written by now, and recognised");
+    let found: Vec<_> = lines(&disk, dir).iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(found, (0..30).map(|n| format!("user-{n}")).collect::<Vec<_>>());
+    // Whoever writes elsewhere waits for none of that.
+    let _held = Arc::clone(&next.place).lock_owned().await;
+    assert!(made().place.try_lock().is_err());
+    assert!(sink(Arc::new(disk), Path::new("elsewhere")).following(&writers).place.try_lock().is_ok());
 }

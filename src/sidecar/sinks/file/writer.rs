@@ -5,7 +5,7 @@
 //! - A line is written once: what a crash left in the newest two files is recognised by record id and not repeated.
 //! - A whole line stays, whatever was damaged before or behind it; what is no line goes out of a file that is open.
 //! - After a failed sync nothing more is written to that file. It is cut back to its last good sync and closed, and
-//!   the batch goes to a new one.
+//!   the batch goes to a new one; where it can't be cut its name says where that sync was.
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
@@ -68,10 +68,13 @@ impl Writer {
         let n = found.first().map_or(0, |(name, _)| name.n.saturating_add(1));
         let mut writer =
             Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
-        let readable = found.into_iter().filter(|(_, stage)| *stage != Stage::Failed);
-        let mut left = 0;
-        for (place, (name, stage)) in readable.enumerate() {
-            left += writer.take_up(name, stage, place, damaged)?;
+        let (mut left, mut place) = (0, 0);
+        for (name, stage) in found {
+            left += match stage {
+                Stage::Failed { whole } => writer.look_through(&name, whole, place)?,
+                Stage::Open | Stage::Done => writer.take_up(name, stage, place, damaged)?,
+            };
+            place += usize::from(!matches!(stage, Stage::Failed { .. }));
         }
         *damaged += left;
         Ok(writer)
@@ -93,6 +96,20 @@ impl Writer {
         }
     }
 
+    /// Notes what stands in a file that was set aside, before its last good sync. Behind that nothing counts. Returns how many
+    /// lines of it can't be read.
+    fn look_through(&mut self, name: &Name, whole: u64, place: usize) -> io::Result<u64> {
+        // However many failed one behind the other: they are as new as the file before them.
+        if place >= SEARCHED_FILES || whole == 0 {
+            return Ok(0);
+        }
+        let file = self.disk.open(&self.path(name, Stage::Failed { whole }))?;
+        let present = &mut self.present;
+        let extent = name.packing.read(&*file, whole, |id| present.note(id))?;
+        tell_of_holes(name, &extent.holes);
+        Ok(extent.damaged_lines())
+    }
+
     /// Returns how many lines of it can't be read still; adds those that it took out to `mended`.
     fn take_up(&mut self, name: Name, stage: Stage, place: usize, mended: &mut u64) -> io::Result<u64> {
         if stage == Stage::Done && place >= SEARCHED_FILES {
@@ -100,7 +117,7 @@ impl Writer {
         }
         let mut file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let extent = name.packing.read(&*file, |id| present.note(id))?;
+        let extent = name.packing.read(&*file, u64::MAX, |id| present.note(id))?;
         tell_of_holes(&name, &extent.holes);
         if stage == Stage::Done {
             return Ok(extent.damaged_lines());
@@ -200,7 +217,7 @@ impl Writer {
             Ok(()) if open.len == 0 => self.disk.remove(&self.path(&open.name, Stage::Open)),
             // The cut itself has to last: else a power cut brings back lines that stand in a later file, too.
             Ok(()) if open.file.sync_data().is_ok() => self.rename(&open.name, Stage::Done),
-            Ok(()) | Err(_) => self.rename(&open.name, Stage::Failed),
+            Ok(()) | Err(_) => self.rename(&open.name, Stage::Failed { whole: open.len }),
         };
         tracing::warn!(file = %open.name, whole_bytes = open.len, ?result, "gave up a file after a failed write");
     }

@@ -62,7 +62,8 @@ impl Served {
     }
 
     async fn delete(&mut self, id: &str, purge: bool, drain: bool) -> Result<(u64, bool), Status> {
-        let request = DeleteDestinationRequest { id: id.to_owned(), purge, drain };
+        let request =
+            DeleteDestinationRequest { id: id.to_owned(), purge, drain, ..DeleteDestinationRequest::default() };
         let answer = self.client.delete_destination(request).await?.into_inner();
         Ok((answer.records_pending, answer.deleted))
     }
@@ -121,7 +122,7 @@ async fn every_refusal_has_its_code_and_says_why() {
 #[tokio::test]
 async fn no_secret_comes_back_out_by_any_answer_or_refusal() {
     let mut config = file(&[]);
-    let hidden = Secret::new(format!("http://127.0.0.1:9/{CANARY}"));
+    let hidden = Secret::new(format!("http://localhost:9/{CANARY}"));
     config.secrets.insert("hidden_url".to_owned(), hidden);
     let mut served = served(config).await;
     let signing = "whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5";

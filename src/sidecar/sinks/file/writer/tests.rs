@@ -1,128 +1,24 @@
-//! The files on a disk in memory whose calls fail when told to, and what is found after a restart at any byte.
+//! The files on a disk whose calls fail when told to, and what is found after a restart at any byte.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::disk::mem::MemDisk;
-use forebay::disk::{Lock, Space, read_all};
+use forebay::disk::read_all;
 use forebay::{LogId, StreamId};
 use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::sink::Origin;
+use crate::sinks::file::faulty::Faulty;
 
 mod damage;
 
 const DIR: &str = "out";
 const NOW: u64 = 1_700_000_000_000;
-
-// --- a disk that fails when told to ---------------------------------------------------------------------------------
-
-/// How many of the next calls fail.
-#[derive(Default)]
-struct Faults {
-    write: AtomicU32,
-    sync: AtomicU32,
-    set_len: AtomicU32,
-    rename: AtomicU32,
-    sync_dir: AtomicU32,
-}
-
-fn fails(count: &AtomicU32) -> io::Result<()> {
-    match count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
-        Ok(_) => Err(io::Error::other("told to fail")),
-        Err(_) => Ok(()),
-    }
-}
-
-#[derive(Clone, Default)]
-struct Faulty {
-    inner: MemDisk,
-    faults: Arc<Faults>,
-}
-
-struct FaultyFile {
-    inner: Arc<dyn File>,
-    faults: Arc<Faults>,
-}
-
-impl Faulty {
-    fn wrap(&self, file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(FaultyFile { inner: file?, faults: Arc::clone(&self.faults) }))
-    }
-}
-
-impl Disk for Faulty {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.wrap(self.inner.create(path))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.wrap(self.inner.open(path))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fails(&self.faults.rename)?;
-        self.inner.rename(from, to)
-    }
-    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_dir(from, to)
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.remove_dir(dir)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fails(&self.faults.sync_dir)?;
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
-        self.inner.lock(path, holder)
-    }
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.inner.space(dir)
-    }
-    fn entropy(&self) -> u128 {
-        self.inner.entropy()
-    }
-}
-
-impl File for FaultyFile {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, position)
-    }
-    fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        if let Err(error) = fails(&self.faults.write) {
-            self.inner.write_all_at(&[IoSlice::new(&bufs[0][..bufs[0].len() / 2])], position)?;
-            return Err(error);
-        }
-        self.inner.write_all_at(bufs, position)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        fails(&self.faults.sync)?;
-        self.inner.sync_data()
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        fails(&self.faults.set_len)?;
-        self.inner.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-}
 
 // --- the stage ------------------------------------------------------------------------------------------------------
 
@@ -322,7 +218,7 @@ fn after_a_failed_sync_the_file_ends_at_its_last_good_sync_and_the_batch_goes_to
 }
 
 #[test]
-fn a_file_that_failed_and_cannot_be_cut_is_set_aside_and_not_searched() {
+fn what_is_doubtful_of_a_file_that_failed_and_cannot_be_cut_does_not_count() {
     let disk = Faulty::default();
     let mut writer = open(&disk);
     writer.append(&batch(0..3), NOW).unwrap();
@@ -331,9 +227,34 @@ fn a_file_that_failed_and_cannot_be_cut_is_set_aside_and_not_searched() {
     assert!(writer.append(&batch(3..5), NOW).is_err());
     // Lines 3 and 4 may be in the page cache only: a restart must not take them for written.
     open(&disk).append(&batch(3..5), NOW).unwrap();
-    let files = files(&disk);
-    assert_eq!(files[&format!("d-{NOW}-000000.jsonl.failed")], lines(0..5));
+    let (files, whole) = (files(&disk), lines(0..3).len());
+    assert_eq!(files[&format!("d-{NOW}-000000.jsonl.failed-{whole}")], lines(0..5));
     assert_eq!(files[&format!("d-{NOW}-000001.jsonl.open")], lines(3..5));
+}
+
+/// Before, such a file was not searched for repeats: what had been delivered to it since the last floor stood again in a
+/// later one.
+#[test]
+fn what_was_delivered_to_files_that_failed_is_recognised_after_a_kill() {
+    for compression in [FileCompression::None, FileCompression::Zstd] {
+        let disk = Faulty::default();
+        let config = FileConfig { compression, ..FileConfig::new(DIR) };
+        let open = || Writer::open(Arc::new(disk.clone()), "d", config.clone(), &mut 0).unwrap();
+        let mut writer = open();
+        for n in 0..4 {
+            writer.append(&batch(n * 10..n * 10 + 5), NOW).unwrap();
+            disk.faults.sync.store(2, Ordering::SeqCst); // that of the cut, too
+            assert!(writer.append(&batch(n * 10 + 5..n * 10 + 10), NOW).is_err());
+        }
+        let before = disk.list(DIR.as_ref()).unwrap();
+        assert!(before.len() == 4 && before.iter().all(|name| name.contains(".failed-")), "{before:?}");
+        // The floor knows of none of them.
+        let mut writer = open();
+        (0..4).for_each(|n| writer.append(&batch(n * 10..n * 10 + 5), NOW).unwrap());
+        assert_eq!(disk.list(DIR.as_ref()).unwrap().len(), 4, "{compression:?}: none is written again");
+        writer.append(&batch(5..10), NOW).unwrap();
+        assert_eq!(disk.list(DIR.as_ref()).unwrap().len(), 5, "{compression:?}: what nobody heard of is");
+    }
 }
 
 #[test]

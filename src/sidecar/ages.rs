@@ -4,11 +4,11 @@
 //! after a jump, and at the start of a process, when nobody can say how far the wall clock went meanwhile, ages do not count
 //! for an hour: time enough for somebody to notice.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use forebay::clock::Clock;
 use tracing::warn;
-
-use super::Now;
 
 /// So long ages do not count after a jump.
 const HELD_FOR: Duration = Duration::from_secs(3_600);
@@ -16,9 +16,42 @@ const HELD_FOR: Duration = Duration::from_secs(3_600);
 /// More than any clock is set by in a second that is kept by a time server.
 const JUMP_MS: u64 = 60_000;
 
+/// Now, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Since some moment of this process.
+    pub monotonic: Duration,
+}
+
+impl Now {
+    /// What these clocks say.
+    #[must_use]
+    pub fn of(clock: &dyn Clock) -> Self {
+        Self { wall_ms: clock.wall_ms(), monotonic: clock.monotonic() }
+    }
+}
+
+/// One for all that give up something for its age: a jump is told once, and holds for everybody.
+#[derive(Debug, Default)]
+pub struct SharedAges(Mutex<Ages>);
+
+impl SharedAges {
+    /// See [`Ages::at`].
+    pub fn at(&self, now: Now) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).at(now)
+    }
+
+    /// See [`Ages::held_until`].
+    pub fn held_until(&self, now: Now) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).held_until(now)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Ages {
+pub struct Ages {
     last: Option<Now>,
     age_ms: u64,
     held_until: Duration,
@@ -26,14 +59,18 @@ pub(super) struct Ages {
 
 impl Ages {
     /// The time by which ages count, in milliseconds since 1970; `None` while they do not.
-    pub(super) fn at(&mut self, now: Now) -> Option<u64> {
+    pub fn at(&mut self, now: Now) -> Option<u64> {
         let Some(last) = self.last.replace(now) else {
             self.held_until = now.monotonic + HELD_FOR;
             self.age_ms = now.wall_ms;
             return None;
         };
-        let elapsed = now.monotonic.saturating_sub(last.monotonic);
-        let elapsed_ms = super::ms(elapsed);
+        // Whoever shares it may have been held up: what he saw then is no jump.
+        let Some(elapsed) = now.monotonic.checked_sub(last.monotonic) else {
+            self.last = Some(last);
+            return (last.monotonic >= self.held_until).then_some(self.age_ms);
+        };
+        let elapsed_ms = ms(elapsed);
         let jump_ms = now.wall_ms.abs_diff(last.wall_ms.saturating_add(elapsed_ms));
         if jump_ms > JUMP_MS {
             warn!(
@@ -51,10 +88,14 @@ impl Ages {
     }
 
     /// When ages count again, in milliseconds since 1970; `None` when they do.
-    pub(super) fn held_until(&self, now: Now) -> Option<u64> {
+    pub fn held_until(&self, now: Now) -> Option<u64> {
         let left = self.held_until.checked_sub(now.monotonic).filter(|left| !left.is_zero())?;
-        Some(now.wall_ms.saturating_add(super::ms(left)))
+        Some(now.wall_ms.saturating_add(ms(left)))
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -89,6 +130,16 @@ mod tests {
             assert_eq!(ages.at(jumped(7_200)), None);
             assert_eq!(ages.at(jumped(7_201)), Some(jump + 7_201_000), "whoever set it knew");
         }
+    }
+
+    #[test]
+    fn who_was_held_up_since_he_looked_at_the_clocks_sees_no_jump() {
+        let mut ages = Ages::default();
+        ages.at(at(0, DAY_MS));
+        let now = at(3_700, DAY_MS + 3_700_000);
+        assert_eq!(ages.at(now), Some(DAY_MS + 3_700_000));
+        assert_eq!(ages.at(at(3_601, DAY_MS + 3_601_000)), Some(DAY_MS + 3_700_000));
+        assert_eq!((ages.at(now), ages.held_until(now)), (Some(DAY_MS + 3_700_000), None));
     }
 
     #[test]

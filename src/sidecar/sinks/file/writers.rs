@@ -1,0 +1,59 @@
+//! Who writes to a destination's files: one at a time, also while sinks of the destination follow one another.
+//!
+//! A disk that hangs outlives the sink that it holds up: the write goes on on its thread when nobody waits for it any more.
+//! What always holds: the sink that comes next in that directory waits for it, and then looks anew at what the files hold,
+//! since nobody has heard what became of that write.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::Inner;
+use super::writer::Writer;
+
+/// The files of one destination in one directory, for one writer at a time.
+pub(super) type Place = tokio::sync::Mutex<Option<Held>>;
+
+/// A writer, and the sink that made it.
+pub(super) struct Held {
+    by: Arc<Inner>,
+    writer: Writer,
+}
+
+/// The places that somebody has in hand: whoever makes sinks one behind the other gives all of them this one.
+#[derive(Default)]
+pub struct Writers {
+    /// By directory and destination.
+    places: Mutex<HashMap<(PathBuf, String), Weak<Place>>>,
+}
+
+impl Writers {
+    pub(super) fn place_of(&self, sink: &Inner) -> Arc<Place> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, place| place.strong_count() > 0);
+        let of = (sink.config.directory.clone(), sink.destination.clone());
+        let known = places.get(&of).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let place = Arc::default();
+            places.insert(of, Arc::downgrade(&place));
+            place
+        })
+    }
+}
+
+/// The writer of this sink: the one that is held, if it made that, or one that has read the files as they are now.
+pub(super) fn writer_of<'a>(sink: &Arc<Inner>, place: &'a mut Option<Held>) -> io::Result<&'a mut Writer> {
+    place.take_if(|held| !Arc::ptr_eq(&held.by, sink));
+    let held = match place {
+        Some(held) => held,
+        None => {
+            let (disk, config) = (Arc::clone(&sink.disk), sink.config.clone());
+            let mut lines = 0;
+            let opened = Writer::open(disk, &sink.destination, config, &mut lines);
+            sink.damaged.add(&sink.destination, lines);
+            place.insert(Held { by: Arc::clone(sink), writer: opened? })
+        }
+    };
+    Ok(&mut held.writer)
+}
