@@ -351,9 +351,10 @@ impl Registry {
         let desk = self.letters.desk(Arc::clone(&name));
         let DeadLettersConfig { max_age: age_max, max_bytes: bytes_max } = destination.dead_letters;
         desk.set_policy(Policy { age_max, bytes_max });
-        if let SinkConfig::Upstream(config) = &destination.sink {
-            desk.set_room(Some(config.max_bytes / LETTERS_OF_SHARE));
-        }
+        desk.set_room(match &destination.sink {
+            SinkConfig::Upstream(config) => Some(config.max_bytes / LETTERS_OF_SHARE),
+            _ => None,
+        });
         sources.push(Arc::new(HeldSource::new(desk, alone)));
         Ok(Ready {
             name,

@@ -181,6 +181,10 @@ impl Source for HeldSource {
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.desk.set_wake(wake);
     }
+
+    fn stream(&self) -> String {
+        Shelf::Held.stream(self.desk.destination())
+    }
 }
 
 /// The one letter of a batch that is read as it is sent.

@@ -14,10 +14,15 @@ impl Desk {
         self.room_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// See [`set_room`](Self::set_room).
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        Some(self.room_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes < u64::MAX)
+    }
+
     /// Whether there is room for so many bytes more. One letter always finds some, however large.
     pub(super) fn has_room(&self, more: u64) -> bool {
-        let room = self.room_bytes.load(Ordering::Relaxed);
         let held = self.bytes();
-        room == u64::MAX || held == 0 || held.saturating_add(more) <= room
+        self.room().is_none_or(|room| held == 0 || held.saturating_add(more) <= room)
     }
 }

@@ -418,6 +418,8 @@ fn letters_find_room_until_that_is_full_and_again_when_some_have_gone() {
     assert!(has(100) && !has(101));
     all_redriven(&house.desk(), &Filter::default());
     assert_eq!((house.desk().dead().records, has(101)), (0, false), "those that are sent again lie there still");
-    assert_eq!(send_all(&house.held(true)), [3, 7]);
+    let source = house.held(true);
+    assert!(house.queues.find(HOOK, &source.stream()).is_some(), "it is shown under the name of its queue");
+    assert_eq!(send_all(&source), [3, 7]);
     assert!(has(held + 101), "one finds room always");
 }

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod revisions;
+mod room;
 mod settings;
 mod taken_out;
 mod upstreams;
@@ -30,18 +31,6 @@ impl std::ops::Deref for House {
     fn deref(&self) -> &Inside {
         &self.inside
     }
-}
-
-/// A bucket that nobody reaches, with objects under this prefix.
-fn with_bucket(prefix: &str) -> Config {
-    let s3 = config::S3Config {
-        prefix: config::KeyTemplate::parse(prefix).unwrap(),
-        endpoint: Some(config::Endpoint::parse("http://127.0.0.1:9").unwrap()),
-        ..config::S3Config::new("impressions")
-    };
-    let mut config = file(&[]);
-    config.destinations.push(Destination::new("bucket", vec!["prod".to_owned()], SinkConfig::S3(Box::new(s3))));
-    config
 }
 
 /// A file with the environment `prod`, one secret, and file destinations of these ids.
@@ -275,20 +264,6 @@ async fn a_file_that_takes_something_from_the_api_is_not_obeyed() {
     moved.secrets.insert("hook_url".to_owned(), Secret::new("http://localhost:9/other".to_owned()));
     let reloaded = reload(moved).await.unwrap();
     assert_eq!((reloaded.replaced, reloaded.untouched), (1, 1), "who names the secret has the new one");
-}
-
-#[tokio::test]
-async fn how_objects_are_made_is_remembered_by_revision() {
-    let house = start(&MemDisk::default(), with_bucket("a/{date}/")).await;
-    let house = house.again(with_bucket("a/{date}/")).await;
-    let house = house.again(with_bucket("b/")).await;
-    let destination = with_bucket("b/").destinations.pop().unwrap();
-    let wanted = house.operations.wanted(destination, AddressPolicy::Operator).await.unwrap();
-    assert_eq!(wanted.revision, 2);
-    let known = wanted.layouts.iter().map(|(revision, layout)| (*revision, layout.prefix.literal().to_owned()));
-    assert_eq!(known.collect::<Vec<_>>(), [(1, "a/".to_owned()), (2, "b/".to_owned())]);
-    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "bucket").unwrap();
-    assert_eq!(queue.settings_revision(), 2, "what is planned from now on");
 }
 
 #[tokio::test]

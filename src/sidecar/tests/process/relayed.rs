@@ -190,6 +190,32 @@ fn what_was_acknowledged_is_relayed_in_order_after_an_outage_and_kills() {
     eprintln!("{} posts acknowledged, {} taken, {repeats} repeats", acknowledged.len(), taken.len());
 }
 
+/// Before, such an upstream was idle, without a reason, and an alert on those that refuse never fired.
+#[test]
+fn a_key_that_split_refuses_is_seen_where_operators_look_and_goes_on_when_it_is_mended() {
+    let split = Split::start();
+    split.answers(|_| 401);
+    let home = home("relayed-refused", &split, "");
+    let sidecar = home.start();
+    let headers = [("authorization".to_owned(), format!("Bearer {SDK_KEY}"))];
+    let mut client = Client::connect(home.ingest()).unwrap();
+    assert_eq!(post(&mut client, "/api/events/bulk", &headers, b"[]"), 200);
+    let metrics = || String::from_utf8(Client::connect(home.admin()).unwrap().get("/metrics").unwrap().body).unwrap();
+    assert!(wait_for(|| metrics().contains("forebay_delivery_state{destination=\"split\",state=\"refused\"} 1\n")));
+    let verdicts = "forebay_delivery_verdicts_total{destination=\"split\",outcome=\"refused\"} ";
+    assert!(metrics().lines().any(|line| line.strip_prefix(verdicts).is_some_and(|count| count != "0")));
+    let lags = sidecar.asked(&["lag", "-d", "split"]);
+    let row = lags["lags"].as_array().unwrap().iter().find(|row| row["records_behind"] == 1).expect("its key's");
+    let why = row["last_error"]["message"].as_str().unwrap();
+    assert_eq!((&row["state"], &row["forecast"]["outcome"]), (&"refused".into(), &"never_at_this_rate".into()));
+    assert!(why.starts_with("answered 401: sdk key ") && why.contains(" of environment "), "{why}");
+    assert!(row["next_attempt_unix_ms"].as_u64().unwrap() > lags["read_at_unix_ms"].as_u64().unwrap() - 10_000);
+    split.answers(|_| 200);
+    assert!(sidecar.call(&["destinations", "probe", "split"]).status.success());
+    sidecar.drain(&["split"]);
+    assert!(wait_for(|| !metrics().contains("state=\"refused\"")));
+}
+
 #[test]
 fn a_share_that_is_raised_in_the_file_takes_posts_again_without_a_restart() {
     let split = Split::start();

@@ -4,6 +4,18 @@ use forebay::{BatchLimits, Settled};
 
 use super::*;
 
+/// A bucket that nobody reaches, with objects under this prefix.
+fn with_bucket(prefix: &str) -> Config {
+    let s3 = config::S3Config {
+        prefix: config::KeyTemplate::parse(prefix).unwrap(),
+        endpoint: Some(config::Endpoint::parse("http://127.0.0.1:9").unwrap()),
+        ..config::S3Config::new("impressions")
+    };
+    let mut config = file(&[]);
+    config.destinations.push(Destination::new("bucket", vec!["prod".to_owned()], SinkConfig::S3(Box::new(s3))));
+    config
+}
+
 impl House {
     fn revisions(&self) -> Vec<u32> {
         let state = self.operations.journal.state();
@@ -60,4 +72,18 @@ async fn what_runs_is_looked_through_now_and_then_and_goes_on_untouched() {
     assert_eq!(house.revisions(), [14, 15, 16, 17], "the seventeenth was one too many");
     let again = house.operations.reload(with_bucket("p16/")).await.unwrap();
     assert_eq!((again.replaced, again.untouched), (0, 1));
+}
+
+#[tokio::test]
+async fn how_objects_are_made_is_remembered_by_revision() {
+    let house = start(&MemDisk::default(), with_bucket("a/{date}/")).await;
+    let house = house.again(with_bucket("a/{date}/")).await;
+    let house = house.again(with_bucket("b/")).await;
+    let destination = with_bucket("b/").destinations.pop().unwrap();
+    let wanted = house.operations.wanted(destination, AddressPolicy::Operator).await.unwrap();
+    assert_eq!(wanted.revision, 2);
+    let known = wanted.layouts.iter().map(|(revision, layout)| (*revision, layout.prefix.literal().to_owned()));
+    assert_eq!(known.collect::<Vec<_>>(), [(1, "a/".to_owned()), (2, "b/".to_owned())]);
+    let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "bucket").unwrap();
+    assert_eq!(queue.settings_revision(), 2, "what is planned from now on");
 }
