@@ -98,6 +98,6 @@ pub use queue::{
     Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, Deleted, FloorDamage, FloorError,
     Halved, Hour, Hourly, KeyValue, Lag, MarkedRange, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Queue,
     QueueError, QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError,
-    ReplayFrom, ReplayMode, ReplayRequest, Replayed, Settled, SettledRange, Slice, SplitError, Start, StoreChoice,
-    StoreError, Waiting,
+    ReplayFrom, ReplayMode, ReplayRequest, Replayed, SeenFloor, Settled, SettledRange, Slice, SplitError, Start,
+    StoreChoice, StoreError, Waiting, inspect_floor,
 };

@@ -20,6 +20,7 @@ pub(crate) mod fuzzing;
 mod give_up;
 mod hint;
 mod hours;
+mod inspect;
 mod kept_plans;
 mod lag;
 mod limits;
@@ -48,6 +49,7 @@ pub use cursor_store::{CursorStore, KeyValue, OpenStore, StoreChoice, StoreError
 pub use floor_file::{FloorDamage, FloorError};
 pub use give_up::Much;
 pub use hours::{Hour, Hourly};
+pub use inspect::{SeenFloor, inspect_floor};
 pub use lag::Lag;
 pub use marked::MarkedRange;
 pub use mem_store::MemStore;
@@ -154,6 +156,8 @@ struct Inner {
     more: Mutex<Option<Waker>>,
     /// Its balance hour by hour. None as long as it had nothing when an hour ended.
     hours: Mutex<Option<Box<Hours>>>,
+    /// The cursor store was told of them.
+    hours_stored: AtomicBool,
     revision: AtomicU32,
     /// It is among those that were touched since the last tick. Set by `touch` alone.
     noted: AtomicBool,

@@ -56,8 +56,8 @@ impl Writer {
     pub(crate) fn new(last: [Option<Predecessor>; 2], last_ms: u64) -> Self {
         let [main, system] = last;
         let lanes = [
-            Lane { class: Class::Main, active: None, last: main },
-            Lane { class: Class::System, active: None, last: system },
+            Lane { class: Class::Main, active: None, last: main, cut_is_due: false },
+            Lane { class: Class::System, active: None, last: system, cut_is_due: false },
         ];
         Self { lanes, ahead: None, last_ms }
     }

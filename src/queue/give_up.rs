@@ -46,7 +46,7 @@ impl Queue {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(Count::default()) };
         let Some(going) = queue.oldest(stream, much, below)? else { return Ok(Count::default()) };
-        let bytes_at = queue.bytes_at_ends(stream, [going.start, going.end])?;
+        let bytes_at = queue.bytes_of(stream, &going)?;
         let gone = queue.with_window(|window| window.let_waiting_go(going, Settled::Expired, bytes_at));
         if gone.records > 0 {
             queue.touch();

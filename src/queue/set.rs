@@ -31,7 +31,7 @@ use super::{Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Mutex, PoisonError, RwLock};
+use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::{Log, LogOptions};
 use arrivals::Unrouted;
 use index::Index;
@@ -122,10 +122,12 @@ impl Queues {
             plans: own.entry,
             plan_mark: own.plan_mark,
             plans_moved: 0,
+            plans_moving: Weak::new(),
             incarnation: own.incarnation,
             fills_low: 0,
             plan_lows: BTreeMap::new(),
             hour: opened_ms / HOUR_MS,
+            hours_wanted: false,
             unsaved: Vec::new(),
             unconfirmed: HashMap::new(),
             in_one_slot: HashMap::new(),
@@ -336,6 +338,7 @@ impl Queues {
             drop(stop);
             let _ = thread.join(); // it has no result, and a panic in it was logged
         }
+        lock(&self.set.keeping).hours_wanted = true;
         // Twice: the plans that the first one settles are let go by the second.
         let kept = self.set.tick().and_then(|()| self.set.tick());
         self.set.keeper.close(STORE_PATIENCE);

@@ -61,7 +61,8 @@ impl Queue {
         let Some(stream) = queue.stream_id() else { return 0 };
         let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
-        let bytes_at = queue.totals(stream);
+        let totals = queue.totals_for(stream, &offsets, &verdict);
+        let bytes_at = queue.bytes_at(stream, totals);
         let settle = || queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
         let settled = failpoints::around(Point::Settle, settle);
         queue.touch();
@@ -97,7 +98,7 @@ impl Queue {
         if offsets.is_empty() {
             return Ok(Count::default());
         }
-        let bytes_at = queue.bytes_at_ends(stream, [offsets.start, offsets.end])?;
+        let bytes_at = queue.bytes_of(stream, &offsets)?;
         let settled = queue.with_window(|window| window.let_go(offsets, as_, bytes_at));
         queue.touch();
         Ok(settled)
@@ -134,17 +135,36 @@ impl Inner {
         }
     }
 
-    /// The running total at an offset, for whoever lets go of what lies between these two: read there now, before the window
-    /// is locked, and elsewhere when it is asked for, which batches and the cursor mostly spare.
-    pub(super) fn bytes_at_ends(
-        &self,
+    /// The running totals that settling these records asks for, in order, and what the log says of them: read now, before the
+    /// window is locked.
+    fn totals_for(&self, stream: StreamId, offsets: &Range<u64>, verdict: &Verdict) -> Vec<(u64, Option<u64>)> {
+        let asked = self.window().asks_for(offsets, verdict);
+        let read = self.totals(stream);
+        asked.into_iter().map(|(at, total)| (at, total.or_else(|| read(at)))).collect()
+    }
+
+    /// The running total at an offset: one of these. Where another one is asked for, as the window has changed since, the log is.
+    fn bytes_at(&self, stream: StreamId, totals: Vec<(u64, Option<u64>)>) -> impl Fn(u64) -> Option<u64> {
+        move |offset| match totals.binary_search_by_key(&offset, |(at, _)| *at) {
+            Ok(found) => totals[found].1,
+            Err(_) => self.total_at(stream, offset).ok(),
+        }
+    }
+
+    /// The same for whoever lets go of these records.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn bytes_of<'a>(
+        &'a self,
         stream: StreamId,
-        ends: [u64; 2],
-    ) -> Result<impl Fn(u64) -> Option<u64>, ReadError> {
-        let totals = [self.total_at(stream, ends[0])?, self.total_at(stream, ends[1])?];
-        Ok(move |offset| match ends.iter().position(|end| *end == offset) {
-            Some(end) => Some(totals[end]),
-            None => self.total_at(stream, offset).ok(),
-        })
+        offsets: &Range<u64>,
+    ) -> Result<impl Fn(u64) -> Option<u64> + use<'a>, ReadError> {
+        // However they settle: none of them in another way than its neighbours.
+        let mut totals = self.totals_for(stream, offsets, &Settled::Expired.into());
+        for (at, total) in totals.iter_mut().filter(|(_, total)| total.is_none()) {
+            *total = Some(self.total_at(stream, *at)?);
+        }
+        Ok(self.bytes_at(stream, totals))
     }
 }

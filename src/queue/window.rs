@@ -106,6 +106,11 @@ pub(crate) enum Offer {
 }
 
 impl OpenBatch {
+    /// The running total at an offset, if its marks say it, or what waits in it for a place.
+    fn total_at(&self, offset: u64) -> Option<u64> {
+        self.marks.bytes_at(offset).or_else(|| self.held.iter().find_map(|part| part.total_at(offset)))
+    }
+
     /// Whether nobody has it, and nothing is about to change its boundaries.
     fn can_come_again(&self) -> bool {
         self.given_back && !self.split.is_some_and(|split| split.on_its_way)

@@ -36,6 +36,7 @@ mod replays;
 mod sheets;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use listen::{BindError, Listener, LocalListener};
 

@@ -40,6 +40,24 @@ fn an_unreadable_index_without_its_segment_is_set_aside_and_told() {
     assert!(kept, "somebody may be able to read it: {:?}", session.disk.paths());
 }
 
+/// Before: a second file of that name took the place of the one that was set aside first.
+#[test]
+fn what_is_set_aside_stays_when_another_one_is() {
+    let mut session = two_segments();
+    session.disk.erase("/log/0000000000000000.seg".as_ref());
+    for aside in ["/log/0000000000000000.idx.bad", "/log/0000000000000000.idx.bad-2"] {
+        let name = Path::new("/log/0000000000000000.idx");
+        session.disk.overwrite(name, aside.as_bytes());
+        refuse_indexes(&session.disk);
+        session.try_open().expect("it opens");
+        session.end(End::Kill);
+        session.disk.clear_faults();
+        assert_eq!(session.disk.read_live(Path::new(aside)).as_deref(), Some(aside.as_bytes()));
+    }
+    let first = Path::new("/log/0000000000000000.idx.bad");
+    assert!(session.disk.read_live(first).is_some_and(|bytes| bytes.ends_with(b".bad")), "the first one");
+}
+
 /// Before: with both stream tables damaged an index that could not be read stopped the start.
 #[test]
 fn with_both_tables_damaged_an_unreadable_index_has_no_vote_and_stops_nothing() {

@@ -23,7 +23,7 @@ pub(crate) struct Thrift {
     /// A file is rewritten when it is larger than so many hundredths of its live bytes: so the disk holds at most that much of
     /// what is needed in files that were looked at.
     pub(crate) worth: u64,
-    /// A run gives back one part of a segment in so many, or more.
+    /// A run gives back one part of its files in so many, or more.
     pub(crate) gain: u64,
 }
 
@@ -35,13 +35,16 @@ impl Thrift {
     pub(crate) const SHORT: Self = Self { worth: 110, gain: 11 };
 }
 
+/// A run gives back one part of a segment in so many at least: a file is made, synced and renamed for it. Small enough that what
+/// lies between segments that are left as they are is little beside them.
+const GAIN_LEAST: u64 = 128;
+
 /// Below a quarter of a segment a file goes along with its neighbours though nearly all of it is needed: one file less.
 const SMALL: u64 = 4;
 
 /// The best run: its first and last place. `room` is what the frames of a segment may take. `segments` are all of a class, in
 /// order.
 pub(crate) fn best(segments: &[Candidate], room: u64, thrift: Thrift) -> Option<(Sequence, Sequence)> {
-    let gain_min = (room / thrift.gain).max(1);
     let mut best: Option<(Run, Sequence, Sequence)> = None;
     let mut at = 0;
     while at < segments.len() {
@@ -55,6 +58,7 @@ pub(crate) fn best(segments: &[Candidate], room: u64, thrift: Thrift) -> Option<
             at += 1; // not to be touched, or not worth it
             continue;
         }
+        let gain_min = (run.file_bytes / thrift.gain).max(room / GAIN_LEAST).max(1);
         if run.gain() >= gain_min && best.as_ref().is_none_or(|(other, ..)| run.is_better_than(other)) {
             best = Some((run, segments[from].place, segments[at - 1].place));
         }
@@ -122,6 +126,21 @@ mod tests {
         assert!(short(900) && !short(910), "save on a short disk");
     }
 
+    /// Before: a run had to give back a fifth of a whole segment, so a small compact one between two that are left as they are
+    /// stayed though nobody needed any of it, and the disk held 1.5 of what was needed.
+    #[test]
+    fn a_small_segment_between_full_ones_is_worth_it_for_its_size() {
+        let of = |place, file_bytes, live| Candidate { place: Sequence(place), file_bytes, live: Some(live) };
+        let between = |small| {
+            let chosen = best(&[of(0, 1_000, 810), small, of(2, 1_000, 810)], 1_000, Thrift::USUAL);
+            chosen.map(|(first, last)| (first.0, last.0))
+        };
+        assert_eq!(between(of(1, 300, 110)), Some((1, 1)));
+        assert_eq!(between(of(1, 199, 1)), Some((1, 1)));
+        assert_eq!(between(of(1, 300, 250)), None, "four fifths of it are needed");
+        assert_eq!(between(of(1, 6, 0)), None, "not for so little");
+    }
+
     #[test]
     fn what_is_unknown_or_pinned_parts_a_run() {
         assert_eq!(chosen(&[Some(10), None, Some(10), Some(10)]), Some((2, 3)));
@@ -139,7 +158,7 @@ mod tests {
         fn a_run_is_of_neighbours_fits_and_gives_back_what_it_must(
             live in prop::collection::vec(prop::option::of(0..1_000u64), 0..40), gain in 2..900u64, worth in 101..200u64,
         ) {
-            let (segments, gain_min) = (segments(&live), 1_000 / gain);
+            let (segments, gain_min) = (segments(&live), (1_000 / gain).max(1_000 / GAIN_LEAST));
             if let Some((first, last)) = best(&segments, 1_000, Thrift { worth, gain }) {
                 let run = &segments[first.0 as usize..=last.0 as usize];
                 let kept: u64 = run.iter().map(|segment| segment.live.expect("only what is known")).sum();
@@ -148,6 +167,28 @@ mod tests {
                 let worth = live.iter().flatten().any(|live| 1_000 * 100 > live * worth && 1_000 - live >= gain_min);
                 prop_assert!(!worth, "one alone would have been worth it");
             }
+        }
+
+        /// Whatever sizes lie beside each other.
+        #[test]
+        fn where_nothing_is_worth_it_the_disk_holds_little_more_than_is_needed(
+            segments in prop::collection::vec((1..=1_000u64, 0..=100u64), 0..60),
+        ) {
+            let of = |(n, &(file_bytes, percent)): (usize, &(u64, u64))| {
+                Candidate { place: Sequence(n as u64), file_bytes, live: Some(file_bytes * percent / 100) }
+            };
+            let mut segments: Vec<Candidate> = segments.iter().enumerate().map(of).collect();
+            // As compaction does until it has nothing to do.
+            while let Some((first, last)) = best(&segments, 1_000, Thrift::USUAL) {
+                let run = (first.0 as usize)..=(last.0 as usize);
+                let live: u64 = segments[run.clone()].iter().filter_map(|segment| segment.live).sum();
+                let compact = Candidate { place: first, file_bytes: live, live: Some(live) };
+                segments.splice(run, (live > 0).then_some(compact));
+                segments.iter_mut().enumerate().for_each(|(n, segment)| segment.place = Sequence(n as u64));
+            }
+            let held: u64 = segments.iter().map(|segment| segment.file_bytes).sum();
+            let needed: u64 = segments.iter().filter_map(|segment| segment.live).sum();
+            prop_assert!(held * 10 <= needed * 13 + 10_000, "{held} bytes for {needed}: {segments:?}");
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::log::listing::Listing;
 use crate::log::options::OpenError;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
 impl Opening<'_> {
     /// An index whose segment is gone: its records are lost, and that is said.
@@ -69,7 +71,12 @@ impl Opening<'_> {
 
     /// Gives a file that is not ours a name that is not ours either.
     pub(super) fn set_aside(&self, name: FileName) -> Result<(), OpenError> {
-        let (path, aside) = (self.files.path(name), self.files.dir().join(format!("{name}.bad")));
+        let path = self.files.path(name);
+        // One that was set aside before stays: it may be somebody's, too.
+        let is_free = |aside: &PathBuf| self.files.disk().open(aside).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        let names = std::iter::once(format!("{name}.bad")).chain((2..).map(|n| format!("{name}.bad-{n}")));
+        let aside =
+            names.map(|name| self.files.dir().join(name)).find(is_free).expect("there are more names than files");
         tracing::error!(path = %path.display(), aside = %aside.display(), "this file is not of this log: set aside");
         self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
     }

@@ -26,6 +26,8 @@ pub(super) struct Lane {
     pub(super) active: Option<Active>,
     /// The last good segment and where it ends: what the next one names as its predecessor.
     pub(super) last: Option<Predecessor>,
+    /// The last segment was given up after a failure, and no durable header says yet where it ends.
+    pub(super) cut_is_due: bool,
 }
 
 /// The segment that is written to.
@@ -69,8 +71,7 @@ impl Writer {
         self.lanes[lane].active = Some(enter(shared, class, sequence, fresh, restricted));
         failpoints::after(Point::SegmentRetire);
         drop(claims); // it counts by itself now
-        // The header goes out by itself and is covered by the first frames' sync: without frames it is worth nothing.
-        if let Err(e) = self.write_header(shared, lane) {
+        if let Err(e) = self.write_header(shared, lane).and_then(|()| self.sync_a_cut(lane)) {
             self.abandon(shared, lane);
             return Err(e);
         }
@@ -97,6 +98,15 @@ impl Writer {
         Ok(restricted)
     }
 
+    /// A header is covered by the first frames' sync: without frames it is worth nothing. Not where it cuts a failed segment off:
+    /// what lies there may be of offsets that the first frames have again, and a crash must not leave them without the cut.
+    fn sync_a_cut(&mut self, lane: usize) -> io::Result<()> {
+        let Lane { active: Some(active), cut_is_due: true, .. } = &self.lanes[lane] else { return Ok(()) };
+        active.file.sync_data()?;
+        self.lanes[lane].cut_is_due = false;
+        Ok(())
+    }
+
     /// Gives the active segment up after a failure.
     pub(super) fn abandon(&mut self, shared: &Shared, lane: usize) {
         self.retire_active(shared, lane, true);
@@ -115,13 +125,14 @@ impl Writer {
         };
         segment.stage = Stage::Sealing(Arc::new(index));
         self.lanes[lane].last = Some(Predecessor { sequence: active.sequence, end: active.position });
+        self.lanes[lane].cut_is_due |= failed;
         drop(catalog);
         shared.request_housekeeping();
     }
 
     /// Writes the active segment's header, unsynced.
     pub(super) fn write_header(&self, shared: &Shared, lane: usize) -> io::Result<()> {
-        let Lane { class, active, last } = &self.lanes[lane];
+        let Lane { class, active, last, .. } = &self.lanes[lane];
         let active = active.as_ref().expect("a segment was made");
         let header = SegmentHeader {
             log: shared.log_id,

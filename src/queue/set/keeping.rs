@@ -4,8 +4,8 @@ use crate::queue::Inner;
 use crate::queue::balance::End;
 use crate::queue::floor_file::{EntryId, FloorFile};
 use crate::queue::plan::PlanRecord;
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Weak};
 use std::collections::{BTreeMap, HashMap};
 
 /// What a tick keeps.
@@ -17,6 +17,8 @@ pub(super) struct Keeping {
     pub(super) plan_mark: u64,
     /// How many plans were written again the last time that some were.
     pub(super) plans_moved: u64,
+    /// Those that are on their way hold it.
+    pub(super) plans_moving: Weak<()>,
     /// The incarnation of queues that are made next: no queue of theirs that was deleted had it.
     pub(super) incarnation: u32,
     /// The oldest plan that a replay goes by which fills gaps, as of the last tick: kept beside the mark.
@@ -25,6 +27,8 @@ pub(super) struct Keeping {
     pub(super) plan_lows: BTreeMap<EntryId, (Arc<Inner>, u64)>,
     /// The hour of the last tick, counted from 1970.
     pub(super) hour: u64,
+    /// The next commit is to tell the store of every queue's hours of which it knows nothing yet.
+    pub(super) hours_wanted: bool,
     /// Queues that no floor has made durable yet.
     pub(super) unsaved: Vec<Arc<Inner>>,
     /// Low marks that no floor has made durable yet.
@@ -43,6 +47,12 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
+    /// The epoch of a queue that is made now. After damage to the floor one that nobody knows: what the cursor store has of an
+    /// earlier life, which the floor has forgotten, is not this one's.
+    pub(super) fn first_epoch(&self) -> u32 {
+        if self.floor_was_damaged { self.floor.another_epoch() } else { 0 }
+    }
+
     /// A commit succeeded: every queue is on disk.
     pub(super) fn told_saved(&mut self) {
         self.unsaved.drain(..).for_each(|inner| inner.saved.store(true, Ordering::Release));

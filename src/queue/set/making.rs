@@ -50,8 +50,7 @@ impl Set {
             stream: index.name(stream, |(_, stream)| stream),
             stream_id,
             incarnation,
-            // What the cursor store has of an earlier life, which the floor has forgotten, is not this one's.
-            epoch: if keeping.floor_was_damaged { keeping.floor.another_epoch() } else { 0 },
+            epoch: keeping.first_epoch(),
             books: Books::from(offset, bytes),
             cursor: Cursor::at(offset, bytes),
             extra: None,
@@ -107,6 +106,7 @@ impl Inner {
             replays: Mutex::new(replays),
             more: Mutex::default(),
             hours: Mutex::default(),
+            hours_stored: AtomicBool::default(),
             revision: AtomicU32::new(0),
             noted: AtomicBool::new(false),
             saved: AtomicBool::new(false),

@@ -30,6 +30,10 @@ impl Set {
         if kept <= self.plans_kept_min + 4 * keeping.plans_moved {
             return;
         }
+        // The last ones are still on their way: with a slow disk they would pile up, and take the place of plans that are new.
+        if keeping.plans_moving.upgrade().is_some() {
+            return;
+        }
         let before = tail - kept / 2;
         let old = keeping.plan_lows.values().filter(|(inner, low)| !inner.fills_gaps() && *low < before);
         let queues: Vec<Arc<Inner>> = old.map(|(inner, _)| Arc::clone(inner)).collect();
@@ -40,12 +44,14 @@ impl Set {
         let old: Vec<Old> = queues.into_iter().flat_map(of_queue).collect();
         keeping.plans_moved = old.len() as u64;
         lock(&self.stats).plans_moved += old.len() as u64;
-        self.context.planner.submit_again(tail, old.into_iter().map(again));
+        let moving = Arc::new(());
+        keeping.plans_moving = Arc::downgrade(&moving);
+        self.context.planner.submit_again(tail, old.into_iter().map(|old| again(old, Arc::clone(&moving))));
     }
 }
 
-/// Asks the batch whether it is still so, and if so gives what is to be written.
-fn again((inner, offsets, from): Old) -> impl FnOnce() -> Option<(PlanRecord, Planned)> {
+/// Asks the batch whether it is still so, and if so gives what is to be written. Until that is answered it holds `moving`.
+fn again((inner, offsets, from): Old, moving: Arc<()>) -> impl FnOnce() -> Option<(PlanRecord, Planned)> {
     move || {
         let stream = inner.stream_id()?;
         let window = inner.window();
@@ -53,6 +59,7 @@ fn again((inner, offsets, from): Old) -> impl FnOnce() -> Option<(PlanRecord, Pl
         drop(window);
         let record = inner.plan_record(stream, offsets.clone(), revision);
         let planned: Planned = Box::new(move |result: Result<u64, PlanError>| {
+            drop(moving);
             // What failed lies where it lay, and has its turn again.
             if let Ok(to) = result {
                 inner.window().moved(&offsets, from, to);

@@ -245,6 +245,7 @@ pub(super) fn rebuild(
             let kept = hints.remove(&hint::hours_key(&inner.destination, &inner.stream));
             let of = (context.log_id, inner.incarnation, inner.epoch);
             let kept = kept.and_then(|bytes| Hours::decode(&bytes, of, &balance).ok());
+            inner.hours_stored.store(kept.is_some(), Ordering::Relaxed);
             let hours = kept.unwrap_or_else(|| Hours::from(context.opened_ms, balance));
             *lock(&inner.hours) = Some(Box::new(hours));
         }

@@ -95,7 +95,7 @@ impl Set {
             stream: Arc::clone(&live.stream),
             stream_id: Some(stream_id),
             incarnation: live.incarnation,
-            epoch: 0,
+            epoch: keeping.first_epoch(),
             books,
             cursor,
             extra: Some(Box::new(Extra::Replay { again: false, redrive: true, end })),

@@ -157,7 +157,7 @@ impl Set {
             stream: Arc::clone(&live.stream),
             stream_id: Some(stream_id),
             incarnation,
-            epoch: 0,
+            epoch: keeping.first_epoch(),
             books,
             cursor,
             extra: Some(Box::new(Extra::Replay {

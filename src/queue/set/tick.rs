@@ -65,6 +65,7 @@ impl Set {
                 let hint = Hint::of(self.context.log_id, &entry).encode();
                 hints.push((hint::key(&entry.destination, &entry.stream), hint));
             }
+            hints.extend(inner.first_hours());
             let needed = entry.first_needed();
             keeping.floor.set(inner.entry, entry);
             keeping.unconfirmed.insert(inner.entry, (inner, needed));
@@ -72,6 +73,9 @@ impl Set {
         let hour = self.context.clock.wall_ms() / HOUR_MS;
         if hour > std::mem::replace(&mut keeping.hour, hour) {
             hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
+        }
+        if std::mem::take(&mut keeping.hours_wanted) {
+            hints.extend(self.index_read().by_name.values().filter_map(Inner::first_hours));
         }
         let low_of = |fills| {
             let those = keeping.plan_lows.values().filter(|(inner, _)| inner.fills_gaps() == fills);
@@ -197,8 +201,29 @@ impl Inner {
         let opened_ms = self.context.opened_ms;
         let hours = hours.get_or_insert_with(|| Box::new(Hours::from(opened_ms, Balance::default())));
         hours.close(at_ms, balance);
+        Some(self.hours_for_the_store(hours))
+    }
+
+    /// From when on its hours are known, for a store that was told nothing of them yet: what is kept says where the span that is
+    /// under way began, so nothing more is written before that ends, and yet a restart goes on with it.
+    fn first_hours(self: &Arc<Self>) -> Option<KeyValue> {
+        if self.hours_stored.load(Ordering::Relaxed) {
+            return None;
+        }
+        let balance = Queue { inner: Arc::clone(self) }.balance();
+        if balance == Balance::default() {
+            return None;
+        }
+        let opened_ms = self.context.opened_ms;
+        let mut hours = lock(&self.hours);
+        let hours = hours.get_or_insert_with(|| Box::new(Hours::from(opened_ms, Balance::default())));
+        Some(self.hours_for_the_store(hours))
+    }
+
+    fn hours_for_the_store(&self, hours: &Hours) -> KeyValue {
+        self.hours_stored.store(true, Ordering::Relaxed);
         let value = hours.encode((self.context.log_id, self.incarnation, self.epoch));
-        Some((hint::hours_key(&self.destination, &self.stream), value))
+        (hint::hours_key(&self.destination, &self.stream), value)
     }
 
     fn extra(&self, over: Option<Replayed>, marked: Option<&Marked>) -> Option<Box<Extra>> {

@@ -70,6 +70,61 @@ fn a_plan_that_is_durable_but_not_yet_known_to_its_queue_is_not_let_go() {
     assert!(moved_on);
 }
 
+/// Before: while the log's writer was slow each tick wrote the same old plans again, until they took the place of new ones.
+#[test]
+fn old_plans_that_are_on_their_way_are_not_written_once_more() {
+    use std::sync::mpsc::sync_channel;
+    let by_hand = QueueOptions {
+        store: StoreChoice::None,
+        tick: Duration::from_secs(3_600),
+        plans_kept_min: 2,
+        ..QueueOptions::default()
+    };
+    let log = LogOptions { inline: false, ..LogOptions::small() };
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    let queues = Queues::open(mem(), clock, Path::new("data"), log, by_hand).expect("it opens");
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    for n in 0..10 {
+        let batch = next(&queue, 5);
+        let (done, is_done) = sync_channel(1);
+        queue.plan(&batch, Box::new(move |planned| done.send(planned.is_ok()).expect("somebody waits")));
+        assert!(is_done.recv().expect("the writer answers"));
+        if n > 0 {
+            queue.settle(&batch, Settled::Delivered);
+        }
+    }
+    let (let_go, gate) = sync_channel::<()>(0);
+    let stop = move |_: Result<crate::Appended, crate::AppendError>| assert!(gate.recv().is_err(), "let go by a drop");
+    queues.log().append("other", vec![1], 1, Box::new(stop)).expect("it is taken");
+    (0..5).for_each(|_| queues.tick().expect("memory writes"));
+    assert_eq!(queues.stats().plans_moved, 1, "the first batch's");
+    drop(let_go);
+    queues.close().expect("memory closes");
+}
+
+/// Before: it had the first epoch. What the store had of a replay of the same number, before the damage, was believed of it at the next
+/// start.
+#[test]
+fn a_replay_that_is_made_after_damage_to_the_floor_is_another_life() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.settle(&next(&queue, 10), Settled::Delivered);
+    queues.close().expect("memory closes");
+    drop((queue, queues));
+    let floor = disk.open(Path::new("data/floor")).expect("it was written");
+    let len = floor.len().expect("memory tells") as usize;
+    floor.write_all_at(&[std::io::IoSlice::new(&vec![0xff; len])], 0).expect("memory writes");
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    queue.settle(&next(&queue, 10), Settled::Delivered);
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    let replay = queues.replay("hook", "acme", request).expect("ten records are settled");
+    assert!(queue.inner.epoch > 0 && replay.inner.epoch > 0);
+}
+
 #[test]
 fn settled_segments_go_after_the_floor_that_says_so_and_only_then() {
     let disk = mem();

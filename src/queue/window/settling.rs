@@ -66,6 +66,33 @@ impl Window {
         settled
     }
 
+    /// The offsets at which [`settle`](Self::settle) and its kin may ask for the running total, in order, and the total where an
+    /// open batch has it: for whoever reads the others before the window is locked. The log's writer waits for that lock, too.
+    pub(crate) fn asks_for(&self, offsets: &Range<u64>, verdict: &Verdict) -> Vec<(u64, Option<u64>)> {
+        if offsets.is_empty() {
+            return Vec::new(); // also where they run backwards: behind the stream's end
+        }
+        let pieces = verdict.pieces(offsets.clone());
+        let pieces = std::iter::once(offsets.start).chain(pieces.into_iter().map(|(piece, _)| piece.end));
+        let open = self.open.range(..offsets.start).next_back().into_iter().chain(self.open.range(offsets.clone()));
+        let left = self.left.range(..offsets.start).next_back().into_iter().chain(self.left.range(offsets.clone()));
+        let open = open.map(|(start, batch)| [*start, batch.end]);
+        let left = left.map(|(start, planned)| [*start, planned.end]);
+        let known = |at: u64| at <= self.cursor.low || self.cursor.is_settled(at) || self.cursor.is_settled(at - 1);
+        let within = |at: &u64| (offsets.start..=offsets.end).contains(at);
+        let asked = pieces.chain(open.chain(left).flatten()).filter(|at| within(at) && !known(*at));
+        let mut asked: Vec<_> = asked.map(|at| (at, self.total_in_batches(at))).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked
+    }
+
+    /// The running total at an offset, if a batch that reaches there knows it.
+    fn total_in_batches(&self, offset: u64) -> Option<u64> {
+        let mut reaches = self.open.range(..=offset).rev().take(2).filter(|(_, batch)| batch.end >= offset);
+        reaches.find_map(|(_, batch)| batch.total_at(offset))
+    }
+
     /// Settles all of `offsets` but the batches and plans that reach beyond it: they stay whole, as they will be sent.
     /// From the low mark on it always has room, however many ranges there are.
     pub(crate) fn let_go(&mut self, offsets: Range<u64>, as_: Settled, bytes_at: impl Fn(u64) -> Option<u64>) -> Count {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use forebay::{Hour, Queue};
 use tonic::{Request, Response, Status};
 
-use super::{Booked, messages, sheets};
+use super::turns::Turns;
+use super::{Booked, limits, messages, sheets};
 use crate::letters::Letters;
 use crate::proto::v1::balances_server::Balances;
 use crate::proto::v1::{
@@ -20,12 +21,13 @@ const PAGE_MAX: usize = 200;
 pub(super) struct BalancesService {
     queues: Booked,
     letters: Option<Arc<Letters>>,
+    turns: Turns,
 }
 
 impl BalancesService {
     /// The balances of these queues, and of their letters.
     pub(super) fn new(queues: Booked, letters: Option<Arc<Letters>>) -> Self {
-        Self { queues, letters }
+        Self { queues, letters, turns: Turns::of(limits::LOOKS_MAX) }
     }
 }
 
@@ -36,8 +38,7 @@ impl Balances for BalancesService {
         request: Request<ListBalancesRequest>,
     ) -> Result<Response<ListBalancesResponse>, Status> {
         let (queues, letters, asked) = (Arc::clone(&self.queues), self.letters.clone(), request.into_inner());
-        let page = tokio::task::spawn_blocking(move || page(queues(), letters.as_deref(), &asked));
-        page.await.map(Response::new).map_err(|_| Status::internal("a balance met a bug, see the log for its trace"))
+        self.turns.take(move || page(queues(), letters.as_deref(), &asked)).await.map(Response::new)
     }
 }
 

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use forebay::{Count, Settled};
-use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::limits;
+use super::turns::Turns;
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
 use crate::letters::{Desk, Filter, Letters, MARKED_REASON, MarkedLetters, Ranges, Shelf, Shown, Step, SweepError};
 use crate::post::Post;
@@ -29,12 +29,12 @@ const BODY_CHARS_MAX: usize = 2_000;
 pub(super) struct DeadLettersService {
     letters: Arc<Letters>,
     /// One stretch of work at a time: operators wait for each other, not the disk for all of them.
-    turn: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl DeadLettersService {
     pub(super) fn new(letters: Arc<Letters>) -> Self {
-        Self { letters, turn: Arc::new(Semaphore::new(1)) }
+        Self { letters, turns: Turns::of(1) }
     }
 
     /// Does a stretch of work at a destination's desk; nothing where it has no letters.
@@ -60,9 +60,7 @@ impl DeadLettersService {
                 format!("there is no destination {destination}: `forebay dead-letters list` shows which have letters");
             return Err(Status::not_found(why));
         };
-        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
-        let worked = tokio::task::spawn_blocking(move || work(&desk)).await;
-        let worked = worked.map_err(|_| Status::internal("a bug: see the log for its trace"))?;
+        let worked = self.turns.take(move || work(&desk)).await?;
         worked.map_err(|error| Status::new(Code::Unavailable, crate::causes::line(&error)))
     }
 }

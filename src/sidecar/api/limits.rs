@@ -21,6 +21,10 @@ pub(super) const REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// A full page of lags is below a megabyte; clients refuse more than 4 MiB by default.
 pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Calls of one service that go through all queues or wait for the disk at a time: more would only share the processors and
+/// the disk with deliveries.
+pub(super) const LOOKS_MAX: usize = 2;
+
 /// Headers of a request.
 pub(super) const HEADER_BYTES_MAX: u32 = 16 * 1024;
 

@@ -9,7 +9,8 @@ use forebay::{Item, Queue, Queues, ReplayError, ReplayFrom, ReplayMode, ReplayRe
 use tonic::{Request, Response, Status};
 
 use super::readings::Replayed;
-use super::{Booked, messages};
+use super::turns::Turns;
+use super::{Booked, limits, messages};
 use crate::causes;
 use crate::post;
 use crate::proto::v1::replays_server::Replays;
@@ -24,12 +25,13 @@ pub(super) struct ReplaysService {
     replayed: Replayed,
     /// All that have books, those that can't be replayed among them.
     booked: Booked,
+    turns: Turns,
 }
 
 impl ReplaysService {
     /// Replays of these queues. `booked` are all that there are.
     pub(super) fn new(replayed: Replayed, booked: Booked) -> Self {
-        Self { replayed, booked }
+        Self { replayed, booked, turns: Turns::of(limits::LOOKS_MAX) }
     }
 
     /// Does something that may wait for the disk.
@@ -38,8 +40,7 @@ impl ReplaysService {
         act: impl FnOnce(&Queues) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let queues = self.replayed.queues.clone();
-        let done = tokio::task::spawn_blocking(move || act(&queues));
-        done.await.map_err(|_| Status::internal("a replay met a bug, see the log for its trace"))?
+        self.turns.take(move || act(&queues)).await?
     }
 }
 

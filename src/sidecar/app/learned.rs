@@ -89,7 +89,7 @@ mod tests {
 
     impl Sink for Shy {
         fn format(&self) -> Format {
-            Format { name: "shy", gzip: None }
+            Format { name: "shy", settings: None, gzip: None }
         }
 
         fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

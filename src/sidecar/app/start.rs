@@ -65,8 +65,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// An address for operators.
-    #[error("can't listen for operators")]
-    Bind(#[from] BindError),
+    #[error("can't listen for operators: [{section}] listen")]
+    Bind {
+        /// The section of the configuration that has it.
+        section: &'static str,
+        /// What is wrong.
+        source: BindError,
+    },
     /// The SDK keys.
     #[error("the sdk keys can't be used")]
     Environments(#[from] EnvironmentsChange),
@@ -137,8 +142,9 @@ pub(super) async fn start(
     // Addresses first: a clash costs nothing then.
     let config = &ground.config;
     let ingest_listener = bind(config.ingest.listen).await?;
-    let grpc = LocalListener::bind(&config.grpc.listen).await?;
-    let http = Listener::bind(&Listen::Tcp(config.admin.listen)).await?;
+    let refused = |section| move |source| StartError::Bind { section, source };
+    let grpc = LocalListener::bind(&config.grpc.listen).await.map_err(refused("grpc"))?;
+    let http = Listener::bind(&Listen::Tcp(config.admin.listen)).await.map_err(refused("admin"))?;
     let addresses = Addresses {
         ingest: ingest_listener.local_addr().map_err(StartError::Runtime)?,
         grpc: grpc.address().map_err(StartError::Runtime)?,

@@ -15,6 +15,9 @@ use crate::console::units::count;
 use crate::proto::v1::balances_client::BalancesClient;
 use crate::proto::v1::{Balance, Count, DestinationBalance, HourBalance, ListBalancesRequest, QueueBalance};
 
+/// Milliseconds of a day.
+const DAY_MS: u64 = 86_400_000;
+
 /// Shows the balances on standard output.
 ///
 /// # Errors
@@ -70,9 +73,7 @@ impl Books {
             }
             let total = queue.total.unwrap_or_default();
             rows.push(row(&queue.destination, &queue.stream, &total, records(queue.replayed.as_ref())));
-            for hour in &queue.hours {
-                rows.push(row("", &span(hour), &hour.balance.unwrap_or_default(), String::new()));
-            }
+            rows.extend(hour_rows(queue, &total));
         }
         aligned(&rows, [false, false, true, true, true, true, true, true, true, true, true, true])
     }
@@ -114,11 +115,54 @@ fn records(of: Option<&Count>) -> String {
     count(of.map_or(0, |count| count.records))
 }
 
-/// `2026-11-26 10:00-11:00`, UTC.
+/// The hours of a queue, in front of them what came before they are known, so that the rows add up to the total; where there are
+/// none, that there are none.
+fn hour_rows(queue: &QueueBalance, total: &Balance) -> Vec<[String; 12]> {
+    let Some(known_from) = queue.hours_known_from_unix_ms.map(super::when::text) else { return Vec::new() };
+    let mut rows = Vec::new();
+    if let Some(before) = before_the_hours(total, &queue.hours) {
+        rows.push(row("", &format!("before {known_from}"), &before, String::new()));
+    }
+    let hours = queue.hours.iter().map(|hour| row("", &span(hour), &hour.balance.unwrap_or_default(), String::new()));
+    rows.extend(hours);
+    if queue.hours.is_empty() {
+        let mut nothing = [const { String::new() }; 12];
+        nothing[1] = format!("nothing since {known_from}");
+        rows.push(nothing);
+    }
+    rows
+}
+
+/// What is in the total and in no hour. What was pending when the hours begin was accepted before, and settled in one of them
+/// perhaps.
+fn before_the_hours(total: &Balance, hours: &[HourBalance]) -> Option<Balance> {
+    let counts = |of: &Balance| {
+        let Balance { accepted, delivered, pending: _, dead_lettered, filtered, expired, purged, lost, held } = *of;
+        [accepted, delivered, dead_lettered, filtered, expired, purged, lost, held].map(Option::unwrap_or_default)
+    };
+    let mut left = counts(total);
+    for hour in hours.iter().filter_map(|hour| hour.balance.as_ref()) {
+        for (left, here) in left.iter_mut().zip(counts(hour)) {
+            left.records = left.records.saturating_sub(here.records);
+            left.bytes = left.bytes.saturating_sub(here.bytes);
+        }
+    }
+    if left.iter().all(|count| count.records == 0) {
+        return None;
+    }
+    let gone: u64 = left[1..].iter().map(|count| count.records).sum();
+    let pending = Some(Count { records: left[0].records.saturating_sub(gone), bytes: 0 });
+    let [accepted, delivered, dead_lettered, filtered, expired, purged, lost, held] = left.map(Some);
+    Some(Balance { accepted, delivered, pending, dead_lettered, filtered, expired, purged, lost, held })
+}
+
+/// `2026-11-26 10:00-11:00`, UTC; the last of a day ends at 24:00.
 fn span(hour: &HourBalance) -> String {
     let (from, to) = (super::when::text(hour.from_unix_ms), super::when::text(hour.to_unix_ms));
+    let ends_at_midnight = hour.to_unix_ms.is_multiple_of(DAY_MS) && hour.to_unix_ms - hour.from_unix_ms <= DAY_MS;
     match (from.split_once(' '), to.split_once(' ')) {
         (Some((day, _)), Some((same, until))) if day == same => format!("{from}-{until}"),
+        _ if ends_at_midnight => format!("{from}-24:00"),
         _ => format!("{from} - {to}"),
     }
 }
@@ -175,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_destination_of_several_queues_has_a_line_for_all_of_them() {
-        let letters = QueueBalance { stream: "!held/hook".to_owned(), hours: Vec::new(), ..queue() };
+        let stream = "!held/hook".to_owned();
+        let letters = QueueBalance { stream, hours: Vec::new(), hours_known_from_unix_ms: None, ..queue() };
         let other = QueueBalance { destination: "other".to_owned(), ..letters.clone() };
         let text = Books { queues: vec![letters, queue(), other], destinations: vec![sheet()] }.table();
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
@@ -190,8 +235,33 @@ mod tests {
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[0], HEAD);
         assert_eq!(words[1], ["hook", "prod", "1,234", "1,230", "4", "0", "0", "0", "0", "0", "0", "7"]);
-        assert_eq!(words[2][..4], ["2026-01-01", "00:00-01:00", "5", "4"]);
+        assert_eq!(words[3][..4], ["2026-01-01", "00:00-01:00", "5", "4"]);
         assert!(text.contains("2026-01-01 23:00 - 2026-01-02 01:00"), "{text}");
+    }
+
+    /// Before: what had come before the hours were known was in no row, and a queue without an hour looked as though it had been
+    /// asked for none.
+    #[test]
+    fn what_is_in_no_hour_is_said_and_so_is_a_queue_that_has_none() {
+        let idle = QueueBalance { stream: "idle".to_owned(), total: Some(balance(0, 0)), hours: Vec::new(), ..queue() };
+        let midnight = HourBalance { from_unix_ms: 86_220_000, to_unix_ms: 86_400_000, balance: Some(balance(5, 1)) };
+        let late = QueueBalance {
+            hours_known_from_unix_ms: Some(86_220_000),
+            hours: vec![midnight],
+            stream: "late".to_owned(),
+            total: Some(balance(5, 1)),
+            ..queue()
+        };
+        let unasked = QueueBalance { hours_known_from_unix_ms: None, ..idle.clone() };
+        let text = Books { queues: vec![queue(), idle, late, unasked], destinations: Vec::new() }.table();
+        let lines: Vec<&str> = text.lines().collect();
+        let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>();
+        assert_eq!(words(2)[..6], ["before", "1970-01-01", "00:00", "1,224", "1,222", "2"], "{text}");
+        assert_eq!(words(6), ["nothing", "since", "1970-01-01", "00:00"]);
+        assert_eq!(words(8)[..4], ["1970-01-01", "23:57-24:00", "5", "4"], "the only hour, and nothing before it");
+        assert_eq!(lines.len(), 10);
+        let column = |line: usize| lines[line].find(" 1,2").expect("a number");
+        assert_eq!(column(1), column(2), "in one column");
     }
 
     #[test]

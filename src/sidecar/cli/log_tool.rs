@@ -4,12 +4,14 @@
 //! moment ago.
 
 mod dump;
+mod verify;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::disk::Disk;
@@ -44,6 +46,14 @@ pub enum LogToolError {
         /// The name.
         name: String,
     },
+    /// What was asked for is written, as far as it can be read.
+    #[error("{} damaged, at least {} records are missing here: `forebay log verify` names them", counted(*places, "place"), units::count(*records))]
+    NotAll {
+        /// Damaged places.
+        places: usize,
+        /// Records that lay there, as far as that is known.
+        records: u64,
+    },
     /// The output can't be written.
     #[error("can't write the output")]
     Output(#[from] io::Error),
@@ -56,9 +66,11 @@ enum Verdict {
     Damaged,
 }
 
-/// Does what the command says, on the standard output. Exits with 1 when `verify` finds damage, or `give-up` what can't be read.
+/// Does what the command says, on the standard output. Exits with 1 when `verify` finds damage, `dump` can't
+/// write all, or `give-up` finds what can't be read.
 pub fn run(command: &LogCommand) -> ExitCode {
-    match act(command, &RealDisk, &mut io::stdout().lock()) {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    match act(command, &disk, &mut io::stdout().lock()) {
         Ok(Verdict::Clean) => ExitCode::SUCCESS,
         Ok(Verdict::Damaged) => ExitCode::FAILURE,
         // Whoever closed the pipe has seen enough.
@@ -67,16 +79,15 @@ pub fn run(command: &LogCommand) -> ExitCode {
     }
 }
 
-fn act(command: &LogCommand, disk: &dyn Disk, out: &mut impl Write) -> Result<Verdict, LogToolError> {
+fn act(command: &LogCommand, shared: &Arc<dyn Disk>, out: &mut impl Write) -> Result<Verdict, LogToolError> {
+    let disk = &**shared;
     match command {
         LogCommand::Inspect(place) => {
             let dir = log_dir(disk, &place.dir);
             out.write_all(overview(&dir, &read(disk, &dir)?).as_bytes())?;
         }
         LogCommand::Verify(place) => {
-            let dir = log_dir(disk, &place.dir);
-            let seen = read(disk, &dir)?;
-            let (text, verdict) = verify(&dir, &seen);
+            let (text, verdict) = verify::verify(shared, &place.dir)?;
             // The verdict is the exit code's, whoever reads along.
             return match out.write_all(text.as_bytes()) {
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -168,50 +179,6 @@ fn remarks(text: &mut String, seen: &Inspected) {
     for name in &seen.strangers {
         let _ = writeln!(text, "{name:?}: not a file of the log; it is left alone");
     }
-}
-
-/// Every damaged place by name, and what it comes to.
-fn verify(dir: &Path, seen: &Inspected) -> (String, Verdict) {
-    let mut text = String::new();
-    let damage = || seen.segments.iter().flat_map(|segment| &segment.damage);
-    for damage in damage() {
-        let _ = writeln!(text, "{damage}");
-    }
-    remarks(&mut text, seen);
-    let places = damage().count() + seen.flaws.iter().filter(|flaw| !flaw.mended).count();
-    let frames: u64 = seen.segments.iter().map(|segment| segment.frames).sum();
-    let records: u64 = seen.segments.iter().map(|segment| segment.records).sum();
-    let _ = writeln!(
-        text,
-        "{}: read {} frames with {} records of {} in {}: {}",
-        dir.display(),
-        units::count(frames),
-        units::count(records),
-        counted(seen.streams.len(), "stream"),
-        counted(seen.segments.len(), "segment"),
-        if places == 0 { "no damage".to_owned() } else { counted(places, "damaged place") },
-    );
-    let open = seen.segments.iter().filter(|segment| !segment.sealed).count();
-    if open > 0 {
-        let _ = writeln!(
-            text,
-            "{} not sealed: what is broken at the very end of such a one counts as never acknowledged",
-            counted(open, "segment")
-        );
-    }
-    let verdict = verdict(seen);
-    if verdict == Verdict::Damaged {
-        let lost: u64 = damage().filter_map(|damage| damage.offsets.as_ref()).map(|lost| lost.end - lost.start).sum();
-        let unnamed = damage().any(|damage| damage.offsets.is_none());
-        let _ = writeln!(
-            text,
-            "lost: {}{} records; `forebay run` starts all the same, counts them as lost and delivers the rest",
-            if unnamed { "at least " } else { "" },
-            units::count(lost)
-        );
-    }
-    text.push_str("nothing was changed\n");
-    (text, verdict)
 }
 
 /// What can't be read, and what became of it.

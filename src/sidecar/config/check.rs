@@ -108,6 +108,9 @@ pub(super) fn read(root: Section<'_>, destinations: Tables<'_>, outside: &Outsid
         listens.push((grpc_section.at("listen"), address, "[grpc]"));
     }
     bounds::listens(&listens);
+    if let Listen::Unix(path) = &grpc.listen {
+        ground::socket(&grpc_section, path, outside);
+    }
 
     let environments = environments::read(&root, outside);
     let (destinations, routed) =

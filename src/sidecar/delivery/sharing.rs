@@ -116,7 +116,7 @@ mod tests {
 
     impl Sink for Counting {
         fn format(&self) -> Format {
-            Format { name: "counting", gzip: self.gzip }
+            Format { name: "counting", settings: None, gzip: self.gzip }
         }
 
         fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

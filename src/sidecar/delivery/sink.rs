@@ -86,10 +86,12 @@ pub trait LargeSink: Send + Sync {
 }
 
 /// A name for an encoding; see [`Sink::format`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Format {
     /// Which encoder.
     pub name: &'static str,
+    /// The destination's settings that its bytes depend on, if they do.
+    pub settings: Option<Arc<str>>,
     /// The gzip level, if compressed.
     pub gzip: Option<u8>,
 }

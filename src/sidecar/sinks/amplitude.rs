@@ -115,7 +115,7 @@ impl Amplitude {
 
 impl Sink for Amplitude {
     fn format(&self) -> Format {
-        Format { name: self.events.format_name(), gzip: None }
+        Format { name: "amplitude", settings: Some(self.events.settings()), gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

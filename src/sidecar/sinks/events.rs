@@ -3,9 +3,6 @@
 //! What always holds: of the same job come the same bytes, with no secret and no time of sending in them; those follow
 //! in the request's tail. What can't be sent is left out and said in [`Encoded::rejected`], by offset.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-
 use bytes::Bytes;
 
 use crate::delivery::outcome::RejectedRecord;
@@ -80,22 +77,6 @@ pub(super) fn encode(
     Ok(Encoded::without(job, rejected, Bytes::from(body)))
 }
 
-/// The name of an encoding that depends on settings, as a format needs it. Kept as long as the process lives, one for
-/// each distinct name: destinations are few, and those alike have one name.
-pub(super) fn format_name(name: &str) -> &'static str {
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    // A panic under this lock could at most leave a name out.
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    match names.get(name) {
-        Some(known) => known,
-        None => {
-            let kept: &'static str = Box::leak(name.into());
-            names.insert(kept);
-            kept
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,10 +109,5 @@ mod tests {
         let mut job = job(0..10);
         job.parts[0].take = 11;
         assert!(encode(&job, b"", |_, _| Ok(())).unwrap_err().to_string().contains("offsets 0..10"));
-    }
-
-    #[test]
-    fn equal_names_are_kept_once() {
-        assert!(std::ptr::eq(format_name("a test's"), format_name(&String::from("a test's"))));
     }
 }

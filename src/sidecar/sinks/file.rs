@@ -85,7 +85,7 @@ impl Inner {
 
 impl Sink for FileSink {
     fn format(&self) -> Format {
-        Format { name: "json-lines", gzip: None }
+        Format { name: "json-lines", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

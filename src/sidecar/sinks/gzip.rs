@@ -3,7 +3,7 @@
 //! What always holds: the same chunks give the same bytes, whatever was compressed before, since no time and no name
 //! go into the header and a compressor begins each body anew.
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
@@ -18,11 +18,15 @@ const WINDOW_BITS: u8 = 15;
 /// Room made for what comes out, in bytes, whenever there is none.
 const ROOM: usize = 8 << 10;
 
-thread_local! {
-    /// The compressor that this thread used last. Its 400 KB are cleared in a fraction of the time that it takes to
-    /// ask for them and touch them for the first time, which would be a good part of a batch's cost.
-    static SPARE: Cell<Option<Compressor>> = const { Cell::new(None) };
-}
+/// Compressors that are kept to be used again, at most: as many as are in use at once on a large machine. Of all threads
+/// together, for a burst wakes hundreds of those that may wait.
+const SPARES_MAX: usize = 16;
+
+/// Compressors that are not in use. Their 400 KB are cleared in a fraction of the time that it takes to ask for them and
+/// touch them for the first time, which would be a good part of a batch's cost.
+static SPARES: Spares = Spares(Mutex::new(Vec::new()));
+
+struct Spares(Mutex<Vec<Compressor>>);
 
 /// A body in the making, compressed or not.
 pub(super) enum Body {
@@ -34,6 +38,7 @@ pub(super) enum Body {
 pub(super) struct Gzip {
     /// There until it goes back to be used again.
     compressor: Option<Compressor>,
+    spares: &'static Spares,
     out: Vec<u8>,
 }
 
@@ -45,11 +50,16 @@ struct Compressor {
 impl Body {
     /// `level`: that of gzip, or none for a plain body. `bytes_hint`: about how much plain text will come.
     pub(super) fn new(level: Option<u8>, bytes_hint: usize) -> Self {
+        Self::with(&SPARES, level, bytes_hint)
+    }
+
+    fn with(spares: &'static Spares, level: Option<u8>, bytes_hint: usize) -> Self {
         match level {
             None => Body::Plain(Vec::with_capacity(bytes_hint)),
             // Records shrink to about an eighth.
             Some(level) => Body::Gzip(Gzip {
-                compressor: Some(Compressor::of_this_thread(level)),
+                compressor: Some(spares.take(level)),
+                spares,
                 out: Vec::with_capacity(bytes_hint / 8),
             }),
         }
@@ -105,20 +115,34 @@ impl Gzip {
 
 impl Drop for Gzip {
     fn drop(&mut self) {
-        SPARE.set(self.compressor.take());
+        if let Some(compressor) = self.compressor.take() {
+            self.spares.keep(compressor);
+        }
     }
 }
 
-impl Compressor {
-    /// This thread's, as good as new.
-    fn of_this_thread(level: u8) -> Self {
-        match SPARE.take() {
-            Some(mut spare) if spare.level == level => {
+impl Spares {
+    /// One that is as good as new: the one that was used last, for it is still in some processor's reach.
+    fn take(&self, level: u8) -> Compressor {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let spare = kept.iter().rposition(|spare| spare.level == level).map(|at| kept.remove(at));
+        drop(kept);
+        match spare {
+            Some(mut spare) => {
                 spare.deflate.reset();
                 spare
             }
-            _ => Self { level, deflate: Compress::new_gzip(Compression::new(u32::from(level)), WINDOW_BITS) },
+            None => Compressor { level, deflate: Compress::new_gzip(Compression::new(u32::from(level)), WINDOW_BITS) },
         }
+    }
+
+    /// Keeps it, or the one that was not used for longest goes.
+    fn keep(&self, compressor: Compressor) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(compressor);
+        let oldest = (kept.len() > SPARES_MAX).then(|| kept.remove(0));
+        drop(kept);
+        drop(oldest);
     }
 }
 
@@ -156,23 +180,38 @@ mod tests {
 
     #[test]
     fn a_compressor_is_used_again_and_remembers_nothing() {
-        SPARE.take();
-        let first = body(Some(GZIP_LEVEL));
-        let mut given_up = Body::new(Some(GZIP_LEVEL), 100);
-        assert!(SPARE.take().is_none(), "it is the one that was there");
-        let refused = given_up.append(&mut Vec::new(), |out| {
-            out.extend_from_slice(b"one,two,");
-            Ok::<(), ()>(())
-        });
-        assert_eq!(refused, Ok(()));
+        static OWN: Spares = Spares(Mutex::new(Vec::new()));
+        let append = |body: &mut Body, text: &[u8]| {
+            body.append(&mut Vec::new(), |out| {
+                out.extend_from_slice(text);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        };
+        let body = |level| {
+            let mut body = Body::with(&OWN, Some(level), 100);
+            append(&mut body, b"one,two,three");
+            body.finish()
+        };
+        let kept = || OWN.0.lock().unwrap().iter().map(|spare| spare.level).collect::<Vec<_>>();
+        let first = body(GZIP_LEVEL);
+        assert_eq!(kept(), [GZIP_LEVEL]);
+        let mut given_up = Body::with(&OWN, Some(GZIP_LEVEL), 100);
+        assert!(kept().is_empty(), "it is the one that was there");
+        append(&mut given_up, b"one,two,");
         drop(given_up);
-        assert_eq!(body(Some(GZIP_LEVEL)), first);
-        let spare = SPARE.take().expect("it went back");
-        assert_eq!((spare.level, spare.deflate.total_in()), (GZIP_LEVEL, 13));
-        SPARE.set(Some(spare));
-        let mut text = String::new();
-        flate2::read::GzDecoder::new(&body(Some(9))[..]).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one,two,three", "of another level");
+        assert_eq!((body(GZIP_LEVEL), kept()), (first, vec![GZIP_LEVEL]));
+        assert_eq!(body(9).len(), body(9).len());
+        assert_eq!(kept(), [GZIP_LEVEL, 9], "of another level");
+    }
+
+    /// Before: each thread that had ever compressed kept one, hundreds after a burst, in no budget.
+    #[test]
+    fn however_many_compress_at_once_few_compressors_are_kept() {
+        static OWN: Spares = Spares(Mutex::new(Vec::new()));
+        let bodies: Vec<Body> = (0..3 * SPARES_MAX).map(|_| Body::with(&OWN, Some(GZIP_LEVEL), 0)).collect();
+        drop(bodies);
+        assert_eq!(OWN.0.lock().unwrap().len(), SPARES_MAX);
     }
 
     #[test]

@@ -245,7 +245,7 @@ async fn drop_when_idle(inner: Weak<Inner>) {
 
 impl Sink for S3Sink {
     fn format(&self) -> Format {
-        Format { name: "s3", gzip: None }
+        Format { name: "s3", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

@@ -97,7 +97,7 @@ impl Segment {
 
 impl Sink for Segment {
     fn format(&self) -> Format {
-        Format { name: self.events.format_name(), gzip: None }
+        Format { name: "segment", settings: Some(self.events.settings()), gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

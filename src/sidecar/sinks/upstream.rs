@@ -122,7 +122,7 @@ fn no_key(post: &Post) -> String {
 
 impl Sink for Upstream {
     fn format(&self) -> Format {
-        Format { name: "post", gzip: None }
+        Format { name: "post", settings: None, gzip: None }
     }
 
     /// The post as it lies in the log: no key is in what others may share. One whose key is gone is left out.

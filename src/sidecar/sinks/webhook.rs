@@ -154,7 +154,7 @@ impl Own {
 
 impl Sink for Webhook {
     fn format(&self) -> Format {
-        Format { name: "split-array", gzip: self.gzip }
+        Format { name: "split-array", settings: None, gzip: self.gzip }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

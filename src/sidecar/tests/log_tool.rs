@@ -90,7 +90,9 @@ fn a_flipped_byte_is_named_by_exit_code_1_and_nothing_is_changed() {
     assert!(said.starts_with("segment 0 bytes "), "{said}");
     assert!(said.contains("stream \"prod\", records 700..800\n"), "{said}");
     assert!(said.contains("lost: 100 records;") && said.ends_with("nothing was changed\n"), "{said}");
-    assert_eq!(text(&forebay(&["dump"], dir.path()).stdout).lines().count(), 4_900);
+    let dump = forebay(&["dump"], dir.path());
+    assert_eq!((dump.status.code(), text(&dump.stdout).lines().count()), (Some(1), 4_900));
+    assert!(text(&dump.stderr).contains("at least 100 records are missing here"), "{}", text(&dump.stderr));
     assert!(content(&dir.path().join("log")) == before, "looking changes nothing");
 }
 

@@ -184,3 +184,27 @@ fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_
         acked(&mut session, "a", &[(10, 1)]);
     }
 }
+
+/// Before: of our own streams an offset that had failed was given again in a segment whose header, which cuts the failed one off,
+/// went out together with the frames. A power cut could leave the frames of both, and no cut.
+#[test]
+fn an_offset_that_failed_is_given_again_only_behind_a_durable_cut() {
+    for stream in ["a", "!dead/x"] {
+        let mut session = session(1);
+        acked(&mut session, stream, &[(100, 1)]);
+        session.act(&Step::Inject(Fault::every(OpKind::Sync, Failure::Eio))).expect("armed");
+        refused(&mut session, stream, &[(100, 1)]);
+        session.disk.start_trace();
+        session.act(&Step::Heal).expect("healed");
+        session.log().housekeep();
+        acked(&mut session, stream, &[(100, 1)]);
+        let mut ops = session.disk.take_trace();
+        ops.retain(|op| matches!(op.kind, OpKind::Write | OpKind::Sync));
+        let segment = ops.iter().rfind(|op| op.bytes > 100).expect("the frame was written").path.clone();
+        ops.retain(|op| op.path == segment);
+        let mut kinds: Vec<OpKind> = ops.into_iter().map(|op| op.kind).collect();
+        kinds.dedup();
+        // The header, and then the frames.
+        assert_eq!(kinds, [OpKind::Write, OpKind::Sync, OpKind::Write, OpKind::Sync], "{stream}");
+    }
+}

@@ -151,3 +151,32 @@ fn the_balance_closes_by_the_hour_after_every_crash() {
     println!("{kept} hours were told of what was before a crash");
     assert!(kept > 100 || histories < 60, "{kept}");
 }
+
+/// Before: the store heard of hours when one ended. Who was restarted within the first one knew nothing of it any more, and the
+/// records of that time were in no hour.
+#[test]
+fn the_first_hour_is_known_over_restarts() {
+    for cleanly in [false, true] {
+        let (disk, clock, store) = (SimDisk::new(1), ManualClock::at(BEGAN_MS + 1), MemStore::default());
+        let mut begun = Begun::new();
+        for minutes in [0, 5, 5] {
+            clock.advance(Duration::from_secs(60 * minutes));
+            let queues = open(&disk, &clock, &store, &mut begun);
+            let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+            queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("it is taken");
+            if cleanly {
+                queues.close().expect("the disk is sound"); // nothing was ever settled
+            } else {
+                queue.settle_range(queue.cursor().low..queue.cursor().low + 4, Settled::Delivered);
+                queues.tick().expect("the disk is sound");
+            }
+            drop((queue, queues));
+            disk.process_kill();
+        }
+        let queues = open(&disk, &clock, &store, &mut begun);
+        let queue = queues.find("hook", "acme").expect("it was made");
+        let hourly = queue.hourly();
+        assert_eq!((hourly.known_from_ms, hourly.hours.len()), (BEGAN_MS + 1, 1), "{cleanly}: {hourly:?}");
+        assert_eq!(hourly.hours[0].balance, queue.balance());
+    }
+}

@@ -53,6 +53,21 @@ fn is_settled(window: &Window, offset: u64) -> bool {
     window.cursor().unsettled(offset..offset + 1).is_empty()
 }
 
+/// What the log says, to whoever settles these records and asks for nothing that was not foreseen: all else would be read while
+/// the window is locked.
+fn foreseen<V: Into<Verdict>, F: Fn(u64) -> Option<u64>>(
+    window: &Window,
+    offsets: &Range<u64>,
+    verdict: V,
+    total_at: F,
+) -> impl Fn(u64) -> Option<u64> + use<V, F> {
+    let asked = window.asks_for(offsets, &verdict.into());
+    move |offset| {
+        assert!(asked.binary_search_by_key(&offset, |(at, _)| *at).is_ok(), "{offset} was foreseen");
+        total_at(offset)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
@@ -105,14 +120,16 @@ proptest! {
                 Step::Settle(n, as_) if !out.is_empty() => {
                     let offsets = out.remove(n % out.len());
                     let fresh = offsets.clone().filter(|offset| settled.insert(*offset)).count() as u64;
-                    prop_assert_eq!(window.settle(offsets, as_, known).records, fresh);
+                    let known = foreseen(&window, &offsets, as_, known);
+                    prop_assert_eq!(window.settle(offsets.clone(), as_, known).records, fresh);
                 }
                 Step::SettlePart(n, skip, records, as_) if !out.is_empty() => {
                     let batch = out[n % out.len()].clone();
                     let start = (batch.start + skip).min(batch.end - 1);
                     let part = start..batch.end.min(start + records);
                     let fresh = part.clone().filter(|offset| settled.insert(*offset)).count() as u64;
-                    prop_assert_eq!(window.settle(part, as_, known).records, fresh);
+                    let known = foreseen(&window, &part, as_, known);
+                    prop_assert_eq!(window.settle(part.clone(), as_, known).records, fresh);
                     out.retain(|o| !o.clone().all(|offset| settled.contains(&offset)));
                 }
                 Step::SettleParts(n, parts, rest) if !out.is_empty() => {
@@ -127,6 +144,7 @@ proptest! {
                     let only_dead = parts.iter().all(|(_, as_)| *as_ == Settled::DeadLettered);
                     let none_waits = fresh == batch.end - batch.start;
                     let verdict = Verdict::new(&parts, rest);
+                    let known = foreseen(&window, &batch, verdict.clone(), known);
                     prop_assert_eq!(window.settle(batch.clone(), verdict, known).records, fresh);
                     if only_dead && none_waits && rest != Settled::DeadLettered {
                         let named = batch.clone().filter(named_one).count() as u64;
@@ -152,6 +170,7 @@ proptest! {
                 Step::SettleAnywhere(start, records, as_) if start < tail => {
                     let part = start..tail.min(start + records);
                     let fresh = part.clone().filter(|offset| !settled.contains(offset)).count() as u64;
+                    let known = foreseen(&window, &part, as_, known);
                     let got = window.settle(part.clone(), as_, known).records;
                     prop_assert!(got <= fresh);
                     if got < fresh {
@@ -176,6 +195,7 @@ proptest! {
                     let wanted: Vec<u64> = part.clone()
                         .filter(|offset| !settled.contains(offset) && !kept.iter().any(|o| o.contains(offset)))
                         .collect();
+                    let known = foreseen(&window, &part, Settled::Purged, known);
                     let got = window.let_go(part.clone(), Settled::Purged, known).records;
                     prop_assert!(got <= wanted.len() as u64);
                     if got < wanted.len() as u64 {

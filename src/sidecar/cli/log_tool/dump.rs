@@ -1,7 +1,7 @@
 //! `forebay log dump`: the records that can be read, one line of JSON each.
 //!
-//! Impressions, rejects and posts are decoded; of other streams a line is a frame, with the beginning of its bytes. A payload
-//! that can't be decoded is shown as such and stops nothing.
+//! Impressions, rejects, posts and letters are decoded; of other streams a line is a frame, with the beginning of its bytes. A
+//! payload that can't be decoded is shown as such and stops nothing; that records are missing is said at the end.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -10,7 +10,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use forebay::disk::Disk;
-use forebay::{SeenFrame, inspect};
+use forebay::{Inspected, LogId, SeenFrame, inspect};
+use prost::Message as _;
 use serde::Serialize;
 
 use super::{LogToolError, expect_a_log};
@@ -18,11 +19,15 @@ use crate::cli::args::DumpArgs;
 use crate::impression::{Impression, JsonText, Shared, StoredBatch};
 use crate::ingest::{StoredReject, decode_rejects};
 use crate::post::{self, Post};
+use crate::proto::v1::{Letter, Letters};
 
 /// Bytes of an opaque payload that are shown: enough for a plan, too few to flood a terminal.
 const HEX_BYTES_MAX: usize = 256;
 
 /// Writes the records that `args` names.
+///
+/// # Errors
+/// Also when all that can be read is written, and some of what was asked for can't.
 pub(super) fn dump(disk: &dyn Disk, dir: &Path, args: &DumpArgs, out: &mut impl Write) -> Result<(), LogToolError> {
     let mut dump = Dump { args, left: args.limit.unwrap_or(u64::MAX), out: io::BufWriter::new(out) };
     let mut result = Ok(());
@@ -41,8 +46,24 @@ pub(super) fn dump(disk: &dyn Disk, dir: &Path, args: &DumpArgs, out: &mut impl 
         Some(name) if dump.left > 0 && !seen.streams.iter().any(|stream| stream.name == *name) => {
             Err(LogToolError::NoSuchStream { name: name.clone() })
         }
+        // With enough lines it wrote what was asked for.
+        _ if dump.left > 0 => missing(&seen, args).map_or(Ok(()), Err),
         _ => Ok(()),
     }
+}
+
+/// What of the records that were asked for can't be read.
+fn missing(seen: &Inspected, args: &DumpArgs) -> Option<LogToolError> {
+    let damage = seen.segments.iter().flat_map(|segment| &segment.damage);
+    let asked = |stream: &String| args.stream.as_ref().is_none_or(|name| name == stream);
+    let damage = damage.filter(|damage| damage.stream.as_ref().is_none_or(asked));
+    let damage = damage.filter(|damage| damage.offsets.as_ref().is_none_or(|lost| lost.end > args.from));
+    let (mut places, mut records) = (seen.flaws.iter().filter(|flaw| !flaw.mended).count(), 0);
+    for damage in damage {
+        places += 1;
+        records += damage.offsets.as_ref().map_or(0, |lost| lost.end - lost.start.max(args.from));
+    }
+    (places > 0).then_some(LogToolError::NotAll { places, records })
 }
 
 struct Dump<'a, W: Write> {
@@ -65,11 +86,11 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Content<'a> {
     Impression(ImpressionLine<'a>),
     Reject(RejectLine<'a>),
     Post(PostLine),
+    Letter(LetterLine<'a>),
     Payload(PayloadLine),
 }
 
@@ -121,6 +142,31 @@ struct PostLine {
     bytes: usize,
 }
 
+/// A record that its destination did not take, and why.
+#[derive(Serialize)]
+struct LetterLine<'a> {
+    id: String,
+    environment: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    answer: &'a str,
+    at_ms: u64,
+    attempts: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    not_before_ms: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    batch_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impression: Option<ImpressionLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post: Option<PostLine>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A frame that is not decoded, and why where that is a surprise.
 #[derive(Serialize)]
 struct PayloadLine {
@@ -138,6 +184,8 @@ impl<W: Write> Dump<'_, W> {
         }
         if frame.name.starts_with("!rejects/") {
             self.rejects(frame)
+        } else if frame.name.starts_with("!dead/") || frame.name.starts_with("!held/") {
+            self.letters(frame)
         } else if post::stream_owner(frame.name).is_some() {
             self.post(frame)
         } else if frame.name.starts_with('!') {
@@ -178,15 +226,45 @@ impl<W: Write> Dump<'_, W> {
     }
 
     fn post(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
-        match Post::read(&Bytes::copy_from_slice(frame.payload)) {
-            Ok(post) => {
-                let (path, bytes) = (post.path().to_owned(), frame.payload.len());
-                let (received_ms, sdk_key_index) = (post.received_ms(), post.sdk_key_index());
-                let line = PostLine { path, received_ms, sdk_key_index, bytes };
-                self.line(frame, frame.offsets.start, Content::Post(line))
-            }
-            Err(error) => self.undecodable(frame, frame.offsets.start, error.to_string()),
+        match post(frame.payload) {
+            Ok(line) => self.line(frame, frame.offsets.start, Content::Post(line)),
+            Err(why) => self.undecodable(frame, frame.offsets.start, why),
         }
+    }
+
+    fn letters(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        let letters = match Letters::decode(frame.payload) {
+            Ok(letters) => letters.letters,
+            Err(error) => return self.undecodable(frame, frame.offsets.start, error.to_string()),
+        };
+        let mut letters = letters.iter();
+        for offset in frame.offsets.clone() {
+            match letters.next() {
+                Some(one) => self.letter(frame, offset, one)?,
+                None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn letter(&mut self, frame: &SeenFrame<'_>, offset: u64, letter: &Letter) -> io::Result<()> {
+        let batch = StoredBatch::decode(&letter.record).ok();
+        let record = batch.as_ref().and_then(|batch| batch.records().nth(letter.index as usize)?.ok());
+        let impression = record.as_ref().zip(batch.as_ref()).map(|(record, batch)| impression(record, batch.shared()));
+        let log = LogId(u128::from(letter.log_high) << 64 | u128::from(letter.log_low));
+        let line = LetterLine {
+            id: format!("{log}-{}-{}", letter.stream, letter.offset),
+            environment: &letter.environment_id,
+            reason: &letter.reason,
+            answer: &letter.excerpt,
+            at_ms: letter.at_ms,
+            attempts: letter.attempts,
+            not_before_ms: letter.not_before_ms,
+            batch_id: &letter.batch_id,
+            post: if impression.is_none() { post(&letter.record).ok() } else { None },
+            impression,
+        };
+        self.line(frame, offset, Content::Letter(line))
     }
 
     /// The rest of a frame, from `offset` on, in one line.
@@ -232,6 +310,16 @@ fn impression<'a>(record: &Impression<'a>, shared: &Shared<'a>) -> ImpressionLin
         received_ms: shared.received_ms,
         sdk_key_index: shared.sdk_key_index,
     }
+}
+
+fn post(payload: &[u8]) -> Result<PostLine, String> {
+    let post = Post::read(&Bytes::copy_from_slice(payload)).map_err(|error| error.to_string())?;
+    Ok(PostLine {
+        path: post.path().to_owned(),
+        received_ms: post.received_ms(),
+        sdk_key_index: post.sdk_key_index(),
+        bytes: payload.len(),
+    })
 }
 
 fn reject(reject: &StoredReject) -> RejectLine<'_> {

@@ -2,7 +2,7 @@
 //!
 //! What only one destination needs is a warning: a destination that can't write waits, and the others go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::raw::Section;
 use super::super::report::Place;
@@ -13,11 +13,28 @@ use super::Outside;
 /// Reports a data directory that can't be one. Returns the size of its disk.
 pub(super) fn data_dir(dir: &Path, place: &Place<'_>, outside: &Outside<'_>) -> Option<u64> {
     match usable(dir, outside) {
-        Ok(disk_bytes) => Some(disk_bytes),
+        Ok(Usable { disk_bytes: 0, nearest }) => {
+            place.error(format!("{} keeps no files", nearest.display()), "name a directory that is on a disk");
+            None
+        }
+        Ok(Usable { disk_bytes, .. }) => Some(disk_bytes),
         Err((message, remedy)) => {
             place.error(message, remedy);
             None
         }
+    }
+}
+
+/// Reports a socket for operators whose directory is not there, or may not be written to: nobody makes that.
+pub(super) fn socket(section: &Section<'_>, path: &Path, outside: &Outside<'_>) {
+    let Some(dir) = path.parent() else { return };
+    let place = section.at("listen");
+    match usable(dir, outside) {
+        Ok(Usable { nearest, .. }) if nearest != dir => {
+            place.error(format!("{} is not there", dir.display()), "make the directory, or name a socket elsewhere");
+        }
+        Ok(_) => {}
+        Err((message, remedy)) => place.error(message, remedy),
     }
 }
 
@@ -48,8 +65,14 @@ fn rounded(bytes: u64) -> u64 {
     bytes / unit * unit
 }
 
-/// The size of the disk; or what is wrong, and the remedy.
-fn usable(dir: &Path, outside: &Outside<'_>) -> Result<u64, (String, String)> {
+/// What a directory that can be used is on.
+struct Usable {
+    disk_bytes: u64,
+    nearest: PathBuf,
+}
+
+/// What it is on; or what is wrong, and the remedy.
+fn usable(dir: &Path, outside: &Outside<'_>) -> Result<Usable, (String, String)> {
     let take_another = || String::from("name a directory that this user may write to");
     let ground = (outside.ground)(dir)
         .map_err(|error| (format!("{} can't be looked at: {error}", dir.display()), take_another()))?;
@@ -61,5 +84,5 @@ fn usable(dir: &Path, outside: &Outside<'_>) -> Result<u64, (String, String)> {
         let message = format!("this user may not write to {nearest}");
         return Err((message, "give the directory to the user that the sidecar runs as, or name another".into()));
     }
-    Ok(ground.disk_bytes)
+    Ok(Usable { disk_bytes: ground.disk_bytes, nearest: ground.nearest })
 }

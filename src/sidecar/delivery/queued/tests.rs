@@ -114,7 +114,7 @@ struct Counting {
 
 impl Sink for Counting {
     fn format(&self) -> Format {
-        Format { name: "counting", gzip: None }
+        Format { name: "counting", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

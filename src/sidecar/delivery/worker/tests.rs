@@ -358,7 +358,7 @@ fn take_one(counter: &AtomicU64) -> bool {
 
 impl Sink for Receiver {
     fn format(&self) -> Format {
-        Format { name: "script", gzip: None }
+        Format { name: "script", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -63,7 +64,8 @@ pub(super) struct Events {
     start: Box<[u8]>,
     identity: AmplitudeIdentity,
     min_id_length: u32,
-    format_name: &'static str,
+    /// What tells these events from others.
+    settings: Arc<str>,
 }
 
 impl Events {
@@ -74,9 +76,8 @@ impl Events {
         start.extend_from_slice(b"\",\"");
         start.extend_from_slice(field(identity).as_bytes());
         start.extend_from_slice(b"\":\"");
-        let name = format!("amplitude {min_id_length} {}", String::from_utf8_lossy(&start));
-        let format_name = events::format_name(&name);
-        Self { start: start.into(), identity, min_id_length, format_name }
+        let settings = format!("{min_id_length} {}", String::from_utf8_lossy(&start)).into();
+        Self { start: start.into(), identity, min_id_length, settings }
     }
 
     pub(super) fn identity(&self) -> AmplitudeIdentity {
@@ -87,8 +88,9 @@ impl Events {
         self.min_id_length
     }
 
-    pub(super) fn format_name(&self) -> &'static str {
-        self.format_name
+    /// Equal where equal impressions become equal events.
+    pub(super) fn settings(&self) -> Arc<str> {
+        Arc::clone(&self.settings)
     }
 
     /// The body up to its tail.

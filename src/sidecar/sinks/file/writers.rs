@@ -15,6 +15,9 @@ use super::writer::Writer;
 /// The files of one destination in one directory, for one writer at a time.
 pub(super) type Place = tokio::sync::Mutex<Option<Held>>;
 
+/// So many that nobody has in hand are remembered, beside as many as are in hand.
+const FORGOTTEN_LATE: usize = 16;
+
 /// A writer, and the sink that made it.
 pub(super) struct Held {
     by: Arc<Inner>,
@@ -24,19 +27,29 @@ pub(super) struct Held {
 /// The places that somebody has in hand: whoever makes sinks one behind the other gives all of them this one.
 #[derive(Default)]
 pub struct Writers {
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
     /// By directory and destination.
-    places: Mutex<HashMap<(PathBuf, String), Weak<Place>>>,
+    by: HashMap<(PathBuf, String), Weak<Place>>,
+    /// How many were in hand when those that are not were last forgotten: that takes a look at each.
+    kept: usize,
 }
 
 impl Writers {
     pub(super) fn place_of(&self, sink: &Inner) -> Arc<Place> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|_, place| place.strong_count() > 0);
+        if places.by.len() > 2 * places.kept + FORGOTTEN_LATE {
+            places.by.retain(|_, place| place.strong_count() > 0);
+            places.kept = places.by.len();
+        }
         let of = (sink.config.directory.clone(), sink.destination.clone());
-        let known = places.get(&of).and_then(Weak::upgrade);
+        let known = places.by.get(&of).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
             let place = Arc::default();
-            places.insert(of, Arc::downgrade(&place));
+            places.by.insert(of, Arc::downgrade(&place));
             place
         })
     }
@@ -56,4 +69,30 @@ pub(super) fn writer_of<'a>(sink: &Arc<Inner>, place: &'a mut Option<Held>) -> i
         }
     };
     Ok(&mut held.writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay::clock::ManualClock;
+    use forebay::disk::mem::MemDisk;
+
+    use super::super::FileSink;
+    use super::*;
+    use crate::config::FileConfig;
+
+    #[test]
+    fn who_is_gone_is_forgotten_and_who_is_there_is_not() {
+        let writers = Writers::default();
+        let sink = |id: &str| {
+            let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(ManualClock::at(1)));
+            FileSink::new(id, FileConfig::new("/out"), disk, clock).following(&writers)
+        };
+        let there: Vec<FileSink> = (0..20).map(|n| sink(&format!("there-{n}"))).collect();
+        (0..1_000).for_each(|n| drop(sink(&format!("gone-{n}"))));
+        let known = writers.places.lock().unwrap().by.len();
+        assert!(known <= 20 * 3 + FORGOTTEN_LATE, "{known}");
+        for (n, one) in there.iter().enumerate() {
+            assert!(Arc::ptr_eq(&one.place, &sink(&format!("there-{n}")).place));
+        }
+    }
 }

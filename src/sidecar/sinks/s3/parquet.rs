@@ -34,6 +34,9 @@ const GROUP_BYTES: usize = 5 << 20;
 /// Stored records that come at once: what a group may be larger than its limit.
 const FRAME_BYTES: usize = 256 << 10;
 
+/// What stands before each text in a page.
+const LENGTH_BYTES: usize = 4;
+
 /// The most memory that writing takes besides parts: the rows that wait, whose lists may have room for as much again; a
 /// column as it is packed; a page or a dictionary of it, packed and unpacked; a frame; and the packer's own window. No
 /// group can be full of texts and of lists at once.
@@ -147,20 +150,30 @@ struct Rows {
     sent: u32,
     /// The text of all columns.
     text: Vec<u8>,
-    key: Values<Span>,
-    label: Values<Span>,
-    treatment: Values<Span>,
-    split_name: Values<Span>,
+    key: Texted,
+    label: Texted,
+    treatment: Texted,
+    split_name: Texted,
     split_version: Values<i64>,
-    properties: Values<Span>,
-    environment_id: Values<Span>,
-    traffic_type_id: Values<Span>,
-    sdk: Values<Span>,
-    sdk_version: Values<Span>,
+    properties: Texted,
+    environment_id: Texted,
+    traffic_type_id: Texted,
+    sdk: Texted,
+    sdk_version: Texted,
     machine_name: Nullable,
     machine_ip: Nullable,
     timestamp: Values<i64>,
     reception_timestamp: Values<i64>,
+}
+
+/// A column of texts.
+#[derive(Default)]
+struct Texted {
+    values: Values<Span>,
+    /// Bytes of the texts, each once.
+    text: usize,
+    /// Bytes that it takes to write the text of every row.
+    every: usize,
 }
 
 /// A column of texts that knows nulls.
@@ -214,13 +227,13 @@ impl Rows {
     fn full(&self) -> bool {
         self.count >= ROWS_MAX
             || self.bytes() >= GROUP_BYTES
+            || self.texts().into_iter().any(Texted::swells)
             || self.machine_name.text >= PAGE_BYTES
             || self.machine_ip.text >= PAGE_BYTES
     }
 
-    /// Memory that the rows take.
-    fn bytes(&self) -> usize {
-        let texts = [
+    fn texts(&self) -> [&Texted; 9] {
+        [
             &self.key,
             &self.label,
             &self.treatment,
@@ -230,10 +243,14 @@ impl Rows {
             &self.traffic_type_id,
             &self.sdk,
             &self.sdk_version,
-        ];
+        ]
+    }
+
+    /// Memory that the rows take.
+    fn bytes(&self) -> usize {
         let numbers = [&self.split_version, &self.timestamp, &self.reception_timestamp];
         self.text.len()
-            + texts.into_iter().map(Values::bytes).sum::<usize>()
+            + self.texts().into_iter().map(|column| column.values.bytes()).sum::<usize>()
             + numbers.into_iter().map(Values::bytes).sum::<usize>()
             + self.machine_name.bytes()
             + self.machine_ip.bytes()
@@ -243,16 +260,16 @@ impl Rows {
     fn write(&self, group: &mut Group<'_, '_>) -> Result<(), Stopped> {
         assert_eq!(self.sent, self.count, "each row has a sender");
         let texts = &Texts(&self.text);
-        group.write(texts, &self.key)?;
-        group.write(texts, &self.label)?;
-        group.write(texts, &self.treatment)?;
-        group.write(texts, &self.split_name)?;
+        group.write(texts, &self.key.values)?;
+        group.write(texts, &self.label.values)?;
+        group.write(texts, &self.treatment.values)?;
+        group.write(texts, &self.split_name.values)?;
         group.write(&Numbers, &self.split_version)?;
-        group.write(texts, &self.properties)?;
-        group.write(texts, &self.environment_id)?;
-        group.write(texts, &self.traffic_type_id)?;
-        group.write(texts, &self.sdk)?;
-        group.write(texts, &self.sdk_version)?;
+        group.write(texts, &self.properties.values)?;
+        group.write(texts, &self.environment_id.values)?;
+        group.write(texts, &self.traffic_type_id.values)?;
+        group.write(texts, &self.sdk.values)?;
+        group.write(texts, &self.sdk_version.values)?;
         group.write_nullable(texts, &self.machine_name.values, &self.machine_name.there)?;
         group.write_nullable(texts, &self.machine_ip.values, &self.machine_ip.there)?;
         group.write(&Numbers, &self.timestamp)?;
@@ -263,6 +280,14 @@ impl Rows {
         let (environment, mut text) = (std::mem::take(&mut self.environment), std::mem::take(&mut self.text));
         text.clear();
         *self = Self { environment, text, ..Self::default() };
+    }
+}
+
+impl Texted {
+    /// Whether with another frame it might be too many texts for a dictionary, and then every row's is written, though
+    /// they are far more than what waits. What a stored batch says once, a flag's name, may be as long as names get.
+    fn swells(&self) -> bool {
+        self.text + FRAME_BYTES >= PAGE_BYTES && self.every >= GROUP_BYTES
     }
 }
 
@@ -282,8 +307,17 @@ impl Nullable {
 }
 
 #[inline]
-fn push(values: &mut Values<Span>, value: JsonText<'_>, rows: u32, text: &mut Vec<u8>) {
-    plainly(value, text, |new| values.push(new, rows));
+fn push(column: &mut Texted, value: JsonText<'_>, rows: u32, text: &mut Vec<u8>) {
+    let before = text.len();
+    let mut bytes = 0;
+    plainly(value, text, |new| {
+        bytes = new.new.len() + LENGTH_BYTES;
+        column.values.push(new, rows);
+    });
+    if text.len() > before {
+        column.text += bytes;
+    }
+    column.every += bytes * rows as usize;
 }
 
 /// Hands the text over without its escapes. Nearly all texts have none, and nothing of them is copied.

@@ -3,6 +3,8 @@
 //! `properties` are the objects of Split's webhook, as Split's own integration sends them. Text is copied with its
 //! escapes; nothing allocates per impression.
 
+use std::sync::Arc;
+
 use crate::config::{SegmentConfig, SegmentIdentity};
 use crate::delivery::sink::{EncodeError, Encoded, Job};
 use crate::impression::escape;
@@ -20,7 +22,8 @@ pub(super) struct Events {
     /// From the opening brace to the id's opening quote.
     start: Box<[u8]>,
     identity: SegmentIdentity,
-    format_name: &'static str,
+    /// What tells these events from others.
+    settings: Arc<str>,
 }
 
 impl Events {
@@ -31,12 +34,13 @@ impl Events {
         start.extend_from_slice(b"\",\"");
         start.extend_from_slice(field(identity).as_bytes());
         start.extend_from_slice(b"\":\"");
-        let format_name = events::format_name(&format!("segment {}", String::from_utf8_lossy(&start)));
-        Self { start: start.into(), identity, format_name }
+        let settings = String::from_utf8_lossy(&start).into();
+        Self { start: start.into(), identity, settings }
     }
 
-    pub(super) fn format_name(&self) -> &'static str {
-        self.format_name
+    /// Equal where equal impressions become equal events.
+    pub(super) fn settings(&self) -> Arc<str> {
+        Arc::clone(&self.settings)
     }
 
     /// The body up to its tail.

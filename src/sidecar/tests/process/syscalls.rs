@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +16,7 @@ use super::load::{Fate, Load, Post};
 use super::proof::{Arrived, balance_closes};
 use super::receiver::Receiver;
 use super::sidecar::{Home, Sidecar, wait_for};
+use super::watchdog::Watchdog;
 
 /// The calls by which data gets to the disk, each with what it says, and which of them do: `3+` is a thread's third and all
 /// behind it. And whether posts are refused by it: no fresh file helps.
@@ -43,10 +45,11 @@ fn can_trace() -> bool {
     can
 }
 
-/// A tracer at work.
+/// A tracer at work, in a group of its own: what it makes for itself ends with it, whatever becomes of this process.
 struct Strace {
     child: Child,
     told: PathBuf,
+    watchdog: Watchdog,
 }
 
 impl Strace {
@@ -56,8 +59,9 @@ impl Strace {
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{how}"));
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-e", &trace, "-e", &inject, "-p", &sidecar.process().to_string(), "-o"]);
-        let child = strace.arg(&told).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self { child: child.expect("it was here a moment ago"), told }
+        strace.arg(&told).stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let child = strace.spawn().expect("it was here a moment ago");
+        Self { told, watchdog: Watchdog::over_group(child.id()), child }
     }
 
     /// How many calls it meddled with.
@@ -66,10 +70,18 @@ impl Strace {
         told.matches("(INJECTED)").count() + told.matches("(DELAYED)").count()
     }
 
-    /// Lets go of the process: by SIGTERM, for a tracer that is killed would take its calls with it.
-    fn end(mut self) {
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+    /// Lets go of the process.
+    fn end(self) {}
+}
+
+impl Drop for Strace {
+    /// By SIGTERM, for a tracer that is killed would take its calls with it. One of its children that it had stopped gets that
+    /// only when it goes on.
+    fn drop(&mut self) {
+        let group = self.child.id();
+        let _ = Command::new("sh").args(["-c", &format!("kill -TERM -{group}; kill -CONT -{group}")]).status();
         self.child.wait().expect("it is our child");
+        self.watchdog.dismiss();
     }
 }
 

@@ -9,9 +9,18 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// The shell reads from a pipe that ends with this process.
     pub(crate) fn over(process: u32) -> Self {
-        let watch = format!("read -r word || kill -KILL {process}");
+        Self::before(&format!("kill -KILL {process}"))
+    }
+
+    /// Over a tracer and all that it made.
+    pub(crate) fn over_group(leader: u32) -> Self {
+        Self::before(&format!("kill -KILL -{leader}"))
+    }
+
+    /// The shell reads from a pipe that ends with this process.
+    fn before(last: &str) -> Self {
+        let watch = format!("read -r word || {last}");
         let shell = Command::new("sh").args(["-c", &watch]).stdin(Stdio::piped()).spawn().expect("there is a shell");
         Self { shell }
     }

@@ -84,7 +84,7 @@ const MEMORY_BYTES: u64 = 8 << 20;
 
 impl Sink for Large {
     fn format(&self) -> Format {
-        Format { name: "large", gzip: None }
+        Format { name: "large", settings: None, gzip: None }
     }
 
     fn encode(&self, _: &Job) -> Result<Encoded, EncodeError> {

@@ -185,7 +185,7 @@ struct Hook {
 
 impl Sink for Hook {
     fn format(&self) -> Format {
-        Format { name: "hook", gzip: None }
+        Format { name: "hook", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

@@ -95,7 +95,7 @@ impl Station {
 
 impl Sink for Station {
     fn format(&self) -> Format {
-        Format { name: "station", gzip: None }
+        Format { name: "station", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

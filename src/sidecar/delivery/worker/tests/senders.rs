@@ -21,7 +21,7 @@ struct Shared {
 
 impl Sink for Shared {
     fn format(&self) -> Format {
-        Format { name: "shared", gzip: None }
+        Format { name: "shared", settings: None, gzip: None }
     }
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {

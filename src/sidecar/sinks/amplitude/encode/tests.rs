@@ -58,15 +58,15 @@ fn keys_become_devices_and_events_get_a_name_as_told() {
 #[test]
 fn sinks_that_write_or_leave_out_other_events_have_other_formats() {
     let names = [
-        events(|_| ()).format_name(),
-        events(|config| config.event_type = "seen".to_owned()).format_name(),
-        events(|config| config.identity = AmplitudeIdentity::DeviceId).format_name(),
-        events(|config| config.min_id_length = 5).format_name(),
+        events(|_| ()).settings(),
+        events(|config| config.event_type = "seen".to_owned()).settings(),
+        events(|config| config.identity = AmplitudeIdentity::DeviceId).settings(),
+        events(|config| config.min_id_length = 5).settings(),
     ];
     for (i, name) in names.iter().enumerate() {
         assert!(!names[..i].contains(name), "{name}");
     }
-    assert_eq!(events(|config| config.api_key = "another".to_owned().into()).format_name(), names[0]);
+    assert_eq!(events(|config| config.api_key = "another".to_owned().into()).settings(), names[0]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::config::ParquetCompression;
 use super::super::encode::Stopped;
 use super::super::parts::PartWriter;
 use super::values::{Distinct, Run, Runs, Span, Values};
-use super::{PARSED, hybrid};
+use super::{GROUP_BYTES, LENGTH_BYTES, PARSED, hybrid};
 
 /// Bytes of one page before it is packed, and of a dictionary; what readers expect.
 pub(super) const PAGE_BYTES: usize = 1 << 20;
@@ -63,7 +63,7 @@ impl Kind for Texts<'_> {
     type Kept = Span;
 
     fn bytes(&self, value: Span) -> usize {
-        4 + value.len()
+        LENGTH_BYTES + value.len()
     }
 
     fn text_bytes(&self, value: Span) -> Option<usize> {
@@ -177,7 +177,7 @@ impl Group<'_, '_> {
             Values::Distinct(distinct) => (&distinct.values, Size::of_runs(kind, distinct)),
             Values::Every(every) => (every, Size::of(kind, every)),
         };
-        let mut chunk = TrackedWrite::new(Vec::with_capacity(every.bytes + PAGE_BYTES / 8));
+        let mut chunk = TrackedWrite::new(Vec::with_capacity(every.bytes.min(GROUP_BYTES) + PAGE_BYTES / 8));
         let mut pages = Pages::new(&mut chunk, self.packer);
         match values {
             Values::Distinct(distinct) if is_shorter_as_dictionary(kind, distinct, every.bytes) => {

@@ -288,6 +288,27 @@ fn writing_takes_no_more_memory_than_is_charged_for_it_besides_parts() {
     }
 }
 
+/// Before: a flag's name is stored once a batch and may have 4,096 bytes; anybody with an SDK key could post small records
+/// of more long names than a dictionary holds, and each row's was written, hundreds of megabytes at a time.
+#[test]
+fn long_names_of_many_flags_end_a_group_before_they_are_written_with_every_row() {
+    let flags: Vec<String> = (0..300).map(|n| format!("{n:04}{}", "x".repeat(4_000))).collect();
+    let records = flags.iter().flat_map(|flag| {
+        let record = Impression { flag: JsonText::checked(flag.as_bytes()), ..Impression::default() };
+        std::iter::repeat_n((record, nobody()), 60)
+    });
+    let mut object = Bytes::new();
+    let counted = allocation_counter::measure(|| object = columns(ParquetCompression::Snappy, records));
+    let most = counted.bytes_max.saturating_sub(PART_BYTES as u64);
+    assert!(most <= MEMORY_BYTES, "{most} bytes");
+    let reader = SerializedFileReader::new(object.clone()).unwrap();
+    let column = |group: usize| reader.metadata().row_group(group).column(3).clone();
+    assert!((0..2).all(|group| column(group).dictionary_page_offset().is_some()), "each name once");
+    let found: Vec<Field> = rows(object).iter().map(|row| self::column(row, "splitName")).collect();
+    let wanted: Vec<Field> = flags.iter().flat_map(|flag| std::iter::repeat_n(text(flag), 60)).collect();
+    assert!(found == wanted);
+}
+
 #[test]
 fn rows_keep_their_order_over_groups_and_without_what_is_excepted() {
     let records = u64::from(ROWS_MAX) + 10_000;
