@@ -135,7 +135,10 @@ fn a_queue_made_again_after_the_floor_was_lost_takes_over_no_hours() {
     let queues = open_with(&disk, &clock, StoreChoice::Memory(store));
     let queue = hook(&queues);
     assert_eq!(queue.balance().delivered.records, 10);
-    assert_eq!(queue.hourly().known_from_ms, 1_000_000 + 3_660_000, "nothing of it is known from before");
+    let hourly = queue.hourly();
+    assert_eq!(hourly.known_from_ms, 1_000_000 + 3_600_000, "since it was made again, and nothing from before");
+    let delivered: u64 = hourly.hours.iter().map(|hour| hour.balance.delivered.records).sum();
+    assert_eq!(delivered, 10);
 }
 
 /// Before: after one failed write the floor needed blocks for a new file. A full disk had none, and only a floor that
