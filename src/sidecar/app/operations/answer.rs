@@ -191,6 +191,9 @@ impl Operations {
         let of = id.to_owned();
         let read = tokio::task::spawn_blocking(move || config::destination_in(&path, &of)).await;
         let Some(checked) = read.expect("reading a configuration does not panic") else { return String::new() };
+        if checked.value.is_none() {
+            return "# The file is not valid now, and nothing of it is shown: `forebay check` says why.\n".to_owned();
+        }
         let runs = checked.value.is_some_and(|destination| {
             let (revision, new) = self.revision(&destination);
             new.is_none() && self.registry.runs_as(&self.under(destination, AddressPolicy::Operator, revision))

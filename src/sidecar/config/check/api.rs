@@ -92,7 +92,9 @@ pub(in super::super) fn of_file(text: &str, id: &str, outside: &Outside<'_>) -> 
     let destinations = whole.get("destinations")?.as_array()?;
     let is_it = |destination: &&toml::Value| destination.get("id").and_then(toml::Value::as_str) == Some(id);
     let alone = toml::Value::Array(vec![destinations.iter().find(is_it)?.clone()]);
-    let shown = toml::to_string(&toml::Table::from_iter([("destinations".to_owned(), alone)])).unwrap_or_default();
+    // Of what is not valid nobody knows which keys are secrets: a misspelt one was never asked for.
+    let alone = value.is_some().then(|| toml::Table::from_iter([("destinations".to_owned(), alone)]));
+    let shown = alone.and_then(|table| toml::to_string(&table).ok()).unwrap_or_default();
     Some(Checked { value, shown, findings: report.into_findings() })
 }
 
