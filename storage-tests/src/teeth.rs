@@ -20,8 +20,8 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
     (Mutant::TableNotSavedBeforeReclaim, "crash", "a_crash_at_any_change_loses_nothing_that_was_acknowledged"),
     (
         Mutant::RecycledWithoutLooking,
-        "faults",
-        "a_failure_of_any_change_loses_nothing_and_passes_when_the_disk_is_good_again",
+        "reclaim",
+        "a_segments_name_that_leads_to_another_segments_file_makes_no_spare_of_it",
     ),
     (
         Mutant::SmallFileNotSynced,

@@ -56,6 +56,27 @@ fn a_segment_that_does_not_go_at_once_goes_later() {
     }
 }
 
+/// What is in a file says whose it is: one whose name leads to another segment's goes, and is no spare, for that one would be
+/// written over.
+#[test]
+fn a_segments_name_that_leads_to_another_segments_file_makes_no_spare_of_it() {
+    let spares = |anothers: bool| {
+        let disk = SimDisk::new(1);
+        let log = open(&disk);
+        ten_segments(&log);
+        let path = |n: u64| Path::new("/log").join(format!("{n:016x}.seg"));
+        let last = disk.read_live(&path(9)).expect("it is written to");
+        if anothers {
+            (0..9).for_each(|n| disk.overwrite(&path(n), &last));
+        }
+        log.housekeep();
+        assert_eq!(segments(&disk), 1);
+        disk.paths().iter().filter(|path| path.to_string_lossy().contains("spare-")).count()
+    };
+    let (ours, anothers) = (spares(false), spares(true));
+    assert!(ours > anothers, "{ours} where they are ours, {anothers} where they are not");
+}
+
 /// By the clock's word the replay window is over, or has hardly begun: that decides of what everybody has, and of nothing else.
 #[test]
 fn a_clock_that_jumps_ends_the_replay_window_early_or_late_and_takes_nothing_that_somebody_needs() {
