@@ -336,20 +336,18 @@ impl Answer {
         rate_hints::wait(self.status.as_u16(), header, UNIX_EPOCH + Duration::from_millis(now_ms))
     }
 
-    /// Takes a secret out of the body, wherever the receiver repeats it: what is left may be shown.
+    /// Takes a secret out of what may be [shown](Self::excerpt), wherever the receiver repeats it: the body, and where it
+    /// redirects to.
     pub fn hide(&mut self, secret: &str) {
-        if secret.is_empty() || memchr::memmem::find(&self.body, secret.as_bytes()).is_none() {
-            return;
+        if let Some(shown) = without(&self.body, secret) {
+            self.body = shown;
         }
-        let mut shown = Vec::with_capacity(self.body.len());
-        let mut rest = &self.body[..];
-        while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
-            shown.extend_from_slice(&rest[..at]);
-            shown.extend_from_slice(b"[secret]");
-            rest = &rest[at + secret.len()..];
+        if let Some(location) = self.headers.get_mut(LOCATION)
+            && let Some(shown) = without(location.as_bytes(), secret)
+        {
+            // It was a header's value before, and what it got is one.
+            *location = HeaderValue::from_bytes(&shown).unwrap_or_else(|_| HeaderValue::from_static("[secret]"));
         }
-        shown.extend_from_slice(rest);
-        self.body = shown;
     }
 
     /// What the answer says of itself to people: where it redirects to, or the start of its body in printable form.
@@ -362,6 +360,21 @@ impl Answer {
         }
         printable(&self.body)
     }
+}
+
+/// A text with a word in each place of a secret; `None` where it has none.
+fn without(text: &[u8], secret: &str) -> Option<Vec<u8>> {
+    if secret.is_empty() || memchr::memmem::find(text, secret.as_bytes()).is_none() {
+        return None;
+    }
+    let (mut shown, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+        shown.extend_from_slice(&rest[..at]);
+        shown.extend_from_slice(b"[secret]");
+        rest = &rest[at + secret.len()..];
+    }
+    shown.extend_from_slice(rest);
+    Some(shown)
 }
 
 /// The body by the deadline; whatever is missing then stays missing. Dropping the rest closes the connection.

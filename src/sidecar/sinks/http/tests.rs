@@ -220,4 +220,9 @@ fn a_secret_that_an_answer_repeats_is_taken_out() {
         answer.hide("hush");
         assert_eq!(answer.excerpt(), shown);
     }
+    let mut redirect = Answer { status: StatusCode::FOUND, ..answer("") };
+    redirect.headers.insert(LOCATION, HeaderValue::from_static("https://of-hush.example.com/in"));
+    assert!(redirect.excerpt().contains("of-hush"), "{}", redirect.excerpt());
+    redirect.hide("hush");
+    assert!(!redirect.excerpt().contains("hush"), "{}", redirect.excerpt());
 }
