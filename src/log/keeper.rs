@@ -224,15 +224,15 @@ impl Shared {
 
     fn remove_doubtful(&self, keeper: &mut Keeper) -> io::Result<()> {
         let mut removed = Ok(());
-        keeper.doubtful.retain(|(spare, bytes)| {
-            let gone = self.files.remove_doubtful_spare(*spare);
-            if gone.is_ok() {
-                self.let_go(*bytes);
+        for (spare, bytes) in std::mem::take(&mut keeper.doubtful) {
+            match self.files.remove_doubtful_spare(spare) {
+                Ok(()) => self.let_go(bytes),
+                Err(error) => {
+                    keeper.doubtful.push((spare, bytes));
+                    removed = removed.and(Err(error));
+                }
             }
-            let stays = gone.is_err();
-            removed = std::mem::replace(&mut removed, Ok(())).and(gone);
-            stays
-        });
+        }
         removed
     }
 

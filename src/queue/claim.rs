@@ -64,23 +64,12 @@ impl Queue {
     /// # Errors
     /// When the log cannot be read. Nothing has changed then.
     pub fn shorten(&self, batch: &Batch, at: u64) -> Result<Option<Batch>, QueueError> {
-        let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return Ok(None) };
         if at <= batch.offsets.start || at >= batch.offsets.end {
             return Ok(None);
         }
-        let [start, total] = [queue.total_at(stream, batch.offsets.start)?, queue.total_at(stream, at)?];
-        if !queue.window().shorten(&batch.offsets, at, total) {
-            return Ok(None);
-        }
-        let offsets = batch.offsets.start..at;
-        Ok(Some(Batch {
-            id: queue.batch_id(stream, offsets.clone()),
-            slices: batch.slices.iter().filter_map(|slice| slice.within(&offsets)).collect(),
-            bytes: total.saturating_sub(start).min(batch.bytes),
-            offsets,
-            ..batch.clone()
-        }))
+        let Some(([shorter, _], total)) = self.halves(batch, at)? else { return Ok(None) };
+        let is_shorter = self.inner.window().shorten(&batch.offsets, at, total);
+        Ok(is_shorter.then_some(shorter))
     }
 
     /// Claims what is offered. `look` reads it from the front: all of it if it comes again.

@@ -132,7 +132,7 @@ pub enum FloorDamage {
 
 impl FloorDamage {
     /// Whether cursors may be missing, so that nothing may be deleted.
-    fn pins(&self) -> bool {
+    pub(super) fn pins(&self) -> bool {
         !matches!(self, Self::Page { page: 0 })
     }
 }

@@ -42,7 +42,7 @@ pub fn inspect_floor(disk: Arc<dyn Disk>, dir: &Path, log: Option<LogId>) -> Res
     let foreign = log.and_then(|log| floor.bind(log, &found, false));
     let mut damage = if let Found::File(damage) = found { damage } else { Vec::new() };
     damage.extend(foreign);
-    if damage.iter().any(|damage| !matches!(damage, FloorDamage::Page { page: 0 })) {
+    if damage.iter().any(FloorDamage::pins) {
         lows.clear(); // a queue that is not known any more may need all
     }
     Ok(SeenFloor { path, queues, lows, damage, pinned: floor.is_pinned() })

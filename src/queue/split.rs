@@ -77,8 +77,9 @@ impl Queue {
             return done(Err(SplitError::NoBoundary { first: offsets.start, end: offsets.end, at }));
         }
         let (halves, total) = match self.halves(batch, at) {
-            Ok(halves) => halves,
-            Err(error) => return done(Err(error)),
+            Ok(Some(halves)) => halves,
+            Ok(None) => return done(Err(SplitError::NotOut)),
+            Err(error) => return done(Err(error.into())),
         };
         let began = queue.window().begin_split(&offsets, at);
         let planned = match began {
@@ -113,10 +114,12 @@ impl Queue {
         queue.context.planner.submit_halves(records, tail, Box::new(durable));
     }
 
-    /// The halves as batches, and the stream's running total between them. Reads the log only where the batch is large and its frames are not remembered.
-    fn halves(&self, batch: &Batch, at: u64) -> Result<([Batch; 2], u64), SplitError> {
+    /// The halves as batches, and the stream's running total between them. Reads the log only where the batch is large and its
+    /// frames are not remembered.
+    /// `None` where nothing was ever appended.
+    pub(super) fn halves(&self, batch: &Batch, at: u64) -> Result<Option<([Batch; 2], u64)>, ReadError> {
         let queue = &*self.inner;
-        let Some(stream) = queue.stream_id() else { return Err(SplitError::NotOut) };
+        let Some(stream) = queue.stream_id() else { return Ok(None) };
         let first = batch.offsets.start;
         let total = |offset| match queue.window().marked_total(first, offset) {
             Some(total) => Ok(total),
@@ -136,6 +139,6 @@ impl Queue {
                 offsets,
             }
         });
-        Ok((halves, middle))
+        Ok(Some((halves, middle)))
     }
 }
