@@ -97,7 +97,7 @@ impl DeadLetters for DeadLettersService {
             Ok((desk.list(&filter, from, most as usize)?, ranges))
         };
         let (page, ranges) = self.at(&request.destination, list).await?;
-        let letters = page.letters.iter().map(letter).collect();
+        let letters = page.letters.iter().map(|shown| letter(shown, post(shown).as_ref())).collect();
         let ranges = ranges.into_iter().map(range).collect();
         Ok(Response::new(ListDeadLettersResponse { letters, next_page_token: token(page.next), ranges }))
     }
@@ -111,11 +111,14 @@ impl DeadLetters for DeadLettersService {
         let filter = filter(Some(DeadLetterFilter { ids: vec![id.clone()], ..DeadLetterFilter::default() }))?;
         let page = self.at(&destination, move |desk| desk.list(&filter, from, 1)).await?;
         let answer = match (page.letters.first(), page.next) {
-            (Some(shown), _) => ShowDeadLetterResponse {
-                letter: Some(letter(shown)),
-                record_json: json(shown),
-                next_page_token: String::new(),
-            },
+            (Some(shown), _) => {
+                let post = post(shown);
+                ShowDeadLetterResponse {
+                    letter: Some(letter(shown, post.as_ref())),
+                    record_json: json(shown, post.as_ref()),
+                    next_page_token: String::new(),
+                }
+            }
             (None, Some(at)) => {
                 ShowDeadLetterResponse { next_page_token: token(Some(at)), ..ShowDeadLetterResponse::default() }
             }
@@ -212,9 +215,9 @@ fn range(range: MarkedLetters) -> MarkedRange {
     }
 }
 
-fn letter(shown: &Shown) -> DeadLetter {
+fn letter(shown: &Shown, post: Option<&Post>) -> DeadLetter {
     DeadLetter {
-        post: post(shown).as_ref().map(described),
+        post: post.map(described),
         id: shown.id.clone(),
         environment: shown.environment.clone(),
         flag: shown.flag.clone(),
@@ -243,9 +246,9 @@ fn described(post: &Post) -> PostLetter {
 }
 
 /// The record as the file sink writes it, or what a post is; empty if it cannot be read.
-fn json(shown: &Shown) -> String {
-    if let Some(post) = post(shown) {
-        let PostLetter { method, path, sdk_key_index, body_bytes, content_type, received_unix_ms } = described(&post);
+fn json(shown: &Shown, post: Option<&Post>) -> String {
+    if let Some(post) = post {
+        let PostLetter { method, path, sdk_key_index, body_bytes, content_type, received_unix_ms } = described(post);
         let described = serde_json::json!({
             "method": method,
             "path": path,

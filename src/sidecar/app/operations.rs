@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Log, Queues};
+use forebay::{Log, Queue, Queues};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::error;
 
@@ -165,9 +165,11 @@ impl Operations {
 
     /// Says which queues nothing takes from, of destinations that are gone and of those that run.
     fn warn_of_left_behind(&self) {
-        self.registry.warn_of_orphans();
         let left = self.registry.left_behind();
-        let of: BTreeSet<&str> = left.iter().map(forebay::Queue::destination).collect();
+        let (of_running, orphans): (Vec<Queue>, Vec<Queue>) =
+            left.into_iter().partition(|queue| self.registry.runs(queue.destination()));
+        self.registry.warn_of_orphans(&orphans);
+        let of: BTreeSet<&str> = of_running.iter().map(Queue::destination).collect();
         of.into_iter().for_each(|id| drop(self.warn_of_left_environments(id)));
     }
 

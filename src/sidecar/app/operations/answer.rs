@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use forebay::Count;
+use forebay::{Count, Queue};
 
+use super::deleting::pending_in;
 use super::{MADE_MAX, Operations, SETTINGS_BYTES_MAX, mistakes, told};
 use crate::api::destinations::{Answer, Delete, Operations as Asked, Put, Refused};
 use crate::app::registry::{Shown, environment_of};
@@ -293,7 +294,9 @@ impl Operations {
     }
 
     pub(super) fn show(&self, id: &str) -> Result<Destination, Refused> {
-        let Count { records, bytes } = self.pending(id);
+        let queues = self.queues_of(id);
+        let Count { records, bytes } = pending_in(&queues);
+        let left = self.left_in(&queues);
         let state = self.journal.state();
         let made = state.destinations.contains_key(id);
         let base = Destination {
@@ -302,7 +305,7 @@ impl Operations {
             draining: state.draining.contains_key(id),
             records_pending: records,
             bytes_pending: bytes,
-            left: self.left_environments(id),
+            left,
             ..Destination::default()
         };
         drop(state);
@@ -312,12 +315,12 @@ impl Operations {
             return Ok(Destination { origin: origin.into(), r#type: type_name.to_owned(), environments, ..base });
         }
         // Queues of letters outlive their destination, empty.
-        let ours = |queue: &forebay::Queue| !queue.stream().starts_with('!') || queue.lag().records > 0;
-        let left: Vec<_> = self.queues_of(id).into_iter().filter(ours).collect();
-        if left.is_empty() && !made {
+        let ours = |queue: &&Queue| !queue.stream().starts_with('!') || queue.lag().records > 0;
+        let ours: Vec<&Queue> = queues.iter().filter(ours).collect();
+        if ours.is_empty() && !made {
             return Err(Refused::NotFound(format!("there is no destination {id:?}")));
         }
-        let streams = left.iter().map(|queue| queue.stream()).filter(|stream| !stream.starts_with('!'));
+        let streams = ours.iter().map(|queue| queue.stream()).filter(|stream| !stream.starts_with('!'));
         let streams: BTreeSet<String> = streams.map(|stream| environment_of(stream).to_owned()).collect();
         let origin = if made { Origin::Api } else { Origin::LeftBehind };
         Ok(Destination { origin: origin.into(), environments: streams.into_iter().collect(), ..base })

@@ -25,11 +25,12 @@ impl Operations {
             };
             // What waits for its own time lies in a stream of ours, and is to be delivered as well. What it never took is for
             // an operator to decide on.
-            let of_letters = queues.iter().filter(|queue| queue.stream().starts_with('!'));
-            let replays = queues.iter().any(|queue| queue.replay_under_way().is_some());
-            let given_up = queues.iter().any(|queue| letters::waiting(queue).0.records > 0);
-            let lettered = of_letters.map(|queue| queue.lag().records).sum::<u64>() > 0;
-            if replays || given_up || lettered || !ends.iter().all(has_all) {
+            let keeps = |queue: &Queue| {
+                queue.replay_under_way().is_some()
+                    || letters::waiting(queue).0.records > 0
+                    || queue.stream().starts_with('!') && queue.lag().records > 0
+            };
+            if !ends.iter().all(has_all) || queues.iter().any(keeps) {
                 continue;
             }
             match self.forget(&id).await {
@@ -67,10 +68,7 @@ impl Operations {
     /// Everything that a destination has pending, what a replay has still to send among it, letters that it does not take
     /// aside.
     pub(super) fn pending(&self, id: &str) -> forebay::Count {
-        let queues = self.queues_of(id);
-        let replays: Vec<Queue> = queues.iter().filter_map(Queue::replay_under_way).collect();
-        let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).chain(&replays).map(Queue::lag);
-        lags.map(|lag| forebay::Count { records: lag.records, bytes: lag.bytes }).sum()
+        pending_in(&self.queues_of(id))
     }
 
     /// What it does not take, which lies there until an operator decides. What he has sent again is pending.
@@ -96,13 +94,19 @@ impl Operations {
     }
 }
 
+/// What lies in these queues to be delivered, what a replay has still to send among it, letters aside that are not taken.
+pub(super) fn pending_in(queues: &[Queue]) -> forebay::Count {
+    let replays: Vec<Queue> = queues.iter().filter_map(Queue::replay_under_way).collect();
+    let lags = queues.iter().filter(|queue| !queue.stream().starts_with("!dead/")).chain(&replays).map(Queue::lag);
+    lags.map(|lag| forebay::Count { records: lag.records, bytes: lag.bytes }).sum()
+}
+
 /// Deletes the queues of a destination that lie in the main log. Those of letters stay and are emptied: made again, they
 /// would begin with the letters that lie in their streams still. They go first, and durably: one of this id that is made
 /// next, and a crash, must not bring them back to it.
 fn give_up(queues: &Queues, id: &str) -> Result<(), QueueError> {
-    let (letters, records): (Vec<Queue>, Vec<Queue>) = (queues.all().into_iter())
-        .filter(|queue| queue.destination() == id)
-        .partition(|queue| queue.stream().starts_with('!'));
+    let (letters, records): (Vec<Queue>, Vec<Queue>) =
+        queues.of(id).into_iter().partition(|queue| queue.stream().starts_with('!'));
     for queue in &letters {
         queue.purge(queue.cursor().low..queue.lag().durable_tail)?;
     }

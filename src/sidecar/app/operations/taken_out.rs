@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use forebay::Queue;
 use tracing::warn;
 
 use super::Operations;
@@ -18,15 +19,20 @@ use crate::proto::v1::{DeleteDestinationResponse, LeftEnvironment};
 impl Operations {
     /// What lies in queues of this destination that nothing delivers, by environment: all that it has, if it does not run.
     pub(super) fn left_environments(&self, id: &str) -> Vec<LeftEnvironment> {
+        self.left_in(&self.queues_of(id))
+    }
+
+    /// The same of these queues, which are all of one destination.
+    pub(super) fn left_in(&self, queues: &[Queue]) -> Vec<LeftEnvironment> {
         let mut left: BTreeMap<String, LeftEnvironment> = BTreeMap::new();
-        for queue in self.registry.left_of(id) {
+        for queue in queues.iter().filter(|queue| self.registry.is_left(queue)) {
             let environment = environment_of(queue.stream()).to_owned();
             let of = left
                 .entry(environment.clone())
                 .or_insert(LeftEnvironment { environment, ..LeftEnvironment::default() });
             let replayed = queue.replay_under_way().map_or(0, |replay| replay.lag().records);
             of.records_pending += queue.lag().records + replayed;
-            of.dead_letters += letters::waiting(&queue).0.records;
+            of.dead_letters += letters::waiting(queue).0.records;
         }
         left.into_values().collect()
     }

@@ -35,8 +35,13 @@ impl Registry {
     /// Those of them that hold records or posts and that nothing takes from.
     pub fn left_of(&self, id: &str) -> Vec<Queue> {
         let mut left = self.queues_of(id);
-        left.retain(|queue| !queue.stream().starts_with('!') && !self.drains(queue));
+        left.retain(|queue| self.is_left(queue));
         left
+    }
+
+    /// Whether this is a queue of records or posts that nothing takes from.
+    pub fn is_left(&self, queue: &Queue) -> bool {
+        !queue.stream().starts_with('!') && !self.drains(queue)
     }
 
     /// Deletes the queues of a destination for an environment that nothing takes from, with all that they hold, durably. Waits
@@ -81,12 +86,10 @@ impl Registry {
         self.upstreams.open_left_behind();
     }
 
-    /// Says which queues nothing takes from: a destination that is taken out of the configuration is kept with all its
-    /// records until it is purged, and holds the disk. Not those of destinations that run, which are told apart.
-    pub fn warn_of_orphans(&self) {
-        let mut left = self.left_behind();
-        left.retain(|queue| !self.runs(queue.destination()));
-        for queue in left {
+    /// Says of these queues, whose destinations are gone, that nothing takes from them: a destination that is taken out of the
+    /// configuration is kept with all its records until it is purged, and holds the disk.
+    pub fn warn_of_orphans(&self, orphans: &[Queue]) {
+        for queue in orphans {
             warn!(
                 destination = queue.destination(),
                 environment = queue.stream(),
