@@ -94,7 +94,8 @@ impl Ages {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -29,7 +29,7 @@ mod room;
 mod shelf;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -271,7 +271,7 @@ impl Letters {
     /// Whether there is a destination of this name, with letters or without.
     #[must_use]
     pub fn knows(&self, destination: &str) -> bool {
-        self.ground.queues.all().iter().any(|queue| queue.destination() == destination)
+        self.ground.queues.destination_known(destination)
     }
 
     /// The clock that the ages of letters run on, for whoever else gives up what is too old.
@@ -285,8 +285,14 @@ impl Letters {
     /// the wall clock. Blocks. See [`TEND_EVERY`].
     pub fn tend(&self, now: Now) {
         let age_now = self.ground.ages.at(now);
-        for destination in self.marked().into_keys() {
-            self.desk(destination).obey_policy_where_it_lies(age_now, now.wall_ms);
+        let marking: BTreeSet<Arc<str>> =
+            self.ground.queues.marking().iter().map(|queue| Arc::from(queue.destination())).collect();
+        for destination in marking {
+            // One without a desk has no policy.
+            let desk = self.lock().get(&destination).cloned();
+            if let Some(desk) = desk {
+                desk.obey_policy_where_it_lies(age_now, now.wall_ms);
+            }
         }
         for desk in self.desks() {
             if let Err(error) = desk.tend(age_now, now.wall_ms) {

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use shed::shed;
 
-use crate::ages::{Now, SharedAges};
+use crate::ages::{Now, SharedAges, ms};
 
 /// How often [`Overflow::tend`] is to be called.
 pub const TEND_EVERY: Duration = Duration::from_secs(1);
@@ -311,10 +311,6 @@ fn is_near(policy: Policy, waits: &[Waits], now_ms: u64) -> bool {
     let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
     policy.age_max.is_some_and(|max| age_ms >= ms(max) / 5 * 4)
         || policy.bytes_max.is_some_and(|max| bytes >= max / 5 * 4)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

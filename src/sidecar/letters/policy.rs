@@ -13,6 +13,7 @@ use super::desk::{Desk, Shelves};
 use super::filter::Filter;
 use super::marked::{MarkedLetters, marked};
 use super::sweep::{Fate, SweepError, Swept};
+use crate::ages::ms;
 use crate::delivery::source::BoxError;
 
 /// Letters let go in one round: the next comes a second later.
@@ -81,7 +82,8 @@ impl Desk {
                 "dead letters were let go, as dead_letters of the configuration says: they are counted as expired"
             );
         }
-        self.say_what_comes(shelves, policy, wall_ms)
+        self.say_what_comes(shelves, policy, wall_ms);
+        Ok(())
     }
 
     /// The same for what lies where it was given up: by whole ranges. Letters count here, too; their turn is after this.
@@ -158,10 +160,10 @@ impl Desk {
         pending
     }
 
-    fn say_what_comes(&self, shelves: &Shelves, policy: Policy, wall_ms: u64) -> Result<(), BoxError> {
+    fn say_what_comes(&self, shelves: &Shelves, policy: Policy, wall_ms: u64) {
         let pending = self.pending(shelves);
         if pending.records == 0 {
-            return Ok(());
+            return;
         }
         // Known where ages matter; else the bytes alone say whether it is near.
         let age_ms = shelves.oldest.at_ms().map_or(0, |at_ms| wall_ms.saturating_sub(at_ms));
@@ -174,10 +176,5 @@ impl Desk {
                 "dead letters will be let go soon, as dead_letters of the configuration says: send them again or raise the limit"
             );
         }
-        Ok(())
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
