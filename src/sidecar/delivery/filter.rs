@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::sink::Run;
+use super::sink::{Run, push};
 use crate::config::{FilterSpec, Pattern};
 use crate::impression::{EncodeError, Impression, JsonText, StoredBatch, each_record};
 
@@ -59,10 +59,7 @@ impl Filter {
                     return;
                 }
                 let offset = run.first + (place - run.skip) as u64;
-                match filtered.last_mut() {
-                    Some(last) if last.end == offset => last.end += 1,
-                    _ => filtered.push(offset..offset + 1),
-                }
+                push(offset..offset + 1, &mut filtered);
             })
             .map_err(refuse)?;
         }

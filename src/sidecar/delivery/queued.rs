@@ -154,9 +154,10 @@ impl Source for Queued {
             bytes: batch.bytes,
         };
         // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
-        job.except = Except::of(self.settled(&ticket, stream));
+        let settled = Except::of(self.settled(&ticket, stream));
+        job.except = settled.clone();
         let filtered = self.filtered(&job, batch.settings_revision)?;
-        job.except = job.except.and(filtered.ranges().iter().cloned());
+        job.except = filtered.and(settled.ranges().iter().cloned());
         ticket.filtered = filtered;
         Ok(Some(Claimed { job, ticket }))
     }

@@ -23,7 +23,7 @@ use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Landed, Load};
+use super::attempt::{self, Load};
 use super::budget::{Asking, Grant, Sharer};
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome};
@@ -165,9 +165,6 @@ impl Worker {
             }
             match self.event(&mut busy, due).await {
                 Event::Landed(landed) => {
-                    if let Ok(Flown { landed: Landed { shape, slow: Some(slow), .. }, .. }) = &landed {
-                        self.memory.took_long(shape.bytes, *slow);
-                    }
                     self.landed(&mut busy, landed);
                     self.wet();
                 }

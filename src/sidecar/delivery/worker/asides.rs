@@ -38,6 +38,11 @@ impl Asides {
         self.all.len()
     }
 
+    /// Takes out those that `which` is true of.
+    fn take(&mut self, which: impl FnMut(&mut Aside) -> bool) -> Vec<Aside> {
+        self.all.extract_if(.., which).collect()
+    }
+
     /// How many of them `which` is true of.
     pub(super) fn count(&self, which: impl Fn(&Batch) -> bool) -> usize {
         self.all.iter().filter(|aside| which(&aside.batch)).count()
@@ -72,9 +77,7 @@ impl Worker {
         let doubted: Vec<Option<Mark>> = doubts.map(|aside| aside.note.run).collect();
         let notes = self.memory.notes();
         let over = |run: Option<Mark>| !doubted.contains(&run) && !run.is_some_and(|run| notes.searching(run));
-        let (over, stay) =
-            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| aside.poison && over(aside.note.run));
-        busy.asides.all = stay;
+        let over = busy.asides.take(|aside| aside.poison && over(aside.note.run));
         self.condemn(busy, over);
         if busy.asides.all.is_empty() {
             busy.asides.retests = Probes::default();
@@ -91,11 +94,10 @@ impl Worker {
 
     /// The destination takes something: who is in doubt since before gets another chance.
     pub(super) fn put_back_proven(&mut self, busy: &mut Busy) {
-        let (back, stay) = std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| {
+        let back = busy.asides.take(|aside| {
             let sender = self.sender(&aside.batch);
             !aside.poison && self.memory.poison().proven(sender, aside.note.since)
         });
-        busy.asides.all = stay;
         self.put_back(back);
     }
 
@@ -122,11 +124,10 @@ impl Worker {
                 true => self.is_probed(aside.batch.queue.queue),
                 false => self.pace.refused() && something,
             };
-            let (stay, back): (Vec<_>, Vec<_>) = std::mem::take(&mut busy.asides.all).into_iter().partition(probed);
-            if !stay.is_empty() {
+            let back = busy.asides.take(|aside| !probed(aside));
+            if !busy.asides.all.is_empty() {
                 busy.asides.retest_at = Some(self.now() + busy.asides.retests.next(&mut busy.rng));
             }
-            busy.asides.all = stay;
             // A search that takes as long may never end: a piece of it was purged perhaps.
             let (poison, doubts) = back.into_iter().partition(|aside| aside.poison);
             self.condemn(busy, poison);
@@ -146,12 +147,10 @@ impl Worker {
         }
         // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
         let doubted = self.memory.poison().now();
-        let (mut of_sender, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut busy.asides.all).into_iter().partition(|aside| self.sender(&aside.batch) == sender);
+        let mut of_sender = busy.asides.take(|aside| self.sender(&aside.batch) == sender);
         for aside in &mut of_sender {
             (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
         }
-        busy.asides.all = others;
         if of_sender.len() > ASIDES_MAX {
             self.put_back(of_sender);
         } else {

@@ -60,7 +60,10 @@ impl Worker {
                 return self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
         };
-        let Landed { ticket, shape, came, .. } = landed;
+        let Landed { ticket, shape, came, slow } = landed;
+        if let Some(slow) = slow {
+            self.memory.took_long(shape.bytes, slow);
+        }
         let batch = Batch { queue, ticket, shape };
         match came {
             // It goes back by the ticket's drop, to come again when its time has come.
@@ -318,8 +321,11 @@ impl Worker {
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
-            Ok(Chore::Kept { queue, shape, apart, kept: true }) => {
+            Ok(Chore::Kept { queue, shape, apart, kept }) => {
                 busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
+                if !kept {
+                    return self.decide(busy);
+                }
                 self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
@@ -328,9 +334,6 @@ impl Worker {
                     let (destination, first) = (&*self.id, first.unwrap_or_default());
                     tracing::warn!(destination, records = dead, %first, "records were rejected and are dead letters now");
                 }
-            }
-            Ok(Chore::Kept { shape, kept: false, .. }) => {
-                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
             }
             Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));

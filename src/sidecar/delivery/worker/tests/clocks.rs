@@ -9,14 +9,14 @@ use super::*;
 
 /// Goes on with tokio's; its wall clock is set as somebody likes.
 #[derive(Debug)]
-struct Jumpy {
+pub(super) struct Jumpy {
     began: Instant,
     /// What the wall clock said at the last jump, and when that was.
     set: Mutex<(u64, Instant)>,
 }
 
 impl Jumpy {
-    fn at(wall_ms: u64) -> Arc<Self> {
+    pub(super) fn at(wall_ms: u64) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self { began: now, set: Mutex::new((wall_ms, now)) })
     }

@@ -1,27 +1,15 @@
 //! Batches that fill, and batches that are read as they are sent.
 
+use super::clocks::Jumpy;
 use super::drawer::Drawer;
 use super::*;
 use crate::delivery::sink::{LargeSink, Reread};
-use forebay::clock::Clock;
 
-/// The wall clock that tokio's paused one would be.
-struct Following(Instant);
-
-impl Clock for Following {
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    fn wall_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-}
-
+/// With the wall clock that tokio's paused one would be.
 fn following(limits: BudgetLimits) -> (Delivery, Budget) {
     let budget = Budget::new(limits);
     let drawer: Arc<Drawer> = Arc::default();
-    (Delivery::new(budget.clone(), Arc::new(Following(Instant::now())), drawer), budget)
+    (Delivery::new(budget.clone(), Jumpy::at(0), drawer), budget)
 }
 
 fn filling(wait: Duration) -> Settings {
@@ -138,8 +126,13 @@ impl LargeSink for Large {
     }
 }
 
+fn plain(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Large {
+    let (answer, puts, queue) = (Box::new(answer), Mutex::default(), queue.clone());
+    Large { memory_bytes: |_| MEMORY_BYTES, hangs: false, part_takes: SECOND, answer, puts, queue }
+}
+
 fn large(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Arc<Large> {
-    with_memory(queue, |_| MEMORY_BYTES, answer)
+    Arc::new(plain(queue, answer))
 }
 
 fn with_memory(
@@ -147,22 +140,16 @@ fn with_memory(
     memory_bytes: fn(u64) -> u64,
     answer: impl Fn(usize) -> Outcome + Send + Sync + 'static,
 ) -> Arc<Large> {
-    let answer = Box::new(answer);
-    let (puts, queue) = (Mutex::default(), queue.clone());
-    Arc::new(Large { memory_bytes, hangs: false, part_takes: SECOND, answer, puts, queue })
+    Arc::new(Large { memory_bytes, ..plain(queue, answer) })
 }
 
 fn hung(queue: &Script) -> Arc<Large> {
-    let answer = Box::new(|_| unreachable!("it never answers"));
-    let (memory_bytes, puts): (fn(u64) -> u64, _) = (|_| MEMORY_BYTES, Mutex::default());
-    Arc::new(Large { memory_bytes, hangs: true, part_takes: SECOND, answer, puts, queue: queue.clone() })
+    Arc::new(Large { hangs: true, ..plain(queue, |_| unreachable!("it never answers")) })
 }
 
 /// Takes each part just before its timeout.
 fn dripping(queue: &Script) -> Arc<Large> {
-    let (memory_bytes, puts): (fn(u64) -> u64, _) = (|_| MEMORY_BYTES, Mutex::default());
-    let (answer, part_takes) = (Box::new(|_| Outcome::Delivered), SECOND * 29);
-    Arc::new(Large { memory_bytes, hangs: false, part_takes, answer, puts, queue: queue.clone() })
+    Arc::new(Large { part_takes: SECOND * 29, ..plain(queue, |_| Outcome::Delivered) })
 }
 
 #[tokio::test(start_paused = true)]
