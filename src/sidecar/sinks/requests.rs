@@ -23,7 +23,7 @@ use super::amplitude::Amplitude;
 use super::file::FileSink;
 use super::receiver::{Received, serve};
 use super::s3::S3Sink;
-use super::s3::sample::of as large_of;
+use super::s3::sample::{bucket_at, of as large_of};
 use super::sample::{captured, captured_posts};
 use super::segment::Segment;
 use super::upstream::{SdkKeys, Upstream};
@@ -175,14 +175,12 @@ async fn requests_are_as_they_were() {
 async fn objects_are_put_as_they_were() {
     let (addr, received) = serve(|_| Response::new(Full::default())).await;
     let config = S3Config {
-        endpoint: Some(Endpoint::parse(&format!("http://{addr}")).unwrap()),
-        path_style: true,
         keys: Some(S3Keys {
             access_key_id: Secret::new("AKIDEXAMPLE".to_owned()),
             secret_access_key: Secret::new(SECRET.to_owned()),
         }),
         format: S3Format::JsonLines(LinesCompression::None),
-        ..S3Config::new("impressions")
+        ..bucket_at(&format!("http://{addr}"))
     };
     let clock = Arc::new(ManualClock::at(1_795_450_900_000));
     let sink = S3Sink::new("acme-s3", &config, AddressPolicy::Operator, 1, Arc::default(), clock);

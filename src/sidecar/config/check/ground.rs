@@ -2,8 +2,9 @@
 //!
 //! What only one destination needs is a warning: a destination that can't write waits, and the others go on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::super::files::Ground;
 use super::super::raw::Section;
 use super::super::report::Place;
 use super::super::units::show_bytes;
@@ -13,11 +14,11 @@ use super::Outside;
 /// Reports a data directory that can't be one. Returns the size of its disk.
 pub(super) fn data_dir(dir: &Path, place: &Place<'_>, outside: &Outside<'_>) -> Option<u64> {
     match usable(dir, outside) {
-        Ok(Usable { disk_bytes: 0, nearest }) => {
+        Ok(Ground { disk_bytes: 0, nearest, .. }) => {
             place.error(format!("{} keeps no files", nearest.display()), "name a directory that is on a disk");
             None
         }
-        Ok(Usable { disk_bytes, .. }) => Some(disk_bytes),
+        Ok(Ground { disk_bytes, .. }) => Some(disk_bytes),
         Err((message, remedy)) => {
             place.error(message, remedy);
             None
@@ -30,7 +31,7 @@ pub(super) fn socket(section: &Section<'_>, path: &Path, outside: &Outside<'_>) 
     let Some(dir) = path.parent() else { return };
     let place = section.at("listen");
     match usable(dir, outside) {
-        Ok(Usable { nearest, .. }) if nearest != dir => {
+        Ok(Ground { nearest, .. }) if nearest != dir => {
             place.error(format!("{} is not there", dir.display()), "make the directory, or name a socket elsewhere");
         }
         Ok(_) => {}
@@ -65,14 +66,8 @@ fn rounded(bytes: u64) -> u64 {
     bytes / unit * unit
 }
 
-/// What a directory that can be used is on.
-struct Usable {
-    disk_bytes: u64,
-    nearest: PathBuf,
-}
-
 /// What it is on; or what is wrong, and the remedy.
-fn usable(dir: &Path, outside: &Outside<'_>) -> Result<Usable, (String, String)> {
+fn usable(dir: &Path, outside: &Outside<'_>) -> Result<Ground, (String, String)> {
     let take_another = || String::from("name a directory that this user may write to");
     let ground = (outside.ground)(dir)
         .map_err(|error| (format!("{} can't be looked at: {error}", dir.display()), take_another()))?;
@@ -84,5 +79,5 @@ fn usable(dir: &Path, outside: &Outside<'_>) -> Result<Usable, (String, String)>
         let message = format!("this user may not write to {nearest}");
         return Err((message, "give the directory to the user that the sidecar runs as, or name another".into()));
     }
-    Ok(Usable { disk_bytes: ground.disk_bytes, nearest: ground.nearest })
+    Ok(ground)
 }

@@ -70,10 +70,8 @@ impl Writer {
             Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
         let (mut left, mut place) = (0, 0);
         for (name, stage) in found {
-            left += match stage {
-                Stage::Failed { whole } => writer.look_through(&name, whole, place)?,
-                Stage::Open | Stage::Done => writer.take_up(name, stage, place, damaged)?,
-            };
+            left += writer.take_up(name, stage, place, damaged)?;
+            // However many failed one behind the other: they are as new as the file before them.
             place += usize::from(!matches!(stage, Stage::Failed { .. }));
         }
         *damaged += left;
@@ -96,30 +94,19 @@ impl Writer {
         }
     }
 
-    /// Notes what stands in a file that was set aside, before its last good sync. Behind that nothing counts. Returns how many
-    /// lines of it can't be read.
-    fn look_through(&mut self, name: &Name, whole: u64, place: usize) -> io::Result<u64> {
-        // However many failed one behind the other: they are as new as the file before them.
-        if place >= SEARCHED_FILES || whole == 0 {
-            return Ok(0);
-        }
-        let file = self.disk.open(&self.path(name, Stage::Failed { whole }))?;
-        let present = &mut self.present;
-        let extent = name.packing.read(&*file, whole, |id| present.note(id))?;
-        tell_of_holes(name, &extent.holes);
-        Ok(extent.damaged_lines())
-    }
-
-    /// Returns how many lines of it can't be read still; adds those that it took out to `mended`.
+    /// Notes what stands in a file, and closes one that was open or goes on with it. Returns how many lines of it can't be read
+    /// still; adds those that it took out to `mended`.
     fn take_up(&mut self, name: Name, stage: Stage, place: usize, mended: &mut u64) -> io::Result<u64> {
-        if stage == Stage::Done && place >= SEARCHED_FILES {
+        // Of one that was set aside nothing counts behind its last good sync.
+        let end = if let Stage::Failed { whole } = stage { whole } else { u64::MAX };
+        if end == 0 || (stage != Stage::Open && place >= SEARCHED_FILES) {
             return Ok(0);
         }
         let mut file = self.disk.open(&self.path(&name, stage))?;
         let present = &mut self.present;
-        let extent = name.packing.read(&*file, u64::MAX, |id| present.note(id))?;
+        let extent = name.packing.read(&*file, end, |id| present.note(id))?;
         tell_of_holes(&name, &extent.holes);
-        if stage == Stage::Done {
+        if stage != Stage::Open {
             return Ok(extent.damaged_lines());
         }
         let mut damaged = extent.damaged_lines();

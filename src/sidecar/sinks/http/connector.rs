@@ -15,11 +15,11 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 
 use super::connections::{CountedStream, Counter};
-use super::names::Names;
+use super::names::{Lookup, Names};
 use crate::sinks::address_guard::AddressGuard;
 
-type BoxError = Box<dyn Error + Send + Sync>;
-type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A TCP connector with a guard, whose connections are counted; `R` resolves names.
 #[derive(Clone)]
@@ -50,14 +50,7 @@ impl<R: Clone> Guarded<R> {
     }
 }
 
-impl<R> Service<Uri> for Guarded<R>
-where
-    R: Service<Name, Error: Into<BoxError>, Future: Send, Response: Iterator<Item = SocketAddr>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+impl<R: Lookup> Service<Uri> for Guarded<R> {
     type Response = CountedStream;
     type Error = BoxError;
     type Future = Pending<Self::Response>;

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
-type BoxError = Box<dyn Error + Send + Sync>;
+use super::connector::{BoxError, Pending};
+
 type Answer = Result<Vec<SocketAddr>, Unknown>;
 
 /// Threads that lookups may block at once. A runtime has 512 for what blocks.
@@ -38,6 +38,25 @@ const SLOW_NAMES: usize = 4096;
 
 /// A slow name that nobody asked for since is forgotten when room is needed.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// Who looks names up.
+pub(super) trait Lookup:
+    Service<Name, Error: Into<BoxError>, Response: Iterator<Item = SocketAddr>, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<R> Lookup for R where
+    R: Service<Name, Error: Into<BoxError>, Response: Iterator<Item = SocketAddr>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// One way to look names up, for all who have a clone of it. `R` does it.
 #[derive(Debug, Clone)]
@@ -90,17 +109,10 @@ impl<R> Names<R> {
     }
 }
 
-impl<R> Service<Name> for Names<R>
-where
-    R: Service<Name, Error: Into<BoxError>, Response: Iterator<Item = SocketAddr>, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+impl<R: Lookup> Service<Name> for Names<R> {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Future = Pending<Self::Response>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -116,14 +128,7 @@ where
     }
 }
 
-impl<R> Shared<R>
-where
-    R: Service<Name, Error: Into<BoxError>, Response: Iterator<Item = SocketAddr>, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+impl<R: Lookup> Shared<R> {
     /// Where the answer will be: of the lookup under way, or of one that begins.
     fn ask(self: &Arc<Self>, name: Name) -> watch::Receiver<Option<Answer>> {
         let mut state = self.state();

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::Response;
 use tempfile::TempDir;
 
-use super::sample::{large, many};
+use super::sample::{bucket_at, large, many};
 use super::*;
 use crate::config::{Endpoint, LinesCompression, ParquetCompression, S3Keys, Secret};
 use store_server::{Act, KEYS, Seen, error, serve};
@@ -29,13 +29,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn config(addr: std::net::SocketAddr, format: S3Format) -> S3Config {
     let [access_key_id, secret_access_key] = [KEYS.0, KEYS.1].map(|key| Secret::new(key.to_owned()));
-    S3Config {
-        endpoint: Some(Endpoint::parse(&format!("http://{addr}")).unwrap()),
-        path_style: true,
-        keys: Some(S3Keys { access_key_id, secret_access_key }),
-        format,
-        ..S3Config::new("impressions")
-    }
+    let keys = Some(S3Keys { access_key_id, secret_access_key });
+    S3Config { keys, format, ..bucket_at(&format!("http://{addr}")) }
 }
 
 const PLAIN: S3Format = S3Format::JsonLines(LinesCompression::None);
