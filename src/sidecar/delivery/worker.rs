@@ -12,6 +12,7 @@ mod holds;
 mod landing;
 mod memory;
 mod post;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -292,20 +293,20 @@ impl Worker {
         self.wet();
     }
 
-    /// Takes in an outcome; says so in the log when a destination begins to fail and when it is back.
+    /// Takes in an outcome, and says in the log what it has to hear of.
     fn heard(&mut self, busy: &mut Busy, outcome: &Outcome, epoch: Epoch) {
-        let (failed_before, refused_before) = (self.pace.failing(), self.pace.refused());
+        let refused_before = self.pace.refused();
         let now = self.now();
         self.pace.heard(outcome, epoch, now, &mut busy.rng);
         busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        if failed_before && !self.pace.failing() {
+        if !self.pace.failing() && self.memory.told().takes() {
             tracing::info!(destination = %self.id, "the destination takes batches again");
         }
         let Some(why) = outcome.failure() else { return };
         busy.post.stats.failed(outcome, self.common.clock.wall_ms());
         match outcome {
             Outcome::Refused { .. } if !refused_before && self.pace.refused() => self.alert(why),
-            Outcome::Throttled { .. } | Outcome::Retry { .. } if !failed_before => {
+            Outcome::Throttled { .. } | Outcome::Retry { .. } if !refused_before && self.memory.told().fails(now) => {
                 tracing::warn!(destination = %self.id, %why, "the destination does not take batches; will retry");
             }
             _ => {}
@@ -313,7 +314,9 @@ impl Worker {
     }
 
     /// Says once that somebody has to look at a destination.
-    fn alert(&self, why: &Failure) {
+    fn alert(&mut self, why: &Failure) {
+        let now = self.now();
+        self.memory.told().refuses(now);
         tracing::error!(
             destination = %self.id,
             %why,

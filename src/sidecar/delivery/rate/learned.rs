@@ -70,6 +70,10 @@ const CLIMB_REQUESTS: f64 = 2.0;
 /// A climb without a goal is over where what is sent is less than this part of what is allowed.
 const UNUSED: f64 = 0.25;
 
+/// By its records no request costs more than so many seconds: what small ones were refused for says little of large ones,
+/// and a limit in records that is lower than that says when to come again, as one in requests does.
+const RECORDS_SECONDS: f64 = 2.0;
+
 /// No limit is learned below this: it asks to wait after every request then.
 const SLOWEST: Speed = Speed { requests: 1.0 / 60.0, records: 1.0 / 60.0 };
 
@@ -93,7 +97,7 @@ impl Speed {
 
     /// The time, in seconds, that a request of so many records takes of it.
     fn seconds(self, records: u64) -> f64 {
-        (1.0 / self.requests).max(records as f64 / self.records)
+        (1.0 / self.requests).max((records as f64 / self.records).min(RECORDS_SECONDS))
     }
 
     fn at_least(self, least: Self) -> Self {
@@ -184,6 +188,11 @@ impl Learned {
     #[must_use]
     pub fn ready_at(&self) -> Duration {
         if self.limit.is_some() { self.bucket.ready_at() } else { Duration::ZERO }
+    }
+
+    /// One request may start now, whatever the last one cost.
+    pub(super) fn probe(&mut self, now: Duration) {
+        self.bucket.refill(now);
     }
 
     /// A request starts.
