@@ -166,7 +166,8 @@ pub(super) async fn start(
     let ingest = Arc::new(ingest(&ground, &queues));
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
-    let factory = SinkFactory::new(Arc::clone(&ground.disk), Arc::clone(&ground.clock), idle_max, customers, wrap);
+    let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
+    let factory = SinkFactory::new(queues.clone(), disk, clock, idle_max, customers, wrap);
     let damaged = factory.damaged();
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
