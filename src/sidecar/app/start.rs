@@ -372,6 +372,7 @@ fn sources(
         overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
     };
     let (books, posts, on_disk) = (queues.clone(), Arc::clone(&upstreams), queues.clone());
+    let relayed = Arc::clone(&upstreams);
     Sources {
         booked: Box::new(move || {
             let mut all = books.all();
@@ -396,7 +397,7 @@ fn sources(
                 log: log.stats(),
                 floor_writes: stats.floor_commits,
                 floor_errors: stats.floor_errors,
-                floor_pinned: stats.pinned,
+                floor_pinned: stats.pinned || !relayed.pinned().is_empty(),
                 sled_resets: stats.store_resets,
                 dead_letters: counted.dead().into_iter().collect(),
                 damaged_lines: damaged.all(),
