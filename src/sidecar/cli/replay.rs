@@ -81,7 +81,9 @@ impl Answer {
         let ids = match replay.mode() {
             ReplayMode::Again => "under new ids".to_owned(),
             _ if *records_under_old_ids == records => "under the ids that they had".to_owned(),
-            _ => format!("{records_under_old_ids} of them under the ids that they had, the rest in new batches"),
+            _ => format!(
+                "{records_under_old_ids} of them in the batches that they had, under the ids of these, the rest in new batches"
+            ),
         };
         let pending =
             replay.balance.as_ref().and_then(|balance| balance.pending.as_ref()).map_or(0, |count| count.records);

@@ -172,10 +172,13 @@ impl Learned {
         Self { limit: known.is_sound().then_some(limit), ..Self::default() }
     }
 
-    /// What may be sent now, if there is a limit.
+    /// What may be sent now, if there is a limit. Infinitely many records, where that is one of requests alone.
     #[must_use]
     pub fn limit(&self) -> Option<Speed> {
-        self.limit.as_ref().map(Limit::now)
+        self.limit.as_ref().map(|limit| match limit.phase {
+            Phase::ClimbFreely(_) => Speed { records: f64::INFINITY, ..limit.now() },
+            _ => limit.now(),
+        })
     }
 
     /// What is worth to be kept over a restart: what the destination is known to take.
@@ -198,7 +201,7 @@ impl Learned {
     /// A request starts.
     pub(super) fn sending(&mut self, records: u64, now: Duration) {
         if let Some(limit) = &self.limit {
-            let cost = Duration::try_from_secs_f64(limit.now().seconds(records)).unwrap_or(Duration::MAX);
+            let cost = Duration::try_from_secs_f64(limit.seconds(records)).unwrap_or(Duration::MAX);
             self.bucket.take(cost, cost + SLACK, now);
         }
     }
@@ -217,7 +220,7 @@ impl Learned {
         self.taken = self.taken.saturating_add(1);
         let (price, taken, measured) = (self.price, self.taken, self.meter.speed(now));
         let Some(limit) = &mut self.limit else { return };
-        let worth = limit.now().seconds(records);
+        let worth = limit.seconds(records);
         // A single request is never a reason to trust it with twice as much.
         let step = worth.min(1.0);
         limit.worth += worth;
@@ -323,6 +326,13 @@ impl Limit {
 
     fn now(&self) -> Speed {
         self.known.times(self.share)
+    }
+
+    /// The time, in seconds, that a request of so many records takes of it. Where nothing is known, of requests alone: the
+    /// first batch after an outage may be a small one.
+    fn seconds(&self, records: u64) -> f64 {
+        let free = matches!(self.phase, Phase::ClimbFreely(_));
+        self.now().seconds(if free { 0 } else { records })
     }
 
     fn enter(&mut self, phase: Phase) {

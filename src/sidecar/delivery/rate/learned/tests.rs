@@ -147,7 +147,7 @@ fn a_small_batch_after_an_outage_does_not_hold_up_large_ones() {
         learned.sending(records, now);
         learned.taken(records, true, now);
     }
-    assert!(now - began <= secs(30.0), "twenty thousand records took {:?}", now - began);
+    assert!(now - began <= secs(5.0), "twenty thousand records took {:?}", now - began);
 }
 
 /// What the first request after an outage adds.
@@ -246,7 +246,7 @@ proptest! {
             }
             if let Some(limit) = learned.limit() {
                 prop_assert!(limit.requests.is_finite() && limit.requests > 0.0);
-                prop_assert!(limit.records.is_finite() && limit.records > 0.0);
+                prop_assert!(limit.records > 0.0);
             }
             prop_assert!(learned.known().is_none_or(Speed::is_sound));
         }
