@@ -25,6 +25,7 @@ pub mod sheet;
 pub mod sink;
 pub mod source;
 pub mod stats;
+pub mod unsettled;
 
 mod apart;
 mod attempt;

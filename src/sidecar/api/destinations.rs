@@ -11,12 +11,13 @@ use super::limits;
 use crate::delivery::sink::BoxFuture;
 use crate::proto::v1::destinations_server::Destinations;
 use crate::proto::v1::{
-    CreateDestinationRequest, CreateDestinationResponse, CreateEnvironmentRequest, CreateEnvironmentResponse,
-    DeleteDestinationRequest, DeleteDestinationResponse, DeleteEnvironmentRequest, DeleteEnvironmentResponse,
-    Destination, Environment, GetDestinationRequest, GetDestinationResponse, ListDestinationsRequest,
-    ListDestinationsResponse, ListEnvironmentsRequest, ListEnvironmentsResponse, PauseDestinationRequest,
-    PauseDestinationResponse, ProbeDestinationRequest, ProbeDestinationResponse, ResumeDestinationRequest,
-    ResumeDestinationResponse, UpdateDestinationRequest, UpdateDestinationResponse,
+    AcceptFloorLossRequest, AcceptFloorLossResponse, CreateDestinationRequest, CreateDestinationResponse,
+    CreateEnvironmentRequest, CreateEnvironmentResponse, DeleteDestinationRequest, DeleteDestinationResponse,
+    DeleteEnvironmentRequest, DeleteEnvironmentResponse, Destination, Environment, FloorLoss, GetDestinationRequest,
+    GetDestinationResponse, ListDestinationsRequest, ListDestinationsResponse, ListEnvironmentsRequest,
+    ListEnvironmentsResponse, PauseDestinationRequest, PauseDestinationResponse, ProbeDestinationRequest,
+    ProbeDestinationResponse, ResumeDestinationRequest, ResumeDestinationResponse, UpdateDestinationRequest,
+    UpdateDestinationResponse,
 };
 
 /// What an operator may have done at run time. What an answer says is durable, save for a probe.
@@ -42,6 +43,8 @@ pub trait Operations: Send + Sync {
     fn environments(&self) -> Answer<'_, Vec<Environment>>;
     /// Deletes an environment.
     fn delete_environment(&self, id: String) -> Answer<'_, ()>;
+    /// What damaged floors have lost, log by log; and if it is `accepted`, lets go what no queue that there is needs.
+    fn floor_loss(&self, accepted: bool) -> Answer<'_, Vec<FloorLoss>>;
 }
 
 /// What came of it.
@@ -252,5 +255,14 @@ impl Destinations for DestinationsService {
         let id = request.into_inner().id;
         self.change(|operations| operations.delete_environment(id)).await?;
         Ok(Response::new(DeleteEnvironmentResponse {}))
+    }
+
+    async fn accept_floor_loss(
+        &self,
+        request: Request<AcceptFloorLossRequest>,
+    ) -> Result<Response<AcceptFloorLossResponse>, Status> {
+        let AcceptFloorLossRequest { accepted } = request.into_inner();
+        let losses = self.change(move |operations| operations.floor_loss(accepted)).await?;
+        Ok(Response::new(AcceptFloorLossResponse { losses }))
     }
 }

@@ -48,7 +48,8 @@ impl House {
         let (log, environments) = (queues.log().clone(), Environments::none());
         let ingest = Arc::new(Ingest::new(log, Arc::clone(&clock), environments, Limits::default()));
         let guard = AddressGuard::customer(allowed);
-        let factory = SinkFactory::new(Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
+        let factory =
+            SinkFactory::new(queues.clone(), Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
         let (of_posts, ingest_config) = (Arc::new(disk.clone()), IngestConfig::default());
         let theirs = Arc::clone(&letters);
         let upstreams = Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config, theirs);

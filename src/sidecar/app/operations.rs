@@ -6,6 +6,7 @@
 
 mod answer;
 mod deleting;
+mod floor_loss;
 mod reload;
 mod revisions;
 mod taken_out;
@@ -64,11 +65,14 @@ struct File {
     config: Config,
     environments: Vec<Environment>,
     secrets: BTreeMap<String, Secret<String>>,
+    /// Destinations that it has had since it was read last and that could not be started.
+    missing: BTreeSet<String>,
 }
 
 impl File {
     fn now_says(&mut self, environments: Vec<Environment>, secrets: BTreeMap<String, Secret<String>>) {
         (self.environments, self.secrets) = (environments, secrets);
+        self.missing.clear();
     }
 }
 
@@ -116,7 +120,13 @@ impl Operations {
             registry,
             journal: Arc::new(journal),
             operating: tokio::sync::Mutex::default(),
-            file: Mutex::new(File { path: None, config, environments: environments.clone(), secrets }),
+            file: Mutex::new(File {
+                path: None,
+                config,
+                environments: environments.clone(),
+                secrets,
+                missing: BTreeSet::new(),
+            }),
             reloads: reload::Counts::default(),
         });
         operations.forget_revisions_at_start().await;
@@ -130,6 +140,7 @@ impl Operations {
         operations.start_made().await;
         operations.registry.open_left_behind();
         operations.warn_of_left_behind();
+        operations.warn_of_floor_loss();
         Ok(operations)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay::Queues;
 use forebay::clock::Clock;
 use forebay::disk::Disk;
 
@@ -20,6 +21,7 @@ use crate::sinks::webhook::Webhook;
 
 /// Makes sinks. They share what the machine trusts, and one of a file destination waits for those before it.
 pub(super) struct SinkFactory {
+    queues: Queues,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     tls: Arc<Tls>,
@@ -33,6 +35,7 @@ pub(super) struct SinkFactory {
 impl SinkFactory {
     /// At most `idle_max` connections are kept idle, by all together.
     pub(super) fn new(
+        queues: Queues,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         idle_max: usize,
@@ -40,7 +43,7 @@ impl SinkFactory {
         wrap: WrapSink,
     ) -> Self {
         let (tls, damaged) = (Arc::new(Tls::keeping_idle(idle_max)), Arc::default());
-        Self { disk, clock, tls, customers, wrap, damaged, files: Writers::default() }
+        Self { queues, disk, clock, tls, customers, wrap, damaged, files: Writers::default() }
     }
 
     /// Where destinations that were made through the API may be.
@@ -66,7 +69,7 @@ impl SinkFactory {
             }
             SinkConfig::File(file) => {
                 let sink = FileSink::new(&destination.id, file.clone(), Arc::clone(&self.disk), clock);
-                Arc::new(sink.counting(&self.damaged).following(&self.files))
+                Arc::new(sink.counting(&self.damaged).draining(&self.queues).following(&self.files))
             }
             SinkConfig::Amplitude(amplitude) => {
                 let sink = Amplitude::new(amplitude, connections_max, tls, clock);
@@ -127,7 +130,7 @@ mod tests {
     use crate::sinks::file::faulty::Faulty;
     use crate::sinks::receiver::serve;
     use crate::sinks::s3::sample::{bucket_at, of as large_of};
-    use crate::sinks::sample::{captured_posts, job};
+    use crate::sinks::sample::{self, captured_posts, job};
 
     const LIMIT: Duration = Duration::from_secs(20);
     const CAPTURE: &str = include_str!("../../../storage-tests/captures/node-debug.json");
@@ -144,7 +147,8 @@ mod tests {
         let disk = Faulty::default();
         let clock = Arc::new(ManualClock::at(784_111_777_000));
         let guard = AddressGuard::customer(&[]);
-        let factory = SinkFactory::new(Arc::new(disk.clone()), clock, 16, guard, |sink| sink);
+        let (queues, _) = sample::queues(&MemDisk::new());
+        let factory = SinkFactory::new(queues, Arc::new(disk.clone()), clock, 16, guard, |sink| sink);
         let file = |rotate_bytes| {
             let config = FileConfig { rotate_bytes, ..FileConfig::new("/out") };
             let environments = vec!["acme-prod".to_owned()];
@@ -181,7 +185,8 @@ mod tests {
         for (allowed, reached) in [(&["127.0.0.0/8".parse().unwrap()][..], true), (&[], false)] {
             let clock = Arc::new(ManualClock::at(784_111_777_000));
             let guard = AddressGuard::customer(allowed);
-            let factory = SinkFactory::new(Arc::new(MemDisk::new()), clock, 16, guard, |sink| sink);
+            let (queues, _) = sample::queues(&MemDisk::new());
+            let factory = SinkFactory::new(queues, Arc::new(MemDisk::new()), clock, 16, guard, |sink| sink);
             for config in types.clone() {
                 received.lock().unwrap().clear();
                 let destination = Destination::new("made", vec!["acme-prod".to_owned()], config);

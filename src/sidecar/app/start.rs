@@ -166,7 +166,8 @@ pub(super) async fn start(
     let ingest = Arc::new(ingest(&ground, &queues));
     let customers = AddressGuard::customer(&config.grpc.allow_addresses);
     let idle_max = usize::try_from(ground.files.idle).unwrap_or(usize::MAX);
-    let factory = SinkFactory::new(Arc::clone(&ground.disk), Arc::clone(&ground.clock), idle_max, customers, wrap);
+    let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
+    let factory = SinkFactory::new(queues.clone(), disk, clock, idle_max, customers, wrap);
     let damaged = factory.damaged();
     let parts = (Arc::clone(&delivery), Arc::clone(&ingest), Arc::clone(&letters));
     let (disk, clock) = (Arc::clone(&ground.disk), Arc::clone(&ground.clock));
@@ -371,6 +372,7 @@ fn sources(
         overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
     };
     let (books, posts, on_disk) = (queues.clone(), Arc::clone(&upstreams), queues.clone());
+    let relayed = Arc::clone(&upstreams);
     Sources {
         booked: Box::new(move || {
             let mut all = books.all();
@@ -395,7 +397,7 @@ fn sources(
                 log: log.stats(),
                 floor_writes: stats.floor_commits,
                 floor_errors: stats.floor_errors,
-                floor_pinned: stats.pinned,
+                floor_pinned: stats.pinned || !relayed.pinned().is_empty(),
                 sled_resets: stats.store_resets,
                 dead_letters: counted.dead().into_iter().collect(),
                 damaged_lines: damaged.all(),

@@ -237,6 +237,13 @@ impl Upstreams {
         open.iter().flat_map(|opened| opened.queues.all()).for_each(|queue| each(&queue));
     }
 
+    /// The logs whose damaged floor has lost cursors, so that they keep everything, by upstream.
+    pub(super) fn pinned(&self) -> Vec<(String, Queues)> {
+        let open = self.lock();
+        let pinned = open.iter().filter(|(_, opened)| opened.queues.stats().pinned);
+        pinned.map(|(id, opened)| (id.clone(), opened.queues.clone())).collect()
+    }
+
     /// Writes everything down and closes the logs.
     pub(super) fn close(&self) -> Result<(), CloseQueuesError> {
         let open = std::mem::take(&mut *self.lock());

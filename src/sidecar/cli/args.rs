@@ -85,6 +85,8 @@ pub enum DestinationsCommand {
     Resume(OneArgs),
     /// Tries a destination now that refuses or asked for a pause: when it was mended
     Probe(OneArgs),
+    /// Takes the loss of cursors that a damaged floor had, so that the log is let go again
+    AcceptFloorLoss(FloorLossArgs),
 }
 
 /// Of `environments`.
@@ -143,6 +145,18 @@ pub struct DeleteArgs {
 
     /// Don't ask whether what is pending may go
     #[arg(long, requires = "purge")]
+    pub yes: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
+    pub call: CallArgs,
+}
+
+/// Of `destinations accept-floor-loss`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct FloorLossArgs {
+    /// Do it; without, what is lost and what follows is shown
+    #[arg(long)]
     pub yes: bool,
 
     #[command(flatten)]

@@ -10,7 +10,9 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::args::{CallArgs, DeleteArgs, DestinationsCommand, EnvironmentsCommand, OneArgs, SettingsArgs};
+use super::args::{
+    CallArgs, DeleteArgs, DestinationsCommand, EnvironmentsCommand, FloorLossArgs, OneArgs, SettingsArgs,
+};
 use super::client::{self, AsCall, CallError};
 use super::confirm::{ConfirmError, confirm};
 use super::{check, code_of};
@@ -18,9 +20,10 @@ use crate::config::{self, Listen};
 use crate::proto::v1::dead_letters_client::DeadLettersClient;
 use crate::proto::v1::destinations_client::DestinationsClient;
 use crate::proto::v1::{
-    CountDeadLettersRequest, CreateDestinationRequest, CreateEnvironmentRequest, DeleteDestinationRequest,
-    DeleteEnvironmentRequest, Destination, GetDestinationRequest, ListDestinationsRequest, ListEnvironmentsRequest,
-    PauseDestinationRequest, ProbeDestinationRequest, ResumeDestinationRequest, UpdateDestinationRequest,
+    AcceptFloorLossRequest, CountDeadLettersRequest, CreateDestinationRequest, CreateEnvironmentRequest,
+    DeleteDestinationRequest, DeleteEnvironmentRequest, Destination, GetDestinationRequest, ListDestinationsRequest,
+    ListEnvironmentsRequest, PauseDestinationRequest, ProbeDestinationRequest, ResumeDestinationRequest,
+    UpdateDestinationRequest,
 };
 
 /// A destination that is replaced has its grace for what is in flight.
@@ -46,6 +49,9 @@ pub enum DestinationsError {
     /// It was not said that records may go.
     #[error(transparent)]
     Confirm(#[from] ConfirmError),
+    /// The same of a floor's loss, which was shown.
+    #[error("nothing was done: say --yes to accept it")]
+    NotAccepted,
 }
 
 impl AsCall for DestinationsError {
@@ -75,6 +81,7 @@ enum What {
     ListEnvironments,
     CreateEnvironment(std::path::PathBuf),
     DeleteEnvironment(String),
+    AcceptFloorLoss { yes: bool },
 }
 
 impl Wish {
@@ -92,6 +99,7 @@ impl Wish {
             DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
             DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
             DestinationsCommand::Probe(OneArgs { id, call }) => (What::Probe(id), call),
+            DestinationsCommand::AcceptFloorLoss(FloorLossArgs { yes, call }) => (What::AcceptFloorLoss { yes }, call),
         };
         Self { what, call }
     }
@@ -139,7 +147,8 @@ async fn act(
     let written = (warnings.iter().try_for_each(|warning| writeln!(notes, "forebay: warning: {warning}")))
         .and_then(|()| out.write_all(text.as_bytes()))
         .and_then(|()| out.flush());
-    Ok(written.map_err(CallError::Output)?)
+    written.map_err(CallError::Output)?;
+    if let What::AcceptFloorLoss { yes: false } = wish.what { Err(DestinationsError::NotAccepted) } else { Ok(()) }
 }
 
 /// Has it done. What came of it, for people or as JSON, and what is odd about it.
@@ -188,6 +197,11 @@ async fn done(what: &What, channel: Channel, settings: String, json: bool) -> Re
         What::DeleteEnvironment(id) => {
             client.delete_environment(DeleteEnvironmentRequest { id: id.clone() }).await?;
             (shown::environment_deleted(id, json), Vec::new())
+        }
+        What::AcceptFloorLoss { yes } => {
+            let request = AcceptFloorLossRequest { accepted: *yes };
+            let losses = client.accept_floor_loss(request).await?.into_inner().losses;
+            (shown::floor_losses(&losses, *yes, json), Vec::new())
         }
     })
 }

@@ -37,7 +37,7 @@ use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
 use holds::Hold;
-use landing::{Chore, Flown};
+use landing::{Chore, Flown, KeepingBytes};
 
 pub(super) use memory::Memory;
 pub(super) use post::Post;
@@ -89,8 +89,7 @@ struct Busy {
     flights: JoinSet<Flown>,
     chores: JoinSet<Chore>,
     asides: Asides,
-    /// Bytes of the batches whose letters are being kept.
-    keeping_bytes: u64,
+    keeping: KeepingBytes,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
     /// News came since that began: what it did not find may be there now.
@@ -130,7 +129,7 @@ impl Worker {
             flights: JoinSet::new(),
             chores: JoinSet::new(),
             asides: Asides::default(),
-            keeping_bytes: 0,
+            keeping: KeepingBytes::default(),
             preparing: None,
             preparing_from: 0,
             news_meanwhile: false,

@@ -1,8 +1,9 @@
 //! Waits for a fair share, and gives it back. Lanes in one gate share one whole, and have a budget each: work that is
 //! over soon is not kept waiting by work that takes long, nor the other way round.
 //!
-//! What always holds: what is granted to a waiter that has left comes back at once, so that nothing is ever lost; and all
-//! lanes together never hold more than the whole.
+//! What always holds: what is granted to a waiter that has left comes back at once, so that nothing is ever lost; all lanes
+//! together never hold more than the whole; and of several places one is left for a lane that borrows, whatever the others
+//! hold.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,8 @@ struct Shared {
 struct State {
     whole: Amount,
     lanes: Vec<Lane>,
+    /// The lane that is served first: they take turns, should there be fewer places than lanes.
+    first: usize,
 }
 
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Gate {
             borrows,
             waiters: HashMap::new(),
         };
-        let state = Mutex::new(State { whole, lanes: lanes.iter().map(lane).collect() });
+        let state = Mutex::new(State { whole, lanes: lanes.iter().map(lane).collect(), first: 0 });
         Self(Arc::new(Shared { state, began: Instant::now(), place_bytes_per_second, charge_max }))
     }
 
@@ -158,7 +161,7 @@ impl Gate {
         }
         let now = self.now();
         let mut state = self.lock();
-        state.spread();
+        state.spread(lane);
         let Lane { share, waiters, .. } = &mut state.lanes[lane];
         held.pressure = share.pressure(now);
         let Asker { flow, weight } = asker;
@@ -200,19 +203,29 @@ impl State {
         self.lanes.iter().fold(Amount::default(), |used, lane| used + lane.share.used())
     }
 
-    /// Tells each lane what it may hold now.
-    fn spread(&mut self) {
-        for at in 0..self.lanes.len() {
-            let (mut held, mut wanted) = (Amount::default(), Amount::default());
-            for other in self.lanes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, lane)| lane) {
-                held += other.share.used();
-                wanted += other.wanted();
+    /// Tells a lane what it may hold now.
+    fn spread(&mut self, at: usize) {
+        let (mut held, mut lent, mut wanted) = (Amount::default(), 0, Amount::default());
+        for other in self.lanes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, lane)| lane) {
+            held += other.share.used();
+            lent += if other.borrows { 0 } else { other.share.used().places };
+            wanted += other.wanted();
+        }
+        let lane = &mut self.lanes[at];
+        let mut free = self.whole.without(held);
+        if lane.borrows {
+            // Others' budgets have a place at least, which may add up to all there are. Nor may it look as if there were none
+            // at all: then nothing would be all there is, and had without waiting.
+            let one = |amount: Amount| Amount { places: amount.places.max(1), ..amount };
+            let bound = one(self.whole.without(wanted));
+            // What is borrowed is what nobody has.
+            lane.share.set_capacity(one(bound.min(free)), bound.min(free));
+        } else {
+            if self.whole.places > 1 {
+                free.places = free.places.min((self.whole.places - 1).saturating_sub(lent));
             }
-            let lane = &mut self.lanes[at];
-            let bound = if lane.borrows { self.whole.without(wanted) } else { lane.budget };
-            let free = self.whole.without(held);
-            // What is borrowed is what nobody has. What is its own it waits for: less would be less than the work takes.
-            lane.share.set_capacity(if lane.borrows { bound.min(free) } else { bound }, bound.min(free));
+            // What is its own it waits for: less would be less than the work takes.
+            lane.share.set_capacity(lane.budget, lane.budget.min(free));
         }
     }
 
@@ -221,12 +234,16 @@ impl State {
         if self.lanes.iter().all(|lane| lane.share.waiting() == 0) {
             return;
         }
-        self.spread();
-        for lane in &mut self.lanes {
+        let (lanes, first) = (self.lanes.len(), self.first);
+        for at in (0..lanes).map(|step| (first + step) % lanes) {
+            // What the one before was granted is gone.
+            self.spread(at);
+            let lane = &mut self.lanes[at];
             while let Some((id, amount)) = lane.share.next(now) {
                 let waiter = lane.waiters.remove(&id).expect("who waits is known");
                 // Who has left gives it back by itself, as soon as the lock is free.
                 let _ = waiter.send(amount);
+                self.first = (at + 1) % lanes;
             }
         }
     }

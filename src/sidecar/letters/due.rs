@@ -3,19 +3,24 @@
 //! The letters themselves stay in the log; neighbours share an entry, so that a million of them cost some hundred
 //! kilobytes. What always holds: no letter is due before its run is. A run may be due before any of its letters is:
 //! then whoever reads it [notes](Due::note) what it found. Nobody asks for a wait of more than [`WAIT_MAX`]: a moment that
-//! lies further ahead was written under a clock that went ahead, and has come.
+//! lies further ahead by more than the little that clocks are set back by was written under one that went ahead, and has
+//! come.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::delivery::retry_after::WAIT_MAX;
 
 /// Letters of a run that still takes neighbours in.
 const RUN_LETTERS_MAX: u64 = 256;
 
+/// The wall clock is set back by so much now and then, by whoever keeps it right: what was to wait for [`WAIT_MAX`] waits on.
+const SET_BACK_MAX: Duration = Duration::from_secs(60);
+
 /// Whether this moment has come at `now_ms`.
 pub(super) fn has_come(moment_ms: u64, now_ms: u64) -> bool {
-    moment_ms <= now_ms || moment_ms - now_ms > WAIT_MAX.as_millis() as u64
+    moment_ms <= now_ms || moment_ms - now_ms > (WAIT_MAX + SET_BACK_MAX).as_millis() as u64
 }
 
 /// The runs, by first offset; they do not overlap.
@@ -98,6 +103,23 @@ impl Due {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Before, a step back of the clock by a millisecond let all go at once that was to wait for a day.
+    #[test]
+    fn a_wait_is_a_day_at_most_and_a_little_more_by_a_clock_that_was_set_back() {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        for (moment, now, come) in [
+            (1_000, 1_000, true),
+            (1_000, 999, false),
+            (1_000 + DAY_MS, 1_000, false),
+            (1_000 + DAY_MS, 999, false),
+            (60_000 + DAY_MS, 0, false),
+            (60_001 + DAY_MS, 0, true),
+            (u64::MAX - 1, 0, true),
+        ] {
+            assert_eq!(has_come(moment, now), come, "{moment} at {now}");
+        }
+    }
 
     #[test]
     fn neighbours_share_a_run_that_is_due_with_the_first_of_them() {

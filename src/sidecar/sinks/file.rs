@@ -13,12 +13,14 @@ mod mending;
 mod names;
 mod packing;
 mod present;
+mod search;
 mod writer;
 mod writers;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay::Queues;
 use forebay::clock::Clock;
 use forebay::disk::Disk;
 use tokio::time::{Instant, timeout_at};
@@ -50,6 +52,8 @@ struct Inner {
     destination: String,
     config: FileConfig,
     damaged: Arc<Damaged>,
+    /// Who knows what is settled.
+    queues: Option<Queues>,
 }
 
 impl FileSink {
@@ -57,7 +61,17 @@ impl FileSink {
     #[must_use]
     pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         let (destination, damaged) = (destination.to_owned(), Arc::default());
-        Self { inner: Arc::new(Inner { disk, clock, destination, config, damaged }), place: Arc::default() }
+        let inner = Inner { disk, clock, destination, config, damaged, queues: None };
+        Self { inner: Arc::new(inner), place: Arc::default() }
+    }
+
+    /// The same; what comes again after a crash is recognised however many files ago it was written. Without that it is in the
+    /// newest two of them.
+    #[must_use]
+    pub fn draining(mut self, queues: &Queues) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody was sent anything yet");
+        inner.queues = Some(queues.clone());
+        self
     }
 
     /// The same; what damage its files have is counted there.

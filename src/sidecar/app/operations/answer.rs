@@ -14,7 +14,7 @@ use crate::control::JournalError;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{
     ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlPause,
-    DeleteDestinationResponse, Destination, Environment, LeftEnvironment, Origin,
+    DeleteDestinationResponse, Destination, Environment, FloorLoss, LeftEnvironment, Origin,
 };
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -130,6 +130,10 @@ impl Asked for Operations {
             tracing::info!(environment = id, "an operator deleted an environment");
             Ok(())
         })
+    }
+
+    fn floor_loss(&self, accepted: bool) -> Answer<'_, Vec<FloorLoss>> {
+        Box::pin(self.accept_floor_loss(accepted))
     }
 }
 

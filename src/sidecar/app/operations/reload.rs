@@ -164,7 +164,12 @@ impl Operations {
             Ok(Put::Started) => reloaded.started += 1,
             Ok(Put::Replaced) => reloaded.replaced += 1,
             Ok(Put::Untouched) => reloaded.untouched += 1,
-            Err(why) => error!(destination = id, why, "the destination keeps its old settings, or is not there yet"),
+            Err(why) => {
+                error!(destination = id, why, "the destination keeps its old settings, or is not there yet");
+                if policy == AddressPolicy::Operator && !self.registry.runs(&id) {
+                    self.file().missing.insert(id);
+                }
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
+mod floor_loss;
 mod grpc;
 mod revisions;
 mod room;
@@ -66,9 +67,13 @@ async fn start_in(inside: Inside, config: Config) -> House {
 impl House {
     /// Another process on the same disk.
     async fn again(self, config: Config) -> Self {
+        start(&self.stop().await, config).await
+    }
+
+    async fn stop(self) -> MemDisk {
         let Self { inside, operations } = self;
         drop(operations);
-        start(&inside.stop().await, config).await
+        inside.stop().await
     }
 
     /// Posts of the first key, as the way in keeps them.

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use forebay::{Queue, QueueError};
+use forebay::{Queue, QueueError, Queues};
 use tracing::{error, warn};
 
 use super::table::Running;
@@ -79,6 +79,13 @@ impl Registry {
         self.upstreams.each_queue(&mut |queue| left.push(queue.clone()));
         left.retain(|queue| !self.drains(queue));
         left
+    }
+
+    /// The logs that keep everything, since a damaged floor has lost cursors: an upstream's by its id, that which all share by
+    /// "".
+    pub fn pinned(&self) -> Vec<(String, Queues)> {
+        let shared = self.queues.stats().pinned.then(|| (String::new(), self.queues.clone()));
+        shared.into_iter().chain(self.upstreams.pinned()).collect()
     }
 
     /// Opens what upstreams left behind that left the configuration while no process ran. Waits for the disk.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::console::columns::aligned;
 use crate::console::units;
 use crate::proto::v1::{
-    DeleteDestinationRequest, DeleteDestinationResponse, Destination, Environment, LeftEnvironment, Origin,
+    DeleteDestinationRequest, DeleteDestinationResponse, Destination, Environment, FloorLoss, LeftEnvironment, Origin,
 };
 
 /// A list of destinations.
@@ -100,6 +100,38 @@ pub(super) fn environment_deleted(id: &str, json: bool) -> String {
     if json { line(&json!({ "id": id, "deleted": true })) } else { format!("environment {id} is deleted\n") }
 }
 
+/// What damaged floors have lost, and what follows from it, or would.
+pub(super) fn floor_losses(losses: &[FloorLoss], accepted: bool, json: bool) -> String {
+    if json {
+        let loss = |loss: &FloorLoss| {
+            let FloorLoss { upstream, bytes_used, streams_let_go } = loss;
+            let upstream = (!upstream.is_empty()).then_some(upstream);
+            json!({ "upstream": upstream, "bytes_used": bytes_used, "streams_let_go": streams_let_go })
+        };
+        return line(&json!({ "accepted": accepted, "losses": losses.iter().map(loss).collect::<Vec<_>>() }));
+    }
+    let mut text = String::new();
+    for FloorLoss { upstream, bytes_used, streams_let_go } in losses {
+        let log = if upstream.is_empty() { "the log".to_owned() } else { format!("the log of upstream {upstream}") };
+        text += &format!("{log} ({}): its floor has lost cursors that nobody can name\n", units::bytes(*bytes_used));
+        if !streams_let_go.is_empty() {
+            let streams = streams_let_go.join(", ");
+            let going = if accepted { "goes" } else { "would go" };
+            text += &format!("  no destination takes from these, and what is kept of them {going}: {streams}\n");
+        }
+    }
+    text += match accepted {
+        true => "accepted: what no destination needs is deleted again, by and by\n",
+        false => {
+            "Destinations that run have begun again with the oldest record that was kept, and what they had is delivered again. Lost \
+             for good are: what a destination had pending that is in the configuration no more; replays that were under way; the \
+             balances of before. If you have a copy of the floor file from just before the damage, stop the sidecar and put it back \
+             instead. With --yes what no destination needs is deleted again.\n"
+        }
+    };
+    text
+}
+
 fn value(destination: &Destination) -> Value {
     json!({
         "id": destination.id,
@@ -170,6 +202,26 @@ mod tests {
         let of_qa = LeftEnvironment { environment: "qa".to_owned(), records_pending: 7, dead_letters: 0 };
         let told = destination(&Destination { left: vec![of_qa], ..hook() }, false);
         assert!(told.contains("nothing delivers what it has of environment qa, 7 records"), "{told}");
+    }
+
+    #[test]
+    fn a_floors_loss_is_told_before_it_is_taken() {
+        let loss =
+            FloorLoss { upstream: String::new(), bytes_used: 5 << 20, streams_let_go: vec!["old-prod".to_owned()] };
+        let losses = [loss, FloorLoss { upstream: "split".to_owned(), ..FloorLoss::default() }];
+        let told = floor_losses(&losses, false, false);
+        assert!(told.starts_with("the log (5.0 MiB): its floor has lost cursors"), "{told}");
+        assert!(told.contains("kept of them would go: old-prod\nthe log of upstream split ("), "{told}");
+        assert!(told.contains("delivered again") && told.contains("With --yes"), "{told}");
+        let done = floor_losses(&losses, true, false);
+        assert!(
+            done.contains("kept of them goes: old-prod\n") && done.ends_with("deleted again, by and by\n"),
+            "{done}"
+        );
+        let read: Value = serde_json::from_str(&floor_losses(&losses, true, true)).unwrap();
+        let losses = &read["losses"];
+        assert_eq!((&read["accepted"], &losses[1]["upstream"]), (&json!(true), &json!("split")));
+        assert_eq!((&losses[0]["upstream"], &losses[0]["streams_let_go"]), (&Value::Null, &json!(["old-prod"])));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicUsize;
+
 use tokio::time::{Duration, sleep};
 
 use super::*;
@@ -175,4 +177,53 @@ async fn bulk_work_that_fails_keeps_to_a_part_of_its_own_and_leaves_live_work_so
     assert_eq!((live.bytes(), budget.waiting()), (UNIT, 1));
     drop(doubted);
     assert_eq!(second.await.unwrap().bytes(), UNIT);
+}
+
+/// Spawns one that wants a place of bulk work and holds it for an hour. Counts when it has it.
+fn hold_bulk(budget: &Budget, asking: Asking, had: &Arc<AtomicUsize>) {
+    let (budget, had) = (budget.clone(), Arc::clone(had));
+    tokio::spawn(async move {
+        let _held = budget.grant_bulk(asking, UNIT).await;
+        had.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_secs(3600)).await;
+    });
+}
+
+/// Before, each lane's least place added up to all that there were, or more: for live work there was none while the others were
+/// busy, and it sent without one, as much at once as it liked.
+#[tokio::test(start_paused = true)]
+async fn however_few_requests_there_are_live_work_finds_one_and_no_lane_waits_for_ever() {
+    for (requests_max, bulk_percent) in [(2, 50), (3, 50), (4, 50), (10, 90)] {
+        let budget =
+            Budget::new(BudgetLimits { requests_max, bulk_percent, bytes_max: 64 * UNIT, ..BudgetLimits::default() });
+        let had: [Arc<AtomicUsize>; 3] = Default::default();
+        for _ in 0..10 {
+            let of = |failing, slow| Asking { failing, slow, ..asking(&budget) };
+            for (asking, had) in [of(false, false), of(true, false), of(false, true)].into_iter().zip(&had) {
+                hold_bulk(&budget, asking, had);
+            }
+        }
+        sleep(Duration::from_secs(1)).await;
+        let counts = || had.each_ref().map(|had| had.load(Ordering::SeqCst));
+        assert_eq!(counts().iter().sum::<usize>(), requests_max - budget.free_requests(), "{requests_max}");
+        let live = tokio::time::timeout(Duration::from_millis(1), budget.grant(asking(&budget), UNIT)).await;
+        let live = live.unwrap_or_else(|_| panic!("of {requests_max} requests {:?} are taken by others", counts()));
+        assert_eq!(live.0.amount().places, 1, "{requests_max}");
+        sleep(Duration::from_secs(4 * 3600)).await;
+        assert!(counts().iter().all(|had| *had > 0), "{requests_max}: {:?}", counts());
+    }
+    // There is one for all: they take turns.
+    let budget = Budget::new(BudgetLimits { requests_max: 1, ..BudgetLimits::default() });
+    let (bulk, live): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    for _ in 0..5 {
+        hold_bulk(&budget, asking(&budget), &bulk);
+        let (budget, asking, live) = (budget.clone(), asking(&budget), Arc::clone(&live));
+        tokio::spawn(async move {
+            let _held = budget.grant(asking, UNIT).await;
+            live.fetch_add(1, Ordering::SeqCst);
+            sleep(Duration::from_secs(3600)).await;
+        });
+    }
+    sleep(Duration::from_secs(3 * 3600 + 1)).await;
+    assert_eq!((bulk.load(Ordering::SeqCst), live.load(Ordering::SeqCst)), (2, 2));
 }

@@ -4,6 +4,7 @@
 //! both; and whatever comes again at once has fewer records to send than before, so that nothing goes round for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay::Settled;
@@ -48,6 +49,33 @@ pub(super) enum Chore {
     Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept and it is settled; or we stop, and it went back.
     Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
+}
+
+/// Bytes of the batches whose letters are being kept: letters that lie nowhere yet want their room, too.
+#[derive(Debug, Default)]
+pub(super) struct KeepingBytes(Arc<AtomicU64>);
+
+impl KeepingBytes {
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts so many, until what it returns is dropped: however its chore ends, by a panic as well.
+    fn count(&self, bytes: u64) -> Counted {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Counted { of: Arc::clone(&self.0), bytes }
+    }
+}
+
+struct Counted {
+    of: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Worker {
@@ -177,7 +205,7 @@ impl Worker {
         let undecided = self.undecided(busy, sender);
         let piece = Piece { sender, place, alone: batch.shape.middle.is_none(), since, undecided };
         let Judgement { ruling, mut refuses } = self.memory.poison().rejected(piece);
-        let bytes = busy.keeping_bytes + batch.shape.bytes;
+        let bytes = busy.keeping.bytes() + batch.shape.bytes;
         let no_room = ruling == Ruling::Poison && !self.common.parking.has_room(&self.id, bytes);
         refuses |= no_room;
         match (ruling, batch.shape.middle) {
@@ -275,8 +303,9 @@ impl Worker {
             tracing::warn!(destination = %id, %why, "a batch waits for its letters");
             watched.stats.failed(&Outcome::Retry { why: Failure::Local(why) }, clock.wall_ms());
         };
-        busy.keeping_bytes += bytes;
+        let counted = busy.keeping.count(bytes);
         busy.chores.spawn(async move {
+            let _counted = counted;
             let kept = keep(common, keeping, || post.stopping(), failed).await;
             Chore::Kept { queue, shape, apart, kept }
         });
@@ -322,7 +351,6 @@ impl Worker {
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
             Ok(Chore::Kept { queue, shape, apart, kept }) => {
-                busy.keeping_bytes = busy.keeping_bytes.saturating_sub(shape.bytes);
                 if !kept {
                     return self.decide(busy);
                 }

@@ -11,6 +11,8 @@ use forebay::disk::{Disk, File, Lock, Space};
 /// How many of the next calls fail.
 #[derive(Default)]
 pub(crate) struct Faults {
+    /// As of a bad sector.
+    pub(crate) read: AtomicU32,
     pub(crate) write: AtomicU32,
     pub(crate) sync: AtomicU32,
     pub(crate) set_len: AtomicU32,
@@ -128,6 +130,8 @@ impl Disk for Faulty {
 
 impl File for FaultyFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        fails(&self.disk.faults.read)
+            .map_err(|_| io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))?;
         self.inner.read_at(buf, position)
     }
     fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! Blocking; the caller keeps it off the async workers. What always holds:
 //! - [`Writer::append`] returns `Ok` only when the lines and the name of their file are synced.
-//! - A line is written once: what a crash left in the newest two files is recognised by record id and not repeated.
+//! - A line is written once: what a crash left in files though the floor does not know it is recognised by record id and not
+//!   repeated, however many files there were between two ticks of the floor.
 //! - A whole line stays, whatever was damaged before or behind it; what is no line goes out of a file that is open.
 //! - After a failed sync nothing more is written to that file. It is cut back to its last good sync and closed, and
 //!   the batch goes to a new one; where it can't be cut its name says where that sync was.
@@ -11,20 +12,18 @@ use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay::disk::{Disk, File};
+use forebay::disk::{Disk, File, is_media_error};
 use forebay::failpoints::{self, Point};
 
 use super::mending::mend;
 use super::names::{Name, Stage};
 use super::packing::{Extent, Hole, Packing};
 use super::present::Present;
+use super::search::Search;
 use crate::config::{FileCompression, FileConfig};
 use crate::delivery::record_id;
 use crate::delivery::sink::Encoded;
-
-/// How many of the newest files are searched for repeats. Two, since the last batches before a crash may stand on
-/// both sides of a rotation.
-const SEARCHED_FILES: usize = 2;
+use crate::delivery::unsettled::Unsettled;
 
 /// Behind the name of a file that is made in the place of a broken one. Nobody reads it.
 const MENDING: &str = ".mending";
@@ -49,9 +48,9 @@ struct Open {
 }
 
 impl Writer {
-    /// Takes up the directory as it is found: ends files that a crash left open, and goes on with the newest of them. Adds
-    /// to `damaged` how many lines at least can't be read though some behind them can. Of a try that fails only what it has
-    /// mended: the rest is found again.
+    /// Takes up the directory as it is found: ends files that a crash left open, goes on with the newest of them, and looks
+    /// for records that are `unsettled` and lie in files all the same. Adds to `damaged` how many lines at least can't be read
+    /// though some behind them can. Of a try that fails only what it has mended: the rest is found again.
     ///
     /// # Errors
     /// The disk's. Nothing is lost by trying again.
@@ -59,6 +58,7 @@ impl Writer {
         disk: Arc<dyn Disk>,
         destination: &str,
         config: FileConfig,
+        unsettled: &Unsettled,
         damaged: &mut u64,
     ) -> io::Result<Self> {
         disk.create_dir(&config.directory)?;
@@ -68,11 +68,9 @@ impl Writer {
         let n = found.first().map_or(0, |(name, _)| name.n.saturating_add(1));
         let mut writer =
             Self { disk, destination: destination.to_owned(), config, present: Present::default(), open: None, n };
-        let (mut left, mut place) = (0, 0);
+        let (mut left, mut search) = (0, Search::of(unsettled));
         for (name, stage) in found {
-            left += writer.take_up(name, stage, place, damaged)?;
-            // However many failed one behind the other: they are as new as the file before them.
-            place += usize::from(!matches!(stage, Stage::Failed { .. }));
+            left += writer.take_up(name, stage, &mut search, damaged)?;
         }
         *damaged += left;
         Ok(writer)
@@ -96,15 +94,27 @@ impl Writer {
 
     /// Notes what stands in a file, and closes one that was open or goes on with it. Returns how many lines of it can't be read
     /// still; adds those that it took out to `mended`.
-    fn take_up(&mut self, name: Name, stage: Stage, place: usize, mended: &mut u64) -> io::Result<u64> {
+    fn take_up(&mut self, name: Name, stage: Stage, search: &mut Search<'_>, mended: &mut u64) -> io::Result<u64> {
         // Of one that was set aside nothing counts behind its last good sync.
         let end = if let Stage::Failed { whole } = stage { whole } else { u64::MAX };
-        if end == 0 || (stage != Stage::Open && place >= SEARCHED_FILES) {
+        if end == 0 || (stage != Stage::Open && search.is_over()) {
             return Ok(0);
         }
-        let mut file = self.disk.open(&self.path(&name, stage))?;
+        let is_newest = search.is_first(stage);
+        let path = self.path(&name, stage);
         let present = &mut self.present;
-        let extent = name.packing.read(&*file, end, |id| present.note(id))?;
+        let mut note = search.through(stage, |id| present.note(id));
+        let read =
+            self.disk.open(&path).and_then(|file| Ok((name.packing.read(&*file, end, |id| note.line(id))?, file)));
+        note.end();
+        let (extent, mut file) = match read {
+            // The very disk that broke the file: it must not hold up what comes now.
+            Err(error) if matches!(stage, Stage::Failed { .. }) && is_media_error(&error) => {
+                tracing::error!(file = %path.display(), %error, "a file that was set aside can't be read: what of it was not settled is written again");
+                return Ok(0);
+            }
+            read => read?,
+        };
         tell_of_holes(&name, &extent.holes);
         if stage != Stage::Open {
             return Ok(extent.damaged_lines());
@@ -116,7 +126,6 @@ impl Writer {
             tracing::error!(file = %name, at, "a file is damaged in its middle: it is closed as it is, lines from there on are lost, those of later frames are whole");
         } else if !extent.holes.is_empty() {
             // Not cut either, for the same reason; and who reads the file must find lines only.
-            let path = self.path(&name, stage);
             let aside = self.config.directory.join(format!("{}{MENDING}", name.at(stage)));
             (file, whole) = mend(&*self.disk, &*file, &extent, &path, &aside)?;
             *mended += std::mem::take(&mut damaged);
@@ -126,7 +135,7 @@ impl Writer {
         }
         // What was found may only stand in the page cache; it must not be trusted before it is safe.
         failpoints::around(Point::FileTakeUp, || file.sync_data())?;
-        if self.open.is_none() && place == 0 && name.packing == self.packing() && damaged_at.is_none() {
+        if is_newest && name.packing == self.packing() && damaged_at.is_none() {
             self.open = Some(Open { file, name, len: whole });
         } else {
             self.rename(&name, Stage::Done)?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Inner;
 use super::writer::Writer;
+use crate::delivery::unsettled::Unsettled;
 
 /// The files of one destination in one directory, for one writer at a time.
 pub(super) type Place = tokio::sync::Mutex<Option<Held>>;
@@ -62,8 +63,9 @@ pub(super) fn writer_of<'a>(sink: &Arc<Inner>, place: &'a mut Option<Held>) -> i
         Some(held) => held,
         None => {
             let (disk, config) = (Arc::clone(&sink.disk), sink.config.clone());
+            let unsettled = sink.queues.as_ref().map(|queues| Unsettled::of(queues, &sink.destination));
             let mut lines = 0;
-            let opened = Writer::open(disk, &sink.destination, config, &mut lines);
+            let opened = Writer::open(disk, &sink.destination, config, &unsettled.unwrap_or_default(), &mut lines);
             sink.damaged.add(&sink.destination, lines);
             place.insert(Held { by: Arc::clone(sink), writer: opened? })
         }

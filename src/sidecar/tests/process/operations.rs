@@ -119,6 +119,31 @@ fn a_wrong_file_changes_nothing_and_one_that_is_taken_out_is_kept_until_it_is_ba
     balance_closes(&lags, &["hook", "other"], hook.len());
 }
 
+/// Before, no command took such a loss: nothing was deleted until the disk was full.
+#[test]
+fn a_floor_that_is_gone_keeps_the_whole_log_until_its_loss_is_accepted() {
+    let receiver = Receiver::start();
+    let home = Home::new("pinned").webhook("hook", &receiver, "");
+    let sidecar = home.start();
+    let load = Load::start("pinned", 8, 1, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 5));
+    load.stop();
+    let refused = sidecar.call(&["destinations", "accept-floor-loss", "--yes"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no cursors were lost"), "{refused:?}");
+    sidecar.kill();
+    fs::remove_file(home.path("data/floor")).expect("it is there");
+
+    let sidecar = home.start();
+    sidecar.says("forebay destinations accept-floor-loss", 1);
+    assert_eq!(metric(&home, "forebay_floor_pinned"), "1");
+    let looked = sidecar.call(&["destinations", "accept-floor-loss"]);
+    let (told, why) = (String::from_utf8_lossy(&looked.stdout), String::from_utf8_lossy(&looked.stderr));
+    assert!(!looked.status.success() && told.contains("lost cursors") && why.contains("--yes"), "{looked:?}");
+    assert_eq!(metric(&home, "forebay_floor_pinned"), "1", "it was only shown");
+    assert_eq!(sidecar.asked(&["destinations", "accept-floor-loss", "--yes"])["accepted"], true);
+    assert_eq!(metric(&home, "forebay_floor_pinned"), "0");
+}
+
 #[test]
 fn a_destination_that_refused_and_was_mended_is_tried_when_its_operator_says_so() {
     let receiver = Receiver::start();

@@ -50,3 +50,27 @@ async fn what_the_file_says_of_a_destination_is_shown_without_secrets_and_whethe
     write(&path, "data_dir = ");
     assert_eq!(show().await, "");
 }
+
+/// Before, a name that was mistyped had its value shown as it stood: nobody knew that it was a secret.
+#[tokio::test]
+async fn nothing_is_shown_of_a_file_that_is_half_edited() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("forebay.toml");
+    let text = format!(
+        "data_dir = \"data\"\n[[environments]]\nid = \"prod\"\nsdk_keys = [\"key-a\"]\n{}",
+        hook("hook", "headers = { x-token = \"canary\" }\ntimeout = \"7s\"")
+            .replace("secret:hook_url", "http://10.1.2.3/x"),
+    );
+    write(&path, &text);
+    let (config, findings) = config::load(&path);
+    let house = start(&MemDisk::default(), config.unwrap_or_else(|| panic!("{findings:?}"))).await;
+    house.operations.comes_from(&path);
+    let show = async || house.operations.destination("hook".to_owned()).await.unwrap().settings;
+    assert!(show().await.contains("x-token"), "{}", show().await);
+    for (was, is) in [("headers", "heders"), ("\"webhook\"", "\"webhok\""), ("url = \"", "timout = \"7s\"\nurl = \"")] {
+        write(&path, &text.replace(was, is));
+        let shown = show().await;
+        assert!(!shown.contains("canary") && !shown.contains("[[destinations]]"), "{is}: {shown}");
+        assert!(shown.contains("not valid now") && shown.contains("forebay check"), "{is}: {shown}");
+    }
+}

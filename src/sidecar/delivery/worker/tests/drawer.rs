@@ -11,11 +11,16 @@ pub(super) struct Drawer {
     pub(super) refusals: AtomicU64,
     /// It has no room for more than so many.
     pub(super) full_at: Option<usize>,
+    /// So many times it panics.
+    pub(super) panics: AtomicU64,
+    /// How many bytes it was last asked to have room for.
+    pub(super) asked: AtomicU64,
 }
 
 impl Parking for Drawer {
     fn park(&self, letters: Vec<Letter>, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         assert!(letters.is_sorted_by_key(|letter| letter.origin));
+        assert!(!take_one(&self.panics), "the drawer sticks");
         if take_one(&self.refusals) {
             return done(Err("the log is read-only".into()));
         }
@@ -29,7 +34,8 @@ impl Parking for Drawer {
         done(Ok(()));
     }
 
-    fn has_room(&self, _: &str, _: u64) -> bool {
+    fn has_room(&self, _: &str, bytes: u64) -> bool {
+        self.asked.store(bytes, Ordering::SeqCst);
         self.full_at.is_none_or(|most| self.letters.lock().unwrap().len() < most)
     }
 }

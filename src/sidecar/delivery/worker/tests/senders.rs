@@ -163,6 +163,20 @@ async fn where_letters_have_no_room_a_bad_record_holds_its_sender_and_stays() {
     assert!(!settled.contains_key(&250) && settled.contains_key(&249), "it is there still");
 }
 
+/// Before, what was being kept when it panicked counted for ever: each panic took as much from the room that letters have.
+#[tokio::test(start_paused = true)]
+async fn what_a_chore_was_keeping_when_it_panicked_is_not_counted_any_more() {
+    let drawer = Drawer { panics: AtomicU64::new(3), ..Drawer::default() };
+    let senders = Senders::beside(drawer, &[600], |_, at| match at % 200 {
+        50 => Outcome::Rejected { why: status(422) },
+        _ => Outcome::Delivered,
+    });
+    sleep(HOUR / 2).await;
+    assert_eq!((senders.drawer.of(true), senders.left(0)), (vec![50, 250, 450], 0));
+    assert_eq!(senders.drawer.panics.load(Ordering::SeqCst), 0);
+    assert_eq!(senders.drawer.asked.load(Ordering::SeqCst), 1_000, "for the last one alone, which is of so many bytes");
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_is_refused_waits_longer_each_time_up_to_a_bound_and_goes_on_in_order() {
     let mended = Arc::new(AtomicU64::new(0));

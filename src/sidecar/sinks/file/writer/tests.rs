@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::disk::read_all;
-use forebay::{LogId, StreamId};
+use forebay::{Cursor, LogId, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +16,7 @@ use crate::delivery::sink::Origin;
 use crate::sinks::file::faulty::Faulty;
 
 mod damage;
+mod repeats;
 
 const DIR: &str = "out";
 const NOW: u64 = 1_700_000_000_000;
@@ -24,7 +25,16 @@ const NOW: u64 = 1_700_000_000_000;
 
 fn open_with(disk: &Faulty, rotate_bytes: u64) -> Writer {
     let config = FileConfig { rotate_bytes, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    Writer::open(Arc::new(disk.clone()), "d", config, &mut 0).unwrap()
+    Writer::open(Arc::new(disk.clone()), "d", config, &Unsettled::default(), &mut 0).unwrap()
+}
+
+/// As a process finds it whose queue has settled all before this offset, and nothing behind.
+fn open_after(disk: &Faulty, low: u64, rotate_bytes: u64) -> Writer {
+    let mut unsettled = Unsettled::default();
+    let records = Origin { log: LogId(77), stream: StreamId(3), offsets: 0..u64::MAX };
+    unsettled.add(&records, Cursor::at(low, 0));
+    let config = FileConfig { rotate_bytes, ..FileConfig::new(DIR) };
+    Writer::open(Arc::new(disk.clone()), "d", config, &unsettled, &mut 0).unwrap()
 }
 
 fn open(disk: &Faulty) -> Writer {
@@ -239,7 +249,7 @@ fn what_was_delivered_to_files_that_failed_is_recognised_after_a_kill() {
     for compression in [FileCompression::None, FileCompression::Zstd] {
         let disk = Faulty::default();
         let config = FileConfig { compression, ..FileConfig::new(DIR) };
-        let open = || Writer::open(Arc::new(disk.clone()), "d", config.clone(), &mut 0).unwrap();
+        let open = || Writer::open(Arc::new(disk.clone()), "d", config.clone(), &Unsettled::default(), &mut 0).unwrap();
         let mut writer = open();
         for n in 0..4 {
             writer.append(&batch(n * 10..n * 10 + 5), NOW).unwrap();

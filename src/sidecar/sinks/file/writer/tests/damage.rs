@@ -22,7 +22,7 @@ fn a_sector_that_reads_as_zeros_costs_the_lines_in_it_and_no_line_behind() {
     assert!(damaged.len() > 5, "{damaged:?}");
     let mut found = 0;
     let config = FileConfig { rotate_bytes: 1 << 20, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    let reopened = Writer::open(Arc::new(disk.clone()), "d", config, &mut found).unwrap();
+    let reopened = Writer::open(Arc::new(disk.clone()), "d", config, &Unsettled::default(), &mut found).unwrap();
     drop(reopened);
     assert_eq!(found, damaged.len() as u64, "each is counted");
     // What was not settled comes again; here all from the 290th on.
@@ -42,7 +42,8 @@ fn a_sector_that_reads_as_zeros_costs_the_lines_in_it_and_no_line_behind() {
 fn damage_is_counted_once_though_it_takes_several_tries() {
     let disk = Faulty::default();
     let config = FileConfig { rotate_bytes: 1, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    let open = |damaged: &mut u64| Writer::open(Arc::new(disk.clone()), "d", config.clone(), damaged);
+    let open =
+        |damaged: &mut u64| Writer::open(Arc::new(disk.clone()), "d", config.clone(), &Unsettled::default(), damaged);
     let mut writer = open(&mut 0).unwrap();
     (0..3).for_each(|n| writer.append(&batch(n * 10..n * 10 + 10), NOW).unwrap());
     drop(writer);
@@ -81,7 +82,8 @@ fn what_a_hole_took_is_counted_where_the_ids_around_it_tell() {
 fn a_power_cut_while_a_broken_file_is_mended_loses_and_doubles_no_line() {
     let start = SimDisk::new(5);
     let config = FileConfig { rotate_bytes: 1 << 20, rotate_age: Duration::from_secs(60), ..FileConfig::new(DIR) };
-    let open = |disk: &SimDisk| Writer::open(Arc::new(disk.clone()), "d", config.clone(), &mut 0);
+    let open =
+        |disk: &SimDisk| Writer::open(Arc::new(disk.clone()), "d", config.clone(), &Unsettled::default(), &mut 0);
     let mut writer = open(&start).unwrap();
     (0..4).for_each(|n| writer.append(&batch(n * 10..n * 10 + 10), NOW).unwrap());
     drop(writer);

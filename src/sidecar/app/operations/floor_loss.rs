@@ -1,0 +1,92 @@
+//! Cursors that a damaged floor has lost, and that nobody can name: the log keeps everything until an operator takes the loss.
+//!
+//! What always holds: it is taken only while every destination runs that the file and the journal have. One whose queues are
+//! not there yet would find nothing of what it had not got.
+
+use std::collections::BTreeSet;
+
+use forebay::Queues;
+use tracing::{error, warn};
+
+use super::Operations;
+use crate::api::destinations::Refused;
+use crate::causes;
+use crate::proto::v1::FloorLoss;
+
+/// So many streams and destinations are named, where there may be thousands.
+const NAMED_MAX: usize = 100;
+
+impl Operations {
+    /// See [`floor_loss`](crate::api::destinations::Operations::floor_loss).
+    pub(super) async fn accept_floor_loss(&self, accepted: bool) -> Result<Vec<FloorLoss>, Refused> {
+        let _operating = self.operating.lock().await;
+        let pinned = self.registry.pinned();
+        if pinned.is_empty() {
+            return Err(Refused::Precondition("no cursors were lost: nothing is kept for want of them".to_owned()));
+        }
+        if let Some(why) = self.not_all_run() {
+            return Err(Refused::Precondition(why));
+        }
+        let losses = pinned.iter().map(|(upstream, queues)| loss(upstream, queues)).collect();
+        if !accepted {
+            return Ok(losses);
+        }
+        for (upstream, queues) in pinned {
+            let done = tokio::task::spawn_blocking(move || queues.accept_floor_loss()).await;
+            done.expect("writing a floor does not panic").map_err(|why| Refused::Unavailable(causes::line(&why)))?;
+            warn!(
+                upstream,
+                "an operator accepted the loss of cursors: what no queue needs is deleted from the log again"
+            );
+        }
+        Ok(losses)
+    }
+
+    /// Says which logs keep everything, and how that ends.
+    pub(super) fn warn_of_floor_loss(&self) {
+        for (upstream, _) in self.registry.pinned() {
+            error!(
+                upstream,
+                "a damaged floor has lost cursors that nobody can name: nothing is deleted from the log, and it fills the disk; when \
+                 every destination is there again: forebay destinations accept-floor-loss"
+            );
+        }
+    }
+
+    /// Why a destination may have records that would go, if one may.
+    fn not_all_run(&self) -> Option<String> {
+        if self.reloads().last_failed {
+            return Some(
+                "the configuration file was not taken when it was read last: mend it first, since destinations of it may be missing"
+                    .to_owned(),
+            );
+        }
+        let mut missing: BTreeSet<String> = self.file().missing.clone();
+        missing.extend(self.journal.state().destinations.keys().cloned());
+        let missing: Vec<String> = missing.into_iter().filter(|id| !self.registry.runs(id)).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let (number, named) = (missing.len(), missing[..missing.len().min(NAMED_MAX)].join(", "));
+        Some(format!(
+            "{number} destinations do not run, and what they have not got would go: mend or delete them first: {named}"
+        ))
+    }
+}
+
+fn loss(upstream: &str, queues: &Queues) -> FloorLoss {
+    let log = queues.log();
+    let all = queues.all();
+    let taken: BTreeSet<&str> = all.iter().map(forebay::Queue::stream).collect();
+    // Our own streams are kept by whoever writes them, save for rejects, which go by their age.
+    let goes = |name: &str| !name.starts_with('!') && !taken.contains(name);
+    let mut streams_let_go: Vec<String> = log
+        .streams()
+        .into_iter()
+        .filter(|stream| goes(&stream.name) && log.first_kept(stream.id) < stream.tail.offset)
+        .map(|stream| stream.name.to_string())
+        .collect();
+    streams_let_go.sort_unstable();
+    streams_let_go.truncate(NAMED_MAX);
+    FloorLoss { upstream: upstream.to_owned(), bytes_used: log.stats().bytes_used, streams_let_go }
+}

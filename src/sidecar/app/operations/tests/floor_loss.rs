@@ -1,0 +1,96 @@
+//! A floor that has lost cursors: when its loss can be taken, and that the log is let go then.
+
+use std::io::IoSlice;
+
+use super::*;
+
+/// Bytes of a slot: see docs/format.md.
+const SLOT: u64 = 12 << 10;
+
+/// Both slots of every page but the first rot, so that the cursors are lost.
+fn damage(disk: &MemDisk, floor: &str) {
+    let floor = disk.open(Path::new(floor)).unwrap();
+    let (from, len) = (2 * SLOT, floor.len().unwrap());
+    assert!(len > from, "there is a page of cursors behind the first page's two slots");
+    floor.write_all_at(&[IoSlice::new(&vec![0xff; usize::try_from(len - from).unwrap()])], from).unwrap();
+}
+
+async fn refused(house: &House) -> String {
+    match house.operations.floor_loss(true).await {
+        Err(Refused::Precondition(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Before, nothing in the sidecar took such a loss: the log kept everything until the disk was full.
+#[tokio::test]
+async fn a_floors_loss_is_taken_only_while_every_destination_runs_and_then_the_log_is_let_go() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    assert!(refused(&house).await.contains("no cursors were lost"));
+    house.operations.put_destination(hook("hook", "start = \"earliest\""), Put::Create).await.unwrap();
+    house.append("prod", 0);
+    house.append("qa", 0);
+    let disk = house.stop().await;
+    damage(&disk, "data/floor");
+
+    // It can't be started without the secret.
+    let without = Config { secrets: BTreeMap::new(), ..file(&["archive"]) };
+    let house = start(&disk, without).await;
+    assert!(house.queues.stats().pinned);
+    let why = refused(&house).await;
+    assert!(why.contains("1 destinations do not run") && why.ends_with(": hook"), "{why}");
+    assert!(house.queues.stats().pinned, "nothing was done");
+
+    let house = house.again(file(&["archive"])).await;
+    let looked = house.operations.floor_loss(false).await.unwrap();
+    assert_eq!(looked.iter().map(|loss| loss.upstream.as_str()).collect::<Vec<_>>(), [""]);
+    assert_eq!(looked[0].streams_let_go, ["qa"]);
+    assert!(house.queues.stats().pinned, "it was only looked at");
+    let log = house.queues.log();
+    let needed = log.stats().needed_bytes;
+    assert_eq!(house.operations.floor_loss(true).await.unwrap(), looked);
+    assert!(!house.queues.stats().pinned);
+    assert!(log.stats().needed_bytes < needed, "what nobody takes is let go");
+    assert_eq!(house.queues.find("hook", "prod").unwrap().lag().records, 10, "what a destination has not got is kept");
+    assert!(refused(&house).await.contains("no cursors were lost"));
+
+    let house = house.again(file(&["archive"])).await;
+    assert!(!house.queues.stats().pinned, "it is durable");
+}
+
+#[tokio::test]
+async fn an_upstreams_floor_is_one_of_its_own() {
+    let of_file = |id: &str| {
+        let mut config = file(&[]);
+        let sink = SinkConfig::Upstream(config::UpstreamConfig::at("http://localhost:9/api").unwrap());
+        config.destinations.push(Destination::new(id, vec!["prod".to_owned()], sink));
+        config
+    };
+    let house = start(&MemDisk::default(), of_file("split")).await;
+    house.operations.pause_destination("split".to_owned(), true).await.unwrap();
+    house.post("split", 2);
+    let disk = house.stop().await;
+    damage(&disk, "data/upstream/split/floor");
+    let house = start(&disk, of_file("split")).await;
+    assert!(!house.queues.stats().pinned);
+    let losses = house.operations.floor_loss(true).await.unwrap();
+    assert_eq!(losses.iter().map(|loss| loss.upstream.as_str()).collect::<Vec<_>>(), ["split"]);
+    assert!(losses[0].streams_let_go.is_empty(), "{losses:?}");
+    assert!(house.upstreams.pinned().is_empty());
+    assert_eq!(house.operations.destination("split".to_owned()).await.unwrap().records_pending, 2);
+}
+
+#[tokio::test]
+async fn no_loss_is_taken_while_the_file_is_not_what_runs() {
+    let house = start(&MemDisk::default(), file(&["archive"])).await;
+    house.append("prod", 0);
+    let disk = house.stop().await;
+    damage(&disk, "data/floor");
+    let house = start(&disk, file(&["archive"])).await;
+    house.operations.reload_file(Path::new("/there/is/no/such/file.toml")).await;
+    let why = refused(&house).await;
+    assert!(why.contains("was not taken"), "{why}");
+    house.operations.file().missing.insert("gone".to_owned());
+    house.operations.reload(file(&["archive"])).await.unwrap();
+    assert!(house.operations.file().missing.is_empty(), "it was read again");
+}
