@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::holds::Cause;
 use super::landing::Batch;
 use super::{Busy, Failure, Mark, Worker};
-use crate::delivery::notes::Note;
+use crate::delivery::notes::{Lane, Note};
 use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::Sender;
 
@@ -137,13 +137,13 @@ impl Worker {
     }
 
     /// It is the destination, not the records; or it is their sender, where others send as well.
-    pub(super) fn refuses(&mut self, busy: &mut Busy, (queue, sender): (usize, Sender), why: &Failure) {
+    pub(super) fn refuses(&mut self, busy: &mut Busy, (lane, sender): (Lane, Sender), why: &Failure) {
         let refused_before = self.pace.refused();
         if sender == Sender::All {
             self.pace.refuse(Refusal::Rejects, self.now(), &mut busy.rng);
             busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
         } else {
-            self.hold(busy, queue, Cause::Rejects, why);
+            self.hold(busy, lane, Cause::Rejects, why);
         }
         // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
         let doubted = self.memory.poison().now();
