@@ -14,8 +14,12 @@ use crate::delivery::notes::{Lane, Note};
 use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::Sender;
 
-/// Records of a sender that is refused which are kept aside: more go back to the queue.
+/// Records of a destination that refuses which are kept aside: more go back to the queue.
 const ASIDES_MAX: usize = 32;
+
+/// The same where senders are apart, of all of them: what lies behind a sender's bad records is come to by keeping those
+/// aside. Each is a claim and a note, a few hundred bytes.
+const ASIDES_OF_SENDERS_MAX: usize = 4096;
 
 /// Records that were rejected alone and are not yet decided on.
 #[derive(Default)]
@@ -151,7 +155,12 @@ impl Worker {
         for aside in &mut of_sender {
             (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
         }
-        if of_sender.len() > ASIDES_MAX {
+        let too_many = match sender {
+            Sender::All => of_sender.len() > ASIDES_MAX,
+            // Put back they come first, and are tried again one by one before anything that lies behind them.
+            Sender::Stream(..) => of_sender.len() + busy.asides.len() > ASIDES_OF_SENDERS_MAX,
+        };
+        if too_many {
             self.put_back(of_sender);
         } else {
             busy.asides.all.append(&mut of_sender);

@@ -255,3 +255,17 @@ async fn while_all_fail_none_is_held_apart() {
     sleep(Duration::from_secs(120)).await;
     assert_eq!([0, 1, 2].map(|of| senders.left(of)), [0; 3]);
 }
+
+/// Before, more than 32 bad posts at the head of a key's queue were tried one after the other for ever, and never what lay
+/// behind them.
+#[tokio::test(start_paused = true)]
+async fn what_lies_behind_many_bad_ones_is_come_to_at_the_speed_of_probes() {
+    let senders = Senders::new(&[60], |_, at| match at {
+        ..40 => Outcome::Rejected { why: status(400) },
+        _ => Outcome::Delivered,
+    });
+    sleep(6 * HOUR).await;
+    assert!(senders.came(0).contains(&40), "{:?}", senders.came(0));
+    assert!(senders.left(0) < 60, "what it took is settled");
+    assert!(senders.drawer.of(true).len() <= 3, "{:?}", senders.drawer.of(true));
+}
