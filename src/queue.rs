@@ -182,8 +182,9 @@ impl Queue {
     /// many queues share appends. Do not send before.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
-        let window = queue.window();
+        let mut window = queue.window();
         let (plan, failed_split) = (window.plan_of(&batch.offsets), window.failed_split(&batch.offsets));
+        window.ask_plan(&batch.offsets);
         drop(window);
         if let Some(at) = failed_split {
             return done(Err(PlanError::SplitFailed { at }));

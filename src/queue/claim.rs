@@ -44,7 +44,8 @@ impl Queue {
 
     /// Hands out less than was claimed: from `at` on its records are fresh again, as if they had never been claimed. For who
     /// reads a range and finds that so much of it is enough. `None`, and nothing has changed, when others may go by its
-    /// boundaries (it is planned, settled, given back or being split), or when `at` does not lie inside.
+    /// boundaries (it is planned or a plan was ever asked for, settled, given back or being split), or when `at` does not lie
+    /// inside.
     ///
     /// ```
     /// # use forebay::{LogOptions, Payload, QueueOptions, Queues, RangeLimits, Start};

@@ -21,7 +21,8 @@ pub trait CursorStore: Send {
     /// When it cannot be read; it is set aside then.
     fn load(&mut self) -> Result<Vec<KeyValue>, StoreError>;
 
-    /// Stores these values, replacing what is there, and hands them to the disk. Does not promise that they survive.
+    /// Stores these values, replacing what is there, and hands them to the disk. Does not promise that they survive. An empty
+    /// value says that there is none any more: its key goes, or is kept with that.
     ///
     /// # Errors
     /// When it cannot; the store is not used again then.
@@ -141,6 +142,19 @@ mod tests {
                 let found: BTreeMap<_, _> = store.load().expect("it loads").into_iter().collect();
                 assert!(found == expected || (!remembers && found.is_empty()), "{}: {found:?}", store.name());
             }
+        }
+    }
+
+    #[test]
+    fn an_empty_value_takes_its_key_away() {
+        for (open, _, _dir) in every_store() {
+            let mut store = open().expect("it opens");
+            store.store(&[value(1), value(2)]).expect("it stores");
+            store.store(&[(value(1).0, Vec::new()), (value(3).0, Vec::new())]).expect("it stores");
+            drop(store);
+            let mut store = open().expect("it opens again");
+            let found = store.load().expect("it loads");
+            assert!(found.iter().all(|found| *found == value(2)), "{}: {found:?}", store.name());
         }
     }
 

@@ -6,6 +6,7 @@
 use super::balance::{Books, KINDS};
 use super::codec::{Decoder, Malformed};
 use super::cursor::Cursor;
+use super::cursor_store::KeyValue;
 use super::floor_file::FloorEntry;
 use crate::LogId;
 use crate::mutants::{self, Mutant};
@@ -81,6 +82,11 @@ pub(crate) fn key(destination: &str, stream: &str) -> Vec<u8> {
 /// The key of a queue's hours, in the same store. No id is empty.
 pub(crate) fn hours_key(destination: &str, stream: &str) -> Vec<u8> {
     [&[0], &*key(destination, stream)].concat()
+}
+
+/// What takes away all that a store knows of a queue.
+pub(crate) fn nothing_of(destination: &str, stream: &str) -> [KeyValue; 2] {
+    [key(destination, stream), hours_key(destination, stream)].map(|key| (key, Vec::new()))
 }
 
 #[cfg(test)]

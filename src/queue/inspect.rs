@@ -16,8 +16,8 @@ pub struct SeenFloor {
     pub path: PathBuf,
     /// Queues whose cursors are known.
     pub queues: usize,
-    /// Of each stream that a queue takes from, below which offset all of them are done; of the stream of plans, from where on
-    /// they are needed.
+    /// Of each stream that a queue takes from, below which offset all of them are done, and nothing waits that was given up
+    /// where it lies; of the stream of plans, from where on they are needed.
     pub lows: BTreeMap<String, u64>,
     /// What is wrong with it: cursors are missing, or could be, unless it is page 0 alone.
     pub damage: Vec<FloorDamage>,
@@ -36,8 +36,9 @@ pub fn inspect_floor(disk: Arc<dyn Disk>, dir: &Path, log: Option<LogId>) -> Res
     let queues = floor.entries().filter(|(_, entry)| is_queue(entry)).count();
     let mut lows = BTreeMap::new();
     for (_, entry) in floor.entries() {
-        let low = lows.entry(entry.stream.to_string()).or_insert(entry.cursor.low);
-        *low = entry.cursor.low.min(*low);
+        let needed = entry.first_needed().offset;
+        let low = lows.entry(entry.stream.to_string()).or_insert(needed);
+        *low = needed.min(*low);
     }
     let foreign = log.and_then(|log| floor.bind(log, &found, false));
     let mut damage = if let Found::File(damage) = found { damage } else { Vec::new() };

@@ -21,7 +21,14 @@ impl CursorStore for MemStore {
     }
 
     fn store(&mut self, values: &[KeyValue]) -> Result<(), StoreError> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner).extend(values.iter().cloned());
+        let mut all = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in values {
+            if value.is_empty() {
+                all.remove(key);
+            } else {
+                all.insert(key.clone(), value.clone());
+            }
+        }
         Ok(())
     }
 }

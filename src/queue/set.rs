@@ -136,10 +136,8 @@ impl Queues {
             trim_all: true,
         };
         keeping.floor.set(keeping.plans, plan_entry(keeping.plan_mark, keeping.incarnation));
-        if keeping.floor_was_damaged {
-            // What is known of queues that the floor does not know is of a life that is over.
-            keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
-        }
+        // What is known of queues that the floor does not know is of a life that is over.
+        keeper.offer(hints.into_keys().map(|key| (key, Vec::new())));
         // A floor from the first moment on: records without one would look like a floor that was lost.
         let is_unsaved = |inner: &&Arc<Inner>| !inner.saved.load(Ordering::Acquire);
         keeping.unsaved = index.by_name.values().filter(is_unsaved).cloned().collect();

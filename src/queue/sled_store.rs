@@ -50,7 +50,11 @@ impl CursorStore for SledStore {
     fn store(&mut self, values: &[KeyValue]) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (key, value) in values {
-            batch.insert(key.as_slice(), value.as_slice());
+            if value.is_empty() {
+                batch.remove(key.as_slice());
+            } else {
+                batch.insert(key.as_slice(), value.as_slice());
+            }
         }
         self.db.apply_batch(batch)?;
         self.db.flush()?;

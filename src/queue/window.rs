@@ -62,6 +62,8 @@ struct OpenBatch {
     end: u64,
     given_back: bool,
     plan: Option<Plan>,
+    /// A plan of it was submitted: from then on its boundaries may be durable, also where that failed.
+    plan_asked: bool,
     marks: Marks,
     /// Where it is to be split, from when that is asked for until it is known to be durable.
     split: Option<Split>,
@@ -199,22 +201,39 @@ impl Window {
             return false;
         }
         self.left.remove(&offsets.start);
-        let batch = OpenBatch { end: offsets.end, given_back: false, plan, marks, split: None, held: Vec::new() };
+        let batch = OpenBatch {
+            end: offsets.end,
+            given_back: false,
+            plan,
+            plan_asked: false,
+            marks,
+            split: None,
+            held: Vec::new(),
+        };
         self.open.insert(offsets.start, batch);
         true
     }
 
     /// Ends an open batch at `at`, which lies inside; what follows is fresh again. `false` where that can't be: its
-    /// boundaries are durable or about to change, nobody has it, or something of it waits for room. `total` is the running
+    /// boundaries are or may be durable or are about to change, nobody has it, or something of it waits for room. `total` is the running
     /// total at `at`.
     pub(crate) fn shorten(&mut self, offsets: &Range<u64>, at: u64, total: u64) -> bool {
         let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
-        let is_free = |batch: &&mut OpenBatch| batch.plan.is_none() && batch.split.is_none() && batch.held.is_empty();
+        let is_free = |batch: &&mut OpenBatch| {
+            batch.plan.is_none() && !batch.plan_asked && batch.split.is_none() && batch.held.is_empty()
+        };
         let Some(batch) = batch.filter(is_free) else { return false };
         batch.marks = batch.marks.of(&(offsets.start..at), (at, total));
         batch.end = at;
         self.next = self.next.min(at);
         true
+    }
+
+    /// A plan of the open batch with these boundaries is submitted.
+    pub(crate) fn ask_plan(&mut self, offsets: &Range<u64>) {
+        if let Some(batch) = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end) {
+            batch.plan_asked = true;
+        }
     }
 
     /// The plan of the open batch with these boundaries became durable.

@@ -58,6 +58,20 @@ fn what_is_set_aside_stays_when_another_one_is() {
     assert!(session.disk.read_live(first).is_some_and(|bytes| bytes.ends_with(b".bad")), "the first one");
 }
 
+/// Before: the opening looked for a name that is not there by opening one after the other, and where none of them could be opened
+/// for another reason it never ended.
+#[test]
+fn a_name_for_what_is_set_aside_is_found_without_opening_any() {
+    let mut session = two_segments();
+    session.disk.erase("/log/0000000000000000.seg".as_ref());
+    session.disk.overwrite("/log/0000000000000000.idx.bad".as_ref(), b"there already");
+    refuse_indexes(&session.disk);
+    session.disk.inject(Fault::every(OpKind::Open, Failure::Eio).on(".bad"));
+    session.try_open().expect("it opens");
+    session.disk.clear_faults();
+    assert!(session.disk.read_live("/log/0000000000000000.idx.bad-2".as_ref()).is_some());
+}
+
 /// Before: with both stream tables damaged an index that could not be read stopped the start.
 #[test]
 fn with_both_tables_damaged_an_unreadable_index_has_no_vote_and_stops_nothing() {

@@ -1,7 +1,8 @@
 //! Which segments are worth writing anew without what nobody needs. Pure: sees sizes, touches nothing.
 //!
 //! A run is neighbours of one class whose live frames fit one segment. Of all runs that give enough back the one is chosen
-//! that gives back most for each byte that is copied.
+//! that gives back most for each byte that is copied. One of which nothing is needed is no run: there is nothing to copy, and its
+//! segments go by themselves, when what keeps them is gone.
 
 use crate::offset::Sequence;
 
@@ -59,7 +60,9 @@ pub(crate) fn best(segments: &[Candidate], room: u64, thrift: Thrift) -> Option<
             continue;
         }
         let gain_min = (run.file_bytes / thrift.gain).max(room / GAIN_LEAST).max(1);
-        if run.gain() >= gain_min && best.as_ref().is_none_or(|(other, ..)| run.is_better_than(other)) {
+        // Nothing but what is reclaimed anyway would be the best of all, and with it no other run would ever have its turn.
+        let is_worth_it = run.live > 0 && run.gain() >= gain_min;
+        if is_worth_it && best.as_ref().is_none_or(|(other, ..)| run.is_better_than(other)) {
             best = Some((run, segments[from].place, segments[at - 1].place));
         }
     }
@@ -138,7 +141,15 @@ mod tests {
         assert_eq!(between(of(1, 300, 110)), Some((1, 1)));
         assert_eq!(between(of(1, 199, 1)), Some((1, 1)));
         assert_eq!(between(of(1, 300, 250)), None, "four fifths of it are needed");
-        assert_eq!(between(of(1, 6, 0)), None, "not for so little");
+        assert_eq!(between(of(1, 6, 4)), None, "not for so little");
+    }
+
+    #[test]
+    fn a_small_segment_goes_along_though_nearly_all_of_it_is_needed() {
+        let of = |place, file_bytes, live| Candidate { place: Sequence(place), file_bytes, live: Some(live) };
+        let beside = |small| best(&[of(0, 1_000, 100), small, of(2, 1_000, 100)], 1_000, Thrift::USUAL);
+        assert_eq!(beside(of(1, 250, 249)), Some((Sequence(0), Sequence(2))), "one file less");
+        assert_eq!(beside(of(1, 251, 250)), Some((Sequence(0), Sequence(0))), "it is not small");
     }
 
     #[test]
@@ -146,6 +157,14 @@ mod tests {
         assert_eq!(chosen(&[Some(10), None, Some(10), Some(10)]), Some((2, 3)));
         assert_eq!(chosen(&[None, None]), None);
         assert_eq!(chosen(&[]), None);
+    }
+
+    /// Before: a run of which nothing was needed was chosen in each round, as it gives back most, and came to nothing.
+    #[test]
+    fn what_nobody_needs_any_of_keeps_no_other_run_from_its_turn() {
+        assert_eq!(chosen(&[Some(0), Some(0), None, Some(10), Some(10)]), Some((3, 4)));
+        assert_eq!(chosen(&[Some(0), Some(0)]), None, "it is reclaimed");
+        assert_eq!(chosen(&[Some(0), Some(10), Some(0)]), Some((0, 2)), "and goes along with its neighbours");
     }
 
     #[test]
@@ -162,17 +181,18 @@ mod tests {
             if let Some((first, last)) = best(&segments, 1_000, Thrift { worth, gain }) {
                 let run = &segments[first.0 as usize..=last.0 as usize];
                 let kept: u64 = run.iter().map(|segment| segment.live.expect("only what is known")).sum();
-                prop_assert!(kept <= 1_000 && run.len() as u64 * 1_000 - kept >= gain_min);
+                prop_assert!((1..=1_000).contains(&kept) && run.len() as u64 * 1_000 - kept >= gain_min);
             } else {
-                let worth = live.iter().flatten().any(|live| 1_000 * 100 > live * worth && 1_000 - live >= gain_min);
+                let is_worth_it = |live: u64| live > 0 && 1_000 * 100 > live * worth && 1_000 - live >= gain_min;
+                let worth = live.iter().flatten().any(|live| is_worth_it(*live));
                 prop_assert!(!worth, "one alone would have been worth it");
             }
         }
 
-        /// Whatever sizes lie beside each other.
+        /// Whatever sizes lie beside each other. What nobody needs any of stays where it is: what keeps it keeps nothing else.
         #[test]
         fn where_nothing_is_worth_it_the_disk_holds_little_more_than_is_needed(
-            segments in prop::collection::vec((1..=1_000u64, 0..=100u64), 0..60),
+            segments in prop::collection::vec((1..=1_000u64, prop_oneof![1 => Just(0), 4 => 1..=100u64]), 0..60),
         ) {
             let of = |(n, &(file_bytes, percent)): (usize, &(u64, u64))| {
                 Candidate { place: Sequence(n as u64), file_bytes, live: Some(file_bytes * percent / 100) }
@@ -182,11 +202,12 @@ mod tests {
             while let Some((first, last)) = best(&segments, 1_000, Thrift::USUAL) {
                 let run = (first.0 as usize)..=(last.0 as usize);
                 let live: u64 = segments[run.clone()].iter().filter_map(|segment| segment.live).sum();
-                let compact = Candidate { place: first, file_bytes: live, live: Some(live) };
-                segments.splice(run, (live > 0).then_some(compact));
+                prop_assert!(live > 0, "{first:?}..={last:?} comes to nothing, and is the best ever after");
+                segments.splice(run, [Candidate { place: first, file_bytes: live, live: Some(live) }]);
                 segments.iter_mut().enumerate().for_each(|(n, segment)| segment.place = Sequence(n as u64));
             }
-            let held: u64 = segments.iter().map(|segment| segment.file_bytes).sum();
+            let of_use = segments.iter().filter(|segment| segment.live != Some(0));
+            let held: u64 = of_use.map(|segment| segment.file_bytes).sum();
             let needed: u64 = segments.iter().filter_map(|segment| segment.live).sum();
             prop_assert!(held * 10 <= needed * 13 + 10_000, "{held} bytes for {needed}: {segments:?}");
         }

@@ -11,8 +11,6 @@ use crate::log::listing::Listing;
 use crate::log::options::OpenError;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 
 impl Opening<'_> {
     /// An index whose segment is gone: its records are lost, and that is said.
@@ -71,12 +69,11 @@ impl Opening<'_> {
 
     /// Gives a file that is not ours a name that is not ours either.
     pub(super) fn set_aside(&self, name: FileName) -> Result<(), OpenError> {
-        let path = self.files.path(name);
-        // One that was set aside before stays: it may be somebody's, too.
-        let is_free = |aside: &PathBuf| self.files.disk().open(aside).is_err_and(|e| e.kind() == ErrorKind::NotFound);
-        let names = std::iter::once(format!("{name}.bad")).chain((2..).map(|n| format!("{name}.bad-{n}")));
-        let aside =
-            names.map(|name| self.files.dir().join(name)).find(is_free).expect("there are more names than files");
+        let (path, dir) = (self.files.path(name), self.files.dir());
+        // One that was set aside before stays, readable or not: it may be somebody's, too.
+        let taken = self.files.disk().list(dir).map_err(OpenError::io("list", dir))?;
+        let mut names = std::iter::once(format!("{name}.bad")).chain((2..).map(|n| format!("{name}.bad-{n}")));
+        let aside = dir.join(names.find(|name| !taken.contains(name)).expect("there are more names than files"));
         tracing::error!(path = %path.display(), aside = %aside.display(), "this file is not of this log: set aside");
         self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
     }

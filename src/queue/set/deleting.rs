@@ -6,6 +6,7 @@
 //! are, one after it leaves none; and none of their ids can be given again, since the number is there before they go.
 
 use super::{Deleted, Keeping, Set};
+use crate::queue::hint;
 use crate::queue::plan::PlanRecord;
 use crate::queue::{Inner, QueueError, lock, replay};
 use crate::sync::atomic::Ordering;
@@ -73,6 +74,8 @@ impl Set {
         keeping.in_one_slot.remove(&inner.entry);
         keeping.confirmed.remove(&inner.entry);
         keeping.plan_lows.remove(&inner.entry);
+        // Each replay has a name of its own: without this the store would grow with every one that ever was.
+        self.keeper.offer(hint::nothing_of(&inner.destination, &inner.stream));
         // What was kept for it may go, once it is durable that nobody needs it.
         keeping.trim_all = true;
         lock(&self.unrouted).any_may_be();

@@ -50,8 +50,9 @@ impl Set {
     }
 }
 
-/// Asks the batch whether it is still so, and if so gives what is to be written. Until that is answered it holds `moving`.
-fn again((inner, offsets, from): Old, moving: Arc<()>) -> impl FnOnce() -> Option<(PlanRecord, Planned)> {
+/// Asks the batch whether it is still so, and if so gives what is to be written. Until its queue knows the answer it holds
+/// `moving`: a plan that is thought to lie where it lay would be written a second time.
+fn again<M: Send + 'static>((inner, offsets, from): Old, moving: M) -> impl FnOnce() -> Option<(PlanRecord, Planned)> {
     move || {
         let stream = inner.stream_id()?;
         let window = inner.window();
@@ -59,13 +60,54 @@ fn again((inner, offsets, from): Old, moving: Arc<()>) -> impl FnOnce() -> Optio
         drop(window);
         let record = inner.plan_record(stream, offsets.clone(), revision);
         let planned: Planned = Box::new(move |result: Result<u64, PlanError>| {
-            drop(moving);
             // What failed lies where it lay, and has its turn again.
             if let Ok(to) = result {
                 inner.window().moved(&offsets, from, to);
                 inner.touch();
             }
+            drop(moving);
         });
         Some((record, planned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::mem::MemDisk;
+    use crate::sync::atomic::{AtomicBool, Ordering};
+    use crate::{BatchLimits, LogOptions, Payload, QueueOptions, Queues, Start};
+    use std::path::Path;
+
+    /// Held while a plan is on its way; looks where its queue has it when it is let go.
+    struct OnItsWay {
+        of: (Arc<Inner>, Range<u64>),
+        known_there: u64,
+        was_known: Arc<AtomicBool>,
+    }
+
+    impl Drop for OnItsWay {
+        fn drop(&mut self) {
+            let (inner, offsets) = &self.of;
+            self.was_known.store(inner.window().plan_at(offsets, self.known_there).is_some(), Ordering::Release);
+        }
+    }
+
+    /// Before: it was let go first, and a tick that came in between wrote the plan again.
+    #[test]
+    fn a_plan_is_on_its_way_until_its_queue_knows_where_it_lies() {
+        let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(SystemClock::new()));
+        let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline());
+        let queues = queues.expect("it opens");
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        queues.log().append_wait("acme", vec![Payload { bytes: vec![1; 100], records: 10 }]).expect("it is taken");
+        let batch = queue.next_batch(BatchLimits { records_max: 5, bytes_max: 100 }).expect("reads").expect("more");
+        queue.plan(&batch, Box::new(|planned| planned.expect("memory writes")));
+        let (of, was_known) = ((Arc::clone(&queue.inner), batch.offsets.clone()), Arc::<AtomicBool>::default());
+        let moving = OnItsWay { of: of.clone(), known_there: 7, was_known: Arc::clone(&was_known) };
+        let (_, planned) = again((of.0, of.1, 0), moving)().expect("it is still so");
+        planned(Ok(7));
+        assert!(was_known.load(Ordering::Acquire));
     }
 }

@@ -287,3 +287,21 @@ proptest! {
         prop_assert_eq!((waiting, queue.balance().delivered.records + again + purged), (0, appended), "{}", dead);
     }
 }
+
+/// Before: `log verify` took damage to it for damage that no destination minds.
+#[test]
+fn what_was_given_up_where_it_lies_is_not_told_as_done_with() {
+    let disk = mem();
+    let queues = open(&disk);
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    queue.settle_range(0..10, Settled::Delivered);
+    assert_eq!(mark(&queue, 200), 20);
+    queue.settle_range(30..40, Settled::Delivered);
+    ticks(&queues);
+    let low = || inspect_floor(Arc::clone(&disk), "data".as_ref(), None).expect("memory reads").lows["acme"];
+    assert_eq!((queue.cursor().low, low()), (40, 10));
+    queue.let_marked_go(0..100, Settled::Purged);
+    ticks(&queues);
+    assert_eq!(low(), 40);
+}

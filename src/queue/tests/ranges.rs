@@ -262,3 +262,21 @@ fn a_range_of_a_queue_that_is_gone_is_read_as_far_as_it_is_kept_and_settles_noth
     assert!(matches!(queue.read(&range).next(), Err(RangeError::Lost { .. })));
     assert_eq!(queue.balance().lost.records, 0, "nothing that anybody waits for is lost");
 }
+
+/// Before: it was made shorter while its plan was on its way, or had failed and might be durable all the same; whoever had asked
+/// for the plan would have sent what was handed out a second time.
+#[test]
+fn a_range_is_not_made_shorter_once_a_plan_was_asked_for() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let claim = || queue.next_range(ANY.into()).expect("memory reads").expect("something waits");
+    let range = claim();
+    queues.log().close().expect("memory writes");
+    queue.plan(&range, Box::new(|planned| assert!(planned.is_err(), "a log that is closed takes none")));
+    assert!(queue.shorten(&range, 5).expect("memory reads").is_none());
+    queue.release(&range);
+    let again = claim();
+    assert_eq!(again.id, range.id);
+    assert!(queue.shorten(&again, 5).expect("memory reads").is_none(), "nor after it was given back");
+}

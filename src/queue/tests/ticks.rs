@@ -268,3 +268,37 @@ fn a_tick_looks_for_what_nobody_takes_only_where_records_came() {
     append(&queues, "acme", 10);
     assert_eq!(queues.unrouted(), (false, 1), "it was somebody's");
 }
+
+/// Before: each replay left what the cursor store knew of it there for ever, and so did each destination that was deleted.
+#[test]
+fn the_store_keeps_nothing_of_queues_that_are_gone() {
+    let (disk, store) = (mem(), MemStore::default());
+    let options = || QueueOptions { store: StoreChoice::Memory(store.clone()), ..QueueOptions::inline() };
+    let all = || store.clone().load().expect("it is memory");
+    let queues = open_with(&disk, &ManualClock::at(1_000_000), options());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.settle_range(0..6, Settled::Delivered);
+    queues.tick().expect("memory writes");
+    let (own, mut midst) = (all().len(), Vec::new());
+    for _ in 0..3 {
+        let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+        let replay = queues.replay("hook", "acme", request).expect("six records were settled");
+        replay.settle_range(0..4, Settled::Delivered);
+        queues.tick().expect("memory writes");
+        midst = all();
+        assert_eq!(midst.len(), own + 2, "its cursor and its hours");
+        replay.settle_range(4..6, Settled::Delivered);
+        queues.tick().expect("memory writes");
+        assert_eq!((queues.replays().len(), all().len()), (0, own));
+    }
+    drop((queue, queues));
+
+    // A store that lost its last values, as sled does with the power.
+    store.clone().store(&midst).expect("it is memory");
+    let queues = open_with(&disk, &ManualClock::at(1_000_000), options());
+    assert_eq!(all().len(), own, "what it knows of a replay that is over goes when it is opened");
+    queues.delete("hook", None).expect("memory writes");
+    queues.tick().expect("memory writes");
+    assert_eq!(all(), []);
+}

@@ -43,7 +43,7 @@ impl Window {
         for (half, plan) in [offsets.start..at, at..offsets.end].into_iter().zip(plans) {
             let held = held.iter().filter_map(|part| part.within(&half, total)).collect();
             let marks = marks.of(&half, (at, total));
-            let batch = OpenBatch { end: half.end, given_back, plan, marks, split: None, held };
+            let batch = OpenBatch { end: half.end, given_back, plan, plan_asked: false, marks, split: None, held };
             self.open.insert(half.start, batch);
             // A half all of whose records are settled needs no place.
             self.settle_inside(half.start, half.start..half.start, &Settled::Delivered.into(), &|_| None);

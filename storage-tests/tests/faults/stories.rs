@@ -3,7 +3,7 @@
 use forebay::{AppendError, LogState};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Step};
+use storage_tests::workload::{End, Session, Step};
 
 use super::{ENDS, acked, refused, session};
 
@@ -198,13 +198,39 @@ fn an_offset_that_failed_is_given_again_only_behind_a_durable_cut() {
         session.act(&Step::Heal).expect("healed");
         session.log().housekeep();
         acked(&mut session, stream, &[(100, 1)]);
-        let mut ops = session.disk.take_trace();
-        ops.retain(|op| matches!(op.kind, OpKind::Write | OpKind::Sync));
-        let segment = ops.iter().rfind(|op| op.bytes > 100).expect("the frame was written").path.clone();
-        ops.retain(|op| op.path == segment);
-        let mut kinds: Vec<OpKind> = ops.into_iter().map(|op| op.kind).collect();
-        kinds.dedup();
-        // The header, and then the frames.
-        assert_eq!(kinds, [OpKind::Write, OpKind::Sync, OpKind::Write, OpKind::Sync], "{stream}");
+        assert_eq!(header_and_frames(&session), HEADER_FIRST, "{stream}");
     }
+}
+
+/// Before: the header that cuts a failed segment off was synced, and then its segment was void because the frames failed as well.
+/// The next one's header took that for done.
+#[test]
+fn a_cut_that_went_with_a_void_segment_is_made_again() {
+    for stream in ["a", "!dead/x"] {
+        let mut session = session(1);
+        acked(&mut session, stream, &[(100, 1)]);
+        // The frames, but not the header behind them; then the frames that are written again, and all that follows.
+        for nths in [0..1, 2..u64::MAX] {
+            session.act(&Step::Inject(Fault::nths(OpKind::Sync, nths, Failure::Eio).on("/log/0"))).expect("armed");
+        }
+        refused(&mut session, stream, &[(100, 1)]);
+        session.disk.start_trace();
+        session.act(&Step::Heal).expect("healed");
+        session.log().housekeep();
+        acked(&mut session, stream, &[(100, 1)]);
+        assert_eq!(header_and_frames(&session), HEADER_FIRST, "{stream}");
+    }
+}
+
+const HEADER_FIRST: [OpKind; 4] = [OpKind::Write, OpKind::Sync, OpKind::Write, OpKind::Sync];
+
+/// What was done since the trace began to the segment that took the last frame.
+fn header_and_frames(session: &Session) -> Vec<OpKind> {
+    let mut ops = session.disk.take_trace();
+    ops.retain(|op| matches!(op.kind, OpKind::Write | OpKind::Sync));
+    let segment = ops.iter().rfind(|op| op.bytes > 100).expect("the frame was written").path.clone();
+    ops.retain(|op| op.path == segment);
+    let mut kinds: Vec<OpKind> = ops.into_iter().map(|op| op.kind).collect();
+    kinds.dedup();
+    kinds
 }
