@@ -4,7 +4,8 @@
 use forebay::clock::ManualClock;
 use forebay::{Log, LogOptions, Payload};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
 use storage_tests::interrupted::Interrupted;
@@ -95,6 +96,58 @@ fn a_directory_sync_that_fails_for_housekeeping_promises_the_writer_nothing() {
         assert_eq!(log.durable(stream), tail, "seed {seed}: all that was acknowledged is there");
     }
     assert_eq!(refused, 8, "who can't be promised its name hears so");
+}
+
+/// The other way round: one that fails for the writer leaves to chance what housekeeping has just named, a spare that was a segment
+/// or an index.
+#[test]
+fn a_directory_sync_that_fails_for_the_writer_promises_housekeeping_nothing() {
+    for what in ["spare-", ".idx"] {
+        let sim = SimDisk::new(1);
+        let disk = Interleaved::over(sim.clone());
+        let log = open(&disk);
+        (0..5).for_each(|_| _ = append(&log, "a", 3_000));
+        log.housekeep();
+        // One is full, all others are settled.
+        for name in [".idx", ".new"] {
+            sim.inject(Fault::every(OpKind::Create, Failure::Eio).on(name));
+        }
+        append(&log, "a", 3_000);
+        sim.clear_faults();
+        let stream = log.stream("a").expect("it was appended to");
+        log.trim(stream, log.durable(stream).offset - 2);
+        let (named, waits) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let (first, appends, writer, broken) = (Arc::clone(&named), Arc::clone(&waits), log.clone(), sim.clone());
+        disk.interrupt(Some(Arc::new(move |path: &Path| {
+            if !path.to_string_lossy().contains(what) || first.lock().expect("no panic").is_some() {
+                return;
+            }
+            *first.lock().expect("no panic") = Some(path.to_owned());
+            broken.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
+            let (answer, answered) = sync_channel(1);
+            let writer = writer.clone();
+            // On a thread of its own, which keeps house afterwards: when who does now is done with it.
+            let append = move || {
+                let done =
+                    Box::new(move |appended: Result<_, _>| answer.send(appended.is_err()).expect("somebody listens"));
+                writer.append("a", vec![7; 3_000], 1, done).expect("it is queued");
+            };
+            *appends.lock().expect("no panic") = Some(std::thread::spawn(append));
+            assert!(answered.recv().expect("it is answered"), "its segment's name may be lost");
+        })));
+        log.housekeep();
+        disk.interrupt(None);
+        let named = named.lock().expect("no panic").take().unwrap_or_else(|| panic!("nothing got a name like {what}"));
+        waits.lock().expect("no panic").take().expect("somebody appended").join().expect("no panic");
+        if what == "spare-" {
+            assert!(!sim.paths().contains(&named), "it would be used, and a cut could bring the segment back into it");
+            continue;
+        }
+        log.housekeep();
+        drop(log);
+        sim.power_cut(PowerCut::NothingUnsynced);
+        assert!(sim.read_live(&named).is_some_and(|bytes| !bytes.is_empty()), "it gets its name anew");
+    }
 }
 
 /// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it

@@ -129,15 +129,21 @@ fn what_is_no_spare_for_want_of_a_sync_counts_until_it_is_gone() {
     let log = open(&disk);
     ten_segments(&log);
     let spares = || disk.paths().iter().filter(|path| path.to_string_lossy().contains("spare-")).count();
-    let before = spares();
+    let (before, all_before) = (spares(), disk.paths());
     disk.inject(Fault::every(OpKind::SyncDir, Failure::Eio));
     disk.inject(Fault::every(OpKind::Remove, Failure::Eio).on("spare-"));
     log.housekeep();
     assert!(spares() > before, "some have a spare's name");
     assert_eq!(log.stats().bytes_used, bytes(&disk));
+    let mut doubtful = disk.paths();
+    doubtful.retain(|path| path.to_string_lossy().contains("spare-") && !all_before.contains(path));
     disk.clear_faults();
     log.housekeep();
     assert_eq!(log.stats().bytes_used, bytes(&disk));
+    assert!(
+        doubtful.iter().all(|path| !disk.paths().contains(path)),
+        "none of them is taken for a spare: {doubtful:?}"
+    );
     assert_eq!(segments(&disk), 1);
 }
 

@@ -415,6 +415,8 @@ fn what_waits_in_its_batch_for_a_place_needs_the_log_no_more() {
             assert_eq!(window.settle(offset..offset + 1, Settled::DeadLettered, known).records, 1);
         }
         assert!(!window.has_spare(), "some of them wait");
+        let asked = window.asks_for(&(998..1_000), &Settled::Delivered.into());
+        assert_eq!(asked[0], (998, Some(total(998))), "what waits below says where it ends");
         let rest = match way {
             // It is settled whole.
             0 => window.settle(batch, Settled::Delivered, unreadable).records,

@@ -163,6 +163,7 @@ fn the_first_hour_is_known_over_restarts() {
             clock.advance(Duration::from_secs(60 * minutes));
             let queues = open(&disk, &clock, &store, &mut begun);
             let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+            queues.tick().expect("the disk is sound"); // so that it was touched by nothing but what comes
             queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("it is taken");
             if cleanly {
                 queues.close().expect("the disk is sound"); // nothing was ever settled
@@ -179,4 +180,28 @@ fn the_first_hour_is_known_over_restarts() {
         assert_eq!((hourly.known_from_ms, hourly.hours.len()), (BEGAN_MS + 1, 1), "{cleanly}: {hourly:?}");
         assert_eq!(hourly.hours[0].balance, queue.balance());
     }
+}
+
+#[test]
+fn what_the_store_forgot_is_known_from_the_next_start_on_and_over_further_ones() {
+    let (disk, clock, mut begun) = (SimDisk::new(1), ManualClock::at(BEGAN_MS + 1), Begun::new());
+    let (mut store, mut started) = (MemStore::default(), 0);
+    for forgets in [false, true, false] {
+        if forgets {
+            (store, started) = (MemStore::default(), clock.wall_ms());
+        }
+        let queues = open(&disk, &clock, &store, &mut begun);
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        assert!(queue.hourly().known_from_ms >= started);
+        queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("it is taken");
+        queue.settle_range(queue.cursor().low..queue.cursor().low + 4, Settled::Delivered);
+        queues.tick().expect("the disk is sound");
+        drop((queue, queues));
+        disk.process_kill();
+        clock.advance(Duration::from_secs(300));
+    }
+    let queues = open(&disk, &clock, &store, &mut begun);
+    let hourly = queues.find("hook", "acme").expect("it was made").hourly();
+    assert_eq!((hourly.known_from_ms, hourly.hours.len()), (started, 1), "{hourly:?}");
+    assert_eq!((hourly.hours[0].balance.accepted.records, hourly.hours[0].balance.delivered.records), (20, 8));
 }
