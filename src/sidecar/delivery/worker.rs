@@ -37,7 +37,7 @@ use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
-use holds::Hold;
+use holds::{Apart, Hold};
 use landing::{Chore, Flown, KeepingBytes};
 
 pub(super) use memory::Memory;
@@ -73,11 +73,13 @@ pub(super) struct Turn {
     look_at: Duration,
     /// Why it waits by itself, or did until a moment ago.
     hold: Option<Box<Hold>>,
+    /// The same of senders that wait while others' records come from the queue.
+    apart: Apart,
 }
 
 impl Turn {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, dry: false, look_at: Duration::ZERO, hold: None }
+        Self { source, dry: false, look_at: Duration::ZERO, hold: None, apart: Apart::new() }
     }
 }
 
@@ -174,7 +176,10 @@ impl Worker {
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
                 Event::Woken => self.wet(),
-                Event::Due => self.retest_if_due(&mut busy),
+                Event::Due => {
+                    self.try_apart();
+                    self.retest_if_due(&mut busy);
+                }
             }
         }
     }
@@ -196,7 +201,7 @@ impl Worker {
             Verdict::Start if busy.preparing.is_none() => self.filling(),
             _ => None,
         };
-        allowed.into_iter().chain(busy.asides.retest_at()).min()
+        allowed.into_iter().chain(busy.asides.retest_at()).chain(self.apart_until()).min()
     }
 
     /// The next thing that happens. Landings first: they free what the others wait for.
@@ -262,6 +267,7 @@ impl Worker {
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
             self.pace.sending(Size { records: shape.records, bytes: shape.bytes }, self.now());
+            self.tries(queue);
             self.launch(busy, queue, load, grant);
         }
     }
