@@ -120,6 +120,12 @@ pub fn stream_owner(name: &str) -> Option<(&str, u32)> {
     Some((environment, index.parse().ok()?))
 }
 
+/// Whose a post is, for people: never the key itself.
+#[must_use]
+pub fn key_name(environment: &str, sdk_key_index: u32) -> String {
+    format!("sdk key {sdk_key_index} of environment {environment}")
+}
+
 /// What is known of a post beside its head and its body.
 #[derive(Clone, Copy)]
 pub struct Arrival<'a> {

@@ -197,7 +197,7 @@ fn read(inner: &Inner, rates: &mut QueueRates, now: Duration, disk: Arc<DiskShar
         let key = (Arc::clone(&queue.destination), Arc::clone(&queue.stream));
         // A replay's queue, `<id>!replay-<n>`, is sent by the loop of its destination.
         let id = key.0.split_once('!').map_or(&*key.0, |(id, _)| id);
-        let delivery = deliveries.get(id).cloned();
+        let delivery = deliveries.get(id).filter(|_| !queue.left_behind).cloned();
         lags.insert(key, lag(queue, delivery, rates, at_unix_ms));
     });
     Reading { at_unix_ms, lags, deliveries, sheets: (inner.sheets)(), disk }

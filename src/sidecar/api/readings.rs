@@ -98,6 +98,8 @@ pub struct QueueReading {
     pub balance: forebay::Balance,
     /// What is coming for what waits too long, where an operator has set that.
     pub overflow: Option<OverflowReading>,
+    /// Whether nothing takes from it, though its destination may run: its environment was taken out.
+    pub left_behind: bool,
 }
 
 /// When records are given up, if nothing changes.

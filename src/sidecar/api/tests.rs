@@ -100,7 +100,7 @@ fn queue(destination: &str, behind: u64) -> QueueReading {
             pending: count(behind),
             ..Balance::default()
         },
-        overflow: None,
+        ..QueueReading::default()
     }
 }
 

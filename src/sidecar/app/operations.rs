@@ -144,6 +144,13 @@ impl Operations {
         Ok(operations)
     }
 
+    /// Whether nothing takes from this queue, whose destination may run: its environment was taken out.
+    #[must_use]
+    pub fn left_behind(&self, queue: &Queue) -> bool {
+        // A replay is sent by the loop of its destination.
+        !queue.destination().contains('!') && self.registry.is_left(queue)
+    }
+
     /// Whether a destination drops nothing that it has, so that a replay has it twice: one that runs and is a file. Readers of
     /// its lines may tell them apart by id; nobody else does.
     #[must_use]

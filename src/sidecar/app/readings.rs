@@ -47,7 +47,7 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
             allowed_records: snapshot.allowed.records.map(NonZeroU32::get),
             allowed_bytes: snapshot.allowed.bytes.map(NonZeroU64::get),
             learned_requests: snapshot.learned.map(|learned| learned.now.requests),
-            learned_records: snapshot.learned.map(|learned| learned.now.records),
+            learned_records: snapshot.learned.map(|learned| learned.now.records).filter(|records| records.is_finite()),
         },
         waits_for: match snapshot.waits {
             Waits::Nothing => WaitsFor::Nothing,

@@ -357,19 +357,24 @@ fn sources(
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
-    let (asked, reloads, kinds) = (Arc::clone(operations), Arc::clone(operations), Arc::clone(operations));
+    let [asked, reloads, kinds, owners] = std::array::from_fn(|_| Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
     let clock = Arc::clone(&ground.clock);
     let memory_bytes_max = ground.config.ingest.memory_bytes_max;
     let overflow = Arc::clone(overflow);
-    let reading = move |queue: &forebay::Queue| QueueReading {
-        destination: queue.destination_name(),
-        stream: queue.stream_name(),
-        lag: queue.lag(),
-        balance: queue.balance(),
-        overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
+    let reading = move |queue: &forebay::Queue| {
+        let lag = queue.lag();
+        QueueReading {
+            destination: queue.destination_name(),
+            stream: queue.stream_name(),
+            lag,
+            balance: queue.balance(),
+            overflow: overflow.ahead(queue.destination(), queue.stream()).map(readings::overflow),
+            // Nobody asks of the thousands that have nothing.
+            left_behind: lag.records > 0 && owners.left_behind(queue),
+        }
     };
     let (books, posts, on_disk) = (queues.clone(), Arc::clone(&upstreams), queues.clone());
     let relayed = Arc::clone(&upstreams);

@@ -81,7 +81,9 @@ impl Answer {
         let ids = match replay.mode() {
             ReplayMode::Again => "under new ids".to_owned(),
             _ if *records_under_old_ids == records => "under the ids that they had".to_owned(),
-            _ => format!("{records_under_old_ids} of them under the ids that they had, the rest in new batches"),
+            _ => format!(
+                "{records_under_old_ids} of them in the batches that they had, under the ids of these, the rest in new batches"
+            ),
         };
         let pending =
             replay.balance.as_ref().and_then(|balance| balance.pending.as_ref()).map_or(0, |count| count.records);
@@ -167,7 +169,7 @@ mod tests {
         let now_ms = SystemClock::new().wall_ms();
         let ago = Some(When::Ago(std::time::Duration::from_secs(60)));
         let started = call(&ReplayArgs { from: ago, ..args() }, &address, now_ms).await.unwrap();
-        let told = "hook prod: replay 1 started: records 0 to 10, 0 of them under the ids that they had, the rest in new \
+        let told = "hook prod: replay 1 started: records 0 to 10, 0 of them in the batches that they had, under the ids of these, the rest in new \
                     batches; 10 of 10 to go\n";
         assert_eq!(started.text(), told);
         assert_eq!(queues.replays().len(), 1);

@@ -23,6 +23,11 @@ impl Bucket {
         self.ready_at
     }
 
+    /// Lets one be taken now, at the latest.
+    pub fn refill(&mut self, now: Duration) {
+        self.ready_at = self.ready_at.min(now);
+    }
+
     /// Takes `cost`: what comes next waits so long, as far as nothing is left of the `burst`: that much of the time in
     /// which nothing was taken counts.
     pub fn take(&mut self, cost: Duration, burst: Duration, now: Duration) {

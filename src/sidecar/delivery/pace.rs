@@ -276,7 +276,7 @@ impl Pace {
     pub fn probe(&mut self, now: Duration) {
         self.not_before = self.not_before.min(now);
         if let Some(flow) = &mut self.flow {
-            flow.rate.forget_told();
+            flow.rate.probe(now);
         }
     }
 

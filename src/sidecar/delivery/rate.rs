@@ -122,9 +122,10 @@ impl Rate {
         self.told = Some(Told { left, until });
     }
 
-    /// An operator knows better what is left.
-    pub fn forget_told(&mut self) {
+    /// An operator knows better: the next request waits neither for what it said is left nor for what was learned.
+    pub fn probe(&mut self, now: Duration) {
         self.told = None;
+        self.learned.probe(now);
     }
 
     /// What the operator allows.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{Settled, Waiting};
+use forebay::{LogId, Settled, StreamId, Waiting};
 
 use super::heavy::Heavy;
 use super::parking::LetterOrigin;
@@ -66,6 +66,18 @@ pub trait Source: Send + Sync {
     /// The name of the stream that its queue reads, for people; empty where nobody is shown it.
     fn stream(&self) -> String {
         String::new()
+    }
+
+    /// Whose the records of this stream are that come from here, for people: what to look at when they are not taken.
+    fn sender(&self, _log: LogId, _stream: StreamId) -> String {
+        self.stream()
+    }
+
+    /// Has the records of one of several senders, each with a stream, wait while the others' go on: what is claimed from now on
+    /// has none of them. Not before `until_ms` (milliseconds since 1970) is it looked for them, and not before this is called
+    /// with `None`. Says `false`, and does nothing, where all that comes from here is one sender's.
+    fn put_off(&self, _log: LogId, _stream: StreamId, _until_ms: Option<u64>) -> bool {
+        false
     }
 }
 

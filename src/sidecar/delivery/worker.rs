@@ -12,6 +12,7 @@ mod holds;
 mod landing;
 mod memory;
 mod post;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +37,7 @@ use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
-use holds::Hold;
+use holds::{Apart, Hold};
 use landing::{Chore, Flown, KeepingBytes};
 
 pub(super) use memory::Memory;
@@ -72,11 +73,13 @@ pub(super) struct Turn {
     look_at: Duration,
     /// Why it waits by itself, or did until a moment ago.
     hold: Option<Box<Hold>>,
+    /// The same of senders that wait while others' records come from the queue.
+    apart: Apart,
 }
 
 impl Turn {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, dry: false, look_at: Duration::ZERO, hold: None }
+        Self { source, dry: false, look_at: Duration::ZERO, hold: None, apart: Apart::new() }
     }
 }
 
@@ -173,7 +176,10 @@ impl Worker {
                 }
                 Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
                 Event::Woken => self.wet(),
-                Event::Due => self.retest_if_due(&mut busy),
+                Event::Due => {
+                    self.try_apart();
+                    self.retest_if_due(&mut busy);
+                }
             }
         }
     }
@@ -195,7 +201,7 @@ impl Worker {
             Verdict::Start if busy.preparing.is_none() => self.filling(),
             _ => None,
         };
-        allowed.into_iter().chain(busy.asides.retest_at()).min()
+        allowed.into_iter().chain(busy.asides.retest_at()).chain(self.apart_until()).min()
     }
 
     /// The next thing that happens. Landings first: they free what the others wait for.
@@ -261,6 +267,7 @@ impl Worker {
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
             self.pace.sending(Size { records: shape.records, bytes: shape.bytes }, self.now());
+            self.tries(queue);
             self.launch(busy, queue, load, grant);
         }
     }
@@ -291,20 +298,20 @@ impl Worker {
         self.wet();
     }
 
-    /// Takes in an outcome; says so in the log when a destination begins to fail and when it is back.
+    /// Takes in an outcome, and says in the log what it has to hear of.
     fn heard(&mut self, busy: &mut Busy, outcome: &Outcome, epoch: Epoch) {
-        let (failed_before, refused_before) = (self.pace.failing(), self.pace.refused());
+        let refused_before = self.pace.refused();
         let now = self.now();
         self.pace.heard(outcome, epoch, now, &mut busy.rng);
         busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
-        if failed_before && !self.pace.failing() {
+        if !self.pace.failing() && self.memory.told().takes() {
             tracing::info!(destination = %self.id, "the destination takes batches again");
         }
         let Some(why) = outcome.failure() else { return };
         busy.post.stats.failed(outcome, self.common.clock.wall_ms());
         match outcome {
             Outcome::Refused { .. } if !refused_before && self.pace.refused() => self.alert(why),
-            Outcome::Throttled { .. } | Outcome::Retry { .. } if !failed_before => {
+            Outcome::Throttled { .. } | Outcome::Retry { .. } if !refused_before && self.memory.told().fails(now) => {
                 tracing::warn!(destination = %self.id, %why, "the destination does not take batches; will retry");
             }
             _ => {}
@@ -312,7 +319,9 @@ impl Worker {
     }
 
     /// Says once that somebody has to look at a destination.
-    fn alert(&self, why: &Failure) {
+    fn alert(&mut self, why: &Failure) {
+        let now = self.now();
+        self.memory.told().refuses(now);
         tracing::error!(
             destination = %self.id,
             %why,

@@ -30,7 +30,7 @@ pub(super) fn report(books: &Books<'_>) -> (String, bool) {
     let mut text = String::from("\n");
     text.push_str(&balance_table(books.lags));
     text.push_str(
-        "accepted = delivered + pending + dead-lettered + filtered + expired + purged + lost, at every moment\n\n",
+        "accepted = delivered + pending + held + dead-lettered + filtered + expired + purged + lost, at every moment\n\n",
     );
     let checks = [queues(books), webhook(books), files(books)];
     for (good, words) in &checks {

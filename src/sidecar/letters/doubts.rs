@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use forebay::{Cursor, LogId, Queue, Queues, StreamId};
+use forebay::{Cursor, Log, LogId, Queue, Queues, StreamId};
 
 use super::Shelf;
 use super::desk::{Desk, Shelves};
@@ -112,6 +112,14 @@ impl Desk {
             return queue_in(ours, &self.destination, whence);
         }
         queue_in(&self.ground.posts_of(&self.destination)?, &self.destination, whence)
+    }
+
+    /// The log of this id, if records were taken out of it.
+    pub(super) fn log_of(&self, id: LogId) -> Option<Log> {
+        let posts = || self.ground.posts_of(&self.destination);
+        let ours = Some(self.ground.queues.clone()).filter(|ours| ours.log().log_id() == id);
+        let found = ours.or_else(|| posts().filter(|posts| posts.log().log_id() == id));
+        found.map(|queues| queues.log().clone())
     }
 
     /// The queue of a record's stream, whatever it was taken out of.

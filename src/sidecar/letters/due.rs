@@ -92,6 +92,11 @@ impl Due {
         }
     }
 
+    /// Each may be due: who reads it notes what it found.
+    pub(super) fn look_at_all(&mut self) {
+        self.runs.values_mut().for_each(|run| run.earliest_ms = 0);
+    }
+
     /// Runs that there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use forebay::Settled;
+use forebay::{LogId, Settled, StreamId};
 
 use super::Shelf;
 use super::doubts::Whence;
@@ -16,6 +16,9 @@ use super::packed::Packed;
 
 /// Letters in flight at most: each may leave a settled range of its own until it touches another.
 const IN_FLIGHT_MAX: usize = 1024;
+
+/// Whose records letters are: a stream of a log is of one sender.
+pub(super) type Sender = (LogId, StreamId);
 
 /// See the module.
 #[derive(Default)]
@@ -30,6 +33,8 @@ pub(super) struct Flights {
     by_whence: HashMap<Whence, (u64, Arc<str>, bool)>,
     /// Batches that were handed back, and halves of those that were split.
     groups: VecDeque<Group>,
+    /// Whose letters wait while others' go on, and until when at least.
+    off: BTreeMap<Sender, u64>,
     /// Delivered or moved, and not settled for want of room.
     late: Vec<(Shelf, Range<u64>, Settled)>,
 }
@@ -39,6 +44,8 @@ pub(super) struct Flights {
 pub(super) struct Group {
     /// The batch's id. A half has that of its first letter.
     pub(super) id: Option<Arc<str>>,
+    /// Whose records they are.
+    pub(super) of: Sender,
     /// Where they lie on the shelf.
     pub(super) places: Vec<u64>,
     /// The offsets of their records, and maybe of others between and beside them: what the loop knows the batch by.
@@ -88,7 +95,20 @@ impl Flights {
 
     /// Whether something can be claimed without reading what is due.
     pub(super) fn waits(&self) -> bool {
-        !self.ready.is_empty() || !self.groups.is_empty()
+        !self.ready.is_empty() || self.groups.iter().any(|group| !self.off.contains_key(&group.of))
+    }
+
+    /// This sender's letters wait, or no longer. What was read of them is to be given up before.
+    pub(super) fn put_off(&mut self, sender: Sender, until_ms: Option<u64>) {
+        match until_ms {
+            Some(until_ms) => drop(self.off.insert(sender, until_ms)),
+            None => drop(self.off.remove(&sender)),
+        }
+    }
+
+    /// Until when this sender's letters wait at least, if they do.
+    pub(super) fn off_until(&self, sender: Sender) -> Option<u64> {
+        self.off.get(&sender).copied()
     }
 
     /// These are due, and were read.
@@ -121,7 +141,8 @@ impl Flights {
 
     /// Takes the next group that was handed back, to be read again and [claimed](Self::claim_risen).
     pub(super) fn raise_group(&mut self) -> Option<Group> {
-        let group = self.groups.pop_front()?;
+        let at = self.groups.iter().position(|group| !self.off.contains_key(&group.of))?;
+        let group = self.groups.remove(at)?;
         self.rising.extend(&group.places);
         Some(group)
     }
@@ -164,8 +185,9 @@ impl Flights {
         self.ready.drain(..).map(|(offset, _)| offset).collect()
     }
 
-    /// The same, and the groups with it: another loop makes its own.
+    /// The same, and the groups with it: another loop makes its own, and finds out for itself who has to wait.
     pub(super) fn give_up(&mut self) -> Vec<u64> {
+        self.off.clear();
         let mut places = self.give_up_ready();
         places.extend(self.groups.drain(..).flat_map(|group| group.places));
         places
@@ -175,6 +197,8 @@ impl Flights {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OF: Sender = (LogId(1), StreamId(1));
 
     fn letter(offset: u64) -> Packed {
         Packed { stream: 1, offset, batch_id: format!("batch-{offset}"), record: vec![0; 10], ..Packed::default() }
@@ -189,7 +213,7 @@ mod tests {
         assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
         assert!((0..3).all(|at| flights.holds(at)));
         assert_eq!(flights.letter_of(&taken[1].1.whence()).unwrap().0, 1);
-        let group = Group { id: Some("batch-100".into()), places: vec![0, 1], span: 100..102 };
+        let group = Group { id: Some("batch-100".into()), of: OF, places: vec![0, 1], span: 100..102 };
         flights.hand_back(group.clone(), |_, _| false);
         assert!(flights.holds(0) && flights.letter_of(&taken[1].1.whence()).is_none());
         assert_eq!(flights.raise_group(), Some(group.clone()));
@@ -204,10 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_handed_back_of_a_sender_that_is_put_off_waits_and_holds_up_no_other() {
+        let mut flights = Flights::default();
+        let other = (LogId(1), StreamId(2));
+        let group = |of, place| Group { id: None, of, places: vec![place], span: place..place + 1 };
+        flights.hand_back(group(OF, 0), |_, _| false);
+        flights.put_off(OF, Some(500));
+        assert_eq!((flights.waits(), flights.raise_group(), flights.off_until(OF)), (false, None, Some(500)));
+        flights.hand_back(group(other, 1), |_, _| false);
+        assert_eq!((flights.waits(), flights.raise_group()), (true, Some(group(other, 1))));
+        assert!(flights.holds(0), "it is there still");
+        flights.put_off(OF, None);
+        assert_eq!(flights.raise_group(), Some(group(OF, 0)));
+    }
+
+    #[test]
     fn groups_count_for_what_may_be_in_flight() {
         let mut flights = Flights::default();
         let places: Vec<u64> = (0..IN_FLIGHT_MAX as u64).collect();
-        flights.hand_back(Group { id: None, places, span: 0..1 }, |_, at| at == 0);
+        flights.hand_back(Group { id: None, of: OF, places, span: 0..1 }, |_, at| at == 0);
         assert!(flights.has_room(), "one of them is gone");
         flights.make_ready(vec![(5000, letter(1))]);
         assert!(!flights.has_room());

@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::{Settled, Waiting};
+use forebay::{LogId, Settled, StreamId, Waiting};
 
 use super::desk::{Desk, Shelves, runs};
 use super::doubts::Origins;
 use super::due;
-use super::flights::{Flights, Group};
+use super::flights::{Flights, Group, Sender};
 use super::packed::Packed;
 use super::{Shelf, off_worker};
 use crate::delivery::budget::Turns;
@@ -94,7 +94,8 @@ impl HeldSource {
         let (id, span) = before.map_or((None, of_letters), |group| (group.id, group.span));
         let id: Arc<str> = id.unwrap_or(first_id);
         let places = letters.iter().map(|(at, letter)| (letter.offset, *at)).collect();
-        let claim = Claim { desk: Arc::clone(&self.desk), places, id: Arc::clone(&id), span: span.clone() };
+        let (of, span_of) = ((log, stream), span.clone());
+        let claim = Claim { desk: Arc::clone(&self.desk), of, places, id: Arc::clone(&id), span: span_of };
         let bytes = letters.iter().map(|(_, letter)| letter.record.len() as u64).sum();
         let part = |(_, letter): (u64, Packed)| Part {
             first: letter.offset,
@@ -186,6 +187,18 @@ impl Source for HeldSource {
     fn stream(&self) -> String {
         Shelf::Held.stream(self.desk.destination())
     }
+
+    fn sender(&self, log: LogId, stream: StreamId) -> String {
+        self.desk.stream_name(log, stream).map_or_else(|| self.stream(), |name| format!("letters of {name}"))
+    }
+
+    fn put_off(&self, log: LogId, stream: StreamId, until_ms: Option<u64>) -> bool {
+        if !self.alone {
+            return false;
+        }
+        self.desk.put_off((log, stream), until_ms);
+        true
+    }
 }
 
 /// The one letter of a batch that is read as it is sent.
@@ -200,6 +213,7 @@ impl Reread for InMemory {
 /// The right to letters of the held shelf.
 struct Claim {
     desk: Arc<Desk>,
+    of: Sender,
     /// By offset in the origin's stream: where they lie on the shelf. Empty once settled or split.
     places: BTreeMap<u64, u64>,
     /// The batch's id.
@@ -234,8 +248,11 @@ impl Ticket for Claim {
         let second = self.places.split_off(&at);
         let Range { start, end } = self.span;
         let halves = [(std::mem::take(&mut self.places), start..at), (second, at..end)];
-        let group =
-            |(places, span): (BTreeMap<u64, u64>, _)| Group { id: None, places: places.into_values().collect(), span };
+        let of = self.of;
+        let group = |(places, span): (BTreeMap<u64, u64>, _)| {
+            let places = places.into_values().collect();
+            Group { id: None, of, places, span }
+        };
         self.desk.hand_back(halves.map(group).into());
         done(Ok(()));
     }
@@ -265,7 +282,12 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if !self.places.is_empty() {
             let places = std::mem::take(&mut self.places).into_values().collect();
-            self.desk.hand_back(vec![Group { id: Some(Arc::clone(&self.id)), places, span: self.span.clone() }]);
+            self.desk.hand_back(vec![Group {
+                id: Some(Arc::clone(&self.id)),
+                of: self.of,
+                places,
+                span: self.span.clone(),
+            }]);
         }
     }
 }
@@ -284,6 +306,10 @@ impl Desk {
         drop(state);
         let (mut ready, mut bytes, mut earliest, mut read) = (Vec::new(), 0, None::<u64>, run.start);
         let (mut walk, mut seen) = (place.walk(run.start), Origins::default());
+        let off_until = |letter: &Packed| {
+            let LetterOrigin { log, stream, .. } = letter.origin();
+            shelves.state().flights.off_until((log, stream))
+        };
         'run: while read < run.end && ready.len() < READY_MAX && bytes < READY_BYTES_MAX {
             let letters = walk.next().inspect_err(|_| shelves.state().due.note(run.start..run.start, None))?;
             let Some(letters) = letters else {
@@ -298,6 +324,8 @@ impl Desk {
                 let wait_until = match letter.not_before_ms {
                     _ if shelves.state().flights.holds(offset) => continue,
                     later if !due::has_come(later, now_ms) => later,
+                    // Its turn may be a moment later than that: whoever put it off says when.
+                    _ if let Some(until_ms) = off_until(&letter) => until_ms.max(now_ms + AGAIN_MS),
                     _ if !self.is_taken_out(&letter, &mut seen) => now_ms + AGAIN_MS,
                     _ => {
                         bytes += letter.record.len();
@@ -328,6 +356,25 @@ impl Desk {
         ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
         drop(state);
         self.wake();
+    }
+
+    /// See [`Source::put_off`].
+    fn put_off(&self, sender: Sender, until_ms: Option<u64>) {
+        let Some(shelves) = self.shelves() else { return };
+        let mut state = shelves.state();
+        let ready = state.flights.give_up_ready();
+        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
+        state.flights.put_off(sender, until_ms);
+        if until_ms.is_none() {
+            state.due.look_at_all();
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// The name of the stream that letters were taken out of, as far as it is known.
+    fn stream_name(&self, log: LogId, stream: StreamId) -> Option<Arc<str>> {
+        self.log_of(log)?.stream_name(stream)
     }
 
     /// These letters are done with.

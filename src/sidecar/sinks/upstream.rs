@@ -19,7 +19,7 @@ use super::http::{Answer, Http, Tls};
 use crate::config::UpstreamConfig;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord, classify};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
-use crate::post::Post;
+use crate::post::{self, Post};
 
 pub use in_order::InOrder;
 pub use keys::SdkKeys;
@@ -111,7 +111,7 @@ impl Upstream {
 
 /// Whose a post is, for people.
 fn name(post: &Post) -> String {
-    format!("sdk key {} of environment {}", post.sdk_key_index(), post.environment())
+    post::key_name(post.environment(), post.sdk_key_index())
 }
 
 /// Why a post can't be sent.

@@ -24,7 +24,7 @@ fn queue(destination: &str, accepted: u64, delivered: u64) -> QueueReading {
             pending: count(accepted - delivered),
             ..Balance::default()
         },
-        overflow: None,
+        ..QueueReading::default()
     }
 }
 
@@ -191,13 +191,16 @@ fn a_busy_destination_is_idle_where_nothing_waits() {
     let deliveries: Source<Vec<DeliveryReading>> = Box::new(|| vec![delivery(DeliveryState::Delivering)]);
     let queues: Each<QueueReading> = Box::new(|each| {
         let other = QueueReading { stream: "other".into(), ..queue("hook", 5, 5) };
-        let all = [queue("hook", 1, 0), other, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
+        let left = QueueReading { stream: "left".into(), left_behind: true, ..queue("hook", 5, 0) };
+        let all = [queue("hook", 1, 0), other, left, queue("gone", 1, 0), queue("hook!replay-1", 1, 0)];
         all.into_iter().for_each(each);
     });
     let reading = board(ManualClock::at(0), queues, deliveries).reading();
     assert_eq!(reading.lags[&key("hook")].state, Some(DeliveryState::Delivering));
     assert_eq!(reading.lags[&("hook".into(), "other".into())].state, Some(DeliveryState::Idle));
     assert_eq!(reading.lags[&key("gone")].state, None, "nothing delivers it");
+    let left = &reading.lags[&("hook".into(), "left".into())];
+    assert_eq!((left.state, left.forecast), (None, Forecast::Never), "its environment was taken out");
     assert_eq!(
         reading.lags[&key("hook!replay-1")].state,
         Some(DeliveryState::Delivering),

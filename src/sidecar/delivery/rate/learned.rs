@@ -70,6 +70,10 @@ const CLIMB_REQUESTS: f64 = 2.0;
 /// A climb without a goal is over where what is sent is less than this part of what is allowed.
 const UNUSED: f64 = 0.25;
 
+/// By its records no request costs more than so many seconds: what small ones were refused for says little of large ones,
+/// and a limit in records that is lower than that says when to come again, as one in requests does.
+const RECORDS_SECONDS: f64 = 2.0;
+
 /// No limit is learned below this: it asks to wait after every request then.
 const SLOWEST: Speed = Speed { requests: 1.0 / 60.0, records: 1.0 / 60.0 };
 
@@ -93,7 +97,7 @@ impl Speed {
 
     /// The time, in seconds, that a request of so many records takes of it.
     fn seconds(self, records: u64) -> f64 {
-        (1.0 / self.requests).max(records as f64 / self.records)
+        (1.0 / self.requests).max((records as f64 / self.records).min(RECORDS_SECONDS))
     }
 
     fn at_least(self, least: Self) -> Self {
@@ -168,10 +172,13 @@ impl Learned {
         Self { limit: known.is_sound().then_some(limit), ..Self::default() }
     }
 
-    /// What may be sent now, if there is a limit.
+    /// What may be sent now, if there is a limit. Infinitely many records, where that is one of requests alone.
     #[must_use]
     pub fn limit(&self) -> Option<Speed> {
-        self.limit.as_ref().map(Limit::now)
+        self.limit.as_ref().map(|limit| match limit.phase {
+            Phase::ClimbFreely(_) => Speed { records: f64::INFINITY, ..limit.now() },
+            _ => limit.now(),
+        })
     }
 
     /// What is worth to be kept over a restart: what the destination is known to take.
@@ -186,10 +193,15 @@ impl Learned {
         if self.limit.is_some() { self.bucket.ready_at() } else { Duration::ZERO }
     }
 
+    /// One request may start now, whatever the last one cost.
+    pub(super) fn probe(&mut self, now: Duration) {
+        self.bucket.refill(now);
+    }
+
     /// A request starts.
     pub(super) fn sending(&mut self, records: u64, now: Duration) {
         if let Some(limit) = &self.limit {
-            let cost = Duration::try_from_secs_f64(limit.now().seconds(records)).unwrap_or(Duration::MAX);
+            let cost = Duration::try_from_secs_f64(limit.seconds(records)).unwrap_or(Duration::MAX);
             self.bucket.take(cost, cost + SLACK, now);
         }
     }
@@ -208,7 +220,7 @@ impl Learned {
         self.taken = self.taken.saturating_add(1);
         let (price, taken, measured) = (self.price, self.taken, self.meter.speed(now));
         let Some(limit) = &mut self.limit else { return };
-        let worth = limit.now().seconds(records);
+        let worth = limit.seconds(records);
         // A single request is never a reason to trust it with twice as much.
         let step = worth.min(1.0);
         limit.worth += worth;
@@ -314,6 +326,13 @@ impl Limit {
 
     fn now(&self) -> Speed {
         self.known.times(self.share)
+    }
+
+    /// The time, in seconds, that a request of so many records takes of it. Where nothing is known, of requests alone: the
+    /// first batch after an outage may be a small one.
+    fn seconds(&self, records: u64) -> f64 {
+        let free = matches!(self.phase, Phase::ClimbFreely(_));
+        self.now().seconds(if free { 0 } else { records })
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -59,8 +59,24 @@ fn what_the_destination_says_is_left_is_sent_and_no_more_until_it_says_otherwise
     rate.sending(size(1, 1), SECOND * 61);
     assert_eq!(rate.ready_at().0, Duration::ZERO, "that time is over");
     rate.told(0, SECOND * 90);
-    rate.forget_told();
+    rate.probe(SECOND * 61);
     assert_eq!(rate.ready_at().0, Duration::ZERO, "an operator knows better");
+}
+
+#[test]
+fn who_probes_waits_for_nothing_that_was_learned_but_for_what_the_operator_set() {
+    let slow = Speed { requests: 1.0 / 50.0, records: 1.0 };
+    let mut rate = Rate::new(RateLimits::default(), Some(slow));
+    rate.sending(size(1, 1), SECOND);
+    assert_eq!(rate.ready_at().1, By::Learned);
+    assert!(rate.ready_at().0 > SECOND * 60);
+    rate.probe(SECOND * 2);
+    assert!(rate.ready_at().0 <= SECOND * 2);
+    let mut rate = Rate::new(limits(0, 1, 0), None);
+    rate.sending(size(30, 1), SECOND);
+    let before = rate.ready_at();
+    rate.probe(SECOND * 2);
+    assert_eq!((rate.ready_at(), before.1), (before, By::Operator));
 }
 
 proptest! {

@@ -10,12 +10,16 @@ use std::time::Duration;
 use super::holds::Cause;
 use super::landing::Batch;
 use super::{Busy, Failure, Mark, Worker};
-use crate::delivery::notes::Note;
+use crate::delivery::notes::{Lane, Note};
 use crate::delivery::pace::{Probes, Refusal};
 use crate::delivery::poison::Sender;
 
-/// Records of a sender that is refused which are kept aside: more go back to the queue.
+/// Records of a destination that refuses which are kept aside: more go back to the queue.
 const ASIDES_MAX: usize = 32;
+
+/// The same where senders are apart, of all of them: what lies behind a sender's bad records is come to by keeping those
+/// aside. Each is a claim and a note, a few hundred bytes.
+const ASIDES_OF_SENDERS_MAX: usize = 4096;
 
 /// Records that were rejected alone and are not yet decided on.
 #[derive(Default)]
@@ -137,13 +141,13 @@ impl Worker {
     }
 
     /// It is the destination, not the records; or it is their sender, where others send as well.
-    pub(super) fn refuses(&mut self, busy: &mut Busy, (queue, sender): (usize, Sender), why: &Failure) {
+    pub(super) fn refuses(&mut self, busy: &mut Busy, (lane, sender): (Lane, Sender), why: &Failure) {
         let refused_before = self.pace.refused();
         if sender == Sender::All {
             self.pace.refuse(Refusal::Rejects, self.now(), &mut busy.rng);
             busy.post.epoch.store(self.pace.epoch().number(), Ordering::Release);
         } else {
-            self.hold(busy, queue, Cause::Rejects, why);
+            self.hold(busy, lane, Cause::Rejects, why);
         }
         // What was found to be poison is in doubt again. It stays aside, so that probes come to what lies behind it.
         let doubted = self.memory.poison().now();
@@ -151,7 +155,12 @@ impl Worker {
         for aside in &mut of_sender {
             (aside.poison, aside.note.since) = (false, aside.note.since.max(Some(doubted)));
         }
-        if of_sender.len() > ASIDES_MAX {
+        let too_many = match sender {
+            Sender::All => of_sender.len() > ASIDES_MAX,
+            // Put back they come first, and are tried again one by one before anything that lies behind them.
+            Sender::Stream(..) => of_sender.len() + busy.asides.len() > ASIDES_OF_SENDERS_MAX,
+        };
+        if too_many {
             self.put_back(of_sender);
         } else {
             busy.asides.all.append(&mut of_sender);

@@ -1,14 +1,21 @@
 //! Queues that wait by themselves, of a destination whose [senders are apart](crate::delivery::sink::Sink::senders_apart):
 //! it refuses, rejects or fails with what comes from them, and takes what others send.
 //!
+//! Where a queue has records of several senders, the sender waits instead of the queue: its letters, that is, which lie among
+//! others'.
+//!
 //! What always holds: nothing of such a queue is given up. Its next batch is tried again, after a longer wait each time up to
 //! a bound, and at once when an operator asks for it; no other queue waits for it, and the pace does not hear of it. A queue
 //! that gets something through is as any other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use forebay::{LogId, StreamId};
 
 use super::landing::Batch;
 use super::{Busy, Worker};
+use crate::delivery::notes::Lane;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::poison::Sender;
 use crate::delivery::stats::{Held, moment_ms};
@@ -33,7 +40,14 @@ pub(super) struct Hold {
     /// By the wall clock.
     since_ms: u64,
     until_ms: u64,
+    /// The same by our clock. `None`: the time has come, and there was no answer yet.
+    until: Option<Duration>,
+    /// One is being tried.
+    tried: bool,
 }
+
+/// Senders of one queue that wait by themselves, by log and stream.
+pub(super) type Apart = BTreeMap<(LogId, StreamId), Hold>;
 
 /// What the destination does with what comes from the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,41 +69,61 @@ impl Worker {
         }
     }
 
-    /// The queue waits by itself.
-    pub(super) fn hold(&mut self, busy: &mut Busy, queue: usize, cause: Cause, why: &Failure) {
+    /// The queue waits by itself, or of one with several senders this one.
+    pub(super) fn hold(&mut self, busy: &mut Busy, lane: Lane, cause: Cause, why: &Failure) {
         let (now, now_ms) = (self.now(), self.common.clock.wall_ms());
-        let turn = &mut self.queues[queue];
-        let before = turn.hold.as_ref();
+        let turn = &mut self.queues[lane.queue];
+        let sender = (lane.log, lane.stream);
+        let before = turn.apart.get(&sender).or(turn.hold.as_deref());
         // What was under way already says nothing new.
-        if before.is_some_and(|hold| hold.cause == cause) && now < turn.look_at {
+        if before.is_some_and(|hold| hold.cause == cause && !hold.tried && hold.until.is_some_and(|until| now < until))
+        {
             return;
         }
         let waits = before.map_or(0, |hold| hold.waits);
         let wait = WAIT_MIN.saturating_mul(1 << waits.min(16)).min(WAIT_MAX);
         if before.is_none() {
             let (destination, stream) = (&*self.id, turn.source.stream());
+            let sender = turn.source.sender(lane.log, lane.stream);
             tracing::warn!(
                 destination,
                 stream,
+                sender,
                 %why,
                 "the destination does not take what comes from this queue: it waits in order and is tried again now and then, \
                  others go on; see to its key and its sender, then probe the destination"
             );
         }
-        let (since_ms, until_ms) = (now_ms, moment_ms(now_ms, wait));
-        turn.look_at = now + wait;
-        turn.hold =
-            Some(Box::new(Hold { cause, why: why.to_string(), waits: waits.saturating_add(1), since_ms, until_ms }));
+        let (since_ms, until_ms, until) = (now_ms, moment_ms(now_ms, wait), Some(now + wait));
+        let (why, waits) = (why.to_string(), waits.saturating_add(1));
+        let hold = Hold { cause, why, waits, since_ms, until_ms, until, tried: false };
+        if turn.source.put_off(lane.log, lane.stream, Some(until_ms)) {
+            turn.apart.insert(sender, hold);
+        } else {
+            turn.look_at = now + wait;
+            turn.hold = Some(Box::new(hold));
+        }
         self.show_holds(busy);
     }
 
-    /// The destination said something else than `cause` about what comes from the queue.
-    pub(super) fn lift(&mut self, busy: &mut Busy, queue: usize, unless: Option<Cause>) {
-        let turn = &mut self.queues[queue];
+    /// The destination said something else than `cause` about what comes from the queue, or from this sender of its.
+    pub(super) fn lift(&mut self, busy: &mut Busy, lane: Lane, unless: Option<Cause>) {
+        let turn = &mut self.queues[lane.queue];
+        let sender = (lane.log, lane.stream);
+        let mut lifted = false;
+        if turn.apart.get(&sender).is_some_and(|hold| unless != Some(hold.cause)) {
+            turn.apart.remove(&sender);
+            turn.source.put_off(lane.log, lane.stream, None);
+            lifted = true;
+        }
         if turn.hold.take_if(|hold| unless != Some(hold.cause)).is_some() {
             turn.look_at = Duration::ZERO;
+            lifted = true;
+        }
+        if lifted {
             let (destination, stream) = (&*self.id, turn.source.stream());
-            tracing::info!(destination, stream, "the destination takes what comes from this queue again");
+            let sender = turn.source.sender(lane.log, lane.stream);
+            tracing::info!(destination, stream, sender, "the destination takes what comes from this queue again");
             self.show_holds(busy);
         }
     }
@@ -97,11 +131,48 @@ impl Worker {
     /// None of them waits any longer; what they waited for is found out anew.
     pub(super) fn lift_all(&mut self, busy: &mut Busy) {
         let mut any = false;
-        for turn in self.queues.iter_mut().filter(|turn| turn.hold.is_some()) {
-            (turn.hold, turn.look_at, any) = (None, Duration::ZERO, true);
+        for turn in self.queues.iter_mut() {
+            for (log, stream) in std::mem::take(&mut turn.apart).into_keys() {
+                turn.source.put_off(log, stream, None);
+                any = true;
+            }
+            if turn.hold.take().is_some() {
+                (turn.look_at, any) = (Duration::ZERO, true);
+            }
         }
         if any {
             self.show_holds(busy);
+        }
+    }
+
+    /// When the first of the senders is to be tried again that wait in a queue with others.
+    pub(super) fn apart_until(&self) -> Option<Duration> {
+        self.queues.iter().flat_map(|turn| turn.apart.values()).filter_map(|hold| hold.until).min()
+    }
+
+    /// A batch of one of them is being sent: its others wait for what comes of that.
+    pub(super) fn tries(&mut self, lane: Lane) {
+        let (now, now_ms) = (self.now(), self.common.clock.wall_ms());
+        let turn = &mut self.queues[lane.queue];
+        let Some(hold) = turn.apart.get_mut(&(lane.log, lane.stream)) else { return };
+        (hold.until, hold.tried) = (Some(now + WAIT_MAX), true);
+        turn.source.put_off(lane.log, lane.stream, Some(moment_ms(now_ms, WAIT_MAX)));
+    }
+
+    /// Has those of them tried whose time has come.
+    pub(super) fn try_apart(&mut self) {
+        let now = self.now();
+        let mut any = false;
+        for turn in self.queues.iter_mut() {
+            for ((log, stream), hold) in &mut turn.apart {
+                if hold.until.take_if(|until| *until <= now).is_some() {
+                    turn.source.put_off(*log, *stream, None);
+                    any = true;
+                }
+            }
+        }
+        if any {
+            self.wet();
         }
     }
 
@@ -128,24 +199,26 @@ impl Worker {
     /// Whether all that there is to do is to wait for such queues: those that others come from have nothing.
     pub(super) fn waits_for_holds_only(&self, busy: &Busy) -> bool {
         let mut waiting = self.queues.iter().filter(|turn| !turn.dry && turn.source.has_more());
-        self.queues.iter().any(|turn| turn.hold.is_some())
+        let waits = |turn: &super::Turn| turn.hold.is_some() || !turn.apart.is_empty();
+        self.queues.iter().any(waits)
             && busy.is_still()
             && waiting.all(|turn| turn.hold.is_some())
-            && busy.asides.queues().all(|queue| self.holds(queue))
+            && busy.asides.queues().all(|queue| waits(&self.queues[queue]))
     }
 
     fn show_holds(&self, busy: &Busy) {
         let held = |turn: &super::Turn| {
-            let hold = turn.hold.as_ref()?;
-            Some(Held {
-                stream: turn.source.stream(),
+            let stream = turn.source.stream();
+            let held = |hold: &Hold| Held {
+                stream: stream.clone(),
                 why: hold.why.clone(),
                 since_ms: hold.since_ms,
                 until_ms: hold.until_ms,
                 refused: hold.cause != Cause::Fails,
-            })
+            };
+            turn.hold.as_deref().into_iter().chain(turn.apart.values()).map(held).collect::<Vec<_>>()
         };
-        busy.post.stats.set_held(self.queues.iter().filter_map(held).collect());
+        busy.post.stats.set_held(self.queues.iter().flat_map(held).collect());
     }
 }
 

@@ -138,7 +138,7 @@ impl Worker {
             }
             Outcome::QueueRefused { ref why } => {
                 self.heard(busy, &outcome, epoch);
-                self.hold(busy, batch.queue.queue, Cause::Refuses, why);
+                self.hold(busy, batch.queue, Cause::Refuses, why);
                 // Its return wakes us.
                 drop(batch);
             }
@@ -160,7 +160,7 @@ impl Worker {
         self.heard(busy, &Outcome::Delivered, request.epoch);
         self.pace.taken(request.records, request.took, request.epoch, self.now());
         self.memory.count_taken();
-        self.lift(busy, batch.queue.queue, None);
+        self.lift(busy, batch.queue, None);
         let sender = self.sender(&batch);
         self.memory.poison().accepted(sender, request.begun, request.records);
         self.finish(busy, batch, apart);
@@ -174,7 +174,7 @@ impl Worker {
         match outcome.failure() {
             Some(why) if self.fails_alone(&batch, outcome) => {
                 busy.post.stats.failed(outcome, self.common.clock.wall_ms());
-                self.hold(busy, batch.queue.queue, Cause::Fails, why);
+                self.hold(busy, batch.queue, Cause::Fails, why);
             }
             _ => self.heard(busy, outcome, epoch),
         }
@@ -199,9 +199,9 @@ impl Worker {
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));
-        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
-        self.lift(busy, queue, Some(Cause::Rejects));
-        let place = (queue, batch.shape.offsets.start);
+        let (lane, sender) = (batch.queue, self.sender(&batch));
+        self.lift(busy, lane, Some(Cause::Rejects));
+        let place = (lane.queue, batch.shape.offsets.start);
         let undecided = self.undecided(busy, sender);
         let piece = Piece { sender, place, alone: batch.shape.middle.is_none(), since, undecided };
         let Judgement { ruling, mut refuses } = self.memory.poison().rejected(piece);
@@ -225,7 +225,7 @@ impl Worker {
         }
         if refuses {
             let full = no_room.then(|| Failure::Local(format!("{NO_ROOM} ({why})")));
-            self.refuses(busy, (queue, sender), full.as_ref().unwrap_or(why));
+            self.refuses(busy, (lane, sender), full.as_ref().unwrap_or(why));
         }
         self.decide(busy);
     }
@@ -236,7 +236,7 @@ impl Worker {
         let mut apart = before.clone();
         let shape = &batch.shape;
         let now_ms = self.common.clock.wall_ms();
-        let (queue, sender) = (batch.queue.queue, self.sender(&batch));
+        let (lane, sender) = (batch.queue, self.sender(&batch));
         if let Err(why) = apart.take_in(&partial, &shape.offsets, &shape.except, now_ms) {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
@@ -263,7 +263,7 @@ impl Worker {
                 }
                 None => drop(batch),
             }
-            return self.refuses(busy, (queue, sender), &why);
+            return self.refuses(busy, (lane, sender), &why);
         }
         match rest {
             Rest::Delivered => {

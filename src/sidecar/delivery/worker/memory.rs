@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::told::Told;
 use crate::delivery::notes::{Lane, Note, Notes};
 use crate::delivery::poison::Poison;
 
@@ -17,9 +18,15 @@ struct Learned {
     slow_bytes: Option<u64>,
     /// How many batches the destination took.
     taken: u64,
+    told: Told,
 }
 
 impl Memory {
+    /// What the log has heard of its troubles.
+    pub(super) fn told(&mut self) -> &mut Told {
+        &mut self.0.get_or_insert_default().told
+    }
+
     pub(super) fn poison(&mut self) -> &mut Poison {
         &mut self.0.get_or_insert_default().poison
     }

@@ -181,3 +181,52 @@ fn a_post_whose_letter_a_cut_off_loop_left_is_not_sent_by_the_next_one() {
     );
     house.check(&seen);
 }
+
+/// Before, letters of one key that was refused held up those of all keys: they come from one queue.
+#[test]
+fn letters_of_a_key_that_is_put_off_wait_while_others_letters_go_on() {
+    const OTHER: &str = "posts/prod/1";
+    let house = WithPosts::on(&SimDisk::new(3)).unwrap();
+    let mut seen = Seen::default();
+    house.append(3, &mut seen).unwrap();
+    house.posts.log().append_wait(OTHER, vec![Payload { bytes: vec![0xff; 30], records: 1 }]).unwrap();
+    let other = house.posts.queue(SPLIT, OTHER, Start::Earliest).unwrap();
+    let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
+    let other = Queued::new(other, house.posts.log().log_id(), environment);
+    house.send(&house.source(), &mut seen, |_| Some(Kind::Dead)).unwrap();
+    house.send(&other, &mut seen, |_| Some(Kind::Dead)).unwrap();
+    house.desk().redrive(&Filter::default(), 0).unwrap();
+    house.clock.advance(Duration::from_secs(1));
+
+    let source = HeldSource::new(house.desk(), true);
+    let next = || source.next(Limits { records_max: 1, ..LIMITS }).unwrap();
+    let first = next().unwrap();
+    let (id, origin) = (Arc::clone(&first.job.id), first.job.origin.clone());
+    assert_eq!(source.sender(origin.log, origin.stream), format!("letters of {STREAM}"));
+    let until_ms = house.clock.wall_ms() + 5_000;
+    assert!(source.put_off(origin.log, origin.stream, Some(until_ms)));
+    drop(first);
+    let of_other = next().expect("the other key's letter goes on");
+    assert_ne!(of_other.job.origin.stream, origin.stream);
+    of_other.ticket.settle(&[], Settled::Delivered);
+    assert!(next().is_none() && !source.has_more(), "all that is left is put off");
+    house.clock.advance(Duration::from_secs(4));
+    assert!(next().is_none() && !source.has_more(), "nothing is read for it meanwhile");
+    house.clock.advance(Duration::from_secs(60));
+    assert!(next().is_none(), "whoever put it off says when it is over");
+
+    source.put_off(origin.log, origin.stream, None);
+    let again = next().unwrap();
+    assert_eq!((&again.job.id, &again.job.origin), (&id, &origin), "as it was");
+    again.ticket.settle(&[], Settled::Delivered);
+    let mut rest: Vec<u64> = std::iter::from_fn(|| {
+        let claimed = next()?;
+        let offset = claimed.job.origin.offsets.start;
+        claimed.ticket.settle(&[], Settled::Delivered);
+        Some(offset)
+    })
+    .collect();
+    rest.push(origin.offsets.start);
+    rest.sort_unstable();
+    assert_eq!(rest, [0, 1, 2]);
+}

@@ -9,11 +9,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay::{Settled, Waiting};
+use forebay::{LogId, Settled, StreamId, Waiting};
 
 use crate::delivery::heavy::Heavy;
 use crate::delivery::sink::LargeJob;
 use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
+use crate::post;
 
 /// One SDK key's queue.
 pub struct InOrder {
@@ -77,6 +78,11 @@ impl Source for InOrder {
 
     fn stream(&self) -> String {
         self.turn.inner.stream()
+    }
+
+    fn sender(&self, _: LogId, _: StreamId) -> String {
+        let stream = self.stream();
+        post::stream_owner(&stream).map_or(stream.clone(), |(environment, place)| post::key_name(environment, place))
     }
 }
 
@@ -178,8 +184,6 @@ impl Out {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use forebay::{LogId, StreamId};
-
     use super::*;
     use crate::delivery::except::Except;
     use crate::delivery::sink::{Environment, Job, Origin};
@@ -225,6 +229,10 @@ mod tests {
         }
 
         fn on_more(&self, _: Arc<dyn Fn() + Send + Sync>) {}
+
+        fn stream(&self) -> String {
+            post::stream("prod", 3)
+        }
     }
 
     impl Ticket for Post {
@@ -241,6 +249,13 @@ mod tests {
         fn letters(&self, _: &[u64]) -> Result<Vec<Stored>, BoxError> {
             Ok(Vec::new())
         }
+    }
+
+    /// Before, the line for a key that waits named a stream, and whoever read it had to know how those are named.
+    #[test]
+    fn whose_posts_they_are_is_told_by_the_place_of_the_key() {
+        let source = InOrder::new(Arc::new(Posts::default()));
+        assert_eq!(source.sender(LogId(1), StreamId(1)), "sdk key 3 of environment prod");
     }
 
     #[test]

@@ -38,6 +38,8 @@ async fn an_environment_that_is_taken_out_of_a_destination_is_told_and_goes_only
     let told = warnings.join("\n");
     assert!(told.contains("environment qa no more: 10 records") && told.contains("--environment qa"), "{told}");
     house.append("qa", 10);
+    let is_left = |stream: &str| operations.left_behind(&house.queues.find("hook", stream).unwrap());
+    assert_eq!([is_left("qa"), is_left("prod")], [true, false], "lag shows it as what nothing delivers");
     let shown = operations.destination("hook".to_owned()).await.unwrap();
     assert_eq!((shown.left, shown.records_pending), (vec![left("qa", 20, 0)], 20), "new ones are added");
 

@@ -133,6 +133,23 @@ fn where_nothing_is_known_an_outage_is_climbed_out_of_and_then_forgotten() {
     assert_eq!(learned.limit(), None);
 }
 
+/// Before: two records a second, where the first batch after the outage had one, and a batch of a thousand cost minutes.
+#[test]
+fn a_small_batch_after_an_outage_does_not_hold_up_large_ones() {
+    let (mut learned, mut now) = (Learned::default(), secs(0.0));
+    for _ in 0..5 {
+        learned.failed(now);
+        now += secs(5.0);
+    }
+    let began = now;
+    for records in [1, 68].into_iter().chain([1000; 20]) {
+        now = now.max(learned.ready_at());
+        learned.sending(records, now);
+        learned.taken(records, true, now);
+    }
+    assert!(now - began <= secs(5.0), "twenty thousand records took {:?}", now - began);
+}
+
 /// What the first request after an outage adds.
 fn worth_of_one() -> f64 {
     (1.0 / CLIMB_REQUESTS).exp2()
@@ -160,7 +177,32 @@ fn small_requests_are_no_more_and_large_ones_no_larger_than_what_was_taken() {
     };
     let slack = SLACK.as_secs_f64() + 1e-6;
     assert!((spacing(1) - 1.0 / limit.requests).abs() < slack);
-    assert!((spacing(1000) - 1000.0 / limit.records).abs() < slack);
+    assert!((spacing(500) - 500.0 / limit.records).abs() < slack);
+    assert!((spacing(100_000) - RECORDS_SECONDS).abs() < slack, "of such it knows nothing");
+}
+
+/// Before: a record a second was learned of single records, and a batch of five hundred cost five minutes.
+#[test]
+fn what_single_records_were_refused_for_does_not_hold_up_a_backlog() {
+    let (mut learned, mut now) = (Learned::default(), secs(100.0));
+    for n in 0..1000 {
+        now = (now + secs(0.1)).max(learned.ready_at());
+        learned.sending(1, now);
+        if n % 2 == 0 {
+            learned.taken(1, true, now);
+        } else {
+            learned.asked_to_wait(secs(0.1), true, now);
+        }
+    }
+    let limit = learned.limit().expect("it was asked to wait");
+    assert!(limit.records < 5.0, "{limit:?}");
+    let began = now;
+    for _ in 0..30 {
+        now = now.max(learned.ready_at());
+        learned.sending(500, now);
+        learned.taken(500, true, now);
+    }
+    assert!(now - began <= secs(60.0), "fifteen thousand records took {:?}", now - began);
 }
 
 #[derive(Debug, Clone)]
@@ -204,7 +246,7 @@ proptest! {
             }
             if let Some(limit) = learned.limit() {
                 prop_assert!(limit.requests.is_finite() && limit.requests > 0.0);
-                prop_assert!(limit.records.is_finite() && limit.records > 0.0);
+                prop_assert!(limit.records > 0.0);
             }
             prop_assert!(learned.known().is_none_or(Speed::is_sound));
         }

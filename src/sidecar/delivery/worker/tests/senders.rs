@@ -1,5 +1,7 @@
 //! A destination whose streams are of different senders: the trouble of one is no other's.
 
+mod mixed;
+
 use super::drawer::Drawer;
 use super::*;
 use crate::delivery::parking::Parking;
@@ -63,15 +65,25 @@ impl Senders {
     }
 
     fn beside(drawer: Drawer, records: &[u64], makes: impl Fn(u32, u64) -> Outcome + Send + Sync + 'static) -> Self {
+        let queues: Vec<Script> = (0..).zip(records).map(|(stream, n)| Script::of_stream(stream, *n)).collect();
+        let source = |queue: &Script| Arc::new(InOrder::new(Arc::new(queue.clone()))) as Arc<dyn Source>;
+        let sources = queues.iter().map(source).collect();
+        Self::of(drawer, queues, sources, makes)
+    }
+
+    fn of(
+        drawer: Drawer,
+        queues: Vec<Script>,
+        sources: Vec<Arc<dyn Source>>,
+        makes: impl Fn(u32, u64) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
         let drawer = Arc::new(drawer);
         let (budget, clock) = (Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(1_000_000)));
         let delivery = Delivery::new(budget, clock, Arc::clone(&drawer) as Arc<dyn Parking>);
         let sink = Arc::new(Shared { makes: Box::new(makes), began: Instant::now(), came: Mutex::default() });
-        let queues: Vec<Script> = (0..).zip(records).map(|(stream, n)| Script::of_stream(stream, *n)).collect();
-        let source = |queue: &Script| Arc::new(InOrder::new(Arc::new(queue.clone()))) as Arc<dyn Source>;
         let limits = Limits { records_max: 1, bytes_max: 1000 };
         let settings = Settings { limits, ..Settings::default() };
-        delivery.start(D, Arc::clone(&sink) as _, queues.iter().map(source).collect(), settings).unwrap();
+        delivery.start(D, Arc::clone(&sink) as _, sources, settings).unwrap();
         Self { delivery, sink, queues, drawer }
     }
 
@@ -242,4 +254,18 @@ async fn while_all_fail_none_is_held_apart() {
     up.store(1, Ordering::SeqCst);
     sleep(Duration::from_secs(120)).await;
     assert_eq!([0, 1, 2].map(|of| senders.left(of)), [0; 3]);
+}
+
+/// Before, more than 32 bad posts at the head of a key's queue were tried one after the other for ever, and never what lay
+/// behind them.
+#[tokio::test(start_paused = true)]
+async fn what_lies_behind_many_bad_ones_is_come_to_at_the_speed_of_probes() {
+    let senders = Senders::new(&[60], |_, at| match at {
+        ..40 => Outcome::Rejected { why: status(400) },
+        _ => Outcome::Delivered,
+    });
+    sleep(6 * HOUR).await;
+    assert!(senders.came(0).contains(&40), "{:?}", senders.came(0));
+    assert!(senders.left(0) < 60, "what it took is settled");
+    assert!(senders.drawer.of(true).len() <= 3, "{:?}", senders.drawer.of(true));
 }

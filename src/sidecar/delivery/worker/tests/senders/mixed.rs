@@ -1,0 +1,139 @@
+//! Senders that share a queue: as letters of several keys do.
+
+use std::io::{self, Write};
+
+use tracing::subscriber::DefaultGuard;
+
+use super::*;
+
+/// The lines that this thread logs while the guard lives.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn collect() -> (Self, DefaultGuard) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// Those that hold `part`.
+    fn with(&self, part: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One queue with records of several senders, as letters come from.
+struct Mixed {
+    of: Vec<Script>,
+    off: Mutex<BTreeSet<u32>>,
+    turn: AtomicU64,
+}
+
+impl Mixed {
+    fn on(&self) -> impl Iterator<Item = &Script> {
+        let off = self.off.lock().unwrap().clone();
+        (0..).zip(&self.of).filter(move |(stream, _)| !off.contains(stream)).map(|(_, script)| script)
+    }
+}
+
+impl Source for Mixed {
+    fn has_more(&self) -> bool {
+        self.on().any(Script::has_more)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+
+    fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
+        let with_more: Vec<&Script> = self.on().filter(|script| script.has_more()).collect();
+        let turn = self.turn.fetch_add(1, Ordering::SeqCst) as usize;
+        with_more.get(turn % with_more.len().max(1)).map_or(Ok(None), |script| script.next(limits))
+    }
+
+    fn next_large(&self, _: Limits, _: Option<u64>, _: &Heavy) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        Ok(None)
+    }
+
+    fn waiting(&self) -> Result<Waiting, BoxError> {
+        Ok(Waiting::default())
+    }
+
+    fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.of.iter().for_each(|script| script.on_more(Arc::clone(&wake)));
+    }
+
+    fn stream(&self) -> String {
+        "!held/d".to_owned()
+    }
+
+    fn sender(&self, _: LogId, stream: StreamId) -> String {
+        format!("letters of sender {}", stream.0)
+    }
+
+    fn put_off(&self, _: LogId, stream: StreamId, until_ms: Option<u64>) -> bool {
+        let mut off = self.off.lock().unwrap();
+        match until_ms {
+            Some(_) => off.insert(stream.0),
+            None => off.remove(&stream.0),
+        };
+        true
+    }
+}
+
+impl Senders {
+    /// All of them have one queue.
+    fn mixed(records: &[u64], makes: impl Fn(u32, u64) -> Outcome + Send + Sync + 'static) -> (Self, Arc<Mixed>) {
+        let of = (0..).zip(records).map(|(stream, n)| Script::of_stream(stream, *n)).collect();
+        let mixed = Arc::new(Mixed { of, off: Mutex::default(), turn: AtomicU64::new(0) });
+        let senders = Self::of(Drawer::default(), mixed.of.clone(), vec![Arc::clone(&mixed) as _], makes);
+        (senders, mixed)
+    }
+}
+
+/// Before, letters of a key that was refused held up those of all others for as long as that was so.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_is_refused_holds_up_nobody_with_whom_it_shares_a_queue() {
+    let answers: [fn() -> Outcome; 3] = [
+        || Outcome::QueueRefused { why: status(401) },
+        || Outcome::Rejected { why: status(400) },
+        || Outcome::Retry { why: status(500) },
+    ];
+    for makes in answers {
+        let (lines, _guard) = Lines::collect();
+        let mended = Arc::new(AtomicU64::new(0));
+        let is_mended = Arc::clone(&mended);
+        let (senders, mixed) = Senders::mixed(&[10, 600], move |stream, _| match stream {
+            0 if is_mended.load(Ordering::SeqCst) == 0 => makes(),
+            _ => Outcome::Delivered,
+        });
+        sleep(HOUR).await;
+        assert_eq!((senders.left(1), senders.left(0) > 0), (0, true), "{:?}", senders.held());
+        let [held] = &senders.held()[..] else { panic!("{:?}", senders.held()) };
+        assert_eq!(held.stream, "!held/d");
+        let said = lines.with("does not take what comes from this queue");
+        assert!(said.len() == 1 && said[0].contains("letters of sender 0"), "whom to see to: {said:?}");
+        let tries = senders.came(0).len();
+        sleep(HOUR).await;
+        let more = senders.came(0).len() - tries;
+        assert!((5..60).contains(&more), "tried now and then, all the time: {more}");
+        mended.store(1, Ordering::SeqCst);
+        assert!(senders.delivery.probe(D));
+        sleep(60 * ANSWER).await;
+        assert_eq!((senders.left(0), senders.held()), (0, Vec::new()));
+        assert!(mixed.off.lock().unwrap().is_empty());
+    }
+}
