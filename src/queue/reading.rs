@@ -173,25 +173,21 @@ fn fitting(frame: &Outline, most: Range<u64>, room: u64, one: bool) -> Range<u64
 /// The stream's running total at `offset`: where the record before it ends. Where that one is lost, what the log says
 /// of the next one that is not.
 pub(super) fn total_at(log: &Log, stream: StreamId, offset: u64) -> Result<u64, ReadError> {
-    if let Some(before) = offset.checked_sub(1)
-        && let Some(Skimmed::Frame(frame)) = log.reader(stream, before).skim()?
-    {
-        return Ok(frame.bytes_at(offset));
+    match offset.checked_sub(1).map(|before| outline(log, stream, before)).transpose()?.flatten() {
+        Some(frame) => Ok(frame.bytes_at(offset)),
+        None => log.bytes_at(stream, offset),
     }
-    log.bytes_at(stream, offset)
 }
 
-/// The frame that holds the record at `offset`, if that can be read.
-pub(super) fn outline(log: &Log, stream: StreamId, offset: u64) -> Option<Outline> {
-    match log.reader(stream, offset).skim() {
-        Ok(Some(Skimmed::Frame(frame))) => Some(frame),
-        _ => None,
-    }
+/// The frame that holds the record at `offset`; none where that is lost, or not there.
+pub(super) fn outline(log: &Log, stream: StreamId, offset: u64) -> Result<Option<Outline>, ReadError> {
+    let skimmed = log.reader(stream, offset).skim()?;
+    Ok(skimmed.and_then(|skimmed| if let Skimmed::Frame(frame) = skimmed { Some(frame) } else { None }))
 }
 
 /// When the record at `offset` was taken in, if that can be read, and the others with it.
 pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Range<u64>, u64)> {
-    outline(log, stream, offset).map(|frame| (frame.offsets(), frame.ingest_ms))
+    outline(log, stream, offset).ok()?.map(|frame| (frame.offsets(), frame.ingest_ms))
 }
 
 /// The first record taken in at `ms` or later; see [`Queues::offset_at`](super::Queues::offset_at).

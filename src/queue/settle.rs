@@ -62,6 +62,7 @@ impl Queue {
         let tail = queue.tail(stream).offset;
         let offsets = offsets.start..offsets.end.min(tail);
         let totals = queue.totals_for(stream, &offsets, &verdict);
+        let totals = totals.into_iter().map(|(at, total)| (at, total.ok())).collect();
         let bytes_at = queue.bytes_at(stream, totals);
         let settle = || queue.with_window(|window| window.settle(offsets, verdict, bytes_at));
         let settled = failpoints::around(Point::Settle, settle);
@@ -120,27 +121,33 @@ impl Inner {
 
     /// The running total at an offset. Remembers the frame that it looked at last: of a range of which ten thousand parts
     /// settle in one way and the rest in another, many begin and end in the same frame.
-    fn totals(&self, stream: StreamId) -> impl Fn(u64) -> Option<u64> {
+    fn totals(&self, stream: StreamId) -> impl Fn(u64) -> Result<u64, ReadError> {
         let last: Cell<Option<Outline>> = Cell::new(None);
         move |offset| {
             let before = offset.checked_sub(1);
             let holds = |frame: &Outline| before.is_some_and(|before| frame.offsets().contains(&before));
             if last.get().as_ref().is_none_or(|frame| !holds(frame)) {
-                last.set(before.and_then(|before| reading::outline(&self.context.log, stream, before)));
+                let read = before.map(|before| reading::outline(&self.context.log, stream, before));
+                last.set(read.transpose()?.flatten());
             }
             match last.get() {
-                Some(frame) => Some(frame.bytes_at(offset)),
-                None => self.total_at(stream, offset).ok(),
+                Some(frame) => Ok(frame.bytes_at(offset)),
+                None => self.context.log.bytes_at(stream, offset), // the record before it is lost
             }
         }
     }
 
     /// The running totals that settling these records asks for, in order, and what the log says of them: read now, before the
     /// window is locked.
-    fn totals_for(&self, stream: StreamId, offsets: &Range<u64>, verdict: &Verdict) -> Vec<(u64, Option<u64>)> {
+    fn totals_for(
+        &self,
+        stream: StreamId,
+        offsets: &Range<u64>,
+        verdict: &Verdict,
+    ) -> Vec<(u64, Result<u64, ReadError>)> {
         let asked = self.window().asks_for(offsets, verdict);
         let read = self.totals(stream);
-        asked.into_iter().map(|(at, total)| (at, total.or_else(|| read(at)))).collect()
+        asked.into_iter().map(|(at, total)| (at, total.map_or_else(|| read(at), Ok))).collect()
     }
 
     /// The running total at an offset: one of these. Where another one is asked for, as the window has changed since, the log is.
@@ -161,10 +168,8 @@ impl Inner {
         offsets: &Range<u64>,
     ) -> Result<impl Fn(u64) -> Option<u64> + use<'a>, ReadError> {
         // However they settle: none of them in another way than its neighbours.
-        let mut totals = self.totals_for(stream, offsets, &Settled::Expired.into());
-        for (at, total) in totals.iter_mut().filter(|(_, total)| total.is_none()) {
-            *total = Some(self.total_at(stream, *at)?);
-        }
-        Ok(self.bytes_at(stream, totals))
+        let totals = self.totals_for(stream, offsets, &Settled::Expired.into());
+        let known = totals.into_iter().map(|(at, total)| Ok((at, Some(total?))));
+        Ok(self.bytes_at(stream, known.collect::<Result<_, ReadError>>()?))
     }
 }

@@ -2,7 +2,7 @@
 
 use forebay::clock::ManualClock;
 use forebay::{Item, Log, LogOptions, Payload};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
@@ -145,6 +145,27 @@ fn what_is_no_spare_for_want_of_a_sync_counts_until_it_is_gone() {
         "none of them is taken for a spare: {doubtful:?}"
     );
     assert_eq!(segments(&disk), 1);
+}
+
+#[test]
+fn a_spare_in_doubt_leaves_less_room_for_those_that_are_taken_ahead() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    ten_segments(&log);
+    let before = disk.paths();
+    disk.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
+    disk.inject(Fault::every(OpKind::Remove, Failure::Eio).on("spare-"));
+    log.housekeep();
+    let is_new = |path: &PathBuf| path.to_string_lossy().contains("spare-") && !before.contains(path);
+    // Those that are made to take their places come behind them.
+    let doubtful = disk.paths().into_iter().filter(is_new).min().expect("some have a spare's name");
+    disk.clear_faults();
+    disk.inject(Fault::every(OpKind::Remove, Failure::Eio).on(&doubtful.to_string_lossy()));
+    log.housekeep();
+    let used = log.stats().bytes_used;
+    assert_eq!(log.set_budget_bytes(used - 1), used - 1, "it can be worked in");
+    log.housekeep();
+    assert!(disk.paths().contains(&doubtful) && log.stats().bytes_used < used, "another one has gone for it");
 }
 
 /// Before: an index whose name a failed sync of the directory had left to chance was written once more under it, and the next

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Class, GiveUpError, Inspected, OpenError, SegmentReport, Unreadable, give_up, inspect};
+use forebay::{Class, Damage, GiveUpError, Inspected, OpenError, SegmentReport, Unreadable, give_up, inspect};
 
 use super::args::LogCommand;
 use super::code_of;
@@ -147,7 +147,7 @@ fn overview(dir: &Path, seen: &Inspected) -> String {
     rows.extend(seen.segments.iter().map(segment_row));
     text.push_str(&aligned(&rows, [true, false, true, true, true, true, false, true]));
     remarks(&mut text, seen);
-    if verdict(seen) == Verdict::Damaged {
+    if damaged(seen).count() + unmended(seen) > 0 {
         text.push_str("\nthere is damage: `forebay log verify` names it\n");
     }
     text
@@ -203,10 +203,14 @@ fn given_up(dir: &Path, places: &[Unreadable], lose: bool) -> String {
     text
 }
 
-fn verdict(seen: &Inspected) -> Verdict {
-    let sound =
-        seen.segments.iter().all(|segment| segment.damage.is_empty()) && seen.flaws.iter().all(|flaw| flaw.mended);
-    if sound { Verdict::Clean } else { Verdict::Damaged }
+/// The damaged places of the segments.
+fn damaged(seen: &Inspected) -> impl Iterator<Item = &Damage> {
+    seen.segments.iter().flat_map(|segment| &segment.damage)
+}
+
+/// How many other places are; not those that a crash can leave and opening mends.
+fn unmended(seen: &Inspected) -> usize {
+    seen.flaws.iter().filter(|flaw| !flaw.mended).count()
 }
 
 fn counted(n: usize, what: &str) -> String {

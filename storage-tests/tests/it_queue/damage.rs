@@ -1,11 +1,13 @@
 //! Damage to the log under its queues: counted as lost, and everything else is delivered.
 
 use forebay::clock::ManualClock;
-use forebay::{BatchLimits, Cursor, Payload, Queue, Queues, RangeError, Settled, Start};
+use forebay::disk::counted::CountedDisk;
+use forebay::{BatchLimits, Cursor, LogOptions, Payload, Queue, QueueOptions, Queues, RangeError, Settled, Start};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use storage_tests::fault::{Failure, Fault, OpKind};
-use storage_tests::queues::{ANY, append, hook, next, open, plan};
+use storage_tests::queues::{ANY, DIR, append, hook, next, open, plan};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
 fn segments(disk: &SimDisk) -> Vec<PathBuf> {
@@ -36,6 +38,27 @@ fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
     assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
     assert_eq!(seen.len(), 390);
     assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
+}
+
+/// Before: a frame that could not be read was read two times for a settlement, and three times for a purge.
+#[test]
+fn what_cannot_be_read_is_read_once() {
+    let (sim, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let disk = CountedDisk::new(Arc::new(sim.clone()));
+    let log = LogOptions { tail_cache_bytes: 0, ..LogOptions::small() };
+    let queues = Queues::open(Arc::new(disk.clone()), Arc::new(clock), DIR.as_ref(), log, QueueOptions::inline());
+    let queues = queues.expect("it opens");
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    sim.inject(Fault::every(OpKind::Read, Failure::Eio));
+    let reads = |what: &dyn Fn()| {
+        let before = disk.counts();
+        what();
+        (disk.counts() - before).reads
+    };
+    assert_eq!(reads(&|| assert!(queue.purge(0..5).is_err())), 1);
+    // Once before the window is locked, and nothing then.
+    assert_eq!(reads(&|| assert_eq!(queue.settle_range(0..5, Settled::Purged), 0)), 1);
 }
 
 /// A disk that does not read the old records of one destination: whoever reads others, old or fresh, waits for nothing.

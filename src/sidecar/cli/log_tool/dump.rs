@@ -4,6 +4,8 @@
 //! payload that can't be decoded is shown as such and stops nothing; that records are missing is said at the end.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,7 +16,7 @@ use forebay::{Inspected, LogId, SeenFrame, inspect};
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{LogToolError, expect_a_log};
+use super::{LogToolError, damaged, expect_a_log, unmended};
 use crate::cli::args::DumpArgs;
 use crate::impression::{Impression, JsonText, Shared, StoredBatch};
 use crate::ingest::{StoredReject, decode_rejects};
@@ -54,11 +56,10 @@ pub(super) fn dump(disk: &dyn Disk, dir: &Path, args: &DumpArgs, out: &mut impl 
 
 /// What of the records that were asked for can't be read.
 fn missing(seen: &Inspected, args: &DumpArgs) -> Option<LogToolError> {
-    let damage = seen.segments.iter().flat_map(|segment| &segment.damage);
     let asked = |stream: &String| args.stream.as_ref().is_none_or(|name| name == stream);
-    let damage = damage.filter(|damage| damage.stream.as_ref().is_none_or(asked));
+    let damage = damaged(seen).filter(|damage| damage.stream.as_ref().is_none_or(asked));
     let damage = damage.filter(|damage| damage.offsets.as_ref().is_none_or(|lost| lost.end > args.from));
-    let (mut places, mut records) = (seen.flaws.iter().filter(|flaw| !flaw.mended).count(), 0);
+    let (mut places, mut records) = (unmended(seen), 0);
     for damage in damage {
         places += 1;
         records += damage.offsets.as_ref().map_or(0, |lost| lost.end - lost.start.max(args.from));
@@ -195,17 +196,16 @@ impl<W: Write> Dump<'_, W> {
         }
     }
 
-    fn impressions(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
-        let batch = match StoredBatch::decode(frame.payload) {
-            Ok(batch) => batch,
-            Err(error) => return self.undecodable(frame, frame.offsets.start, error.to_string()),
-        };
-        let mut records = batch.records();
+    /// Shows each record of a frame, and the rest of it in one line from where on they can't be told apart.
+    fn each<T, E: Display>(
+        &mut self,
+        frame: &SeenFrame<'_>,
+        mut records: impl Iterator<Item = Result<T, E>>,
+        mut show: impl FnMut(&mut Self, u64, T) -> io::Result<()>,
+    ) -> io::Result<()> {
         for offset in frame.offsets.clone() {
             match records.next() {
-                Some(Ok(record)) => {
-                    self.line(frame, offset, Content::Impression(impression(&record, batch.shared())))?
-                }
+                Some(Ok(record)) => show(self, offset, record)?,
                 Some(Err(error)) => return self.undecodable(frame, offset, error.to_string()),
                 None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
             }
@@ -213,16 +213,20 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
+    fn impressions(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
+        let batch = match StoredBatch::decode(frame.payload) {
+            Ok(batch) => batch,
+            Err(error) => return self.undecodable(frame, frame.offsets.start, error.to_string()),
+        };
+        self.each(frame, batch.records(), |dump, offset, record| {
+            dump.line(frame, offset, Content::Impression(impression(&record, batch.shared())))
+        })
+    }
+
     fn rejects(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
-        let mut rejects = decode_rejects(frame.payload);
-        for offset in frame.offsets.clone() {
-            match rejects.next() {
-                Some(Ok(one)) => self.line(frame, offset, Content::Reject(reject(&one)))?,
-                Some(Err(error)) => return self.undecodable(frame, offset, error.to_string()),
-                None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
-            }
-        }
-        Ok(())
+        self.each(frame, decode_rejects(frame.payload), |dump, offset, one| {
+            dump.line(frame, offset, Content::Reject(reject(&one)))
+        })
     }
 
     fn post(&mut self, frame: &SeenFrame<'_>) -> io::Result<()> {
@@ -237,14 +241,8 @@ impl<W: Write> Dump<'_, W> {
             Ok(letters) => letters.letters,
             Err(error) => return self.undecodable(frame, frame.offsets.start, error.to_string()),
         };
-        let mut letters = letters.iter();
-        for offset in frame.offsets.clone() {
-            match letters.next() {
-                Some(one) => self.letter(frame, offset, one)?,
-                None => return self.undecodable(frame, offset, "there are fewer records than the frame says".into()),
-            }
-        }
-        Ok(())
+        let letters = letters.iter().map(Ok::<_, Infallible>);
+        self.each(frame, letters, |dump, offset, one| dump.letter(frame, offset, one))
     }
 
     fn letter(&mut self, frame: &SeenFrame<'_>, offset: u64, letter: &Letter) -> io::Result<()> {

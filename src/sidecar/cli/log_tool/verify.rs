@@ -10,7 +10,7 @@ use std::sync::Arc;
 use forebay::disk::Disk;
 use forebay::{Damage, FloorDamage, FloorError, Inspected, PLANS_STREAM, SeenFloor, inspect_floor};
 
-use super::{LogToolError, Verdict, counted, log_dir, read, remarks};
+use super::{LogToolError, Verdict, counted, damaged, log_dir, read, remarks, unmended};
 use crate::console::units;
 
 /// Where the logs of upstreams lie in a data directory, and what their notes' names end in.
@@ -48,13 +48,12 @@ fn upstreams(disk: &dyn Disk, dir: &Path) -> Vec<PathBuf> {
 }
 
 fn log_of(text: &mut String, dir: &Path, seen: &Inspected, lows: &BTreeMap<String, u64>) -> Verdict {
-    let damage = || seen.segments.iter().flat_map(|segment| &segment.damage);
-    for damage in damage() {
+    for damage in damaged(seen) {
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(text, "{damage}");
     }
     remarks(text, seen);
-    let places = damage().count() + seen.flaws.iter().filter(|flaw| !flaw.mended).count();
+    let places = damaged(seen).count() + unmended(seen);
     let frames: u64 = seen.segments.iter().map(|segment| segment.frames).sum();
     let records: u64 = seen.segments.iter().map(|segment| segment.records).sum();
     let _ = writeln!(
@@ -75,11 +74,11 @@ fn log_of(text: &mut String, dir: &Path, seen: &Inspected, lows: &BTreeMap<Strin
             counted(open, "segment")
         );
     }
-    let verdict = super::verdict(seen);
-    if verdict == Verdict::Damaged {
-        comes_to(text, damage(), lows);
+    if places == 0 {
+        return Verdict::Clean;
     }
-    verdict
+    comes_to(text, damaged(seen), lows);
+    Verdict::Damaged
 }
 
 /// What the damage means for those who were to get the records.
