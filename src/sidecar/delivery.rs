@@ -233,7 +233,8 @@ impl Delivery {
             common: Arc::clone(&self.common),
             sink,
             queues,
-            next: 0,
+            // None is the first after each of many restarts.
+            next: self.common.seed.map_or_else(|| rand::random_range(0..sources.len().max(1)), |_| 0),
             settings,
             sharer,
             pace: Pace::with(concurrency_max, limits, learned),

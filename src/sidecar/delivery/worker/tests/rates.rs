@@ -92,6 +92,23 @@ async fn an_operator_who_probes_does_not_wait_for_what_an_answer_said() {
     assert_eq!(queue.settled(), 100);
 }
 
+/// Before: where each life sent one batch, it was always one of the same environment.
+#[tokio::test(start_paused = true)]
+async fn after_each_start_another_queue_may_be_the_first() {
+    let mut first = [0; 2];
+    for _ in 0..64 {
+        let (delivery, queues) = (delivery(), [Script::with_records(10), Script::with_records(10)]);
+        let one = receiver(|n| if n == 0 { at_once(Outcome::Delivered) } else { Answer::Hang });
+        let sources = queues.iter().map(|queue| Arc::new(queue.clone()) as Arc<dyn Source>).collect();
+        let alone = Settings { concurrency_max: 1, ..settings() };
+        delivery.start("d", Arc::new(one), sources, alone).unwrap();
+        sleep(SECOND).await;
+        assert_eq!(queues[0].settled() + queues[1].settled(), 10);
+        first[usize::from(queues[1].settled() > 0)] += 1;
+    }
+    assert!(first.iter().all(|times| *times > 0), "{first:?}");
+}
+
 /// Takes twenty requests a second and no more.
 fn twenty_a_second() -> Receiver {
     let (began, last) = (Instant::now(), AtomicU64::new(0));
