@@ -3,9 +3,10 @@
 
 use forebay::clock::ManualClock;
 use forebay::{Log, LogOptions, Payload};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
 use storage_tests::interrupted::Interrupted;
@@ -98,6 +99,38 @@ fn a_directory_sync_that_fails_for_housekeeping_promises_the_writer_nothing() {
     assert_eq!(refused, 8, "who can't be promised its name hears so");
 }
 
+/// The name that was met, and who appended then.
+type Met = (PathBuf, JoinHandle<()>);
+
+/// When a file first gets a name like `what`, a sync of the directory fails for the writer. The answer waits for that writer to be
+/// done, and says which name it was.
+fn fails_for_the_writer(disk: &Interleaved, sim: &SimDisk, log: &Log, what: &'static str) -> impl FnOnce() -> PathBuf {
+    let met: Arc<Mutex<Option<Met>>> = Arc::default();
+    let (first, writer, sim) = (Arc::clone(&met), log.clone(), sim.clone());
+    disk.interrupt(Some(Arc::new(move |path: &Path| {
+        if !path.to_string_lossy().contains(what) || first.lock().expect("no panic").is_some() {
+            return;
+        }
+        sim.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
+        let (answer, answered) = sync_channel(1);
+        let writer = writer.clone();
+        // On a thread of its own, which keeps house afterwards: when who does now is done with it.
+        let append = move || {
+            let done = move |appended: Result<_, _>| answer.send(appended.is_err()).expect("somebody listens");
+            writer.append("a", vec![7; 3_000], 1, Box::new(done)).expect("it is queued");
+        };
+        let appends = std::thread::spawn(append);
+        assert!(answered.recv().expect("it is answered"), "its segment's name may be lost");
+        *first.lock().expect("no panic") = Some((path.to_owned(), appends));
+    })));
+    move || {
+        let met = met.lock().expect("no panic").take();
+        let (path, appends) = met.unwrap_or_else(|| panic!("nothing got a name like {what}"));
+        appends.join().expect("no panic");
+        path
+    }
+}
+
 /// The other way round: one that fails for the writer leaves to chance what housekeeping has just named, a spare that was a segment
 /// or an index.
 #[test]
@@ -116,29 +149,10 @@ fn a_directory_sync_that_fails_for_the_writer_promises_housekeeping_nothing() {
         sim.clear_faults();
         let stream = log.stream("a").expect("it was appended to");
         log.trim(stream, log.durable(stream).offset - 2);
-        let (named, waits) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
-        let (first, appends, writer, broken) = (Arc::clone(&named), Arc::clone(&waits), log.clone(), sim.clone());
-        disk.interrupt(Some(Arc::new(move |path: &Path| {
-            if !path.to_string_lossy().contains(what) || first.lock().expect("no panic").is_some() {
-                return;
-            }
-            *first.lock().expect("no panic") = Some(path.to_owned());
-            broken.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));
-            let (answer, answered) = sync_channel(1);
-            let writer = writer.clone();
-            // On a thread of its own, which keeps house afterwards: when who does now is done with it.
-            let append = move || {
-                let done =
-                    Box::new(move |appended: Result<_, _>| answer.send(appended.is_err()).expect("somebody listens"));
-                writer.append("a", vec![7; 3_000], 1, done).expect("it is queued");
-            };
-            *appends.lock().expect("no panic") = Some(std::thread::spawn(append));
-            assert!(answered.recv().expect("it is answered"), "its segment's name may be lost");
-        })));
+        let appends = fails_for_the_writer(&disk, &sim, &log, what);
         log.housekeep();
         disk.interrupt(None);
-        let named = named.lock().expect("no panic").take().unwrap_or_else(|| panic!("nothing got a name like {what}"));
-        waits.lock().expect("no panic").take().expect("somebody appended").join().expect("no panic");
+        let named = appends();
         if what == "spare-" {
             assert!(!sim.paths().contains(&named), "it would be used, and a cut could bring the segment back into it");
             continue;
@@ -148,6 +162,33 @@ fn a_directory_sync_that_fails_for_the_writer_promises_housekeeping_nothing() {
         sim.power_cut(PowerCut::NothingUnsynced);
         assert!(sim.read_live(&named).is_some_and(|bytes| !bytes.is_empty()), "it gets its name anew");
     }
+}
+
+/// And a spare that compaction takes on a full disk: were its name lost it could become the segment of that number.
+#[test]
+fn a_directory_sync_that_fails_for_the_writer_promises_compaction_no_file() {
+    let sim = SimDisk::new(1);
+    let disk = Interleaved::over(sim.clone());
+    let log = open(&disk);
+    for _ in 0..8 {
+        append(&log, "slow", 300);
+        append(&log, "fast", 3_000);
+    }
+    log.housekeep();
+    let fast = log.stream("fast").expect("it was appended to");
+    log.trim(fast, log.durable(fast).offset);
+    sim.inject(Fault::every(OpKind::Create, Failure::NoSpace).on(".new"));
+    let appends = fails_for_the_writer(&disk, &sim, &log, ".new");
+    log.housekeep();
+    disk.interrupt(None);
+    assert_eq!(log.stats().segments_compacted, 0, "its file's name may be lost");
+    appends();
+    sim.clear_faults();
+    drop(log);
+    let log = open(&disk);
+    log.trim(fast, log.durable(fast).offset);
+    log.housekeep();
+    assert!(log.stats().segments_compacted > 0, "another time it goes");
 }
 
 /// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it
