@@ -330,9 +330,14 @@ impl Worker {
         );
     }
 
-    /// Whether something else of a queue that waits by itself is to be tried.
-    fn is_probed(&self, queue: usize) -> bool {
-        self.holds(queue) && self.queues[queue].source.has_more()
+    /// Whether something else of whoever waits by itself is to be tried; of the queue `preparing` one is about to be.
+    fn is_probed(&self, lane: Lane, preparing: Option<usize>) -> bool {
+        let turn = &self.queues[lane.queue];
+        let apart = turn.apart.get(&(lane.log, lane.stream));
+        let has_more = preparing == Some(lane.queue) || turn.source.has_more();
+        // The queue does not say whether it has more of a sender that is put off: that is seen when its time has come, and
+        // then maybe not before others' records went.
+        apart.is_some_and(Hold::is_put_off) || ((apart.is_some() || turn.hold.is_some()) && has_more)
     }
 
     /// The next queue with something to send, in turn.

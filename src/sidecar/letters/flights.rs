@@ -2,7 +2,7 @@
 //!
 //! What always holds: a letter is in one place here at most, from the moment when it is read to be sent until it is
 //! settled or handed back; what was handed back comes again in the same groups, so that whoever sends them knows them
-//! again.
+//! again. One that was sent alone has no group to keep: it goes back to those that are due, and is in no place here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -44,8 +44,6 @@ pub(super) struct Flights {
 pub(super) struct Group {
     /// The batch's id. A half has that of its first letter.
     pub(super) id: Option<Arc<str>>,
-    /// Whose records they are.
-    pub(super) of: Sender,
     /// Where they lie on the shelf.
     pub(super) places: Vec<u64>,
     /// The offsets of their records, and maybe of others between and beside them: what the loop knows the batch by.
@@ -95,7 +93,7 @@ impl Flights {
 
     /// Whether something can be claimed without reading what is due.
     pub(super) fn waits(&self) -> bool {
-        !self.ready.is_empty() || self.groups.iter().any(|group| !self.off.contains_key(&group.of))
+        !self.ready.is_empty() || !self.groups.is_empty()
     }
 
     /// This sender's letters wait, or no longer. What was read of them is to be given up before.
@@ -141,8 +139,7 @@ impl Flights {
 
     /// Takes the next group that was handed back, to be read again and [claimed](Self::claim_risen).
     pub(super) fn raise_group(&mut self) -> Option<Group> {
-        let at = self.groups.iter().position(|group| !self.off.contains_key(&group.of))?;
-        let group = self.groups.remove(at)?;
+        let group = self.groups.pop_front()?;
         self.rising.extend(&group.places);
         Some(group)
     }
@@ -198,8 +195,6 @@ impl Flights {
 mod tests {
     use super::*;
 
-    const OF: Sender = (LogId(1), StreamId(1));
-
     fn letter(offset: u64) -> Packed {
         Packed { stream: 1, offset, batch_id: format!("batch-{offset}"), record: vec![0; 10], ..Packed::default() }
     }
@@ -213,7 +208,7 @@ mod tests {
         assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
         assert!((0..3).all(|at| flights.holds(at)));
         assert_eq!(flights.letter_of(&taken[1].1.whence()).unwrap().0, 1);
-        let group = Group { id: Some("batch-100".into()), of: OF, places: vec![0, 1], span: 100..102 };
+        let group = Group { id: Some("batch-100".into()), places: vec![0, 1], span: 100..102 };
         flights.hand_back(group.clone(), |_, _| false);
         assert!(flights.holds(0) && flights.letter_of(&taken[1].1.whence()).is_none());
         assert_eq!(flights.raise_group(), Some(group.clone()));
@@ -228,25 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_back_of_a_sender_that_is_put_off_waits_and_holds_up_no_other() {
-        let mut flights = Flights::default();
-        let other = (LogId(1), StreamId(2));
-        let group = |of, place| Group { id: None, of, places: vec![place], span: place..place + 1 };
-        flights.hand_back(group(OF, 0), |_, _| false);
-        flights.put_off(OF, Some(500));
-        assert_eq!((flights.waits(), flights.raise_group(), flights.off_until(OF)), (false, None, Some(500)));
-        flights.hand_back(group(other, 1), |_, _| false);
-        assert_eq!((flights.waits(), flights.raise_group()), (true, Some(group(other, 1))));
-        assert!(flights.holds(0), "it is there still");
-        flights.put_off(OF, None);
-        assert_eq!(flights.raise_group(), Some(group(OF, 0)));
-    }
-
-    #[test]
     fn groups_count_for_what_may_be_in_flight() {
         let mut flights = Flights::default();
         let places: Vec<u64> = (0..IN_FLIGHT_MAX as u64).collect();
-        flights.hand_back(Group { id: None, of: OF, places, span: 0..1 }, |_, at| at == 0);
+        flights.hand_back(Group { id: None, places, span: 0..1 }, |_, at| at == 0);
         assert!(flights.has_room(), "one of them is gone");
         flights.make_ready(vec![(5000, letter(1))]);
         assert!(!flights.has_room());

@@ -62,7 +62,7 @@ impl HeldSource {
             }
             let records_max = if alone { 1 } else { limits.records_max };
             let letters = shelves.state().flights.claim_ready(records_max, limits.bytes_max);
-            if let Some(flight) = self.fly(letters, None) {
+            if let Some(flight) = self.fly(letters, None, alone) {
                 return Ok(Some(flight));
             }
             if !self.desk.make_ready(shelves)? {
@@ -81,11 +81,11 @@ impl HeldSource {
             }
         }
         shelves.state().flights.claim_risen(group, &letters);
-        Ok(self.fly(letters, raised.group.take()))
+        Ok(self.fly(letters, raised.group.take(), false))
     }
 
     /// The batch of letters that are claimed: as it was before, if it comes again.
-    fn fly(&self, mut letters: Vec<(u64, Packed)>, before: Option<Group>) -> Option<Flight> {
+    fn fly(&self, mut letters: Vec<(u64, Packed)>, before: Option<Group>, alone: bool) -> Option<Flight> {
         let (_, first) = letters.first()?;
         let (first_id, environment) = (first.batch_id.as_str().into(), first.environment());
         letters.sort_by_key(|(_, letter)| letter.offset);
@@ -94,8 +94,7 @@ impl HeldSource {
         let (id, span) = before.map_or((None, of_letters), |group| (group.id, group.span));
         let id: Arc<str> = id.unwrap_or(first_id);
         let places = letters.iter().map(|(at, letter)| (letter.offset, *at)).collect();
-        let (of, span_of) = ((log, stream), span.clone());
-        let claim = Claim { desk: Arc::clone(&self.desk), of, places, id: Arc::clone(&id), span: span_of };
+        let claim = Claim { desk: Arc::clone(&self.desk), alone, places, id: Arc::clone(&id), span: span.clone() };
         let bytes = letters.iter().map(|(_, letter)| letter.record.len() as u64).sum();
         let part = |(_, letter): (u64, Packed)| Part {
             first: letter.offset,
@@ -213,7 +212,8 @@ impl Reread for InMemory {
 /// The right to letters of the held shelf.
 struct Claim {
     desk: Arc<Desk>,
-    of: Sender,
+    /// It is one letter, and comes again as the same batch by itself.
+    alone: bool,
     /// By offset in the origin's stream: where they lie on the shelf. Empty once settled or split.
     places: BTreeMap<u64, u64>,
     /// The batch's id.
@@ -248,10 +248,9 @@ impl Ticket for Claim {
         let second = self.places.split_off(&at);
         let Range { start, end } = self.span;
         let halves = [(std::mem::take(&mut self.places), start..at), (second, at..end)];
-        let of = self.of;
         let group = |(places, span): (BTreeMap<u64, u64>, _)| {
             let places = places.into_values().collect();
-            Group { id: None, of, places, span }
+            Group { id: None, places, span }
         };
         self.desk.hand_back(halves.map(group).into());
         done(Ok(()));
@@ -281,13 +280,14 @@ impl Ticket for Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.places.is_empty() {
-            let places = std::mem::take(&mut self.places).into_values().collect();
-            self.desk.hand_back(vec![Group {
-                id: Some(Arc::clone(&self.id)),
-                of: self.of,
-                places,
-                span: self.span.clone(),
-            }]);
+            let places: Vec<u64> = std::mem::take(&mut self.places).into_values().collect();
+            match self.alone {
+                true => self.desk.put_back(&places),
+                false => {
+                    let id = Some(Arc::clone(&self.id));
+                    self.desk.hand_back(vec![Group { id, places, span: self.span.clone() }]);
+                }
+            }
         }
     }
 }
@@ -352,6 +352,24 @@ impl Desk {
         for group in groups {
             state.flights.hand_back(group, is_gone);
         }
+        let ready = state.flights.give_up_ready();
+        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
+        drop(state);
+        self.wake();
+    }
+
+    /// Letters that were sent alone are due again, and in flight no more: whatever number of them waits, others' are read.
+    fn put_back(&self, places: &[u64]) {
+        let Some(shelves) = self.shelves() else { return };
+        let cursor = shelves.place(Shelf::Held).cursor();
+        let mut state = shelves.state();
+        for &place in places {
+            state.flights.let_go(place);
+            if !cursor.is_settled(place) && !state.flights.is_late(Shelf::Held, place) {
+                state.due.insert(place, 0);
+            }
+        }
+        // In their order.
         let ready = state.flights.give_up_ready();
         ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
         drop(state);

@@ -21,6 +21,10 @@ const ASIDES_MAX: usize = 32;
 /// aside. Each is a claim and a note, a few hundred bytes.
 const ASIDES_OF_SENDERS_MAX: usize = 4096;
 
+/// Of a queue that has records of several senders, as letters come from: half of what may be claimed there at a time, so that
+/// those of some senders never keep others' from being read.
+const ASIDES_OF_SHARED_MAX: usize = 512;
+
 /// Records that were rejected alone and are not yet decided on.
 #[derive(Default)]
 pub(super) struct Asides {
@@ -123,9 +127,10 @@ impl Worker {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
             self.wet();
             let something = self.turn().is_some();
+            let preparing = busy.preparing.is_some().then_some(busy.preparing_from);
             // There is something else to probe it with.
             let probed = |aside: &Aside| match self.sink.senders_apart() {
-                true => self.is_probed(aside.batch.queue.queue),
+                true => self.is_probed(aside.batch.queue, preparing),
                 false => self.pace.refused() && something,
             };
             let back = busy.asides.take(|aside| !probed(aside));
@@ -158,7 +163,11 @@ impl Worker {
         let too_many = match sender {
             Sender::All => of_sender.len() > ASIDES_MAX,
             // Put back they come first, and are tried again one by one before anything that lies behind them.
-            Sender::Stream(..) => of_sender.len() + busy.asides.len() > ASIDES_OF_SENDERS_MAX,
+            Sender::Stream(..) => {
+                let of_queue = of_sender.len() + busy.asides.count(|batch| batch.queue.queue == lane.queue);
+                let shared = self.queues[lane.queue].apart.contains_key(&(lane.log, lane.stream));
+                of_sender.len() + busy.asides.len() > ASIDES_OF_SENDERS_MAX || shared && of_queue > ASIDES_OF_SHARED_MAX
+            }
         };
         if too_many {
             self.put_back(of_sender);

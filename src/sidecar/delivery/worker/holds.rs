@@ -46,6 +46,13 @@ pub(super) struct Hold {
     tried: bool,
 }
 
+impl Hold {
+    /// Whether its time has not come, or one is being tried.
+    pub(super) fn is_put_off(&self) -> bool {
+        self.until.is_some()
+    }
+}
+
 /// Senders of one queue that wait by themselves, by log and stream.
 pub(super) type Apart = BTreeMap<(LogId, StreamId), Hold>;
 
@@ -174,11 +181,6 @@ impl Worker {
         if any {
             self.wet();
         }
-    }
-
-    /// Whether the queue waits by itself.
-    pub(super) fn holds(&self, queue: usize) -> bool {
-        self.queues[queue].hold.is_some()
     }
 
     /// Whether it is this batch that fails, and not the destination: that took others between its failures.

@@ -11,6 +11,7 @@ use crate::delivery::queued::Queued;
 
 const SPLIT: &str = "split";
 const STREAM: &str = "posts/prod/0";
+const OTHER: &str = "posts/prod/1";
 
 /// A sidecar with an upstream.
 struct WithPosts {
@@ -64,6 +65,26 @@ impl WithPosts {
     fn source(&self) -> Queued {
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
         Queued::new(self.queue.clone(), self.posts.log().log_id(), environment)
+    }
+
+    /// The queue of a key, with so many more posts.
+    fn source_of_new(&self, stream: &str, posts: u64) -> Queued {
+        let post = Payload { bytes: vec![0xff; 30], records: 1 };
+        self.posts.log().append_wait(stream, vec![post; posts as usize]).unwrap();
+        let queue = self.posts.queue(SPLIT, stream, Start::Earliest).unwrap();
+        let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
+        Queued::new(queue, self.posts.log().log_id(), environment)
+    }
+
+    /// Has all that `source` has lie on the held shelf, and be due.
+    fn hold(&self, source: &dyn Source) {
+        while let Some(claimed) = source.next(Limits { records_max: 10_000, ..LIMITS }).unwrap() {
+            let offsets: Vec<u64> = claimed.job.origin.offsets.clone().collect();
+            let stored = claimed.ticket.letters(&offsets).unwrap();
+            let held = Kind::Held { not_before_ms: 0 };
+            parked(&self.letters, stored.into_iter().map(|stored| letter_of(stored, SPLIT, held)).collect()).unwrap();
+            claimed.ticket.settle(&[], Settled::Held);
+        }
     }
 
     fn park(&self, claimed: &Claimed, kind: Kind) -> Result<(), BoxError> {
@@ -185,14 +206,10 @@ fn a_post_whose_letter_a_cut_off_loop_left_is_not_sent_by_the_next_one() {
 /// Before, letters of one key that was refused held up those of all keys: they come from one queue.
 #[test]
 fn letters_of_a_key_that_is_put_off_wait_while_others_letters_go_on() {
-    const OTHER: &str = "posts/prod/1";
     let house = WithPosts::on(&SimDisk::new(3)).unwrap();
     let mut seen = Seen::default();
     house.append(3, &mut seen).unwrap();
-    house.posts.log().append_wait(OTHER, vec![Payload { bytes: vec![0xff; 30], records: 1 }]).unwrap();
-    let other = house.posts.queue(SPLIT, OTHER, Start::Earliest).unwrap();
-    let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-    let other = Queued::new(other, house.posts.log().log_id(), environment);
+    let other = house.source_of_new(OTHER, 1);
     house.send(&house.source(), &mut seen, |_| Some(Kind::Dead)).unwrap();
     house.send(&other, &mut seen, |_| Some(Kind::Dead)).unwrap();
     house.desk().redrive(&Filter::default(), 0).unwrap();
@@ -229,4 +246,31 @@ fn letters_of_a_key_that_is_put_off_wait_while_others_letters_go_on() {
     rest.push(origin.offsets.start);
     rest.sort_unstable();
     assert_eq!(rest, [0, 1, 2]);
+}
+
+/// Before, what was handed back of a key that waits counted for what may be in flight: with as much of it as that, no letter
+/// of anybody was read any more.
+#[test]
+fn however_many_letters_of_a_key_are_put_off_others_are_read() {
+    const MANY: u64 = 1024;
+    let house = WithPosts::on(&SimDisk::new(3)).unwrap();
+    house.hold(&house.source_of_new(STREAM, MANY));
+    house.hold(&house.source_of_new(OTHER, 2));
+
+    let source = HeldSource::new(house.desk(), true);
+    let next = || source.next(Limits { records_max: 1, ..LIMITS }).unwrap();
+    let claimed: Vec<Claimed> = (0..MANY).map(|_| next().unwrap()).collect();
+    let of = claimed[0].job.origin.clone();
+    assert!(claimed.iter().all(|claimed| claimed.job.origin.stream == of.stream));
+    assert!(next().is_none() && !source.has_more(), "so many may be in flight");
+    assert!(source.put_off(of.log, of.stream, Some(house.clock.wall_ms() + 5_000)));
+    drop(claimed);
+    for _ in 0..2 {
+        let of_other = next().expect("the other key's letter goes on");
+        assert_ne!(of_other.job.origin.stream, of.stream);
+        of_other.ticket.settle(&[], Settled::Delivered);
+    }
+    assert!(next().is_none() && !source.has_more());
+    source.put_off(of.log, of.stream, None);
+    assert_eq!(next().map(|claimed| claimed.job.origin), Some(of));
 }

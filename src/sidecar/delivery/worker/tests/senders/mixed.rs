@@ -137,3 +137,50 @@ async fn a_sender_that_is_refused_holds_up_nobody_with_whom_it_shares_a_queue() 
         assert!(mixed.off.lock().unwrap().is_empty());
     }
 }
+
+/// Before, each retest put back all that lay aside of a sender that was put off. They come first: with more than about seven
+/// of them it went round for ever, and what lay behind was never tried.
+#[tokio::test(start_paused = true)]
+async fn what_lies_behind_a_senders_many_bad_ones_is_come_to_where_others_share_its_queue() {
+    let (senders, _) = Senders::mixed(&[40, 600], |stream, at| match (stream, at) {
+        (0, ..20) => Outcome::Rejected { why: status(400) },
+        _ => Outcome::Delivered,
+    });
+    sleep(3 * HOUR).await;
+    assert!(senders.came(0).contains(&20), "{:?}", senders.came(0));
+    assert!(senders.left(0) < 40 && senders.left(1) == 0, "what it took is settled");
+    assert!(senders.drawer.of(true).len() <= 3, "{:?}", senders.drawer.of(true));
+}
+
+/// Nothing else of it is there to try: those that lie aside are tried again themselves, however often.
+#[tokio::test(start_paused = true)]
+async fn a_sender_of_a_shared_queue_of_which_all_lies_aside_is_tried_again() {
+    let mended = Arc::new(AtomicU64::new(0));
+    let is_mended = Arc::clone(&mended);
+    let (senders, _) = Senders::mixed(&[6, 0], move |_, _| match is_mended.load(Ordering::SeqCst) {
+        0 => Outcome::Rejected { why: status(400) },
+        _ => Outcome::Delivered,
+    });
+    sleep(2 * HOUR).await;
+    let tries = senders.came(0).len();
+    sleep(2 * HOUR).await;
+    assert!(senders.came(0).len() > tries + 5, "{:?}", senders.came(0));
+    mended.store(1, Ordering::SeqCst);
+    sleep(HOUR).await;
+    assert_eq!((senders.left(0), senders.drawer.of(true).len()), (0, 0));
+}
+
+/// What lies aside is claimed, and a queue of letters reads none for anybody while too much of it is.
+#[tokio::test(start_paused = true)]
+async fn so_many_lie_aside_of_a_shared_queue_that_others_are_read() {
+    let (senders, _) = Senders::mixed(&[700, 10], |stream, _| match stream {
+        0 => Outcome::Rejected { why: status(400) },
+        _ => Outcome::Delivered,
+    });
+    let mut most = 0;
+    for _ in 0..650 {
+        sleep(WAIT_MAX).await;
+        most = most.max(senders.delivery.stats_of(D).unwrap().undecided_records);
+    }
+    assert!((500..=512).contains(&most), "{most}");
+}
