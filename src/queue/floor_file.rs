@@ -248,6 +248,12 @@ impl FloorFile {
         }
     }
 
+    /// The loss is not taken after all: what says so could not be written. Slots that say it may have come through.
+    pub(crate) fn pin_again(&mut self) {
+        self.pinned = true;
+        self.file = None;
+    }
+
     /// All entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (EntryId, &FloorEntry)> {
         (0..).map(EntryId).zip(&self.entries).filter(|(id, _)| !self.free.contains(&id.0))

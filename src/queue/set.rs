@@ -313,17 +313,26 @@ impl Queues {
     }
 
     /// After damage to the floor cursors may be missing that nobody can name, and nothing is deleted from the log. The
-    /// operator who knows that every destination has its queue again ends that here.
+    /// operator who knows that every destination has its queue again ends that here. Does nothing where none were lost.
     ///
     /// # Errors
-    /// When the floor cannot be written.
+    /// When the floor cannot be written. Then the loss is not taken, and everything is kept as before.
     pub fn accept_floor_loss(&self) -> Result<(), FloorError> {
-        {
-            let mut keeping = lock(&self.set.keeping);
-            keeping.floor.unpin();
-            keeping.trim_all = true;
+        let mut keeping = lock(&self.set.keeping);
+        if !keeping.floor.is_pinned() {
+            return Ok(());
         }
-        self.set.tick()
+        keeping.floor.unpin();
+        keeping.trim_all = true;
+        let committed = self.set.commit(&mut keeping);
+        if lock(&self.set.stats).pinned {
+            // No floor says so yet, and who was told that it failed may put a copy of the old one back.
+            keeping.floor.pin_again();
+            return committed;
+        }
+        // Whatever else failed behind that floor is the next tick's.
+        self.set.move_plans(&mut keeping);
+        Ok(())
     }
 
     /// A last tick, then closes the cursor store and the log. Queues can still be read, and settled to no effect.

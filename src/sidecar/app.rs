@@ -22,7 +22,6 @@ mod upstreams;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +44,7 @@ use crate::ready::Readiness;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::telemetry;
 
+pub use operations::ConfigFile;
 use operations::Operations;
 pub use registry::misplaced;
 use runtimes::Runtimes;
@@ -59,10 +59,11 @@ pub fn run(config: Config) -> ExitCode {
     run_with(config, |sink| sink)
 }
 
-/// The same with the file that the configuration came from: it is read again when it changes, and at SIGHUP.
+/// The same with the file that the configuration came from, as it was before it was read: it is read again when it has
+/// changed since, and at SIGHUP.
 #[must_use]
-pub fn run_file(config: Config, path: PathBuf) -> ExitCode {
-    run_all(config, Some(path), |sink| sink)
+pub fn run_file(config: Config, file: ConfigFile) -> ExitCode {
+    run_all(config, Some(file), |sink| sink)
 }
 
 /// Like [`run`], with something around each sink: for measuring what a part of its contract costs.
@@ -71,7 +72,7 @@ pub fn run_with(config: Config, wrap: WrapSink) -> ExitCode {
     run_all(config, None, wrap)
 }
 
-fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
+fn run_all(config: Config, file: Option<ConfigFile>, wrap: WrapSink) -> ExitCode {
     if let Err(e) = threads::may_start(runtimes::workers(config.delivery.threads)) {
         return failed(&StartError::Threads(e));
     }
@@ -86,11 +87,9 @@ fn run_all(config: Config, file: Option<PathBuf>, wrap: WrapSink) -> ExitCode {
         tokio::spawn(signals.obey(stop));
         // Taken over before anything starts: by itself it would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
-        let sidecar = start::start(config, shutdown.clone(), wrap, runtimes.deliveries(), Arc::new(RealDisk)).await?;
-        if let Some(path) = file {
-            sidecar.operations.comes_from(&path);
-            tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), path, hangups, shutdown));
-        }
+        let (disk, stop) = (Arc::new(RealDisk), shutdown.clone());
+        let sidecar = start::start(config, file, stop, wrap, runtimes.deliveries(), disk).await?;
+        tokio::spawn(operations::watch(Arc::clone(&sidecar.operations), hangups, shutdown));
         sidecar.run_until_stopped().await.map_err(StartError::Stop)
     });
     runtimes.end();
@@ -145,7 +144,7 @@ impl Sidecar {
     /// # Errors
     /// When the data directory can't be opened or an address can't be listened on. Nothing runs then.
     pub async fn start(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
-        start::start(config, shutdown, |sink| sink, Handle::current(), Arc::new(RealDisk)).await
+        start::start(config, None, shutdown, |sink| sink, Handle::current(), Arc::new(RealDisk)).await
     }
 
     /// Where it listens.

@@ -76,10 +76,13 @@ where
 {
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
-            Command::Run(args) => match check::load(&args.config) {
-                Ok(config) => crate::app::run_file(config, args.config),
-                Err(code) => code,
-            },
+            Command::Run(args) => {
+                let file = crate::app::ConfigFile::before_reading(&args.config);
+                match check::load(&args.config) {
+                    Ok(config) => crate::app::run_file(config, file),
+                    Err(code) => code,
+                }
+            }
             Command::Demo(args) => show(args.seconds),
             Command::Check(args) => check::run(&args),
             Command::Lag(args) => match check::api_address(&args) {

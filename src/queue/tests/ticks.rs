@@ -2,6 +2,12 @@
 
 use super::*;
 
+fn rot_floor(disk: &dyn Disk) {
+    let floor = disk.open(Path::new("data/floor")).expect("it was written");
+    let len = floor.len().expect("memory tells") as usize;
+    floor.write_all_at(&[std::io::IoSlice::new(&vec![0xff; len])], 0).expect("memory writes");
+}
+
 #[test]
 fn plans_are_let_go_one_tick_after_the_cursor_that_settled_them() {
     let disk = mem();
@@ -114,15 +120,41 @@ fn a_replay_that_is_made_after_damage_to_the_floor_is_another_life() {
     queue.settle(&next(&queue, 10), Settled::Delivered);
     queues.close().expect("memory closes");
     drop((queue, queues));
-    let floor = disk.open(Path::new("data/floor")).expect("it was written");
-    let len = floor.len().expect("memory tells") as usize;
-    floor.write_all_at(&[std::io::IoSlice::new(&vec![0xff; len])], 0).expect("memory writes");
+    rot_floor(&*disk);
     let queues = open(&disk);
     let queue = hook(&queues);
     queue.settle(&next(&queue, 10), Settled::Delivered);
     let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
     let replay = queues.replay("hook", "acme", request).expect("ten records are settled");
     assert!(queue.inner.epoch > 0 && replay.inner.epoch > 0);
+}
+
+/// Before: the pin was gone from memory. The operator heard that it failed, and the next tick took the loss all the same.
+#[test]
+fn a_floors_loss_is_not_taken_where_that_could_not_be_written() {
+    let disk = mem();
+    let queues = open(&disk);
+    append(&queues, "acme", 10);
+    drop(hook(&queues));
+    queues.close().expect("memory closes");
+    drop(queues);
+    rot_floor(&*disk);
+    let queues = open(&disk);
+    drop(hook(&queues));
+    // The next floor is written to the room that was taken ahead. Without a name that can't take the old one's place.
+    disk.remove(Path::new("data/floor.new")).expect("it was taken");
+    queues.accept_floor_loss().expect_err("the floor can't be written");
+    queues.tick().expect("memory writes");
+    assert!(queues.stats().pinned);
+    let late = queues.queue("late", "acme", Start::Now).expect("it is made");
+    assert_eq!(late.cursor().low, 0, "it has what is kept, as long as the loss is not taken");
+    drop((late, queues));
+    let queues = open(&disk);
+    assert!(queues.stats().pinned, "nor is it after a restart");
+    queues.accept_floor_loss().expect("memory writes");
+    assert!(!queues.stats().pinned);
+    drop(queues);
+    assert!(!open(&disk).stats().pinned, "it is durable");
 }
 
 #[test]

@@ -12,9 +12,9 @@ mod revisions;
 mod taken_out;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
 
 pub use reload::{ReloadFailed, Reloaded, watch};
+pub use version::ConfigFile;
 
 /// How often it is looked whether a destination has got all that it is to get before it goes.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
@@ -59,8 +60,8 @@ pub struct Operations {
 
 /// What is remembered of the configuration file.
 struct File {
-    /// Where it is, if it is one.
-    path: Option<PathBuf>,
+    /// Where it is, if it is one, and which version of it was read last.
+    of: Option<ConfigFile>,
     /// Without environments, destinations and secrets.
     config: Config,
     environments: Vec<Environment>,
@@ -121,7 +122,7 @@ impl Operations {
             journal: Arc::new(journal),
             operating: tokio::sync::Mutex::default(),
             file: Mutex::new(File {
-                path: None,
+                of: None,
                 config,
                 environments: environments.clone(),
                 secrets,
@@ -158,9 +159,10 @@ impl Operations {
         self.registry.shown(id).is_some_and(|shown| shown.type_name == SinkConfig::FILE)
     }
 
-    /// Says which file the configuration was read from: what it says of a destination is shown from there.
-    pub fn comes_from(&self, path: &Path) {
-        self.file().path = Some(path.to_owned());
+    /// Says which file the configuration was read from, as it was before: what it says of a destination is shown from there,
+    /// and what is changed from then on is a change.
+    pub fn comes_from(&self, file: ConfigFile) {
+        self.file().of = Some(file);
     }
 
     /// Waits until nothing is being changed, and lets nothing be changed for as long as the guard lives: the process stops,

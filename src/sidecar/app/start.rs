@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::open_files::{self, Files};
-use super::operations::{OperationError, Operations};
+use super::operations::{ConfigFile, OperationError, Operations};
 use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
@@ -126,6 +126,7 @@ struct Ground {
 
 pub(super) async fn start(
     mut config: Config,
+    file: Option<ConfigFile>,
     shutdown: Shutdown,
     wrap: WrapSink,
     deliveries: Handle,
@@ -180,6 +181,7 @@ pub(super) async fn start(
     let told = Config { destinations, environments, secrets, ..config.clone() };
     let overflow = registry.overflow();
     let operations = Operations::start(queues.clone(), Arc::new(registry), journal, &skipped, told).await?;
+    file.into_iter().for_each(|file| operations.comes_from(file));
     let (tended, clock) = (Arc::clone(&letters), Arc::clone(&ground.clock));
     let due = move || {
         let letters = (!tended.is_idle()).then(|| Arc::clone(&tended))?;

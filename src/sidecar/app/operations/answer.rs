@@ -192,7 +192,7 @@ impl Operations {
 
     /// What the file says of a destination now, without secrets; and whether that is what runs.
     async fn settings_in_file(&self, id: &str) -> String {
-        let Some(path) = self.file().path.clone() else { return String::new() };
+        let Some(path) = self.file().of.as_ref().map(|of| of.path.clone()) else { return String::new() };
         let of = id.to_owned();
         let read = tokio::task::spawn_blocking(move || config::destination_in(&path, &of)).await;
         let Some(checked) = read.expect("reading a configuration does not panic") else { return String::new() };

@@ -24,6 +24,13 @@ impl Operations {
         if pinned.is_empty() {
             return Err(Refused::Precondition("no cursors were lost: nothing is kept for want of them".to_owned()));
         }
+        if self.has_unread_change().await {
+            return Err(Refused::Precondition(
+                "the configuration file is not as it was when it was read last, so destinations of it may be missing: it is read \
+                 again a few seconds after a change, and at SIGHUP; ask again then"
+                    .to_owned(),
+            ));
+        }
         if let Some(why) = self.not_all_run() {
             return Err(Refused::Precondition(why));
         }

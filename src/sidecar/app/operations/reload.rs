@@ -4,15 +4,16 @@
 //! that is taken out is stopped and kept with all its records, until it is put back or deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::version::{Version, look};
 use super::{Operations, mistakes};
 use crate::api::readings::ReloadReading;
 use crate::app::registry::Put;
@@ -51,22 +52,19 @@ pub struct Reloaded {
 #[error("{0}")]
 pub struct ReloadFailed(String);
 
-/// Reads the file again whenever a signal says so or it has changed, until the sidecar stops.
-pub async fn watch(operations: Arc<Operations>, path: PathBuf, mut hangups: Signal, shutdown: Shutdown) {
+/// Reads the file again whenever a signal says so or it has changed since it was read, until the sidecar stops. Ends at once
+/// where the configuration comes from none.
+pub async fn watch(operations: Arc<Operations>, mut hangups: Signal, shutdown: Shutdown) {
+    let Some(path) = operations.file().of.as_ref().map(|of| of.path.clone()) else { return };
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut read = look(&path).await;
-    let mut seen = read;
+    let mut seen = operations.version_read();
     loop {
         tokio::select! {
-            Some(()) = hangups.recv() => {
-                read = look(&path).await;
-                operations.reload_file(&path).await;
-            }
+            Some(()) = hangups.recv() => operations.reload_file(&path).await,
             _ = ticks.tick() => {
                 let now = look(&path).await;
-                if now == seen && now != read && now.is_some() {
-                    read = now;
+                if now == seen && now != operations.version_read() && now.is_some() {
                     operations.reload_file(&path).await;
                 }
                 seen = now;
@@ -74,13 +72,6 @@ pub async fn watch(operations: Arc<Operations>, path: PathBuf, mut hangups: Sign
             () = shutdown.requested() => return,
         }
     }
-}
-
-/// What tells a version of the file from another. `None` while it is not there.
-async fn look(path: &Path) -> Option<(Option<SystemTime>, u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = tokio::fs::metadata(path).await.ok()?;
-    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
 }
 
 impl Operations {
@@ -97,12 +88,17 @@ impl Operations {
     /// Reads the file and does what it says. Tells how it went, in the log and in the counts.
     pub async fn reload_file(&self, path: &Path) {
         let file = path.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
-        let reloaded = match loaded.expect("reading a configuration does not panic") {
+        let loaded = tokio::task::spawn_blocking(move || (Version::of(&file), config::load(&file))).await;
+        let (version, loaded) = loaded.expect("reading a configuration does not panic");
+        let reloaded = match loaded {
             (Some(config), _) => self.reload(config).await,
             (None, findings) => Err(ReloadFailed(mistakes(&findings))),
         };
         self.reloads.last_failed.store(reloaded.is_err(), Ordering::Relaxed);
+        // Only now: who finds that nothing is unread finds what came of it, too.
+        if let Some(of) = &mut self.file().of {
+            of.version = version;
+        }
         match reloaded {
             Ok(Reloaded { started, replaced, untouched, taken_out }) => {
                 self.reloads.done.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
+mod changes;
 mod floor_loss;
 mod grpc;
 mod revisions;
@@ -86,6 +87,27 @@ impl House {
     fn key(&self, key: &str) -> Option<(usize, u32)> {
         self.ingest.environments().owner_of(key.as_bytes()).map(|owner| (owner.environment, owner.key))
     }
+}
+
+/// A configuration file as an operator has it: the environment `prod`, and file destinations of these ids.
+fn file_text(ids: &[&str]) -> String {
+    let destination = |id: &&str| {
+        format!(
+            "[[destinations]]\nid = \"{id}\"\nenvironments = [\"prod\"]\ntype = \"file\"\ndirectory = \"out-{id}\"\n"
+        )
+    };
+    let head = "data_dir = \"data\"\n[[environments]]\nid = \"prod\"\nsdk_keys = [\"key-a\"]\n";
+    head.to_owned() + &ids.iter().map(destination).collect::<String>()
+}
+
+#[expect(clippy::disallowed_methods, reason = "as an operator does")]
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}
+
+fn load(path: &Path) -> Config {
+    let (config, findings) = config::load(path);
+    config.unwrap_or_else(|| panic!("{findings:?}"))
 }
 
 /// A webhook where the API lets nobody go: what it gets stays pending, and nothing is connected to.

@@ -53,7 +53,8 @@ async fn asked(destinations: usize) -> Counts {
     let deliveries = Builder::new_current_thread().enable_all().build().unwrap();
     let (_stop, shutdown) = crate::shutdown::channel();
     let counted = Arc::new(disk.clone());
-    let sidecar = start(config(dir.path(), destinations), shutdown, |sink| sink, deliveries.handle().clone(), counted);
+    let sidecar =
+        start(config(dir.path(), destinations), None, shutdown, |sink| sink, deliveries.handle().clone(), counted);
     let sidecar = sidecar.await.unwrap();
     let counts = disk.counts();
     assert_eq!(sidecar.queues.all().len(), destinations);

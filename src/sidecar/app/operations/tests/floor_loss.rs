@@ -80,6 +80,30 @@ async fn an_upstreams_floor_is_one_of_its_own() {
     assert_eq!(house.operations.destination("split".to_owned()).await.unwrap().records_pending, 2);
 }
 
+/// Before, who put a destination back and took the loss at once, before the file was read again, lost what it had pending.
+#[tokio::test]
+async fn no_loss_is_taken_while_the_file_has_a_change_that_nobody_has_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("forebay.toml");
+    write(&path, &file_text(&["archive", "back"]));
+    let house = start(&MemDisk::default(), load(&path)).await;
+    house.append("prod", 0);
+    let disk = house.stop().await;
+    damage(&disk, "data/floor");
+
+    write(&path, &file_text(&["archive"]));
+    let of = ConfigFile::before_reading(&path);
+    let house = start(&disk, load(&path)).await;
+    house.operations.comes_from(of);
+    write(&path, &(file_text(&["archive", "back"]) + "start = \"now\"\n"));
+    let why = refused(&house).await;
+    assert!(why.contains("not as it was when it was read last"), "{why}");
+    assert!(house.queues.stats().pinned);
+    house.operations.reload_file(&path).await;
+    house.operations.floor_loss(true).await.unwrap();
+    assert_eq!(house.queues.find("back", "prod").unwrap().lag().records, 10, "it was kept for it");
+}
+
 #[tokio::test]
 async fn no_loss_is_taken_while_the_file_is_not_what_runs() {
     let house = start(&MemDisk::default(), file(&["archive"])).await;

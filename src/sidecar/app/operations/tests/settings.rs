@@ -2,11 +2,6 @@
 
 use super::*;
 
-#[expect(clippy::disallowed_methods, reason = "as an operator does")]
-fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-}
-
 /// Before, such a destination was made, and tried for ever.
 #[tokio::test]
 async fn an_address_that_nobody_is_let_to_is_refused_at_once_and_the_remedy_is_named() {
@@ -39,7 +34,7 @@ async fn what_the_file_says_of_a_destination_is_shown_without_secrets_and_whethe
     let house = start(&MemDisk::default(), config.unwrap_or_else(|| panic!("{findings:?}"))).await;
     let show = async || house.operations.destination("hook".to_owned()).await.unwrap().settings;
     assert_eq!(show().await, "", "nobody said where the file is");
-    house.operations.comes_from(&path);
+    house.operations.comes_from(ConfigFile::before_reading(&path));
     let shown = show().await;
     assert!(shown.starts_with("[[destinations]]") && shown.contains("timeout = \"7s\""), "{shown}");
     assert!(shown.contains("http://10.1.2.3 (set)") && shown.contains("secret:named"), "{shown}");
@@ -64,7 +59,7 @@ async fn nothing_is_shown_of_a_file_that_is_half_edited() {
     write(&path, &text);
     let (config, findings) = config::load(&path);
     let house = start(&MemDisk::default(), config.unwrap_or_else(|| panic!("{findings:?}"))).await;
-    house.operations.comes_from(&path);
+    house.operations.comes_from(ConfigFile::before_reading(&path));
     let show = async || house.operations.destination("hook".to_owned()).await.unwrap().settings;
     assert!(show().await.contains("x-token"), "{}", show().await);
     for (was, is) in [("headers", "heders"), ("\"webhook\"", "\"webhok\""), ("url = \"", "timout = \"7s\"\nurl = \"")] {
