@@ -41,6 +41,9 @@ const FALL_PROBING: f64 = 0.95;
 /// refusals that have nothing to do with the rate, one a restart, would bring it down to one a minute.
 const FALL_END: f64 = 1.0;
 
+/// So many times the records that were allowed are taken of requests that are larger than before.
+const RESIZED: f64 = 2.0;
+
 /// It begins with this part of what is known: a receiver that was overrun has something to work off.
 const RESUME: f64 = 0.95;
 const RESUME_PROBING: f64 = 0.98;
@@ -273,7 +276,7 @@ impl Learned {
         let enough = self.meter.recent(now) >= MEASURED_MIN;
         let measured = self.meter.speed(now);
         self.limit = match self.limit {
-            Some(limit) => Some(limit.lowered(enough.then_some(measured))),
+            Some(limit) => Some(limit.lowered(measured, enough)),
             None if self.meter.requests() == 0 => None,
             None => Some(Limit::first(measured, enough)),
         };
@@ -339,18 +342,27 @@ impl Limit {
         (self.phase, self.worth) = (phase, 0.0);
     }
 
-    /// It was too much. `measured` is what was taken of late, if that is enough to tell.
-    fn lowered(self, measured: Option<Speed>) -> Self {
+    /// It was too much. `measured` is what was taken of late, if that is `enough` to tell.
+    fn lowered(self, measured: Speed, enough: bool) -> Self {
         let now = self.now();
         let (fall, resume) = match self.phase {
             Phase::Climb | Phase::ClimbFreely(_) => (FALL, RESUME_CLIMBING),
             Phase::Hold => (FALL, RESUME),
             Phase::Probe(_) => (FALL_PROBING, RESUME_PROBING),
         };
+        // Of requests that are larger than those that it was learned of, its records say nothing.
+        let free = matches!(self.phase, Phase::ClimbFreely(_));
+        let resized = measured.requests > 0.0 && (free || measured.records > now.records * RESIZED);
         // The larger one: that is the one at which the limit was met.
-        let part = measured.map(|speed| (speed.requests / now.requests).max(speed.records / now.records));
-        let part = part.unwrap_or(fall).clamp(FALL_MAX, 1.0).max((FALL_END / now.requests).min(1.0));
-        let known = now.times(part).at_least(SLOWEST);
+        let by_requests = measured.requests / now.requests;
+        let met = if resized { by_requests } else { by_requests.max(measured.records / now.records) };
+        let part = if enough { met } else { fall };
+        let part = part.clamp(FALL_MAX, 1.0).max((FALL_END / now.requests).min(1.0));
+        let mut known = now.times(part);
+        if resized {
+            known.records = known.requests * (measured.records / measured.requests);
+        }
+        let known = known.at_least(SLOWEST);
         Self { known, share: resume, phase: Phase::Hold, worth: 0.0 }
     }
 }

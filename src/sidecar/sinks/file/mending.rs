@@ -1,9 +1,11 @@
-//! A file whose middle is broken: what is whole of it, before and behind, in its place.
+//! A file whose middle is broken: what is whole of it, before and behind, in its place. And one whose end may lie in the page
+//! cache only: that once more.
 //!
 //! What always holds: the whole lines are durable under a name of their own before that takes the place of the broken
 //! file's, at one stroke; a crash in between leaves the one or the other.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,4 +46,18 @@ pub(super) fn mend(
     disk.rename(aside, path)?;
     disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
     Ok((mended, len))
+}
+
+/// Writes what stands there in `bytes` once more: after a sync that failed, in this life or the one before, the next one has
+/// nothing to write, and promises nothing of it.
+pub(super) fn write_again(file: &dyn File, bytes: Range<u64>) -> io::Result<()> {
+    let (mut at, mut piece) = (bytes.start, Vec::new());
+    while at < bytes.end {
+        let n = usize::try_from(bytes.end - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+        piece.resize(n, 0);
+        read_exact_at(file, &mut piece, at)?;
+        file.write_all_at(&[IoSlice::new(&piece)], at)?;
+        at += n as u64;
+    }
+    Ok(())
 }

@@ -40,8 +40,9 @@ impl Packing {
         }
     }
 
-    /// Reads a file's whole lines before the byte `end`, also those behind damage, and gives the id of each.
-    pub(super) fn read(self, file: &dyn File, end: u64, note: impl FnMut(&str)) -> io::Result<Extent> {
+    /// Reads a file's whole lines before the byte `end`, also those behind damage, and gives the id of each, with where it, or
+    /// the frame that it lies in, begins.
+    pub(super) fn read(self, file: &dyn File, end: u64, note: impl FnMut(&str, u64)) -> io::Result<Extent> {
         match self {
             Self::Lines => {
                 let reader = BufReader::with_capacity(READ_BYTES, At { file, position: 0 }.take(end));
@@ -96,7 +97,7 @@ impl Hole {
 
 /// Whole lines that are records; where the last of them ends, and what lies between them that is none. Bytes that never
 /// reached the disk read as zeros, and no line of ours holds one.
-fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str)) -> io::Result<(u64, Vec<Hole>)> {
+fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str, u64)) -> io::Result<(u64, Vec<Hole>)> {
     let (mut line, mut last, mut holes) = (Vec::new(), Vec::new(), Vec::new());
     let (mut position, mut whole) = (0, 0);
     loop {
@@ -114,7 +115,7 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str)) -> io::Resul
                 let behind = line_id(&last).map(str::to_owned);
                 holes.push(Hole { bytes: whole..start, behind, before: id.to_owned() });
             }
-            note(id);
+            note(id, start);
             whole = position;
             std::mem::swap(&mut line, &mut last);
         }
@@ -122,14 +123,15 @@ fn read_lines(mut reader: impl BufRead, mut note: impl FnMut(&str)) -> io::Resul
 }
 
 /// The lines of all frames that are whole, also of those behind damage.
-fn read_frames(file: &dyn File, end: u64, mut note: impl FnMut(&str)) -> io::Result<Extent> {
+fn read_frames(file: &dyn File, end: u64, mut note: impl FnMut(&str, u64)) -> io::Result<Extent> {
     let (mut at, mut whole, mut broken, mut damaged_at) = (0, 0, None, None);
     let end = end.min(file.len()?);
     while at < end {
         // Twice: nothing of a torn frame may be noted, and no frame is held as a whole.
         if let Some(behind) = frame_end(file, at)? {
             let again = BufReader::with_capacity(READ_BYTES, At { file, position: at });
-            read_lines(BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame()), &mut note)?;
+            let lines = BufReader::new(zstd::Decoder::with_buffer(again)?.single_frame());
+            read_lines(lines, |id, _| note(id, at))?;
             damaged_at = damaged_at.or(broken);
             (at, whole) = (behind, behind);
         } else {
@@ -220,7 +222,7 @@ mod tests {
         let file = disk.create(Path::new("out/f")).unwrap();
         file.write_all_at(&[io::IoSlice::new(bytes)], 0).unwrap();
         let mut records = 0;
-        let extent = Packing::Zstd.read(&*file, u64::MAX, |_| records += 1).unwrap();
+        let extent = Packing::Zstd.read(&*file, u64::MAX, |_, _| records += 1).unwrap();
         (extent, records)
     }
 

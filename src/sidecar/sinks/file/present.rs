@@ -12,11 +12,24 @@ use crate::delivery::record_id;
 /// How each line begins; the id follows.
 pub(super) const LINE_START: &[u8] = b"{\"id\":\"";
 
+/// So many ranges are remembered, some tens of megabytes: more than there are unless cursors were lost and a filter leaves
+/// gaps all over.
+const RANGES_MAX: usize = 1 << 20;
+
 /// The records of the files that were found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Present {
     /// By prefix of the record id: disjoint ranges, start to end.
     streams: BTreeMap<String, BTreeMap<u64, u64>>,
+    /// How many more there may be.
+    room: usize,
+    left_out: u64,
+}
+
+impl Default for Present {
+    fn default() -> Self {
+        Self { streams: BTreeMap::new(), room: RANGES_MAX, left_out: 0 }
+    }
 }
 
 /// The id of a line that is whole; `None` if it is not. `line` is without its newline.
@@ -46,8 +59,22 @@ impl Present {
             Some(range) if range.end == offset => range.start,
             _ => offset,
         };
+        match (start < offset, after_end.is_some()) {
+            (true, true) => self.room += 1,
+            (false, false) if self.room == 0 => {
+                self.left_out += 1;
+                return;
+            }
+            (false, false) => self.room -= 1,
+            _ => {}
+        }
         ranges.remove(&end);
         ranges.insert(start, after_end.unwrap_or(end));
+    }
+
+    /// How many records are in files and will not be recognised, for want of room.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Whether this record lies in a file.
@@ -70,11 +97,12 @@ impl Present {
                 break;
             }
             ranges.remove(&start);
-            if start < offsets.start {
-                ranges.insert(start, offsets.start);
-            }
-            if end > offsets.end {
-                ranges.insert(offsets.end, end);
+            self.room += 1;
+            for (start, end) in [(start, offsets.start), (offsets.end, end)] {
+                if start < end {
+                    ranges.insert(start, end);
+                    self.room = self.room.saturating_sub(1);
+                }
             }
         }
         if ranges.is_empty() {
@@ -108,6 +136,8 @@ mod tests {
             for offset in 0..100 {
                 prop_assert_eq!(present.has("log-1-", offset), model.contains(&offset));
             }
+            let ranges: usize = present.streams.values().map(BTreeMap::len).sum();
+            prop_assert_eq!((present.room, present.left_out()), (RANGES_MAX - ranges, 0));
             let range = asked.0..asked.0 + asked.1;
             prop_assert_eq!(present.has_any("log-1-", &range), model.range(range).next().is_some());
             prop_assert!(!present.has("log-2-", 1) && !present.has_any("log-2-", &(0..100)));
@@ -119,6 +149,17 @@ mod tests {
         let mut present = Present::default();
         (0..1_000_000).rev().for_each(|offset| present.note(&format!("log-1-{offset}")));
         assert_eq!(present.streams["log-1-"].len(), 1);
+    }
+
+    #[test]
+    fn where_there_is_no_room_what_is_left_out_is_counted() {
+        let mut present = Present { room: 3, ..Present::default() };
+        for offset in [0, 10, 20, 30, 1, 40, 9] {
+            present.note(&format!("log-1-{offset}"));
+        }
+        assert_eq!(present.left_out(), 2);
+        let here: Vec<u64> = (0..50).filter(|offset| present.has("log-1-", *offset)).collect();
+        assert_eq!(here, [0, 1, 9, 10, 20]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use forebay::disk::{Disk, File, is_media_error};
 use forebay::failpoints::{self, Point};
 
-use super::mending::mend;
+use super::mending::{mend, write_again};
 use super::names::{Name, Stage};
 use super::packing::{Extent, Hole, Packing};
 use super::present::Present;
@@ -72,6 +72,16 @@ impl Writer {
         for (name, stage) in found {
             left += writer.take_up(name, stage, &mut search, damaged)?;
         }
+        match writer.present.left_out() {
+            0 => {}
+            records => tracing::error!(
+                destination,
+                records,
+                "more records come again than there is room to remember: so many of them may be written a second time, under their ids"
+            ),
+        }
+        // Its name may be as new as the process that made it was short-lived.
+        writer.open.as_ref().map_or(Ok(()), |_| writer.disk.sync_dir(&writer.config.directory))?;
         *damaged += left;
         Ok(writer)
     }
@@ -103,10 +113,12 @@ impl Writer {
         let is_newest = search.is_first(stage);
         let path = self.path(&name, stage);
         let present = &mut self.present;
-        let mut note = search.through(stage, |id| present.note(id));
-        let read =
-            self.disk.open(&path).and_then(|file| Ok((name.packing.read(&*file, end, |id| note.line(id))?, file)));
-        note.end();
+        let mut lines = search.through(&name, stage, |id| present.note(id));
+        let read = self.disk.open(&path).and_then(|file| {
+            let extent = name.packing.read(&*file, end, |id, at| lines.line(id, at))?;
+            Ok((extent, file))
+        });
+        let mut doubtful_from = lines.end();
         let (extent, mut file) = match read {
             // The very disk that broke the file: it must not hold up what comes now.
             Err(error) if matches!(stage, Stage::Failed { .. }) && is_media_error(&error) => {
@@ -128,13 +140,16 @@ impl Writer {
             // Not cut either, for the same reason; and who reads the file must find lines only.
             let aside = self.config.directory.join(format!("{}{MENDING}", name.at(stage)));
             (file, whole) = mend(&*self.disk, &*file, &extent, &path, &aside)?;
-            *mended += std::mem::take(&mut damaged);
+            (*mended, doubtful_from) = (*mended + std::mem::take(&mut damaged), None);
         } else if file.len()? > whole {
             tracing::info!(file = %name, from = whole, "cutting off what a crash has torn");
             file.set_len(whole)?;
         }
         // What was found may only stand in the page cache; it must not be trusted before it is safe.
-        failpoints::around(Point::FileTakeUp, || file.sync_data())?;
+        failpoints::around(Point::FileTakeUp, || {
+            doubtful_from.map_or(Ok(()), |from| write_again(&*file, from..whole))?;
+            file.sync_data()
+        })?;
         if is_newest && name.packing == self.packing() && damaged_at.is_none() {
             self.open = Some(Open { file, name, len: whole });
         } else {

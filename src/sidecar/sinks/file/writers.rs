@@ -63,7 +63,8 @@ pub(super) fn writer_of<'a>(sink: &Arc<Inner>, place: &'a mut Option<Held>) -> i
         Some(held) => held,
         None => {
             let (disk, config) = (Arc::clone(&sink.disk), sink.config.clone());
-            let unsettled = sink.queues.as_ref().map(|queues| Unsettled::of(queues, &sink.destination));
+            let now_ms = sink.clock.wall_ms();
+            let unsettled = sink.queues.as_ref().map(|queues| Unsettled::of(queues, &sink.destination, now_ms));
             let mut lines = 0;
             let opened = Writer::open(disk, &sink.destination, config, &unsettled.unwrap_or_default(), &mut lines);
             sink.damaged.add(&sink.destination, lines);

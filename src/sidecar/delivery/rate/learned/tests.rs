@@ -150,6 +150,43 @@ fn a_small_batch_after_an_outage_does_not_hold_up_large_ones() {
     assert!(now - began <= secs(5.0), "twenty thousand records took {:?}", now - began);
 }
 
+/// What a receiver of twenty requests a second takes, which asks to wait so long, in so many seconds after an outage: at
+/// first a batch of `first` records, then such of a thousand.
+fn recovery(first: u64, pause: f64, seconds: f64) -> u64 {
+    let (mut learned, mut now) = (Learned::default(), secs(0.0));
+    for _ in 0..5 {
+        learned.failed(now);
+        now += secs(5.0);
+    }
+    let (mut records, mut taken, mut room, mut at, end) = (first, 0, 5.0, now, now + secs(seconds));
+    while now < end {
+        now = (now + Duration::from_millis(1)).max(learned.ready_at());
+        learned.sending(records, now);
+        room = (room + (now - at).as_secs_f64() * 20.0).min(5.0);
+        at = now;
+        if room >= 1.0 {
+            room -= 1.0;
+            taken += records;
+            learned.taken(records, true, now);
+            records = 1000;
+        } else {
+            learned.asked_to_wait(secs(pause), true, now);
+            now += secs(pause);
+        }
+    }
+    taken
+}
+
+/// Before: the climb counted requests, but the first refusal went by the records of the first batch: a thousand cost two
+/// seconds then, for as long as the limit was held.
+#[test]
+fn a_small_first_batch_makes_no_difference_where_the_climb_meets_a_limit() {
+    for (pause, seconds) in [(1.0, 120.0), (30.0, 900.0)] {
+        let (small, large) = (recovery(1, pause, seconds), recovery(1000, pause, seconds));
+        assert!(small * 10 > large * 8, "{small} of {large} where each refusal costs {pause} s");
+    }
+}
+
 /// What the first request after an outage adds.
 fn worth_of_one() -> f64 {
     (1.0 / CLIMB_REQUESTS).exp2()

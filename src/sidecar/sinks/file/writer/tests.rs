@@ -32,7 +32,7 @@ fn open_with(disk: &Faulty, rotate_bytes: u64) -> Writer {
 fn open_after(disk: &Faulty, low: u64, rotate_bytes: u64) -> Writer {
     let mut unsettled = Unsettled::default();
     let records = Origin { log: LogId(77), stream: StreamId(3), offsets: 0..u64::MAX };
-    unsettled.add(&records, Cursor::at(low, 0));
+    unsettled.add(&records, Cursor::at(low, 0), false);
     let config = FileConfig { rotate_bytes, ..FileConfig::new(DIR) };
     Writer::open(Arc::new(disk.clone()), "d", config, &unsettled, &mut 0).unwrap()
 }

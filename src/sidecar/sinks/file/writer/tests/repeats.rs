@@ -1,5 +1,8 @@
 //! What comes again after kills: each record stands in the files once, however little the floor knew.
 
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::sim_disk::{PowerCut, SimDisk};
+
 use super::*;
 
 /// Before, the newest two files were searched, and files can end faster than the floor ticks.
@@ -14,6 +17,84 @@ fn what_is_not_settled_is_recognised_however_many_files_ago_it_was_written() {
     assert_eq!((files(&disk).len(), text(&disk)), (20, lines(0..200)), "all of it stands there");
     writer.append(&batch(10..20), NOW).unwrap();
     assert!(text(&disk).ends_with(&lines(10..20)), "what was settled comes for a replay only");
+}
+
+/// Before, what had been settled in the newest two files passed for there however long ago that was, and a replay of a
+/// file that was gone since wrote nothing.
+#[test]
+fn a_replay_writes_what_was_settled_before_it() {
+    let disk = Faulty::default();
+    let config = || FileConfig::new(DIR);
+    let open = |unsettled: &Unsettled| Writer::open(Arc::new(disk.clone()), "d", config(), unsettled, &mut 0).unwrap();
+    open(&Unsettled::nothing()).append(&batch(0..10), NOW).unwrap();
+    let mut replaying = Unsettled::nothing();
+    let records = Origin { log: LogId(77), stream: StreamId(3), offsets: 0..10 };
+    replaying.add(&records, Cursor::at(6, 0), true);
+    open(&replaying).append(&batch(6..10), NOW).unwrap();
+    assert_eq!(text(&disk), lines(0..10), "a crash in its middle");
+    open(&Unsettled::nothing()).append(&batch(0..5), NOW).unwrap();
+    assert_eq!(text(&disk), lines(0..10) + &lines(0..5));
+}
+
+/// A batch of the stream beside the one of all others here.
+fn other_batch(offsets: Range<u64>) -> Encoded {
+    let mut other = batch(offsets);
+    other.origin.stream = StreamId(4);
+    other.body = String::from_utf8(other.body.to_vec()).unwrap().replace("-3-", "-4-").into();
+    other
+}
+
+/// The floor is damaged where it had one of two queues: nothing of the other one comes again, and files of it alone are no
+/// sign that older ones hold nothing.
+#[test]
+fn where_cursors_were_lost_files_of_another_stream_do_not_end_the_search() {
+    let disk = Faulty::default();
+    let mut writer = open_with(&disk, 1);
+    writer.append(&batch(0..10), NOW).unwrap();
+    (0..5).for_each(|n| writer.append(&other_batch(n..n + 1), NOW + 1_000 * (n + 1)).unwrap());
+    let again = |oldest_ms: Option<u64>| {
+        let mut unsettled = Unsettled::nothing();
+        let records = Origin { log: LogId(77), stream: StreamId(3), offsets: 0..u64::MAX };
+        unsettled.add(&records, Cursor::at(0, 0), false);
+        oldest_ms.into_iter().for_each(|ms| unsettled.reaches_back_to(ms));
+        let config = FileConfig { rotate_bytes: 1, ..FileConfig::new(DIR) };
+        let mut writer = Writer::open(Arc::new(disk.clone()), "d", config, &unsettled, &mut 0).unwrap();
+        writer.append(&batch(0..10), NOW + 10_000).unwrap();
+        text(&disk).matches(&line(5)).count()
+    };
+    assert_eq!(again(Some(NOW - 10)), 1);
+    assert_eq!(again(Some(NOW + 2_500)), 2, "older files are not read: none that comes again is as old");
+}
+
+/// A process was killed between the write and its sync, and the sync that takes the file up fails: those pages are clean
+/// then, and the next sync promises nothing of them. Before, they passed for delivered.
+#[test]
+fn lines_whose_sync_failed_are_written_again_before_they_count() {
+    for (seed, compression) in (0..20).zip([FileCompression::None, FileCompression::Zstd].into_iter().cycle()) {
+        let disk = SimDisk::new(seed);
+        let mut unsettled = Unsettled::nothing();
+        let records = Origin { log: LogId(77), stream: StreamId(3), offsets: 0..u64::MAX };
+        unsettled.add(&records, Cursor::at(3, 0), false);
+        let config = FileConfig { compression, ..FileConfig::new(DIR) };
+        let open = || Writer::open(Arc::new(disk.clone()), "d", config.clone(), &unsettled, &mut 0);
+        let mut writer = open().unwrap();
+        writer.append(&batch(0..3), NOW).unwrap();
+        let packing = writer.packing();
+        drop(writer);
+        let name = disk.list(DIR.as_ref()).unwrap().remove(0);
+        let file = disk.open(&Path::new(DIR).join(&name)).unwrap();
+        let torn = lines(3..50);
+        let torn = packing.pack(torn.as_bytes()).unwrap();
+        file.write_all_at(&[IoSlice::new(&torn)], file.len().unwrap()).unwrap();
+        disk.inject(Fault::nth(OpKind::Sync, 0, Failure::Eio));
+        assert!(open().is_err());
+        open().unwrap().append(&batch(3..50), NOW).unwrap();
+        disk.power_cut(PowerCut::NothingUnsynced);
+        let file = disk.open(&Path::new(DIR).join(&name)).unwrap();
+        let mut ids = 0;
+        let extent = packing.read(&*file, u64::MAX, |_, _| ids += 1).unwrap();
+        assert_eq!((ids, extent.holes.len(), extent.damaged_at), (50, 0, None), "seed {seed}");
+    }
 }
 
 /// A process that is killed at once leaves a file without a line.
