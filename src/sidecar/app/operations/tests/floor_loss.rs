@@ -153,7 +153,8 @@ async fn no_loss_is_taken_while_the_file_has_a_change_that_nobody_has_read() {
     assert!(house.queues.stats().pinned);
     house.operations.reload_file(&path).await;
     house.operations.floor_loss(TAKEN).await.unwrap();
-    assert_eq!(house.queues.find("back", "prod").unwrap().lag().records, 10, "it was kept for it");
+    let balance = house.queues.find("back", "prod").unwrap().balance();
+    assert_eq!(balance.accepted.records, 10, "it was kept for it; some of it may be delivered by now");
 }
 
 #[tokio::test]
