@@ -13,7 +13,7 @@ use crate::proto::v1::destinations_server::Destinations;
 use crate::proto::v1::{
     AcceptFloorLossRequest, AcceptFloorLossResponse, CreateDestinationRequest, CreateDestinationResponse,
     CreateEnvironmentRequest, CreateEnvironmentResponse, DeleteDestinationRequest, DeleteDestinationResponse,
-    DeleteEnvironmentRequest, DeleteEnvironmentResponse, Destination, Environment, FloorLoss, GetDestinationRequest,
+    DeleteEnvironmentRequest, DeleteEnvironmentResponse, Destination, Environment, GetDestinationRequest,
     GetDestinationResponse, ListDestinationsRequest, ListDestinationsResponse, ListEnvironmentsRequest,
     ListEnvironmentsResponse, PauseDestinationRequest, PauseDestinationResponse, ProbeDestinationRequest,
     ProbeDestinationResponse, ResumeDestinationRequest, ResumeDestinationResponse, UpdateDestinationRequest,
@@ -44,7 +44,7 @@ pub trait Operations: Send + Sync {
     /// Deletes an environment.
     fn delete_environment(&self, id: String) -> Answer<'_, ()>;
     /// What damaged floors have lost, log by log; and if it is `accepted`, lets go what no queue that there is needs.
-    fn floor_loss(&self, accepted: bool) -> Answer<'_, Vec<FloorLoss>>;
+    fn floor_loss(&self, request: AcceptFloorLossRequest) -> Answer<'_, AcceptFloorLossResponse>;
 }
 
 /// What came of it.
@@ -261,8 +261,7 @@ impl Destinations for DestinationsService {
         &self,
         request: Request<AcceptFloorLossRequest>,
     ) -> Result<Response<AcceptFloorLossResponse>, Status> {
-        let AcceptFloorLossRequest { accepted } = request.into_inner();
-        let losses = self.change(move |operations| operations.floor_loss(accepted)).await?;
-        Ok(Response::new(AcceptFloorLossResponse { losses }))
+        let request = request.into_inner();
+        Ok(Response::new(self.change(move |operations| operations.floor_loss(request)).await?))
     }
 }

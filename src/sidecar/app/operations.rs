@@ -56,6 +56,8 @@ pub struct Operations {
     operating: tokio::sync::Mutex<()>,
     file: Mutex<File>,
     reloads: reload::Counts,
+    /// Records of the journal that could not be read at the start: what they made or changed is not known.
+    unread_decisions: u64,
 }
 
 /// What is remembered of the configuration file.
@@ -129,6 +131,7 @@ impl Operations {
                 missing: BTreeSet::new(),
             }),
             reloads: reload::Counts::default(),
+            unread_decisions: skipped.iter().map(|skipped| skipped.offsets.end - skipped.offsets.start).sum(),
         });
         operations.forget_revisions_at_start().await;
         let made = operations.made_environments(&environments);

@@ -290,6 +290,18 @@ impl Opened {
         self.queues.queue(id, stream, Start::Earliest)
     }
 
+    /// While cursors are lost that nobody can name: the streams that hold something. A key's that is configured no more may have had
+    /// posts to be relayed, and would have no queue.
+    fn streams_of_lost_cursors(&self) -> Vec<String> {
+        if !self.queues.stats().pinned {
+            return Vec::new();
+        }
+        let log = self.queues.log();
+        let mut streams = log.streams();
+        streams.retain(|stream| log.first_kept(stream.id) < stream.tail.offset);
+        streams.into_iter().map(|stream| stream.name.to_string()).collect()
+    }
+
     /// A source for each key of the upstream's environments: those that are configured, and those that still have posts
     /// though they are not. Makes queues that are not there yet.
     pub(super) fn sources(
@@ -300,11 +312,12 @@ impl Opened {
     ) -> Result<Vec<Arc<dyn Source>>, QueueError> {
         *self.environments.lock().unwrap_or_else(PoisonError::into_inner) = destination.environments.clone();
         let log = self.queues.log().log_id();
+        let of_lost = self.streams_of_lost_cursors();
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         for environment in &destination.environments {
             let known = keys.places(environment).into_iter().map(|place| post::stream(environment, place));
             let of_old = self.queues.all().into_iter().map(|queue| queue.stream().to_owned());
-            let streams: BTreeSet<String> = known.chain(of_old).collect();
+            let streams: BTreeSet<String> = known.chain(of_old).chain(of_lost.iter().cloned()).collect();
             for stream in streams {
                 let Some((owner, _)) = post::stream_owner(&stream) else { continue };
                 let Some(label) = labels(environment).filter(|_| owner == environment) else { continue };

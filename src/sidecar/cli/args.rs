@@ -159,6 +159,10 @@ pub struct FloorLossArgs {
     #[arg(long)]
     pub yes: bool,
 
+    /// Also what destinations had pending that were made at run time and that nobody knows of, since the record of it can't be read
+    #[arg(long, requires = "yes")]
+    pub unread_decisions: bool,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc here would replace the command's own help")]
     pub call: CallArgs,

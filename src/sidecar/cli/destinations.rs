@@ -81,7 +81,7 @@ enum What {
     ListEnvironments,
     CreateEnvironment(std::path::PathBuf),
     DeleteEnvironment(String),
-    AcceptFloorLoss { yes: bool },
+    AcceptFloorLoss { yes: bool, unread_decisions: bool },
 }
 
 impl Wish {
@@ -99,7 +99,9 @@ impl Wish {
             DestinationsCommand::Pause(OneArgs { id, call }) => (What::Pause(id), call),
             DestinationsCommand::Resume(OneArgs { id, call }) => (What::Resume(id), call),
             DestinationsCommand::Probe(OneArgs { id, call }) => (What::Probe(id), call),
-            DestinationsCommand::AcceptFloorLoss(FloorLossArgs { yes, call }) => (What::AcceptFloorLoss { yes }, call),
+            DestinationsCommand::AcceptFloorLoss(FloorLossArgs { yes, unread_decisions, call }) => {
+                (What::AcceptFloorLoss { yes, unread_decisions }, call)
+            }
         };
         Self { what, call }
     }
@@ -148,7 +150,7 @@ async fn act(
         .and_then(|()| out.write_all(text.as_bytes()))
         .and_then(|()| out.flush());
     written.map_err(CallError::Output)?;
-    if let What::AcceptFloorLoss { yes: false } = wish.what { Err(DestinationsError::NotAccepted) } else { Ok(()) }
+    if let What::AcceptFloorLoss { yes: false, .. } = wish.what { Err(DestinationsError::NotAccepted) } else { Ok(()) }
 }
 
 /// Has it done. What came of it, for people or as JSON, and what is odd about it.
@@ -198,10 +200,10 @@ async fn done(what: &What, channel: Channel, settings: String, json: bool) -> Re
             client.delete_environment(DeleteEnvironmentRequest { id: id.clone() }).await?;
             (shown::environment_deleted(id, json), Vec::new())
         }
-        What::AcceptFloorLoss { yes } => {
-            let request = AcceptFloorLossRequest { accepted: *yes };
-            let losses = client.accept_floor_loss(request).await?.into_inner().losses;
-            (shown::floor_losses(&losses, *yes, json), Vec::new())
+        What::AcceptFloorLoss { yes, unread_decisions } => {
+            let request = AcceptFloorLossRequest { accepted: *yes, unread_decisions_accepted: *unread_decisions };
+            let answer = client.accept_floor_loss(request).await?.into_inner();
+            (shown::floor_losses(&answer, *yes, json), Vec::new())
         }
     })
 }

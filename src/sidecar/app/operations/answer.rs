@@ -13,8 +13,9 @@ use crate::config::{self, Severity};
 use crate::control::JournalError;
 use crate::proto::v1::control_record::Change;
 use crate::proto::v1::{
-    ControlDestination, ControlDrain, ControlDrainEnd, ControlEnvironment, ControlForget, ControlPause,
-    DeleteDestinationResponse, Destination, Environment, FloorLoss, LeftEnvironment, Origin,
+    AcceptFloorLossRequest, AcceptFloorLossResponse, ControlDestination, ControlDrain, ControlDrainEnd,
+    ControlEnvironment, ControlForget, ControlPause, DeleteDestinationResponse, Destination, Environment,
+    LeftEnvironment, Origin,
 };
 use crate::sinks::address_guard::AddressPolicy;
 
@@ -132,8 +133,8 @@ impl Asked for Operations {
         })
     }
 
-    fn floor_loss(&self, accepted: bool) -> Answer<'_, Vec<FloorLoss>> {
-        Box::pin(self.accept_floor_loss(accepted))
+    fn floor_loss(&self, request: AcceptFloorLossRequest) -> Answer<'_, AcceptFloorLossResponse> {
+        Box::pin(self.accept_floor_loss(request))
     }
 }
 

@@ -11,14 +11,17 @@ use tracing::{error, warn};
 use super::Operations;
 use crate::api::destinations::Refused;
 use crate::causes;
-use crate::proto::v1::FloorLoss;
+use crate::proto::v1::{AcceptFloorLossRequest, AcceptFloorLossResponse, FloorLoss};
 
 /// So many streams and destinations are named, where there may be thousands.
-const NAMED_MAX: usize = 100;
+pub(super) const NAMED_MAX: usize = 100;
 
 impl Operations {
     /// See [`floor_loss`](crate::api::destinations::Operations::floor_loss).
-    pub(super) async fn accept_floor_loss(&self, accepted: bool) -> Result<Vec<FloorLoss>, Refused> {
+    pub(super) async fn accept_floor_loss(
+        &self,
+        AcceptFloorLossRequest { accepted, unread_decisions_accepted }: AcceptFloorLossRequest,
+    ) -> Result<AcceptFloorLossResponse, Refused> {
         let _operating = self.operating.lock().await;
         let pinned = self.registry.pinned();
         if pinned.is_empty() {
@@ -35,8 +38,17 @@ impl Operations {
             return Err(Refused::Precondition(why));
         }
         let losses = pinned.iter().map(|(upstream, queues)| loss(upstream, queues)).collect();
+        let unread_decisions = self.unread_decisions;
+        let answer = AcceptFloorLossResponse { losses, unread_decisions };
         if !accepted {
-            return Ok(losses);
+            return Ok(answer);
+        }
+        if unread_decisions > 0 && !unread_decisions_accepted {
+            return Err(Refused::Precondition(format!(
+                "{unread_decisions} records of what operators decided at run time could not be read at the start: a destination that \
+                 one of them made is missing, and what it had pending would go; make it again under its id first, or accept that, \
+                 too: --unread-decisions"
+            )));
         }
         for (upstream, queues) in pinned {
             let done = tokio::task::spawn_blocking(move || queues.accept_floor_loss()).await;
@@ -46,7 +58,7 @@ impl Operations {
                 "an operator accepted the loss of cursors: what no queue needs is deleted from the log again"
             );
         }
-        Ok(losses)
+        Ok(answer)
     }
 
     /// Says which logs keep everything, and how that ends.
@@ -94,6 +106,8 @@ fn loss(upstream: &str, queues: &Queues) -> FloorLoss {
         .map(|stream| stream.name.to_string())
         .collect();
     streams_let_go.sort_unstable();
+    let streams_let_go_total = streams_let_go.len() as u64;
     streams_let_go.truncate(NAMED_MAX);
-    FloorLoss { upstream: upstream.to_owned(), bytes_used: log.stats().bytes_used, streams_let_go }
+    let bytes_used = log.stats().bytes_used;
+    FloorLoss { upstream: upstream.to_owned(), bytes_used, streams_let_go, streams_let_go_total }
 }

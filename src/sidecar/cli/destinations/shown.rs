@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::console::columns::aligned;
 use crate::console::units;
 use crate::proto::v1::{
-    DeleteDestinationRequest, DeleteDestinationResponse, Destination, Environment, FloorLoss, LeftEnvironment, Origin,
+    AcceptFloorLossResponse, DeleteDestinationRequest, DeleteDestinationResponse, Destination, Environment, FloorLoss,
+    LeftEnvironment, Origin,
 };
 
 /// A list of destinations.
@@ -101,30 +102,52 @@ pub(super) fn environment_deleted(id: &str, json: bool) -> String {
 }
 
 /// What damaged floors have lost, and what follows from it, or would.
-pub(super) fn floor_losses(losses: &[FloorLoss], accepted: bool, json: bool) -> String {
+pub(super) fn floor_losses(answer: &AcceptFloorLossResponse, accepted: bool, json: bool) -> String {
+    let AcceptFloorLossResponse { losses, unread_decisions } = answer;
     if json {
         let loss = |loss: &FloorLoss| {
-            let FloorLoss { upstream, bytes_used, streams_let_go } = loss;
-            let upstream = (!upstream.is_empty()).then_some(upstream);
-            json!({ "upstream": upstream, "bytes_used": bytes_used, "streams_let_go": streams_let_go })
+            let FloorLoss { upstream, bytes_used, streams_let_go, streams_let_go_total } = loss;
+            json!({
+                "upstream": (!upstream.is_empty()).then_some(upstream),
+                "bytes_used": bytes_used,
+                "streams_let_go": streams_let_go,
+                "streams_let_go_total": streams_let_go_total,
+            })
         };
-        return line(&json!({ "accepted": accepted, "losses": losses.iter().map(loss).collect::<Vec<_>>() }));
+        let losses: Vec<_> = losses.iter().map(loss).collect();
+        return line(&json!({ "accepted": accepted, "losses": losses, "unread_decisions": unread_decisions }));
     }
     let mut text = String::new();
-    for FloorLoss { upstream, bytes_used, streams_let_go } in losses {
+    for FloorLoss { upstream, bytes_used, streams_let_go, streams_let_go_total } in losses {
         let log = if upstream.is_empty() { "the log".to_owned() } else { format!("the log of upstream {upstream}") };
         text += &format!("{log} ({}): its floor has lost cursors that nobody can name\n", units::bytes(*bytes_used));
         if !streams_let_go.is_empty() {
             let streams = streams_let_go.join(", ");
             let going = if accepted { "goes" } else { "would go" };
-            text += &format!("  no destination takes from these, and what is kept of them {going}: {streams}\n");
+            let more = match streams_let_go_total.saturating_sub(streams_let_go.len() as u64) {
+                0 => String::new(),
+                more => format!(" and {} more", units::count(more)),
+            };
+            text += &format!("  no destination takes from these, and what is kept of them {going}: {streams}{more}\n");
+        }
+    }
+    if *unread_decisions > 0 {
+        let (unread, goes) = (units::count(*unread_decisions), if accepted { "goes" } else { "would go" });
+        text += &format!(
+            "{unread} records of what operators decided at run time could not be read at the start: a destination that one of them made \
+             is missing here, nothing names it, and what it had pending {goes}\n"
+        );
+        if !accepted {
+            text +=
+                "  make it again under its id (forebay destinations create); if it may go: --yes --unread-decisions\n";
         }
     }
     text += match accepted {
         true => "accepted: what no destination needs is deleted again, by and by\n",
         false => {
             "Destinations that run have begun again with the oldest record that was kept, and what they had is delivered again. Lost \
-             for good are: what a destination had pending that is in the configuration no more; replays that were under way; the \
+             for good are: what a destination had pending that is in the configuration no more, or of an environment that it takes from no \
+             more (put it back before, if you want to keep that); replays that were under way; the \
              balances of before. If you have a copy of the floor file from just before the damage, stop the sidecar and put it back \
              instead. With --yes what no destination needs is deleted again.\n"
         }
@@ -206,19 +229,41 @@ mod tests {
 
     #[test]
     fn a_floors_loss_is_told_before_it_is_taken() {
-        let loss =
-            FloorLoss { upstream: String::new(), bytes_used: 5 << 20, streams_let_go: vec!["old-prod".to_owned()] };
-        let losses = [loss, FloorLoss { upstream: "split".to_owned(), ..FloorLoss::default() }];
-        let told = floor_losses(&losses, false, false);
+        let loss = FloorLoss {
+            bytes_used: 5 << 20,
+            streams_let_go: vec!["old-prod".to_owned()],
+            streams_let_go_total: 1,
+            ..FloorLoss::default()
+        };
+        let split = FloorLoss {
+            upstream: "split".to_owned(),
+            streams_let_go: vec!["posts/qa/0".to_owned()],
+            streams_let_go_total: 1_235,
+            ..FloorLoss::default()
+        };
+        let mut answer = AcceptFloorLossResponse { losses: vec![loss, split], unread_decisions: 0 };
+        let told = floor_losses(&answer, false, false);
         assert!(told.starts_with("the log (5.0 MiB): its floor has lost cursors"), "{told}");
         assert!(told.contains("kept of them would go: old-prod\nthe log of upstream split ("), "{told}");
         assert!(told.contains("delivered again") && told.contains("With --yes"), "{told}");
-        let done = floor_losses(&losses, true, false);
+        assert!(
+            told.contains("would go: posts/qa/0 and 1,234 more\n") && told.contains("it takes from no more"),
+            "{told}"
+        );
+        assert!(!told.contains("--unread-decisions"), "{told}");
+        let done = floor_losses(&answer, true, false);
         assert!(
             done.contains("kept of them goes: old-prod\n") && done.ends_with("deleted again, by and by\n"),
             "{done}"
         );
-        let read: Value = serde_json::from_str(&floor_losses(&losses, true, true)).unwrap();
+        answer.unread_decisions = 2;
+        let told = floor_losses(&answer, false, false);
+        assert!(
+            told.contains("\n2 records of what operators decided") && told.contains("--yes --unread-decisions"),
+            "{told}"
+        );
+        let read: Value = serde_json::from_str(&floor_losses(&answer, true, true)).unwrap();
+        assert_eq!((&read["unread_decisions"], &read["losses"][1]["streams_let_go_total"]), (&json!(2), &json!(1_235)));
         let losses = &read["losses"];
         assert_eq!((&read["accepted"], &losses[1]["upstream"]), (&json!(true), &json!("split")));
         assert_eq!((&losses[0]["upstream"], &losses[0]["streams_let_go"]), (&Value::Null, &json!(["old-prod"])));
