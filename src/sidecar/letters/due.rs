@@ -92,9 +92,10 @@ impl Due {
         }
     }
 
-    /// Each may be due: who reads it notes what it found.
-    pub(super) fn look_at_all(&mut self) {
-        self.runs.values_mut().for_each(|run| run.earliest_ms = 0);
+    /// Any that lies there may be due: who reads it notes what it found.
+    pub(super) fn look_at(&mut self, places: Range<u64>) {
+        let before = self.runs.range_mut(..places.end).rev();
+        before.take_while(|(_, run)| run.end > places.start).for_each(|(_, run)| run.earliest_ms = 0);
     }
 
     /// Runs that there are.
@@ -157,6 +158,18 @@ mod tests {
         assert_eq!(due.begin(1000), Some(0..10), "it could not be read");
         due.note(0..10, None);
         assert_eq!(due.first(u64::MAX), None);
+    }
+
+    #[test]
+    fn only_runs_with_a_letter_in_the_places_are_looked_at_again() {
+        let mut due = Due::default();
+        (0..1024).for_each(|offset| due.insert(offset, 1000));
+        due.look_at(256..513);
+        assert_eq!((due.begin(0), due.begin(0), due.begin(0)), (Some(256..512), Some(512..768), None));
+        due.look_at(0..1);
+        due.look_at(767..768);
+        due.note(512..768, Some(1000));
+        assert_eq!((due.begin(0), due.begin(0), due.begin(0)), (Some(0..256), Some(512..768), None));
     }
 
     proptest! {

@@ -34,9 +34,17 @@ pub(super) struct Flights {
     /// Batches that were handed back, and halves of those that were split.
     groups: VecDeque<Group>,
     /// Whose letters wait while others' go on, and until when at least.
-    off: BTreeMap<Sender, u64>,
+    off: BTreeMap<Sender, Off>,
     /// Delivered or moved, and not settled for want of room.
     late: Vec<(Shelf, Range<u64>, Settled)>,
+}
+
+/// A sender whose letters wait.
+#[derive(Debug, Default)]
+struct Off {
+    until_ms: u64,
+    /// Where those lie that were read meanwhile, and maybe others between them.
+    passed_over: Option<Range<u64>>,
 }
 
 /// Letters that go as one batch.
@@ -96,17 +104,24 @@ impl Flights {
         !self.ready.is_empty() || !self.groups.is_empty()
     }
 
-    /// This sender's letters wait, or no longer. What was read of them is to be given up before.
-    pub(super) fn put_off(&mut self, sender: Sender, until_ms: Option<u64>) {
+    /// This sender's letters wait, or no longer: then this says where those lie that were passed over. What was read of them
+    /// is to be given up before.
+    pub(super) fn put_off(&mut self, sender: Sender, until_ms: Option<u64>) -> Option<Range<u64>> {
         match until_ms {
-            Some(until_ms) => drop(self.off.insert(sender, until_ms)),
-            None => drop(self.off.remove(&sender)),
+            Some(until_ms) => {
+                self.off.entry(sender).or_default().until_ms = until_ms;
+                None
+            }
+            None => self.off.remove(&sender)?.passed_over,
         }
     }
 
-    /// Until when this sender's letters wait at least, if they do.
-    pub(super) fn off_until(&self, sender: Sender) -> Option<u64> {
-        self.off.get(&sender).copied()
+    /// The letter at this offset was read. Until when its sender's wait at least, if they do: then it is passed over.
+    pub(super) fn pass_over(&mut self, sender: Sender, offset: u64) -> Option<u64> {
+        let off = self.off.get_mut(&sender)?;
+        let before = off.passed_over.take().unwrap_or(offset..offset + 1);
+        off.passed_over = Some(before.start.min(offset)..before.end.max(offset + 1));
+        Some(off.until_ms)
     }
 
     /// These are due, and were read.

@@ -306,9 +306,9 @@ impl Desk {
         drop(state);
         let (mut ready, mut bytes, mut earliest, mut read) = (Vec::new(), 0, None::<u64>, run.start);
         let (mut walk, mut seen) = (place.walk(run.start), Origins::default());
-        let off_until = |letter: &Packed| {
+        let pass_over = |offset: u64, letter: &Packed| {
             let LetterOrigin { log, stream, .. } = letter.origin();
-            shelves.state().flights.off_until((log, stream))
+            shelves.state().flights.pass_over((log, stream), offset)
         };
         'run: while read < run.end && ready.len() < READY_MAX && bytes < READY_BYTES_MAX {
             let letters = walk.next().inspect_err(|_| shelves.state().due.note(run.start..run.start, None))?;
@@ -325,7 +325,7 @@ impl Desk {
                     _ if shelves.state().flights.holds(offset) => continue,
                     later if !due::has_come(later, now_ms) => later,
                     // Its turn may be a moment later than that: whoever put it off says when.
-                    _ if let Some(until_ms) = off_until(&letter) => until_ms.max(now_ms + AGAIN_MS),
+                    _ if let Some(until_ms) = pass_over(offset, &letter) => until_ms.max(now_ms + AGAIN_MS),
                     _ if !self.is_taken_out(&letter, &mut seen) => now_ms + AGAIN_MS,
                     _ => {
                         bytes += letter.record.len();
@@ -382,9 +382,8 @@ impl Desk {
         let mut state = shelves.state();
         let ready = state.flights.give_up_ready();
         ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
-        state.flights.put_off(sender, until_ms);
-        if until_ms.is_none() {
-            state.due.look_at_all();
+        if let Some(passed_over) = state.flights.put_off(sender, until_ms) {
+            state.due.look_at(passed_over);
         }
         drop(state);
         self.wake();

@@ -274,3 +274,36 @@ fn however_many_letters_of_a_key_are_put_off_others_are_read() {
     source.put_off(of.log, of.stream, None);
     assert_eq!(next().map(|claimed| claimed.job.origin), Some(of));
 }
+
+/// Before, each try of a key had the whole shelf read again, for each key that waits.
+#[test]
+fn when_the_time_of_a_key_has_come_only_its_letters_are_looked_for() {
+    let house = WithPosts::on(&SimDisk::new(3)).unwrap();
+    house.hold(&house.source_of_new(STREAM, 300));
+    house.hold(&house.source_of_new(OTHER, 300));
+    let source = HeldSource::new(house.desk(), true);
+    let next = || source.next(Limits { records_max: 1, ..LIMITS }).unwrap();
+    let until_ms = Some(house.clock.wall_ms() + 60_000);
+    let origin = next().unwrap().job.origin;
+    let log = origin.log;
+    let streams = [STREAM, OTHER].map(|stream| house.posts.log().stream(stream).unwrap());
+    for stream in streams {
+        assert!(source.put_off(log, stream, until_ms));
+    }
+    assert!(next().is_none() && !source.has_more());
+    source.put_off(log, streams[0], None);
+    let claimed: Vec<Claimed> = (0..300).map(|_| next().unwrap()).collect();
+    assert!(claimed.iter().all(|claimed| claimed.job.origin.stream == streams[0]));
+    assert!(!source.has_more(), "the other's are not read meanwhile");
+    // It is put off again while one is tried; then all that was passed over comes.
+    source.put_off(log, streams[0], until_ms);
+    drop(claimed);
+    assert!(next().is_none() && !source.has_more());
+    streams.into_iter().for_each(|stream| _ = source.put_off(log, stream, None));
+    let mut left = 0;
+    while let Some(claimed) = next() {
+        claimed.ticket.settle(&[], Settled::Delivered);
+        left += 1;
+    }
+    assert_eq!(left, 600);
+}
