@@ -17,6 +17,8 @@ pub mod fuzzing;
 pub mod impression;
 pub mod ingest;
 pub mod letters;
+#[cfg(test)]
+mod logged;
 pub mod overflow;
 pub mod post;
 pub mod proto;

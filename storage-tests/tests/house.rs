@@ -24,6 +24,7 @@ const CORE: &[(&str, &[&str])] = &[
 /// The same for the sidecar's library. All of them may name the root package, save those in [`WITHOUT_THE_LOG`].
 const SIDECAR: &[(&str, &[&str])] = &[
     ("causes", &[]),
+    ("logged", &[]),
     ("ages", &[]),
     ("fair_share", &[]),
     ("impression", &[]),

@@ -151,8 +151,7 @@ impl Operations {
     /// Whether nothing takes from this queue, whose destination may run: its environment was taken out.
     #[must_use]
     pub fn left_behind(&self, queue: &Queue) -> bool {
-        // A replay is sent by the loop of its destination.
-        !queue.destination().contains('!') && self.registry.is_left(queue)
+        self.registry.is_left(queue)
     }
 
     /// Whether a destination drops nothing that it has, so that a replay has it twice: one that runs and is a file. Readers of

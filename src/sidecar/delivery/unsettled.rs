@@ -60,12 +60,9 @@ impl Unsettled {
                 unsettled.add(&origin, queue.cursor(), replayed);
             };
             add(&queue, 0..u64::MAX, false);
-            if let Some(again) = queue.replay_under_way() {
-                match (again.redrives(), again.replay()) {
-                    (Some(marked), _) => add(&again, marked, false),
-                    (None, Some(replay)) => add(&again, replay.offsets, true),
-                    (None, None) => {}
-                }
+            let again = queue.replay_under_way();
+            if let Some((again, replay)) = again.as_ref().and_then(|again| Some((again, again.replay()?))) {
+                add(again, replay.offsets, again.redrives().is_none());
             }
         }
         unsettled
@@ -159,6 +156,7 @@ mod tests {
         again.settle(&again.next_batch(LIMITS).unwrap().unwrap(), Settled::Delivered);
         assert_eq!(found(), (40..60).collect::<Vec<u64>>());
     }
+
     #[test]
     fn a_replay_is_known_apart_and_lost_cursors_reach_back_to_the_oldest_record() {
         let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(ManualClock::at(NOW)));

@@ -185,6 +185,15 @@ fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_
     }
 }
 
+/// The disk works again, and what is given again goes out when the header before it is synced.
+fn given_again_behind_a_durable_cut(mut session: Session, stream: &str) {
+    session.disk.start_trace();
+    session.act(&Step::Heal).expect("healed");
+    session.log().housekeep();
+    acked(&mut session, stream, &[(100, 1)]);
+    assert_eq!(header_and_frames(&session), HEADER_FIRST, "{stream}");
+}
+
 /// Before: of our own streams an offset that had failed was given again in a segment whose header, which cuts the failed one off,
 /// went out together with the frames. A power cut could leave the frames of both, and no cut.
 #[test]
@@ -194,11 +203,7 @@ fn an_offset_that_failed_is_given_again_only_behind_a_durable_cut() {
         acked(&mut session, stream, &[(100, 1)]);
         session.act(&Step::Inject(Fault::every(OpKind::Sync, Failure::Eio))).expect("armed");
         refused(&mut session, stream, &[(100, 1)]);
-        session.disk.start_trace();
-        session.act(&Step::Heal).expect("healed");
-        session.log().housekeep();
-        acked(&mut session, stream, &[(100, 1)]);
-        assert_eq!(header_and_frames(&session), HEADER_FIRST, "{stream}");
+        given_again_behind_a_durable_cut(session, stream);
     }
 }
 
@@ -214,11 +219,7 @@ fn a_cut_that_went_with_a_void_segment_is_made_again() {
             session.act(&Step::Inject(Fault::nths(OpKind::Sync, nths, Failure::Eio).on("/log/0"))).expect("armed");
         }
         refused(&mut session, stream, &[(100, 1)]);
-        session.disk.start_trace();
-        session.act(&Step::Heal).expect("healed");
-        session.log().housekeep();
-        acked(&mut session, stream, &[(100, 1)]);
-        assert_eq!(header_and_frames(&session), HEADER_FIRST, "{stream}");
+        given_again_behind_a_durable_cut(session, stream);
     }
 }
 

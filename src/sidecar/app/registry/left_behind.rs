@@ -39,9 +39,9 @@ impl Registry {
         left
     }
 
-    /// Whether this is a queue of records or posts that nothing takes from.
+    /// Whether this is a queue of records or posts that nothing takes from. A replay's is sent by the loop of its destination.
     pub fn is_left(&self, queue: &Queue) -> bool {
-        !queue.stream().starts_with('!') && !self.drains(queue)
+        !queue.stream().starts_with('!') && !queue.destination().contains('!') && !self.drains(queue)
     }
 
     /// Deletes the queues of a destination for an environment that nothing takes from, with all that they hold, durably. Waits
@@ -74,10 +74,9 @@ impl Registry {
 
     /// The queues that nothing takes from.
     pub fn left_behind(&self) -> Vec<Queue> {
-        let ours = |queue: &Queue| !queue.stream().starts_with('!') && !queue.destination().contains('!');
-        let mut left: Vec<Queue> = self.queues.all().into_iter().filter(ours).collect();
+        let mut left = self.queues.all();
         self.upstreams.each_queue(&mut |queue| left.push(queue.clone()));
-        left.retain(|queue| !self.drains(queue));
+        left.retain(|queue| self.is_left(queue));
         left
     }
 

@@ -178,16 +178,13 @@ impl Learned {
     /// What may be sent now, if there is a limit. Infinitely many records, where that is one of requests alone.
     #[must_use]
     pub fn limit(&self) -> Option<Speed> {
-        self.limit.as_ref().map(|limit| match limit.phase {
-            Phase::ClimbFreely(_) => Speed { records: f64::INFINITY, ..limit.now() },
-            _ => limit.now(),
-        })
+        self.limit.as_ref().map(Limit::now)
     }
 
     /// What is worth to be kept over a restart: what the destination is known to take.
     #[must_use]
     pub fn known(&self) -> Option<Speed> {
-        self.limit.filter(|limit| !matches!(limit.phase, Phase::ClimbFreely(_))).map(|limit| limit.known)
+        self.limit.filter(|limit| !limit.is_free()).map(|limit| limit.known)
     }
 
     /// From when on a request may start.
@@ -204,7 +201,7 @@ impl Learned {
     /// A request starts.
     pub(super) fn sending(&mut self, records: u64, now: Duration) {
         if let Some(limit) = &self.limit {
-            let cost = Duration::try_from_secs_f64(limit.seconds(records)).unwrap_or(Duration::MAX);
+            let cost = Duration::try_from_secs_f64(limit.now().seconds(records)).unwrap_or(Duration::MAX);
             self.bucket.take(cost, cost + SLACK, now);
         }
     }
@@ -223,7 +220,7 @@ impl Learned {
         self.taken = self.taken.saturating_add(1);
         let (price, taken, measured) = (self.price, self.taken, self.meter.speed(now));
         let Some(limit) = &mut self.limit else { return };
-        let worth = limit.seconds(records);
+        let worth = limit.now().seconds(records);
         // A single request is never a reason to trust it with twice as much.
         let step = worth.min(1.0);
         limit.worth += worth;
@@ -298,7 +295,7 @@ impl Learned {
     /// It takes something after an outage: a request of so many records.
     fn came_back(&mut self, before: Option<Limit>, records: u64, now: Duration) {
         self.limit = Some(match before {
-            Some(limit) if !matches!(limit.phase, Phase::ClimbFreely(_)) => {
+            Some(limit) if !limit.is_free() => {
                 Limit { share: limit.share.min(CLIMB_AFTER_OUTAGE), phase: Phase::Climb, worth: 0.0, ..limit }
             }
             _ => {
@@ -327,15 +324,14 @@ impl Limit {
         Self { known: known.at_least(SLOWEST), share: RESUME, phase: Phase::Hold, worth: 0.0 }
     }
 
+    /// Where nothing is known, one of requests alone: the first batch after an outage may be a small one.
     fn now(&self) -> Speed {
-        self.known.times(self.share)
+        let now = self.known.times(self.share);
+        if self.is_free() { Speed { records: f64::INFINITY, ..now } } else { now }
     }
 
-    /// The time, in seconds, that a request of so many records takes of it. Where nothing is known, of requests alone: the
-    /// first batch after an outage may be a small one.
-    fn seconds(&self, records: u64) -> f64 {
-        let free = matches!(self.phase, Phase::ClimbFreely(_));
-        self.now().seconds(if free { 0 } else { records })
+    fn is_free(&self) -> bool {
+        matches!(self.phase, Phase::ClimbFreely(_))
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -351,14 +347,13 @@ impl Limit {
             Phase::Probe(_) => (FALL_PROBING, RESUME_PROBING),
         };
         // Of requests that are larger than those that it was learned of, its records say nothing.
-        let free = matches!(self.phase, Phase::ClimbFreely(_));
-        let resized = measured.requests > 0.0 && (free || measured.records > now.records * RESIZED);
+        let resized = measured.requests > 0.0 && (self.is_free() || measured.records > now.records * RESIZED);
         // The larger one: that is the one at which the limit was met.
         let by_requests = measured.requests / now.requests;
         let met = if resized { by_requests } else { by_requests.max(measured.records / now.records) };
         let part = if enough { met } else { fall };
         let part = part.clamp(FALL_MAX, 1.0).max((FALL_END / now.requests).min(1.0));
-        let mut known = now.times(part);
+        let mut known = self.known.times(self.share * part);
         if resized {
             known.records = known.requests * (measured.records / measured.requests);
         }

@@ -1,40 +1,7 @@
 //! What the operator reads in the log of what came in and could not be kept as it was meant.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
-use tracing::subscriber::DefaultGuard;
-
 use super::harness::{impressions, post, start};
-
-/// The lines that this thread logs while the guard lives.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn collect() -> (Self, DefaultGuard) {
-        let lines = Self::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        (lines, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// Those that hold `part`.
-    fn with(&self, part: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::logged::Lines;
 
 #[tokio::test]
 async fn an_unknown_key_has_a_line_that_names_the_sdk_and_not_the_key() {

@@ -30,17 +30,11 @@ pub(super) fn mend(
         _ => {} // an earlier try came so far
     }
     let mended = disk.create(aside)?;
-    let (mut from, mut len, mut piece) = (0, 0, Vec::new());
+    let (mut from, mut len) = (0, 0);
     let end = extent.whole..extent.whole;
     for hole in extent.holes.iter().map(|hole| &hole.bytes).chain([&end]) {
-        while from < hole.start {
-            let n = usize::try_from(hole.start - from).unwrap_or(usize::MAX).min(COPY_BYTES);
-            piece.resize(n, 0);
-            read_exact_at(file, &mut piece, from)?;
-            mended.write_all_at(&[IoSlice::new(&piece)], len)?;
-            (from, len) = (from + n as u64, len + n as u64);
-        }
-        from = hole.end;
+        copy(file, from..hole.start, &*mended, len)?;
+        (from, len) = (hole.end, len + (hole.start - from));
     }
     mended.sync_data()?;
     disk.rename(aside, path)?;
@@ -51,13 +45,19 @@ pub(super) fn mend(
 /// Writes what stands there in `bytes` once more: after a sync that failed, in this life or the one before, the next one has
 /// nothing to write, and promises nothing of it.
 pub(super) fn write_again(file: &dyn File, bytes: Range<u64>) -> io::Result<()> {
-    let (mut at, mut piece) = (bytes.start, Vec::new());
-    while at < bytes.end {
-        let n = usize::try_from(bytes.end - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+    let at = bytes.start;
+    copy(file, bytes, file, at)
+}
+
+/// Writes these bytes of a file to `to`, at `at`.
+fn copy(file: &dyn File, mut bytes: Range<u64>, to: &dyn File, mut at: u64) -> io::Result<()> {
+    let mut piece = Vec::new();
+    while bytes.start < bytes.end {
+        let n = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX).min(COPY_BYTES);
         piece.resize(n, 0);
-        read_exact_at(file, &mut piece, at)?;
-        file.write_all_at(&[IoSlice::new(&piece)], at)?;
-        at += n as u64;
+        read_exact_at(file, &mut piece, bytes.start)?;
+        to.write_all_at(&[IoSlice::new(&piece)], at)?;
+        (bytes.start, at) = (bytes.start + n as u64, at + n as u64);
     }
     Ok(())
 }
