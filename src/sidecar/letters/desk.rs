@@ -53,6 +53,15 @@ pub(super) struct State {
     pub(super) flights: Flights,
 }
 
+impl State {
+    /// What was read ahead goes back to where its time puts it, in its order.
+    pub(super) fn give_ready_back(&mut self) {
+        for offset in self.flights.give_up_ready() {
+            self.due.insert(offset, 0);
+        }
+    }
+}
+
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
         let (wake, shelves, policy, said_of_marked) = Default::default();

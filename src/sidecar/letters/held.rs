@@ -352,8 +352,7 @@ impl Desk {
         for group in groups {
             state.flights.hand_back(group, is_gone);
         }
-        let ready = state.flights.give_up_ready();
-        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
+        state.give_ready_back();
         drop(state);
         self.wake();
     }
@@ -369,9 +368,7 @@ impl Desk {
                 state.due.insert(place, 0);
             }
         }
-        // In their order.
-        let ready = state.flights.give_up_ready();
-        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
+        state.give_ready_back();
         drop(state);
         self.wake();
     }
@@ -380,8 +377,7 @@ impl Desk {
     fn put_off(&self, sender: Sender, until_ms: Option<u64>) {
         let Some(shelves) = self.shelves() else { return };
         let mut state = shelves.state();
-        let ready = state.flights.give_up_ready();
-        ready.into_iter().for_each(|offset| state.due.insert(offset, 0));
+        state.give_ready_back();
         if let Some(passed_over) = state.flights.put_off(sender, until_ms) {
             state.due.look_at(passed_over);
         }
