@@ -95,9 +95,9 @@ pub use log::{
 };
 pub use offset::{LogId, Sequence, StreamId, base64_digits};
 pub use queue::{
-    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, Deleted, FloorDamage, FloorError,
-    Halved, Hour, Hourly, KeyValue, Lag, MarkedRange, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Queue,
-    QueueError, QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError,
+    Balance, Batch, BatchLimits, CloseQueuesError, Count, Cursor, CursorStore, Deleted, FloorDamage, FloorError, Front,
+    Halved, Hour, Hourly, KeyValue, Lag, MarkedRange, MemStore, Much, OpenQueuesError, OpenStore, PlanError, Position,
+    Queue, QueueError, QueueOptions, Queues, QueuesStats, RangeError, RangeLimits, RangeReader, Replay, ReplayError,
     ReplayFrom, ReplayMode, ReplayRequest, Replayed, SeenFloor, Settled, SettledRange, Slice, SplitError, Start,
     StoreChoice, StoreError, Waiting, inspect_floor,
 };

@@ -28,6 +28,7 @@ mod marked;
 mod marking;
 mod marks;
 mod mem_store;
+mod parting;
 mod plan;
 mod planner;
 mod range;
@@ -53,11 +54,13 @@ pub use inspect::{SeenFloor, inspect_floor};
 pub use lag::Lag;
 pub use marked::MarkedRange;
 pub use mem_store::MemStore;
+pub use parting::Front;
 pub use planner::PlanError;
 pub use range::{RangeError, RangeLimits, RangeReader, Waiting};
 pub use replay::{Replay, ReplayError, ReplayFrom, ReplayMode, ReplayRequest, Replayed};
 pub use set::{CloseQueuesError, Deleted, OpenQueuesError, QueueOptions, Queues, QueuesStats, Start};
 pub use split::{Halved, SplitError};
+pub use window::Position;
 
 use crate::clock::Clock;
 use crate::disk::Lock;
@@ -78,10 +81,14 @@ use window::{Offer, Plan, Window};
 
 /// The queue of one destination for one stream. Cheap to clone; all clones are one queue.
 ///
+/// A handle hands out all that waits, the oldest first; or a part of it, where the queue is [parted](Self::part): see
+/// [`backlog`](Self::backlog) and [`live`](Self::live).
+///
 /// Calls do not wait for each other's disk reads, save [`next_batch`](Self::next_batch) for one of the same queue.
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<Inner>,
+    position: Position,
 }
 
 /// Why a queue could not be made, or a batch not be had.
@@ -147,6 +154,8 @@ struct Inner {
     entry: EntryId,
     window: Mutex<Window>,
     reading: Mutex<Reading>,
+    /// The same at the second position, once there was one: so that neither loses its place by the other's.
+    reading_live: OnceLock<Box<Mutex<Reading>>>,
     /// When some records were taken in that are asked for again and again: two frames at most.
     ages: Mutex<Option<Box<[Age; 2]>>>,
     /// A replay of another queue, and where it ends.
@@ -228,7 +237,7 @@ impl Queue {
     pub fn has_more(&self) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
         let tail = self.inner.tail(stream).offset;
-        !matches!(self.inner.offer(tail), Offer::Nothing | Offer::Full)
+        !matches!(self.inner.offer(self.position, tail), Offer::Nothing | Offer::Full)
     }
 
     /// Whether as many records wait, or a batch that was handed out before and comes again. Does not touch the disk.
@@ -236,8 +245,7 @@ impl Queue {
     pub fn has_records(&self, records: u64) -> bool {
         let Some(stream) = self.inner.stream_id() else { return false };
         let tail = self.inner.tail(stream).offset;
-        let offer = self.inner.offer(tail);
-        match offer {
+        match self.inner.offer(self.position, tail) {
             Offer::Nothing | Offer::Full => false,
             Offer::Again { .. } => true,
             Offer::Fresh(offsets) => offsets.end - offsets.start >= records,
@@ -251,12 +259,11 @@ impl Queue {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return true };
         let tail = queue.tail(stream).offset;
-        let offer = queue.offer(tail);
-        match offer {
+        match queue.offer(self.position, tail) {
             Offer::Nothing | Offer::Full => true,
             Offer::Again { offsets, .. } | Offer::Fresh(offsets) => {
                 // Somebody else reads right now: that may take its time.
-                let Ok(reading) = queue.reading.try_lock() else { return false };
+                let Ok(reading) = queue.reading(self.position).try_lock() else { return false };
                 reading.holds(offsets.start) || queue.context.log.reader(stream, offsets.start).in_memory()
             }
         }
@@ -284,6 +291,14 @@ impl Queue {
 }
 
 impl Inner {
+    /// Where a position reads.
+    fn reading(&self, position: Position) -> &Mutex<Reading> {
+        match position {
+            Position::Only | Position::Backlog => &self.reading,
+            Position::Live => self.reading_live.get_or_init(Box::default),
+        }
+    }
+
     fn window(&self) -> MutexGuard<'_, Window> {
         lock(&self.window)
     }

@@ -6,7 +6,7 @@
 use super::balance::Count;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
-use super::{Batch, BatchLimits, Inner, Queue, QueueError, RangeLimits, lock};
+use super::{Batch, BatchLimits, Inner, Position, Queue, QueueError, RangeLimits, lock};
 use crate::sync::atomic::Ordering;
 use crate::{ReadError, StreamId};
 use std::ops::Range;
@@ -80,10 +80,14 @@ impl Queue {
     ) -> Result<Option<Batch>, QueueError> {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(None) };
-        let mut reading = lock(&queue.reading);
+        let position = self.position;
+        let mut reading = lock(queue.reading(position));
+        if position == Position::Only {
+            queue.window().join();
+        }
         loop {
             let tail = queue.tail(stream).offset;
-            let offer = queue.offer(tail);
+            let offer = queue.offer(position, tail);
             let (range, plan, again) = match offer {
                 Offer::Again { offsets, plan } => (offsets, plan, true),
                 Offer::Fresh(offsets) => (offsets, None, false),
@@ -103,7 +107,7 @@ impl Queue {
                 // At the tail, or at damage that has no place among the settled ranges before a batch is settled.
                 return Ok(None);
             }
-            if let Some(batch) = queue.claim(stream, gathered, plan) {
+            if let Some(batch) = queue.claim(stream, position, gathered, plan) {
                 return Ok(Some(batch));
             }
             // Somebody settled a part of it meanwhile.
@@ -113,15 +117,15 @@ impl Queue {
 
 impl Inner {
     /// What to hand out next: nothing more of a replay that is cancelled.
-    pub(super) fn offer(&self, tail: u64) -> Offer {
+    pub(super) fn offer(&self, position: Position, tail: u64) -> Offer {
         let cancelled = self.replay.as_ref().is_some_and(|bounds| bounds.cancelled.load(Ordering::Acquire));
-        if cancelled { Offer::Nothing } else { self.window().offer(tail) }
+        if cancelled { Offer::Nothing } else { self.window().offer(position, tail) }
     }
 
     /// Enters what was read into the window. `None` when the window changed since it made the offer.
-    fn claim(&self, stream: StreamId, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
+    fn claim(&self, stream: StreamId, position: Position, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
         let Gathered { offsets, marks, slices, bytes, .. } = gathered;
-        if !self.window().claim(offsets.clone(), marks) {
+        if !self.window().claim(position, offsets.clone(), marks) {
             return None;
         }
         let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);

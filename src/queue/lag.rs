@@ -13,6 +13,9 @@ pub struct Lag {
     /// How long ago the oldest of them was taken in, by the wall clock. `None` when nothing is behind, or when the
     /// record cannot be read.
     pub oldest_age_ms: Option<u64>,
+    /// The same of the records that came in since the queue was [parted](super::Queue::part); 0 when none of those is behind.
+    /// `None` when it has one position, or when the record cannot be read.
+    pub live_age_ms: Option<u64>,
     /// The first offset that is not durable yet.
     pub durable_tail: u64,
     /// The first offset that is not settled.
@@ -29,6 +32,7 @@ impl Lag {
             records: pending.records,
             bytes: pending.bytes,
             // A wall clock that was set back makes the record look young; it never makes an age negative.
+            live_age_ms: None,
             oldest_age_ms: oldest_ms.filter(|_| pending.records > 0).map(|then| now_ms.saturating_sub(then)),
             durable_tail: tail.offset,
             low_mark: cursor.low,

@@ -7,7 +7,7 @@ use super::balance::{Balance, Count, Settled};
 use super::give_up::{Much, offset_at_total};
 use super::marked::MarkedRange;
 use super::reading::offset_at_time_in;
-use super::{Inner, Queue, QueueError, lock};
+use super::{Inner, Position, Queue, QueueError, lock};
 use crate::sync::Arc;
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ impl Queue {
         let log = &queue.context.log;
         for _ in 0..LOOKS_MAX {
             let tail = queue.end();
-            let fresh = queue.window().fresh_known(tail);
+            let fresh = queue.window().fresh_known(Position::Only, tail);
             let Some((fresh, [start, end])) = fresh else { break };
             if queue.window().is_sent_again(fresh.start) {
                 break; // it stays until that is over

@@ -141,8 +141,8 @@ impl Queue {
         let Some(stream) = queue.stream_id() else { return Ok(Waiting::default()) };
         let tail = queue.end();
         let mut window = queue.window();
-        let comes_again = window.comes_again(tail.offset);
-        let fresh = window.fresh_known(tail);
+        let comes_again = window.comes_again(self.position, tail.offset);
+        let fresh = window.fresh_known(self.position, tail);
         drop(window);
         let Some((offsets, [start, end])) = fresh else { return Ok(Waiting { comes_again, ..Waiting::default() }) };
         let total = |known: Option<u64>, offset| known.map_or_else(|| queue.total_at(stream, offset), Ok);

@@ -202,7 +202,7 @@ impl Queue {
     #[must_use]
     pub fn replay_under_way(&self) -> Option<Queue> {
         let under_way = lock(&self.inner.replays).as_ref()?.under_way.clone();
-        under_way.map(|inner| Queue { inner })
+        under_way.map(Queue::of)
     }
 }
 

@@ -187,7 +187,7 @@ impl Queues {
         // One that was made, and whose commit failed, is not what was promised: asked for again it is tried again.
         let is_enough = |inner: &Arc<Inner>| start == Start::Earliest || inner.saved.load(Ordering::Acquire);
         if let Some(inner) = self.set.find(destination, stream).filter(is_enough) {
-            return Ok(Queue { inner });
+            return Ok(Queue::of(inner));
         }
         let mut keeping = lock(&self.set.keeping);
         let inner = match self.set.find(destination, stream) {
@@ -204,19 +204,19 @@ impl Queues {
         if !is_enough(&inner) {
             self.set.commit(&mut keeping).map_err(QueueError::NotDurable)?;
         }
-        Ok(Queue { inner })
+        Ok(Queue::of(inner))
     }
 
     /// The queue of a destination for a stream, if there is one. Makes none.
     #[must_use]
     pub fn find(&self, destination: &str, stream: &str) -> Option<Queue> {
-        self.set.find(destination, stream).map(|inner| Queue { inner })
+        self.set.find(destination, stream).map(Queue::of)
     }
 
     /// All queues, by destination and stream.
     #[must_use]
     pub fn all(&self) -> Vec<Queue> {
-        self.set.index_read().by_name.values().map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+        self.set.index_read().by_name.values().map(|inner| Queue::of(Arc::clone(inner))).collect()
     }
 
     /// The queues of a destination, by stream, without those of its replays. However many there are of others.
@@ -225,7 +225,7 @@ impl Queues {
         let index = self.set.index_read();
         let from = (Arc::from(destination), Arc::from(""));
         let ours = index.by_name.range(from..).take_while(|((of, _), _)| **of == *destination);
-        ours.map(|(_, inner)| Queue { inner: Arc::clone(inner) }).collect()
+        ours.map(|(_, inner)| Queue::of(Arc::clone(inner))).collect()
     }
 
     /// Whether the destination has a queue. One that left the configuration still has its queues, and they keep their

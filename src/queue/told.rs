@@ -47,11 +47,17 @@ impl Queue {
         let queue = &*self.inner;
         let window = queue.window();
         let (cursor, in_flight, oldest_ms) = (window.cursor().clone(), window.in_flight(), window.oldest_ms());
+        let parted = window.parted_at();
         drop(window);
         let end = queue.end(); // after the cursor, which is never ahead of it
+        let live_age_ms = parted.and_then(|at| {
+            let unsettled = cursor.unsettled(at.offset..end.offset.max(at.offset));
+            unsettled.first().map_or(Some(0), |first| queue.age_ms(first.start))
+        });
         let behind = cursor.pending(end).records > 0;
         let oldest_ms = oldest_ms.or_else(|| queue.ingest_ms(cursor.low).filter(|_| behind));
-        Lag::of(&cursor, end, in_flight, oldest_ms, queue.context.clock.wall_ms())
+        let lag = Lag::of(&cursor, end, in_flight, oldest_ms, queue.context.clock.wall_ms());
+        Lag { live_age_ms, ..lag }
     }
 
     /// What became of every record since the queue began. It closes, always.

@@ -21,15 +21,19 @@
 
 mod marking;
 mod moving;
+mod position;
 mod settling;
 mod split;
 mod verdict;
 
+use position::Live;
+pub use position::Position;
+pub(crate) use position::pending_at;
 use settling::Held;
 pub(crate) use split::NoSplit;
 pub(crate) use verdict::Verdict;
 
-use super::balance::{Books, End};
+use super::balance::Books;
 use super::cursor::Cursor;
 use super::limits::{PLACES, SETTLED_RANGES_MAX};
 use super::marked::Marked;
@@ -48,6 +52,8 @@ pub(crate) struct Window {
     left: BTreeMap<u64, Planned>,
     /// Everything below is settled, open or left: fresh batches start here or above.
     next: u64,
+    /// The second read position. A label, kept nowhere: what is settled and open says all that must not be forgotten.
+    live: Option<Box<Live>>,
     /// Where damage begins for which there was no place among the settled ranges: fresh batches end before it, so that
     /// it comes to lie at the low mark, where it needs none.
     #[expect(clippy::box_collection, reason = "a word instead of three in every idle queue, and almost always absent")]
@@ -122,7 +128,16 @@ impl OpenBatch {
 impl Window {
     pub(crate) fn new(cursor: Cursor, books: Books) -> Self {
         let next = cursor.low;
-        Self { cursor, books, open: BTreeMap::new(), left: BTreeMap::new(), next, damaged: None, marked: None }
+        Self {
+            cursor,
+            books,
+            open: BTreeMap::new(),
+            left: BTreeMap::new(),
+            next,
+            live: None,
+            damaged: None,
+            marked: None,
+        }
     }
 
     pub(crate) fn cursor(&self) -> &Cursor {
@@ -157,17 +172,19 @@ impl Window {
         self.left.len()
     }
 
-    /// What to hand out next, if the stream ends at `tail`: what was given back or planned first, in order.
-    pub(crate) fn offer(&mut self, tail: u64) -> Offer {
-        self.drop_settled_plans();
-        let again = self.open.iter().find(|(_, batch)| batch.can_come_again()).map(|(start, batch)| (*start, batch));
-        let planned = self.left.first_key_value().filter(|(_, planned)| planned.end <= tail);
+    /// What to hand out next at a position, if the stream ends at `tail`: what was given back or planned first, in order.
+    pub(crate) fn offer(&mut self, position: Position, tail: u64) -> Offer {
+        self.join_where_they_met();
+        self.drop_settled_plans(position);
+        let reach = self.reach(position);
+        let again = self.open.range(reach.clone()).find(|(_, batch)| batch.can_come_again());
+        let planned = self.left.range(reach).next().filter(|(_, planned)| planned.end <= tail);
         let (fits, blocked) = match planned {
             Some((&start, planned)) if self.has_room_at(start) => (Some((start, planned)), false),
             planned => (None, planned.is_some()),
         };
         match (again, fits) {
-            (Some((start, batch)), fits) if fits.is_none_or(|(other, _)| start < other) => {
+            (Some((&start, batch)), fits) if fits.is_none_or(|(other, _)| start < other) => {
                 return Offer::Again { offsets: start..batch.end, plan: batch.plan };
             }
             (_, Some((start, planned))) => {
@@ -175,16 +192,16 @@ impl Window {
             }
             _ => {}
         }
-        match self.fresh(tail) {
+        match self.fresh(position, tail) {
             Some(offsets) if self.has_room_at(offsets.start) => Offer::Fresh(offsets),
             None if !blocked => Offer::Nothing,
             _ => Offer::Full,
         }
     }
 
-    /// Hands out `offsets`, which was offered; a fresh one may be a part from the front. `false` when it was settled
-    /// or changed since the offer: ask again.
-    pub(crate) fn claim(&mut self, offsets: Range<u64>, marks: Marks) -> bool {
+    /// Hands out `offsets`, which was offered at `position`; a fresh one may be a part from the front. `false` when it was
+    /// settled or changed since the offer: ask again.
+    pub(crate) fn claim(&mut self, position: Position, offsets: Range<u64>, marks: Marks) -> bool {
         assert!(!offsets.is_empty(), "a batch holds a record");
         if let Some(batch) = self.open.get_mut(&offsets.start) {
             let same = batch.end == offsets.end && batch.can_come_again();
@@ -197,7 +214,7 @@ impl Window {
         let left = self.left.get(&offsets.start).filter(|planned| planned.end == offsets.end);
         let plan = left.map(|planned| planned.plan);
         let fits = self.has_room_at(offsets.start);
-        if !fits || (plan.is_none() && self.fresh(offsets.end) != Some(offsets.clone())) {
+        if !fits || (plan.is_none() && self.fresh(position, offsets.end) != Some(offsets.clone())) {
             return false;
         }
         self.left.remove(&offsets.start);
@@ -225,7 +242,7 @@ impl Window {
         let Some(batch) = batch.filter(is_free) else { return false };
         batch.marks = batch.marks.of(&(offsets.start..at), (at, total));
         batch.end = at;
-        self.next = self.next.min(at);
+        self.look_from(at);
         true
     }
 
@@ -253,27 +270,6 @@ impl Window {
         self.open.get(&offsets.start).is_some_and(|batch| batch.end == offsets.end)
     }
 
-    /// Whether something waits that was handed out or planned before.
-    pub(crate) fn comes_again(&mut self, tail: u64) -> bool {
-        self.drop_settled_plans();
-        self.open.values().any(OpenBatch::can_come_again)
-            || self.left.first_key_value().is_some_and(|(_, planned)| planned.end <= tail)
-    }
-
-    /// The first run of fresh records, and the running totals at its ends where they are known.
-    pub(crate) fn fresh_known(&mut self, tail: End) -> Option<(Range<u64>, [Option<u64>; 2])> {
-        let run = self.fresh(tail.offset)?;
-        let cursor = &self.cursor;
-        let ((below, below_bytes), above) = cursor.around(&run);
-        let before = self.open.range(..run.start).next_back().filter(|(_, batch)| batch.end == run.start);
-        let start = (below == run.start).then_some(below_bytes);
-        let start = start.or_else(|| before.and_then(|(_, batch)| batch.marks.bytes_at(run.start)));
-        let end = (tail.offset == run.end).then_some(tail.bytes);
-        let end = end.or_else(|| above.filter(|(at, _)| *at == run.end).map(|(_, bytes)| bytes));
-        let end = end.or_else(|| self.open.get(&run.end).and_then(|batch| batch.marks.bytes_at(run.end)));
-        Some((run, [start, end]))
-    }
-
     /// Takes a batch back: the next offer names the same boundaries. `false` when there is no such open batch.
     pub(crate) fn release(&mut self, offsets: &Range<u64>) -> bool {
         let batch = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end && !batch.given_back);
@@ -293,7 +289,7 @@ impl Window {
             self.left.remove(&offsets.start);
         }
         let batch = if open { self.open.remove(&offsets.start) } else { None };
-        self.next = self.next.min(offsets.start);
+        self.look_from(offsets.start);
         for part in batch.into_iter().flat_map(|batch| batch.held) {
             self.settle(part.offsets.clone(), part.as_, |offset| part.total_at(offset));
         }
@@ -346,46 +342,6 @@ impl Window {
         let at_low = self.open.range(..=low).next_back().is_some_and(|(_, batch)| batch.end > low);
         let split = self.open.values().filter(|batch| batch.split.is_some()).count();
         self.cursor.settled.len() + self.open.len() + split - usize::from(at_low)
-    }
-
-    /// The first run of records below `tail` that is neither settled, open nor left. Moves `next` up to it.
-    fn fresh(&mut self, tail: u64) -> Option<Range<u64>> {
-        self.next = self.next.max(self.cursor.low);
-        loop {
-            let next = self.next;
-            let settled = self.cursor.settled.iter().find(|range| range.end > next);
-            let open = self.open.range(..=next).next_back().filter(|(_, batch)| batch.end > next);
-            let left = self.left.range(..=next).next_back().filter(|(_, planned)| planned.end > next);
-            let taken = [
-                settled.filter(|range| range.start <= next).map(|range| range.end),
-                open.map(|(_, batch)| batch.end),
-                left.map(|(_, planned)| planned.end),
-            ];
-            if let Some(end) = taken.into_iter().flatten().max() {
-                self.next = end;
-                continue;
-            }
-            let ends = [
-                Some(tail),
-                settled.map(|range| range.start),
-                self.open.range(next..).next().map(|(start, _)| *start),
-                self.left.range(next..).next().map(|(start, _)| *start),
-                self.damaged.as_ref().and_then(|damaged| damaged.range(next + 1..).next().copied()),
-            ];
-            let end = ends.into_iter().flatten().min().expect("the tail is one of them");
-            return (next < end).then_some(next..end);
-        }
-    }
-
-    /// Forgets plans that were settled whole before they were handed out.
-    fn drop_settled_plans(&mut self) {
-        while let Some(first) = self.left.first_entry() {
-            let offsets = *first.key()..first.get().end;
-            if !self.cursor.unsettled(offsets).is_empty() {
-                break;
-            }
-            first.remove();
-        }
     }
 }
 

@@ -42,8 +42,15 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
     match rng.below(20) {
         0..6 => append(rng, queues, model, stream),
         6..11 => {
-            let limits = BatchLimits { records_max: 1 + rng.below(40) as u64, ..ANY };
+            let records = rng.below(40) as u64;
+            let limits = BatchLimits { records_max: 1 + records, ..ANY };
             let (queue, entry) = (queue(), model.queues.get_mut(&key).expect("all are known"));
+            // Some of them from either of two read positions, if it has two.
+            let queue = match records % 5 {
+                0 | 1 => queue.live(),
+                2 | 3 => queue.backlog(),
+                _ => queue,
+            };
             let Some(batch) = claim(&queue, limits) else { return };
             assert!(batch.offsets.clone().any(|offset| !entry.settled.contains_key(&offset)));
             assert!(
@@ -118,7 +125,11 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
                 model.after_tick(queues);
             }
         }
-        _ => queues.log().housekeep(),
+        _ => {
+            queues.log().housekeep();
+            // Where what is settled ends, or at the tail.
+            queue().part(if model.content.is_multiple_of(2) { u64::MAX } else { 0 });
+        }
     }
 }
 
@@ -203,10 +214,12 @@ pub fn drain(queues: &Queues, model: &mut Model) {
         for batch in entry.out.drain(..) {
             queue.release(&batch);
         }
-        while let Some(batch) = claim(&queue, ANY) {
-            check_content(&model.acked[stream], &batch);
-            queue.settle(&batch, Settled::Delivered);
-            entry.settle(batch.offsets.clone(), Settled::Delivered);
+        for queue in [queue.live(), queue.backlog(), queue.clone()] {
+            while let Some(batch) = claim(&queue, ANY) {
+                check_content(&model.acked[stream], &batch);
+                queue.settle(&batch, Settled::Delivered);
+                entry.settle(batch.offsets.clone(), Settled::Delivered);
+            }
         }
         let missing: Vec<_> = model.acked[stream].keys().filter(|offset| !entry.settled.contains_key(offset)).collect();
         assert!(missing.is_empty(), "{destination}/{stream}: never delivered: {missing:?}");

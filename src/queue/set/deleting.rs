@@ -60,7 +60,7 @@ impl Set {
 
     /// Takes a queue out of everything but the disk: the next commit does that. Says what it had not settled.
     pub(super) fn forget(&self, keeping: &mut Keeping, inner: &Arc<Inner>) -> crate::Count {
-        let pending = crate::Queue { inner: Arc::clone(inner) }.balance().pending;
+        let pending = crate::Queue::of(Arc::clone(inner)).balance().pending;
         inner.gone.store(true, Ordering::Release);
         if let Some(live) = inner.replay.as_ref().and_then(|bounds| bounds.live.upgrade()) {
             if let Some(replays) = &mut *lock(&live.replays) {

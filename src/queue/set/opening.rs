@@ -239,7 +239,7 @@ pub(super) fn rebuild(
             inner.note_marks();
         }
         settle_gap(&inner, stats)?;
-        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        let balance = Queue::of(Arc::clone(&inner)).balance();
         if balance != Balance::default() {
             // What the store forgot is known from now on.
             let kept = hints.remove(&hint::hours_key(&inner.destination, &inner.stream));

@@ -25,7 +25,7 @@ impl Queues {
     pub fn redrive(&self, destination: &str, stream: &str, offsets: Range<u64>) -> Result<Option<Queue>, ReplayError> {
         let mut keeping = lock(&self.set.keeping);
         let inner = self.set.start_redrive(&mut keeping, (destination, stream), &offsets)?;
-        Ok(inner.map(|inner| Queue { inner }))
+        Ok(inner.map(Queue::of))
     }
 
     /// The queues of which records lie [marked](Queue::mark_oldest) that nobody has decided on, by destination and stream. Costs
@@ -36,7 +36,7 @@ impl Queues {
         // Looked at under the lock: whoever marks enters the queue after that.
         lock(&self.set.context.marking).retain(|name| {
             let inner = self.set.index_read().by_name.get(name).filter(|inner| inner.has_marks()).cloned();
-            queues.extend(inner.iter().cloned().map(|inner| Queue { inner }));
+            queues.extend(inner.iter().cloned().map(Queue::of));
             inner.is_some()
         });
         queues
@@ -50,7 +50,7 @@ impl Queues {
         let names = marking.range(first..).take_while(|name| *name.0 == *destination);
         let index = self.set.index_read();
         let inner = names.filter_map(|name| index.by_name.get(name)).filter(|inner| inner.has_marks());
-        inner.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+        inner.map(|inner| Queue::of(Arc::clone(inner))).collect()
     }
 }
 

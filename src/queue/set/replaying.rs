@@ -60,7 +60,7 @@ impl Queues {
     pub fn replay(&self, destination: &str, stream: &str, request: ReplayRequest) -> Result<Queue, ReplayError> {
         let mut keeping = lock(&self.set.keeping);
         let inner = self.set.start_replay(&mut keeping, (destination, stream), request)?;
-        Ok(Queue { inner })
+        Ok(Queue::of(inner))
     }
 
     /// The queues of the replays that are under way, by destination and stream.
@@ -68,7 +68,7 @@ impl Queues {
     pub fn replays(&self) -> Vec<Queue> {
         let index = self.set.index_read();
         let replays = index.by_name.values().filter(|inner| inner.replay.is_some());
-        replays.map(|inner| Queue { inner: Arc::clone(inner) }).collect()
+        replays.map(|inner| Queue::of(Arc::clone(inner))).collect()
     }
 
     /// Ends a replay that is under way, and says what became of its records. `None` when there is none, and for one that is a
@@ -85,7 +85,7 @@ impl Queues {
         let Some(inner) = cancelled else { return Ok(None) };
         // What it settled so far counts, and is durable before its number is taken.
         let committed = self.set.commit(&mut keeping);
-        let balance = Queue { inner: Arc::clone(&inner) }.balance();
+        let balance = Queue::of(Arc::clone(&inner)).balance();
         inner.cancel();
         committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
         Ok(Some(balance))
@@ -267,7 +267,7 @@ impl Set {
             };
             if bounds.redrive {
                 // Once: then there is nothing marked in that range any more.
-                let became = Queue { inner: Arc::clone(inner) }.balance();
+                let became = Queue::of(Arc::clone(inner)).balance();
                 live.window().resolve_marked(&(start..bounds.end.offset), &became);
             }
             let mut replays = lock(&live.replays);
@@ -320,7 +320,7 @@ pub(super) fn linked(mut replay: Inner, live: &Arc<Inner>) -> Arc<Inner> {
         bounds.live = Arc::downgrade(live);
     }
     let replay = Arc::new(replay);
-    if let Some(again) = (Queue { inner: Arc::clone(&replay) }).redrives() {
+    if let Some(again) = Queue::of(Arc::clone(&replay)).redrives() {
         live.window().send_again(&again);
     }
     lock(&live.replays).get_or_insert_default().under_way = Some(Arc::clone(&replay));

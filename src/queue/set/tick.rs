@@ -193,7 +193,7 @@ impl Inner {
 
     /// An hour is over: what it was, for the store. None for a queue that never had anything.
     fn close_hour(self: &Arc<Self>, at_ms: u64) -> Option<KeyValue> {
-        let balance = Queue { inner: Arc::clone(self) }.balance();
+        let balance = Queue::of(Arc::clone(self)).balance();
         let mut hours = lock(&self.hours);
         if hours.is_none() && balance == Balance::default() {
             return None;
@@ -210,7 +210,7 @@ impl Inner {
         if self.hours_stored.load(Ordering::Relaxed) {
             return None;
         }
-        let balance = Queue { inner: Arc::clone(self) }.balance();
+        let balance = Queue::of(Arc::clone(self)).balance();
         if balance == Balance::default() {
             return None;
         }

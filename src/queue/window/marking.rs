@@ -3,7 +3,7 @@
 //! What always holds: only records that nobody has had are marked, so no batch with a plan was ever sent with one of them, and
 //! any that is made of them later is the first; while some are sent again nothing between them is marked.
 
-use super::Window;
+use super::{Position, Window};
 use crate::queue::balance::{Balance, Count, Settled};
 use crate::queue::marked::{Marked, MarkedRange};
 use std::ops::Range;
@@ -23,7 +23,7 @@ impl Window {
     /// Marks `offsets`, at the front of the fresh records, with the running totals at their ends. `None` when that changed
     /// since somebody looked, or there is no place for it.
     pub(crate) fn mark(&mut self, offsets: Range<u64>, totals: Range<u64>, at_ms: u64) -> Option<Count> {
-        let is_fresh = self.fresh(offsets.end) == Some(offsets.clone());
+        let is_fresh = self.fresh(Position::Only, offsets.end) == Some(offsets.clone());
         let marks = self.marked.as_ref().is_none_or(|marked| marked.has_room(offsets.start));
         let marks = marks && !self.is_sent_again(offsets.start);
         if !is_fresh || !marks || !(self.has_spare() || self.cursor.touches(&offsets)) {

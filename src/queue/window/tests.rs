@@ -2,6 +2,7 @@ use super::*;
 use crate::queue::balance::{Count, End, Settled};
 
 mod model;
+mod position;
 
 /// A running total that is neither even nor zero at the start.
 fn total(offset: u64) -> u64 {
@@ -18,9 +19,11 @@ fn window_at(low: u64) -> Window {
 
 /// Claims `records` fresh records.
 fn take(window: &mut Window, tail: u64, records: u64) -> Range<u64> {
-    let Offer::Fresh(range) = window.offer(tail) else { panic!("nothing fresh: {:?}", window.offer(tail)) };
+    let Offer::Fresh(range) = window.offer(Position::Only, tail) else {
+        panic!("nothing fresh: {:?}", window.offer(Position::Only, tail))
+    };
     let offsets = range.start..range.end.min(range.start + records);
-    assert!(window.claim(offsets.clone(), Marks::default()));
+    assert!(window.claim(Position::Only, offsets.clone(), Marks::default()));
     offsets
 }
 
@@ -35,7 +38,7 @@ fn batches_settle_out_of_order_and_the_low_mark_follows_the_oldest() {
     assert_eq!(window.cursor().settled.len(), 1, "three neighbours are one range");
     window.settle(batches[0].clone(), Settled::Delivered, known);
     assert_eq!(window.cursor(), &Cursor::at(40, total(40)));
-    assert_eq!(window.offer(100), Offer::Fresh(40..100));
+    assert_eq!(window.offer(Position::Only, 100), Offer::Fresh(40..100));
 }
 
 #[test]
@@ -47,25 +50,25 @@ fn what_was_given_back_comes_again_with_the_same_boundaries_before_anything_fres
     assert!(window.release(&first));
     assert!(!window.release(&first), "once");
     for offsets in [first, second] {
-        assert_eq!(window.offer(100), Offer::Again { offsets: offsets.clone(), plan: None });
-        assert!(window.claim(offsets, Marks::default()));
+        assert_eq!(window.offer(Position::Only, 100), Offer::Again { offsets: offsets.clone(), plan: None });
+        assert!(window.claim(Position::Only, offsets, Marks::default()));
     }
-    assert_eq!(window.offer(100), Offer::Fresh(15..100));
+    assert_eq!(window.offer(Position::Only, 100), Offer::Fresh(15..100));
 }
 
 #[test]
 fn a_full_window_hands_out_nothing_fresh_until_a_batch_is_settled() {
     let mut window = window_at(0);
     let batches: Vec<_> = (0..PLACES).map(|_| take(&mut window, 100_000, 10)).collect();
-    assert_eq!(window.offer(100_000), Offer::Full);
+    assert_eq!(window.offer(Position::Only, 100_000), Offer::Full);
     // Every other one settled is the worst that can happen to the cursor: each leaves a range.
     for batch in batches.iter().skip(1).step_by(2) {
         window.settle(batch.clone(), Settled::Delivered, known);
     }
     assert_eq!(window.cursor().settled.len(), PLACES / 2);
-    assert_eq!(window.offer(100_000), Offer::Full);
+    assert_eq!(window.offer(Position::Only, 100_000), Offer::Full);
     window.settle(batches[0].clone(), Settled::Delivered, known);
-    assert_eq!(window.offer(100_000), Offer::Fresh(2240..100_000));
+    assert_eq!(window.offer(Position::Only, 100_000), Offer::Fresh(2240..100_000));
 }
 
 #[test]
@@ -94,13 +97,13 @@ fn plans_that_a_crash_left_come_first_and_fresh_batches_keep_clear_of_them() {
     window.adopt(150..160, plan(2));
     assert_eq!(window.plans_left(), 2);
     assert_eq!(window.oldest_plan(), Some(1));
-    assert_eq!(window.offer(200), Offer::Again { offsets: 90..110, plan: Some(plan(1)) });
-    assert!(window.claim(90..110, Marks::default()));
-    assert_eq!(window.offer(200), Offer::Again { offsets: 150..160, plan: Some(plan(2)) });
-    assert!(window.claim(150..160, Marks::default()));
-    assert_eq!(window.offer(200), Offer::Fresh(110..150));
-    assert!(window.claim(110..150, Marks::default()));
-    assert_eq!(window.offer(200), Offer::Fresh(160..200));
+    assert_eq!(window.offer(Position::Only, 200), Offer::Again { offsets: 90..110, plan: Some(plan(1)) });
+    assert!(window.claim(Position::Only, 90..110, Marks::default()));
+    assert_eq!(window.offer(Position::Only, 200), Offer::Again { offsets: 150..160, plan: Some(plan(2)) });
+    assert!(window.claim(Position::Only, 150..160, Marks::default()));
+    assert_eq!(window.offer(Position::Only, 200), Offer::Fresh(110..150));
+    assert!(window.claim(Position::Only, 110..150, Marks::default()));
+    assert_eq!(window.offer(Position::Only, 200), Offer::Fresh(160..200));
     assert_eq!(window.settle(90..110, Settled::Delivered, known).records, 10, "the other ten were settled before");
     assert_eq!(window.oldest_plan(), Some(2));
 }
@@ -109,7 +112,7 @@ fn plans_that_a_crash_left_come_first_and_fresh_batches_keep_clear_of_them() {
 fn a_later_plan_replaces_the_earlier_ones_that_it_overlaps_also_where_it_is_settled() {
     let mut window = window_at(10);
     let plan = |offset| Plan { offset, revision: 3 };
-    let again = |window: &mut Window| match window.offer(200) {
+    let again = |window: &mut Window| match window.offer(Position::Only, 200) {
         Offer::Again { offsets, plan: Some(plan) } => (offsets, plan.offset),
         other => panic!("{other:?}"),
     };
@@ -134,12 +137,12 @@ fn halves_take_the_place_of_the_whole_and_settle_and_come_again_by_themselves() 
     assert_eq!(window.begin_split(&whole, 4), Ok(Some(plan(0))));
     assert_eq!(window.begin_split(&whole, 4), Err(NoSplit::NotOut), "one at a time");
     assert!(window.release(&whole));
-    assert_eq!(window.offer(100), Offer::Fresh(10..100), "nobody gets the whole while it is split");
+    assert_eq!(window.offer(Position::Only, 100), Offer::Fresh(10..100), "nobody gets the whole while it is split");
     window.split(&whole, 4, total(4), [Some(plan(1)), Some(plan(2))]);
     assert_eq!(window.oldest_plan(), Some(1));
     for (half, offset) in [(0..4, 1), (4..10, 2)] {
-        assert_eq!(window.offer(100), Offer::Again { offsets: half.clone(), plan: Some(plan(offset)) });
-        assert!(window.claim(half, Marks::default()));
+        assert_eq!(window.offer(Position::Only, 100), Offer::Again { offsets: half.clone(), plan: Some(plan(offset)) });
+        assert!(window.claim(Position::Only, half, Marks::default()));
     }
     window.settle(4..10, Settled::Delivered, known);
     assert_eq!(window.settle(whole, Settled::Delivered, known).records, 4, "what its halves have not");
@@ -188,8 +191,8 @@ fn a_failed_split_is_remembered_and_its_place_kept_until_it_is_done() {
     window.fail_split(&whole, true);
     assert_eq!(window.failed_split(&whole), Some(5));
     assert!(window.release(&whole));
-    assert_eq!(window.offer(100), Offer::Again { offsets: whole.clone(), plan: None });
-    assert!(window.claim(whole.clone(), Marks::default()));
+    assert_eq!(window.offer(Position::Only, 100), Offer::Again { offsets: whole.clone(), plan: None });
+    assert!(window.claim(Position::Only, whole.clone(), Marks::default()));
     window.begin_split(&whole, 6).expect("it has its place");
     window.split(&whole, 6, total(6), [None; 2]);
     assert_eq!(window.failed_split(&whole), None);
@@ -203,9 +206,9 @@ fn a_plan_with_a_hole_is_given_up_and_the_rest_of_it_is_fresh() {
     window.adopt(0..30, Plan { offset: 0, revision: 0 });
     window.dissolve(&(0..30));
     window.settle(10..20, Settled::Lost, known);
-    assert_eq!(window.offer(50), Offer::Fresh(0..10));
-    assert!(window.claim(0..10, Marks::default()));
-    assert_eq!(window.offer(50), Offer::Fresh(20..50));
+    assert_eq!(window.offer(Position::Only, 50), Offer::Fresh(0..10));
+    assert!(window.claim(Position::Only, 0..10, Marks::default()));
+    assert_eq!(window.offer(Position::Only, 50), Offer::Fresh(20..50));
     assert_eq!(window.oldest_plan(), None);
 }
 
@@ -215,7 +218,7 @@ fn a_purge_of_what_nobody_took_is_one_range_and_an_unknown_total_settles_nothing
     let batch = take(&mut window, 100, 10);
     assert_eq!(window.settle(0..100, Settled::Purged, |_| None), Count::default());
     assert_eq!(window.settle(10..100, Settled::Purged, known).records, 90);
-    assert_eq!(window.offer(100), Offer::Nothing);
+    assert_eq!(window.offer(Position::Only, 100), Offer::Nothing);
     window.settle(batch, Settled::Delivered, known);
     assert_eq!(window.cursor().low, 100);
 }
@@ -230,12 +233,15 @@ fn whatever_is_settled_from_outside_a_batch_at_the_low_mark_can_be_handed_out_an
     }
     assert_eq!(window.cursor().settled.len(), PLACES - 1);
     let mut handed_out = 0;
-    while let Offer::Fresh(offsets) = window.offer(4_000) {
-        assert!(window.claim(offsets.clone(), Marks::default()));
+    while let Offer::Fresh(offsets) = window.offer(Position::Only, 4_000) {
+        assert!(window.claim(Position::Only, offsets.clone(), Marks::default()));
         assert_eq!(window.settle(offsets.clone(), Settled::Delivered, known).records, offsets.end - offsets.start);
         handed_out += 1;
     }
-    assert_eq!((window.offer(4_000), window.cursor()), (Offer::Nothing, &Cursor::at(4_000, total(4_000))));
+    assert_eq!(
+        (window.offer(Position::Only, 4_000), window.cursor()),
+        (Offer::Nothing, &Cursor::at(4_000, total(4_000)))
+    );
     assert_eq!(handed_out, PLACES, "one a gap, and what was never purged");
 }
 
@@ -251,8 +257,8 @@ fn whatever_is_settled_from_outside_the_batch_at_the_low_mark_can_be_split_down_
     assert!(!window.has_spare());
     let tail = whole + 2_000;
     let mut sent = 0;
-    while let Offer::Fresh(offsets) | Offer::Again { offsets, .. } = window.offer(tail) {
-        assert!(window.claim(offsets.clone(), Marks::default()));
+    while let Offer::Fresh(offsets) | Offer::Again { offsets, .. } = window.offer(Position::Only, tail) {
+        assert!(window.claim(Position::Only, offsets.clone(), Marks::default()));
         if offsets.end - offsets.start == 1 || sent > 1_000 {
             window.settle(offsets, Settled::Delivered, known);
             sent += 1;
@@ -264,7 +270,7 @@ fn whatever_is_settled_from_outside_the_batch_at_the_low_mark_can_be_split_down_
         assert!(window.release(&(offsets.start..middle)) && window.release(&(middle..offsets.end)));
         assert!(window.cursor().settled.len() < SETTLED_RANGES_MAX);
     }
-    assert_eq!((window.offer(tail), window.cursor().low), (Offer::Nothing, tail));
+    assert_eq!((window.offer(Position::Only, tail), window.cursor().low), (Offer::Nothing, tail));
 }
 
 #[test]
@@ -274,11 +280,11 @@ fn a_plan_that_finds_no_place_waits_and_what_lies_at_the_low_mark_goes_before_it
     for offset in (0..2_000).filter(|offset| offset % 2 == 1) {
         window.settle(offset..offset + 1, Settled::Purged, known);
     }
-    assert_eq!(window.offer(3_500), Offer::Fresh(0..1));
-    assert!(window.claim(0..1, Marks::default()));
-    assert_eq!(window.offer(3_500), Offer::Full);
+    assert_eq!(window.offer(Position::Only, 3_500), Offer::Fresh(0..1));
+    assert!(window.claim(Position::Only, 0..1, Marks::default()));
+    assert_eq!(window.offer(Position::Only, 3_500), Offer::Full);
     window.settle(0..1, Settled::Delivered, known);
-    assert!(matches!(window.offer(3_500), Offer::Again { plan: Some(_), .. }));
+    assert!(matches!(window.offer(Position::Only, 3_500), Offer::Again { plan: Some(_), .. }));
 }
 
 /// Before: damage that only the reading of a range shows was claimed, met and given up for ever when there was no place
@@ -336,7 +342,7 @@ fn a_purge_takes_whole_batches_and_leaves_those_that_reach_beyond_it() {
     let mut window = window_at(0);
     window.adopt(60..70, Plan { offset: 1, revision: 0 });
     window.adopt(95..105, Plan { offset: 2, revision: 0 });
-    assert!(window.claim(60..70, Marks::default()), "the first of the plans");
+    assert!(window.claim(Position::Only, 60..70, Marks::default()), "the first of the plans");
     let inside = take_at(&mut window, 0..30);
     let across = take_at(&mut window, 30..50);
     assert_eq!(window.let_go(10..40, Settled::Purged, known), Count::default(), "both reach beyond it");
@@ -346,7 +352,10 @@ fn a_purge_takes_whole_batches_and_leaves_those_that_reach_beyond_it() {
         assert_eq!(window.settle(gone.clone(), Settled::Delivered, known).records, 0);
         assert!(!window.release(&gone));
     }
-    assert_eq!(window.offer(200), Offer::Again { offsets: 95..105, plan: Some(Plan { offset: 2, revision: 0 }) });
+    assert_eq!(
+        window.offer(Position::Only, 200),
+        Offer::Again { offsets: 95..105, plan: Some(Plan { offset: 2, revision: 0 }) }
+    );
     assert_eq!(window.oldest_plan(), Some(2));
     assert_eq!(window.books().balance(window.cursor(), End { offset: 95, bytes: total(95) }).purged.records, 95);
 }
@@ -378,9 +387,9 @@ fn only_the_batch_that_was_met_damaged_is_dissolved() {
     let mut window = window_at(0);
     let anew = take_at(&mut window, 0..50);
     window.dissolve(&(0..100));
-    assert_eq!((window.in_flight(), window.offer(100)), (50, Offer::Fresh(50..100)));
+    assert_eq!((window.in_flight(), window.offer(Position::Only, 100)), (50, Offer::Fresh(50..100)));
     window.dissolve(&anew);
-    assert_eq!((window.in_flight(), window.offer(100)), (0, Offer::Fresh(0..100)));
+    assert_eq!((window.in_flight(), window.offer(Position::Only, 100)), (0, Offer::Fresh(0..100)));
 }
 
 #[test]
@@ -410,7 +419,7 @@ fn what_waits_in_its_batch_for_a_place_needs_the_log_no_more() {
     for way in 0..4 {
         let mut window = window_at(0);
         let batch = take_at(&mut window, 0..1_000);
-        assert!(window.release(&batch) && window.claim(batch.clone(), ends(&batch)));
+        assert!(window.release(&batch) && window.claim(Position::Only, batch.clone(), ends(&batch)));
         for offset in (1..1_000).step_by(2) {
             assert_eq!(window.settle(offset..offset + 1, Settled::DeadLettered, known).records, 1);
         }

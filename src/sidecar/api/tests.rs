@@ -90,6 +90,7 @@ fn queue(destination: &str, behind: u64) -> QueueReading {
             records: behind,
             bytes: behind * 100,
             oldest_age_ms: (behind > 0).then_some(1_500),
+            live_age_ms: (behind == 70).then_some(300),
             durable_tail: 100,
             low_mark: 100 - behind,
             in_flight: behind.min(10),

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone)]
 enum Step {
     Append(u64),
-    Take(u64),
+    Take(Position, u64),
+    Part(bool),
     Release(usize),
     Settle(usize, Settled),
     SettlePart(usize, u64, u64, Settled),
@@ -31,10 +32,15 @@ fn any_settled() -> impl Strategy<Value = Settled> {
     ])
 }
 
+fn any_position() -> impl Strategy<Value = Position> {
+    prop::sample::select(vec![Position::Only, Position::Backlog, Position::Live])
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (1..50u64).prop_map(|frames| Step::Append(frames * 10)),
-        8 => (1..30u64).prop_map(Step::Take),
+        8 => (any_position(), 1..30u64).prop_map(|(position, records)| Step::Take(position, records)),
+        2 => any::<bool>().prop_map(Step::Part),
         3 => any::<usize>().prop_map(Step::Release),
         6 => (any::<usize>(), any_settled()).prop_map(|(n, as_)| Step::Settle(n, as_)),
         9 => (any::<usize>(), 0..30u64, 1..4u64, any_settled()).prop_map(|(n, a, b, s)| Step::SettlePart(n, a, b, s)),
@@ -87,29 +93,39 @@ proptest! {
             let known = |offset: u64| Some(total(if damaged { offset.next_multiple_of(10) } else { offset }));
             match step {
                 Step::Append(records) => tail += records,
-                Step::Take(records) => match window.offer(tail) {
+                Step::Part(at_tail) => {
+                    let settled = window.cursor().settled.last().copied();
+                    let settled = settled.map(|last| End { offset: last.end, bytes: last.start_bytes + last.bytes });
+                    window.part(settled.filter(|_| !at_tail).unwrap_or(end));
+                }
+                Step::Take(position, records) => match window.offer(position, tail) {
                     Offer::Again { offsets, .. } => {
+                        prop_assert!(window.reach(position).contains(&offsets.start));
                         let at = given_back.iter().position(|back| *back == offsets);
                         given_back.remove(at.expect("only what was given back comes again"));
-                        prop_assert!(window.claim(offsets.clone(), Marks::default()));
+                        prop_assert!(window.claim(position, offsets.clone(), Marks::default()));
                         out.push(offsets);
                     }
                     Offer::Fresh(range) => {
                         let offsets = range.start..range.end.min(range.start + records);
                         prop_assert!(!offsets.is_empty() && offsets.end <= tail);
+                        let reach = window.reach(position);
+                        prop_assert!(reach.contains(&offsets.start) && offsets.end <= reach.end);
                         prop_assert!(offsets.clone().all(|offset| !settled.contains(&offset)));
                         prop_assert!(out.iter().chain(&given_back).all(|o| o.end <= offsets.start || offsets.end <= o.start));
-                        prop_assert!(window.claim(offsets.clone(), Marks::default()));
+                        prop_assert!(window.claim(position, offsets.clone(), Marks::default()));
                         out.push(offsets);
                     }
                     Offer::Nothing => {
-                        let open: u64 = out.iter().map(|o| o.end - o.start).sum();
-                        prop_assert!(given_back.is_empty());
-                        prop_assert!(settled.len() as u64 + open >= tail, "something waits");
+                        let reach = window.reach(position);
+                        prop_assert!(given_back.iter().all(|back| !reach.contains(&back.start)));
+                        let open = |offset: &u64| out.iter().chain(&given_back).any(|o| o.contains(offset));
+                        let mut within = (0..tail).filter(|offset| reach.contains(offset));
+                        prop_assert!(within.all(|offset| settled.contains(&offset) || open(&offset)), "something waits");
                     }
                     Offer::Full => {
                         prop_assert!(window.cursor().settled.len() + out.len() + given_back.len() >= PLACES - 1);
-                        prop_assert!(!out.is_empty(), "a window is full only while something is out that makes room");
+                        prop_assert!(position == Position::Live || !out.is_empty(), "a window is full only while something is out that makes room");
                     }
                 },
                 Step::Release(n) if !out.is_empty() => {
