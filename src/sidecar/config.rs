@@ -264,6 +264,8 @@ pub struct Destination {
     pub concurrency: u32,
     /// Whether each stream's records are sent in their order: one request is in flight at a time then.
     pub ordered: bool,
+    /// What it gets first when it is behind.
+    pub catch_up: CatchUpConfig,
     /// How fast it may be sent to.
     pub rate: RateConfig,
     /// Where there is not enough for all, one of twice the weight gets twice as much.
@@ -298,6 +300,7 @@ impl Destination {
             environments,
             concurrency: bounds.concurrency.default,
             ordered: false,
+            catch_up: CatchUpConfig::OldestFirst,
             rate: RateConfig::default(),
             weight: limits::WEIGHT.default,
             timeout: limits::TIMEOUT.default,
@@ -311,6 +314,18 @@ impl Destination {
             sink,
         }
     }
+}
+
+/// `catch_up` of a destination: what it gets first when it is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CatchUpConfig {
+    /// What has waited longest.
+    OldestFirst,
+    /// What comes in now, and beside it what waits.
+    LiveFirst {
+        /// The part of what the destination takes that what waits has at least, in percent.
+        backlog_percent: u8,
+    },
 }
 
 /// `rate` of a destination: what it may be sent a second. What is not set is not limited; how much it takes is learned

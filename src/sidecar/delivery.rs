@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod bucket;
 pub mod budget;
+pub mod catch_up;
 pub mod concurrency;
 pub mod except;
 pub mod filter;
@@ -49,6 +50,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use budget::Budget;
+use catch_up::CatchUp;
 use pace::Pace;
 use parking::Parking;
 use rate::RateLimits;
@@ -90,6 +92,8 @@ pub struct Settings {
     pub batch_wait_max: Duration,
     /// Where there is not enough for all, one of twice the weight gets twice as much. At least 1.
     pub weight: u32,
+    /// What comes in now goes beside a backlog; where there is none, behind it.
+    pub catch_up: Option<CatchUp>,
     /// What is known of its rate; nothing of most.
     pub rate: Option<Box<KnownRate>>,
 }
@@ -113,6 +117,7 @@ impl Default for Settings {
             limits: Limits { records_max: 1000, bytes_max: 1 << 20 },
             batch_wait_max: Duration::ZERO,
             rate: None,
+            catch_up: None,
             weight: 1,
         }
     }
@@ -227,7 +232,7 @@ impl Delivery {
         let KnownRate { limits, learned } = settings.rate.take().map(|rate| *rate).unwrap_or_default();
         let concurrency_max = if settings.ordered { 1 } else { settings.concurrency_max };
         let sharer = self.common.budget.sharer(settings.weight);
-        let queues = sources.iter().map(|source| Turn::new(Arc::clone(source))).collect();
+        let queues = Turn::all(&sources, settings.catch_up.is_some());
         let post = Post::new(Worker {
             id: Arc::clone(&id),
             common: Arc::clone(&self.common),

@@ -18,6 +18,7 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag, disk: &DiskShares) -> 
         records_behind: queue.lag.records,
         bytes_behind: queue.lag.bytes,
         oldest_age_ms: queue.lag.oldest_age_ms,
+        live_age_ms: queue.lag.live_age_ms,
         durable_tail: queue.lag.durable_tail,
         low_mark: queue.lag.low_mark,
         records_in_flight: queue.lag.in_flight,

@@ -129,6 +129,7 @@ async fn get_lag_tells_all_about_one_queue() {
     let lag = answer.lag.unwrap();
     assert!(answer.read_at_unix_ms > 1_600_000_000_000);
     assert_eq!((lag.records_behind, lag.bytes_behind, lag.oldest_age_ms), (70, 7_000, Some(1_500)));
+    assert_eq!(lag.live_age_ms, Some(300));
     assert_eq!((lag.durable_tail, lag.low_mark, lag.records_in_flight), (100, 30, 10));
     assert_eq!(lag.state(), v1::DeliveryState::Throttled);
     let error = lag.last_error.unwrap();

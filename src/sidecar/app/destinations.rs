@@ -8,7 +8,8 @@ use std::sync::Arc;
 use forebay::{Queue, QueueError, Queues, Start as QueueStart};
 
 use super::registry::Wanted;
-use crate::config::{Destination, FilterSpec, OverflowConfig, OverflowPolicy, RateConfig, Start};
+use crate::config::{CatchUpConfig, Destination, FilterSpec, OverflowConfig, OverflowPolicy, RateConfig, Start};
+use crate::delivery::catch_up::CatchUp;
 use crate::delivery::filter::Filters;
 use crate::delivery::queued::Queued;
 use crate::delivery::rate::RateLimits;
@@ -43,6 +44,10 @@ pub(super) fn sources(
         let Some(label) = labels(environment) else { continue };
         let desk = letters.desk(Arc::clone(name));
         let queued = Queued::new(queue, queues.log().log_id(), label).with_apart(desk);
+        let queued = match destination.catch_up {
+            CatchUpConfig::OldestFirst => queued,
+            CatchUpConfig::LiveFirst { .. } => queued.live_first(destination.batch_wait_max),
+        };
         sources.push(Arc::new(match &filters {
             Some(filters) => queued.with_filters(filters.clone()),
             None => queued,
@@ -99,6 +104,10 @@ pub(super) fn settings(destination: &Destination, learned: Option<Speed>) -> Set
             bytes_max: destination.batch_bytes_max,
         },
         batch_wait_max: destination.batch_wait_max,
+        catch_up: match destination.catch_up {
+            CatchUpConfig::OldestFirst => None,
+            CatchUpConfig::LiveFirst { backlog_percent } => Some(CatchUp { backlog_percent }),
+        },
         weight: destination.weight,
     }
 }

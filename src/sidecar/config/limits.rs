@@ -82,6 +82,10 @@ pub(super) const BULK_PERCENT: Bound<u32> = Bound { default: 50, least: 10, most
 /// A destination's weight among those that want more than there is.
 pub(super) const WEIGHT: Bound<u32> = Bound { default: 1, least: 1, most: 1_000 };
 
+/// The backlog's part of what a destination takes, where what comes in now goes beside it: live has what it needs up to four
+/// fifths of that, and the backlog all that is left, and never nothing.
+pub(super) const BACKLOG_PERCENT: Bound<u32> = Bound { default: 20, least: 1, most: 99 };
+
 /// Threads that deliveries run on: 0 is half of the cores. More than there are cores gains nothing.
 pub(super) const DELIVERY_THREADS: Bound<u32> = Bound { default: 0, least: 0, most: 1_024 };
 

@@ -37,6 +37,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
     for lag in &snapshot.lags {
         note(&mut text, lag, snapshot.read_at_unix_ms);
         pace(&mut text, lag);
+        live(&mut text, lag);
         gives_up(&mut text, lag, snapshot.read_at_unix_ms);
     }
     text
@@ -110,6 +111,13 @@ fn pace(text: &mut String, lag: &Lag) {
     let _ = writeln!(text, "{}/{}: at most {} a second, {why}", lag.destination, lag.stream, limits.join(", "));
 }
 
+/// How late what comes in now is, where that goes beside the backlog.
+fn live(text: &mut String, lag: &Lag) {
+    let Some(age_ms) = lag.live_age_ms else { return };
+    let age = units::duration(Duration::from_millis(age_ms));
+    let _ = writeln!(text, "{}/{}: what comes in goes beside the backlog, {age} late", lag.destination, lag.stream);
+}
+
 /// When the oldest that waits is given up, where that was set and is foreseen.
 fn gives_up(text: &mut String, lag: &Lag, now_ms: u64) {
     let Some(at_ms) = lag.overflow.as_ref().and_then(|overflow| overflow.gives_up_at_unix_ms) else { return };
@@ -160,6 +168,7 @@ mod tests {
             next_attempt_unix_ms: Some(105_000),
             disk: Some(DiskShare { outage_hours: Some(38.5), ..DiskShare::default() }),
             overflow: Some(Overflow { gives_up_at_unix_ms: Some(7_300_000), bytes_left: None }),
+            live_age_ms: Some(2_300),
             ..lag("acme-hook", DeliveryState::Throttled, Some(Outcome::NeverAtThisRate(NeverAtThisRate {})))
         };
         let archive = Lag {
@@ -190,6 +199,7 @@ new           acme-prod          0        0 B       -        -          -       
 and 3 more, which have waited less long
 acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
+acme-hook/acme-prod: what comes in goes beside the backlog, 2.3s late
 acme-hook/acme-prod: gives up its oldest records in 2h 00m, as overflow says
 "
         );

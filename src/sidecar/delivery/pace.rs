@@ -118,7 +118,7 @@ impl Pace {
     pub fn verdict(&self, now: Duration, in_flight: usize) -> Verdict {
         if now < self.not_before {
             Verdict::NotBefore(self.not_before)
-        } else if in_flight >= self.concurrency.allowed() as usize {
+        } else if in_flight >= self.allowed() {
             Verdict::Full
         } else {
             let ready = self.flow.as_ref().map(|flow| flow.rate.ready_at());
@@ -133,6 +133,18 @@ impl Pace {
     #[must_use]
     pub fn batch(&self, limits: Limits) -> Limits {
         self.flow.as_ref().map_or(limits, |flow| flow.rate.limits().batch(limits))
+    }
+
+    /// Requests that may be in flight now.
+    #[must_use]
+    pub fn allowed(&self) -> usize {
+        self.concurrency.allowed() as usize
+    }
+
+    /// What a request of this size takes of what the destination takes, as a time; `None` where no limit is known.
+    #[must_use]
+    pub fn cost(&self, size: Size) -> Option<Duration> {
+        self.flow.as_ref()?.rate.cost(size)
     }
 
     /// A request of this size starts.

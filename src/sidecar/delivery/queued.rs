@@ -7,13 +7,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::{
-    Batch, BatchLimits, Frame, LogId, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId, Waiting,
+    Batch, BatchLimits, Frame, LogId, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId,
+    Waiting,
 };
 
 use super::budget::Turns;
+use super::catch_up::behind_after;
 use super::except::Except;
 use super::filter::Filters;
 use super::heavy::Heavy;
@@ -27,10 +30,14 @@ use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
 const LEFT_OUT_RANGES_MAX: usize = 10_000;
 
 /// One destination's queue of one environment, and beside it the replay of that queue while there is one: they take turns.
+/// Where what comes in now goes beside a backlog there are two of them, and replays are with the backlog.
+#[derive(Clone)]
 pub struct Queued {
     queue: Queue,
+    /// How long batches wait on purpose, of a queue that is parted when it is behind.
+    parts: Option<Duration>,
     /// Whose turn it is while both have something.
-    replays_turn: AtomicBool,
+    replays_turn: Arc<AtomicBool>,
     log: LogId,
     environment: Arc<Environment>,
     filters: Option<Filters>,
@@ -41,7 +48,24 @@ impl Queued {
     /// The source that `queue` of the log `log` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
-        Self { queue, replays_turn: AtomicBool::new(false), log, environment, filters: None, apart: None }
+        let replays_turn = Arc::default();
+        Self { queue, parts: None, replays_turn, log, environment, filters: None, apart: None }
+    }
+
+    /// The same, which has a second read position for what comes in while it is behind. Its batches wait for so long to fill.
+    #[must_use]
+    pub fn live_first(self, batch_wait_max: Duration) -> Self {
+        Self { queue: self.queue.backlog(), parts: Some(batch_wait_max), ..self }
+    }
+
+    /// Parts the queue if it is behind.
+    fn part(&self) {
+        let Some(wait_max) = self.parts else { return };
+        let Some(front) = self.queue.front() else { return };
+        let behind_ms = |ranges| u64::try_from(behind_after(ranges, wait_max).as_millis()).unwrap_or(u64::MAX);
+        if front.age_ms >= behind_ms(front.ranges) {
+            self.queue.part(behind_ms(0));
+        }
     }
 
     /// The same, which sends nothing again that lies as a letter already.
@@ -58,8 +82,7 @@ impl Queued {
 
     /// The queue that the next batch comes from, and whether it is a replay's.
     fn turn(&self) -> (Queue, bool) {
-        let replay = self.queue.replay_under_way().filter(Queue::has_more);
-        match replay {
+        match self.replay().filter(Queue::has_more) {
             Some(replay) if self.replays_turn.load(Ordering::Relaxed) || !self.queue.has_more() => {
                 // It began, or was resumed, without knowing the settings.
                 replay.set_settings_revision(self.queue.settings_revision());
@@ -67,6 +90,11 @@ impl Queued {
             }
             _ => (self.queue.clone(), false),
         }
+    }
+
+    /// The replay of it that is sent from here.
+    fn replay(&self) -> Option<Queue> {
+        if self.queue.position() == Position::Live { None } else { self.queue.replay_under_way() }
     }
 
     fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
@@ -119,7 +147,7 @@ impl Queued {
 
 impl Source for Queued {
     fn has_more(&self) -> bool {
-        self.queue.has_more() || self.queue.replay_under_way().is_some_and(|replay| replay.has_more())
+        self.queue.has_more() || self.replay().is_some_and(|replay| replay.has_more())
     }
 
     fn fills(&self, limits: Limits) -> bool {
@@ -128,16 +156,18 @@ impl Source for Queued {
 
     fn bytes_waiting(&self, limits: Limits) -> u64 {
         // A batch that comes again is among what is pending, and it may be a small one.
-        self.turn().0.balance().pending.bytes.min(limits.bytes_max)
+        self.turn().0.pending().bytes.min(limits.bytes_max)
     }
 
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
-        self.filters.is_none() && self.turn().0.ready_in_memory()
+        let ages = self.parts.is_none() || self.queue.front_in_memory();
+        ages && self.filters.is_none() && self.turn().0.ready_in_memory()
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
         let limits = BatchLimits { records_max: limits.records_max, bytes_max: limits.bytes_max };
+        self.part();
         let turn = self.turn();
         let Some(mut batch) = turn.0.next_batch(limits)? else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
@@ -169,6 +199,7 @@ impl Source for Queued {
         heavy: &Heavy,
     ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
+        self.part();
         let turn = self.turn();
         let Some(batch) = turn.0.next_range(limits)? else { return Ok(None) };
         let mut ticket = self.claim(turn, batch);
@@ -193,7 +224,12 @@ impl Source for Queued {
         Ok(Some(Claimed { job, ticket }))
     }
 
+    fn live(&self) -> Option<Arc<dyn Source>> {
+        self.parts.is_some().then(|| Arc::new(Self { queue: self.queue.live(), ..self.clone() }) as Arc<dyn Source>)
+    }
+
     fn waiting(&self) -> Result<Waiting, BoxError> {
+        self.part();
         let (queue, replays) = self.turn();
         let waiting = queue.waiting()?;
         // A replay is of what has waited before, and no more comes.

@@ -97,10 +97,22 @@ impl Rate {
         waits.into_iter().max_by_key(|(at, _)| *at).expect("there are three")
     }
 
+    /// What a request of this size takes of the limit that it takes most of, as a time. `None` where there is no limit.
+    #[must_use]
+    pub fn cost(&self, size: Size) -> Option<Duration> {
+        let RateLimits { requests, records, bytes } = self.limits;
+        let learned = self.learned.limit().map(|speed| Duration::from_secs_f64(speed.seconds(size.records)));
+        let set = [
+            requests.map(|requests| cost(1, requests.get().into())),
+            records.map(|records| cost(size.records, records.get().into())),
+            bytes.map(|bytes| cost(size.bytes, bytes.get())),
+        ];
+        set.into_iter().flatten().chain(learned).max()
+    }
+
     /// A request starts.
     pub fn sending(&mut self, size: Size, now: Duration) {
         let RateLimits { requests, records, bytes } = self.limits;
-        let cost = |n: u64, a_second: u64| Duration::from_secs_f64(n as f64 / a_second as f64);
         if let Some(requests) = requests {
             self.requests.take(cost(1, requests.get().into()), BURST, now);
         }
@@ -144,6 +156,11 @@ impl Rate {
     pub fn learned_mut(&mut self) -> &mut Learned {
         &mut self.learned
     }
+}
+
+/// The time that so many take of a limit.
+fn cost(n: u64, a_second: u64) -> Duration {
+    Duration::from_secs_f64(n as f64 / a_second as f64)
 }
 
 #[cfg(test)]

@@ -54,6 +54,12 @@ pub trait Source: Send + Sync {
         heavy: &Heavy,
     ) -> Result<Option<Claimed<LargeJob>>, BoxError>;
 
+    /// The same queue's second read position, if it has one: what this one leaves out of what it has while it is behind. A batch
+    /// that comes from there is this one's like any other.
+    fn live(&self) -> Option<Arc<dyn Source>> {
+        None
+    }
+
     /// What the next claim would find. May read the disk: not for async workers.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod landing;
 mod memory;
 mod post;
 mod told;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,16 +33,17 @@ use super::pace::{Epoch, Pace, Verdict};
 use super::poison::Mark;
 use super::rate::{By, Size};
 use super::sink::{BoxFuture, Sink};
-use super::source::{BoxError, Source};
+use super::source::BoxError;
 use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
-use holds::{Apart, Hold};
 use landing::{Chore, Flown, KeepingBytes};
+use turns::Beside;
 
 pub(super) use memory::Memory;
 pub(super) use post::Post;
+pub(super) use turns::Turn;
 
 /// While a request is under way, so long records gather that do not fill another: else a destination that is kept up with
 /// gets, and the disk writes a plan for, as many requests as there are posts. Short against any receiver's answer.
@@ -65,24 +67,6 @@ pub(super) struct Worker {
     pub(super) memory: Memory,
 }
 
-/// A queue, and whether it had nothing when last asked.
-pub(super) struct Turn {
-    source: Arc<dyn Source>,
-    dry: bool,
-    /// Its batch is to fill until then, or until somebody looks again; or it waits by itself.
-    look_at: Duration,
-    /// Why it waits by itself, or did until a moment ago.
-    hold: Option<Box<Hold>>,
-    /// The same of senders that wait while others' records come from the queue.
-    apart: Apart,
-}
-
-impl Turn {
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, dry: false, look_at: Duration::ZERO, hold: None, apart: Apart::new() }
-    }
-}
-
 type Prepared = Result<attempt::Prepared, BoxError>;
 
 /// What is under way while a destination is busy.
@@ -93,6 +77,7 @@ struct Busy {
     chores: JoinSet<Chore>,
     asides: Asides,
     keeping: KeepingBytes,
+    beside: Beside,
     preparing: Option<BoxFuture<'static, Prepared>>,
     preparing_from: usize,
     /// News came since that began: what it did not find may be there now.
@@ -133,6 +118,7 @@ impl Worker {
             chores: JoinSet::new(),
             asides: Asides::default(),
             keeping: KeepingBytes::default(),
+            beside: Beside::default(),
             preparing: None,
             preparing_from: 0,
             news_meanwhile: false,
@@ -189,13 +175,15 @@ impl Worker {
         let now = self.now();
         let may_have_none = |turn: &Turn| turn.look_at <= now || !turn.source.has_more();
         let free = busy.preparing.is_none() && verdict != Verdict::Full;
-        free && self.turn().is_none() && self.queues.iter().any(may_have_none)
+        free && self.turn(busy).is_none() && self.queues.iter().any(may_have_none)
     }
 
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.
     fn due(&self, busy: &Busy, verdict: Verdict) -> Option<Duration> {
         let allowed = match verdict {
-            Verdict::NotBefore(due) | Verdict::Paced(due, _) if self.turn().is_some() || self.filling().is_some() => {
+            Verdict::NotBefore(due) | Verdict::Paced(due, _)
+                if self.turn(busy).is_some() || self.filling().is_some() =>
+            {
                 Some(due)
             }
             Verdict::Start if busy.preparing.is_none() => self.filling(),
@@ -218,7 +206,7 @@ impl Worker {
 
     /// Begins to make the next batch ready, if a queue has one.
     fn prepare(&mut self, busy: &mut Busy) {
-        let Some(turn) = self.turn() else { return };
+        let Some(turn) = self.turn(busy) else { return };
         self.next = (turn + 1) % self.queues.len();
         let source = Arc::clone(&self.queues[turn].source);
         (busy.preparing_from, busy.news_meanwhile) = (turn, false);
@@ -251,7 +239,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = load.lane(busy.preparing_from);
+        let queue = load.lane(self.queues[busy.preparing_from].home);
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);
@@ -266,7 +254,9 @@ impl Worker {
         }
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
-            self.pace.sending(Size { records: shape.records, bytes: shape.bytes }, self.now());
+            let size = Size { records: shape.records, bytes: shape.bytes };
+            self.count_share(busy, size);
+            self.pace.sending(size, self.now());
             self.tries(queue);
             self.launch(busy, queue, load, grant);
         }
@@ -285,7 +275,11 @@ impl Worker {
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
-        busy.flights.spawn(async move { Flown { queue, epoch, begun, landed: flight.await } });
+        let slot = busy.beside.slot(self.queues[busy.preparing_from].is_live);
+        busy.flights.spawn(async move {
+            let _slot = slot;
+            Flown { queue, epoch, begun, landed: flight.await }
+        });
     }
 
     /// An operator wants to know now, and vouches for the destination.
@@ -328,37 +322,6 @@ impl Worker {
             "the destination refuses what it is sent: everything is kept, and it is tried now and then; see to its settings and \
              to the receiver, then probe it"
         );
-    }
-
-    /// Whether something else of whoever waits by itself is to be tried; of the queue `preparing` one is about to be.
-    fn is_probed(&self, lane: Lane, preparing: Option<usize>) -> bool {
-        let turn = &self.queues[lane.queue];
-        let apart = turn.apart.get(&(lane.log, lane.stream));
-        let has_more = preparing == Some(lane.queue) || turn.source.has_more();
-        // The queue does not say whether it has more of a sender that is put off: that is seen when its time has come, and
-        // then maybe not before others' records went.
-        apart.is_some_and(Hold::is_put_off) || ((apart.is_some() || turn.hold.is_some()) && has_more)
-    }
-
-    /// The next queue with something to send, in turn.
-    fn turn(&self) -> Option<usize> {
-        let (n, now) = (self.queues.len(), self.now());
-        (0..n).map(|step| (self.next + step) % n).find(|&at| {
-            let turn = &self.queues[at];
-            !turn.dry && turn.look_at <= now && turn.source.has_more()
-        })
-    }
-
-    /// When to look again at the first queue whose batch fills.
-    fn filling(&self) -> Option<Duration> {
-        let now = self.now();
-        let fills = |turn: &&Turn| !turn.dry && turn.look_at > now && turn.source.has_more();
-        self.queues.iter().filter(fills).map(|turn| turn.look_at).min()
-    }
-
-    /// Something moved: queues that had nothing may have something.
-    fn wet(&mut self) {
-        self.queues.iter_mut().for_each(|turn| turn.dry = false);
     }
 
     fn report(&self, busy: &Busy, verdict: Verdict, due: Option<Duration>) {

@@ -27,6 +27,15 @@ pub(super) fn lag(page: &mut Exposition, reading: &Reading) {
         };
         age.sample(&[("destination", destination), ("stream", stream)], age_ms as f64 / 1_000.0);
     }
+    let mut live_age = page.family(
+        "forebay_lag_live_age_seconds",
+        Kind::Gauge,
+        "How long the oldest has waited of what goes beside a backlog; absent where nothing does.",
+    );
+    for ((destination, stream), lag) in &reading.lags {
+        let Some(age_ms) = lag.queue.lag.live_age_ms else { continue };
+        live_age.sample(&[("destination", destination), ("stream", stream)], age_ms as f64 / 1_000.0);
+    }
     let mut in_flight = page.family(
         "forebay_in_flight_records",
         Kind::Gauge,

@@ -29,7 +29,12 @@ fn full_page() -> String {
     });
     let lag = Lag {
         queue: QueueReading {
-            lag: forebay::Lag { records: 7, oldest_age_ms: Some(1_500), ..forebay::Lag::default() },
+            lag: forebay::Lag {
+                records: 7,
+                oldest_age_ms: Some(1_500),
+                live_age_ms: Some(250),
+                ..forebay::Lag::default()
+            },
             ..QueueReading::default()
         },
         delivery: Some(Arc::clone(&delivery)),
@@ -177,5 +182,6 @@ fn a_lag_that_never_drains_is_infinite() {
     let page = full_page();
     assert!(page.contains("forebay_lag_drains_in_seconds{destination=\"hook\",stream=\"prod\"} +Inf\n"));
     assert!(page.contains("forebay_lag_age_seconds{destination=\"hook\",stream=\"prod\"} 1.5\n"));
+    assert!(page.contains("forebay_lag_live_age_seconds{destination=\"hook\",stream=\"prod\"} 0.25\n"));
     assert!(page.contains("forebay_lag_gives_up_in_seconds{destination=\"hook\",stream=\"prod\"} 61\n"));
 }

@@ -26,6 +26,7 @@ fn lag(lag: &Lag) -> Value {
         "records_behind": lag.records_behind,
         "bytes_behind": lag.bytes_behind,
         "oldest_age_ms": lag.oldest_age_ms,
+        "live_age_ms": lag.live_age_ms,
         "durable_tail": lag.durable_tail,
         "low_mark": lag.low_mark,
         "records_in_flight": lag.records_in_flight,

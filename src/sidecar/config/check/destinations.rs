@@ -100,6 +100,7 @@ fn read_one(
     };
     let bounds = kind.bounds();
     let (concurrency, ordered) = pace::concurrency(&section, kind);
+    let catch_up = pace::catch_up(&section, kind, ordered);
     let rate = pace::rate(&section);
     let weight = section.count("weight", &limits::WEIGHT);
     let timeout = section.duration("timeout", &limits::TIMEOUT);
@@ -130,6 +131,7 @@ fn read_one(
         environments,
         concurrency,
         ordered,
+        catch_up,
         rate,
         weight,
         timeout,

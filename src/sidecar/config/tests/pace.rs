@@ -30,3 +30,21 @@ fn in_order_means_one_at_a_time() {
     assert_eq!(added(&hook("ordered = true\nconcurrency = 1")).concurrency, 1);
     assert_only(&hook("ordered = true\nconcurrency = 4"), "one request is in flight at a time");
 }
+
+#[test]
+fn what_comes_in_goes_beside_a_backlog_if_that_is_asked_for() {
+    assert_eq!(added(&hook("")).catch_up, CatchUpConfig::OldestFirst);
+    assert_eq!(added(&hook("catch_up = \"oldest_first\"")).catch_up, CatchUpConfig::OldestFirst);
+    let live_first = |percent| CatchUpConfig::LiveFirst { backlog_percent: percent };
+    assert_eq!(added(&hook("catch_up = \"live_first\"")).catch_up, live_first(20));
+    assert_eq!(added(&hook("catch_up = \"live_first\"\nbacklog_percent = 75")).catch_up, live_first(75));
+    assert_only(&hook("catch_up = \"newest_first\""), "\"newest_first\" is not known here");
+    assert_only(&hook("catch_up = \"live_first\"\nbacklog_percent = 100"), "too large");
+    assert_only(&hook("catch_up = \"live_first\"\nbacklog_percent = 0"), "too small");
+    assert_only(&hook("backlog_percent = 50"), "no part of its own");
+}
+
+#[test]
+fn nothing_goes_first_where_there_is_an_order() {
+    assert_only(&hook("catch_up = \"live_first\"\nordered = true"), "records go in their order");
+}

@@ -19,7 +19,11 @@ use crate::delivery::{Delivery, Settings};
 use crate::sinks::sample::{job, job_of};
 
 fn queues() -> Queues {
-    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    queues_at(&ManualClock::at(1_700_000_000_000))
+}
+
+fn queues_at(clock: &ManualClock) -> Queues {
+    let clock = Arc::new(clock.clone());
     Queues::open(Arc::new(MemDisk::new()), clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline())
         .unwrap()
 }
@@ -39,7 +43,7 @@ fn append(queues: &Queues, bulk: &str) {
     queues.log().append_wait("acme-prod", payloads.collect()).unwrap();
 }
 
-fn next_large(source: &Queued, limits: Limits) -> Option<Claimed<LargeJob>> {
+fn next_large(source: &dyn Source, limits: Limits) -> Option<Claimed<LargeJob>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let _inside = runtime.enter();
     source.next_large(limits, Some(3_600_000), &Heavy::new(Turns::default())).unwrap()
@@ -341,4 +345,51 @@ fn a_replay_takes_turns_with_live_delivery_and_is_woken_for_by_the_same_loop() {
     assert_eq!(again.iter().filter(|again| **again).count(), 2, "under their old ids: {order:?}");
     assert!(again[..3].contains(&true) && again[..3].contains(&false), "in turns: {again:?}");
     assert_eq!((replay.balance().delivered.records, queue.balance().delivered.records), (8, 16));
+}
+
+#[test]
+fn what_comes_in_now_goes_beside_what_waits_and_a_replay_goes_with_that() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::from_secs(5));
+    let live = source.live().expect("it has two positions");
+    let offsets = |source: &dyn Source| {
+        source.next(LIMITS).unwrap().map(|claimed| {
+            let offsets = claimed.job.origin.offsets.clone();
+            claimed.ticket.settle(&[], Settled::Delivered);
+            offsets
+        })
+    };
+    append(&queues, BULK);
+    assert_eq!(offsets(&source), Some(0..4));
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    queues.replay("d", "acme-prod", request).unwrap();
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(64));
+    assert!(source.waiting().is_ok() && queue.lag().live_age_ms.is_none(), "what waits on purpose is not behind");
+    clock.advance(Duration::from_secs(1));
+    assert!(source.waiting().is_ok() && queue.lag().live_age_ms.is_some());
+    append(&queues, BULK);
+    assert_eq!((offsets(&*live), offsets(&*live), live.has_more()), (Some(8..12), None, false));
+    let mut rest = [offsets(&source).unwrap(), offsets(&source).unwrap()];
+    rest.sort_by_key(|offsets| offsets.start);
+    assert_eq!((rest, offsets(&source)), ([0..4, 4..8], None));
+    assert_eq!((queue.lag().records, queue.balance().delivered.records), (0, 12));
+}
+
+#[test]
+fn an_object_of_what_comes_in_now_holds_nothing_of_what_waits() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::ZERO);
+    let live = source.live().expect("it has two positions");
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(60));
+    let old = next_large(&source, Limits { records_max: 2, ..LIMITS }).unwrap();
+    append(&queues, BULK);
+    let (new, rest) = (next_large(&*live, LIMITS).unwrap(), next_large(&source, LIMITS).unwrap());
+    let objects = [old, rest, new].map(|claimed| claimed.job.origin.offsets);
+    assert_eq!(objects, [0..2, 2..4, 4..8]);
 }

@@ -99,7 +99,7 @@ impl Speed {
     }
 
     /// The time, in seconds, that a request of so many records takes of it.
-    fn seconds(self, records: u64) -> f64 {
+    pub(super) fn seconds(self, records: u64) -> f64 {
         (1.0 / self.requests).max((records as f64 / self.records).min(RECORDS_SECONDS))
     }
 

@@ -126,7 +126,7 @@ impl Worker {
     pub(super) fn retest_if_due(&mut self, busy: &mut Busy) {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
             self.wet();
-            let something = self.turn().is_some();
+            let something = self.turn(busy).is_some();
             let preparing = busy.preparing.is_some().then_some(busy.preparing_from);
             // There is something else to probe it with.
             let probed = |aside: &Aside| match self.sink.senders_apart() {

@@ -28,6 +28,7 @@ use crate::delivery::{Delivery, Settings};
 mod clocks;
 mod drawer;
 mod large;
+mod live_first;
 mod neighbours;
 mod outcomes;
 mod rates;

@@ -35,6 +35,7 @@ mod floods;
 mod kills;
 mod letters;
 mod lines;
+mod live_first;
 mod operations;
 mod outages;
 mod overflow;

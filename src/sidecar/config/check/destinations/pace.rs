@@ -1,7 +1,7 @@
-//! Reads how fast a destination may be sent to: requests in flight, order, rate.
+//! Reads how fast a destination may be sent to, and what first: requests in flight, order, rate, catching up.
 
 use super::super::super::raw::Section;
-use super::super::super::{RateConfig, SinkKind, limits};
+use super::super::super::{CatchUpConfig, RateConfig, SinkKind, limits};
 
 /// Requests in flight at once, and whether they must be one.
 pub(super) fn concurrency(section: &Section<'_>, kind: SinkKind) -> (u32, bool) {
@@ -15,6 +15,31 @@ pub(super) fn concurrency(section: &Section<'_>, kind: SinkKind) -> (u32, bool) 
         section.at("concurrency").error(message, "remove one of the two");
     }
     (1, true)
+}
+
+/// `catch_up`: the oldest first, unless what comes in now is to go beside it.
+pub(super) fn catch_up(section: &Section<'_>, kind: SinkKind, ordered: bool) -> CatchUpConfig {
+    let live_first = section.choice("catch_up", &[("oldest_first", false), ("live_first", true)]);
+    let percent = section.count("backlog_percent", &limits::BACKLOG_PERCENT);
+    if !live_first {
+        if section.has("backlog_percent") {
+            let message = "a backlog has no part of its own unless catch_up = \"live_first\"";
+            section.at("backlog_percent").error(message, "remove it, or write catch_up = \"live_first\"");
+        }
+        return CatchUpConfig::OldestFirst;
+    }
+    let why = match kind {
+        SinkKind::File => Some("a file has its lines in the order in which they were received, and no quota to share"),
+        SinkKind::Upstream => Some("the posts of an SDK key go in their order"),
+        _ if ordered => Some("with ordered = true records go in their order, and what comes in now behind what waits"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        let remedy = if ordered { "remove one of the two" } else { "remove it" };
+        section.at("catch_up").error(why, remedy);
+        return CatchUpConfig::OldestFirst;
+    }
+    CatchUpConfig::LiveFirst { backlog_percent: u8::try_from(percent).unwrap_or(u8::MAX) }
 }
 
 /// `rate`: what is not written is not limited.
