@@ -350,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_as_long_as_was_said_last() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&tmp.path().join("file")).unwrap();
+        file.write_all_at(&[IoSlice::new(b"abcdef")], 0).unwrap();
+        file.set_len(3).unwrap();
+        file.set_len(5).unwrap();
+        assert_eq!(read_all(&*file).unwrap(), b"abc\0\0");
+    }
+
+    #[test]
     fn allocated_blocks_are_taken_from_the_file_system() {
         use std::os::unix::fs::MetadataExt;
         let tmp = tempfile::tempdir().unwrap();

@@ -170,3 +170,20 @@ impl Shared {
         self.told.load(Ordering::Acquire) || self.clock.monotonic().saturating_sub(self.opened) >= SHARES_UNTOLD
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_of_a_segment_is_charged_in_equal_parts_to_those_who_need_some_of_it() {
+        let mut pins = Pins::default();
+        let needed = |live, by: &[u32]| Needed { live, by: by.iter().copied().map(StreamId).collect() };
+        pins.add(1000, &needed(400, &[1, 2, 3]));
+        pins.add(1000, &needed(0, &[2]));
+        pins.add(1000, &needed(0, &[])); // it can go as it is
+        let charged = [1, 2, 3].map(|stream| pins.so_far.get(&StreamId(stream)).copied());
+        assert_eq!(charged, [Some(200), Some(1200), Some(200)]);
+        assert_eq!(pins.so_far.len(), 3);
+    }
+}

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::disk::counted::CountedDisk;
 use crate::disk::mem::MemDisk;
+use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -151,8 +152,14 @@ fn a_full_queue_refuses_or_waits_as_asked() {
         let log = log.clone();
         move || log.append_wait("a", vec![part(4, 50, 1)]).expect("appended").offsets
     });
+    // So that it does wait.
+    while log.shared.waiting().blocked == 0 {
+        assert!(!waiter.is_finished(), "there is no room for it");
+        std::thread::yield_now();
+    }
     release.send(()).expect("the callback waits");
     assert_eq!(waiter.join().expect("no panic"), 2..3);
+    assert_eq!(log.shared.waiting().blocked, 0);
 }
 
 #[test]
@@ -217,6 +224,48 @@ fn a_tail_reader_reads_nothing_from_the_disk() {
     let before = bench.disk.counts();
     assert_eq!(read(&log, "a", 0).len(), 10);
     assert_eq!((bench.disk.counts() - before).reads, 0);
+}
+
+#[test]
+fn a_reader_knows_whether_its_next_item_needs_the_disk() {
+    let mut bench = Bench::new();
+    bench.options.tail_cache_bytes = 2_500;
+    let log = bench.open();
+    for i in 0..10 {
+        append(&log, "a", i, 1000, 1);
+    }
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    assert!(!reader.in_memory(), "it was the first to go");
+    reader.seek(9);
+    assert!(reader.in_memory(), "it is the last that came");
+    reader.seek(10);
+    assert!(reader.in_memory(), "there is nothing to read");
+}
+
+#[test]
+fn a_log_tells_up_to_where_it_is_synced() {
+    let bench = Bench::new();
+    let log = bench.open();
+    append(&log, "a", 1, 100, 1);
+    let [before] = log.synced()[..] else { panic!("one segment is written to: {:?}", log.synced()) };
+    append(&log, "a", 2, 100, 1);
+    let [behind] = log.synced()[..] else { panic!("one segment is written to: {:?}", log.synced()) };
+    assert_eq!(behind.sequence, before.sequence);
+    assert_eq!(behind.position - before.position, limits::FRAME_HEADER_BYTES + 104, "a frame of a hundred bytes");
+}
+
+#[test]
+fn a_segments_header_that_was_damaged_is_told_and_its_records_are_served() {
+    let bench = Bench::new();
+    let log = bench.open();
+    (1..=3).for_each(|i| _ = append(&log, "a", i, 100, 1));
+    drop(log); // no close: it is not sealed
+    let segment = bench.disk.open(&Path::new(DIR).join("0000000000000000.seg")).expect("it is there");
+    segment.write_all_at(&[IoSlice::new(&[0xEE; 8])], 16).expect("memory writes");
+    let log = bench.open();
+    let told = log.damages();
+    assert!(matches!(&told[..], [damage] if damage.positions == (0..limits::SEGMENT_HEADER_BYTES)), "{told:?}");
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..2, Some(2)), (2..3, Some(3))]);
 }
 
 #[test]

@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn of_more_hours_than_are_kept_no_more_come_back() {
+        let mut hours = Hours::from(0, Balance::default());
+        let hour = |n| Hour { from_ms: n * HOUR_MS, to_ms: (n + 1) * HOUR_MS, balance: balance(1, 0) };
+        hours.closed.extend((0..=HOURS_MAX as u64).map(hour));
+        let of = (LogId(3), 1, 9);
+        let back = Hours::decode(&hours.encode(of), of, &balance(99, 0)).expect("they are sound");
+        assert_eq!(back.closed.len(), HOURS_MAX);
+    }
+
+    #[test]
     fn they_come_back_as_they_went_in_and_what_the_books_do_not_know_is_refused() {
         let mut hours = Hours::from(5, Balance::default());
         hours.close(10, balance(7, 2));

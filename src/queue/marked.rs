@@ -260,6 +260,18 @@ mod tests {
         assert_eq!(marked.let_go(&(0..30), &became(0)).records, 20, "now it may");
     }
 
+    #[test]
+    fn ranges_of_more_bytes_than_a_stream_can_have_are_refused() {
+        let of_bytes = |start, bytes| MarkedRange { bytes, ..range(start, start + 1) };
+        let decoded = |ranges: [MarkedRange; 2]| {
+            let mut bytes = Vec::new();
+            Marked { ranges: ranges.to_vec(), ..Marked::default() }.encode(&mut bytes);
+            Marked::decode(&mut Decoder::new(&bytes))
+        };
+        assert!(decoded([of_bytes(0, u64::MAX - 7), of_bytes(1, 7)]).is_ok());
+        assert!(decoded([of_bytes(0, u64::MAX - 7), of_bytes(1, 8)]).is_err());
+    }
+
     proptest! {
         #[test]
         fn decoding_any_bytes_gives_a_sound_value_or_an_error(

@@ -232,3 +232,31 @@ impl Drop for Held {
         self.budget.fetch_sub(self.frame.payload().len(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::disk::mem::MemDisk;
+    use crate::{LogOptions, Payload};
+    use std::path::Path;
+
+    #[test]
+    fn frames_are_held_up_to_the_budget_of_all_and_give_it_back() {
+        let disk = std::sync::Arc::new(MemDisk::new());
+        let log = Log::open(disk, std::sync::Arc::new(ManualClock::at(0)), Path::new("log"), LogOptions::small());
+        let log = log.expect("it opens");
+        log.append_wait("a", vec![Payload { bytes: vec![1; 1000], records: 1 }]).expect("it is taken");
+        let item = log.reader(log.stream("a").expect("it is known"), 0).next();
+        let Ok(Some(Item::Frame(frame))) = item else { panic!("a frame: {item:?}") };
+        let frame = Arc::new(frame);
+
+        let budget = Arc::new(AtomicUsize::new(HELD_BYTES_MAX - 2000));
+        let first = Held::within_budget(&frame, &budget).expect("there is room");
+        let second = Held::within_budget(&frame, &budget).expect("just enough");
+        assert!(Held::within_budget(&frame, &budget).is_none(), "beyond it");
+        assert_eq!(budget.load(Ordering::Relaxed), HELD_BYTES_MAX, "who is refused takes nothing");
+        drop((first, second));
+        assert_eq!(budget.load(Ordering::Relaxed), HELD_BYTES_MAX - 2000);
+    }
+}

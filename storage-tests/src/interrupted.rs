@@ -21,21 +21,30 @@ pub struct Interrupted<D> {
     by: Arc<Mutex<Option<Interruption>>>,
     at_open: Arc<Mutex<Option<Interruption>>>,
     at_name: Arc<Mutex<Option<Once>>>,
-    at_write: AtWrite,
+    at_read: At<Interruption>,
+    at_write: At<WriteInterruption>,
 }
 
-type AtWrite = Arc<Mutex<Option<WriteInterruption>>>;
+type At<T> = Arc<Mutex<Option<T>>>;
 
 struct InterruptedFile {
     file: Arc<dyn File>,
     path: PathBuf,
-    at_write: AtWrite,
+    at_read: At<Interruption>,
+    at_write: At<WriteInterruption>,
 }
 
 impl<D> Interrupted<D> {
     /// This disk, on which nobody comes in between yet.
     pub fn over(disk: D) -> Self {
-        Self { disk, by: Arc::default(), at_open: Arc::default(), at_name: Arc::default(), at_write: Arc::default() }
+        Self {
+            disk,
+            by: Arc::default(),
+            at_open: Arc::default(),
+            at_name: Arc::default(),
+            at_read: Arc::default(),
+            at_write: Arc::default(),
+        }
     }
 
     /// Has `by` called whenever a file was created or renamed, before anybody knows; `None` for nobody any more.
@@ -46,6 +55,11 @@ impl<D> Interrupted<D> {
     /// Has `by` called before a file is opened, with its name; `None` for nobody any more.
     pub fn interrupt_opening(&self, by: Option<Interruption>) {
         *self.at_open.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    /// Has `by` called before anything is read from a file, with the name under which it was opened; `None` for nobody any more.
+    pub fn interrupt_reading(&self, by: Option<Interruption>) {
+        *self.at_read.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
     /// Has `by` called before anything is written to a file; `None` for nobody any more.
@@ -65,7 +79,8 @@ impl<D> Interrupted<D> {
     }
 
     fn opened(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(InterruptedFile { file, path: path.to_owned(), at_write: Arc::clone(&self.at_write) })
+        let (at_read, at_write) = (Arc::clone(&self.at_read), Arc::clone(&self.at_write));
+        Arc::new(InterruptedFile { file, path: path.to_owned(), at_read, at_write })
     }
 
     fn named(&self, path: &Path) {
@@ -129,6 +144,10 @@ impl<D: Disk> Disk for Interrupted<D> {
 
 impl File for InterruptedFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let by = self.at_read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(by) = by {
+            by(&self.path);
+        }
         self.file.read_at(buf, position)
     }
     fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {

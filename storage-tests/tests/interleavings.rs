@@ -2,7 +2,7 @@
 //! one thread: the disk itself does the other one's work before the call that is named.
 
 use forebay::clock::ManualClock;
-use forebay::{Log, LogOptions, Payload};
+use forebay::{Item, Log, LogOptions, Payload};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -189,6 +189,35 @@ fn a_directory_sync_that_fails_for_the_writer_promises_compaction_no_file() {
     log.trim(fast, log.durable(fast).offset);
     log.housekeep();
     assert!(log.stats().segments_compacted > 0, "another time it goes");
+}
+
+/// Its file may be another segment's by the time that it is read: what stands there then is no damage.
+#[test]
+fn a_segment_that_goes_while_it_is_read_is_gone_and_not_damaged() {
+    let disk = Interleaved::over(SimDisk::new(1));
+    let log = open(&disk);
+    (0..5).for_each(|_| _ = append(&log, "a", 3_000));
+    log.close().expect("a good disk");
+    drop(log);
+    let log = open(&disk); // nothing is in memory
+    let stream = log.stream("a").expect("it was appended to");
+    let keeper = log.clone();
+    let once = Mutex::new(Some(move || {
+        keeper.trim(stream, 4);
+        keeper.housekeep();
+        (0..5).for_each(|_| _ = append(&keeper, "other", 3_000));
+    }));
+    disk.interrupt_reading(Some(Arc::new(move |path: &Path| {
+        let goes = once.lock().expect("no panic").take_if(|_| path.ends_with("0000000000000000.seg"));
+        if let Some(goes) = goes {
+            goes();
+        }
+    })));
+    let mut reader = log.reader(stream, 0);
+    let met = reader.next();
+    assert!(matches!(&met, Ok(Some(Item::Lost { offsets, .. })) if *offsets == (0..4)), "{met:?}");
+    assert!(matches!(reader.next(), Ok(Some(Item::Frame(frame))) if frame.first == 4));
+    assert_eq!((log.stats().damages, reader.next().expect("it reads")), (0, None));
 }
 
 /// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it

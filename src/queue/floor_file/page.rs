@@ -164,6 +164,16 @@ mod tests {
         assert_eq!(decode(&slot, 3), Slot::Bad);
     }
 
+    #[test]
+    fn a_header_that_cannot_be_is_bad_whatever_its_checksum() {
+        let is_bad = |header: Header| decode(&encode(header, [].iter()), header.page) == Slot::Bad;
+        let most = u32::try_from(FLOOR_PAGES_MAX).expect("65,536");
+        assert!(!is_bad(header(3)) && !is_bad(Header { pages: most, ..header(3) }));
+        assert!(is_bad(header(4)), "a page behind the last");
+        assert!(is_bad(Header { pages: most + 1, ..header(3) }));
+        assert!(is_bad(Header { generation: 0, ..header(3) }), "the first is 1");
+    }
+
     proptest! {
         /// The checksum keeps accidents out; behind it nothing is taken on trust either.
         #[test]

@@ -191,7 +191,7 @@ fn a_truncated_emptied_missing_or_foreign_floor_is_damage_and_never_passes_for_a
     let cut = 3 * 2 * FLOOR_SLOT_BYTES as u64 - 5;
     file.set_len(cut).expect("memory");
     let (floor, damage) = load(&disk);
-    assert_eq!(damage[0], FloorDamage::Truncated { bytes: cut, expected });
+    assert_eq!(damage, [FloorDamage::Truncated { bytes: cut, expected }], "named once");
     assert!(floor.is_pinned() && floor.entries().count() > 0);
 
     file.set_len(0).expect("memory");
@@ -207,6 +207,24 @@ fn a_truncated_emptied_missing_or_foreign_floor_is_damage_and_never_passes_for_a
     assert_eq!(floor.bind(LogId(1), &found, false), Some(FloorDamage::Foreign { found: LOG }));
     assert!(floor.is_pinned());
     assert_eq!(floor.entries().count(), 0);
+}
+
+#[test]
+fn a_slot_of_another_log_or_of_a_floor_of_another_size_is_not_taken() {
+    let whole = |log_id, pages, generation| {
+        let header = Header { page: 1, pages, generation, log_id, pinned: false };
+        page::encode(header, [entry(9, 99, 0)].iter())
+    };
+    for (log_id, pages) in [(LogId(1), 4), (LOG, 5)] {
+        let disk = floor_of([entry(0, 10, 0)]);
+        assert_eq!(bytes_of(&disk, FLOOR_NAME).len(), 4 * 2 * FLOOR_SLOT_BYTES, "four pages");
+        for slot in [2, 3] {
+            overwrite(&disk, slot * FLOOR_SLOT_BYTES, &whole(log_id, pages, 1));
+        }
+        let (floor, damage) = load(&disk);
+        assert_eq!(damage, [FloorDamage::Page { page: 1 }]);
+        assert!(floor.is_pinned() && floor.entries().count() == 0);
+    }
 }
 
 #[test]

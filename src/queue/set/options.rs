@@ -168,3 +168,17 @@ impl QueuesStats {
         self.floor_error = Some(error.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_counts_once_however_many_syncs_it_took_and_not_at_all_without_one() {
+        let mut stats = QueuesStats::default();
+        for syncs in [0, 1, 3] {
+            stats.count_commit(syncs);
+        }
+        assert_eq!((stats.floor_commits, stats.floor_syncs), (2, 4));
+    }
+}

@@ -42,6 +42,19 @@ fn batches_settle_out_of_order_and_the_low_mark_follows_the_oldest() {
 }
 
 #[test]
+fn what_is_settled_of_a_batch_is_told_in_order_and_nothing_beside_it() {
+    let mut window = window_at(0);
+    let batch = take(&mut window, 100, 10);
+    assert_eq!(window.settled_within(&batch), []);
+    for part in [7..8, 2..4, 9..10] {
+        window.settle(part, Settled::Delivered, known);
+    }
+    assert_eq!(window.settled_within(&batch), [2..4, 7..8, 9..10]);
+    window.settle(0..1, Settled::Delivered, known);
+    assert_eq!(window.settled_within(&batch), [0..1, 2..4, 7..8, 9..10]);
+}
+
+#[test]
 fn what_was_given_back_comes_again_with_the_same_boundaries_before_anything_fresh() {
     let mut window = window_at(0);
     let first = take(&mut window, 100, 10);
