@@ -47,4 +47,10 @@ fn what_comes_in_goes_beside_a_backlog_if_that_is_asked_for() {
 #[test]
 fn nothing_goes_first_where_there_is_an_order() {
     assert_only(&hook("catch_up = \"live_first\"\nordered = true"), "records go in their order");
+    let file = with_destination("type = \"file\"\ndirectory = \"./elsewhere\"\ncatch_up = \"live_first\"");
+    assert_only(&file, "no quota to share");
+    let upstream = with_destination("type = \"upstream\"\ncatch_up = \"live_first\"");
+    assert_only(&upstream, "go in their order");
+    let s3 = "type = \"s3\"\nbucket = \"bucket\"\nregion = \"us-east-1\"\ncatch_up = \"live_first\"";
+    assert_eq!(added(&with_destination(s3)).catch_up, CatchUpConfig::LiveFirst { backlog_percent: 20 });
 }
