@@ -53,17 +53,24 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to. Both times move together.
+/// A clock that moves only when told to. Both times move together, unless the wall's is [set](Self::set_wall_ms).
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock {
     now_ms: Arc<AtomicU64>,
+    /// The wall's time goes wrong by so much, in milliseconds; wraps.
+    wall_off_ms: Arc<AtomicU64>,
 }
 
 impl ManualClock {
     /// A clock that stands at `now_ms` after 1970.
     #[must_use]
     pub fn at(now_ms: u64) -> Self {
-        Self { now_ms: Arc::new(AtomicU64::new(now_ms)) }
+        Self { now_ms: Arc::new(AtomicU64::new(now_ms)), wall_off_ms: Arc::default() }
+    }
+
+    /// Sets the wall's time, as somebody may set a machine's clock. The monotonic time goes on as it was.
+    pub fn set_wall_ms(&self, wall_ms: u64) {
+        self.wall_off_ms.store(wall_ms.wrapping_sub(self.now_ms.load(Ordering::SeqCst)), Ordering::SeqCst);
     }
 
     /// Moves on by `by`, rounded down to milliseconds.
@@ -79,7 +86,7 @@ impl Clock for ManualClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        self.now_ms.load(Ordering::SeqCst)
+        self.now_ms.load(Ordering::SeqCst).wrapping_add(self.wall_off_ms.load(Ordering::SeqCst))
     }
 }
 
@@ -95,6 +102,9 @@ mod tests {
         clock.advance(Duration::from_millis(7));
         assert_eq!(twin.wall_ms(), 12, "clones share the time");
         assert_eq!(twin.monotonic(), Duration::from_millis(12));
+        clock.set_wall_ms(3);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((twin.wall_ms(), twin.monotonic()), (4, Duration::from_millis(13)));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub use inspect::{Flaw, Inspected, SeenFrame, SeenStream, SegmentReport, inspect
 pub use options::{AppendError, Appended, Done, LogOptions, OnFull, OpenError, Payload, SyncedMark};
 pub use reader::{Frame, Item, Outline, ReadError, Reader, Skimmed};
 pub use segment::Class;
+pub(crate) use shared::check_name;
 pub use stats::{LogState, LogStats, StreamStats, Tail};
 pub(crate) use threads::or_abort;
 
@@ -147,7 +148,7 @@ impl Log {
         });
         shared.counters.housekeeping_errors.add(opened.tables_refused);
         shared.learn_state();
-        let started = if inline { Ok(Threads::default()) } else { Threads::start(&shared) };
+        let started = if inline { Ok(Threads::none(&shared)) } else { Threads::start(&shared) };
         let threads = started.map_err(|source| OpenError::Io {
             path: dir.to_owned(),
             what: "start the log's threads",
@@ -310,8 +311,12 @@ impl Log {
 
     /// Sees to it that the next record of a stream gets at least this offset: some cursor or plan has seen the ones
     /// below, so they were given out before and their frames are lost. Makes the stream where it is unknown. Waits
-    /// for the commit that is on its way, so not from a callback.
+    /// for the commit that is on its way, so not from a callback. A name that [`append`](Self::append) refuses is left alone:
+    /// nothing can have been given out under it.
     pub fn raise_next(&self, stream: &str, offset: u64) {
+        if check_name(stream).is_err() {
+            return;
+        }
         // Offsets and numbers that the writer has given out are in the catalog only when they are durable.
         let _no_commit = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = self.shared.catalog_write();
@@ -331,6 +336,18 @@ impl Log {
             drop(catalog);
             self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).table_stale = true;
         }
+    }
+
+    /// Gives a stream whose name is lost, since the one frame that said it is damaged, the name that somebody else knows. Says
+    /// whether it was that: a stream that has a name keeps it, and no two have the same.
+    pub(crate) fn restore_name(&self, stream: StreamId, name: &str) -> bool {
+        let _no_commit = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let restored = self.shared.catalog_write().restore_name(stream, name);
+        if restored {
+            tracing::error!(number = stream.0, stream = name, "the name of a stream was lost: it has it again");
+            self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).table_stale = true;
+        }
+        restored
     }
 
     /// Up to where the segments that are written to are synced: worth keeping for [`LogOptions::synced`].
@@ -429,14 +446,6 @@ impl Log {
         let sealed = self.shared.seal(&mut keeper);
         let table = if keeper.table_stale { self.shared.write_table(&mut keeper) } else { Ok(()) };
         Ok(sealed.and(table)?)
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.threads) == 1 {
-            self.shared.stop();
-        }
     }
 }
 

@@ -6,7 +6,9 @@
 use super::file_name::SegmentFile;
 use super::frame::FrameHeader;
 use super::index::{ActiveIndex, FrameRef};
+use super::open::NAMELESS;
 use super::reader::Frame;
+use super::shared::check_name;
 use super::stream_table::StreamRow;
 use super::tail_cache::TailCache;
 use crate::mutants::{self, Mutant};
@@ -108,6 +110,19 @@ impl Catalog {
         id
     }
 
+    /// Names a stream whose name is lost, unless another one has that name. It is declared anew before its next record.
+    pub(crate) fn restore_name(&mut self, stream: StreamId, name: &str) -> bool {
+        let taken = self.by_name.contains_key(name);
+        let Some(known) = self.streams.get_mut(stream.0 as usize) else { return false };
+        if taken || !known.row.name.starts_with(NAMELESS) || check_name(name).is_err() {
+            return false;
+        }
+        self.by_name.remove(&known.row.name);
+        (known.row.name, known.declared) = (name.into(), false);
+        self.by_name.insert(Arc::clone(&known.row.name), stream);
+        true
+    }
+
     /// Takes in a frame of records that is durable at `position` of the active segment `sequence`.
     pub(crate) fn publish(&mut self, sequence: Sequence, position: u32, header: &FrameHeader, frame: Arc<Frame>) {
         let segment = self.segments.get_mut(&sequence).expect("the writer adds a segment before its frames");
@@ -138,6 +153,17 @@ impl Catalog {
     ) -> Option<(Sequence, Place)> {
         let (place, segment) = self.segments.range(..before).next_back()?;
         Some((*place, segment.place(stream, offset)))
+    }
+
+    /// Whether a segment that has no index file yet holds something, and nobody needs anything of it.
+    pub(crate) fn is_settled(&self, place: Sequence) -> bool {
+        let index = match self.segments.get(&place).map(|segment| &segment.stage) {
+            Some(Stage::Active(index)) => index,
+            Some(Stage::Sealing(index)) => index,
+            _ => return false,
+        };
+        let is_trimmed = |(id, next): (StreamId, u64)| self.stream(id).is_some_and(|stream| stream.trimmed >= next);
+        !index.is_empty() && index.ends().all(is_trimmed)
     }
 
     /// Bytes of all segment files.

@@ -123,6 +123,11 @@ impl ActiveIndex {
         self.newest_ms
     }
 
+    /// Each stream, and the offset behind its last frame here.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        self.by_stream.iter().map(|(stream, run)| (*stream, run.frames.last().map_or(0, FrameRef::next)))
+    }
+
     pub(crate) fn locate(&self, stream: StreamId, offset: u64) -> Option<FrameRef> {
         locate(&self.by_stream.get(&stream)?.frames, offset)
     }

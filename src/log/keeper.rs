@@ -62,6 +62,9 @@ impl Keeper {
 impl Shared {
     /// One round. Errors are logged and counted; the next round tries again.
     pub(crate) fn housekeep(&self) {
+        if matches!(self.state(), LogState::Full { .. }) {
+            self.writer.lock().unwrap_or_else(PoisonError::into_inner).retire_settled(self);
+        }
         {
             let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
             self.attempt("seal a segment", self.seal(&mut keeper));
@@ -137,12 +140,28 @@ impl Shared {
                 |stream: StreamId| Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name);
             active.seal(self.log_id, (file.sequence, file.class), *end, *failed, name_of)
         };
-        self.write_index(&index)?;
+        let write = || self.write_index(&index);
+        // On a full disk where it can go at once: until it has an index it can't.
+        let settled = self.catalog_read().is_settled(place);
+        if settled {
+            self.with_a_spare(write)?
+        } else {
+            write()?
+        }
         keeper.table_stale = true;
         if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
             segment.stage = Stage::Sealed;
         }
         Ok(())
+    }
+
+    /// Writes what lets segments go. Where the disk has not a block for it, a spare gives its own: that is what they are for,
+    /// and the first segment that goes makes it good.
+    fn with_a_spare(&self, mut write: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        match write() {
+            Err(e) if is_full(&e) && self.files.remove_spare(0)? => write(),
+            written => written,
+        }
     }
 
     /// Makes a segment's index durable.
@@ -192,7 +211,8 @@ impl Shared {
             }
         }
         // Durable before the first file goes: a stream whose frames are all gone must not start again at 0.
-        let save = || mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.write_table(keeper));
+        let save =
+            || mutants::unless(Mutant::TableNotSavedBeforeReclaim, || self.with_a_spare(|| self.write_table(keeper)));
         failpoints::around(Point::ReclaimTable, save)?;
         let since = self.files.mark_names();
         let mut spares = Vec::new();

@@ -68,3 +68,6 @@ const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN), "the first frame is aligned");
 const _: () = assert!(SEGMENT_BYTES_MIN > SEGMENT_HEADER_BYTES + 4 * FRAME_HEADER_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MAX < u32::MAX / 2, "sums of two positions fit");
+
+/// How far a clock may go back and ingest times stand still instead, in milliseconds: more than what keeping time moves it by.
+pub(crate) const CLOCK_BACK_MS_MAX: u64 = 60_000;

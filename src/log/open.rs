@@ -332,7 +332,8 @@ impl Opening<'_> {
                     }
                     self.note(sequence, hole.positions.clone(), Some(&header), "the payload's checksum is wrong");
                 }
-                _ => self.note(sequence, hole.positions.clone(), None, "no frame can be read here"),
+                Some(_) => self.note(sequence, hole.positions.clone(), None, "a stream's name can't be read"),
+                None => self.note(sequence, hole.positions.clone(), None, "no frame can be read here"),
             }
         }
         index

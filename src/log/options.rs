@@ -13,12 +13,12 @@ use std::time::Duration;
 pub struct LogOptions {
     /// Size of a segment file in bytes, 4 KiB to 1 GiB. A single append larger than this gets a segment of its own size.
     pub segment_bytes: u32,
-    /// Most payload bytes of one append, all its parts together.
+    /// Most payload bytes of one append, all its parts together. The headers of its parts may come to as much again.
     pub append_bytes_max: u32,
-    /// An append of more payload bytes than this is written in steps, into a segment file of its own that becomes the next one,
+    /// An append of more bytes than this, its frames' headers among them, is written in steps, into a segment file of its own that becomes the next one,
     /// while other streams' appends go on: they wait for a step of an eighth of it at most.
     pub large_append_bytes: u32,
-    /// Most bytes that wait to be written; beyond it an append waits or is refused, as it asks.
+    /// Most bytes that wait to be written, their frames' headers among them; beyond it an append waits or is refused, as it asks.
     pub queue_bytes_max: usize,
     /// Most bytes of just appended frames kept in memory for readers.
     pub tail_cache_bytes: usize,
@@ -228,13 +228,13 @@ impl LogOptions {
         newest_ms.saturating_add(window_ms) <= now_ms
     }
 
-    /// The least budget that can be worked in: the reserve, a segment that is written to, and one that can be sealed and go.
+    /// The least budget that can be worked in: the reserve, a segment of each class that is written to, and the next one.
     pub(crate) fn budget_bytes_min(&self) -> u64 {
         self.segments_min() * u64::from(self.segment_bytes)
     }
 
     fn segments_min(&self) -> u64 {
-        self.reserve_segments as u64 + 2
+        self.reserve_segments as u64 + 3
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {

@@ -4,6 +4,7 @@
 
 use super::PLANS_STREAM;
 use super::frame::stored_len;
+use super::limits::FRAME_HEADER_BYTES;
 use super::options::{AppendError, Appended, Done, Payload};
 use super::segment::Class;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,8 +36,9 @@ impl Pending {
         frames + u64::from(stored_len(self.stream.len() as u32))
     }
 
-    pub(super) fn payload_bytes(&self) -> usize {
-        self.parts.iter().map(|(part, _)| part.bytes.len()).sum()
+    /// Bytes that it counts for while it waits: with the headers of its frames, for a record may have no payload.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.parts.iter().map(|(part, _)| part.bytes.len() + FRAME_HEADER_BYTES as usize).sum()
     }
 
     pub(super) fn class(&self) -> Class {

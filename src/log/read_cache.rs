@@ -1,6 +1,7 @@
 //! Small caches for reading what is no longer in memory: frames that a neighbour may want too, and segment indexes.
 //!
-//! Both are bounded, oldest out first. Catch-up reads go here and never push anything out of the tail cache.
+//! Both are bounded, oldest out first; the newest stays however large it is, for whoever reads on would read it again. Catch-up
+//! reads go here and never push anything out of the tail cache.
 
 use super::index::SegmentIndex;
 use super::reader::Frame;
@@ -32,13 +33,13 @@ impl<K: Copy + Eq + Hash, V> Fifo<K, V> {
     }
 
     fn put(&mut self, key: K, value: Arc<V>, weight: usize) {
-        if weight > self.weight_max || self.map.contains_key(&key) {
+        if self.map.contains_key(&key) {
             return;
         }
         self.map.insert(key, (value, weight));
         self.order.push_back(key);
         self.weight += weight;
-        while self.weight > self.weight_max {
+        while self.weight > self.weight_max && self.order.len() > 1 {
             let oldest = self.order.pop_front().expect("weight is that of the entries in order");
             // An entry may have been removed already: its weight went then.
             if let Some((_, weight)) = self.map.remove(&oldest) {
@@ -96,16 +97,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_entries_make_room_and_what_is_too_large_is_not_kept() {
+    fn the_oldest_entries_make_room_and_the_newest_stays_however_large() {
         let mut fifo = Fifo::new(10);
         fifo.put(1, Arc::new("a"), 4);
         fifo.put(2, Arc::new("b"), 4);
         fifo.put(3, Arc::new("c"), 4);
+        let kept = |fifo: &Fifo<i32, &str>| {
+            let mut kept: Vec<i32> = fifo.map.keys().copied().collect();
+            kept.sort_unstable();
+            (kept, fifo.weight)
+        };
+        assert_eq!(kept(&fifo), (vec![2, 3], 8));
         fifo.put(4, Arc::new("large"), 11);
-        let mut kept: Vec<i32> = fifo.map.keys().copied().collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [2, 3]);
-        assert_eq!(fifo.weight, 8);
+        assert_eq!(kept(&fifo), (vec![4], 11));
+        fifo.put(5, Arc::new("d"), 4);
+        assert_eq!(kept(&fifo), (vec![5], 4));
     }
 
     #[test]

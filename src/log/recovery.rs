@@ -59,7 +59,8 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             match piece {
                 Piece::Frame(found) => {
                     scan.frames.push(found);
-                    scan.end = scan.end.max(end); // a whole frame is never cut, whoever says where the sync ended
+                    // A whole frame is never cut, whoever says where the sync ended. A file may end within the last padding.
+                    scan.end = scan.end.max(end.min(file_end));
                 }
                 Piece::Broken { named, .. } => {
                     scan.holes.push(Hole { positions: start..end.min(synced), named });
@@ -77,7 +78,6 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             {
                 group.push(found);
                 if found.header.group_last || mutants::on(Mutant::HalfAGroupKept) {
-                    // A file may end within the last padding.
                     scan.end = end.min(file_end);
                     scan.frames.append(&mut group);
                 }

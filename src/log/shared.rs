@@ -99,9 +99,7 @@ impl Shared {
     }
 
     pub(super) fn check_append(&self, stream: &str, parts: &[Payload]) -> Result<(), AppendError> {
-        if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.chars().any(char::is_control) {
-            return Err(AppendError::BadName { name: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
-        }
+        check_name(stream)?;
         if parts.is_empty() || parts.iter().any(|part| part.records == 0) {
             return Err(AppendError::Empty);
         }
@@ -109,6 +107,11 @@ impl Shared {
         let limit = self.options.append_bytes_max as usize;
         if bytes > limit {
             return Err(AppendError::TooLarge { bytes, limit });
+        }
+        // Each part has a header, empty ones too.
+        let headers = (parts.len() - 1) * limits::FRAME_HEADER_BYTES as usize;
+        if headers > limit {
+            return Err(AppendError::TooLarge { bytes: headers, limit });
         }
         self.refuses(stream).map_or(Ok(()), Err)
     }
@@ -151,7 +154,7 @@ impl Shared {
     }
 
     pub(super) fn enqueue(&self, append: Pending, on_full: OnFull) -> Result<(), AppendError> {
-        let bytes = append.payload_bytes();
+        let bytes = append.queued_bytes();
         let limit = self.options.queue_bytes_max;
         let mut waiting = self.waiting();
         // One append alone is always taken, however large. So are plans: there is one append of them at a time, and what
@@ -354,4 +357,12 @@ impl Shared {
         let damage = Damage { segment, positions, stream, offsets, what: "a frame's checksum is wrong" };
         self.damages.lock().unwrap_or_else(PoisonError::into_inner).note(damage);
     }
+}
+
+/// Whether a stream may have this name.
+pub(crate) fn check_name(stream: &str) -> Result<(), AppendError> {
+    if stream.is_empty() || stream.len() > STREAM_NAME_BYTES_MAX || stream.chars().any(char::is_control) {
+        return Err(AppendError::BadName { name: stream.chars().take(STREAM_NAME_BYTES_MAX).collect() });
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 const DIR: &str = "/log";
+const HEADER: usize = limits::FRAME_HEADER_BYTES as usize;
 
 struct Bench {
     disk: Arc<CountedDisk>,
@@ -130,7 +131,7 @@ fn appends_that_wait_share_one_sync() {
 fn a_full_queue_refuses_or_waits_as_asked() {
     let mut bench = Bench::new();
     bench.options.inline = false;
-    bench.options.queue_bytes_max = 100;
+    bench.options.queue_bytes_max = 2 * HEADER + 100;
     let log = bench.open();
     let (entered, wait_entered) = sync_channel(1);
     let (release, wait_release) = sync_channel::<()>(1);
@@ -147,7 +148,10 @@ fn a_full_queue_refuses_or_waits_as_asked() {
     wait_entered.recv().expect("the callback runs");
     log.append("a", vec![2; 90], 1, Box::new(|_| ())).expect("room for it");
     let refused = log.append("a", vec![3; 11], 1, Box::new(|_| ()));
-    assert!(matches!(refused, Err(AppendError::Busy { queued: 90, limit: 100 })), "{refused:?}");
+    let Err(AppendError::Busy { queued, limit }) = refused else { panic!("{refused:?}") };
+    assert_eq!((queued, limit), (HEADER + 90, 2 * HEADER + 100));
+    let empty = |log: &Log| log.append("a", Vec::new(), 1, Box::new(|_| ())).is_ok();
+    assert_eq!((empty(&log), empty(&log)), (true, false), "a record without a payload takes room, too");
     let waiter = std::thread::spawn({
         let log = log.clone();
         move || log.append_wait("a", vec![part(4, 50, 1)]).expect("appended").offsets
@@ -158,7 +162,7 @@ fn a_full_queue_refuses_or_waits_as_asked() {
         std::thread::yield_now();
     }
     release.send(()).expect("the callback waits");
-    assert_eq!(waiter.join().expect("no panic"), 2..3);
+    assert_eq!(waiter.join().expect("no panic"), 3..4);
     assert_eq!(log.shared.waiting().blocked, 0);
 }
 
@@ -179,6 +183,12 @@ fn bad_appends_are_refused_with_what_is_wrong() {
     assert!(matches!(refused("", vec![part(0, 1, 1)]), AppendError::BadName { .. }));
     assert!(matches!(refused("a\nb", vec![part(0, 1, 1)]), AppendError::BadName { .. }));
     assert!(matches!(refused(&"x".repeat(121), vec![part(0, 1, 1)]), AppendError::BadName { .. }));
+    let headers = 1 + bench.options.append_bytes_max as usize / HEADER;
+    assert!(
+        matches!(refused("a", vec![part(0, 0, 1); headers + 1]), AppendError::TooLarge { .. }),
+        "all of them headers"
+    );
+    assert!(log.append_wait("a", vec![part(0, 0, 1); headers]).is_ok());
     assert!(matches!(refused("a", vec![]), AppendError::Empty));
     assert!(matches!(refused("a", vec![part(0, 1, 0)]), AppendError::Empty));
     let large = refused("a", vec![part(0, 600 << 10, 1), part(0, 600 << 10, 1)]);
@@ -428,7 +438,7 @@ fn a_budget_that_is_raised_takes_what_was_refused_and_one_that_is_lowered_refuse
     assert!(fill(&log, "a") <= few);
     assert!(log.stats().bytes_used <= 6 * SEGMENT, "{} bytes", log.stats().bytes_used);
 
-    assert_eq!(log.set_budget_bytes(1), 3 * SEGMENT, "the reserve, one to write to, one that can go");
+    assert_eq!(log.set_budget_bytes(1), 4 * SEGMENT, "the reserve, one of each class to write to, the next one");
 }
 
 #[test]
@@ -527,4 +537,104 @@ fn room_is_taken_ahead_in_steps_of_which_each_is_synced() {
     let cost = bench.disk.counts() - before;
     assert!(cost.bytes_written >= 4 << 20, "zeros over a spare: {cost:?}");
     assert!(cost.file_syncs >= cost.bytes_written / limits::UNSYNCED_BYTES_MAX as u64, "{cost:?}");
+}
+
+/// Before: with both classes' segments and the reserve the least budget was used up, so that nothing ever ended the full one.
+#[test]
+fn the_least_budget_is_enough_for_whoever_is_delivered() {
+    let mut bench = Bench::new();
+    bench.options.budget_bytes = bench.options.budget_bytes_min();
+    let log = bench.open();
+    append(&log, "!dead/x", 1, 100, 1);
+    for n in 0..200 {
+        let offsets = append(&log, "a", 1, 4000, 1);
+        assert_eq!(offsets, n..n + 1);
+        log.trim(log.stream("a").expect("known"), offsets.end);
+        log.housekeep();
+    }
+    bench.options.budget_bytes -= 1;
+    drop(log);
+    assert!(matches!(bench.try_open(), Err(OpenError::Option { name: "budget_bytes", .. })));
+}
+
+/// Before: where others' records and the reserve were all of the budget, a segment that was written to stayed for ever.
+#[test]
+fn a_log_that_is_full_of_others_records_takes_more_as_soon_as_the_last_segment_is_delivered() {
+    let mut bench = Bench::new();
+    bench.options.budget_bytes = bench.options.budget_bytes_min();
+    let log = bench.open();
+    append(&log, "!dead/x", 1, 100, 1);
+    for _ in 0..16 {
+        append(&log, "kept", 1, 4000, 1);
+    }
+    let mut full = 0;
+    for _ in 0..100 {
+        let appended = match log.append_wait("a", vec![part(1, 4000, 1)]) {
+            Err(AppendError::Full { .. }) => {
+                full += 1;
+                log.housekeep();
+                log.append_wait("a", vec![part(1, 4000, 1)])
+            }
+            other => other,
+        };
+        log.trim(log.stream("a").expect("known"), appended.expect("there is room again").offsets.end);
+    }
+    assert!(full > 2, "full {full} times");
+    assert_eq!(read(&log, "kept", 0).len(), 16);
+}
+
+/// Before: ingest times stood still until the clock had caught up with where it once was, over restarts too.
+#[test]
+fn a_clock_that_was_far_ahead_for_a_moment_does_not_stay_in_the_log() {
+    const YEARS_MS: u64 = 10 * 365 * 86_400_000;
+    let bench = Bench::new();
+    let ingest_ms = |log: &Log| {
+        let from = append(log, "a", 1, 10, 1).start;
+        let mut reader = log.reader(log.stream("a").expect("known"), from);
+        let Some(Item::Frame(frame)) = reader.next().expect("memory reads") else { panic!("it was just appended") };
+        frame.ingest_ms
+    };
+    let log = bench.open();
+    assert_eq!(ingest_ms(&log), 1_000_000);
+    bench.clock.set_wall_ms(1_000_000 - 60_000);
+    assert_eq!(ingest_ms(&log), 1_000_000, "a small step back changes nothing");
+    bench.clock.set_wall_ms(1_000_000 + YEARS_MS);
+    assert_eq!(ingest_ms(&log), 1_000_000 + YEARS_MS);
+    bench.clock.set_wall_ms(1_000_001);
+    assert_eq!(ingest_ms(&log), 1_000_001);
+    bench.clock.set_wall_ms(1_000_000 + YEARS_MS);
+    assert_eq!(ingest_ms(&log), 1_000_000 + YEARS_MS);
+    log.close().expect("closed");
+    drop(log);
+    bench.clock.set_wall_ms(1_000_002);
+    assert_eq!(ingest_ms(&bench.open()), 1_000_002);
+}
+
+/// Before: such a name went into the stream table, which could not be read any more.
+#[test]
+fn a_name_that_no_append_may_have_is_never_raised() {
+    let bench = Bench::new();
+    let log = bench.open();
+    let name = "x".repeat(limits::STREAM_NAME_BYTES_MAX + 1);
+    log.raise_next(&name, 7);
+    assert_eq!(log.stream(&name), None);
+}
+
+/// Before: of two clones that were dropped at once each left it to the other to end the threads.
+#[test]
+fn the_last_clones_dropped_at_once_let_the_directory_go() {
+    let mut bench = Bench::new();
+    bench.options.inline = false;
+    for _ in 0..200 {
+        let log = loop {
+            match bench.try_open() {
+                Err(OpenError::Locked { .. }) => std::thread::yield_now(), // its threads are on their way out
+                opened => break opened.expect("the log opens"),
+            }
+        };
+        let clone = log.clone();
+        let other = std::thread::spawn(move || drop(clone));
+        drop(log);
+        other.join().expect("no panic");
+    }
 }

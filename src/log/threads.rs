@@ -12,8 +12,9 @@ use std::time::Duration;
 /// How often housekeeping looks by itself.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
+/// The last clone of a [`Log`](super::Log) that is dropped takes these with it, and they end what was not closed.
 pub(super) struct Threads {
+    shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -21,6 +22,11 @@ pub(super) struct Threads {
 // === impl Threads ===
 
 impl Threads {
+    /// None: whoever calls the log does their work.
+    pub(super) fn none(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), writer: None, keeper: None }
+    }
+
     /// # Errors
     /// When the system starts no thread. None is left then.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
@@ -28,7 +34,7 @@ impl Threads {
             crate::sync::thread::Builder::new().name(name.into()).spawn(body)
         };
         let [writer, keeper] = [Arc::clone(shared), Arc::clone(shared)];
-        let mut threads = Self::default();
+        let mut threads = Self::none(shared);
         threads.writer = Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))?);
         match spawn("forebay-keeper", Box::new(move || run_keeper(&keeper))) {
             Ok(keeper) => threads.keeper = Some(keeper),
@@ -83,8 +89,7 @@ pub(crate) fn or_abort(thread: &str, body: impl FnOnce()) {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // The last clone is gone without a close: the threads hold the rest and end by themselves (see run_writer).
-        drop(self.writer.take());
-        drop(self.keeper.take());
+        // Where nobody closed it the threads hold the rest, and end by themselves (see run_writer).
+        self.shared.stop();
     }
 }

@@ -42,7 +42,7 @@ impl Waiting {
     }
 
     pub(super) fn push(&mut self, append: Pending) {
-        self.bytes += append.payload_bytes();
+        self.bytes += append.queued_bytes();
         self.appends.push_back(append);
     }
 
@@ -52,7 +52,7 @@ impl Waiting {
         let mut taken = Taken::default();
         let mut bytes = 0;
         while let Some(next) = self.appends.front() {
-            let more = next.payload_bytes();
+            let more = next.queued_bytes();
             let is_large = more > large_bytes;
             let before = under_way.or(taken.large.as_ref().map(|large| &*large.stream));
             if before == Some(&*next.stream)
@@ -98,10 +98,12 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::limits::FRAME_HEADER_BYTES;
     use crate::log::options::Payload;
     use proptest::prelude::*;
 
-    const LARGE: usize = 100;
+    const HEADER: usize = FRAME_HEADER_BYTES as usize;
+    const LARGE: usize = 100 + HEADER;
 
     /// An append whose first byte says which.
     fn push(waiting: &mut Waiting, stream: &str, nth: u8, len: usize) {
@@ -127,7 +129,7 @@ mod tests {
             push(&mut waiting, stream, n as u8, *len);
         }
         assert_eq!(take(&mut waiting, None), (vec![0, 2, 5], Some(1)));
-        assert_eq!(waiting.bytes, 202, "what waits aside counts");
+        assert_eq!(waiting.bytes, 202 + 3 * HEADER, "what waits aside counts");
         push(&mut waiting, "b", 7, 1);
         push(&mut waiting, "c", 8, 1);
         assert_eq!(take(&mut waiting, Some("a")), (vec![7], None), "c has one aside that came before");

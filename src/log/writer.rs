@@ -10,7 +10,7 @@ mod rolling;
 
 use super::files::Purpose;
 use super::frame::{FrameHeader, Kind};
-use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAMS_MAX};
+use super::limits::{CLOCK_BACK_MS_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAMS_MAX};
 use super::options::{AppendError, Appended, Done};
 use super::pending::{Pending, answer, is_ours, refuse};
 use super::reader::Frame;
@@ -31,7 +31,7 @@ pub(crate) struct Writer {
     lanes: [Lane; 2],
     /// The large append under way.
     ahead: Option<Ahead>,
-    /// Ingest times that are given never go back.
+    /// The ingest time that was given last; see [`Writer::ingest_ms`].
     last_ms: u64,
 }
 
@@ -192,8 +192,7 @@ impl Writer {
 
     /// Gives offsets and numbers, on the strength of what is durable now.
     fn prepare(&mut self, shared: &Shared, appends: Vec<Pending>) -> Prepared {
-        let now_ms = shared.clock.wall_ms().max(self.last_ms);
-        self.last_ms = now_ms;
+        let now_ms = self.ingest_ms(shared.clock.wall_ms());
         let purpose =
             if appends.iter().all(|append| is_ours(&append.stream)) { Purpose::Drain } else { Purpose::Ingest };
         let mut prepared = Prepared { purpose, frames: Vec::new(), declared: Vec::new(), answers: Vec::new() };
@@ -249,6 +248,21 @@ impl Writer {
         drop(catalog); // callbacks may ask the log
         refuse(refused, &AppendError::TooManyStreams { limit: STREAMS_MAX });
         prepared
+    }
+
+    /// The ingest time of what comes at this moment: never before that of what came before, unless a clock was so wrong that ages
+    /// would be. Nothing goes by the order of these times.
+    fn ingest_ms(&mut self, wall_ms: u64) -> u64 {
+        if self.last_ms > wall_ms.saturating_add(CLOCK_BACK_MS_MAX) {
+            tracing::warn!(
+                newest_ms = self.last_ms,
+                wall_ms,
+                "the clock is far behind the newest record's time: followed"
+            );
+            self.last_ms = wall_ms;
+        }
+        self.last_ms = self.last_ms.max(wall_ms);
+        self.last_ms
     }
 
     /// Writes the frames behind one another and syncs. Returns their positions and where they end.

@@ -151,7 +151,7 @@ pub enum FloorError {
         source: io::Error,
     },
     /// Written by a newer program.
-    #[error("the floor file {path} has format version {version}, this program knows up to 3: use the newer program")]
+    #[error("the floor file {path} has format version {version}, this program knows up to {known}: use the newer program", known = page::VERSION)]
     NewerFormat {
         /// Which file.
         path: PathBuf,
@@ -366,7 +366,8 @@ impl FloorFile {
         let homeless = std::mem::take(&mut self.homeless);
         let entries = &self.entries;
         let len_of = |id: u32| entries[id as usize].encoded_len();
-        let changed = self.changed.iter().copied();
+        // Those that lag are written, too; what is there may be of an older version, whose entries took less room.
+        let changed = self.changed.union(&self.lagging).copied();
         let moves = layout::rearrange(&mut self.placement, changed, homeless, len_of)?;
         for &page in &moves.takers {
             for &id in &self.placement[page] {

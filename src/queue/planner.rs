@@ -18,8 +18,6 @@ pub(crate) struct Planner {
 
 struct Shared {
     append: AppendPlans,
-    /// Appends complete before the call returns, and the writer cannot be called from its own callback.
-    inline: bool,
     state: Mutex<State>,
 }
 
@@ -41,6 +39,9 @@ struct State {
     waiting: Vec<Submitted>,
     /// No plan of the append that is on its way has an offset below.
     on_its_way: Option<u64>,
+    /// Somebody is in [`Planner::send`], and sends what gathers before they leave it. An append may be answered before its call
+    /// returns, and whoever is told may plan again: that must not go deeper and deeper.
+    sending: bool,
 }
 
 /// Who waits for an append, and which of its plans is theirs.
@@ -71,8 +72,8 @@ pub enum PlanError {
 }
 
 impl Planner {
-    pub(crate) fn new(append: AppendPlans, inline: bool) -> Self {
-        Self { shared: Arc::new(Shared { append, inline, state: Mutex::default() }) }
+    pub(crate) fn new(append: AppendPlans) -> Self {
+        Self { shared: Arc::new(Shared { append, state: Mutex::default() }) }
     }
 
     /// Makes a plan durable. `tail` is the durable tail of the stream of plans now.
@@ -93,9 +94,7 @@ impl Planner {
             return (submitted.planned)(Err(PlanError::Busy { waiting }));
         }
         state.waiting.push(submitted);
-        if state.on_its_way.is_none() {
-            self.send(state, tail);
-        }
+        self.send(state, tail);
     }
 
     /// Makes plans durable that are so already, behind all others. Each is asked for while nobody else can submit one: what it
@@ -108,9 +107,7 @@ impl Planner {
         let room = PLANS_WAITING_MAX.saturating_sub(state.waiting.len());
         let again = plans.filter_map(|plan| plan()).take(room);
         state.waiting.extend(again.map(|(plan, planned)| Submitted { plan, half: None, planned }));
-        if state.on_its_way.is_none() {
-            self.send(state, tail);
-        }
+        self.send(state, tail);
     }
 
     /// The least offset that a plan on its way may get.
@@ -118,20 +115,19 @@ impl Planner {
         self.lock().on_its_way
     }
 
-    /// Sends all that waits as one append, and with inline appends whatever gathers meanwhile.
+    /// Sends all that waits as one append, unless one is on its way, and whatever has gathered when that is answered before
+    /// its call returns.
     fn send<'a>(&'a self, mut state: MutexGuard<'a, State>, tail: u64) {
-        loop {
+        if state.sending {
+            return;
+        }
+        while state.on_its_way.is_none() && !state.waiting.is_empty() {
             let plans = std::mem::take(&mut state.waiting);
-            if plans.is_empty() {
-                return;
-            }
-            state.on_its_way = Some(tail);
+            (state.on_its_way, state.sending) = (Some(tail), true);
             drop(state);
             self.append(plans);
             state = self.lock();
-            if !self.shared.inline || state.on_its_way.is_some() {
-                return;
-            }
+            state.sending = false;
         }
     }
 
@@ -182,9 +178,7 @@ impl Planner {
         let mut state = self.lock();
         let tail = tail.or(state.on_its_way).unwrap_or_default();
         state.on_its_way = None;
-        if !self.shared.inline {
-            self.send(state, tail);
-        }
+        self.send(state, tail);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -215,7 +209,7 @@ mod tests {
             theirs.lock().expect("one thread").push_back((frames, done));
             Ok(())
         };
-        (Planner::new(Box::new(append), false), appends, Heard::default())
+        (Planner::new(Box::new(append)), appends, Heard::default())
     }
 
     fn submit(planner: &Planner, heard: &Heard, first: u64, tail: u64) {
@@ -259,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn inline_appends_take_what_callbacks_submit_without_calling_the_writer_from_its_callback() {
+    fn what_callbacks_submit_goes_when_the_append_that_is_answered_at_once_has_returned() {
         let depth = Arc::new(Mutex::new(0));
         let append = move |frames: Vec<Payload>, done: Done| {
             let first = depth.try_lock().map(|mut first| std::mem::replace(&mut *first, 10)).expect("not re-entered");
             done(Ok(Appended { stream: StreamId(0), offsets: first..first + frames.len() as u64 }));
             Ok(())
         };
-        let planner = Planner::new(Box::new(append), true);
+        let planner = Planner::new(Box::new(append));
         let heard = Heard::default();
         let (again, theirs) = (planner.clone(), Arc::clone(&heard));
         planner.submit(plan(1), 0, Box::new(move |_| submit(&again, &theirs, 2, 0)));

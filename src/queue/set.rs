@@ -90,7 +90,6 @@ impl Queues {
         let (mut floor, found) = FloorFile::load(Arc::clone(&disk), dir)?;
         let log_options =
             LogOptions { synced: floor.synced().to_vec(), inline: log_options.inline || options.inline, ..log_options };
-        let inline_log = log_options.inline;
         let log = Log::open(Arc::clone(&disk), Arc::clone(&clock), &dir.join(LOG_NAME), log_options)?;
         let log_id = log.log_id();
         let log_is_empty = log.streams().iter().all(|stream| stream.tail.offset == 0);
@@ -104,7 +103,7 @@ impl Queues {
 
         let (keeper, mut hints) = open_store(&disk, &clock, dir, &options, &mut stats);
         let notes = Notes::from(&mut hints, log_id);
-        let planner = Planner::new(append_plans(&log), inline_log);
+        let planner = Planner::new(append_plans(&log));
         let (held_bytes, touched, marking) = Default::default();
         let opened_ms = clock.wall_ms();
         let context =

@@ -447,3 +447,27 @@ fn a_large_append_drained_in_small_batches_is_read_about_once() {
     let read = (disk.counts() - before).bytes_read;
     assert!(read <= (PARTS * PART_BYTES) as u64 * 12 / 10, "{read} bytes read");
 }
+
+/// Before: of the plans that were made while one commit answered, with everything on the caller's thread, all but the first
+/// waited for somebody to plan again.
+#[test]
+fn plans_made_in_callbacks_of_one_commit_are_all_answered() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 30);
+    let batches: Vec<Batch> = (0..3).map(|_| next(&queue, 10)).collect();
+    let planned = Arc::new(AtomicUsize::new(0));
+    let (theirs, count) = (queue.clone(), Arc::clone(&planned));
+    let made = move |_| {
+        for batch in &batches {
+            let count = Arc::clone(&count);
+            let answered = move |result: Result<(), PlanError>| {
+                result.expect("the plan is durable");
+                count.fetch_add(1, Ordering::SeqCst);
+            };
+            theirs.plan(batch, Box::new(answered));
+        }
+    };
+    queues.log().append("other", vec![1], 1, Box::new(made)).expect("it is taken");
+    assert_eq!(planned.load(Ordering::SeqCst), 3);
+}

@@ -151,6 +151,11 @@ fn what_is_no_spare_for_want_of_a_sync_counts_until_it_is_gone() {
 fn a_spare_in_doubt_leaves_less_room_for_those_that_are_taken_ahead() {
     let disk = SimDisk::new(1);
     let log = open(&disk);
+    // Needed, so that a budget of a little less than there is can be worked in.
+    for _ in 0..3 {
+        let payload = forebay::Payload { bytes: vec![1; 3_000], records: 1 };
+        log.append_wait("kept", vec![payload]).expect("taken");
+    }
     ten_segments(&log);
     let before = disk.paths();
     disk.inject(Fault::nth(OpKind::SyncDir, 0, Failure::Eio));

@@ -202,3 +202,16 @@ proptest! {
         prop_assert!(scan.frames.is_empty());
     }
 }
+
+/// Before: it was kept up to where no byte is, and opening the log panicked.
+#[test]
+fn a_file_that_ends_in_the_padding_of_its_last_synced_frame_is_kept_up_to_its_end() {
+    let mut segment = Segment::new();
+    segment.commit(&[&[100], &[5]]);
+    let synced = segment.synced;
+    for missing in 1..=3 {
+        segment.bytes.truncate((synced - missing) as usize);
+        let (kept, scan) = segment.kept(synced);
+        assert_eq!((kept, scan.end), (vec![0, 1], synced - missing));
+    }
+}

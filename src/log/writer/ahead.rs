@@ -101,7 +101,7 @@ impl Writer {
 
     /// Takes the large append of this lane to its end at once. Says whether there was one.
     pub(super) fn finish_ahead(&mut self, shared: &Shared, lane: usize) -> bool {
-        let is_ours = |ahead: &Ahead| ahead.lane == lane;
+        let is_ours = |ahead: &Ahead| ahead.is_of(lane);
         let was = self.ahead.as_ref().is_some_and(is_ours);
         while self.ahead.as_ref().is_some_and(is_ours) {
             self.step(shared);
@@ -111,7 +111,7 @@ impl Writer {
 
     /// Gives up the segment of this lane's large append: the next header passes over it. Returns the append.
     pub(super) fn give_up_ahead(&mut self, shared: &Shared, lane: usize) -> Option<Prepared> {
-        let ahead = self.ahead.take_if(|ahead| ahead.lane == lane)?;
+        let ahead = self.ahead.take_if(|ahead| ahead.is_of(lane))?;
         void(shared, ahead.segment.sequence);
         Some(ahead.prepared)
     }
@@ -151,6 +151,10 @@ impl Ahead {
         }
         assert!(end <= segment.capacity, "its segment was made for it");
         Self { lane, stream, at: segment.position, segment, prepared, placed, end }
+    }
+
+    pub(super) fn is_of(&self, lane: usize) -> bool {
+        self.lane == lane
     }
 
     /// Writes so many bytes more, or the rest. What is not the last step is synced: the disk never has more of it to do than a

@@ -112,6 +112,19 @@ impl Writer {
         self.retire_active(shared, lane, true);
     }
 
+    /// Ends the active segments of which nobody needs anything, so that they can go: where there is no room for another one
+    /// nothing else would ever end them.
+    pub(crate) fn retire_settled(&mut self, shared: &Shared) {
+        for lane in 0..self.lanes.len() {
+            let Some(active) = &self.lanes[lane].active else { continue };
+            if shared.catalog_read().is_settled(active.sequence)
+                && self.ahead.as_ref().is_none_or(|ahead| !ahead.is_of(lane))
+            {
+                self.retire_active(shared, lane, false);
+            }
+        }
+    }
+
     pub(super) fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
         let Some(active) = self.lanes[lane].active.take() else { return };
         if active.position == SEGMENT_HEADER_BYTES {

@@ -253,13 +253,7 @@ fn a_newer_format_is_refused_as_such_and_not_taken_for_damage() {
 /// such a page cannot be written as it was read; the floor must move entries out of it, and lose none.
 #[test]
 fn a_page_that_version_1_had_filled_makes_room_with_its_next_change() {
-    let entries: Vec<_> = (0..70).map(|n| entry(n, u64::from(n), 0)).collect();
-    let disk = floor_of([]);
-    let len: usize = entries.iter().map(FloorEntry::encoded_len).sum();
-    assert!(len > page::ENTRIES_BYTES_MAX && len - 70 * 17 <= page::ENTRIES_BYTES_MAX, "{len}");
-    for (slot, generation) in [(2, 50), (3, 51)] {
-        overwrite(&disk, slot * FLOOR_SLOT_BYTES, &slot_of_version_1(&entries, generation));
-    }
+    let (entries, disk) = filled_by_version_1(|_| ());
 
     let (mut floor, damage) = load(&disk);
     assert_eq!(damage, []);
@@ -271,6 +265,33 @@ fn a_page_that_version_1_had_filled_makes_room_with_its_next_change() {
     assert_eq!(damage, []);
     assert_eq!(all(&floor)[1..], entries[1..]);
     assert_eq!(all(&floor)[0], entry(0, 9, 0));
+}
+
+/// Before: a page whose older slot only had to be made like the newer one was written as it lay, and the start panicked.
+#[test]
+fn a_page_that_version_1_had_filled_makes_room_when_its_older_slot_is_made_good() {
+    let (entries, disk) = filled_by_version_1(|older| older[3] = entry(3, 1, 0));
+    let (mut floor, damage) = load(&disk);
+    assert_eq!(damage, []);
+    assert!(floor.changed.is_empty() && floor.lagging.contains(&1), "{:?} {:?}", floor.changed, floor.lagging);
+    floor.commit().expect("the disk is sound");
+    let (floor, damage) = load(&disk);
+    assert_eq!(damage, []);
+    assert_eq!(all(&floor), entries);
+}
+
+/// Seventy entries, and a floor whose page 1 is full of them in version 1. `older` makes the older slot differ.
+fn filled_by_version_1(older: impl FnOnce(&mut [FloorEntry])) -> (Vec<FloorEntry>, MemDisk) {
+    let entries: Vec<_> = (0..70).map(|n| entry(n, u64::from(n), 0)).collect();
+    let disk = floor_of([]);
+    let len: usize = entries.iter().map(FloorEntry::encoded_len).sum();
+    assert!(len > page::ENTRIES_BYTES_MAX && len - 70 * 17 <= page::ENTRIES_BYTES_MAX, "{len}");
+    let mut before = entries.clone();
+    older(&mut before);
+    for (slot, generation, entries) in [(2, 50, &before), (3, 51, &entries)] {
+        overwrite(&disk, slot * FLOOR_SLOT_BYTES, &slot_of_version_1(entries, generation));
+    }
+    (entries, disk)
 }
 
 /// Page 1 as version 1 wrote it: the books without the seventh count, and nothing behind the cursor.

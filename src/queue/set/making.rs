@@ -2,10 +2,11 @@
 
 use super::{Keeping, Set, Start};
 use crate::Tail;
+use crate::log::check_name;
 use crate::queue::balance::Books;
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{EntryId, Extra, FloorEntry};
-use crate::queue::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX, STREAM_BYTES_MAX};
+use crate::queue::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX};
 use crate::queue::marked::Marked;
 use crate::queue::plan::PlanRecord;
 use crate::queue::reading::{offset_at_time, total_at};
@@ -124,8 +125,8 @@ pub(super) fn check_names(destination: &str, stream: &str) -> Result<(), QueueEr
     if destination.is_empty() || destination.len() > DESTINATION_BYTES_MAX || !destination.bytes().all(digit) {
         return bad("the destination's id", destination, "1 to 40 of A-Z, a-z, 0-9, _ and -");
     }
-    if stream.is_empty() || stream.len() > STREAM_BYTES_MAX || stream.bytes().any(|c| c == 0) {
-        return bad("the stream's name", stream, "1 to 128 bytes, none of them zero");
+    if check_name(stream).is_err() {
+        return bad("the stream's name", stream, "1 to 120 bytes without control characters");
     }
     Ok(())
 }

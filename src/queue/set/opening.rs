@@ -157,6 +157,13 @@ pub(super) fn rebuild(
     // Replays come last: they are linked to what they replay.
     let is_replay = |entry: &FloorEntry| matches!(entry.extra.as_deref(), Some(Extra::Replay { .. }));
     entries.sort_by_key(|(_, entry)| (is_replay(entry), entry.stream_id.map_or(u32::MAX, |id| id.0)));
+    // Where damage took a stream's name, and not what it holds, the floor knows it still.
+    for (_, entry) in &entries {
+        let Some(stream) = entry.stream_id else { continue };
+        if log.restore_name(stream, &entry.stream) {
+            stats.streams_named_again += 1;
+        }
+    }
     // As the log says it, before any cursor says otherwise.
     let tails: HashMap<Arc<str>, Tail> = log.streams().into_iter().map(|stream| (stream.name, stream.tail)).collect();
     let place = entries.iter().position(|(_, entry)| &*entry.destination == PLANS_STREAM);

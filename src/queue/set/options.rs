@@ -71,6 +71,8 @@ pub struct QueuesStats {
     pub cursors_below: u64,
     /// Streams that have another number than the floor remembers: their batches go on under new ids.
     pub streams_renumbered: u64,
+    /// Streams whose names were lost by damage, and which have them again by what the floor remembers.
+    pub streams_named_again: u64,
     /// Cursor hints that were believed.
     pub hints_taken: u64,
     /// Cursor hints that were not: damaged, or not of this log, destination and time.

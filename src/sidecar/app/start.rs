@@ -293,7 +293,7 @@ fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
         queue_bytes_max: usize::try_from(config.ingest.queue_bytes_max).unwrap_or(usize::MAX),
         tail_cache_bytes: usize::try_from(config.log.tail_cache_bytes).unwrap_or(usize::MAX),
         replay_window: config.log.replay_window,
-        budget_bytes: budget_bytes.max(u64::from(segment_bytes) * (defaults.reserve_segments as u64 + 2)),
+        budget_bytes: budget_bytes.max(u64::from(segment_bytes) * (defaults.reserve_segments as u64 + 3)),
         ..defaults
     }
 }

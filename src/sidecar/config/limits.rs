@@ -52,9 +52,9 @@ pub(super) const QUEUE_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB
 /// Smaller segments free space sooner, larger ones are sealed and synced less often.
 pub(super) const SEGMENT_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: GIB };
 
-/// How many segments the budget must hold: two are the reserve, one is being written, and one has to be sealed
-/// before anything can be reclaimed.
-pub(super) const SEGMENTS_MIN: u64 = 4;
+/// How many segments the budget must hold: two are the reserve, two are being written (impressions, and what is kept about
+/// them), and one is the next.
+pub(super) const SEGMENTS_MIN: u64 = 5;
 
 /// A budget written as a size.
 pub(super) const BUDGET_BYTES: Bound<u64> = Bound { default: 0, least: 4 * MIB, most: 1024 * TIB };

@@ -434,7 +434,7 @@ fn bounds_that_cannot_stand_together_are_refused() {
     assert_eq!(messages(&large("252MiB")), Vec::<String>::new());
     assert_only(
         &with("[log]\nbudget_bytes = \"200MiB\""),
-        "log.budget_bytes: the budget of 200MiB does not hold 4 segments",
+        "log.budget_bytes: the budget of 200MiB does not hold 5 segments",
     );
     assert_only(
         &with("[delivery]\nbatch_memory_bytes = \"4MiB\""),

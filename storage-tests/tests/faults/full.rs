@@ -187,3 +187,32 @@ fn a_log_that_comes_back_on_its_reserve_says_that_it_is_full() {
     assert!(matches!(session.log().state(), LogState::Full { .. }), "{:?}", session.log().state());
     acked(&mut session, "!plans", &[(400, 1)]);
 }
+
+/// Before: a disk without one free block kept everything: the full segment could not be sealed for want of room for its index,
+/// nor could others go where the stream table had grown beyond its blocks.
+#[test]
+fn what_is_delivered_goes_from_a_disk_without_a_free_byte() {
+    for new_streams in [0, 3] {
+        let mut session = Session::new(4, LogOptions { reserve_segments: 2, ..tiny() });
+        assert_eq!(session.open(), Ok(true));
+        acked(&mut session, "a", &[(1000, 4)]);
+        session.log().housekeep();
+        let space = session.disk.space(Path::new(DIR)).expect("measured");
+        session.disk.set_capacity(space.total - space.free);
+        let mut taken = 0;
+        while session.append("a", &[(1000, 4)]).expect("right offsets").is_ok() {
+            taken += 1;
+            assert!(taken < 100, "the disk is full");
+        }
+        for n in 0..new_streams {
+            acked(&mut session, &format!("!dead/{n}"), &[(10, 1)]);
+        }
+        session.trim("a", 0);
+        (0..new_streams).for_each(|n| session.trim(&format!("!dead/{n}"), 0));
+        (0..3).for_each(|_| session.log().housekeep());
+        assert_eq!(session.log().state(), LogState::Serving, "{new_streams} new streams");
+        acked(&mut session, "a", &[(1000, 4)]);
+        session.act(&Step::Heal).expect("healed");
+        session.goes_on().expect("as promised");
+    }
+}

@@ -287,3 +287,41 @@ fn a_queue_never_reads_a_stream_that_got_the_number_of_a_forgotten_one() {
         assert_eq!(Some(batch.slices[0].frame.stream), queues.log().stream("umbrella"));
     }
 }
+
+/// Before: the stream went on without a name, and what was not delivered of it was nobody's: in no balance, and kept for ever.
+#[test]
+fn a_stream_whose_name_is_damaged_goes_on_under_the_name_that_the_floor_knows() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    (0..5).for_each(|_| append(&queues, "acme", 2));
+    let batch = queue.next_batch(BatchLimits { records_max: 3, ..ANY }).expect("reads").expect("more");
+    queue.settle(&batch, Settled::Delivered);
+    queues.tick().expect("the disk is sound");
+    drop((queue, queues));
+    disk.process_kill();
+    let [segment] = &segments(&disk)[..] else { panic!("one segment holds all of it") };
+    let bytes = disk.read_live(segment).expect("there");
+    let name = bytes.windows(4).position(|four| four == b"acme").expect("it is declared");
+    disk.flip_bit(segment, name as u64 * 8);
+
+    // The second start finds it as the first one left it; the third one is behind a sealed segment.
+    for start in 0..3 {
+        let queues = open(&disk, &clock);
+        assert_eq!(queues.stats().streams_named_again, u64::from(start == 0), "start {start}");
+        assert_eq!(queues.stats().streams_renumbered, 0);
+        let queue = hook(&queues);
+        let low = 3 + start * 2;
+        assert_eq!((queue.cursor().low, queue.lag().records), (low, 10 + start - low), "start {start}");
+        append(&queues, "acme", 1);
+        let batch = queue.next_batch(BatchLimits { records_max: 2, ..ANY }).expect("reads").expect("more");
+        assert_eq!(batch.offsets, low..low + 2);
+        queue.settle(&batch, Settled::Delivered);
+        queues.tick().expect("the disk is sound");
+        if start == 1 {
+            queues.close().expect("the disk is sound");
+        }
+        drop((queue, queues));
+        disk.process_kill();
+    }
+}
