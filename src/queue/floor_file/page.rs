@@ -4,7 +4,7 @@
 //! offset  bytes  little-endian
 //!      0      4  CRC-32 of everything behind it, to the end of the slot
 //!      4      4  "FLOR"
-//!      8      2  version, 3; 1 and 2 are read, and written anew with the page's next change
+//!      8      2  version, 4; 1 to 3 are read, and written anew with the page's next change
 //!     10      2  flags: bit 0 = pinned (this floor once lost entries that nobody can name)
 //!     12      4  page number
 //!     16      4  pages in this file: fixed for the file's life
