@@ -22,7 +22,7 @@ const OPERATIONS: usize = 60;
 
 /// The life up to its end, or to a change of the disk that is done and not answered.
 fn play(crash: Option<u64>) -> (SimDisk, ManualClock, Model, Vec<Op>) {
-    let seed = number("FOREBAY_SEED", 7);
+    let seed = number("FOREBAY_SEED", 11);
     let mut rng = Rng::new(seed);
     let (disk, clock, mut model, queues) = begin(seed);
     disk.start_trace();
