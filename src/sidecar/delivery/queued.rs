@@ -31,13 +31,12 @@ const LEFT_OUT_RANGES_MAX: usize = 10_000;
 
 /// One destination's queue of one environment, and beside it the replay of that queue while there is one: they take turns.
 /// Where what comes in now goes beside a backlog there are two of them, and replays are with the backlog.
-#[derive(Clone)]
 pub struct Queued {
     queue: Queue,
     /// How long batches wait on purpose, of a queue that is parted when it is behind.
     parts: Option<Duration>,
     /// Whose turn it is while both have something.
-    replays_turn: Arc<AtomicBool>,
+    replays_turn: AtomicBool,
     log: LogId,
     environment: Arc<Environment>,
     filters: Option<Filters>,
@@ -48,7 +47,7 @@ impl Queued {
     /// The source that `queue` of the log `log` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
-        let replays_turn = Arc::default();
+        let replays_turn = AtomicBool::new(false);
         Self { queue, parts: None, replays_turn, log, environment, filters: None, apart: None }
     }
 
@@ -225,7 +224,11 @@ impl Source for Queued {
     }
 
     fn live(&self) -> Option<Arc<dyn Source>> {
-        self.parts.is_some().then(|| Arc::new(Self { queue: self.queue.live(), ..self.clone() }) as Arc<dyn Source>)
+        let parts = Some(self.parts?);
+        let replays_turn = AtomicBool::new(false); // its own: what it hands out is no turn of the backlog's
+        let (environment, filters, apart) = (Arc::clone(&self.environment), self.filters.clone(), self.apart.clone());
+        let queue = self.queue.live();
+        Some(Arc::new(Self { queue, parts, replays_turn, log: self.log, environment, filters, apart }))
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {

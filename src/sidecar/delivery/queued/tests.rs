@@ -378,6 +378,37 @@ fn what_comes_in_now_goes_beside_what_waits_and_a_replay_goes_with_that() {
     assert_eq!((queue.lag().records, queue.balance().delivered.records), (0, 12));
 }
 
+/// Before: each batch of what came in now was counted as one of the backlog, so that the next turn was the replay's again.
+#[test]
+fn what_comes_in_now_is_no_turn_of_the_backlogs_beside_a_replay() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::ZERO);
+    let live = source.live().expect("it has two positions");
+    let next = |source: &dyn Source| {
+        let claimed = source.next(Limits { records_max: 2, ..LIMITS }).unwrap().expect("more waits");
+        let first = claimed.job.origin.offsets.start;
+        claimed.ticket.settle(&[], Settled::Delivered);
+        first
+    };
+    append(&queues, BULK);
+    assert_eq!((next(&source), next(&source)), (0, 2));
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    queues.replay("d", "acme-prod", request).unwrap();
+    append(&queues, BULK);
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(60));
+    source.waiting().unwrap(); // it is behind, and parted
+    append(&queues, BULK);
+    append(&queues, BULK);
+    let mut old: Vec<u64> = (0..4).map(|_| (next(&source), next(&*live)).0).collect();
+    let replayed = old.iter().map(|first| *first < 4).collect::<Vec<_>>();
+    assert!(replayed.windows(2).all(|pair| pair[0] != pair[1]), "in turns: {old:?}");
+    old.sort_unstable();
+    assert_eq!(old, [0, 2, 4, 6]);
+}
+
 #[test]
 fn an_object_of_what_comes_in_now_holds_nothing_of_what_waits() {
     let clock = ManualClock::at(1_700_000_000_000);
