@@ -154,8 +154,8 @@ struct Inner {
     entry: EntryId,
     window: Mutex<Window>,
     reading: Mutex<Reading>,
-    /// The same at the second position, once there was one: so that neither loses its place by the other's.
-    reading_live: OnceLock<Box<Mutex<Reading>>>,
+    /// The same at the second position: so that neither loses its place by the other's.
+    reading_live: Mutex<Reading>,
     /// When some records were taken in that are asked for again and again: two frames at most.
     ages: Mutex<Option<Box<[Age; 2]>>>,
     /// A replay of another queue, and where it ends.
@@ -295,7 +295,7 @@ impl Inner {
     fn reading(&self, position: Position) -> &Mutex<Reading> {
         match position {
             Position::Only | Position::Backlog => &self.reading,
-            Position::Live => self.reading_live.get_or_init(Box::default),
+            Position::Live => &self.reading_live,
         }
     }
 

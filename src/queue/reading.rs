@@ -11,11 +11,15 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::{Frame, Item, Log, Outline, ReadError, Reader, Skimmed, StreamId};
 use std::ops::Range;
 
-/// Where a queue reads.
+/// Where a queue reads. Nowhere, and a word, while it is at rest.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// In a box: a queue at rest has none.
-    reader: Option<Box<Reader>>,
+    place: Option<Box<Place>>,
+}
+
+/// Where one reads that is not at rest.
+struct Place {
+    reader: Reader,
     held: Option<Held>,
 }
 
@@ -45,7 +49,13 @@ impl Reading {
 
     /// Whether the record at `offset` is in the frame at hand.
     pub(super) fn holds(&self, offset: u64) -> bool {
-        self.held.as_ref().is_some_and(|held| held.frame.offsets().contains(&offset))
+        self.place.as_ref().is_some_and(|place| place.held_with(offset).is_some())
+    }
+
+    /// A place to read from `offset` on.
+    fn place(&mut self, context: &Context, stream: StreamId, offset: u64) -> &mut Place {
+        let new = || Box::new(Place { reader: context.log.reader(stream, offset), held: None });
+        self.place.get_or_insert_with(new)
     }
 
     /// Reads `range` from the front, up to the limits, the first hole, or its end.
@@ -96,8 +106,8 @@ impl Reading {
     ) -> Result<Gathered, ReadError> {
         let end = range.end.min(range.start.saturating_add(limits.records_max.clamp(1, BATCH_RECORDS_MAX)));
         let partition = |ms: u64| limits.partition_ms.map(|len| ms / len.max(1));
-        self.held = None;
-        let reader = self.reader.get_or_insert_with(|| Box::new(context.log.reader(stream, range.start)));
+        let Place { reader, held } = self.place(context, stream, range.start);
+        *held = None;
         reader.seek(range.start);
         let (mut at, mut bytes, mut hole) = (range.start, 0, None);
         let mut first: Option<(u64, u64)> = None;
@@ -141,19 +151,26 @@ impl Reading {
 
     /// What is at `offset`.
     fn item(&mut self, context: &Context, stream: StreamId, offset: u64) -> Result<Option<Item>, ReadError> {
-        if let Some(held) = self.held.as_ref().filter(|held| held.frame.offsets().contains(&offset)) {
-            return Ok(Some(Item::Frame(Arc::clone(&held.frame))));
+        let place = self.place(context, stream, offset);
+        if let Some(frame) = place.held_with(offset) {
+            return Ok(Some(Item::Frame(Arc::clone(frame))));
         }
-        self.held = None;
-        let reader = self.reader.get_or_insert_with(|| Box::new(context.log.reader(stream, offset)));
-        if reader.position() != offset {
-            reader.seek(offset);
+        place.held = None;
+        if place.reader.position() != offset {
+            place.reader.seek(offset);
         }
-        let item = reader.next()?;
+        let item = place.reader.next()?;
         if let Some(Item::Frame(frame)) = &item {
-            self.held = Held::within_budget(frame, &context.held_bytes);
+            place.held = Held::within_budget(frame, &context.held_bytes);
         }
         Ok(item)
+    }
+}
+
+impl Place {
+    /// The frame at hand, if it holds the record at `offset`.
+    fn held_with(&self, offset: u64) -> Option<&Arc<Frame>> {
+        self.held.as_ref().map(|held| &held.frame).filter(|frame| frame.offsets().contains(&offset))
     }
 }
 

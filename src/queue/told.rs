@@ -8,6 +8,7 @@ use super::cursor::Cursor;
 use super::hours::{Hourly, Hours};
 use super::lag::Lag;
 use super::{Queue, lock};
+use crate::LogId;
 use crate::sync::Arc;
 
 impl Queue {
@@ -21,6 +22,12 @@ impl Queue {
     #[must_use]
     pub fn stream(&self) -> &str {
         &self.inner.stream
+    }
+
+    /// The log that its records are of.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.inner.context.log_id
     }
 
     /// The destination's id, to keep: shared, not copied.

@@ -19,6 +19,7 @@
 //!              low                          next                 tail
 //! ```
 
+mod left;
 mod marking;
 mod moving;
 mod position;
@@ -26,6 +27,7 @@ mod settling;
 mod split;
 mod verdict;
 
+use left::Left;
 use position::Live;
 pub use position::Position;
 pub(crate) use position::pending_at;
@@ -49,7 +51,7 @@ pub(crate) struct Window {
     /// Batches that were handed out and are not settled, by first offset; they never overlap.
     open: BTreeMap<u64, OpenBatch>,
     /// Plans that a crash left, not yet handed out again, by first offset. They overlap neither each other nor `open`.
-    left: BTreeMap<u64, Planned>,
+    left: Left,
     /// Everything below is settled, open or left: fresh batches start here or above.
     next: u64,
     /// The second read position. A label, kept nowhere: what is settled and open says all that must not be forgotten.
@@ -132,7 +134,7 @@ impl Window {
             cursor,
             books,
             open: BTreeMap::new(),
-            left: BTreeMap::new(),
+            left: Left::default(),
             next,
             live: None,
             damaged: None,
@@ -159,7 +161,7 @@ impl Window {
         let before = self.left.range(..offsets.start).next_back().filter(|(_, left)| left.end > offsets.start);
         let overlapped = before.into_iter().chain(self.left.range(offsets.clone())).map(|(start, _)| *start);
         let overlapped: Vec<u64> = overlapped.collect();
-        let replaced = overlapped.iter().filter_map(|start| self.left.remove_entry(start));
+        let replaced = overlapped.iter().filter_map(|start| Some((*start, self.left.remove(*start)?)));
         let replaced = replaced.filter(|(start, left)| (*start, left.end) != (offsets.start, offsets.end)).count();
         if !self.cursor.unsettled(offsets.clone()).is_empty() {
             self.left.insert(offsets.start, Planned { end: offsets.end, plan });
@@ -217,7 +219,7 @@ impl Window {
         if !fits || (plan.is_none() && self.fresh(position, offsets.end) != Some(offsets.clone())) {
             return false;
         }
-        self.left.remove(&offsets.start);
+        self.left.remove(offsets.start);
         let batch = OpenBatch {
             end: offsets.end,
             given_back: false,
@@ -286,7 +288,7 @@ impl Window {
             return;
         }
         if left {
-            self.left.remove(&offsets.start);
+            self.left.remove(offsets.start);
         }
         let batch = if open { self.open.remove(&offsets.start) } else { None };
         self.look_from(offsets.start);

@@ -102,7 +102,7 @@ impl Inner {
             entry: id,
             window: Mutex::new(Window::new(entry.cursor, entry.books).with_marked(marked)),
             reading: Mutex::default(),
-            reading_live: OnceLock::new(),
+            reading_live: Mutex::default(),
             ages: Mutex::default(),
             replay,
             replays: Mutex::new(replays),

@@ -27,7 +27,7 @@ impl Window {
     /// batch is no more.
     pub(crate) fn moved(&mut self, offsets: &Range<u64>, from: u64, to: u64) {
         let open = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end);
-        let left = self.left.get_mut(&offsets.start).filter(|planned| planned.end == offsets.end);
+        let left = self.left.get_mut(offsets.start).filter(|planned| planned.end == offsets.end);
         let plans = [open.and_then(|batch| batch.plan.as_mut()), left.map(|planned| &mut planned.plan)];
         for plan in plans.into_iter().flatten().filter(|plan| plan.offset == from) {
             plan.offset = to;

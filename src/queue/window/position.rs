@@ -163,7 +163,7 @@ impl Window {
             if !self.cursor.unsettled(start..planned.end).is_empty() {
                 break;
             }
-            self.left.remove(&start);
+            self.left.remove(start);
         }
     }
 }

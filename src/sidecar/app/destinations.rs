@@ -43,7 +43,7 @@ pub(super) fn sources(
         let name = name.get_or_insert_with(|| queue.destination_name());
         let Some(label) = labels(environment) else { continue };
         let desk = letters.desk(Arc::clone(name));
-        let queued = Queued::new(queue, queues.log().log_id(), label).with_apart(desk);
+        let queued = Queued::new(queue, label).with_apart(desk);
         let queued = match destination.catch_up {
             CatchUpConfig::OldestFirst => queued,
             CatchUpConfig::LiveFirst { .. } => queued.live_first(destination.batch_wait_max),

@@ -130,7 +130,7 @@ mod tests {
             queues.log().append_wait("prod", vec![Payload { bytes: vec![0; 100], records: 10 }]).unwrap();
         }
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "prod".to_owned() });
-        let source = Arc::new(Queued::new(queue.clone(), queues.log().log_id(), environment));
+        let source = Arc::new(Queued::new(queue.clone(), environment));
         let settings = Settings { limits: Limits { records_max: 10, bytes_max: 1000 }, ..Settings::default() };
         assert_eq!(of(&queues, &delivery, "hook"), None);
         delivery.start("hook", Arc::new(Shy::default()), vec![source], settings).unwrap();

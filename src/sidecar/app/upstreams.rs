@@ -311,7 +311,6 @@ impl Opened {
         labels: impl Fn(&str) -> Option<Arc<Environment>>,
     ) -> Result<Vec<Arc<dyn Source>>, QueueError> {
         *self.environments.lock().unwrap_or_else(PoisonError::into_inner) = destination.environments.clone();
-        let log = self.queues.log().log_id();
         let of_lost = self.streams_of_lost_cursors();
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         for environment in &destination.environments {
@@ -321,7 +320,7 @@ impl Opened {
             for stream in streams {
                 let Some((owner, _)) = post::stream_owner(&stream) else { continue };
                 let Some(label) = labels(environment).filter(|_| owner == environment) else { continue };
-                let queued = Arc::new(Queued::new(self.queue(&destination.id, &stream)?, log, label));
+                let queued = Arc::new(Queued::new(self.queue(&destination.id, &stream)?, label));
                 sources.push(Arc::new(InOrder::new(queued)));
             }
         }

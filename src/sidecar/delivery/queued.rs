@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::{
-    Batch, BatchLimits, Frame, LogId, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId,
-    Waiting,
+    Batch, BatchLimits, Frame, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId, Waiting,
 };
 
 use super::budget::Turns;
@@ -37,18 +36,17 @@ pub struct Queued {
     parts: Option<Duration>,
     /// Whose turn it is while both have something.
     replays_turn: AtomicBool,
-    log: LogId,
     environment: Arc<Environment>,
     filters: Option<Filters>,
     apart: Option<Arc<dyn Apart>>,
 }
 
 impl Queued {
-    /// The source that `queue` of the log `log` is, for an environment.
+    /// The source that `queue` is, for an environment.
     #[must_use]
-    pub fn new(queue: Queue, log: LogId, environment: Arc<Environment>) -> Self {
+    pub fn new(queue: Queue, environment: Arc<Environment>) -> Self {
         let replays_turn = AtomicBool::new(false);
-        Self { queue, parts: None, replays_turn, log, environment, filters: None, apart: None }
+        Self { queue, parts: None, replays_turn, environment, filters: None, apart: None }
     }
 
     /// The same, which has a second read position for what comes in while it is behind. Its batches wait for so long to fill.
@@ -99,14 +97,13 @@ impl Queued {
     fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
         self.replays_turn.store(!replays, Ordering::Relaxed);
         let environment = Arc::clone(&self.environment);
-        let log = self.log;
-        Box::new(Claim { queue, log, environment, batch: Some(batch), filtered: Except::default() })
+        Box::new(Claim { queue, environment, batch: Some(batch), filtered: Except::default() })
     }
 
     /// What of a batch is settled apart from the rest, be it only now: it is not to be sent.
     fn settled(&self, claim: &Claim, stream: StreamId) -> Vec<Range<u64>> {
         if let Some(apart) = &self.apart {
-            apart.settle_within(&claim.queue, stream, &claim.batch().offsets, self.log);
+            apart.settle_within(&claim.queue, stream, &claim.batch().offsets, self.queue.log_id());
         }
         claim.queue.settled_within(claim.batch())
     }
@@ -176,7 +173,7 @@ impl Source for Queued {
         let stream = slices.first().ok_or("a batch without records")?.frame.stream;
         let mut job = Job {
             id: batch.id.as_str().into(),
-            origin: Origin { log: self.log, stream, offsets: batch.offsets.clone() },
+            origin: Origin { log: self.queue.log_id(), stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
             parts: slices.into_iter().map(part).collect(),
             except: Except::default(),
@@ -209,7 +206,7 @@ impl Source for Queued {
         let settled = self.settled(&ticket, first.frame.stream);
         let job = LargeJob {
             id: batch.id.as_str().into(),
-            origin: Origin { log: self.log, stream: first.frame.stream, offsets: batch.offsets.clone() },
+            origin: Origin { log: self.queue.log_id(), stream: first.frame.stream, offsets: batch.offsets.clone() },
             environment: Arc::clone(&self.environment),
             except: ticket.filtered.and(settled),
             received_ms: first.frame.ingest_ms,
@@ -228,7 +225,7 @@ impl Source for Queued {
         let replays_turn = AtomicBool::new(false); // its own: what it hands out is no turn of the backlog's
         let (environment, filters, apart) = (Arc::clone(&self.environment), self.filters.clone(), self.apart.clone());
         let queue = self.queue.live();
-        Some(Arc::new(Self { queue, parts, replays_turn, log: self.log, environment, filters, apart }))
+        Some(Arc::new(Self { queue, parts, replays_turn, environment, filters, apart }))
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {
@@ -256,7 +253,6 @@ fn again(queue: &Queue) -> Option<u32> {
 /// The right to a batch of a queue.
 struct Claim {
     queue: Queue,
-    log: LogId,
     environment: Arc<Environment>,
     /// Without its records; gone once settled or split.
     batch: Option<Batch>,
@@ -318,7 +314,7 @@ impl Ticket for Claim {
                 let at = usize::try_from(offset - within.start).expect("a frame's records fit in memory");
                 stored.push(Stored {
                     offset,
-                    origin: LetterOrigin { log: self.log, stream, offset },
+                    origin: LetterOrigin { log: self.queue.log_id(), stream, offset },
                     replay,
                     environment: Arc::clone(&self.environment),
                     payload: payload.clone(),

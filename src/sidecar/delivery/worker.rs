@@ -239,7 +239,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = load.lane(self.queues[busy.preparing_from].home);
+        let queue = load.lane(self.queues[busy.preparing_from].home());
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);

@@ -54,7 +54,7 @@ impl Stage {
     fn start(&self, id: &str, sink: Arc<dyn Sink>) {
         let queue = self.queues.queue(id, ENVIRONMENT, Start::Earliest).unwrap();
         let environment = Arc::new(Environment { id: ENVIRONMENT.to_owned(), name: "production".to_owned() });
-        let source: Arc<dyn Source> = Arc::new(Queued::new(queue, self.queues.log().log_id(), environment));
+        let source: Arc<dyn Source> = Arc::new(Queued::new(queue, environment));
         let limits = Limits { records_max: 25, bytes_max: 1 << 20 };
         let settings = Settings { limits, timeout: Duration::from_millis(500), ..Settings::default() };
         self.delivery.start(id, sink, vec![source], settings).unwrap();

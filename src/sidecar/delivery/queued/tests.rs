@@ -70,7 +70,7 @@ const LIMITS: Limits = Limits { records_max: 1000, bytes_max: 1 << 20 };
 fn what_is_filtered_settles_with_its_batch_and_is_counted_apart() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     let source = source.with_filters(Filters::of(&filter(&["a"])));
     append(&queues, BULK);
     assert!(!source.in_memory(), "filtering is not for an async worker");
@@ -91,7 +91,7 @@ fn a_batch_of_an_older_revision_keeps_its_filter() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
     let filters = Filters::of(&filter(&["a"]));
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).with_filters(filters.clone());
+    let source = Queued::new(queue.clone(), environment()).with_filters(filters.clone());
     append(&queues, BULK);
     let Claimed { ticket, .. } = source.next(LIMITS).unwrap().unwrap();
     let planned = Arc::new(Mutex::new(false));
@@ -140,7 +140,7 @@ impl Sink for Counting {
 async fn a_batch_of_which_nothing_is_left_settles_without_a_request_or_a_plan() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     let source = Arc::new(source.with_filters(Filters::of(&filter(&["a"]))));
     append(&queues, NONE_WANTED);
     let delivery = Delivery::new(
@@ -168,7 +168,7 @@ async fn a_batch_of_which_nothing_is_left_settles_without_a_request_or_a_plan() 
 fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     append(&queues, BULK);
     append(&queues, NONE_WANTED);
     let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
@@ -199,7 +199,7 @@ fn a_split_batch_comes_back_in_halves_and_its_records_are_found_where_they_lie()
 fn a_large_batch_is_filtered_when_it_is_claimed_and_read_as_it_is_sent() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     let source = source.with_filters(Filters::of(&filter(&["a"])));
     append(&queues, BULK);
     append(&queues, NONE_WANTED);
@@ -222,7 +222,7 @@ const LARGE: Limits = Limits { records_max: 1_000_000, bytes_max: 128 << 20 };
 fn what_a_filter_leaves_out_of_a_large_batch_takes_memory_by_its_ranges_and_these_have_a_limit() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     let source = source.with_filters(Filters::of(&only_on()));
     append_thousands(&queues, 24);
     let ranges_max = LEFT_OUT_RANGES_MAX as u64;
@@ -255,7 +255,7 @@ fn what_a_filter_leaves_out_of_a_large_batch_takes_memory_by_its_ranges_and_thes
 fn a_large_batch_that_is_planned_stays_whole_however_much_of_it_is_left_out() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     append_thousands(&queues, 24);
     let whole = next_large(&source, LARGE).unwrap();
     whole.ticket.plan(Box::new(|planned| planned.unwrap()));
@@ -274,7 +274,7 @@ async fn others_have_their_turns_between_the_frames_of_a_large_batch_that_is_fil
     const FRAMES: usize = 12;
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue, queues.log().log_id(), environment()).with_filters(Filters::of(&only_on()));
+    let source = Queued::new(queue, environment()).with_filters(Filters::of(&only_on()));
     append_thousands(&queues, FRAMES);
     let budget = Budget::new(BudgetLimits { heavy_max: 1, ..BudgetLimits::default() });
     let (ours, theirs) = (budget.sharer(1), budget.sharer(1));
@@ -306,7 +306,7 @@ async fn others_have_their_turns_between_the_frames_of_a_large_batch_that_is_fil
 fn a_replay_takes_turns_with_live_delivery_and_is_woken_for_by_the_same_loop() {
     let queues = queues();
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment());
+    let source = Queued::new(queue.clone(), environment());
     let woken = Arc::new(AtomicU32::new(0));
     let theirs = Arc::clone(&woken);
     source.on_more(Arc::new(move || {
@@ -352,7 +352,7 @@ fn what_comes_in_now_goes_beside_what_waits_and_a_replay_goes_with_that() {
     let clock = ManualClock::at(1_700_000_000_000);
     let queues = queues_at(&clock);
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::from_secs(5));
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::from_secs(5));
     let live = source.live().expect("it has two positions");
     let offsets = |source: &dyn Source| {
         source.next(LIMITS).unwrap().map(|claimed| {
@@ -384,7 +384,7 @@ fn what_comes_in_now_is_no_turn_of_the_backlogs_beside_a_replay() {
     let clock = ManualClock::at(1_700_000_000_000);
     let queues = queues_at(&clock);
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::ZERO);
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::ZERO);
     let live = source.live().expect("it has two positions");
     let next = |source: &dyn Source| {
         let claimed = source.next(Limits { records_max: 2, ..LIMITS }).unwrap().expect("more waits");
@@ -414,7 +414,7 @@ fn an_object_of_what_comes_in_now_holds_nothing_of_what_waits() {
     let clock = ManualClock::at(1_700_000_000_000);
     let queues = queues_at(&clock);
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-    let source = Queued::new(queue.clone(), queues.log().log_id(), environment()).live_first(Duration::ZERO);
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::ZERO);
     let live = source.live().expect("it has two positions");
     append(&queues, BULK);
     clock.advance(Duration::from_secs(60));

@@ -165,7 +165,7 @@ impl Worker {
             // Put back they come first, and are tried again one by one before anything that lies behind them.
             Sender::Stream(..) => {
                 let of_queue = of_sender.len() + busy.asides.count(|batch| batch.queue.queue == lane.queue);
-                let shared = self.queues[lane.queue].apart.contains_key(&(lane.log, lane.stream));
+                let shared = self.queues[lane.queue].hold_of((lane.log, lane.stream)).is_some();
                 of_sender.len() + busy.asides.len() > ASIDES_OF_SENDERS_MAX || shared && of_queue > ASIDES_OF_SHARED_MAX
             }
         };

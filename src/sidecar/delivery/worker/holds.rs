@@ -14,7 +14,7 @@ use std::time::Duration;
 use forebay::{LogId, StreamId};
 
 use super::landing::Batch;
-use super::{Busy, Worker};
+use super::{Busy, Turn, Worker};
 use crate::delivery::notes::Lane;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::poison::Sender;
@@ -53,8 +53,39 @@ impl Hold {
     }
 }
 
-/// Senders of one queue that wait by themselves, by log and stream.
-pub(super) type Apart = BTreeMap<(LogId, StreamId), Hold>;
+/// What waits by itself of what comes from a queue.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    /// All of it.
+    queue: Option<Hold>,
+    /// What these senders sent, by log and stream.
+    senders: BTreeMap<(LogId, StreamId), Hold>,
+}
+
+impl Turn {
+    /// Whether the queue waits by itself.
+    pub(super) fn is_held(&self) -> bool {
+        self.holds.as_ref().is_some_and(|holds| holds.queue.is_some())
+    }
+
+    /// Why this sender waits, if it does while others' records come from the queue.
+    pub(super) fn hold_of(&self, sender: (LogId, StreamId)) -> Option<&Hold> {
+        self.holds.as_ref()?.senders.get(&sender)
+    }
+
+    /// All that waits: the queue, and senders.
+    fn all_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().flat_map(|holds| holds.queue.iter().chain(holds.senders.values()))
+    }
+
+    fn holds_mut(&mut self) -> &mut Holds {
+        self.holds.get_or_insert_default()
+    }
+
+    fn forget_holds_if_none(&mut self) {
+        self.holds.take_if(|holds| holds.queue.is_none() && holds.senders.is_empty());
+    }
+}
 
 /// What the destination does with what comes from the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +112,7 @@ impl Worker {
         let (now, now_ms) = (self.now(), self.common.clock.wall_ms());
         let turn = &mut self.queues[lane.queue];
         let sender = (lane.log, lane.stream);
-        let before = turn.apart.get(&sender).or(turn.hold.as_deref());
+        let before = turn.hold_of(sender).or_else(|| turn.holds.as_ref()?.queue.as_ref());
         // What was under way already says nothing new.
         if before.is_some_and(|hold| hold.cause == cause && !hold.tried && hold.until.is_some_and(|until| now < until))
         {
@@ -105,10 +136,10 @@ impl Worker {
         let (why, waits) = (why.to_string(), waits.saturating_add(1));
         let hold = Hold { cause, why, waits, since_ms, until_ms, until, tried: false };
         if turn.source.put_off(lane.log, lane.stream, Some(until_ms)) {
-            turn.apart.insert(sender, hold);
+            turn.holds_mut().senders.insert(sender, hold);
         } else {
             turn.look_at = now + wait;
-            turn.hold = Some(Box::new(hold));
+            turn.holds_mut().queue = Some(hold);
         }
         self.show_holds(busy);
     }
@@ -117,17 +148,19 @@ impl Worker {
     pub(super) fn lift(&mut self, busy: &mut Busy, lane: Lane, unless: Option<Cause>) {
         let turn = &mut self.queues[lane.queue];
         let sender = (lane.log, lane.stream);
+        let Some(holds) = &mut turn.holds else { return };
         let mut lifted = false;
-        if turn.apart.get(&sender).is_some_and(|hold| unless != Some(hold.cause)) {
-            turn.apart.remove(&sender);
+        if holds.senders.get(&sender).is_some_and(|hold| unless != Some(hold.cause)) {
+            holds.senders.remove(&sender);
             turn.source.put_off(lane.log, lane.stream, None);
             lifted = true;
         }
-        if turn.hold.take_if(|hold| unless != Some(hold.cause)).is_some() {
+        if holds.queue.take_if(|hold| unless != Some(hold.cause)).is_some() {
             turn.look_at = Duration::ZERO;
             lifted = true;
         }
         if lifted {
+            turn.forget_holds_if_none();
             let (destination, stream) = (&*self.id, turn.source.stream());
             let sender = turn.source.sender(lane.log, lane.stream);
             tracing::info!(destination, stream, sender, "the destination takes what comes from this queue again");
@@ -139,12 +172,13 @@ impl Worker {
     pub(super) fn lift_all(&mut self, busy: &mut Busy) {
         let mut any = false;
         for turn in self.queues.iter_mut() {
-            for (log, stream) in std::mem::take(&mut turn.apart).into_keys() {
+            let Some(holds) = turn.holds.take() else { continue };
+            any = true;
+            for (log, stream) in holds.senders.into_keys() {
                 turn.source.put_off(log, stream, None);
-                any = true;
             }
-            if turn.hold.take().is_some() {
-                (turn.look_at, any) = (Duration::ZERO, true);
+            if holds.queue.is_some() {
+                turn.look_at = Duration::ZERO;
             }
         }
         if any {
@@ -154,14 +188,17 @@ impl Worker {
 
     /// When the first of the senders is to be tried again that wait in a queue with others.
     pub(super) fn apart_until(&self) -> Option<Duration> {
-        self.queues.iter().flat_map(|turn| turn.apart.values()).filter_map(|hold| hold.until).min()
+        let senders =
+            self.queues.iter().filter_map(|turn| turn.holds.as_ref()).flat_map(|holds| holds.senders.values());
+        senders.filter_map(|hold| hold.until).min()
     }
 
     /// A batch of one of them is being sent: its others wait for what comes of that.
     pub(super) fn tries(&mut self, lane: Lane) {
         let (now, now_ms) = (self.now(), self.common.clock.wall_ms());
         let turn = &mut self.queues[lane.queue];
-        let Some(hold) = turn.apart.get_mut(&(lane.log, lane.stream)) else { return };
+        let Some(holds) = &mut turn.holds else { return };
+        let Some(hold) = holds.senders.get_mut(&(lane.log, lane.stream)) else { return };
         (hold.until, hold.tried) = (Some(now + WAIT_MAX), true);
         turn.source.put_off(lane.log, lane.stream, Some(moment_ms(now_ms, WAIT_MAX)));
     }
@@ -171,7 +208,7 @@ impl Worker {
         let now = self.now();
         let mut any = false;
         for turn in self.queues.iter_mut() {
-            for ((log, stream), hold) in &mut turn.apart {
+            for ((log, stream), hold) in turn.holds.iter_mut().flat_map(|holds| &mut holds.senders) {
                 if hold.until.take_if(|until| *until <= now).is_some() {
                     turn.source.put_off(*log, *stream, None);
                     any = true;
@@ -201,15 +238,15 @@ impl Worker {
     /// Whether all that there is to do is to wait for such queues: those that others come from have nothing.
     pub(super) fn waits_for_holds_only(&self, busy: &Busy) -> bool {
         let mut waiting = self.queues.iter().filter(|turn| !turn.dry && turn.source.has_more());
-        let waits = |turn: &super::Turn| turn.hold.is_some() || !turn.apart.is_empty();
+        let waits = |turn: &Turn| turn.holds.is_some();
         self.queues.iter().any(waits)
             && busy.is_still()
-            && waiting.all(|turn| turn.hold.is_some())
+            && waiting.all(Turn::is_held)
             && busy.asides.queues().all(|queue| waits(&self.queues[queue]))
     }
 
     fn show_holds(&self, busy: &Busy) {
-        let held = |turn: &super::Turn| {
+        let held = |turn: &Turn| {
             let stream = turn.source.stream();
             let held = |hold: &Hold| Held {
                 stream: stream.clone(),
@@ -218,7 +255,7 @@ impl Worker {
                 until_ms: hold.until_ms,
                 refused: hold.cause != Cause::Fails,
             };
-            turn.hold.as_deref().into_iter().chain(turn.apart.values()).map(held).collect::<Vec<_>>()
+            turn.all_holds().map(held).collect::<Vec<_>>()
         };
         busy.post.stats.set_held(self.queues.iter().flat_map(held).collect());
     }

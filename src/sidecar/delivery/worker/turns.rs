@@ -1,10 +1,11 @@
 //! Whose turn it is: the queues of a destination, one after the other, each as far as it has something; and of each of them what
 //! came in since it fell behind, beside what waits, where [both](crate::delivery::catch_up) go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::holds::{Apart, Hold};
+use super::holds::{Hold, Holds};
 use super::{Busy, Worker};
 use crate::delivery::catch_up::{Both, GATHERS, Shares};
 use crate::delivery::notes::Lane;
@@ -17,16 +18,12 @@ pub(in crate::delivery) struct Turn {
     pub(super) dry: bool,
     /// It is the second read position of a queue.
     pub(super) is_live: bool,
-    /// Live gathers until then, if there is a backlog to send meanwhile.
-    gathers_until: Duration,
     /// Which place the queue has by itself: there is what is known of its batches.
-    pub(super) home: usize,
+    home: u32,
     /// Its batch is to fill until then, or until somebody looks again; or it waits by itself.
     pub(super) look_at: Duration,
-    /// Why it waits by itself, or did until a moment ago.
-    pub(super) hold: Option<Box<Hold>>,
-    /// The same of senders that wait while others' records come from the queue.
-    pub(super) apart: Apart,
+    /// Why it, or who sends by it, waits or did until a moment ago. Nothing of almost all.
+    pub(super) holds: Option<Box<Holds>>,
 }
 
 impl Turn {
@@ -34,24 +31,20 @@ impl Turn {
     pub(in crate::delivery) fn all(sources: &[Arc<dyn Source>], two: bool) -> Box<[Self]> {
         let mut turns = Vec::with_capacity(sources.len());
         for source in sources {
-            let home = turns.len();
+            let home = u32::try_from(turns.len()).expect("a destination has fewer sources");
             turns.push(Self::of(Arc::clone(source), home, false));
             turns.extend(source.live().filter(|_| two).map(|live| Self::of(live, home, true)));
         }
         turns.into()
     }
 
-    fn of(source: Arc<dyn Source>, home: usize, is_live: bool) -> Self {
-        Self {
-            source,
-            dry: false,
-            is_live,
-            gathers_until: Duration::ZERO,
-            home,
-            look_at: Duration::ZERO,
-            hold: None,
-            apart: Apart::new(),
-        }
+    fn of(source: Arc<dyn Source>, home: u32, is_live: bool) -> Self {
+        Self { source, dry: false, is_live, home, look_at: Duration::ZERO, holds: None }
+    }
+
+    /// See [`home`](Self::home).
+    pub(super) fn home(&self) -> usize {
+        self.home as usize
     }
 }
 
@@ -61,6 +54,8 @@ pub(super) struct Beside {
     shares: Shares,
     /// Each flight has a copy, and lets go of it however it ends.
     flights: Both<Arc<()>>,
+    /// Until when what is live at a place gathers, if there is a backlog to send meanwhile.
+    gathers: BTreeMap<usize, Duration>,
 }
 
 impl Beside {
@@ -78,8 +73,8 @@ impl Beside {
 impl Worker {
     /// The next queue with something to send, in turn.
     pub(super) fn turn(&self, busy: &Busy) -> Option<usize> {
-        let Some(catch_up) = self.settings.catch_up else { return self.next_of(|_| true) };
-        let Both { backlog, live } = self.next_of_both();
+        let Some(catch_up) = self.settings.catch_up else { return self.next_of(|_, _| true) };
+        let Both { backlog, live } = self.next_of_both(&busy.beside);
         // What fails is probed with what is oldest: an outage opens no batches at two ends.
         if self.pace.failing() && backlog.is_some() {
             return backlog;
@@ -91,20 +86,22 @@ impl Worker {
     }
 
     /// The next queue of which a backlog is to be sent, and the next one of which what is live is.
-    fn next_of_both(&self) -> Both<Option<usize>> {
-        let backlog = self.next_of(|turn| !turn.is_live);
+    fn next_of_both(&self, beside: &Beside) -> Both<Option<usize>> {
+        let backlog = self.next_of(|_, turn| !turn.is_live);
         let (now, limits) = (self.now(), self.pace.batch(self.settings.limits));
-        let gathers = |turn: &Turn| turn.gathers_until > now && !turn.source.fills(limits);
-        let live = self.next_of(|turn| turn.is_live && (backlog.is_none() || !gathers(turn)));
+        let gathers = |at: usize, turn: &Turn| {
+            beside.gathers.get(&at).is_some_and(|until| *until > now) && !turn.source.fills(limits)
+        };
+        let live = self.next_of(|at, turn| turn.is_live && (backlog.is_none() || !gathers(at, turn)));
         Both { backlog, live }
     }
 
     /// The next one of these that has something.
-    fn next_of(&self, these: impl Fn(&Turn) -> bool) -> Option<usize> {
+    fn next_of(&self, these: impl Fn(usize, &Turn) -> bool) -> Option<usize> {
         let (n, now) = (self.queues.len(), self.now());
         (0..n).map(|step| (self.next + step) % n).find(|&at| {
             let turn = &self.queues[at];
-            these(turn) && !turn.dry && turn.look_at <= now && turn.source.has_more()
+            these(at, turn) && !turn.dry && turn.look_at <= now && turn.source.has_more()
         })
     }
 
@@ -112,10 +109,12 @@ impl Worker {
     pub(super) fn count_share(&mut self, busy: &mut Busy, size: Size) {
         let Some(catch_up) = self.settings.catch_up else { return };
         let is_live = self.queues[busy.preparing_from].is_live;
-        let Both { backlog, live } = self.next_of_both();
+        let Both { backlog, live } = self.next_of_both(&busy.beside);
         let wants = Both { backlog: backlog.is_some(), live: live.is_some() };
         let other = Shares::could_go(catch_up, !is_live, wants, busy.beside.in_flight(), self.pace.allowed());
-        self.queues[busy.preparing_from].gathers_until = self.now() + GATHERS;
+        if is_live {
+            busy.beside.gathers.insert(busy.preparing_from, self.now() + GATHERS);
+        }
         busy.beside.shares.sent(catch_up, is_live, self.pace.cost(size), other && !self.pace.failing());
     }
 
@@ -134,10 +133,10 @@ impl Worker {
     /// Whether something else of whoever waits by itself is to be tried; of the queue `preparing` one is about to be.
     pub(super) fn is_probed(&self, lane: Lane, preparing: Option<usize>) -> bool {
         let turn = &self.queues[lane.queue];
-        let apart = turn.apart.get(&(lane.log, lane.stream));
+        let apart = turn.hold_of((lane.log, lane.stream));
         let has_more = preparing == Some(lane.queue) || turn.source.has_more();
         // The queue does not say whether it has more of a sender that is put off: that is seen when its time has come, and
         // then maybe not before others' records went.
-        apart.is_some_and(Hold::is_put_off) || ((apart.is_some() || turn.hold.is_some()) && has_more)
+        apart.is_some_and(Hold::is_put_off) || ((apart.is_some() || turn.is_held()) && has_more)
     }
 }

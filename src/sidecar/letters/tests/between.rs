@@ -9,7 +9,7 @@ impl House {
     /// The destination's own queue as its loop has it, and the replay of that.
     fn source(&self) -> Queued {
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-        Queued::new(self.main.clone(), self.queues.log().log_id(), environment).with_apart(self.desk())
+        Queued::new(self.main.clone(), environment).with_apart(self.desk())
     }
 }
 

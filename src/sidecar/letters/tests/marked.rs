@@ -49,7 +49,7 @@ fn what_is_sent_again_from_where_it_lies_may_become_a_letter_and_counts_once_all
     assert_eq!(desk.redrive_marked(&Filter::default()).unwrap(), Ranges { done: 30, waiting: 0 });
     assert_eq!((told(&house), lying(&desk)), ((30, 0, 0), 0));
     let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-    let source = Queued::new(house.main.clone(), house.queues.log().log_id(), environment);
+    let source = Queued::new(house.main.clone(), environment);
     let claimed = source.next(LIMITS).unwrap().unwrap();
     let stored = claimed.ticket.letters(&[7]).unwrap().remove(0);
     let letter = letter_of(stored, HOOK, Kind::Dead);
@@ -95,7 +95,7 @@ impl House {
     /// Everything of the destination's own queue and of what is sent again beside it.
     fn send_own(&self, seen: &mut Seen, fate: impl Fn(u64) -> Option<Kind>) -> Result<(), BoxError> {
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-        let source = Queued::new(self.main.clone(), self.queues.log().log_id(), environment).with_apart(self.desk());
+        let source = Queued::new(self.main.clone(), environment).with_apart(self.desk());
         self.send(&source, Limits { records_max: 7, ..LIMITS }, seen, fate)
     }
 

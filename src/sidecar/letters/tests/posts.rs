@@ -64,7 +64,7 @@ impl WithPosts {
 
     fn source(&self) -> Queued {
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-        Queued::new(self.queue.clone(), self.posts.log().log_id(), environment)
+        Queued::new(self.queue.clone(), environment)
     }
 
     /// The queue of a key, with so many more posts.
@@ -73,7 +73,7 @@ impl WithPosts {
         self.posts.log().append_wait(stream, vec![post; posts as usize]).unwrap();
         let queue = self.posts.queue(SPLIT, stream, Start::Earliest).unwrap();
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
-        Queued::new(queue, self.posts.log().log_id(), environment)
+        Queued::new(queue, environment)
     }
 
     /// Has all that `source` has lie on the held shelf, and be due.

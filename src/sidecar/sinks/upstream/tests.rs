@@ -208,7 +208,7 @@ impl Stage {
         let sink = Arc::new(upstream(addr));
         let source = |place| -> Arc<dyn Source> {
             let queue = self.queues.queue("split", &post::stream("prod", place), Start::Earliest).unwrap();
-            let queued = Arc::new(Queued::new(queue, self.queues.log().log_id(), environment()));
+            let queued = Arc::new(Queued::new(queue, environment()));
             Arc::new(InOrder::new(queued))
         };
         let limits = Limits { records_max: 1, bytes_max: 1 << 20 };

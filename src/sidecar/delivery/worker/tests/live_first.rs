@@ -106,7 +106,7 @@ impl Stand {
 
     fn start(&self, backlog_percent: Option<u8>) {
         let catch_up = backlog_percent.map(|backlog_percent| CatchUp { backlog_percent });
-        let queued = Queued::new(self.queue.clone(), self.queues.log().log_id(), environment());
+        let queued = Queued::new(self.queue.clone(), environment());
         let queued = if catch_up.is_some() { queued.live_first(Duration::ZERO) } else { queued };
         let sink = Arc::clone(&self.station) as Arc<dyn Sink>;
         let rate = Some(Box::new(KnownRate { limits: self.rate, learned: None }));
