@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay::{Much, Queue, QueueError, Queues, StreamStats};
+use forebay::{Cursor, Much, Queue, QueueError, Queues, StreamStats};
 use tracing::warn;
 
 use shed::shed;
@@ -197,21 +197,38 @@ impl Overflow {
 
 impl Short {
     /// A queue's environment is about to be refused for its backlog: what of that nobody else needs goes first. No more
-    /// than brings what waits here below the share: what goes makes room only later.
+    /// than brings what lies here from the low mark on below the share: what goes makes room only later. That is more than
+    /// waits where a second read position has delivered behind a backlog.
     fn over_share(&self, queue: &Queue, waiting: u64) -> Option<(Much, u64)> {
         let stream = self.streams.get(queue.stream())?;
-        let room = self.share / STEP;
+        let (room, cursor) = (self.share / STEP, queue.cursor());
+        let waiting = waiting.saturating_add(cursor.settled_bytes());
         // What stays beside a backlog because of it is charged, too, and goes a while after it.
         let beside = stream.held_bytes.saturating_sub(stream.backlog_bytes);
         let too_much = stream.held_bytes.min(waiting.saturating_add(beside)).checked_sub(self.share - room)?;
-        if first_needed(queue) < queue.cursor().low {
+        if first_needed(queue) < cursor.low {
             return None; // what it gave up before, and keeps, keeps all behind that: nothing that goes would make room
         }
         let others = self.queues.get(queue.stream()).into_iter().flatten();
         let others = others.filter(|other| other.destination() != queue.destination());
         let needed = others.map(first_needed).min().unwrap_or(u64::MAX);
-        Some((Much::Bytes(too_much + room), needed))
+        let (much, below) = off_the_front(&cursor, too_much + room);
+        Some((much, below.min(needed)))
     }
+}
+
+/// What is to go so that the low mark moves by so many bytes: what is settled on the way there is gone already, also that which
+/// went before and is kept by a batch that somebody has.
+fn off_the_front(cursor: &Cursor, bytes: u64) -> (Much, u64) {
+    let until = cursor.low_bytes.saturating_add(bytes);
+    let mut settled = 0;
+    for range in cursor.settled.iter().take_while(|range| range.start_bytes < until) {
+        if range.start_bytes + range.bytes >= until {
+            return (Much::Bytes(range.start_bytes - cursor.low_bytes - settled), range.start);
+        }
+        settled += range.bytes;
+    }
+    (Much::Bytes(bytes - settled), u64::MAX)
 }
 
 /// Where what a queue keeps on the disk begins.

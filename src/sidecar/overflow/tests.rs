@@ -217,6 +217,67 @@ fn on_a_short_disk_who_may_give_up_gives_up_before_anybody_is_refused() {
     assert_eq!(expired(&keeping), 0);
 }
 
+/// What comes in is delivered at once beside a backlog, and stays on the disk because of that. The disk is short of it, and the
+/// environment was refused: what waited was less than its share.
+#[test]
+fn on_a_short_disk_a_backlog_goes_that_keeps_what_was_delivered_behind_it() {
+    let small = LogOptions::small();
+    let budget_bytes = 64 * u64::from(small.segment_bytes);
+    let house = House::new(LogOptions { budget_bytes, ..small });
+    let queue = house.set("hook", of_bytes(1 << 40), &["one"]).remove(0);
+    let waits = budget_bytes / 5 / 1_000;
+    let (mut refused, mut appends) = (0, 0);
+    while appends < waits * 15 {
+        if appends == waits {
+            queue.part(0);
+        }
+        appends += 1;
+        let payload = Payload { bytes: vec![7; 1_000], records: 10 };
+        refused += u64::from(house.queues.log().append_wait("one", vec![payload]).is_err());
+        // What is no backlog is delivered at once.
+        let limits = forebay::BatchLimits { records_max: 1_000, bytes_max: u64::MAX };
+        let fresh = if appends <= waits || queue.is_parted() { queue.live() } else { queue.backlog() };
+        while let Some(batch) = fresh.next_batch(limits).unwrap() {
+            queue.settle(&batch, Settled::Delivered);
+        }
+        house.clock.advance(Duration::from_secs(1));
+        house.tend();
+        house.queues.tick().unwrap();
+        house.queues.log().housekeep();
+    }
+    // A few are refused until what went has made room.
+    assert!(refused * 20 < appends, "{refused} of {appends} were refused");
+    assert_eq!(expired(&queue), waits * 10, "all of the backlog, and nothing that came since");
+    assert_eq!(queue.lag().records, 0);
+}
+
+/// It keeps what is behind it on the disk until it has its answer.
+#[test]
+fn while_somebody_has_the_oldest_batch_no_more_goes_for_room_than_without_it() {
+    let small = LogOptions::small();
+    let house = House::new(LogOptions { budget_bytes: 64 * u64::from(small.segment_bytes), ..small });
+    let queue = house.set("hook", of_bytes(1 << 40), &["one"]).remove(0);
+    house.append("one", 10);
+    let out = queue.next_batch(forebay::BatchLimits { records_max: 10, bytes_max: u64::MAX }).unwrap().unwrap();
+    // Its share gets less with the last segments that are made.
+    for _ in 0..20 {
+        house.tick();
+        while house.queues.log().append_wait("one", vec![Payload { bytes: vec![7; 1_000], records: 10 }]).is_ok() {}
+    }
+    let waited = queue.lag().records;
+    house.tend();
+    let gone = expired(&queue);
+    assert!(gone > 0 && gone * 2 < waited, "{gone} of {waited}");
+    for _ in 0..20 {
+        house.tick();
+        house.tend();
+    }
+    assert_eq!(expired(&queue), gone);
+    queue.settle(&out, Settled::Delivered);
+    house.tick();
+    assert!(house.queues.log().append_wait("one", vec![Payload { bytes: vec![7; 1_000], records: 10 }]).is_ok());
+}
+
 #[test]
 fn what_another_destination_still_needs_is_not_given_up_for_room() {
     let small = LogOptions::small();
