@@ -156,7 +156,8 @@ struct Inner {
     reading: Mutex<Reading>,
     /// The same at the second position: so that neither loses its place by the other's.
     reading_live: Mutex<Reading>,
-    /// When some records were taken in that are asked for again and again: two frames at most.
+    /// When some records were taken in that are asked for again and again: the one at the low mark, and the other that was asked
+    /// for last. Never locked while anybody reads the disk.
     ages: Mutex<Option<Box<[Age; 2]>>>,
     /// A replay of another queue, and where it ends.
     replay: Option<Box<Bounds>>,
@@ -374,20 +375,31 @@ impl Inner {
         reading::total_at(&self.context.log, stream, offset)
     }
 
-    /// When the record at `offset` was taken in. Remembered: the oldest one and the first that waits are asked for again
-    /// and again.
+    /// When the record at `offset` was taken in. Remembered: the first that waits is asked for again and again.
     fn ingest_ms(&self, offset: u64) -> Option<u64> {
-        let mut ages = lock(&self.ages);
-        let known = ages.iter().flat_map(|ages| ages.iter()).find(|(offsets, _)| offsets.contains(&offset));
-        if let Some((_, ms)) = known {
-            return Some(*ms);
+        self.ingest_ms_at(offset, 1)
+    }
+
+    /// The same of the record at the low mark, which stays that for long while others come and go.
+    fn oldest_ms(&self, low: u64) -> Option<u64> {
+        self.ingest_ms_at(low, 0)
+    }
+
+    fn ingest_ms_at(&self, offset: u64, place: usize) -> Option<u64> {
+        if let Some(ms) = self.remembered_ms(offset) {
+            return Some(ms);
         }
         let age = reading::ingest_ms(&self.context.log, self.stream_id()?, offset)?;
         let ms = age.1;
-        let ages = ages.get_or_insert_default();
-        ages.swap(0, 1);
-        ages[0] = age;
+        lock(&self.ages).get_or_insert_default()[place] = age;
         Some(ms)
+    }
+
+    /// The same, if it was asked for before and is remembered.
+    fn remembered_ms(&self, offset: u64) -> Option<u64> {
+        let ages = lock(&self.ages);
+        let known = ages.iter().flat_map(|ages| ages.iter()).find(|(offsets, _)| offsets.contains(&offset));
+        known.map(|(_, ms)| *ms)
     }
 }
 

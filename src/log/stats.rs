@@ -45,7 +45,7 @@ pub struct StreamStats {
     pub tail: Tail,
     /// Nothing below this offset is kept.
     pub first_kept: u64,
-    /// Payload bytes that somebody still needs. Exact where a queue trims it; else to a few percent, since the log knows no
+    /// Payload bytes that somebody still needs, and what was delivered behind those. Exact where a queue trims it; else to a few percent, since the log knows no
     /// record's size.
     pub backlog_bytes: u64,
     /// What it is charged for where the disk is short: its backlog, and its part of what is kept because of it though nobody

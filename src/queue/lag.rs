@@ -31,8 +31,8 @@ impl Lag {
         Self {
             records: pending.records,
             bytes: pending.bytes,
-            // A wall clock that was set back makes the record look young; it never makes an age negative.
             live_age_ms: None,
+            // A wall clock that was set back makes the record look young; it never makes an age negative.
             oldest_age_ms: oldest_ms.filter(|_| pending.records > 0).map(|then| now_ms.saturating_sub(then)),
             durable_tail: tail.offset,
             low_mark: cursor.low,

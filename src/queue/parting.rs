@@ -6,7 +6,7 @@
 
 use super::balance::{Count, End};
 use super::window::pending_at;
-use super::{Age, Inner, Position, Queue, lock};
+use super::{Inner, Position, Queue};
 use crate::sync::Arc;
 
 /// The first record that nobody had yet: see [`Queue::front`].
@@ -14,7 +14,7 @@ use crate::sync::Arc;
 pub struct Front {
     /// How long ago it was taken in, by the wall clock.
     pub age_ms: u64,
-    /// Places that settled ranges and open batches take, of 224: each parting may leave one more range.
+    /// Places that settled ranges and open batches take, of 223: each parting may leave one more range.
     pub ranges: usize,
 }
 
@@ -82,15 +82,28 @@ impl Queue {
         window.parted_at() != before
     }
 
+    /// Whether the queue has two positions now. Where these have met it lets go of what was read at the second.
+    #[must_use]
+    pub fn is_parted(&self) -> bool {
+        let queue = &*self.inner;
+        let mut window = queue.window();
+        window.join_where_they_met();
+        let is_parted = window.parted_at().is_some();
+        drop(window);
+        // Who claims there right now finds nothing, and lets go of it then.
+        if !is_parted && let Ok(mut reading) = queue.reading_live.try_lock() {
+            reading.rest();
+        }
+        is_parted
+    }
+
     /// The first record that nobody had yet: of a queue that is parted, of those that came in since. `None` where there is none,
     /// or where it cannot be read. Reads one frame's header where [`front_in_memory`](Self::front_in_memory) says no.
     #[must_use]
     pub fn front(&self) -> Option<Front> {
         let queue = &*self.inner;
         let tail = queue.tail(queue.stream_id()?).offset;
-        let mut window = queue.window();
-        let (front, ranges) = (window.front(tail)?, window.ranges());
-        drop(window);
+        let (front, ranges) = queue.window().front(tail)?;
         Some(Front { age_ms: queue.age_ms(front)?, ranges })
     }
 
@@ -100,11 +113,18 @@ impl Queue {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return true };
         let tail = queue.tail(stream).offset;
-        let Some(front) = queue.window().front(tail) else { return true };
-        let knows = |ages: &Option<Box<[Age; 2]>>| {
-            ages.iter().flat_map(|ages| ages.iter()).any(|(known, _)| known.contains(&front))
-        };
-        knows(&lock(&queue.ages)) || queue.context.log.reader(stream, front).in_memory()
+        let Some((front, _)) = queue.window().front(tail) else { return true };
+        queue.remembered_ms(front).is_some() || queue.context.log.reader(stream, front).in_memory()
+    }
+
+    /// Whether so many bytes wait of what nobody had yet, as far as this handle hands it out and that can be told without the
+    /// disk: no, where it cannot.
+    #[must_use]
+    pub fn has_bytes(&self, bytes: u64) -> bool {
+        let Some(stream) = self.inner.stream_id() else { return false };
+        let tail = self.inner.tail(stream);
+        let fresh = self.inner.window().fresh_known(self.position, tail);
+        matches!(fresh, Some((_, [Some(start), Some(end)])) if end.saturating_sub(start) >= bytes)
     }
 
     /// What of the queue is not settled, as far as this handle hands it out.

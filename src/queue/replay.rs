@@ -102,9 +102,9 @@ pub enum ReplayError {
         /// Its number.
         number: u32,
     },
-    /// What the live queue has not settled, it will send.
+    /// What the live queue has not settled, it will send. It may have settled some of what lies behind that.
     #[error(
-        "records from {low} on are still to be delivered for the first time: a replay ends there at most, not at {to}"
+        "the record at {low} is still to be delivered for the first time: a replay ends there at most, not at {to}"
     )]
     NotSettled {
         /// Where it was to end.

@@ -48,22 +48,25 @@ impl Queue {
         self.inner.window().cursor().clone()
     }
 
-    /// How far the queue is behind. Reads one frame from the disk when the oldest record changed and is not in memory.
+    /// How far the queue is behind. Reads a frame's header from the disk when the oldest record changed and is not in memory, and
+    /// one more where it has two positions.
     #[must_use]
     pub fn lag(&self) -> Lag {
         let queue = &*self.inner;
         let window = queue.window();
         let (cursor, in_flight, oldest_ms) = (window.cursor().clone(), window.in_flight(), window.oldest_ms());
-        let parted = window.parted_at();
+        let live = window.parted_at().and_then(|at| Some(cursor.unsettled(at.offset..u64::MAX).first()?.start));
+        let live = live.map(|first| (first, window.open_ms(first)));
         drop(window);
         let end = queue.end(); // after the cursor, which is never ahead of it
-        let live_age_ms = parted.and_then(|at| {
-            let unsettled = cursor.unsettled(at.offset..end.offset.max(at.offset));
-            unsettled.first().map_or(Some(0), |first| queue.age_ms(first.start))
+        let now_ms = queue.context.clock.wall_ms();
+        let live_age_ms = live.and_then(|(first, ms)| match first < end.offset {
+            true => Some(now_ms.saturating_sub(ms.or_else(|| queue.ingest_ms(first))?)),
+            false => Some(0),
         });
         let behind = cursor.pending(end).records > 0;
-        let oldest_ms = oldest_ms.or_else(|| queue.ingest_ms(cursor.low).filter(|_| behind));
-        let lag = Lag::of(&cursor, end, in_flight, oldest_ms, queue.context.clock.wall_ms());
+        let oldest_ms = oldest_ms.or_else(|| queue.oldest_ms(cursor.low).filter(|_| behind));
+        let lag = Lag::of(&cursor, end, in_flight, oldest_ms, now_ms);
         Lag { live_age_ms, ..lag }
     }
 

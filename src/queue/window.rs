@@ -52,7 +52,7 @@ pub(crate) struct Window {
     open: BTreeMap<u64, OpenBatch>,
     /// Plans that a crash left, not yet handed out again, by first offset. They overlap neither each other nor `open`.
     left: Left,
-    /// Everything below is settled, open or left: fresh batches start here or above.
+    /// Everything below is settled, open or left: fresh batches of the first position start here or above.
     next: u64,
     /// The second read position. A label, kept nowhere: what is settled and open says all that must not be forgotten.
     live: Option<Box<Live>>,

@@ -1,5 +1,6 @@
 //! A queue that is handed out at two positions.
 
+use super::hooked_disk::HookedDisk;
 use super::*;
 
 const FRESH_MS: u64 = 60_000;
@@ -138,4 +139,103 @@ fn giving_up_and_purging_begin_with_the_oldest_whichever_position_it_is_of() {
     assert_eq!(queue.purge(0..20).expect("memory reads").records, 5, "7 to 10 were out, 18 to 20 were not");
     assert_eq!((queue.cursor().low, next(&queue.backlog(), 100).offsets), (20, 20..30));
     assert!(queue.balance().closes());
+}
+
+/// A log that keeps nothing in memory of what it wrote.
+fn open_cold(disk: Arc<dyn Disk>) -> Queues {
+    let log = LogOptions { segment_bytes: 8 << 10, budget_bytes: 1 << 20, tail_cache_bytes: 0, ..LogOptions::small() };
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    Queues::open(disk, clock, Path::new("data"), log, QueueOptions::inline()).expect("it opens")
+}
+
+/// Before: whoever asked for an age read the disk with the ages locked, and a loop that only asked whether it could go on without
+/// the disk waited for that read.
+#[test]
+fn nobody_waits_for_the_read_of_an_age() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let (theirs, reads, waits) = (queue.clone(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&reads), Arc::clone(&waits));
+    disk.before_reads(Some(Box::new(move || {
+        counts.0.fetch_add(1, Ordering::SeqCst);
+        counts.1.fetch_add(usize::from(theirs.inner.ages.try_lock().is_err()), Ordering::SeqCst);
+    })));
+    assert!(!queue.front_in_memory());
+    assert_eq!(queue.front().map(|front| front.age_ms), Some(0));
+    assert!(queue.front_in_memory() && queue.lag().oldest_age_ms == Some(0));
+    disk.before_reads(None);
+    assert!(reads.load(Ordering::SeqCst) > 0 && waits.load(Ordering::SeqCst) == 0);
+}
+
+/// Before: with two positions the age of the oldest record was read from the disk again and again.
+#[test]
+fn the_age_of_the_oldest_is_read_once_however_many_others_are_asked_for() {
+    let disk = Arc::new(CountedDisk::new(mem()));
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.part(0);
+    (0..20).for_each(|_| append(&queues, "acme", 10));
+    assert_eq!(queue.lag().oldest_age_ms, Some(0));
+    for _ in 0..20 {
+        assert!(queue.front().is_some());
+        let before = disk.counts();
+        let lag = queue.lag();
+        assert_eq!((lag.oldest_age_ms, lag.live_age_ms, (disk.counts() - before).reads), (Some(0), Some(0), 0));
+        let live = queue.live().next_batch(of_records(10)).expect("memory reads").expect("more came since");
+        let before = disk.counts();
+        assert_eq!((queue.lag().live_age_ms, (disk.counts() - before).reads), (Some(0), 0), "a batch tells its age");
+        queue.settle(&live, Settled::Delivered);
+    }
+}
+
+/// Before: as long as nobody asked what was next (its destination was paused), live was told of as if it still went beside.
+#[test]
+fn where_they_have_met_nothing_is_told_of_two_positions() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.part(0);
+    append(&queues, "acme", 10);
+    assert!(queue.is_parted() && queue.lag().live_age_ms.is_some());
+    queue.settle_range(0..12, Settled::Delivered);
+    assert_eq!((queue.lag().records, queue.lag().live_age_ms), (8, None));
+    assert_eq!((queue.live().pending(), queue.backlog().pending()), (Count::default(), queue.pending()));
+    assert!(!queue.is_parted() && queue.backlog().has_records(8));
+}
+
+/// Before: the frame that live had come to was kept until the queue was behind again, and counted against what all may keep.
+#[test]
+fn where_they_have_met_nothing_is_kept_of_what_live_read() {
+    let queues = open_cold(mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.part(0);
+    append(&queues, "acme", 10);
+    for queue in [queue.live(), queue.backlog()] {
+        while queue.has_more() {
+            queue.settle(&next(&queue, 7), Settled::Delivered);
+        }
+    }
+    let held = || queue.inner.context.held_bytes.load(Ordering::SeqCst);
+    assert!(held() > 0 && !queue.is_parted());
+    assert!(queue.next_batch(ANY).expect("memory reads").is_none());
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn whether_so_many_bytes_wait_is_told_of_what_nobody_had_at_each_position() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    assert!(queue.has_bytes(100) && !queue.has_bytes(101));
+    queue.part(0);
+    append(&queues, "acme", 5);
+    assert!(queue.live().has_bytes(50) && !queue.live().has_bytes(51) && !queue.backlog().has_bytes(101));
+    let live = queue.live().next_batch(of_records(3)).expect("memory reads").expect("five came since");
+    assert!(queue.live().has_bytes(20) && !queue.live().has_bytes(21), "what is out does not wait");
+    queue.settle(&live, Settled::Delivered);
+    assert!(queue.live().has_bytes(20) && !queue.live().has_bytes(21));
 }

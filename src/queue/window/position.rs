@@ -47,14 +47,14 @@ impl Window {
         self.live = None;
     }
 
-    /// Where the queue was parted, and the stream's running total there.
+    /// Where the queue was parted, and the stream's running total there; nowhere once all below is settled.
     pub(crate) fn parted_at(&self) -> Option<End> {
-        self.live.as_ref().map(|live| live.from)
+        self.live.as_ref().map(|live| live.from).filter(|at| self.cursor.low < at.offset)
     }
 
     /// There is one position again if there is nothing below the second any more.
-    pub(super) fn join_where_they_met(&mut self) {
-        if self.parted_at().is_some_and(|at| at.offset <= self.cursor.low) {
+    pub(crate) fn join_where_they_met(&mut self) {
+        if self.parted_at().is_none() {
             self.join();
         }
     }
@@ -137,16 +137,18 @@ impl Window {
         Some((run, [start, end]))
     }
 
-    /// The first record that nobody had yet, of those at the second position if there is one.
-    pub(crate) fn front(&mut self, tail: u64) -> Option<u64> {
+    /// The first record that nobody had yet, of those at the second position if there is one; and how many places are taken by
+    /// settled ranges and by batches that may leave one.
+    pub(crate) fn front(&mut self, tail: u64) -> Option<(u64, usize)> {
         self.join_where_they_met();
         let position = if self.live.is_some() { Position::Live } else { Position::Only };
-        Some(self.fresh(position, tail)?.start)
+        Some((self.fresh(position, tail)?.start, self.occupied()))
     }
 
-    /// Settled ranges, and batches that may leave one.
-    pub(crate) fn ranges(&self) -> usize {
-        self.occupied()
+    /// When the record at `offset` was taken in, if a batch that is handed out tells.
+    pub(crate) fn open_ms(&self, offset: u64) -> Option<u64> {
+        let (_, batch) = self.open.range(..=offset).next_back()?;
+        batch.marks.ingest_ms(offset)
     }
 
     /// Whether something waits at a position that was handed out or planned before.

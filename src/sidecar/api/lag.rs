@@ -2,8 +2,8 @@
 //!
 //! A reading asks every queue, so it is taken at most ten times a second however many look. The server calls
 //! [`LagBoard::sample`] every second, that the rates are known when an operator comes: that feeds them and keeps nothing
-//! else, so that queues at which nobody looks cost the memory of their rates only. Does not wait for anything but the
-//! queues' own locks. Never holds a queue that is gone.
+//! else, so that queues at which nobody looks cost the memory of their rates only. Waits for the queues' own locks, and
+//! for the disk where an oldest record is not in memory. Never holds a queue that is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

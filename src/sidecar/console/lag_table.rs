@@ -115,7 +115,9 @@ fn pace(text: &mut String, lag: &Lag) {
 fn live(text: &mut String, lag: &Lag) {
     let Some(age_ms) = lag.live_age_ms else { return };
     let age = units::duration(Duration::from_millis(age_ms));
-    let _ = writeln!(text, "{}/{}: what comes in goes beside the backlog, {age} late", lag.destination, lag.stream);
+    let (destination, stream) = (&lag.destination, &lag.stream);
+    let _ =
+        writeln!(text, "{destination}/{stream}: what comes in goes beside the backlog, its oldest has waited {age}");
 }
 
 /// When the oldest that waits is given up, where that was set and is foreseen.
@@ -199,7 +201,7 @@ new           acme-prod          0        0 B       -        -          -       
 and 3 more, which have waited less long
 acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
-acme-hook/acme-prod: what comes in goes beside the backlog, 2.3s late
+acme-hook/acme-prod: what comes in goes beside the backlog, its oldest has waited 2.3s
 acme-hook/acme-prod: gives up its oldest records in 2h 00m, as overflow says
 "
         );
