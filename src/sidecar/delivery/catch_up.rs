@@ -11,7 +11,7 @@ use std::time::Duration;
 const BEHIND: Duration = Duration::from_secs(60);
 
 /// Each parting may leave a settled range, of which a queue keeps some two hundred: with so many places taken it waits twice as
-/// long for the next. All of them together reach for two days.
+/// long for the next. The first half of them reaches for a day and a half, all of them for eleven days.
 const PLACES_A_DOUBLING: usize = 16;
 
 /// Behind by more than this it is parted whatever there is room for.

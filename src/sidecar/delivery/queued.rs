@@ -36,6 +36,8 @@ pub struct Queued {
     parts: Option<Duration>,
     /// Whose turn it is while both have something.
     replays_turn: AtomicBool,
+    /// Whether what the last claim at the second read position left was not looked at, as that would have taken the disk.
+    unlooked: AtomicBool,
     environment: Arc<Environment>,
     filters: Option<Filters>,
     apart: Option<Arc<dyn Apart>>,
@@ -45,8 +47,8 @@ impl Queued {
     /// The source that `queue` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, environment: Arc<Environment>) -> Self {
-        let replays_turn = AtomicBool::new(false);
-        Self { queue, parts: None, replays_turn, environment, filters: None, apart: None }
+        let (replays_turn, unlooked) = Default::default();
+        Self { queue, parts: None, replays_turn, unlooked, environment, filters: None, apart: None }
     }
 
     /// The same, which has a second read position for what comes in while it is behind. Its batches wait for so long to fill.
@@ -55,13 +57,36 @@ impl Queued {
         Self { queue: self.queue.backlog(), parts: Some(batch_wait_max), ..self }
     }
 
-    /// Parts the queue if it is behind.
+    /// Whether it is the second read position.
+    fn is_live(&self) -> bool {
+        self.queue.position() == Position::Live
+    }
+
+    /// Parts the queue if it has one position and is behind.
     fn part(&self) {
+        if self.parts.is_some() && !self.is_live() && !self.queue.is_parted() {
+            self.part_if_behind();
+        }
+    }
+
+    /// Parts the queue anew if what a claim at the second position has just left is behind. Not sooner: however long it waited
+    /// for its turn, what is to go first does, and so something of what comes in goes at each turn.
+    fn part_anew(&self, may_read: bool) {
+        if self.is_live() {
+            let looks = may_read || self.queue.front_in_memory();
+            self.unlooked.store(!looks, Ordering::Relaxed);
+            if looks {
+                self.part_if_behind();
+            }
+        }
+    }
+
+    fn part_if_behind(&self) {
         let Some(wait_max) = self.parts else { return };
         let Some(front) = self.queue.front() else { return };
-        let behind_ms = |ranges| u64::try_from(behind_after(ranges, wait_max).as_millis()).unwrap_or(u64::MAX);
-        if front.age_ms >= behind_ms(front.ranges) {
-            self.queue.part(behind_ms(0));
+        let behind_ms = u64::try_from(behind_after(front.ranges, wait_max).as_millis()).unwrap_or(u64::MAX);
+        if front.age_ms >= behind_ms {
+            self.queue.part(behind_ms);
         }
     }
 
@@ -91,7 +116,7 @@ impl Queued {
 
     /// The replay of it that is sent from here.
     fn replay(&self) -> Option<Queue> {
-        if self.queue.position() == Position::Live { None } else { self.queue.replay_under_way() }
+        if self.is_live() { None } else { self.queue.replay_under_way() }
     }
 
     fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
@@ -147,7 +172,7 @@ impl Source for Queued {
     }
 
     fn fills(&self, limits: Limits) -> bool {
-        self.queue.has_records(limits.records_max)
+        self.queue.has_records(limits.records_max) || self.queue.has_bytes(limits.bytes_max)
     }
 
     fn bytes_waiting(&self, limits: Limits) -> u64 {
@@ -157,18 +182,24 @@ impl Source for Queued {
 
     fn in_memory(&self) -> bool {
         // To filter is to read every record: too long for an async worker.
-        let ages = self.parts.is_none() || self.queue.front_in_memory();
-        ages && self.filters.is_none() && self.turn().0.ready_in_memory()
+        let looks_in_memory = match self.is_live() {
+            true => !self.unlooked.load(Ordering::Relaxed),
+            false => self.parts.is_none() || self.queue.is_parted() || self.queue.front_in_memory(),
+        };
+        looks_in_memory && self.filters.is_none() && self.turn().0.ready_in_memory()
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
         let limits = BatchLimits { records_max: limits.records_max, bytes_max: limits.bytes_max };
         self.part();
+        // Who was told that this is not in memory has it done where it may read.
+        let may_read = self.unlooked.load(Ordering::Relaxed);
         let turn = self.turn();
         let Some(mut batch) = turn.0.next_batch(limits)? else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
         // From here on a panic hands the batch back, too.
         let mut ticket = self.claim(turn, batch);
+        self.part_anew(may_read);
         let batch = ticket.batch();
         let stream = slices.first().ok_or("a batch without records")?.frame.stream;
         let mut job = Job {
@@ -199,6 +230,7 @@ impl Source for Queued {
         let turn = self.turn();
         let Some(batch) = turn.0.next_range(limits)? else { return Ok(None) };
         let mut ticket = self.claim(turn, batch);
+        self.part_anew(true);
         self.filter(&mut ticket, heavy)?;
         let (queue, batch) = (&ticket.queue, ticket.batch());
         // The first frame alone: it says which stream this is, and when its records were received.
@@ -222,10 +254,19 @@ impl Source for Queued {
 
     fn live(&self) -> Option<Arc<dyn Source>> {
         let parts = Some(self.parts?);
-        let replays_turn = AtomicBool::new(false); // its own: what it hands out is no turn of the backlog's
+        let (replays_turn, unlooked) = Default::default(); // its own: what it hands out is no turn of the backlog's
         let (environment, filters, apart) = (Arc::clone(&self.environment), self.filters.clone(), self.apart.clone());
         let queue = self.queue.live();
-        Some(Arc::new(Self { queue, parts, replays_turn, environment, filters, apart }))
+        Some(Arc::new(Self { queue, parts, replays_turn, unlooked, environment, filters, apart }))
+    }
+
+    fn is_parted(&self) -> bool {
+        self.parts.is_some() && !self.is_live() && self.queue.is_parted()
+    }
+
+    fn is_fresh(&self) -> bool {
+        let is_behind = || self.queue.is_parted() || self.replay().is_some_and(|replay| replay.has_more());
+        self.parts.is_some() && (self.is_live() || !is_behind())
     }
 
     fn waiting(&self) -> Result<Waiting, BoxError> {

@@ -20,7 +20,7 @@ pub trait Source: Send + Sync {
     /// Whether a batch could be claimed now. Cheap; does not touch the disk.
     fn has_more(&self) -> bool;
 
-    /// Whether the next batch would not grow by waiting: as many records as fit are there, or it was handed out before.
+    /// Whether the next batch would not grow by waiting: as many records or bytes as fit are there, or it was handed out before.
     /// Cheap; does not touch the disk. A source that cannot tell says yes.
     fn fills(&self, _limits: Limits) -> bool {
         true
@@ -58,6 +58,17 @@ pub trait Source: Send + Sync {
     /// that comes from there is this one's like any other.
     fn live(&self) -> Option<Arc<dyn Source>> {
         None
+    }
+
+    /// Whether it is the first of two read positions now, and hands out a backlog alone. Cheap; does not touch the disk.
+    fn is_parted(&self) -> bool {
+        false
+    }
+
+    /// Whether what it hands out now is no backlog, where one would have a second read position: it is that, or the first
+    /// of a queue that is not behind. Cheap; does not touch the disk.
+    fn is_fresh(&self) -> bool {
+        false
     }
 
     /// What the next claim would find. May read the disk: not for async workers.

@@ -424,3 +424,66 @@ fn an_object_of_what_comes_in_now_holds_nothing_of_what_waits() {
     let objects = [old, rest, new].map(|claimed| claimed.job.origin.offsets);
     assert_eq!(objects, [0..2, 2..4, 4..8]);
 }
+
+/// Claims, delivers, and says what.
+fn deliver(source: &dyn Source, records_max: u64) -> Option<Range<u64>> {
+    let claimed = source.next(Limits { records_max, ..LIMITS }).unwrap()?;
+    let offsets = claimed.job.origin.offsets.clone();
+    claimed.ticket.settle(&[], Settled::Delivered);
+    Some(offsets)
+}
+
+/// Before: what had come in was called late as soon as its turn had come, and became backlog unsent. A destination whose requests
+/// take a minute got nothing live, ever.
+#[test]
+fn what_waited_for_its_turn_goes_however_long_that_was_and_what_it_leaves_is_backlog() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::ZERO);
+    let live = source.live().expect("it has two positions");
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(deliver(&source, 1), Some(0..1));
+    assert!(source.is_parted() && !source.is_fresh() && live.is_fresh());
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(70));
+    assert_eq!(deliver(&source, 1), Some(1..2), "the backlog's turn changes nothing for what is live");
+    assert_eq!(deliver(&*live, 4), Some(4..8));
+    append(&queues, BULK);
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(70));
+    assert_eq!((deliver(&*live, 4), live.has_more()), (Some(8..12), false), "what it left is late, and backlog now");
+    append(&queues, BULK);
+    assert_eq!(deliver(&*live, 4), Some(16..20));
+    let rest: Vec<_> = std::iter::from_fn(|| deliver(&source, 4)).collect();
+    assert_eq!(rest, [2..4, 12..16]);
+    assert!(!source.is_parted() && source.is_fresh() && queue.lag().records == 0);
+}
+
+/// With many places taken live may be late by some minutes: after a restart as well. Before, all of that was backlog.
+#[test]
+fn after_a_restart_live_goes_on_as_late_as_it_may_be() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::ZERO);
+    (0..10).for_each(|_| append(&queues, BULK));
+    (0..20).for_each(|n| assert!(queue.settle_range(2 * n + 1..2 * n + 2, Settled::Delivered) == 1));
+    clock.advance(Duration::from_secs(40));
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(90));
+    assert!(source.waiting().is_ok() && source.is_parted());
+    assert_eq!(deliver(&*source.live().unwrap(), 10), Some(40..44));
+}
+
+#[test]
+fn a_batch_that_is_full_by_its_bytes_does_not_wait_for_records() {
+    let queues = queues();
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), environment());
+    append(&queues, BULK);
+    let bytes_max = queue.pending().bytes;
+    let limits = Limits { records_max: 1_000_000, bytes_max };
+    assert!(source.fills(limits) && !source.fills(Limits { bytes_max: bytes_max + 1, ..limits }));
+}

@@ -16,6 +16,8 @@ use crate::delivery::rate::RateLimits;
 /// A destination that is down or takes so many records a second, a second's worth of them at once. Says when it took each.
 struct Station {
     began: Instant,
+    /// How long an answer takes.
+    takes: Duration,
     state: Mutex<Stage>,
 }
 
@@ -61,7 +63,7 @@ impl Sink for Station {
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, _: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            sleep(Duration::from_millis(50)).await;
+            sleep(self.takes).await;
             self.answer(encoded, id)
         })
     }
@@ -98,9 +100,19 @@ impl Stand {
         let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
         let delivery =
             Delivery::beginning_with(Budget::new(BudgetLimits::default()), shared, Arc::new(NoParking), Some(1));
-        let station = Arc::new(Station { began: Instant::now(), state: Mutex::default() });
+        let takes = Duration::from_millis(50);
+        let station = Arc::new(Station { began: Instant::now(), takes, state: Mutex::default() });
         let stand = Self { clock, queues, queue, station, delivery, step, rate, came: Vec::new() };
         stand.start(backlog_percent);
+        stand
+    }
+
+    /// One that answers after so long, and takes one request at a time.
+    async fn slow(takes: Duration) -> Self {
+        let mut stand = Self::new(Some(20));
+        stand.delivery.stop("d", SECOND).await;
+        stand.station = Arc::new(Station { began: Instant::now(), takes, state: Mutex::default() });
+        stand.start(Some(20));
         stand
     }
 
@@ -110,7 +122,11 @@ impl Stand {
         let queued = if catch_up.is_some() { queued.live_first(Duration::ZERO) } else { queued };
         let sink = Arc::clone(&self.station) as Arc<dyn Sink>;
         let rate = Some(Box::new(KnownRate { limits: self.rate, learned: None }));
-        let settings = Settings { catch_up, rate, ..settings() };
+        let settings = match self.station.takes > SECOND {
+            true => Settings { concurrency_max: 1, timeout: self.station.takes * 2, ..settings() },
+            false => settings(),
+        };
+        let settings = Settings { catch_up, rate, ..settings };
         self.delivery.start("d", sink, vec![Arc::new(queued)], settings).unwrap();
     }
 
@@ -276,4 +292,26 @@ async fn who_changes_from_two_positions_to_one_and_back_leaves_nothing_behind() 
     stand.steps(10, 0).await;
     assert_eq!(stand.station.state.lock().unwrap().taken.len(), stand.came.len(), "each once");
     assert!(stand.queue.balance().closes() && stand.queue.lag().records == 0);
+}
+
+/// Before: each time its turn came, what was live was a minute old, and became backlog: it went oldest first for ever.
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_has_its_turns_where_each_request_takes_longer_than_it_may_be_late() {
+    let mut stand = Stand::slow(70 * SECOND).await;
+    stand.takes(Some(1_000.0));
+    let mut steps = 0;
+    while stand.queue.lag().live_age_ms.is_none() {
+        stand.steps(10, 1).await;
+        steps += 10;
+        assert!(steps < 1_000, "it falls behind");
+    }
+    let parted = stand.came.len() as u64;
+    stand.steps(2_400, 1).await;
+    let taken = {
+        let stage = stand.station.state.lock().unwrap();
+        let live = stage.taken.range(parted..).map(|(offset, at)| *at - stand.came[*offset as usize]);
+        live.filter(|late| *late < 240 * SECOND).count()
+    };
+    assert!(taken >= 80, "of some 170 that were taken {taken} were live");
+    assert!(stand.queue.backlog().pending().records > 0);
 }
