@@ -233,13 +233,14 @@ impl Delivery {
         let concurrency_max = if settings.ordered { 1 } else { settings.concurrency_max };
         let sharer = self.common.budget.sharer(settings.weight);
         let queues = Turn::all(&sources, settings.catch_up.is_some());
+        // None is the first after each of many restarts.
+        let next = self.common.seed.map_or_else(|| rand::random_range(0..queues.len().max(1)), |_| 0);
         let post = Post::new(Worker {
             id: Arc::clone(&id),
             common: Arc::clone(&self.common),
             sink,
             queues,
-            // None is the first after each of many restarts.
-            next: self.common.seed.map_or_else(|| rand::random_range(0..sources.len().max(1)), |_| 0),
+            next,
             settings,
             sharer,
             pace: Pace::with(concurrency_max, limits, learned),
@@ -265,7 +266,9 @@ impl Delivery {
             source.on_more(Arc::clone(&wake));
         }
         // After they know whom to wake: what comes from now on wakes it by itself.
-        if sources.iter().any(|source| source.has_more()) {
+        let has_more =
+            |source: &Arc<dyn Source>| source.has_more() || source.live().is_some_and(|live| live.has_more());
+        if sources.iter().any(has_more) {
             post.wake();
         }
         posts.insert(id, post);

@@ -39,7 +39,7 @@ use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
 use landing::{Chore, Flown, KeepingBytes};
-use turns::Beside;
+use turns::{Beside, Chosen};
 
 pub(super) use memory::Memory;
 pub(super) use post::Post;
@@ -58,7 +58,7 @@ pub(super) struct Worker {
     pub(super) common: Arc<Common>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) queues: Box<[Turn]>,
-    /// The queue whose turn it is.
+    /// The queue whose turn it is, of those that do not go beside a backlog.
     pub(super) next: usize,
     pub(super) settings: Settings,
     /// As which it shares with the others.
@@ -79,7 +79,8 @@ struct Busy {
     keeping: KeepingBytes,
     beside: Beside,
     preparing: Option<BoxFuture<'static, Prepared>>,
-    preparing_from: usize,
+    /// What that is made ready from, or was last.
+    chosen: Chosen,
     /// News came since that began: what it did not find may be there now.
     news_meanwhile: bool,
 }
@@ -118,9 +119,9 @@ impl Worker {
             chores: JoinSet::new(),
             asides: Asides::default(),
             keeping: KeepingBytes::default(),
-            beside: Beside::default(),
+            beside: Beside::from(self.next),
             preparing: None,
-            preparing_from: 0,
+            chosen: Chosen::default(),
             news_meanwhile: false,
         };
         // Of a destination that gets its records in order nothing is sent beside what a batch becomes.
@@ -206,10 +207,10 @@ impl Worker {
 
     /// Begins to make the next batch ready, if a queue has one.
     fn prepare(&mut self, busy: &mut Busy) {
-        let Some(turn) = self.turn(busy) else { return };
-        self.next = (turn + 1) % self.queues.len();
-        let source = Arc::clone(&self.queues[turn].source);
-        (busy.preparing_from, busy.news_meanwhile) = (turn, false);
+        let Some(chosen) = self.turn(busy) else { return };
+        self.takes_turn(busy, chosen);
+        let source = Arc::clone(&self.queues[chosen.turn].source);
+        busy.news_meanwhile = false;
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let Settings { limits, batch_wait_max, .. } = self.settings;
         // An object is as large as it is to be, whatever a second allows.
@@ -226,12 +227,18 @@ impl Worker {
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
+        if prepared.is_ok() {
+            self.is_read(busy);
+        }
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.preparing_from].dry = !busy.news_meanwhile,
-            Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.preparing_from].look_at = self.now() + wait,
+            Ok(attempt::Prepared::Nothing) => self.queues[busy.chosen.turn].dry = !busy.news_meanwhile,
+            Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.chosen.turn].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
-                self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
+                match self.settings.catch_up {
+                    Some(_) => self.unread(busy, why),
+                    None => self.heard(busy, &Outcome::Retry { why }, self.pace.epoch()),
+                }
             }
             Ok(attempt::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant),
         }
@@ -239,7 +246,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
-        let queue = load.lane(self.queues[busy.preparing_from].home());
+        let queue = load.lane(self.queues[busy.chosen.turn].home());
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
             load.leave_out(&note.apart);
@@ -275,7 +282,7 @@ impl Worker {
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
-        let slot = busy.beside.slot(self.queues[busy.preparing_from].is_live);
+        let slot = busy.beside.slot(busy.chosen);
         busy.flights.spawn(async move {
             let _slot = slot;
             Flown { queue, epoch, begun, landed: flight.await }
@@ -289,6 +296,7 @@ impl Worker {
         self.pace.probe(now);
         self.put_back_all(busy);
         self.lift_all(busy);
+        self.read_again(busy);
         self.wet();
     }
 
@@ -334,6 +342,7 @@ impl Worker {
             _ if self.pace.refused() => State::Refused { until_ms },
             // They say of themselves what they wait for.
             Some(_) if self.waits_for_holds_only(busy) => State::Idle,
+            Some(_) if busy.is_still() && busy.beside.waits_to_read() => State::Backoff { until_ms },
             Some(_) if told && busy.flights.is_empty() => {
                 busy.post.stats.asked_to_wait();
                 State::Backoff { until_ms }

@@ -127,7 +127,7 @@ impl Worker {
         if busy.asides.retest_at().is_some_and(|at| at <= self.now()) {
             self.wet();
             let something = self.turn(busy).is_some();
-            let preparing = busy.preparing.is_some().then_some(busy.preparing_from);
+            let preparing = busy.preparing.is_some().then_some(busy.chosen.turn);
             // There is something else to probe it with.
             let probed = |aside: &Aside| match self.sink.senders_apart() {
                 true => self.is_probed(aside.batch.queue, preparing),

@@ -25,6 +25,7 @@ use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket}
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
+mod beside;
 mod clocks;
 mod drawer;
 mod large;

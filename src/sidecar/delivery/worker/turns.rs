@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::holds::{Hold, Holds};
 use super::{Busy, Worker};
+use crate::delivery::backoff::Backoff;
 use crate::delivery::catch_up::{Both, GATHERS, Shares};
 use crate::delivery::notes::Lane;
+use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::rate::Size;
 use crate::delivery::source::Source;
 
@@ -16,8 +18,6 @@ use crate::delivery::source::Source;
 pub(in crate::delivery) struct Turn {
     pub(super) source: Arc<dyn Source>,
     pub(super) dry: bool,
-    /// It is the second read position of a queue.
-    pub(super) is_live: bool,
     /// Which place the queue has by itself: there is what is known of its batches.
     home: u32,
     /// Its batch is to fill until then, or until somebody looks again; or it waits by itself.
@@ -32,14 +32,14 @@ impl Turn {
         let mut turns = Vec::with_capacity(sources.len());
         for source in sources {
             let home = u32::try_from(turns.len()).expect("a destination has fewer sources");
-            turns.push(Self::of(Arc::clone(source), home, false));
-            turns.extend(source.live().filter(|_| two).map(|live| Self::of(live, home, true)));
+            turns.push(Self::of(Arc::clone(source), home));
+            turns.extend(source.live().filter(|_| two).map(|live| Self::of(live, home)));
         }
         turns.into()
     }
 
-    fn of(source: Arc<dyn Source>, home: u32, is_live: bool) -> Self {
-        Self { source, dry: false, is_live, home, look_at: Duration::ZERO, holds: None }
+    fn of(source: Arc<dyn Source>, home: u32) -> Self {
+        Self { source, dry: false, home, look_at: Duration::ZERO, holds: None }
     }
 
     /// See [`home`](Self::home).
@@ -48,20 +48,45 @@ impl Turn {
     }
 }
 
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Chosen {
+    /// Its place.
+    pub(super) turn: usize,
+    /// It goes beside a backlog.
+    is_live: bool,
+    /// One that does, if this does not, and the other way round, could have had the turn.
+    other: bool,
+}
+
 /// What both read positions have had, and what is in flight of either.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
     shares: Shares,
+    /// The place from which on the next is looked for that goes beside a backlog: each of both goes round by itself.
+    next_live: usize,
     /// Each flight has a copy, and lets go of it however it ends.
     flights: Both<Arc<()>>,
     /// Until when what is live at a place gathers, if there is a backlog to send meanwhile.
     gathers: BTreeMap<usize, Duration>,
+    /// What could not be read when it was last claimed, by place.
+    unread: BTreeMap<usize, Backoff>,
 }
 
 impl Beside {
-    /// One request of this position is in flight until what it returns is dropped.
-    pub(super) fn slot(&self, live: bool) -> Arc<()> {
-        Arc::clone(if live { &self.flights.live } else { &self.flights.backlog })
+    /// Nothing is under way; who goes beside a backlog is looked for from this place on.
+    pub(super) fn from(next_live: usize) -> Self {
+        Self { next_live, ..Self::default() }
+    }
+
+    /// One request of the position that was chosen is in flight until what it returns is dropped.
+    pub(super) fn slot(&self, chosen: Chosen) -> Arc<()> {
+        Arc::clone(if chosen.is_live { &self.flights.live } else { &self.flights.backlog })
+    }
+
+    /// Whether something waits to be read again.
+    pub(super) fn waits_to_read(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     fn in_flight(&self) -> Both<usize> {
@@ -72,50 +97,88 @@ impl Beside {
 
 impl Worker {
     /// The next queue with something to send, in turn.
-    pub(super) fn turn(&self, busy: &Busy) -> Option<usize> {
-        let Some(catch_up) = self.settings.catch_up else { return self.next_of(|_, _| true) };
-        let Both { backlog, live } = self.next_of_both(&busy.beside);
+    pub(super) fn turn(&self, busy: &Busy) -> Option<Chosen> {
+        let Some(catch_up) = self.settings.catch_up else {
+            return Some(Chosen { turn: self.next_of(self.next, |_, _| true)?, ..Chosen::default() });
+        };
+        let (beside, allowed) = (&busy.beside, self.pace.allowed());
+        let Both { backlog, live } = self.next_of_both(beside);
         // What fails is probed with what is oldest: an outage opens no batches at two ends.
-        if self.pace.failing() && backlog.is_some() {
-            return backlog;
+        if let Some(turn) = backlog.filter(|_| self.pace.failing()) {
+            return Some(Chosen { turn, ..Chosen::default() });
         }
         let wants = Both { backlog: backlog.is_some(), live: live.is_some() };
-        let beside = &busy.beside;
-        let is_live = beside.shares.next(catch_up, wants, beside.in_flight(), self.pace.allowed())?;
-        if is_live { live } else { backlog }
+        let is_live = beside.shares.next(catch_up, wants, beside.in_flight(), allowed)?;
+        let other = Shares::could_go(catch_up, !is_live, wants, beside.in_flight(), allowed);
+        let turn = if is_live { live } else { backlog }?;
+        Some(Chosen { turn, is_live, other })
     }
 
-    /// The next queue of which a backlog is to be sent, and the next one of which what is live is.
+    /// The next queue of which a backlog is to be sent, and the next one of which what is fresh is. Those that are not behind
+    /// are of the latter as soon as another one is.
     fn next_of_both(&self, beside: &Beside) -> Both<Option<usize>> {
-        let backlog = self.next_of(|_, turn| !turn.is_live);
+        let any_parted = self.queues.iter().any(|turn| turn.source.is_parted());
+        let is_live = |turn: &Turn| any_parted && turn.source.is_fresh();
+        let backlog = self.next_of(self.next, |_, turn| !is_live(turn));
         let (now, limits) = (self.now(), self.pace.batch(self.settings.limits));
         let gathers = |at: usize, turn: &Turn| {
             beside.gathers.get(&at).is_some_and(|until| *until > now) && !turn.source.fills(limits)
         };
-        let live = self.next_of(|at, turn| turn.is_live && (backlog.is_none() || !gathers(at, turn)));
+        let live =
+            self.next_of(beside.next_live, |at, turn| is_live(turn) && (backlog.is_none() || !gathers(at, turn)));
         Both { backlog, live }
     }
 
-    /// The next one of these that has something.
-    fn next_of(&self, these: impl Fn(usize, &Turn) -> bool) -> Option<usize> {
+    /// The next one of these, from a place on, that has something.
+    fn next_of(&self, from: usize, these: impl Fn(usize, &Turn) -> bool) -> Option<usize> {
         let (n, now) = (self.queues.len(), self.now());
-        (0..n).map(|step| (self.next + step) % n).find(|&at| {
+        (0..n).map(|step| (from + step) % n).find(|&at| {
             let turn = &self.queues[at];
-            these(at, turn) && !turn.dry && turn.look_at <= now && turn.source.has_more()
+            !turn.dry && turn.look_at <= now && turn.source.has_more() && these(at, turn)
         })
+    }
+
+    /// It has its turn, and those behind it come next.
+    pub(super) fn takes_turn(&mut self, busy: &mut Busy, chosen: Chosen) {
+        let next = if chosen.is_live { &mut busy.beside.next_live } else { &mut self.next };
+        *next = (chosen.turn + 1) % self.queues.len();
+        busy.chosen = chosen;
     }
 
     /// A request of this size starts, of what was made ready last: it counts against the share of its position.
     pub(super) fn count_share(&mut self, busy: &mut Busy, size: Size) {
         let Some(catch_up) = self.settings.catch_up else { return };
-        let is_live = self.queues[busy.preparing_from].is_live;
-        let Both { backlog, live } = self.next_of_both(&busy.beside);
-        let wants = Both { backlog: backlog.is_some(), live: live.is_some() };
-        let other = Shares::could_go(catch_up, !is_live, wants, busy.beside.in_flight(), self.pace.allowed());
+        let Chosen { turn, is_live, other } = busy.chosen;
         if is_live {
-            busy.beside.gathers.insert(busy.preparing_from, self.now() + GATHERS);
+            busy.beside.gathers.insert(turn, self.now() + GATHERS);
         }
-        busy.beside.shares.sent(catch_up, is_live, self.pace.cost(size), other && !self.pace.failing());
+        busy.beside.shares.sent(catch_up, is_live, self.pace.cost(size), other);
+    }
+
+    /// What was chosen could not be read: it waits by itself, and what comes in goes on. That is no word of the destination's.
+    pub(super) fn unread(&mut self, busy: &mut Busy, why: Failure) {
+        let now = self.now();
+        let turn = &mut self.queues[busy.chosen.turn];
+        let backoff = busy.beside.unread.entry(busy.chosen.turn).or_default();
+        if backoff.failures() == 0 {
+            let (destination, stream) = (&*self.id, turn.source.stream());
+            tracing::error!(destination, stream, %why, "nothing is sent of what cannot be read; it is tried again");
+        }
+        turn.look_at = now + backoff.next(&mut busy.rng);
+        busy.post.stats.failed(&Outcome::Retry { why }, self.common.clock.wall_ms());
+    }
+
+    /// What was chosen could be read.
+    pub(super) fn is_read(&mut self, busy: &mut Busy) {
+        if busy.beside.unread.remove(&busy.chosen.turn).is_some() {
+            let (destination, stream) = (&*self.id, self.queues[busy.chosen.turn].source.stream());
+            tracing::info!(destination, stream, "what could not be read can be again");
+        }
+    }
+
+    /// What could not be read is tried now.
+    pub(super) fn read_again(&mut self, busy: &Busy) {
+        busy.beside.unread.keys().for_each(|at| self.queues[*at].look_at = Duration::ZERO);
     }
 
     /// When to look again at the first queue whose batch fills.
@@ -134,7 +197,8 @@ impl Worker {
     pub(super) fn is_probed(&self, lane: Lane, preparing: Option<usize>) -> bool {
         let turn = &self.queues[lane.queue];
         let apart = turn.hold_of((lane.log, lane.stream));
-        let has_more = preparing == Some(lane.queue) || turn.source.has_more();
+        let is_prepared = preparing.is_some_and(|at| self.queues[at].home() == lane.queue);
+        let has_more = is_prepared || turn.source.has_more();
         // The queue does not say whether it has more of a sender that is put off: that is seen when its time has come, and
         // then maybe not before others' records went.
         apart.is_some_and(Hold::is_put_off) || ((apart.is_some() || turn.is_held()) && has_more)
