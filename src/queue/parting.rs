@@ -12,7 +12,9 @@ use crate::sync::Arc;
 /// The first record that nobody had yet: see [`Queue::front`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Front {
-    /// How long ago it was taken in, by the wall clock.
+    /// When it was taken in, in milliseconds since 1970.
+    pub taken_in_ms: u64,
+    /// How long ago that is, by the wall clock.
     pub age_ms: u64,
     /// Places that settled ranges and open batches take, of 223: each parting may leave one more range.
     pub ranges: usize,
@@ -104,7 +106,9 @@ impl Queue {
         let queue = &*self.inner;
         let tail = queue.tail(queue.stream_id()?).offset;
         let (front, ranges) = queue.window().front(tail)?;
-        Some(Front { age_ms: queue.age_ms(front)?, ranges })
+        let taken_in_ms = queue.ingest_ms(front)?;
+        let age_ms = queue.context.clock.wall_ms().saturating_sub(taken_in_ms);
+        Some(Front { taken_in_ms, age_ms, ranges })
     }
 
     /// Whether [`front`](Self::front) answers without the disk.

@@ -24,7 +24,7 @@ fn after_a_restart_live_goes_on_where_it_was_if_that_is_fresh_and_no_record_come
     clock.advance(Duration::from_secs(3_600));
     assert!(queue.part(FRESH_MS));
     append(&queues, "acme", 30);
-    assert_eq!(queue.front(), Some(Front { age_ms: 0, ranges: 0 }));
+    assert_eq!(queue.front(), Some(Front { taken_in_ms: 4_600_000, age_ms: 0, ranges: 0 }));
     let live = queue.live().next_batch(of_records(20)).expect("memory reads").expect("it came since");
     queue.settle(&live, Settled::Delivered);
     queues.close().expect("memory closes");
@@ -75,7 +75,8 @@ fn the_age_of_what_is_fresh_is_told_beside_that_of_the_oldest() {
     let queue = hook(&queues);
     append(&queues, "acme", 10);
     clock.advance(Duration::from_secs(100));
-    assert_eq!(queue.front(), Some(Front { age_ms: 100_000, ranges: 0 }), "of one position the oldest");
+    let oldest = Front { taken_in_ms: 1_000_000, age_ms: 100_000, ranges: 0 };
+    assert_eq!(queue.front(), Some(oldest), "of one position the oldest");
     queue.part(FRESH_MS);
     assert_eq!((queue.front(), queue.lag().live_age_ms), (None, Some(0)));
     append(&queues, "acme", 10);

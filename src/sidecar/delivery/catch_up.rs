@@ -17,6 +17,10 @@ const PLACES_A_DOUBLING: usize = 16;
 /// Behind by more than this it is parted whatever there is room for.
 const DOUBLINGS_MAX: u32 = 7;
 
+/// So long live may be late at each of its turns before the queue is parted anew: after a pause of the destination it is, and
+/// has mostly made up for it by then.
+pub const MAKES_UP: Duration = Duration::from_secs(10);
+
 /// While there is a backlog to send, what comes in gathers for so long between two requests that it does not fill: else a
 /// destination that takes few requests a second would spend them on a few records each.
 pub const GATHERS: Duration = Duration::from_secs(1);

@@ -6,16 +6,17 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::{
-    Batch, BatchLimits, Frame, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId, Waiting,
+    Batch, BatchLimits, Frame, Front, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId,
+    Waiting,
 };
 
 use super::budget::Turns;
-use super::catch_up::behind_after;
+use super::catch_up::{MAKES_UP, behind_after};
 use super::except::Except;
 use super::filter::Filters;
 use super::heavy::Heavy;
@@ -38,6 +39,8 @@ pub struct Queued {
     replays_turn: AtomicBool,
     /// Whether what the last claim at the second read position left was not looked at, as that would have taken the disk.
     unlooked: AtomicBool,
+    /// Since when what each claim there left was late, in seconds since 1970; 0 where the last did not.
+    late_since_s: AtomicU32,
     environment: Arc<Environment>,
     filters: Option<Filters>,
     apart: Option<Arc<dyn Apart>>,
@@ -47,8 +50,8 @@ impl Queued {
     /// The source that `queue` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, environment: Arc<Environment>) -> Self {
-        let (replays_turn, unlooked) = Default::default();
-        Self { queue, parts: None, replays_turn, unlooked, environment, filters: None, apart: None }
+        let (replays_turn, unlooked, late_since_s) = Default::default();
+        Self { queue, parts: None, replays_turn, unlooked, late_since_s, environment, filters: None, apart: None }
     }
 
     /// The same, which has a second read position for what comes in while it is behind. Its batches wait for so long to fill.
@@ -64,30 +67,39 @@ impl Queued {
 
     /// Parts the queue if it has one position and is behind.
     fn part(&self) {
-        if self.parts.is_some() && !self.is_live() && !self.queue.is_parted() {
-            self.part_if_behind();
-        }
-    }
-
-    /// Parts the queue anew if what a claim at the second position has just left is behind. Not sooner: however long it waited
-    /// for its turn, what is to go first does, and so something of what comes in goes at each turn.
-    fn part_anew(&self, may_read: bool) {
-        if self.is_live() {
-            let looks = may_read || self.queue.front_in_memory();
-            self.unlooked.store(!looks, Ordering::Relaxed);
-            if looks {
-                self.part_if_behind();
-            }
-        }
-    }
-
-    fn part_if_behind(&self) {
-        let Some(wait_max) = self.parts else { return };
-        let Some(front) = self.queue.front() else { return };
-        let behind_ms = u64::try_from(behind_after(front.ranges, wait_max).as_millis()).unwrap_or(u64::MAX);
-        if front.age_ms >= behind_ms {
+        let may_part = self.parts.is_some() && !self.is_live() && !self.queue.is_parted();
+        if may_part && let Some((_, behind_ms)) = self.late() {
             self.queue.part(behind_ms);
         }
+    }
+
+    /// Parts the queue anew if what a claim at the second position has just left is behind, and was each time for a while. Not
+    /// sooner: however long it waited for its turn, what is to go first does, and so something of what comes in goes at each
+    /// turn.
+    fn part_anew(&self, may_read: bool) {
+        if !self.is_live() {
+            return;
+        }
+        let looks = may_read || self.queue.front_in_memory();
+        self.unlooked.store(!looks, Ordering::Relaxed);
+        if !looks {
+            return;
+        }
+        let since_s = self.late_since_s.swap(0, Ordering::Relaxed);
+        let Some((front, behind_ms)) = self.late() else { return };
+        let now_s = u32::try_from((front.taken_in_ms + front.age_ms) / 1_000).unwrap_or(u32::MAX);
+        if since_s > 0 && u64::from(now_s.saturating_sub(since_s)) >= MAKES_UP.as_secs() {
+            self.queue.part(behind_ms);
+        } else {
+            self.late_since_s.store(if since_s > 0 { since_s } else { now_s }, Ordering::Relaxed);
+        }
+    }
+
+    /// The first record that nobody had, if that is late; and from what age on it is.
+    fn late(&self) -> Option<(Front, u64)> {
+        let (wait_max, front) = (self.parts?, self.queue.front()?);
+        let behind_ms = u64::try_from(behind_after(front.ranges, wait_max).as_millis()).unwrap_or(u64::MAX);
+        (front.age_ms >= behind_ms).then_some((front, behind_ms))
     }
 
     /// The same, which sends nothing again that lies as a letter already.
@@ -254,10 +266,10 @@ impl Source for Queued {
 
     fn live(&self) -> Option<Arc<dyn Source>> {
         let parts = Some(self.parts?);
-        let (replays_turn, unlooked) = Default::default(); // its own: what it hands out is no turn of the backlog's
+        let (replays_turn, unlooked, late_since_s) = Default::default(); // its own: what it hands out is no turn of the backlog's
         let (environment, filters, apart) = (Arc::clone(&self.environment), self.filters.clone(), self.apart.clone());
         let queue = self.queue.live();
-        Some(Arc::new(Self { queue, parts, replays_turn, unlooked, environment, filters, apart }))
+        Some(Arc::new(Self { queue, parts, replays_turn, unlooked, late_since_s, environment, filters, apart }))
     }
 
     fn is_parted(&self) -> bool {

@@ -436,7 +436,7 @@ fn deliver(source: &dyn Source, records_max: u64) -> Option<Range<u64>> {
 /// Before: what had come in was called late as soon as its turn had come, and became backlog unsent. A destination whose requests
 /// take a minute got nothing live, ever.
 #[test]
-fn what_waited_for_its_turn_goes_however_long_that_was_and_what_it_leaves_is_backlog() {
+fn what_waited_for_its_turn_goes_however_long_that_was_and_what_it_leaves_late_is_backlog() {
     let clock = ManualClock::at(1_700_000_000_000);
     let queues = queues_at(&clock);
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
@@ -450,15 +450,43 @@ fn what_waited_for_its_turn_goes_however_long_that_was_and_what_it_leaves_is_bac
     clock.advance(Duration::from_secs(70));
     assert_eq!(deliver(&source, 1), Some(1..2), "the backlog's turn changes nothing for what is live");
     assert_eq!(deliver(&*live, 4), Some(4..8));
-    append(&queues, BULK);
-    append(&queues, BULK);
+    (0..3).for_each(|_| append(&queues, BULK));
     clock.advance(Duration::from_secs(70));
-    assert_eq!((deliver(&*live, 4), live.has_more()), (Some(8..12), false), "what it left is late, and backlog now");
+    assert_eq!(deliver(&*live, 4), Some(8..12));
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(
+        (deliver(&*live, 4), live.has_more()),
+        (Some(12..16), false),
+        "what it left is late still, and backlog now"
+    );
     append(&queues, BULK);
-    assert_eq!(deliver(&*live, 4), Some(16..20));
+    assert_eq!(deliver(&*live, 4), Some(20..24));
     let rest: Vec<_> = std::iter::from_fn(|| deliver(&source, 4)).collect();
-    assert_eq!(rest, [2..4, 12..16]);
+    assert_eq!(rest, [2..4, 16..20]);
     assert!(!source.is_parted() && source.is_fresh() && queue.lag().records == 0);
+}
+
+/// A quota that is used up asks to wait for a minute, say: what comes in meanwhile is no backlog.
+#[test]
+fn what_a_pause_made_late_goes_where_live_makes_up_for_it() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    let source = Queued::new(queue.clone(), environment()).live_first(Duration::ZERO);
+    let live = source.live().expect("it has two positions");
+    append(&queues, BULK);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(deliver(&source, 1), Some(0..1));
+    for pause in 0..10 {
+        (0..3).for_each(|_| append(&queues, BULK));
+        clock.advance(Duration::from_secs(600));
+        for n in 0..3 {
+            let first = 4 + pause * 12 + n * 4;
+            assert_eq!(deliver(&*live, 4), Some(first..first + 4));
+            clock.advance(Duration::from_secs(4));
+        }
+    }
+    assert_eq!((queue.cursor().settled.len(), queue.backlog().pending().records), (1, 3));
 }
 
 /// With many places taken live may be late by some minutes: after a restart as well. Before, all of that was backlog.
