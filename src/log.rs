@@ -23,6 +23,7 @@ mod listing;
 mod open;
 mod options;
 mod pending;
+mod places;
 mod read_cache;
 mod read_trouble;
 mod reader;
@@ -57,8 +58,9 @@ use crate::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use damage::Damages;
 use files::Files;
 use keeper::Keeper;
-use limits::{INDEX_CACHE_BYTES, READ_CACHE_BYTES};
+use limits::READ_CACHE_BYTES;
 use pending::Pending;
+use places::Places;
 use read_cache::{IndexCache, ReadCache};
 use read_trouble::ReadTrouble;
 use shared::{NO_SHARE, Shared};
@@ -115,6 +117,7 @@ impl Log {
         let mut damages = Damages::default();
         opened.damages.into_iter().for_each(|damage| damages.note(damage));
         let (inline, stale, budget) = (options.inline, opened.table_stale, AtomicU64::new(options.budget_bytes));
+        let indexes = IndexCache::new(options.index_cache_bytes);
         let shared = Arc::new(Shared {
             opened: clock.monotonic(),
             clock,
@@ -135,7 +138,8 @@ impl Log {
             synced: Mutex::default(),
             next_sequence: AtomicU64::new(opened.next_sequence.0),
             closing: AtomicBool::new(false),
-            indexes: IndexCache::new(INDEX_CACHE_BYTES),
+            indexes,
+            places: Places::default(),
             read_cache: ReadCache::new(READ_CACHE_BYTES),
             damages: Mutex::new(damages),
             read_trouble: ReadTrouble::default(),

@@ -39,9 +39,6 @@ pub(crate) const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 /// Open handles kept for reading cold segments.
 pub(crate) const OPEN_SEGMENTS_MAX: usize = 128;
 
-/// Segment indexes kept in memory for cold reading, by their own size.
-pub(crate) const INDEX_CACHE_BYTES: usize = 16 << 20;
-
 /// Cold frames kept so that readers near each other share one read.
 pub(crate) const READ_CACHE_BYTES: usize = 8 << 20;
 

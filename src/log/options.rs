@@ -22,6 +22,8 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// Most bytes of just appended frames kept in memory for readers.
     pub tail_cache_bytes: usize,
+    /// Most bytes of sealed segments' indexes kept in memory for readers; the last one that was read is, however large.
+    pub index_cache_bytes: usize,
     /// How long records that nobody needs any more are kept for replay.
     pub replay_window: Duration,
     /// Most bytes of all segments together, until [`Log::set_budget_bytes`](super::Log::set_budget_bytes) says otherwise.
@@ -190,6 +192,7 @@ impl Default for LogOptions {
             large_append_bytes: 8 << 20,
             queue_bytes_max: 64 << 20,
             tail_cache_bytes: 32 << 20,
+            index_cache_bytes: 16 << 20,
             replay_window: Duration::from_secs(24 * 3600),
             budget_bytes: 64 << 30,
             reserve_segments: 2,
@@ -213,6 +216,7 @@ impl LogOptions {
             large_append_bytes: 1 << 20,
             queue_bytes_max: 1 << 20,
             tail_cache_bytes: 64 << 10,
+            index_cache_bytes: 64 << 10,
             replay_window: Duration::ZERO,
             budget_bytes: 16 << 20,
             reserve_segments: 1,

@@ -290,9 +290,19 @@ impl Reader {
 
     /// The frame that holds the next record, or the first one behind it.
     fn find(&self) -> io::Result<Option<Found>> {
-        match self.hint {
-            Some(hint) => self.find_forward(hint),
-            None => self.find_backward(),
+        if let Some(hint) = self.hint {
+            return self.find_forward(hint);
+        }
+        match self.shared.places.around(self.stream, self.next) {
+            [Some(before), Some(_)] => self.find_forward(before),
+            [None, Some(behind)] => {
+                let found = self.find_backward(Sequence(behind.0 + 1))?;
+                // Else it may have moved to a later place since somebody came by.
+                let holds_it = found.as_ref().is_some_and(|found| found.frame.first <= self.next);
+                if holds_it { Ok(found) } else { self.find_backward(Sequence(u64::MAX)) }
+            }
+            // It may be anywhere up to the tail, and most are near that.
+            [_, None] => self.find_backward(Sequence(u64::MAX)),
         }
     }
 
@@ -308,10 +318,9 @@ impl Reader {
         }
     }
 
-    /// From the newest segment back: most readers without a hint are near the tail.
-    fn find_backward(&self) -> io::Result<Option<Found>> {
+    /// From the last segment before `before` back. What it passes is remembered.
+    fn find_backward(&self, mut before: Sequence) -> io::Result<Option<Found>> {
         let mut best = None;
-        let mut before = Sequence(u64::MAX);
         loop {
             let step = self.shared.catalog_read().previous_segment(before, self.stream, self.next);
             let Some((place, known)) = step else { return Ok(best) };
@@ -332,8 +341,13 @@ impl Reader {
             Place::Known(sequence, frame) => (sequence, frame, frame.is_some()),
             Place::OnDisk => {
                 let Some(index) = self.shared.index(place)? else { return Ok((None, false)) };
-                let holds_some = index.locate(self.stream, 0).is_some();
-                (index.header.sequence, index.locate(self.stream, self.next), holds_some)
+                let first = index.locate(self.stream, 0);
+                if let Some(first) = first
+                    && self.hint != Some(place)
+                {
+                    self.shared.places.note(self.stream, first.first, place);
+                }
+                (index.header.sequence, index.locate(self.stream, self.next), first.is_some())
             }
         };
         Ok((frame.map(|frame| Found { place, sequence, frame }), holds_some))

@@ -11,6 +11,7 @@ use super::keeper::Keeper;
 use super::limits::STREAM_NAME_BYTES_MAX;
 use super::options::{AppendError, LogOptions, OnFull, Payload, SyncedMark};
 use super::pending::{Pending, is_ours};
+use super::places::Places;
 use super::read_cache::{IndexCache, ReadCache};
 use super::read_trouble::ReadTrouble;
 use super::segment::Class;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(super) next_sequence: AtomicU64,
     pub(super) closing: AtomicBool,
     pub(super) indexes: IndexCache,
+    pub(super) places: Places,
     pub(super) read_cache: ReadCache,
     pub(super) damages: Mutex<Damages>,
     pub(super) read_trouble: ReadTrouble,

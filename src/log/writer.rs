@@ -157,6 +157,14 @@ impl Writer {
             let needed = appends[0].stored_bytes() + u64::from(SEGMENT_HEADER_BYTES);
             let purpose = if ours { Purpose::Drain } else { Purpose::Ingest };
             if let Err(e) = self.roll(shared, lane, needed, purpose) {
+                let is_large = needed > u64::from(shared.options.segment_bytes.min(shared.options.large_append_bytes));
+                if is_full(&e) && is_large && !ours {
+                    // Smaller ones go into what there is still: that is no news to them, and they find out by themselves.
+                    tracing::warn!(bytes = needed, "no room for a large append: it is refused, and nothing else");
+                    shared.request_housekeeping();
+                    refuse(vec![appends.remove(0)], &shared.full());
+                    continue;
+                }
                 let error = shared.disk_error(&e);
                 // Our own appends behind a refused one may use the reserve: they are what frees the disk.
                 let spares_ours = is_full(&e) && !ours;
