@@ -190,11 +190,15 @@ impl Queue {
     /// Makes the batch's boundaries durable: after a crash the same records come again under the same id. `done` runs
     /// when they are, on the log's writer thread, and must not block; at once where they are durable already. Plans of
     /// many queues share appends. Do not send before.
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
+        let offsets = queue.offsets_of(batch);
         let mut window = queue.window();
-        let (plan, failed_split) = (window.plan_of(&batch.offsets), window.failed_split(&batch.offsets));
-        window.ask_plan(&batch.offsets);
+        let (plan, failed_split) = (window.plan_of(&offsets), window.failed_split(&offsets));
+        window.ask_plan(&offsets);
         drop(window);
         if let Some(at) = failed_split {
             return done(Err(PlanError::SplitFailed { at }));
@@ -203,10 +207,10 @@ impl Queue {
             return done(Ok(()));
         }
         let Some(stream) = queue.stream_id() else { return done(Err(PlanError::Deleted)) };
-        let record = queue.plan_record(stream, batch.offsets.clone(), batch.settings_revision);
+        let record = queue.plan_record(stream, offsets.clone(), batch.settings_revision);
         let log = &queue.context.log;
         let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
-        let (queue, offsets, revision) = (Arc::clone(queue), batch.offsets.clone(), batch.settings_revision);
+        let (queue, revision) = (Arc::clone(queue), batch.settings_revision);
         let planned = move |result: Result<u64, PlanError>| {
             done(result.map(|offset| {
                 queue.window().planned(&offsets, Plan { offset, revision });
@@ -217,19 +221,24 @@ impl Queue {
     }
 
     /// Gives a batch back unsettled: [`next_batch`](Self::next_batch) will hand out the same boundaries, and so the
-    /// same id, again. Does nothing for a batch that is settled or was given back before.
+    /// same id, again. So does the drop of its last copy. Does nothing for a batch that is settled or was given back before.
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     pub fn release(&self, batch: &Batch) {
-        let released = self.inner.window().release(&batch.offsets);
-        if released {
-            self.inner.wake();
+        let offsets = self.inner.offsets_of(batch);
+        if batch.right.end() {
+            self.inner.give_back(&offsets);
         }
     }
 
     /// The id that a batch of exactly these records has, whether there is or ever was one: for who sends a record on
-    /// its own that was taken out of its batch. `None` before the stream exists.
+    /// its own that was taken out of its batch. `None` before the stream exists, and for what is no batch: no records, or more
+    /// than one may have.
     #[must_use]
     pub fn batch_id(&self, offsets: Range<u64>) -> Option<String> {
         let queue = &*self.inner;
+        offsets.end.checked_sub(offsets.start).filter(|count| (1..=limits::BATCH_RECORDS_MAX).contains(count))?;
         Some(queue.batch_id(queue.stream_id()?, offsets))
     }
 

@@ -1,9 +1,14 @@
-//! A batch as a value: which records were handed out together, and how many may be.
+//! A batch as a value: which records were handed out together, how many may be, and who may decide on them.
+//!
+//! What always holds: a batch that nobody has any more is settled or comes again, whatever became of who had it; and it is
+//! settled by its own queue only.
 
-use super::RangeLimits;
+use super::{Inner, RangeLimits};
 use crate::Frame;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Weak};
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// How large a batch may be. One record is always taken, however large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +19,10 @@ pub struct BatchLimits {
     pub bytes_max: u64,
 }
 
-/// Records that were handed out together.
+/// Records that were handed out together. Copies are one batch: when the last one is dropped and it was not settled, it is given
+/// back, and comes again.
 #[derive(Debug, Clone)]
+#[must_use = "a batch that is dropped is given back"]
 pub struct Batch {
     /// Tells this batch from every other, of this log and any: `[A-Za-z0-9_-]`, under 100 characters. The same
     /// destination, stream and boundaries have the same id, always.
@@ -30,6 +37,17 @@ pub struct Batch {
     pub settings_revision: u32,
     /// Whether its boundaries are durable already: it was planned before a crash, or before it was given back.
     pub planned: bool,
+    pub(super) right: Arc<Right>,
+}
+
+/// The right to decide on a batch.
+pub(super) struct Right {
+    /// Weak: a batch that somebody forgot about keeps no directory locked.
+    queue: Weak<Inner>,
+    offsets: Range<u64>,
+    /// Not any more once it was settled, given back or replaced by another: the same boundaries may be out under another right
+    /// then. Not yet of what is to be a batch.
+    stands: AtomicBool,
 }
 
 /// The records of one frame that belong to a batch.
@@ -39,6 +57,61 @@ pub struct Slice {
     pub frame: Arc<Frame>,
     /// The offsets of the records that belong to the batch.
     pub offsets: Range<u64>,
+}
+
+impl Right {
+    /// One that does not stand yet.
+    pub(super) fn to_be(queue: &Arc<Inner>, offsets: Range<u64>) -> Arc<Self> {
+        Arc::new(Self { queue: Arc::downgrade(queue), offsets, stands: AtomicBool::new(false) })
+    }
+
+    /// The window has entered the batch.
+    pub(super) fn begin(&self) {
+        self.stands.store(true, Ordering::Release);
+    }
+
+    /// Whether it stood until now.
+    pub(super) fn end(&self) -> bool {
+        self.stands.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        if self.end()
+            && let Some(queue) = self.queue.upgrade()
+        {
+            queue.give_back(&self.offsets);
+        }
+    }
+}
+
+impl fmt::Debug for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Right").field("stands", &self.stands).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The offsets of a batch that this queue has handed out.
+    ///
+    /// # Panics
+    /// When another queue has, or its offsets were changed: to settle them here would be to lose records without a word.
+    pub(super) fn offsets_of(&self, batch: &Batch) -> Range<u64> {
+        let Right { queue, offsets, .. } = &*batch.right;
+        let ours = std::ptr::eq(queue.as_ptr(), self);
+        assert!(ours, "batch {} is not one of {:?} for {:?}", batch.id, self.stream, self.destination);
+        assert_eq!(*offsets, batch.offsets, "a batch keeps its offsets");
+        offsets.clone()
+    }
+
+    /// Nobody has the batch with these boundaries any more.
+    pub(super) fn give_back(&self, offsets: &Range<u64>) {
+        let released = self.window().release(offsets);
+        if released {
+            self.wake();
+        }
+    }
 }
 
 impl BatchLimits {

@@ -4,9 +4,11 @@
 //! anybody has it, and its records were durable and unsettled then.
 
 use super::balance::Count;
+use super::batch::Right;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
 use super::{Batch, BatchLimits, Inner, Position, Queue, QueueError, RangeLimits, lock};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::{ReadError, StreamId};
 use std::ops::Range;
@@ -64,13 +66,21 @@ impl Queue {
     ///
     /// # Errors
     /// When the log cannot be read. Nothing has changed then.
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     pub fn shorten(&self, batch: &Batch, at: u64) -> Result<Option<Batch>, QueueError> {
         if at <= batch.offsets.start || at >= batch.offsets.end {
             return Ok(None);
         }
+        let offsets = self.inner.offsets_of(batch);
         let Some(([shorter, _], total)) = self.halves(batch, at)? else { return Ok(None) };
-        let is_shorter = self.inner.window().shorten(&batch.offsets, at, total);
-        Ok(is_shorter.then_some(shorter))
+        if !self.inner.window().shorten(&offsets, at, total) {
+            return Ok(None);
+        }
+        batch.right.end();
+        shorter.right.begin();
+        Ok(Some(shorter))
     }
 
     /// Claims what is offered. `look` reads it from the front: all of it if it comes again.
@@ -78,7 +88,7 @@ impl Queue {
         &self,
         look: impl Fn(&mut Reading, StreamId, Range<u64>, bool) -> Result<Gathered, ReadError>,
     ) -> Result<Option<Batch>, QueueError> {
-        let queue = &*self.inner;
+        let queue = &self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(None) };
         let position = self.position;
         let mut reading = lock(queue.reading(position));
@@ -123,14 +133,22 @@ impl Inner {
     }
 
     /// Enters what was read into the window. `None` when the window changed since it made the offer.
-    fn claim(&self, stream: StreamId, position: Position, gathered: Gathered, plan: Option<Plan>) -> Option<Batch> {
+    fn claim(
+        self: &Arc<Self>,
+        stream: StreamId,
+        position: Position,
+        gathered: Gathered,
+        plan: Option<Plan>,
+    ) -> Option<Batch> {
         let Gathered { offsets, marks, slices, bytes, .. } = gathered;
+        let right = Right::to_be(self, offsets.clone());
         if !self.window().claim(position, offsets.clone(), marks) {
             return None;
         }
+        right.begin();
         let settings_revision = plan.map_or_else(|| self.revision.load(Ordering::Relaxed), |plan| plan.revision);
         let id = self.batch_id(stream, offsets.clone());
-        Some(Batch { id, offsets, slices, bytes, settings_revision, planned: plan.is_some() })
+        Some(Batch { id, offsets, slices, bytes, settings_revision, planned: plan.is_some(), right })
     }
 
     /// Settles as lost what damage took. A batch that it is a part of is given up, as it cannot be sent as it stood: an id

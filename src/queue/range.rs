@@ -70,13 +70,16 @@ impl Queue {
     /// queue.settle(&range, Settled::Delivered);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     #[must_use]
     pub fn read(&self, batch: &Batch) -> RangeReader {
-        let queue = Arc::clone(&self.inner);
+        let (queue, offsets) = (Arc::clone(&self.inner), self.inner.offsets_of(batch));
         // Not by the queue: that may be gone while somebody is at work on its last batches.
         let stream = *queue.stream_id.get().expect("a batch is of a stream that exists");
-        let reader = queue.context.log.reader(stream, batch.offsets.start);
-        RangeReader { queue, stream, offsets: batch.offsets.clone(), reader, at: batch.offsets.start }
+        let reader = queue.context.log.reader(stream, offsets.start);
+        RangeReader { queue, stream, at: offsets.start, offsets, reader }
     }
 }
 

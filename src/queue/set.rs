@@ -47,6 +47,9 @@ use tick::Ticker;
 
 const LOG_NAME: &str = "log";
 
+/// A tick that were due at once again would be a loop.
+const TICK_MIN: Duration = Duration::from_millis(1);
+
 /// How long closing waits for the cursor store's last batch: a hint is worth a few seconds, and not more.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -162,7 +165,8 @@ impl Queues {
         });
         set.watch();
         if !options.inline {
-            *lock(&set.ticker) = Some(Ticker::start(&set, options.tick).map_err(OpenQueuesError::NoThread)?);
+            *lock(&set.ticker) =
+                Some(Ticker::start(&set, options.tick.max(TICK_MIN)).map_err(OpenQueuesError::NoThread)?);
         }
         Ok(Self { set })
     }

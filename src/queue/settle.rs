@@ -13,8 +13,11 @@ use std::ops::Range;
 
 impl Queue {
     /// Settles all of the batch that is not settled yet.
+    ///
+    /// # Panics
+    /// When the batch is another queue's: that would be loss without a word.
     pub fn settle(&self, batch: &Batch, as_: Settled) {
-        self.settle_range(batch.offsets.clone(), as_);
+        self.settle_parts(batch, &[], as_);
     }
 
     /// Settles all of the batch that is not settled yet in one step, each of `parts` in its own way and `rest` what
@@ -36,8 +39,13 @@ impl Queue {
     /// assert!(balance.closes());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     pub fn settle_parts(&self, batch: &Batch, parts: &[(Range<u64>, Settled)], rest: Settled) -> u64 {
-        self.settle_as(batch.offsets.clone(), Verdict::new(parts, rest))
+        let settled = self.settle_as(self.inner.offsets_of(batch), Verdict::new(parts, rest));
+        batch.right.end(); // afterwards: until it is settled, whoever panics gives it back
+        settled
     }
 
     /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is

@@ -3,6 +3,7 @@
 //! What always holds: after a crash either the whole comes again or both halves do, under the ids that they had; and the
 //! halves, and not the whole, from the moment that whoever split it was told so.
 
+use super::batch::Right;
 use super::planner::PlanError;
 use super::reading::total_at;
 use super::window::{NoSplit, Plan};
@@ -70,9 +71,12 @@ impl Queue {
     /// # assert_eq!(queue.lag().records, 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Panics
+    /// When the batch is another queue's.
     pub fn split(&self, batch: &Batch, at: u64, done: Halved) {
         let queue = &self.inner;
-        let offsets = batch.offsets.clone();
+        let offsets = queue.offsets_of(batch);
         if at <= offsets.start || at >= offsets.end {
             return done(Err(SplitError::NoBoundary { first: offsets.start, end: offsets.end, at }));
         }
@@ -89,6 +93,7 @@ impl Queue {
         };
         let Some(Plan { revision, .. }) = planned else {
             queue.window().split(&offsets, at, total, [None; 2]);
+            pass_on(&batch.right, &halves);
             queue.touch(); // what was settled of it may have found its place
             return done(Ok(halves));
         };
@@ -96,13 +101,15 @@ impl Queue {
         let stream = *queue.stream_id.get().expect("a batch is of a stream that exists");
         let records = halves.each_ref().map(|half| queue.plan_record(stream, half.offsets.clone(), revision));
         let tail = log.stream(PLANS_STREAM).map_or(0, |plans| log.durable(plans).offset);
-        let theirs = Arc::clone(queue);
+        // Whoever asked may let the batch go: until it is known what becomes of it, it is not handed out anew.
+        let (theirs, right) = (Arc::clone(queue), Arc::clone(&batch.right));
         let durable = move |result: Result<u64, PlanError>| {
             let mut window = theirs.window();
             match &result {
                 Ok(first) => {
                     let plan = |nth| Some(Plan { offset: first + nth, revision });
                     window.split(&offsets, at, total, [plan(0), plan(1)]);
+                    pass_on(&right, &halves);
                 }
                 Err(error) => window.fail_split(&offsets, matches!(error, PlanError::Append(_))),
             }
@@ -117,8 +124,9 @@ impl Queue {
     /// The halves as batches, and the stream's running total between them. Reads the log only where the batch is large and its
     /// frames are not remembered.
     /// `None` where nothing was ever appended.
+    /// Neither may be decided on yet.
     pub(super) fn halves(&self, batch: &Batch, at: u64) -> Result<Option<([Batch; 2], u64)>, ReadError> {
-        let queue = &*self.inner;
+        let queue = &self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(None) };
         let first = batch.offsets.start;
         let total = |offset| match queue.window().marked_total(first, offset) {
@@ -136,9 +144,17 @@ impl Queue {
                 bytes,
                 settings_revision: batch.settings_revision,
                 planned: batch.planned,
+                right: Right::to_be(queue, offsets.clone()),
                 offsets,
             }
         });
         Ok(Some((halves, middle)))
+    }
+}
+
+/// The halves are out in the place of the whole; unless it was given back meanwhile, and they with it.
+fn pass_on(whole: &Right, halves: &[Batch; 2]) {
+    if whole.end() {
+        halves.iter().for_each(|half| half.right.begin());
     }
 }

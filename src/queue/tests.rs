@@ -13,6 +13,7 @@ mod hooked_disk;
 mod marking;
 mod parting;
 mod ranges;
+mod rights;
 mod ticks;
 mod waking;
 
@@ -97,9 +98,9 @@ fn limits_hold_in_records_and_bytes_and_a_single_record_is_always_taken() {
     let queue = hook(&queues);
     append(&queues, "acme", 100);
     let bytes = |bytes_max| BatchLimits { bytes_max, ..ANY };
-    let sizes = [bytes(95), bytes(3), bytes(100), of_records(7), of_records(0), ANY]
-        .map(|limits| queue.next_batch(limits).expect("memory reads").expect("more").bytes);
-    assert_eq!(sizes, [90, 10, 100, 70, 10, 720]);
+    let batches = [bytes(95), bytes(3), bytes(100), of_records(7), of_records(0), ANY]
+        .map(|limits| queue.next_batch(limits).expect("memory reads").expect("more"));
+    assert_eq!(batches.map(|batch| batch.bytes), [90, 10, 100, 70, 10, 720]);
 }
 
 #[test]

@@ -81,7 +81,6 @@ pub fn append(queues: &Queues, stream: &str, records: u32) {
 ///
 /// # Panics
 /// When there is none.
-#[must_use]
 pub fn next(queue: &Queue, records_max: u64) -> Batch {
     queue.next_batch(BatchLimits { records_max, ..ANY }).expect("it reads").expect("something waits")
 }

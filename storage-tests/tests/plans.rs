@@ -69,9 +69,8 @@ fn check(queues: &Queues, stuck: &[Batch], case: &str) {
     let mut ids = BTreeSet::new();
     for name in ["left", "out", "halves"] {
         let queue = queues.queue(name, name, Start::Earliest).expect("it is there");
-        while let Some(batch) = queue.next_batch(ANY).expect("it reads") {
-            let _ = batch.planned && ids.insert(batch.id);
-        }
+        let batches: Vec<Batch> = std::iter::from_fn(|| queue.next_batch(ANY).expect("it reads")).collect();
+        ids.extend(batches.iter().filter(|batch| batch.planned).map(|batch| batch.id.clone()));
     }
     for batch in stuck {
         assert!(ids.contains(&batch.id), "{case}: {batch:?} comes again under its id");

@@ -16,7 +16,7 @@ pub struct QueueOptions {
     pub store: StoreChoice,
     /// How long the store may take to open, and over one batch.
     pub store_deadline: Duration,
-    /// How often cursors are made durable: what a crash repeats beyond the requests in flight.
+    /// How often cursors are made durable: what a crash repeats beyond the requests in flight. A millisecond at least.
     pub tick: Duration,
     /// Start no threads: ticks are the caller's to make, and the store works on the caller's thread. The log has an
     /// option of its own for its threads, which is set along with this.

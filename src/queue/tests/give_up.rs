@@ -25,7 +25,8 @@ fn the_oldest_go_by_age_and_by_bytes_and_never_beyond_the_bound() {
     assert_eq!(drop(Much::Bytes(101), u64::MAX), 11, "up to one record more");
     assert_eq!(drop(Much::Bytes(0), u64::MAX), 0);
     assert_eq!((expired(&queue), queue.lag().records, queue.cursor().low), (41, 59, 41));
-    assert_eq!(next(&queue, 1).offsets, 41..42);
+    let out = next(&queue, 1);
+    assert_eq!(out.offsets, 41..42);
     assert_eq!(drop(Much::OlderThan(u64::MAX), u64::MAX), 58);
     assert_eq!((expired(&queue), queue.lag().records), (99, 1));
 }

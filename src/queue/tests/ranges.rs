@@ -19,6 +19,7 @@ fn a_range_has_the_boundaries_that_a_batch_would_have_and_reads_the_same_every_t
     let queue = hook(&queues);
     let twin = queues.queue("twin", "acme", Start::Earliest).expect("it is made");
     (0..10).for_each(|n| append(&queues, "acme", 5 + n * 3));
+    let mut batches = Vec::new();
     for limits in [of_records(7), BatchLimits { bytes_max: 333, ..ANY }, BatchLimits { bytes_max: 3, ..ANY }, ANY] {
         let batch = twin.next_batch(limits).expect("memory reads").expect("more");
         let range = queue.next_range(limits.into()).expect("memory reads").expect("more");
@@ -30,6 +31,7 @@ fn a_range_has_the_boundaries_that_a_batch_would_have_and_reads_the_same_every_t
         if limits != ANY {
             queue.settle(&range, Settled::Delivered);
         }
+        batches.push(batch);
     }
     let last = queue.cursor().low;
     queues.tick().expect("memory writes");
@@ -59,9 +61,8 @@ fn a_range_never_spans_two_hours_of_receiving() {
         clock.advance(Duration::from_millis(HOUR / 2 + 10));
     }
     let limits = RangeLimits { partition_ms: Some(HOUR), ..ANY.into() };
-    let hours: Vec<_> =
-        std::iter::from_fn(|| queue.next_range(limits).expect("memory reads")).map(|range| range.offsets).collect();
-    assert_eq!(hours, [0..20, 20..40, 40..60]);
+    let hours: Vec<Batch> = std::iter::from_fn(|| queue.next_range(limits).expect("memory reads")).collect();
+    assert_eq!(hours.iter().map(|range| range.offsets.clone()).collect::<Vec<_>>(), [0..20, 20..40, 40..60]);
 }
 
 #[test]

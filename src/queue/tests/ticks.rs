@@ -91,13 +91,13 @@ fn old_plans_that_are_on_their_way_are_not_written_once_more() {
     let queues = Queues::open(mem(), clock, Path::new("data"), log, by_hand).expect("it opens");
     let queue = hook(&queues);
     append(&queues, "acme", 100);
-    for n in 0..10 {
-        let batch = next(&queue, 5);
+    let batches: Vec<Batch> = (0..10).map(|_| next(&queue, 5)).collect();
+    for (n, batch) in batches.iter().enumerate() {
         let (done, is_done) = sync_channel(1);
-        queue.plan(&batch, Box::new(move |planned| done.send(planned.is_ok()).expect("somebody waits")));
+        queue.plan(batch, Box::new(move |planned| done.send(planned.is_ok()).expect("somebody waits")));
         assert!(is_done.recv().expect("the writer answers"));
         if n > 0 {
-            queue.settle(&batch, Settled::Delivered);
+            queue.settle(batch, Settled::Delivered);
         }
     }
     let (let_go, gate) = sync_channel::<()>(0);

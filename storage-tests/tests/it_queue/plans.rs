@@ -97,11 +97,9 @@ fn a_split_batch_comes_again_whole_or_in_halves_and_never_both() {
         disk.power_cut(cut);
         let queues = open(&disk, &clock);
         let queue = hook(&queues);
-        let mut again = Vec::new();
-        while let Some(batch) = queue.next_batch(ANY).expect("reads") {
-            assert!(batch.planned);
-            again.push((batch.offsets, batch.id));
-        }
+        let batches: Vec<_> = std::iter::from_fn(|| queue.next_batch(ANY).expect("reads")).collect();
+        assert!(batches.iter().all(|batch| batch.planned));
+        let again: Vec<_> = batches.iter().map(|batch| (batch.offsets.clone(), batch.id.clone())).collect();
         let [first, second] = [0..4, 4..10].map(|offsets| (offsets.clone(), half_id(&whole, &offsets)));
         let in_halves = [vec![first, second.clone()], vec![second], vec![]];
         let whole = vec![(whole.offsets, whole.id)];
