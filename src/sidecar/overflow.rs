@@ -71,6 +71,8 @@ pub struct Overflow {
 struct Watched {
     policy: Policy,
     queues: Arc<[Queue]>,
+    /// Whether this still holds. Locked while something is given up by it.
+    holds: Arc<Mutex<bool>>,
     /// What was found when it was last looked at, by stream.
     ahead: HashMap<Arc<str>, Ahead>,
     /// When what is coming was last said.
@@ -106,20 +108,24 @@ impl Overflow {
         Self { queues, in_two_places: Box::new(in_two_places), ages, watched: Mutex::default() }
     }
 
-    /// From now on this holds for the destination with these queues, or nothing does.
+    /// From now on this holds for the destination with these queues, or nothing does. Waits for the disk, if something of
+    /// the destination is being given up by what held before: when this returns no more of that goes.
     pub fn set(&self, destination: &Arc<str>, policy: Option<Policy>, queues: Vec<Queue>) {
-        let mut watched = self.watched();
-        let Some(policy) = policy else {
-            watched.remove(destination);
-            return;
+        let watched = policy.map(|policy| {
+            let ahead = queues.iter().map(|queue| (queue.stream_name(), Ahead::default())).collect();
+            Watched { policy, queues: queues.into(), holds: Arc::new(Mutex::new(true)), ahead, said: None }
+        });
+        let before = match watched {
+            Some(watched) => self.watched().insert(Arc::clone(destination), watched),
+            None => self.watched().remove(destination),
         };
-        let ahead = queues.iter().map(|queue| (queue.stream_name(), Ahead::default())).collect();
-        watched.insert(Arc::clone(destination), Watched { policy, queues: queues.into(), ahead, said: None });
+        before.into_iter().for_each(Watched::end);
     }
 
-    /// Nothing holds for the destination any more.
+    /// Nothing holds for the destination any more. Waits as [`set`](Self::set) does.
     pub fn forget(&self, destination: &str) {
-        self.watched().remove(destination);
+        let before = self.watched().remove(destination);
+        before.into_iter().for_each(Watched::end);
     }
 
     /// Whether anybody has a policy.
@@ -140,12 +146,18 @@ impl Overflow {
         let watched = self.watched();
         let age_now = self.ages.at(now);
         let held_until_ms = self.ages.held_until(now);
-        let all: Vec<(Arc<str>, Policy, Arc<[Queue]>)> = (watched.iter())
-            .map(|(id, watched)| (Arc::clone(id), watched.policy, Arc::clone(&watched.queues)))
-            .collect();
+        let each = |(id, of): (&Arc<str>, &Watched)| {
+            (Arc::clone(id), of.policy, Arc::clone(&of.queues), Arc::clone(&of.holds))
+        };
+        let all: Vec<_> = watched.iter().map(each).collect();
         drop(watched);
         let short = self.short();
-        for (destination, policy, queues) in all {
+        for (destination, policy, queues, holds) in all {
+            let holds = lock(&holds);
+            // It was taken back while others were looked at.
+            if !*holds {
+                continue;
+            }
             let looked = match (self.in_two_places)(&destination) {
                 true => queues.iter().map(|queue| waits(queue, policy.what, now.wall_ms)).collect(),
                 false => look(&destination, policy, &queues, (age_now, now.wall_ms), short.as_ref()),
@@ -154,6 +166,7 @@ impl Overflow {
                 let error: &dyn std::error::Error = error;
                 warn!(%destination, error, "what waits cannot be read: nothing of it is given up, tried again");
             });
+            drop(holds);
             let Ok(waits) = looked else { continue };
             let ahead = ahead(policy, &waits, held_until_ms);
             let near = is_near(policy, &waits, now.wall_ms);
@@ -190,12 +203,51 @@ impl Overflow {
     }
 
     fn watched(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Watched>> {
-        // Each change under this lock is whole or has not begun.
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watched)
     }
 }
 
+/// Each change under such a lock is whole or has not begun.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watched {
+    /// It holds no more. Waits for what is being given up by it.
+    fn end(self) {
+        *lock(&self.holds) = false;
+    }
+}
+
+/// For what something goes.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    Age,
+    Bytes,
+    /// Its environment's share of a short disk.
+    Share,
+}
+
+/// What goes of a queue.
+#[derive(Debug, Clone, Copy)]
+struct Going {
+    /// Which queue of its destination's.
+    at: usize,
+    much: Much,
+    /// What lies there or behind it stays.
+    below: u64,
+}
+
 impl Short {
+    /// What goes for the room of these queues' environments. No two of them are of the same.
+    fn over_shares(&self, queues: &[Queue], waits: &[Waits]) -> Vec<Going> {
+        let over = |(at, queue): (usize, &Queue)| {
+            let (much, below) = self.over_share(queue, waits[at].bytes)?;
+            Some(Going { at, much, below })
+        };
+        queues.iter().enumerate().filter_map(over).collect()
+    }
+
     /// A queue's environment is about to be refused for its backlog: what of that nobody else needs goes first. No more
     /// than brings what lies here from the low mark on below the share: what goes makes room only later. That is more than
     /// waits where a second read position has delivered behind a backlog.
@@ -238,6 +290,9 @@ fn first_needed(queue: &Queue) -> u64 {
 }
 
 /// Gives up what is to go of a destination, and says what waits then.
+///
+/// One limit after the other, each held against what is left by the one before: records that are within a limit do not go
+/// for it because others were not.
 fn look(
     destination: &str,
     policy: Policy,
@@ -248,15 +303,18 @@ fn look(
     let look = || -> Result<Vec<Waits>, QueueError> {
         queues.iter().map(|queue| waits(queue, policy.what, wall_ms)).collect()
     };
-    let waits = look()?;
-    let going = going(policy, &waits, age_now);
     // What is marked makes no room.
     let short = short.filter(|_| policy.what == What::Drop);
-    let mut gone_any = false;
-    for (at, queue) in queues.iter().enumerate() {
-        let of_queue = going.iter().filter(|(of, _)| *of == at).map(|(_, much)| (*much, u64::MAX));
-        let for_others = short.and_then(|short| short.over_share(queue, waits[at].bytes));
-        for (much, below) in of_queue.chain(for_others) {
+    let mut waits = look()?;
+    for limit in [Limit::Age, Limit::Bytes, Limit::Share] {
+        let going = match limit {
+            Limit::Age => too_old(policy, &waits, age_now),
+            Limit::Bytes => too_much(policy, &waits),
+            Limit::Share => short.map_or_else(Vec::new, |short| short.over_shares(queues, &waits)),
+        };
+        let mut gone_any = false;
+        for Going { at, much, below } in going {
+            let queue = &queues[at];
             let (gone, now) = match policy.what {
                 What::Drop => (queue.drop_oldest(much, below)?, "they are counted as expired"),
                 What::Mark => (queue.mark_oldest(much)?, "they are dead letters and lie where they lay"),
@@ -269,13 +327,17 @@ fn look(
                     records = gone.records,
                     bytes = gone.bytes,
                     ?much,
+                    ?limit,
                     disk_is_short = short.is_some(),
                     "the oldest records were given up, as overflow of the configuration says: {now}"
                 );
             }
         }
+        if gone_any {
+            waits = look()?;
+        }
     }
-    if gone_any { look() } else { Ok(waits) }
+    Ok(waits)
 }
 
 fn waits(queue: &Queue, what: What, wall_ms: u64) -> Result<Waits, QueueError> {
@@ -288,25 +350,21 @@ fn waits(queue: &Queue, what: What, wall_ms: u64) -> Result<Waits, QueueError> {
     Ok(Waits { bytes: lag.bytes, oldest_ms })
 }
 
-/// What goes, by queue. `age_now` is the time by which ages count, unless they do not count now.
-fn going(policy: Policy, waits: &[Waits], age_now: Option<u64>) -> Vec<(usize, Much)> {
-    let mut going = Vec::new();
-    if let (Some(age_max), Some(now)) = (policy.age_max, age_now) {
-        let age_max = ms(age_max);
-        let old = |oldest_ms: u64| now.saturating_sub(oldest_ms) >= age_max.saturating_add(age_max / STEP);
-        let old = waits.iter().enumerate().filter(|(_, waits)| waits.oldest_ms.is_some_and(old));
-        going.extend(old.map(|(at, _)| (at, Much::OlderThan(now.saturating_sub(age_max)))));
-    }
+/// What goes for its age. `age_now` is the time by which ages count, unless they do not count now.
+fn too_old(policy: Policy, waits: &[Waits], age_now: Option<u64>) -> Vec<Going> {
+    let (Some(age_max), Some(now)) = (policy.age_max.map(ms), age_now) else { return Vec::new() };
+    let old = |oldest_ms: u64| now.saturating_sub(oldest_ms) >= age_max.saturating_add(age_max / STEP);
+    let old = waits.iter().enumerate().filter(|(_, waits)| waits.oldest_ms.is_some_and(old));
+    let much = Much::OlderThan(now.saturating_sub(age_max));
+    old.map(|(at, _)| Going { at, much, below: u64::MAX }).collect()
+}
+
+/// What goes for its bytes.
+fn too_much(policy: Policy, waits: &[Waits]) -> Vec<Going> {
     let bytes: Vec<u64> = waits.iter().map(|waits| waits.bytes).collect();
-    if let Some(bytes_max) = policy.bytes_max
-        && bytes.iter().sum::<u64>() > bytes_max
-    {
-        let less = shed(&bytes, bytes_max - bytes_max / STEP);
-        going.extend(
-            less.into_iter().enumerate().filter(|(_, less)| *less > 0).map(|(at, less)| (at, Much::Bytes(less))),
-        );
-    }
-    going
+    let Some(bytes_max) = policy.bytes_max.filter(|max| bytes.iter().sum::<u64>() > *max) else { return Vec::new() };
+    let less = shed(&bytes, bytes_max - bytes_max / STEP).into_iter().enumerate().filter(|(_, less)| *less > 0);
+    less.map(|(at, less)| Going { at, much: Much::Bytes(less), below: u64::MAX }).collect()
 }
 
 /// What is coming, by queue. Ages do not count before `held_until_ms`.

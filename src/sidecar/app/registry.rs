@@ -403,7 +403,9 @@ impl Registry {
         {
             warn!(destination = id, "requests in flight were cut off: they are repeated under the same ids");
         }
-        self.overflow.forget(id);
+        // It may wait for the disk.
+        let (overflow, of) = (Arc::clone(&self.overflow), id.to_owned());
+        tokio::task::spawn_blocking(move || overflow.forget(&of)).await.expect("forgetting a policy does not panic");
         let Some(running) = self.table().destinations.remove(id) else { return false };
         self.count(&running.environments, |subscribers| subscribers - 1);
         true

@@ -297,3 +297,95 @@ fn what_another_destination_still_needs_is_not_given_up_for_room() {
     assert!(expired(&dropping) > 0 && expired(&dropping) <= 5_000);
     assert!(house.queues.log().append_wait("one", vec![payload()]).is_ok(), "and now it does");
 }
+
+/// Each limit was held against what waited before anything went, so that both together took the sum: here all of it.
+#[test]
+fn with_two_limits_goes_what_is_beyond_one_of_them_and_not_the_sum() {
+    let house = House::new(LogOptions::small());
+    // Ages count an hour after they are first asked for.
+    house.set("other", of_age(1_000), &["prod", "stage"]);
+    house.tend();
+    let both = Policy { age_max: Some(HOUR * 16), ..of_bytes(16_000) };
+    let queues = house.set("hook", both, &["prod", "stage"]);
+    house.append("prod", 100);
+    house.clock.advance(HOUR * 20);
+    house.append("prod", 60);
+    house.append("stage", 60);
+    house.tend();
+    // 22,000 bytes waited, of which 10,000 were too old: what is left is within both limits.
+    assert_eq!((expired(&queues[0]), expired(&queues[1])), (100, 0));
+    house.append("stage", 60);
+    house.tend();
+    assert_eq!((expired(&queues[0]), expired(&queues[1])), (100, 30), "18,000 bytes, none of them too old");
+}
+
+/// The share of a short disk was held against what waited before anything went for its bytes.
+#[test]
+fn what_went_for_its_bytes_is_not_asked_for_once_more_for_the_room_of_a_short_disk() {
+    let small = LogOptions::small();
+    let log = LogOptions { budget_bytes: 64 * u64::from(small.segment_bytes), ..small };
+    let house = House::new(log);
+    let queue = house.queue("dropping", "one");
+    house.tick(); // before that nobody has a share
+    while house.queues.log().append_wait("one", vec![Payload { bytes: vec![7; 1_000], records: 10 }]).is_ok() {}
+    let waits = queue.lag().bytes;
+    house.set("dropping", of_bytes(waits / 4), &["one"]);
+    house.tend();
+    let left = queue.lag().bytes;
+    assert!(left <= waits / 4 && left >= waits / 5, "{left} of {waits}: what the policy leaves is far below the share");
+}
+
+/// It was asked for once at the start of a round, which may take long on a slow disk.
+#[test]
+fn a_policy_that_is_taken_back_while_others_are_looked_at_is_not_obeyed_once_more() {
+    let house = House::new(LogOptions::small());
+    let queues = house.queues.clone();
+    let overflow = Arc::new_cyclic(|overflow: &std::sync::Weak<Overflow>| {
+        let overflow = overflow.clone();
+        Overflow::new(queues.clone(), Arc::default(), move |id| {
+            if id == "a" {
+                let overflow = overflow.upgrade().unwrap();
+                overflow.set(&"b".into(), None, Vec::new());
+                overflow.forget("c");
+            }
+            false
+        })
+    });
+    house.append("prod", 100);
+    let [a, b, c] = ["a", "b", "c"].map(|id| {
+        let queue = house.queue(id, "prod");
+        overflow.set(&id.into(), Some(of_bytes(1_600)), vec![queue.clone()]);
+        queue
+    });
+    overflow.tend(Now::of(&house.clock));
+    assert_eq!((expired(&a), expired(&b), expired(&c)), (85, 0, 0));
+}
+
+#[test]
+fn who_takes_a_policy_back_waits_for_what_is_being_given_up_by_it() {
+    let house = House::new(LogOptions::small());
+    let queue = house.queue("a", "prod");
+    let (taken_back, seen) = std::sync::mpsc::sync_channel(1);
+    let (taken_back, seen_by) = (Mutex::new(taken_back), queue.clone());
+    let overflow = Arc::new_cyclic(|overflow: &std::sync::Weak<Overflow>| {
+        let overflow = overflow.clone();
+        Overflow::new(house.queues.clone(), Arc::default(), move |_| {
+            let (overflow, queue, tell) = (overflow.upgrade().unwrap(), seen_by.clone(), lock(&taken_back).clone());
+            let (begun, begins) = std::sync::mpsc::sync_channel(1);
+            std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                overflow.forget("a");
+                tell.send(expired(&queue)).unwrap();
+            });
+            begins.recv().unwrap();
+            // Enough for who does not wait.
+            std::thread::sleep(Duration::from_millis(50));
+            false
+        })
+    });
+    overflow.set(&"a".into(), Some(of_bytes(1_600)), vec![queue.clone()]);
+    house.append("prod", 100);
+    overflow.tend(Now::of(&house.clock));
+    assert_eq!(seen.recv().unwrap(), 85, "nothing goes once it is told that the policy holds no more");
+    assert_eq!(expired(&queue), 85);
+}
