@@ -85,7 +85,11 @@ impl Upstream {
     fn judge(&self, answer: &Answer, post: &Post) -> Outcome {
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        let wait = answer.wait(self.clock.wall_ms());
+        let classified = || classify(status, wait, || answer.excerpt());
         match status {
+            // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403 or a 420.
+            _ if wait.is_some() => classified(),
             // The key's trouble, not the upstream's: it waits by itself, and the other keys go on.
             401 | 403 => {
                 let excerpt = match answer.excerpt() {
@@ -97,15 +101,10 @@ impl Upstream {
             // No post is to blame for what is missing or wrong at every path.
             404 | 405 | 410 => Outcome::Refused { why: why() },
             // These pass: too early, a request that came too slowly, a mistaken or overworked server.
-            408 | 409 | 421 | 425 | 429 => self.wait(answer),
+            408 | 409 | 421 | 425 | 429 => classified(),
             400..=499 => Outcome::Rejected { why: why() },
-            _ => self.wait(answer),
+            _ => classified(),
         }
-    }
-
-    fn wait(&self, answer: &Answer) -> Outcome {
-        let wait = answer.wait(self.clock.wall_ms());
-        classify(answer.status.as_u16(), wait, || answer.excerpt())
     }
 }
 

@@ -131,7 +131,10 @@ impl Webhook {
         }
         self.http.hide_place(answer);
     }
+        let wait = answer.wait(self.clock.wall_ms());
 
+            // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403.
+            _ if wait.is_some() => classify(status, wait, || answer.excerpt()),
     /// What an answer means.
     pub(super) fn judge(&self, answer: &Answer) -> Outcome {
         let status = answer.status.as_u16();
@@ -140,7 +143,7 @@ impl Webhook {
             400 | 415 | 422 => Outcome::Rejected { why: why() },
             401 | 403 | 404 | 410 => Outcome::Refused { why: why() },
             413 => Outcome::TooLarge { why: why() },
-            _ => classify(status, answer.wait(self.clock.wall_ms()), || answer.excerpt()),
+            _ => classify(status, None, || answer.excerpt()),
         }
     }
 }

@@ -45,11 +45,14 @@ pub(super) fn judge(reply: Reply<'_>, encoded: &Encoded, api: AmplitudeApi, iden
         200 => Outcome::Delivered,
         // Documented is 200 alone; what else succeeds may have come from somebody in between.
         201..=299 => Outcome::Retry { why: why() },
+        // Who names a time is obeyed, whatever else it says; lists of events say more.
+        _ if retry_after.is_some() && !matches!(status, 400 | 429) => classify(status, retry_after, || excerpt),
         401 | 403 | 404 => Outcome::Refused { why: why() },
         413 => Outcome::TooLarge { why: why() },
         400 | 429 => {
             let wait = throttle_wait(api);
             match read(body, cut) {
+                Said::Broken | Said::Refuses if retry_after.is_some() => Outcome::Throttled { retry_after, why: why() },
                 Said::Broken => Outcome::Retry { why: why() },
                 Said::Refuses => Outcome::Refused { why: why() },
                 Said::Lists(lists) => {
@@ -62,7 +65,7 @@ pub(super) fn judge(reply: Reply<'_>, encoded: &Encoded, api: AmplitudeApi, iden
                 Said::Nothing { asks_to_wait } => as_a_whole(status, asks_to_wait, retry_after, wait, why()),
             }
         }
-        _ => classify(status, retry_after, || excerpt),
+        _ => classify(status, None, || excerpt),
     }
 }
 
@@ -76,7 +79,7 @@ fn throttle_wait(api: AmplitudeApi) -> Duration {
 
 /// An answer that says nothing of single events.
 fn as_a_whole(status: u16, asks_to_wait: bool, told: Option<Duration>, wait: Duration, why: Failure) -> Outcome {
-    if status == 400 && !asks_to_wait {
+    if status == 400 && !asks_to_wait && told.is_none() {
         Outcome::Rejected { why }
     } else {
         Outcome::Throttled { retry_after: Some(told.unwrap_or(wait)), why }

@@ -125,16 +125,20 @@ fn of_answer(answer: &HttpResponse, code: &str, message: &str, now: SystemTime) 
 /// `wait`: for how long the answer asks to be left alone.
 fn sort(status: u16, code: &str, message: &str, wait: Option<Duration>) -> Outcome {
     let why = Failure::Status { status, excerpt: excerpt(status, code, message) };
+    if wait.is_some() {
+        // Who names a time is obeyed, whatever else it says.
+        return Outcome::Throttled { retry_after: wait, why };
+    }
     if code == "EntityTooLarge" {
         return Outcome::TooLarge { why };
     }
     if REFUSALS.contains(&code) || code.starts_with("KMS.") || matches!(status, 301 | 307 | 308 | 401 | 403) {
         return Outcome::Refused { why };
     }
-    if PAUSES.contains(&code) || matches!(status, 429 | 503) || wait.is_some() {
+    if PAUSES.contains(&code) || matches!(status, 429 | 503) {
         // That is about the rate, which a 503 by itself is not.
         let slow_down = code.starts_with("SlowDown").then_some(Duration::ZERO);
-        return Outcome::Throttled { retry_after: wait.or(slow_down), why };
+        return Outcome::Throttled { retry_after: slow_down, why };
     }
     Outcome::Retry { why }
 }
@@ -239,7 +243,9 @@ mod tests {
     #[test]
     fn a_wait_that_is_asked_for_is_obeyed() {
         let minute = Some(Duration::from_secs(60));
-        for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (409, "OperationAborted")] {
+        for (status, code) in
+            [(503, "SlowDown"), (500, "InternalError"), (409, "OperationAborted"), (403, "AccessDenied")]
+        {
             let outcome = sort(status, code, "", minute);
             assert!(matches!(outcome, Outcome::Throttled { retry_after, .. } if retry_after == minute), "{code}");
         }
