@@ -137,21 +137,33 @@ impl Worker {
                 self.again(busy, batch, &outcome, epoch);
             }
             Outcome::QueueRefused { ref why } => {
-                self.heard(busy, &outcome, epoch);
+                self.heard_if_answered(busy, &outcome, epoch);
                 self.hold(busy, batch.queue, Cause::Refuses, why);
                 // Its return wakes us.
                 drop(batch);
             }
             Outcome::TooLarge { ref why } => {
-                self.heard(busy, &outcome, epoch);
+                self.heard_if_answered(busy, &outcome, epoch);
                 self.too_large(busy, batch, apart, why);
             }
             Outcome::Rejected { ref why } => {
-                self.heard(busy, &outcome, epoch);
+                self.heard_if_answered(busy, &outcome, epoch);
                 self.rejected(busy, batch, apart, why);
             }
             Outcome::Partial(partial) => self.partial(busy, batch, apart, partial, request),
         }
+    }
+
+    /// Takes in an outcome, if it is the destination's word. What its sink decided by itself, without a request, says nothing
+    /// of the destination: not that it takes anything, nor that it is there. Says which it is.
+    fn heard_if_answered(&mut self, busy: &mut Busy, outcome: &Outcome, epoch: Epoch) -> bool {
+        let answered = !matches!(outcome.failure(), Some(Failure::Local(_)));
+        if answered {
+            self.heard(busy, outcome, epoch);
+        } else {
+            busy.post.stats.failed(outcome, self.common.clock.wall_ms());
+        }
+        answered
     }
 
     /// It has all that was sent.
@@ -243,8 +255,8 @@ impl Worker {
         let left = records.saturating_sub((partial.rejected.len() + partial.held.len()) as u64);
         let (rest, why, held, rejected) =
             (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
-        self.heard(busy, &Outcome::Partial(partial), epoch);
-        if rejected == 0 {
+        let answered = self.heard_if_answered(busy, &Outcome::Partial(partial), epoch);
+        if rejected == 0 && answered {
             // Who asks to wait with some records finds nothing wrong with them.
             self.memory.poison().accepted(sender, begun, 0);
             self.put_back_proven(busy);

@@ -431,3 +431,25 @@ async fn what_is_known_of_a_batch_is_not_taken_for_another_streams() {
     };
     assert_eq!((dead(&scripts[0]), dead(&scripts[1])), ((10, vec![3]), (10, vec![])));
 }
+
+/// What a sink knows by itself was taken for the destination's word: a refusal was over, the waits between its probes began
+/// anew, and what was in doubt was held to be proven.
+#[tokio::test(start_paused = true)]
+async fn what_a_sink_decides_by_itself_is_no_word_of_the_destination() {
+    let own = |records: &[u64]| {
+        let held = vec![HeldRecord { offset: records[0], wait: HOUR * 9 }];
+        let why = Failure::Local("one has to wait".to_owned());
+        Outcome::Partial(Partial { rejected: Vec::new(), held, rest: Rest::Again, why })
+    };
+    let refused = || Outcome::Refused { why: status(401) };
+    let answer = move |n: usize, records: &[u64]| {
+        at_once(if n % 2 == 1 && records.len() > 1 { own(records) } else { refused() })
+    };
+    let stage = stage(10, reading(answer));
+    sleep(Duration::from_secs(600)).await;
+    stage.check();
+    let (asked, state) = (stage.receiver.sent().len(), stage.delivery.stats_of("d").unwrap().state);
+    assert!(matches!(state, State::Refused { .. }), "{state:?}");
+    // A probe after half a minute to a minute, and ever more rarely, each with what the sink knows by itself beside it.
+    assert!(asked <= 12, "{asked} requests in ten minutes");
+}
