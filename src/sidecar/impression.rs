@@ -20,5 +20,5 @@ pub use encode::{
 };
 pub use parse::{BatchMeta, Form, Limits, Parsed, Reject, Token, beacon_token, parse};
 pub use scan::{DEPTH_MAX, Unreadable, UnreadableWhy};
-pub use stored::{Impression, Malformed, Part, Records, Shared, StoredBatch};
+pub use stored::{Impression, Malformed, Part, Records, Said, Shared, StoredBatch};
 pub use text::{JsonText, escape, push_integer};

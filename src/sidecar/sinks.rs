@@ -17,6 +17,7 @@ pub mod segment;
 mod size_cap;
 pub mod upstream;
 pub mod webhook;
+mod written_out;
 
 #[cfg(test)]
 mod conformance;

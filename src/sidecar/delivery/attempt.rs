@@ -34,6 +34,10 @@ const ENCODE_INLINE_BYTES_MAX: u64 = 64 << 10;
 /// The same where it is compressed too, which takes some three times as long.
 const COMPRESS_INLINE_BYTES_MAX: u64 = 32 << 10;
 
+/// What is encoded to more than so many times that is not encoded where it is either: usual records come to six times what
+/// they are as stored, those that share long names to a thousand times.
+const ENCODE_INLINE_FACTOR: u64 = 8;
+
 /// A claimed batch: in memory, or read as it is sent.
 pub(super) enum Load {
     Small(Claimed),
@@ -168,6 +172,8 @@ pub(super) enum Prepared {
     /// Records wait, and a batch is to be made of them later: look again after so long.
     NotYet(Duration),
     Batch(Load, Grant),
+    /// It is to be split, if it has two records or more: encoded it takes more than a batch may.
+    TooLong(Load, Grant),
 }
 
 /// Waits for room in the budget, then claims a batch, off the async workers if it must be read from disk. Where batches
@@ -189,19 +195,23 @@ pub(super) async fn prepare(
             return Ok(Prepared::NotYet(wait));
         }
     }
-    let batch = match sink.large() {
-        Some(_) => claim_large(common, asking, source, sink, limits).await?,
-        None => claim(common, asking, source, limits).await?,
-    };
-    Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
+    match sink.large() {
+        Some(_) => {
+            let batch = claim_large(common, asking, source, sink, limits).await?;
+            Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
+        }
+        None => claim(common, asking, source, sink, limits).await,
+    }
 }
 
 async fn claim(
     common: Arc<Common>,
     asking: Asking,
     source: Arc<dyn Source>,
+    sink: Arc<dyn Sink>,
     limits: Limits,
-) -> Result<Option<(Load, Grant)>, BoxError> {
+) -> Result<Prepared, BoxError> {
+    let encoded_bytes_max = common.budget.encoded_bytes_max(limits.bytes_max);
     // Twice what waits: more may have come when its turn has.
     let waiting = source.bytes_waiting(limits).saturating_mul(2).max(BATCH_BYTES_LEAST);
     let bytes = limits.bytes_max.min(waiting);
@@ -211,25 +221,40 @@ async fn claim(
         // Less may have been given.
         let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
         let claimed = if source.in_memory() {
-            source.next(limits)?
+            weighed(&*source, &*sink, limits)?
         } else {
             let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;
-            let source = Arc::clone(&source);
-            let claimed = tokio::task::spawn_blocking(move || source.next(limits)).await??;
+            let (source, sink) = (Arc::clone(&source), Arc::clone(&sink));
+            let claimed = tokio::task::spawn_blocking(move || weighed(&*source, &*sink, limits)).await??;
             drop(turn);
             claimed
         };
-        let Some(claimed) = claimed else { return Ok(None) };
-        let needed = claimed.job.bytes.saturating_mul(ENCODING_FACTOR);
-        if needed <= grant.bytes().max(asked) {
+        let Some((claimed, encoded)) = claimed else { return Ok(Prepared::Nothing) };
+        let usual = claimed.job.bytes.saturating_mul(ENCODING_FACTOR);
+        if encoded > usual.max(encoded_bytes_max) && claimed.job.records() > 1 {
+            return Ok(Prepared::TooLong(Load::Small(claimed), grant));
+        }
+        let needed = usual.max(encoded);
+        let granted = grant.bytes().max(asked);
+        // What is usual was asked for, and usual records come to half as much again.
+        if usual <= granted && needed / 2 <= granted {
             grant.shrink(needed);
-            return Ok(Some((Load::Small(claimed), grant)));
+            return Ok(Prepared::Batch(Load::Small(claimed), grant));
         }
         // One that comes again comes as it stood, however little was given: it goes back until there is enough for it.
         drop((claimed, grant));
         grant = common.budget.grant_whole(asking, needed).await;
         asked = needed;
     }
+}
+
+/// The next batch, and what it comes to at most while it is encoded: as stored, and what is made of it.
+fn weighed(source: &dyn Source, sink: &dyn Sink, limits: Limits) -> Result<Option<(Claimed, u64)>, BoxError> {
+    let claimed = source.next(limits)?;
+    Ok(claimed.map(|claimed| {
+        let bytes = claimed.job.bytes.saturating_add(sink.encoded_bytes_max(&claimed.job));
+        (claimed, bytes)
+    }))
 }
 
 /// The same for a batch that is read as it is sent: only the headers of its frames are read now, unless it is filtered.
@@ -316,7 +341,7 @@ async fn send(
 ) -> Came {
     let id = Arc::clone(&job.id);
     let planned = sink.needs_plan().then(|| plan(ticket));
-    let encoded = match encode(common, sharer, sink, job).await {
+    let encoded = match encode((common, sharer), sink, job, grant.bytes()).await {
         Ok(encoded) => encoded,
         Err(came) => return came,
     };
@@ -383,13 +408,19 @@ async fn durable(planned: Option<Planned>) -> Result<(), Failure> {
     }
 }
 
-async fn encode(common: &Arc<Common>, sharer: Sharer, sink: &Arc<dyn Sink>, job: Job) -> Result<Shared, Came> {
+/// `charged`: about what it takes to encode it.
+async fn encode(
+    (common, sharer): (&Arc<Common>, Sharer),
+    sink: &Arc<dyn Sink>,
+    job: Job,
+    charged: u64,
+) -> Result<Shared, Came> {
     let inline_bytes_max =
         if sink.format().gzip.is_some() { COMPRESS_INLINE_BYTES_MAX } else { ENCODE_INLINE_BYTES_MAX };
-    let result = if job.bytes <= inline_bytes_max {
+    let result = if job.bytes <= inline_bytes_max && charged <= inline_bytes_max * ENCODE_INLINE_FACTOR {
         common.sharing.encode(&**sink, &job)
     } else {
-        let turn = common.budget.heavy(sharer, job.bytes).await;
+        let turn = common.budget.heavy(sharer, job.bytes.max(charged / ENCODE_INLINE_FACTOR)).await;
         let (common, sink) = (Arc::clone(common), Arc::clone(sink));
         let encoded = tokio::task::spawn_blocking(move || common.sharing.encode(&*sink, &job)).await;
         drop(turn);

@@ -18,6 +18,9 @@ pub const ENCODING_FACTOR: u64 = 4;
 /// A batch that wants more than this part of the memory is bulk work, whatever its sink.
 const LIVE_PART: u64 = 8;
 
+/// However small batches are to be as stored, what they are encoded to may take so much.
+const ENCODED_BYTES_LEAST: u64 = 4 << 20;
+
 /// Where memory is short batches are not made smaller than this: a request costs about as much as 64 KiB of records.
 pub(super) const BATCH_BYTES_LEAST: u64 = 64 << 10;
 const BYTES_LEAST: u64 = BATCH_BYTES_LEAST * ENCODING_FACTOR;
@@ -157,6 +160,13 @@ impl Budget {
     #[must_use]
     pub fn turns(&self, sharer: Sharer) -> Turns {
         Turns(Some((self.heavy.clone(), sharer)))
+    }
+
+    /// How much memory a batch may take while it is encoded: what its size allows, twice over, since usual records come to
+    /// six times what they are as stored; and no more than there is.
+    pub(super) fn encoded_bytes_max(&self, batch_bytes_max: u64) -> u64 {
+        let wanted = batch_bytes_max.saturating_mul(ENCODING_FACTOR).max(ENCODED_BYTES_LEAST).saturating_mul(2);
+        wanted.min(self.requests.whole().bytes)
     }
 
     /// Requests that may start now.

@@ -34,6 +34,13 @@ pub trait Sink: Send + Sync {
     /// When a record cannot be read back.
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError>;
 
+    /// How long the bytes that [`encode`](Self::encode) makes of this job are at most, before they are compressed: far longer
+    /// than the job as stored, where a stored batch says once what all its records share. Told without making them. The
+    /// loop charges it to the shared budget, and splits what comes to more than it may take.
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        job.bytes
+    }
+
     /// Brings the bytes to the destination, as the batch named `id`. Answers by `deadline`, or soon after if stopping
     /// half way would do harm. Dropping the future gives up; the destination may then have the batch or not.
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome>;

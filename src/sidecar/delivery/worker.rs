@@ -38,7 +38,7 @@ use super::stats::{State, Waits, moment_ms};
 use super::{Common, Settings};
 use crate::causes;
 use asides::Asides;
-use landing::{Chore, Flown, KeepingBytes};
+use landing::{Batch, Chore, Flown, KeepingBytes};
 use turns::{Beside, Chosen};
 
 pub(super) use memory::Memory;
@@ -240,12 +240,13 @@ impl Worker {
                     None => self.heard(busy, &Outcome::Retry { why }, self.pace.epoch()),
                 }
             }
-            Ok(attempt::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant),
+            Ok(attempt::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant, false),
+            Ok(attempt::Prepared::TooLong(load, grant)) => self.claimed(busy, load, grant, true),
         }
     }
 
-    /// A batch is ours. Mostly it is sent.
-    fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant) {
+    /// A batch is ours. Mostly it is sent; in halves, if it is too long once it is encoded and not one record.
+    fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant, too_long: bool) {
         let queue = load.lane(self.queues[busy.chosen.turn].home());
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
@@ -265,6 +266,9 @@ impl Worker {
             self.count_share(busy, size);
             self.pace.sending(size, self.now());
             self.tries(queue);
+        if let Some(at) = shape.middle.filter(|_| too_long) {
+            return self.too_long(busy, Batch { queue, ticket: load.into_ticket(), shape }, at);
+        }
             self.launch(busy, queue, load, grant);
         }
     }

@@ -94,6 +94,15 @@ pub struct Shared<'a> {
     pub sdk_key_index: u32,
 }
 
+/// How much some records say; see [`StoredBatch::said`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Said {
+    /// What stands in each of them.
+    pub own: u64,
+    /// What several of them share, for each.
+    pub shared: u64,
+}
+
 /// A payload of the log, read in place.
 #[derive(Debug, Clone)]
 pub struct StoredBatch<'a> {
@@ -132,6 +141,24 @@ impl<'a> StoredBatch<'a> {
     #[must_use]
     pub fn shared(&self) -> &Shared<'a> {
         &self.shared
+    }
+
+    /// What the records `skip..skip + take` say, in bytes. `own`: what stands in each of them alone. `shared`: what is
+    /// stored once for several of them, the flag, SDK, machine and mode, counted for each record that it is said of. So
+    /// far as they can be read; reads no record's fields.
+    #[must_use]
+    pub fn said(&self, skip: usize, take: usize) -> Said {
+        let Shared { sdk, machine_name, machine_ip, mode, .. } = self.shared;
+        let of_all = [sdk, machine_name, machine_ip, mode].iter().map(|text| text.as_bytes().len()).sum::<usize>();
+        let (mut records, mut said) = (self.records(), Said::default());
+        if records.advance(skip).is_ok_and(|stepped| stepped == skip) {
+            for _ in 0..take {
+                let Ok(Some(fields)) = records.next_fields() else { break };
+                said.own += fields.left() as u64;
+                said.shared += (of_all + records.flag.as_bytes().len()) as u64;
+            }
+        }
+        said
     }
 
     /// The impressions in their order, which is that of their offsets. Allocates nothing.

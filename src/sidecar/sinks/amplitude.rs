@@ -124,6 +124,10 @@ impl Sink for Amplitude {
 
     fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        self.events.bytes_max(job)
+    }
+
             if encoded.records() == 0 {
                 return Outcome::Delivered;
             }

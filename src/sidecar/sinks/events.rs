@@ -9,12 +9,11 @@ use crate::delivery::outcome::RejectedRecord;
 use crate::delivery::record_id;
 use crate::delivery::sink::{EncodeError, Encoded, Job};
 use crate::impression::{EnvironmentLabel, Impression, SplitFields, StoredBatch, each_record};
+use crate::sinks::written_out::{self, OBJECT_BYTES};
 
-/// About as long as an event is, to begin with a buffer that seldom grows.
-const EVENT_BYTES_HINT: u64 = 512;
-
-/// No buffer begins larger than this, whatever was counted.
-const BODY_BYTES_HINT_MAX: u64 = 2 << 20;
+/// What an event has beside what it begins with, the fields of a webhook's object, and its record's id: names of fields
+/// and a time.
+const EVENT_BYTES: u64 = 120;
 
 /// One impression on its way to become an event.
 pub(super) struct Event<'e, 'a> {
@@ -42,18 +41,24 @@ impl Event<'_, '_> {
     }
 }
 
+/// How long the body of a job is at most, of events that begin with so many bytes: each says its record's key twice.
+pub(super) fn bytes_max(job: &Job, start_bytes: usize) -> u64 {
+    let beside = start_bytes as u64 + EVENT_BYTES + OBJECT_BYTES + written_out::id_bytes_max(job);
+    written_out::bytes_max(job, beside, 2)
+}
+
 /// Writes `opening` and behind it, separated by commas, what `write` appends for each record of the job. A record for
-/// which `write` says why it can't be sent is left out. The array is not closed: that is the tail's part.
+/// which `write` says why it can't be sent is left out. `bytes_max`: see [`bytes_max`]. The array is not closed: that is the tail's part.
 pub(super) fn encode(
     job: &Job,
+    bytes_max: u64,
     opening: &[u8],
     mut write: impl FnMut(Event<'_, '_>, &mut Vec<u8>) -> Result<(), String>,
 ) -> Result<Encoded, EncodeError> {
     let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
     let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
     let id_prefix = record_id::prefix(&job.origin);
-    let hint = (job.records() * EVENT_BYTES_HINT).min(BODY_BYTES_HINT_MAX);
-    let mut body = Vec::with_capacity(usize::try_from(hint).unwrap_or(0));
+    let mut body = Vec::with_capacity(usize::try_from(bytes_max).unwrap_or(0));
     body.extend_from_slice(opening);
     let mut rejected = Vec::new();
     for run in job.runs() {
@@ -83,7 +88,7 @@ mod tests {
     use crate::sinks::sample::job;
 
     fn all_but_every_third(job: &Job) -> Encoded {
-        encode(job, b"<", |event, out| {
+        encode(job, 100, b"<", |event, out| {
             event.write_id(out);
             if event.offset % 3 == 0 { Err(format!("no {}", event.offset)) } else { Ok(()) }
         })
@@ -108,6 +113,6 @@ mod tests {
     fn a_batch_with_fewer_records_than_the_log_says_is_refused() {
         let mut job = job(0..10);
         job.parts[0].take = 11;
-        assert!(encode(&job, b"", |_, _| Ok(())).unwrap_err().to_string().contains("offsets 0..10"));
+        assert!(encode(&job, 0, b"", |_, _| Ok(())).unwrap_err().to_string().contains("offsets 0..10"));
     }
 }

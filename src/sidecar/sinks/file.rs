@@ -29,14 +29,15 @@ pub use damaged::Damaged;
 pub use writers::Writers;
 
 use crate::config::FileConfig;
+use super::written_out::{self, OBJECT_BYTES};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
 use writers::{Held, Place, writer_of};
 
-/// A line is about this many times as long as its stored form.
-const LINE_FACTOR: u64 = 4;
+/// What a line has beside an object of the webhook and its record's id: the names of three fields, and two numbers.
+const LINE_BYTES: u64 = 120;
 
 /// A file destination.
 pub struct FileSink {
@@ -106,7 +107,8 @@ impl Sink for FileSink {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
         let prefix = record_id::prefix(&job.origin);
-        let mut lines = Vec::with_capacity(usize::try_from(job.bytes * LINE_FACTOR).unwrap_or(0));
+        // What is not written to takes an address and no memory.
+        let mut lines = Vec::with_capacity(usize::try_from(self.encoded_bytes_max(job)).unwrap_or(0));
         for run in job.runs() {
             let mut offset = run.first;
             let batch = StoredBatch::decode(run.payload).map_err(|why| refuse(why.to_string()))?;
@@ -119,7 +121,11 @@ impl Sink for FileSink {
         Ok(Encoded::whole(job, Bytes::from(lines)))
     }
 
-    /// Waits for its turn until the deadline. A write that was begun goes on to its end, however long, and whoever waits
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        written_out::bytes_max(job, OBJECT_BYTES + LINE_BYTES + written_out::id_bytes_max(job), 1)
+    }
+
+    /// Waits for its turn, and for a thread, until the deadline. A write that was begun goes on to its end, however long, and whoever waits
     /// for it: only then may the batch be written again.
     fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {

@@ -107,6 +107,10 @@ impl Sink for Segment {
         self.events.encode(job)
     }
 
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        self.events.bytes_max(job)
+    }
+
     fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             if encoded.records() == 0 {

@@ -18,6 +18,7 @@ use super::address_guard::{AddressGuard, AddressPolicy};
 use super::gzip::{Body, GZIP_LEVEL};
 use super::http::{Answer, Http, Tls};
 use super::size_cap::SizeCap;
+use super::written_out::{self, OBJECT_BYTES};
 use crate::config::{Compression, Secret, WebhookConfig};
 use crate::delivery::outcome::{Failure, Outcome, classify};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink, Told};
@@ -27,14 +28,8 @@ use signature::Signer;
 /// The header that names the batch, after Standard Webhooks.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
-/// What an object has beside the record's own text: names, environment, machine, SDK.
-const OBJECT_BYTES: u64 = 260;
-
 /// Shorter values of headers are no secrets, and would be found in the midst of words.
 const SECRET_BYTES_MIN: usize = 4;
-
-/// The most that is taken ahead for the plain text of what is compressed: about that of one frame.
-const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// When this attempt was signed, in seconds since 1970; receivers take it for five minutes.
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -131,15 +126,15 @@ impl Webhook {
         }
         self.http.hide_place(answer);
     }
-        let wait = answer.wait(self.clock.wall_ms());
 
-            // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403.
-            _ if wait.is_some() => classify(status, wait, || answer.excerpt()),
     /// What an answer means.
     pub(super) fn judge(&self, answer: &Answer) -> Outcome {
         let status = answer.status.as_u16();
         let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        let wait = answer.wait(self.clock.wall_ms());
         match status {
+            // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403.
+            _ if wait.is_some() => classify(status, wait, || answer.excerpt()),
             400 | 415 | 422 => Outcome::Rejected { why: why() },
             401 | 403 | 404 | 410 => Outcome::Refused { why: why() },
             413 => Outcome::TooLarge { why: why() },
@@ -163,10 +158,10 @@ impl Sink for Webhook {
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let refuse = |why: String| EncodeError { at: job.origin.clone(), why };
         let environment = EnvironmentLabel { id: &job.environment.id, name: &job.environment.name };
-        // Near enough that nothing grows by doubling, which would copy it and leave up to half of it unused.
-        let plain_bytes = usize::try_from(job.bytes + job.records() * OBJECT_BYTES).unwrap_or(0);
+        // Nothing grows by doubling, which would copy it; what is not written to takes an address and no memory.
+        let plain_bytes = usize::try_from(self.encoded_bytes_max(job)).unwrap_or(0);
         let mut body = Body::new(self.gzip, plain_bytes);
-        let scratch_bytes = if self.gzip.is_some() { plain_bytes.min(SCRATCH_BYTES_MAX) } else { 0 };
+        let scratch_bytes = if self.gzip.is_some() { plain_bytes } else { 0 };
         let (mut scratch, mut first) = (Vec::with_capacity(scratch_bytes), true);
         let mut opening: &[u8] = b"[";
         for run in job.runs() {
@@ -184,6 +179,10 @@ impl Sink for Webhook {
         };
         body.append(&mut scratch, close)?;
         Ok(Encoded::whole(job, body.finish()))
+    }
+
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        written_out::bytes_max(job, OBJECT_BYTES, 1)
     }
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {

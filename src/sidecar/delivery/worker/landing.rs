@@ -208,6 +208,12 @@ impl Worker {
         }
     }
 
+    /// It was never sent, for it takes too much memory to be encoded as a whole: no word of the destination's.
+    pub(super) fn too_long(&mut self, busy: &mut Busy, batch: Batch, at: u64) {
+        let mark = self.memory.poison().too_large();
+        self.divide(busy, batch, at, mark);
+    }
+
     /// All that was sent is rejected.
     fn rejected(&mut self, busy: &mut Busy, batch: Batch, mut apart: Apart, why: &Failure) {
         let (since, run) = self.note(&batch).map_or((None, None), |note| (note.since, note.run));

@@ -57,6 +57,12 @@ impl<'a> Fields<'a> {
         if self.is_at_end() { Ok(None) } else { self.varint().map(Some) }
     }
 
+    /// Bytes that are left of the stretch.
+    #[inline]
+    pub(super) fn left(&self) -> usize {
+        self.payload.len().saturating_sub(self.at)
+    }
+
     /// Whether nothing is left.
     #[inline]
     pub(super) fn is_at_end(&self) -> bool {

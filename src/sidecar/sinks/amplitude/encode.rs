@@ -97,7 +97,7 @@ impl Events {
     pub(super) fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let mut subjects = Vec::with_capacity(job.runs().map(|run| run.take).sum());
         let mut scratch = String::new();
-        let encoded = events::encode(job, OPENING, |event, out| {
+        let encoded = events::encode(job, self.bytes_max(job), OPENING, |event, out| {
             if let Some(reason) = self.refusal(event.record.key) {
                 return Err(reason);
             }
@@ -106,6 +106,11 @@ impl Events {
             Ok(())
         })?;
         Ok(Encoded { subjects: subjects.into(), ..encoded })
+    }
+
+    /// See [`Sink::encoded_bytes_max`](crate::delivery::sink::Sink::encoded_bytes_max).
+    pub(super) fn bytes_max(&self, job: &Job) -> u64 {
+        events::bytes_max(job, self.start.len())
     }
 
     fn write(&self, mut event: Event<'_, '_>, scratch: &mut String, out: &mut Vec<u8>) {

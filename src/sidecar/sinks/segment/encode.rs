@@ -46,7 +46,7 @@ impl Events {
     /// The body up to its tail.
     pub(super) fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         let mut times = Times::new();
-        events::encode(job, OPENING, |event, out| {
+        events::encode(job, self.bytes_max(job), OPENING, |event, out| {
             if event.record.key.is_empty() {
                 return Err(format!("Segment takes no empty {}", field(self.identity)));
             }
@@ -58,6 +58,11 @@ impl Events {
             }
             Ok(())
         })
+    }
+
+    /// See [`Sink::encoded_bytes_max`](crate::delivery::sink::Sink::encoded_bytes_max).
+    pub(super) fn bytes_max(&self, job: &Job) -> u64 {
+        events::bytes_max(job, self.start.len())
     }
 
     fn write(&self, event: Event<'_, '_>, times: &mut Times, out: &mut Vec<u8>) {
