@@ -22,6 +22,12 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
+    /// How many may be in flight at the most.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        u32::from(self.max)
+    }
+
     /// A limit that grows from 1 to `max`; a `max` of 0 is taken as 1.
     #[must_use]
     pub fn new(max: u32) -> Self {

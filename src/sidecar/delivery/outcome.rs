@@ -128,6 +128,8 @@ pub enum Failure {
     Disk(String),
     /// Nothing was sent: the fault is on our side (the plan could not be stored, the batch not be read or encoded).
     Local(String),
+    /// The destination's loop ran into a mistake of Forebay's own, and was begun anew.
+    Panic(String),
 }
 
 /// An HTTP answer, sorted: what a webhook's status means. `retry_after` is the answer's own wish, if any.
@@ -156,6 +158,7 @@ impl fmt::Display for Failure {
             Failure::Broken(why) => write!(f, "connection broke: {why}"),
             Failure::Disk(why) => write!(f, "disk: {why}"),
             Failure::Local(why) => f.write_str(why),
+            Failure::Panic(why) => write!(f, "the destination's loop panicked and is begun anew: {why}"),
         }
     }
 }

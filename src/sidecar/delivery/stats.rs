@@ -15,8 +15,8 @@ use super::rate::{By, RateLimits};
 const ERROR_TEXT_MAX: usize = 300;
 
 /// Failures are counted under these names; `class` sorts them.
-pub const CLASSES: [&str; 10] =
-    ["3xx", "4xx", "429", "5xx", "503", "other_status", "timeout", "connection", "disk", "local"];
+pub const CLASSES: [&str; 11] =
+    ["3xx", "4xx", "429", "5xx", "503", "other_status", "timeout", "connection", "disk", "local", "panic"];
 
 /// Answers that are about records or about the destination itself are counted under these names, beside their class.
 pub const ANSWERS: [&str; 4] = ["too_large", "rejected", "partial", "refused"];
@@ -389,6 +389,7 @@ fn class(why: &Failure) -> usize {
         Failure::Connect(_) | Failure::Broken(_) => 7,
         Failure::Disk(_) => 8,
         Failure::Local(_) => 9,
+        Failure::Panic(_) => 10,
     }
 }
 

@@ -7,6 +7,7 @@
 //!   down costs its neighbours nothing but its probes.
 //! - Idle it has no task, no future and no timer: it rests in its [`Post`] until it is woken.
 
+mod anew;
 mod asides;
 mod holds;
 mod landing;
@@ -104,15 +105,15 @@ impl Worker {
     /// Sends until there is nothing to send, or it is told to stop and nothing is in flight. Then it goes to rest.
     async fn run(mut self, post: Arc<Post>) {
         loop {
-            self.busy(&post).await;
+            self.busy_to_the_end(&post).await;
             let Some(woken) = post.rest(self) else { return };
             self = woken;
         }
     }
 
-    /// Sends until there is nothing to send and nothing in flight.
-    async fn busy(&mut self, post: &Arc<Post>) {
-        let mut busy = Busy {
+    /// With nothing under way.
+    fn idle(&self, post: &Arc<Post>) -> Busy {
+        Busy {
             post: Arc::clone(post),
             rng: self.common.seed.map_or_else(rand::make_rng, SmallRng::seed_from_u64),
             flights: JoinSet::new(),
@@ -123,7 +124,12 @@ impl Worker {
             preparing: None,
             chosen: Chosen::default(),
             news_meanwhile: false,
-        };
+        }
+    }
+
+    /// Sends until there is nothing to send and nothing in flight.
+    async fn busy(&mut self, busy: &mut Busy) {
+        let post = Arc::clone(&busy.post);
         // Of a destination that gets its records in order nothing is sent beside what a batch becomes.
         let chores_max = if self.settings.ordered { 1 } else { CHORES_MAX };
         self.wet();
@@ -133,39 +139,39 @@ impl Worker {
                 self.wet();
             }
             if post.take_probe() {
-                self.probe(&mut busy);
+                self.probe(busy);
             }
             let verdict = self.pace.verdict(self.now(), busy.flights.len());
             if post.held() {
                 // A claim in the making is handed back by its drop.
                 busy.preparing = None;
             } else if busy.preparing.is_none() && verdict == Verdict::Start && busy.chores.len() < chores_max {
-                self.prepare(&mut busy);
+                self.prepare(busy);
             }
-            let due = if post.held() { None } else { self.due(&busy, verdict) };
+            let due = if post.held() { None } else { self.due(busy, verdict) };
             if busy.is_still() && due.is_none() {
                 // Those that waited by themselves have nothing to be tried with.
-                self.lift_all(&mut busy);
+                self.lift_all(busy);
                 return;
             }
-            self.report(&busy, verdict, due);
-            if !post.may_sleep(!post.held() && self.listens(&busy, verdict)) {
+            self.report(busy, verdict, due);
+            if !post.may_sleep(!post.held() && self.listens(busy, verdict)) {
                 continue;
             }
-            match self.event(&mut busy, due).await {
+            match self.event(busy, due).await {
                 Event::Landed(landed) => {
-                    self.landed(&mut busy, landed);
+                    self.landed(busy, landed);
                     self.wet();
                 }
                 Event::Done(chore) => {
-                    self.done(&mut busy, chore);
+                    self.done(busy, chore);
                     self.wet();
                 }
-                Event::Prepared(prepared) => self.prepared(&mut busy, prepared),
+                Event::Prepared(prepared) => self.prepared(busy, prepared),
                 Event::Woken => self.wet(),
                 Event::Due => {
                     self.try_apart();
-                    self.retest_if_due(&mut busy);
+                    self.retest_if_due(busy);
                 }
             }
         }
@@ -260,15 +266,15 @@ impl Worker {
             None if shape.records == 0 => return load.into_ticket().settle(&[], Settled::Delivered),
             _ => {}
         }
+        if let Some(at) = shape.middle.filter(|_| too_long) {
+            return self.too_long(busy, Batch { queue, ticket: load.into_ticket(), shape }, at);
+        }
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
             let size = Size { records: shape.records, bytes: shape.bytes };
             self.count_share(busy, size);
             self.pace.sending(size, self.now());
             self.tries(queue);
-        if let Some(at) = shape.middle.filter(|_| too_long) {
-            return self.too_long(busy, Batch { queue, ticket: load.into_ticket(), shape }, at);
-        }
             self.launch(busy, queue, load, grant);
         }
     }

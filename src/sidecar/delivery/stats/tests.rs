@@ -18,11 +18,12 @@ fn every_failure_is_counted_under_its_own_name() {
         stats.failed(&Outcome::Retry { why }, 1);
     }
     stats.failed(&Outcome::Retry { why: Failure::Disk("full".into()) }, 2);
+    stats.failed(&Outcome::Retry { why: Failure::Panic("oh".into()) }, 2);
     stats.failed(&Outcome::Retry { why: Failure::Local("no plan".into()) }, 3);
     let snapshot = stats.snapshot();
     let counts: Vec<u64> = CLASSES.iter().map(|class| count(&snapshot, class)).collect();
-    assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1]);
-    assert_eq!(snapshot.failures_in_a_row, 13);
+    assert_eq!(counts, [1, 1, 1, 2, 1, 2, 1, 2, 1, 1, 1]);
+    assert_eq!(snapshot.failures_in_a_row, 14);
     assert_eq!((snapshot.last_error.as_deref(), snapshot.last_error_ms), (Some("no plan"), Some(3)));
 }
 

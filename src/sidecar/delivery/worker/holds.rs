@@ -62,6 +62,13 @@ pub(super) struct Holds {
     senders: BTreeMap<(LogId, StreamId), Hold>,
 }
 
+impl Holds {
+    /// The senders that wait.
+    pub(super) fn into_senders(self) -> impl Iterator<Item = (LogId, StreamId)> {
+        self.senders.into_keys()
+    }
+}
+
 impl Turn {
     /// Whether the queue waits by itself.
     pub(super) fn is_held(&self) -> bool {

@@ -155,6 +155,11 @@ impl Post {
         self.probe.load(Ordering::Acquire) && self.probe.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether it is to try once now; asked without taking it.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.probe.load(Ordering::Acquire)
+    }
+
     /// No batch is started from now on; those in flight go on. Returns what to wait for, if there is a task: the same to
     /// everybody who asks.
     pub(in crate::delivery) fn stop(&self) -> Option<Arc<Ending>> {
@@ -194,7 +199,10 @@ impl Post {
         self.stats.set_waits(Waits::Nothing);
         let mut place = self.place();
         match &mut *place {
-            Place::Working { .. } if self.news.load(Ordering::SeqCst) && !self.paused() => return Some(worker),
+            // A probe that came as it went to rest would stay until something else woke it.
+            Place::Working { .. } if (self.news.load(Ordering::SeqCst) || self.wants_probe()) && !self.paused() => {
+                return Some(worker);
+            }
             Place::Ended(_) => self.stats.set_state(State::Stopped),
             _ => {
                 self.stats.set_state(match (self.paused(), worker.pace.refused()) {

@@ -25,6 +25,7 @@ use crate::delivery::source::{BoxError, Claimed, Limits, Source, Stored, Ticket}
 use crate::delivery::stats::State;
 use crate::delivery::{Delivery, Settings};
 
+mod anew;
 mod beside;
 mod clocks;
 mod drawer;
@@ -36,6 +37,7 @@ mod rates;
 mod recovery;
 mod senders;
 mod stopping;
+mod too_long;
 mod waking;
 mod woken;
 
@@ -324,6 +326,12 @@ struct Receiver {
     plans_of: Option<Script>,
     /// What it says that it still takes.
     told: Mutex<Option<Told>>,
+    /// What a record comes to when it is encoded.
+    record_bytes: u64,
+    /// Called as a batch is encoded.
+    encoding: Option<Box<dyn Fn() + Send + Sync>>,
+    /// The loop panics so often, as it asks what is still taken.
+    loop_panics: AtomicU64,
 }
 
 fn receiver(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Receiver {
@@ -345,6 +353,9 @@ fn reading(answer: impl Fn(usize, &[u64]) -> Answer + Send + Sync + 'static) -> 
         unencodable: None,
         plans_of: None,
         told: Mutex::default(),
+        record_bytes: 0,
+        encoding: None,
+        loop_panics: AtomicU64::new(0),
     }
 }
 
@@ -365,6 +376,7 @@ impl Sink for Receiver {
 
     fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
         assert!(!take_one(&self.encode_panics), "told to panic");
+        self.encoding.as_ref().inspect(|encoding| encoding());
         if take_one(&self.encode_errors) {
             return Err(EncodeError { at: job.origin.clone(), why: "told to".to_owned() });
         }
@@ -409,7 +421,12 @@ impl Sink for Receiver {
         })
     }
 
+    fn encoded_bytes_max(&self, job: &Job) -> u64 {
+        job.records() * self.record_bytes
+    }
+
     fn allowance(&self) -> Option<Told> {
+        assert!(!take_one(&self.loop_panics), "told to panic in the loop");
         self.told.lock().unwrap().take()
     }
 
