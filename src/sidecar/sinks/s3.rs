@@ -33,13 +33,14 @@ use aws_sdk_s3::Client;
 use bytes::Bytes;
 use forebay::clock::Clock;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::address_guard::{AddressGuard, AddressPolicy};
 use super::http::Tls;
 use crate::config::{LinesCompression, ParquetCompression, S3Config, S3Format, S3Layout, S3Location};
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, LargeJob, LargeSink, Sink};
+use answer::Trouble;
 use elsewhere::Unreached;
 use parts::{PART_BYTES, PARTS_HELD};
 use store::Store;
@@ -48,6 +49,10 @@ use upload::{Live, upload};
 /// A client that nobody used for so long is dropped, with its connections and credentials: most destinations of a large
 /// sidecar are idle.
 const IDLE: Duration = Duration::from_secs(600);
+
+/// Looking for what earlier runs left behind takes no longer than this, all in all: a store may list slowly, or for ever.
+/// What is not found then is left to the bucket's own rule.
+const SWEEP_MAX: Duration = Duration::from_secs(60);
 
 /// An object is of one hour, so that its partition is that of all its records.
 const PARTITION_MS: u64 = 3_600_000;
@@ -179,8 +184,21 @@ impl Inner {
         client::client(&self.destination, config, self.guard.clone(), &self.tls, self.connections_max).await
     }
 
-    /// The way to the bucket. What an earlier run left behind under such names is given up first.
-    async fn store(&self, config: &Arc<S3Config>, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Failure> {
+    /// The way to the bucket. What an earlier run left behind under such names is given up first, as far as that is soon
+    /// done, and until the others' patience with the job runs out.
+    async fn store(&self, config: &Arc<S3Config>, job: &LargeJob, limit: Duration) -> Result<Arc<Store>, Trouble> {
+        upload::with_patience(&job.patience, async {
+            self.swept_store(config, job, limit).await.map_err(Trouble::retry)
+        })
+        .await
+    }
+
+    async fn swept_store(
+        &self,
+        config: &Arc<S3Config>,
+        job: &LargeJob,
+        limit: Duration,
+    ) -> Result<Arc<Store>, Failure> {
         let mut places = self.places.lock().await;
         let Place { store, swept } = match places.entry(config.location()) {
             Entry::Occupied(there) => there.into_mut(),
@@ -192,8 +210,13 @@ impl Inner {
         };
         let beginning = key::beginning(self.layout(job), job);
         if !swept.contains(&beginning) {
-            leftovers::sweep(store, &self.live, &beginning, &job.id, limit).await;
-            swept.insert(beginning);
+            // Before it is done: whoever is cut off over it does not begin with it again, and again, and sends nothing.
+            swept.insert(beginning.clone());
+            let sweep = leftovers::sweep(store, &self.live, &beginning, &job.id, limit);
+            if timeout(limit.min(SWEEP_MAX), sweep).await.is_err() {
+                let destination = &*self.destination;
+                tracing::debug!(destination, "the store takes too long to list unfinished uploads: some may be left");
+            }
         }
         Ok(Arc::clone(store))
     }
@@ -217,8 +240,8 @@ impl Inner {
 
     /// Sees to it that the client is dropped once nobody uses it.
     fn used(self: &Arc<Self>) {
-        self.uses.fetch_add(1, Ordering::Relaxed);
-        if !self.watched.swap(true, Ordering::AcqRel) {
+        self.uses.fetch_add(1, Ordering::SeqCst);
+        if !self.watched.swap(true, Ordering::SeqCst) {
             tokio::spawn(drop_when_idle(Arc::downgrade(self)));
         }
     }
@@ -232,9 +255,15 @@ async fn drop_when_idle(inner: Weak<Inner>) {
         let uses = Some(inner.uses.load(Ordering::Relaxed));
         // Nobody begins while the places are locked; who is at work holds the store as well.
         if seen == uses && places.values().all(|place| Arc::strong_count(&place.store) == 1) {
-            places.clear();
-            inner.watched.store(false, Ordering::Release);
-            return;
+            // Said before it is looked once more: who uses it from now on has it watched anew, and who did before is seen.
+            inner.watched.store(false, Ordering::SeqCst);
+            if Some(inner.uses.load(Ordering::SeqCst)) == seen {
+                places.clear();
+                return;
+            }
+            if inner.watched.swap(true, Ordering::SeqCst) {
+                return; // they have
+            }
         }
         seen = uses;
         drop(places);
@@ -282,7 +311,7 @@ impl LargeSink for S3Sink {
             }
             match self.inner.store(&self.inner.config, job, timeout).await {
                 Ok(store) => upload(&store, &self.inner.live, self.inner.layout(job), job, timeout).await,
-                Err(why) => Outcome::Retry { why },
+                Err(trouble) => trouble.outcome,
             }
         })
     }

@@ -60,7 +60,7 @@ impl Inner {
         let config = self.planned_elsewhere(job)?;
         let outcome = match self.store(&config, job, limit).await {
             Ok(store) => upload(&store, &self.live, self.layout(job), job, limit).await,
-            Err(why) => Outcome::Retry { why },
+            Err(trouble) => trouble.outcome,
         };
         let unreached = matches!(outcome, Outcome::Retry { why: Failure::Connect(_) });
         let (place, now) = (config.location(), Instant::now());

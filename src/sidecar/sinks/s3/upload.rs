@@ -5,6 +5,7 @@
 //! encoder has said that its last part was the last; and one that fails is given up.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use forebay::failpoints::{self, Point};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::causes;
 use crate::config::{S3Format, S3Layout};
@@ -30,6 +32,9 @@ use super::store::{Object, Store, Upload};
 /// Why an upload is given up that nothing is wrong with.
 const SLOW: &str = "the store takes its time and others wait for the memory that the object holds: it is sent again, \
                     beside other slow ones";
+
+/// So many parts an object may have: what is not packed and larger than 80 GB is sent as several.
+const PARTS_MAX: i32 = 10_000;
 
 /// For giving up an upload: nobody waits for more than that.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,22 +71,36 @@ async fn try_upload(
     }
     let key = key::key(layout, job);
     let object = Object { key: &key, format: layout.format, timeout: limit };
-    let contents = contents(job).await?;
+    let patience = &job.patience;
+    let contents = with_patience(patience, contents(job)).await?;
     let mut making = make(layout.format, job);
     let Some(first) = making.parts.recv().await else {
-        making.ended().await.map_err(Trouble::retry)?;
+        making.ended().await?;
         return Err(Trouble::local("the object has no bytes"));
     };
     let put = match making.parts.recv().await {
         None => {
-            making.ended().await.map_err(Trouble::retry)?;
-            failpoints::around_async(Point::ObjectPut, store.put(object, &contents, first.bytes)).await
+            making.ended().await?;
+            let put = store.put(object, &contents, first.bytes);
+            failpoints::around_async(Point::ObjectPut, with_patience(patience, put)).await
         }
         Some(second) => in_parts(store, live, object, &contents, [first, second], making, &job.patience).await,
     };
     match put {
-        Err(trouble) if trouble.exists() => is_ours(store, object, &contents).await,
+        Err(trouble) if trouble.exists() => with_patience(patience, is_ours(store, object, &contents)).await,
         put => put,
+    }
+}
+
+/// What comes of it, unless the others' patience runs out before.
+pub(super) async fn with_patience<T>(
+    patience: &Patience,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::select! {
+        biased;
+        () = patience.out() => Err(Trouble::local(SLOW)),
+        done = work => done,
     }
 }
 
@@ -108,15 +127,23 @@ impl Making {
         while let Some(part) = self.parts.recv().await {
             take(part.bytes);
         }
-        self.ended().await
+        match self.ended().await.map_err(|trouble| trouble.outcome) {
+            Err(outcome) => Err(outcome.failure().cloned().unwrap_or_else(|| Failure::Local(String::new()))),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Whether what came is the whole object.
-    async fn ended(self) -> Result<(), Failure> {
+    async fn ended(self) -> Result<(), Trouble> {
         match self.encoder.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(Failure::Local(causes::line(&why))),
-            Err(panic) => Err(Failure::Local(format!("the encoder stopped: {panic}"))),
+            // It would be so at every attempt: which record that is is searched for, as where batches are encoded whole.
+            Ok(Err(why @ Stopped::Record(_))) => {
+                let why = Failure::Local(causes::line(&why));
+                Err(Trouble { status: None, outcome: Outcome::Rejected { why } })
+            }
+            Ok(Err(why)) => Err(Trouble::local(causes::line(&why))),
+            Err(panic) => Err(Trouble::local(format!("the encoder stopped: {panic}"))),
         }
     }
 }
@@ -131,16 +158,13 @@ async fn in_parts(
     patience: &Patience,
 ) -> Result<(), Trouble> {
     // After an answer that was lost the object is there: a look costs less than sending all of it to find out.
-    if store.look(object).await.is_ok() {
-        return is_ours(store, object, contents).await;
+    let there = with_patience(patience, async { Ok(store.look(object).await.is_ok()) }).await?;
+    if there {
+        return with_patience(patience, is_ours(store, object, contents)).await;
     }
-    let upload = store.begin(object, contents).await?;
+    let upload = begin(store, object, contents, patience).await?;
     let _alive = Alive::of(live, &upload);
-    let sent = tokio::select! {
-        biased;
-        () = patience.out() => Err(Trouble::local(SLOW)),
-        sent = send_parts(store, &upload, ready, making, object.timeout) => sent,
-    };
+    let sent = with_patience(patience, send_parts(store, &upload, ready, making, object.timeout)).await;
     if sent.is_err()
         && let Err(trouble) = store.abort(&upload, ABORT_TIMEOUT).await
     {
@@ -148,6 +172,17 @@ async fn in_parts(
         tracing::debug!(key = upload.key, outcome = ?trouble.outcome, "could not give up an upload");
     }
     sent
+}
+
+/// Begins an upload. What was asked for is waited for a little longer than others have patience, so that it can be given up:
+/// nobody else knows its name.
+async fn begin(store: &Store, object: Object<'_>, contents: &Contents, patience: &Patience) -> Result<Upload, Trouble> {
+    let mut begun = pin!(store.begin(object, contents));
+    tokio::select! {
+        biased;
+        upload = &mut begun => upload,
+        () = patience.out() => timeout(ABORT_TIMEOUT, begun).await.unwrap_or_else(|_| Err(Trouble::local(SLOW))),
+    }
 }
 
 async fn send_parts(
@@ -165,11 +200,20 @@ async fn send_parts(
             None => making.parts.recv().await,
         };
         let Some(part) = next else { break };
-        number += 1;
+        number = next_number(number)?;
         done.push(store.part(upload, number, part.bytes.clone(), limit).await?);
     }
-    making.ended().await.map_err(Trouble::retry)?;
+    making.ended().await?;
     store.complete(upload, done, limit).await
+}
+
+/// The number of the part behind that of this one.
+fn next_number(number: i32) -> Result<i32, Trouble> {
+    if number >= PARTS_MAX {
+        let why = format!("the object has more than {PARTS_MAX} parts, and no store takes more");
+        return Err(Trouble { status: None, outcome: Outcome::TooLarge { why: Failure::Local(why) } });
+    }
+    Ok(number + 1)
 }
 
 /// Something lies there: is it this object, from an attempt whose answer was lost?
@@ -203,5 +247,19 @@ impl<'a> Alive<'a> {
 impl Drop for Alive<'_> {
     fn drop(&mut self) {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.upload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The store's answer to the part after the last that it takes is one that says that the destination's settings are wrong.
+    #[test]
+    fn an_object_of_more_parts_than_a_store_takes_is_too_large_and_nobodys_fault() {
+        assert_eq!(next_number(0), Ok(1));
+        assert_eq!(next_number(PARTS_MAX - 1), Ok(PARTS_MAX));
+        let outcome = next_number(PARTS_MAX).unwrap_err().outcome;
+        assert!(matches!(outcome, Outcome::TooLarge { why: Failure::Local(_) }), "{outcome:?}");
     }
 }
