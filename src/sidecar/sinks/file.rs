@@ -14,6 +14,7 @@ mod names;
 mod packing;
 mod present;
 mod search;
+mod threads;
 mod writer;
 mod writers;
 
@@ -28,12 +29,13 @@ use tokio::time::{Instant, timeout_at};
 pub use damaged::Damaged;
 pub use writers::Writers;
 
-use crate::config::FileConfig;
 use super::written_out::{self, OBJECT_BYTES};
+use crate::config::FileConfig;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::delivery::record_id;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Job, Sink};
 use crate::impression::{EnvironmentLabel, StoredBatch, write_json_lines};
+use threads::Threads;
 use writers::{Held, Place, writer_of};
 
 /// What a line has beside an object of the webhook and its record's id: the names of three fields, and two numbers.
@@ -45,6 +47,7 @@ pub struct FileSink {
     /// Made at the first batch: an idle destination reads and holds nothing. Taken before a thread is, so that a disk
     /// that hangs holds one thread and not one a request.
     place: Arc<Place>,
+    threads: Arc<Threads>,
 }
 
 struct Inner {
@@ -63,7 +66,7 @@ impl FileSink {
     pub fn new(destination: &str, config: FileConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         let (destination, damaged) = (destination.to_owned(), Arc::default());
         let inner = Inner { disk, clock, destination, config, damaged, queues: None };
-        Self { inner: Arc::new(inner), place: Arc::default() }
+        Self { inner: Arc::new(inner), place: Arc::default(), threads: Arc::default() }
     }
 
     /// The same; what comes again after a crash is recognised however many files ago it was written. Without that it is in the
@@ -83,10 +86,12 @@ impl FileSink {
         self
     }
 
-    /// The same; a sink before it that was given these writers too may still be writing to its files.
+    /// The same; a sink before it that was given these writers too may still be writing to its files. Whoever is given them
+    /// shares their threads.
     #[must_use]
     pub fn following(mut self, writers: &Writers) -> Self {
         self.place = writers.place_of(&self.inner);
+        self.threads = writers.threads();
         self
     }
 }
@@ -133,10 +138,13 @@ impl Sink for FileSink {
                 return Outcome::Retry { why: Failure::Timeout };
             };
             let (inner, encoded) = (Arc::clone(&self.inner), encoded.clone());
-            match tokio::task::spawn_blocking(move || inner.append(&mut place, &encoded)).await {
-                Ok(Ok(())) => Outcome::Delivered,
-                Ok(Err(error)) => Outcome::Retry { why: Failure::Disk(error.to_string()) },
-                Err(panic) => Outcome::Retry { why: Failure::Local(format!("the file's writer stopped: {panic}")) },
+            match self.threads.run(deadline, move || inner.append(&mut place, &encoded)).await {
+                None => Outcome::Retry { why: Failure::Timeout },
+                Some(Ok(Ok(()))) => Outcome::Delivered,
+                Some(Ok(Err(error))) => Outcome::Retry { why: Failure::Disk(error.to_string()) },
+                Some(Err(panic)) => {
+                    Outcome::Retry { why: Failure::Local(format!("the file's writer stopped: {panic}")) }
+                }
             }
         })
     }

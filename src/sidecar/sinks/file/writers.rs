@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Inner;
+use super::threads::Threads;
 use super::writer::Writer;
 use crate::delivery::unsettled::Unsettled;
 
@@ -29,6 +30,7 @@ pub(super) struct Held {
 #[derive(Default)]
 pub struct Writers {
     places: Mutex<Places>,
+    threads: Arc<Threads>,
 }
 
 #[derive(Default)]
@@ -40,6 +42,10 @@ struct Places {
 }
 
 impl Writers {
+    pub(super) fn threads(&self) -> Arc<Threads> {
+        Arc::clone(&self.threads)
+    }
+
     pub(super) fn place_of(&self, sink: &Inner) -> Arc<Place> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.by.len() > 2 * places.kept + FORGOTTEN_LATE {
