@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::proto::v1::StoredPost;
 
+use key::KEY_PLACES_MAX;
 pub use key::{Check, token};
 
 /// The header that Java fills with the last characters of its key.
@@ -141,9 +142,17 @@ pub struct Arrival<'a> {
     pub sdk_key_index: u32,
 }
 
+/// A body that names its SDK key more often than any SDK does: cut out everywhere, it would take far more memory than it
+/// has bytes, here and wherever it is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the body names the sdk key more than {KEY_PLACES_MAX} times")]
+pub struct TooManyKeys;
+
 /// The stored form of a post. `body` is without compression.
-#[must_use]
-pub fn keep(arrival: &Arrival<'_>, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
+///
+/// # Errors
+/// [`TooManyKeys`].
+pub fn keep(arrival: &Arrival<'_>, headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, TooManyKeys> {
     let Arrival { kind, received_ms, environment, key, sdk_key_index } = *arrival;
     let shown = headers.get(CLIENT_KEY).map(HeaderValue::as_bytes);
     let client_key_chars = shown.filter(|end| key.ends_with(end)).map_or(0, <[u8]>::len);
@@ -156,9 +165,9 @@ pub fn keep(arrival: &Arrival<'_>, headers: &HeaderMap, body: &Bytes) -> Vec<u8>
         client_key_chars: u32::try_from(client_key_chars).unwrap_or(0),
         key_check: Check::of(key).0,
         headers: head::kept(headers, key),
-        body: key::cut(body, key, kind.is_beacon()),
+        body: key::cut(body, key, kind.is_beacon())?,
     };
-    post.encode_to_vec()
+    Ok(post.encode_to_vec())
 }
 
 /// A post that was kept.

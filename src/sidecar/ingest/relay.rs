@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::admission::Held;
 use super::limits::{COMPLAINT_INTERVAL, RELAY_WARN_PERCENT};
+use crate::post::TooManyKeys;
 
 /// Where the posts of some environments are kept for one upstream.
 pub struct Relay {
@@ -115,6 +116,12 @@ impl Relay {
         answered
     }
 
+    /// The post of impressions that are accepted is none that can be kept.
+    pub(crate) fn misses(&self, why: &TooManyKeys) {
+        self.missed.fetch_add(1, Relaxed);
+        self.complain(why, self.clock.monotonic());
+    }
+
     /// Counts, and tells the operator what changed.
     fn note(&self, result: Result<u64, (&AppendError, bool)>) {
         let now = self.clock.monotonic();
@@ -157,7 +164,7 @@ impl Relay {
         said.filling = filling;
     }
 
-    fn complain(&self, why: &AppendError, now: Duration) {
+    fn complain(&self, why: &dyn fmt::Display, now: Duration) {
         let mut said = self.said();
         said.failing = true;
         said.missed_since += 1;

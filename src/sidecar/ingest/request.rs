@@ -27,7 +27,7 @@ use super::stats::Refusal;
 use super::store::{Original, Queued, StoreError};
 use super::{Ingest, STRANGERS, account, sender};
 use crate::impression::{self, Form, Unreadable};
-use crate::post::{self, Arrival, Kind};
+use crate::post::{self, Arrival, Kind, TooManyKeys};
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(ingest: &Arc<Ingest>, request: Request<Incoming>) -> Answer {
@@ -75,6 +75,8 @@ enum Refused {
     Store(#[from] StoreError),
     #[error("the thread that parsed the body ended early")]
     Parser,
+    #[error(transparent)]
+    Keys(#[from] TooManyKeys),
 }
 
 async fn impressions(ingest: &Arc<Ingest>, head: Parts, form: Form, mut body: Incoming) -> Answer {
@@ -191,7 +193,12 @@ impl Job {
     fn run(self, body: Body, on_its_way: Held) -> Result<Queued, StoreError> {
         let Self { ingest, head, form, owner, received_ms, relaying } = self;
         let meta = sender::meta(&head.headers, received_ms, owner.key);
-        let original = |body: &_| Some(relaying?.original(&head.headers, body, received_ms));
+        let original = |body: &_| {
+            let relaying = relaying?;
+            let relay = Arc::clone(&relaying.relay);
+            let original = relaying.original(&head.headers, body, received_ms);
+            original.inspect_err(|why| relay.misses(why)).ok()
+        };
         let environments = ingest.environments();
         let to = (owner.environment, &*environments.all()[owner.environment]);
         ingest.store.queue(to, body.bytes, form, &meta, (body.held, on_its_way), original)
@@ -216,10 +223,16 @@ impl Relaying {
         Some(Self { relay, kind, environment: environment.id().into(), key: key.into(), place: owner.key })
     }
 
-    fn original(self, headers: &header::HeaderMap, body: &bytes::Bytes, received_ms: u64) -> Original {
+    fn original(
+        self,
+        headers: &header::HeaderMap,
+        body: &bytes::Bytes,
+        received_ms: u64,
+    ) -> Result<Original, TooManyKeys> {
         let Self { relay, kind, environment, key, place } = self;
         let arrival = Arrival { kind, received_ms, environment: &environment, key: &key, sdk_key_index: place };
-        Original { relay, stream: post::stream(&environment, place), post: post::keep(&arrival, headers, body) }
+        let post = post::keep(&arrival, headers, body)?;
+        Ok(Original { relay, stream: post::stream(&environment, place), post })
     }
 }
 
@@ -288,7 +301,9 @@ impl Refused {
             Self::UnknownKey => Refusal::UnknownKey,
             Self::Encoding => Refusal::Encoding,
             Self::Body(BodyError::TooLarge { .. }) => Refusal::TooLarge,
-            Self::Body(BodyError::Gzip(_)) | Self::Store(StoreError::Unreadable(_)) => Refusal::Unreadable,
+            Self::Body(BodyError::Gzip(_)) | Self::Store(StoreError::Unreadable(_)) | Self::Keys(_) => {
+                Refusal::Unreadable
+            }
             Self::Body(BodyError::Memory(_)) => Refusal::Memory,
             Self::Body(BodyError::Slow { .. }) => Refusal::Slow,
             Self::Body(BodyError::Broken { .. }) => Refusal::Disconnected,

@@ -11,9 +11,14 @@ use ring::digest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::TooManyKeys;
+
 /// A body is searched for keys of at least this length: Split's have 36 and more, and a shorter one of a test would
 /// be found in any text.
 const KEY_BYTES_MIN: usize = 8;
+
+/// So often a body may name its key: beacons do once, what else SDKs post never.
+pub(super) const KEY_PLACES_MAX: usize = 64;
 
 /// Tells keys apart without holding one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,22 +49,26 @@ pub fn token(body: &[u8]) -> Option<String> {
 }
 
 /// The pieces of a body between the places of the key.
-pub(super) fn cut(body: &Bytes, key: &[u8], beacon: bool) -> Vec<Bytes> {
+pub(super) fn cut(body: &Bytes, key: &[u8], beacon: bool) -> Result<Vec<Bytes>, TooManyKeys> {
     let mut pieces = Vec::new();
     let mut from = 0;
-    for place in places(body, &as_json(key), beacon) {
+    for place in places(body, &as_json(key), beacon)? {
         pieces.push(body.slice(from..place.start));
         from = place.end;
     }
     pieces.push(body.slice(from..));
-    pieces
+    Ok(pieces)
 }
 
 /// Where the key stands, in order; no two places overlap.
-fn places(body: &[u8], text: &[u8], beacon: bool) -> Vec<Range<usize>> {
+fn places(body: &[u8], text: &[u8], beacon: bool) -> Result<Vec<Range<usize>>, TooManyKeys> {
     let mut places = Vec::new();
     if text.len() >= KEY_BYTES_MIN {
-        places.extend(memmem::find_iter(body, text).map(|at| at..at + text.len()));
+        let found = memmem::find_iter(body, text).take(KEY_PLACES_MAX + 1);
+        places.extend(found.map(|at| at..at + text.len()));
+        if places.len() > KEY_PLACES_MAX {
+            return Err(TooManyKeys);
+        }
     }
     if let Some(token) = beacon.then(|| token_text(body)).flatten() {
         // Short, or spelt with escapes: the search did not find it.
@@ -68,7 +77,7 @@ fn places(body: &[u8], text: &[u8], beacon: bool) -> Vec<Range<usize>> {
             places.insert(before, token);
         }
     }
-    places
+    Ok(places)
 }
 
 /// The body with the key between its pieces.

@@ -30,7 +30,7 @@ fn arrival(kind: Kind, key: &str) -> Arrival<'_> {
 }
 
 fn kept(kind: Kind, key: &str, list: &[(&str, &str)], body: &[u8]) -> Bytes {
-    keep(&arrival(kind, key), &headers(list), &Bytes::copy_from_slice(body)).into()
+    keep(&arrival(kind, key), &headers(list), &Bytes::copy_from_slice(body)).unwrap().into()
 }
 
 fn holds(bytes: &[u8], part: &str) -> bool {
@@ -206,4 +206,25 @@ fn what_people_are_shown_of_a_body_is_its_beginning_without_the_key() {
     assert_eq!(excerpt(body.as_bytes(), 13), "{\"token\":\"[sd");
     assert_eq!(excerpt(&[b'a', 0xff, b'b'], 2), "a\u{fffd}");
     assert_eq!(excerpt(b"", 5), "");
+}
+
+/// A body of nothing but the key was cut into as many pieces as it had keys: 150 MB of pieces for 64 MiB, nowhere counted.
+#[test]
+fn a_body_that_names_its_key_more_often_than_any_sdk_does_is_refused_and_takes_no_memory() {
+    let key = "an-sdk-key-of-36-characters-as-usual";
+    let of = |times: usize| {
+        let body = Bytes::from(key.repeat(times));
+        let mut kept = Ok(Vec::new());
+        let counted = allocation_counter::measure(|| {
+            kept = keep(&arrival(Kind::Events, key), &headers(&[]), &body);
+        });
+        (kept.map(Bytes::from), counted.bytes_max)
+    };
+    let kept = Post::read(&of(key::KEY_PLACES_MAX).0.unwrap()).unwrap();
+    assert_eq!(kept.request(key).unwrap().body, key.repeat(key::KEY_PLACES_MAX));
+    for times in [key::KEY_PLACES_MAX + 1, 100_000] {
+        let (kept, bytes) = of(times);
+        assert_eq!(kept, Err(TooManyKeys));
+        assert!(bytes < 16 << 10, "{bytes} bytes of memory");
+    }
 }

@@ -134,7 +134,7 @@ fn post(offsets: Range<u64>) -> Job {
     headers.insert(AUTHORIZATION, format!("Bearer {SDK_KEY}").parse().unwrap());
     let (environment, key) = ("acme-prod", SDK_KEY.as_bytes());
     let arrival = Arrival { kind: Kind::Impressions, received_ms: 7, environment, key, sdk_key_index: 0 };
-    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body)));
+    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body)).unwrap());
     let first = offsets.start;
     Job {
         bytes: payload.len() as u64,

@@ -133,7 +133,7 @@ pub(crate) fn captured_posts(capture: &str, key: &str) -> Vec<Job> {
             key: key.as_bytes(),
             sdk_key_index: 0,
         };
-        let payload = Bytes::from(post::keep(&arrival, &headers, &body));
+        let payload = Bytes::from(post::keep(&arrival, &headers, &body).unwrap());
         let first = 100 + jobs.len() as u64;
         jobs.push(Job {
             bytes: payload.len() as u64,

@@ -296,7 +296,7 @@ async fn a_post_is_told_by_its_path_its_keys_place_and_its_body_without_the_key(
     let arrival = Arrival { kind, received_ms: 7, environment, key, sdk_key_index: 3 };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
-    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body.clone())));
+    let payload = Bytes::from(post::keep(&arrival, &headers, &Bytes::from(body.clone())).unwrap());
     let letter = Letter { index: 0, ..letter(&running.queues, &payload, (90, "answered 422"), now_ms()) };
     let (sent, parked) = tokio::sync::oneshot::channel();
     running.letters.park(vec![letter], Box::new(move |result| drop(sent.send(result))));

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay::AppendError;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 
 use super::{
-    BEACON_BYTES_MAX, Body, Ingest, KeyOwner, Refused, Relaying, StoreError, after_body, note, receive, sender,
+    BEACON_BYTES_MAX, Body, INLINE_BYTES_MAX, Ingest, KeyOwner, Original, Refused, Relaying, StoreError, account,
+    after_body, note, receive, sender,
 };
 use crate::ingest::answer::{self, Answer};
 use crate::ingest::body::{self, BodyError};
@@ -72,8 +74,7 @@ async fn take(
     };
     let Some((owner, relaying)) = sender else { return Ok(None) };
     ingest.stats.body(owner.environment, bytes.len() as u64);
-    let original = relaying.original(&head.headers, &bytes, received_ms);
-    drop(bytes);
+    let original = original(ingest, head, owner, relaying, bytes, received_ms).await?;
     held.shrink_to(original.post.len() as u64);
     let keeping = original.relay.keep(&original.stream, original.post, held, false);
     match keeping.await {
@@ -82,4 +83,28 @@ async fn take(
         Ok(Err(error)) => Err(Refused::Store(StoreError::Append(error))),
         Err(_) => Err(Refused::Store(StoreError::Closed)),
     }
+}
+
+/// What is kept of it: at once when that is short, else on a thread, of which there are as many as for impressions. To look
+/// for the key in 64 MiB takes some 50 ms, and other connections wait meanwhile.
+async fn original(
+    ingest: &Arc<Ingest>,
+    head: &Parts,
+    owner: KeyOwner,
+    relaying: Relaying,
+    body: Bytes,
+    received_ms: u64,
+) -> Result<Original, Refused> {
+    if body.len() <= INLINE_BYTES_MAX {
+        return Ok(relaying.original(&head.headers, &body, received_ms)?);
+    }
+    let (account, bytes) = (account(owner.environment), body.len() as u64);
+    let thread = ingest.parsers.reserve_for(account, 1, bytes, ingest.limits.body_time_max).await;
+    let (thread, headers) = (thread.map_err(Refused::NoThread)?, head.headers.clone());
+    let work = move || {
+        let original = relaying.original(&headers, &body, received_ms);
+        drop((thread, body));
+        original
+    };
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Refused::Parser)??)
 }

@@ -33,8 +33,12 @@ async fn relayed() -> Relayed {
 }
 
 async fn relayed_with(posts_options: LogOptions) -> Relayed {
+    relayed_under(posts_options, Limits::default()).await
+}
+
+async fn relayed_under(posts_options: LogOptions, limits: Limits) -> Relayed {
     let (disk, posts_disk) = (GatedDisk::new(), GatedDisk::new());
-    let server = start_on(log_on(&disk, LogOptions::default()), Limits::default()).await;
+    let server = start_on(log_on(&disk, LogOptions::default()), limits).await;
     let posts = log_on(&posts_disk, posts_options);
     let relay = Relay::new("split".into(), posts.clone(), Arc::new(SystemClock::new()));
     server.ingest.environments().set_relay(0, Some(Arc::new(relay)));
@@ -269,4 +273,36 @@ async fn a_post_whose_impressions_are_refused_is_not_kept() {
     assert_eq!(relayed.server.bulk(impressions(1)).await.status, 503);
     assert_eq!((relayed.snapshot().kept, relayed.snapshot().missed), (before.kept, 0));
     assert_eq!(relayed.other("/api/events/bulk", KEY, "[]").await, 200, "posts have their own disk");
+}
+
+/// Before, it was searched for the key and copied where all connections are served.
+#[tokio::test]
+async fn a_large_post_waits_for_a_thread_as_large_impressions_do_and_a_small_one_does_not() {
+    let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
+    let mut relayed = relayed_under(LogOptions::default(), limits).await;
+    let mut all = Vec::new();
+    while let Ok(one) = relayed.server.ingest.parsers.reserve(10 + all.len(), 1, Duration::from_millis(1)).await {
+        all.push(one);
+    }
+    let large = format!("[{}]", " ".repeat(300 << 10));
+    assert_eq!(relayed.other("/api/events/bulk", KEY, &large).await, 503);
+    assert_eq!(relayed.other("/api/events/bulk", KEY, "[]").await, 200);
+    assert_eq!((relayed.kept(STREAM).len(), relayed.server.refused(Refusal::Busy)), (1, 1));
+    drop(all);
+    assert_eq!(relayed.other("/api/events/bulk", KEY, &large).await, 200);
+    assert_eq!(relayed.kept(STREAM)[1].body_bytes(), large.len() as u64);
+    relayed.server.begin_stop();
+}
+
+#[tokio::test]
+async fn a_post_of_nothing_but_its_key_is_refused_and_impressions_beside_it_are_not() {
+    let relayed = relayed().await;
+    assert_eq!(relayed.other("/api/events/bulk", KEY, &KEY.repeat(100)).await, 400);
+    let named = format!(r#"{{"k":"{}","t":"on"}}"#, KEY.repeat(100));
+    let authorization = format!("Bearer {KEY}");
+    let body = format!(r#"[{{"f":"a","i":[{named}]}}]"#);
+    let reply =
+        relayed.server.send(post("/api/testImpressions/bulk", &[("Authorization", &authorization)], body)).await;
+    assert_eq!((reply.status, relayed.server.records("prod"), relayed.snapshot().missed), (200, 1, 1));
+    assert_eq!(relayed.kept(STREAM).len(), 0);
 }

@@ -49,7 +49,7 @@ fn kept(kind: Kind, place: u32, body: &str) -> Bytes {
     headers.insert("splitsdkversion", "go-6.8.1".parse().unwrap());
     headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
     let arrival = Arrival { kind, received_ms: 7, environment: "prod", key: key.as_bytes(), sdk_key_index: place };
-    post::keep(&arrival, &headers, &Bytes::copy_from_slice(body.as_bytes())).into()
+    post::keep(&arrival, &headers, &Bytes::copy_from_slice(body.as_bytes())).unwrap().into()
 }
 
 fn job(payload: Bytes) -> Job {
