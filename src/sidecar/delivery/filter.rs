@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::sink::{Run, push};
 use crate::config::{FilterSpec, Pattern};
-use crate::impression::{EncodeError, Impression, JsonText, StoredBatch, each_record};
+use crate::impression::{Impression, JsonText, StoredBatch, each_record};
 
 /// A destination's filter, ready for use.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,19 +39,17 @@ impl Filter {
             && self.labels.pass(record.label.unwrap_or_default())
     }
 
-    /// The offsets of the records that the destination does not get, ascending, in ranges as long as they can be.
-    ///
-    /// # Errors
-    /// When a record cannot be read back.
-    pub fn filtered<'a>(&self, runs: impl Iterator<Item = Run<'a>>) -> Result<Vec<Range<u64>>, Unreadable> {
+    /// The offsets of the records that the destination does not get, ascending, in ranges as long as they can be. What can't
+    /// be read back is none of them: its batch is split by who encodes it, until it stands alone and becomes a letter.
+    pub fn filtered<'a>(&self, runs: impl Iterator<Item = Run<'a>>) -> Vec<Range<u64>> {
         let mut filtered: Vec<Range<u64>> = Vec::new();
         for run in runs {
-            let refuse = |why: EncodeError| Unreadable { at: run.first, why };
-            let batch = StoredBatch::decode(run.payload).map_err(|why| refuse(why.into()))?;
+            let Ok(batch) = StoredBatch::decode(run.payload) else { continue };
             // Records of one flag lie side by side, and most flags have one label at a time.
             let mut flag = Memo::default();
             let mut label = Memo::default();
-            each_record(&batch, run.skip, run.take, |place, record| {
+            // Those before one that can't be read were handed over.
+            let _ = each_record(&batch, run.skip, run.take, |place, record| {
                 let passes = flag.pass(&self.flags, record.flag)
                     && label.pass(&self.labels, record.label.unwrap_or_default())
                     && self.treatments.pass(record.treatment.unwrap_or_default());
@@ -60,20 +58,10 @@ impl Filter {
                 }
                 let offset = run.first + (place - run.skip) as u64;
                 push(offset..offset + 1, &mut filtered);
-            })
-            .map_err(refuse)?;
+            });
         }
-        Ok(filtered)
+        filtered
     }
-}
-
-/// Records that a filter could not read.
-#[derive(Debug, thiserror::Error)]
-#[error("the records from offset {at} on cannot be read")]
-pub struct Unreadable {
-    at: u64,
-    #[source]
-    why: EncodeError,
 }
 
 /// What was last asked of some rules, and the answer.

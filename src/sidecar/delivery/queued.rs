@@ -146,9 +146,9 @@ impl Queued {
     }
 
     /// What of the job is filtered out, under the settings of `revision`.
-    fn filtered(&self, job: &Job, revision: u32) -> Result<Except, BoxError> {
+    fn filtered(&self, job: &Job, revision: u32) -> Except {
         let filter = self.filters.as_ref().and_then(|filters| filters.at(revision));
-        Ok(Except::of(filter.map(|filter| filter.filtered(job.runs())).transpose()?.unwrap_or_default()))
+        Except::of(filter.map(|filter| filter.filtered(job.runs())).unwrap_or_default())
     }
 
     /// The same for a batch that is not in memory: reads all of it, one frame and one turn at a time. It ends early where
@@ -161,7 +161,7 @@ impl Queued {
         let mut may_be_shorter = !claim.batch().planned;
         while let Some(slice) = reader.next()? {
             let bytes = slice.frame.payload().len() as u64;
-            for range in filter.filtered(part(slice).runs(&Except::default()))? {
+            for range in filter.filtered(part(slice).runs(&Except::default())) {
                 push(range, &mut left_out);
             }
             if may_be_shorter && let Some(first_beyond) = left_out.get(LEFT_OUT_RANGES_MAX) {
@@ -225,7 +225,7 @@ impl Source for Queued {
         // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
         let settled = Except::of(self.settled(&ticket, stream));
         job.except = settled.clone();
-        let filtered = self.filtered(&job, batch.settings_revision)?;
+        let filtered = self.filtered(&job, batch.settings_revision);
         job.except = filtered.and(settled.ranges().iter().cloned());
         ticket.filtered = filtered;
         Ok(Some(Claimed { job, ticket }))

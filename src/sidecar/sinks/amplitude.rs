@@ -82,11 +82,13 @@ impl Amplitude {
 
     /// What an answer to a request with these events means.
     pub(super) fn judge(&self, mut answer: Answer, encoded: &Encoded) -> Outcome {
+        // As it came: what is shown of it may be shorter.
+        let cut = answer.body.len() >= ANSWER_BYTES_MAX as usize;
         answer.hide(self.api_key.reveal());
         let reply = Reply {
             status: answer.status.as_u16(),
             retry_after: answer.wait(self.clock.wall_ms()),
-            cut: answer.body.len() >= ANSWER_BYTES_MAX as usize,
+            cut,
             body: &answer.body,
             excerpt: answer.excerpt(),
         };
@@ -122,12 +124,12 @@ impl Sink for Amplitude {
         self.events.encode(job)
     }
 
-    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
-        Box::pin(async move {
     fn encoded_bytes_max(&self, job: &Job) -> u64 {
         self.events.bytes_max(job)
     }
 
+    fn send<'a>(&'a self, encoded: &'a Encoded, _id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
             if encoded.records() == 0 {
                 return Outcome::Delivered;
             }

@@ -118,3 +118,21 @@ fn what_would_be_refused_for_its_size_need_not_be_sent() {
 fn an_idle_destination_is_a_small_value() {
     assert!(size_of::<Amplitude>() <= 120, "{} bytes", size_of::<Amplitude>());
 }
+
+/// What was hidden in it made it shorter than the most that is read: it was taken for one that broke off, and the same batch
+/// was sent for ever.
+#[tokio::test]
+async fn an_answer_that_is_too_long_to_be_read_is_too_long_whatever_is_hidden_in_it() {
+    let (addr, _) = serve(|_| {
+        let body = format!(r#"{{"code":400,"error":"hush\"key","why":"{}"}}"#, "hush\"key ".repeat(200_000));
+        Response::builder().status(400).body(Full::from(body)).unwrap()
+    })
+    .await;
+    let key = AmplitudeConfig {
+        endpoint: Some(Endpoint::parse(&format!("http://{addr}/")).unwrap()),
+        ..AmplitudeConfig::new("hush\"key hush\"key")
+    };
+    let amplitude = Amplitude::new(&key, 4, Arc::default(), Arc::new(ManualClock::at(0)));
+    let outcome = deliver(&amplitude, &job(0..3)).await;
+    assert!(matches!(outcome, Outcome::Rejected { .. }), "it is asked for with fewer events: {outcome:?}");
+}
