@@ -192,7 +192,7 @@ impl Queue {
     /// many queues share appends. Do not send before.
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     pub fn plan(&self, batch: &Batch, done: Box<dyn FnOnce(Result<(), PlanError>) + Send>) {
         let queue = &self.inner;
         let offsets = queue.offsets_of(batch);
@@ -224,12 +224,10 @@ impl Queue {
     /// same id, again. So does the drop of its last copy. Does nothing for a batch that is settled or was given back before.
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     pub fn release(&self, batch: &Batch) {
-        let offsets = self.inner.offsets_of(batch);
-        if batch.right.end() {
-            self.inner.give_back(&offsets);
-        }
+        self.inner.offsets_of(batch);
+        self.inner.give_back(&batch.right);
     }
 
     /// The id that a batch of exactly these records has, whether there is or ever was one: for who sends a record on

@@ -293,17 +293,14 @@ impl Reader {
         if let Some(hint) = self.hint {
             return self.find_forward(hint);
         }
-        match self.shared.places.around(self.stream, self.next) {
-            [Some(before), Some(_)] => self.find_forward(before),
-            [None, Some(behind)] => {
-                let found = self.find_backward(Sequence(behind.0 + 1))?;
-                // Else it may have moved to a later place since somebody came by.
-                let holds_it = found.as_ref().is_some_and(|found| found.frame.first <= self.next);
-                if holds_it { Ok(found) } else { self.find_backward(Sequence(u64::MAX)) }
-            }
-            // It may be anywhere up to the tail, and most are near that.
-            [_, None] => self.find_backward(Sequence(u64::MAX)),
+        // From there it is no more than from the tail, near which most are.
+        if let Some(behind) = self.shared.places.behind(self.stream, self.next)
+            && let Ok(Some(found)) = self.find_backward(Sequence(behind.0 + 1))
+            && found.frame.first <= self.next
+        {
+            return Ok(Some(found));
         }
+        self.find_backward(Sequence(u64::MAX))
     }
 
     fn find_forward(&self, from: Sequence) -> io::Result<Option<Found>> {

@@ -560,27 +560,31 @@ fn the_least_budget_is_enough_for_whoever_is_delivered() {
 /// Before: where others' records and the reserve were all of the budget, a segment that was written to stayed for ever.
 #[test]
 fn a_log_that_is_full_of_others_records_takes_more_as_soon_as_the_last_segment_is_delivered() {
-    let mut bench = Bench::new();
-    bench.options.budget_bytes = bench.options.budget_bytes_min();
-    let log = bench.open();
-    append(&log, "!dead/x", 1, 100, 1);
-    for _ in 0..16 {
-        append(&log, "kept", 1, 4000, 1);
+    // Also where each append is a large one, which is refused alone.
+    for (large_append_bytes, kept, len) in [(1 << 20, 16, 4000), (3000, 31, 2000)] {
+        let mut bench = Bench::new();
+        bench.options.budget_bytes = bench.options.budget_bytes_min();
+        bench.options.large_append_bytes = large_append_bytes;
+        let log = bench.open();
+        append(&log, "!dead/x", 1, 100, 1);
+        for _ in 0..kept {
+            append(&log, "kept", 1, len, 1);
+        }
+        let mut full = 0;
+        for _ in 0..100 {
+            let appended = match log.append_wait("a", vec![part(1, 4000, 1)]) {
+                Err(AppendError::Full { .. }) => {
+                    full += 1;
+                    log.housekeep();
+                    log.append_wait("a", vec![part(1, 4000, 1)])
+                }
+                other => other,
+            };
+            log.trim(log.stream("a").expect("known"), appended.expect("there is room again").offsets.end);
+        }
+        assert!(full > 2, "full {full} times");
+        assert_eq!(read(&log, "kept", 0).len(), kept);
     }
-    let mut full = 0;
-    for _ in 0..100 {
-        let appended = match log.append_wait("a", vec![part(1, 4000, 1)]) {
-            Err(AppendError::Full { .. }) => {
-                full += 1;
-                log.housekeep();
-                log.append_wait("a", vec![part(1, 4000, 1)])
-            }
-            other => other,
-        };
-        log.trim(log.stream("a").expect("known"), appended.expect("there is room again").offsets.end);
-    }
-    assert!(full > 2, "full {full} times");
-    assert_eq!(read(&log, "kept", 0).len(), 16);
 }
 
 /// Before: all others heard `Full` until the next housekeeping, though there was room for what they had.

@@ -158,8 +158,9 @@ impl Writer {
             let purpose = if ours { Purpose::Drain } else { Purpose::Ingest };
             if let Err(e) = self.roll(shared, lane, needed, purpose) {
                 let is_large = needed > u64::from(shared.options.segment_bytes.min(shared.options.large_append_bytes));
-                if is_full(&e) && is_large && !ours {
-                    // Smaller ones go into what there is still: that is no news to them, and they find out by themselves.
+                if is_full(&e) && is_large && !ours && !self.has_settled(shared) {
+                    // Smaller ones go into what there is still: that is no news to them, and they find out by themselves. Not
+                    // where a segment that is written to could go: only a log that is full ends that.
                     tracing::warn!(bytes = needed, "no room for a large append: it is refused, and nothing else");
                     shared.request_housekeeping();
                     refuse(vec![appends.remove(0)], &shared.full());

@@ -78,10 +78,10 @@ impl Right {
 
 impl Drop for Right {
     fn drop(&mut self) {
-        if self.end()
+        if self.stands.load(Ordering::Acquire)
             && let Some(queue) = self.queue.upgrade()
         {
-            queue.give_back(&self.offsets);
+            queue.give_back(self);
         }
     }
 }
@@ -93,7 +93,7 @@ impl fmt::Debug for Right {
 }
 
 impl Inner {
-    /// The offsets of a batch that this queue has handed out.
+    /// The offsets of a batch that this queue has handed out. Whoever is asked about a batch begins here.
     ///
     /// # Panics
     /// When another queue has, or its offsets were changed: to settle them here would be to lose records without a word.
@@ -105,9 +105,12 @@ impl Inner {
         offsets.clone()
     }
 
-    /// Nobody has the batch with these boundaries any more.
-    pub(super) fn give_back(&self, offsets: &Range<u64>) {
-        let released = self.window().release(offsets);
+    /// Nobody has the batch any more, if somebody had until now.
+    pub(super) fn give_back(&self, right: &Right) {
+        let mut window = self.window();
+        // Under the lock: a split that is just becoming known passes the right on, or finds that it was given back.
+        let released = right.end() && window.release(&right.offsets);
+        drop(window);
         if released {
             self.wake();
         }

@@ -68,7 +68,7 @@ impl Queue {
     /// When the log cannot be read. Nothing has changed then.
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     pub fn shorten(&self, batch: &Batch, at: u64) -> Result<Option<Batch>, QueueError> {
         if at <= batch.offsets.start || at >= batch.offsets.end {
             return Ok(None);

@@ -72,7 +72,7 @@ impl Queue {
     /// ```
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     #[must_use]
     pub fn read(&self, batch: &Batch) -> RangeReader {
         let (queue, offsets) = (Arc::clone(&self.inner), self.inner.offsets_of(batch));

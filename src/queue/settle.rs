@@ -15,7 +15,7 @@ impl Queue {
     /// Settles all of the batch that is not settled yet.
     ///
     /// # Panics
-    /// When the batch is another queue's: that would be loss without a word.
+    /// When the batch is another queue's, or its offsets were changed: that would be loss without a word.
     pub fn settle(&self, batch: &Batch, as_: Settled) {
         self.settle_parts(batch, &[], as_);
     }
@@ -41,7 +41,7 @@ impl Queue {
     /// ```
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     pub fn settle_parts(&self, batch: &Batch, parts: &[(Range<u64>, Settled)], rest: Settled) -> u64 {
         let settled = self.settle_as(self.inner.offsets_of(batch), Verdict::new(parts, rest));
         batch.right.end(); // afterwards: until it is settled, whoever panics gives it back
@@ -59,9 +59,13 @@ impl Queue {
 
     /// The records of a batch that are settled already, as ranges, in order; mostly none. One that comes again has some if
     /// a part of it was settled apart from the rest meanwhile: these are not to be sent.
+    ///
+    /// # Panics
+    /// When the batch is another queue's, or its offsets were changed.
     #[must_use]
     pub fn settled_within(&self, batch: &Batch) -> Vec<Range<u64>> {
-        self.inner.window().settled_within(&batch.offsets)
+        let offsets = self.inner.offsets_of(batch);
+        self.inner.window().settled_within(&offsets)
     }
 
     fn settle_as(&self, offsets: Range<u64>, verdict: Verdict) -> u64 {

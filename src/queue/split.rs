@@ -73,7 +73,7 @@ impl Queue {
     /// ```
     ///
     /// # Panics
-    /// When the batch is another queue's.
+    /// When the batch is another queue's, or its offsets were changed.
     pub fn split(&self, batch: &Batch, at: u64, done: Halved) {
         let queue = &self.inner;
         let offsets = queue.offsets_of(batch);
@@ -92,8 +92,10 @@ impl Queue {
             Err(NoSplit::NoRoom) => return done(Err(SplitError::NoRoom)),
         };
         let Some(Plan { revision, .. }) = planned else {
-            queue.window().split(&offsets, at, total, [None; 2]);
+            let mut window = queue.window();
+            window.split(&offsets, at, total, [None; 2]);
             pass_on(&batch.right, &halves);
+            drop(window);
             queue.touch(); // what was settled of it may have found its place
             return done(Ok(halves));
         };
@@ -121,17 +123,15 @@ impl Queue {
         queue.context.planner.submit_halves(records, tail, Box::new(durable));
     }
 
-    /// The halves as batches, and the stream's running total between them. Reads the log only where the batch is large and its
-    /// frames are not remembered.
-    /// `None` where nothing was ever appended.
-    /// Neither may be decided on yet.
+    /// The halves as batches, of which neither may be decided on yet, and the stream's running total between them. Reads the log
+    /// only where the batch is large and its frames are not remembered. `None` where nothing was ever appended.
     pub(super) fn halves(&self, batch: &Batch, at: u64) -> Result<Option<([Batch; 2], u64)>, ReadError> {
         let queue = &self.inner;
         let Some(stream) = queue.stream_id() else { return Ok(None) };
         let first = batch.offsets.start;
-        let total = |offset| match queue.window().marked_total(first, offset) {
-            Some(total) => Ok(total),
-            None => total_at(&queue.context.log, stream, offset),
+        let total = |offset| {
+            let known = queue.window().marked_total(first, offset); // let go: the log is read without it
+            known.map_or_else(|| total_at(&queue.context.log, stream, offset), Ok)
         };
         let middle = total(at)?;
         let bytes = middle.saturating_sub(total(first)?).min(batch.bytes);
@@ -152,7 +152,7 @@ impl Queue {
     }
 }
 
-/// The halves are out in the place of the whole; unless it was given back meanwhile, and they with it.
+/// With the window locked: the halves are out in the place of the whole; unless it was given back meanwhile, and they with it.
 fn pass_on(whole: &Right, halves: &[Batch; 2]) {
     if whole.end() {
         halves.iter().for_each(|half| half.right.begin());

@@ -125,6 +125,12 @@ impl Writer {
         }
     }
 
+    /// Whether [`retire_settled`](Self::retire_settled) would end one.
+    pub(super) fn has_settled(&self, shared: &Shared) -> bool {
+        let catalog = shared.catalog_read();
+        self.lanes.iter().filter_map(|lane| lane.active.as_ref()).any(|active| catalog.is_settled(active.sequence))
+    }
+
     pub(super) fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
         let Some(active) = self.lanes[lane].active.take() else { return };
         if active.position == SEGMENT_HEADER_BYTES {
