@@ -219,7 +219,7 @@ async fn claim(
     let mut asked = 0;
     loop {
         // Less may have been given.
-        let limits = Limits { bytes_max: grant.bytes() / ENCODING_FACTOR, ..limits };
+        let limits = Limits { bytes_max: limits.bytes_max.min(grant.bytes() / ENCODING_FACTOR), ..limits };
         let claimed = if source.in_memory() {
             weighed(&*source, &*sink, limits)?
         } else {
@@ -231,7 +231,9 @@ async fn claim(
         };
         let Some((claimed, encoded)) = claimed else { return Ok(Prepared::Nothing) };
         let usual = claimed.job.bytes.saturating_mul(ENCODING_FACTOR);
-        if encoded > usual.max(encoded_bytes_max) && claimed.job.records() > 1 {
+        // One that may have been sent keeps its boundaries, and its id with them, whatever the settings are now.
+        let most = if claimed.ticket.is_planned() { common.budget.bytes_max() } else { encoded_bytes_max };
+        if encoded > usual.max(most) && claimed.job.records() > 1 {
             return Ok(Prepared::TooLong(Load::Small(claimed), grant));
         }
         let needed = usual.max(encoded);

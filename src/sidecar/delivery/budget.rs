@@ -166,7 +166,12 @@ impl Budget {
     /// six times what they are as stored; and no more than there is.
     pub(super) fn encoded_bytes_max(&self, batch_bytes_max: u64) -> u64 {
         let wanted = batch_bytes_max.saturating_mul(ENCODING_FACTOR).max(ENCODED_BYTES_LEAST).saturating_mul(2);
-        wanted.min(self.requests.whole().bytes)
+        wanted.min(self.bytes_max())
+    }
+
+    /// All the memory that there is to share, in bytes.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.requests.whole().bytes
     }
 
     /// Requests that may start now.

@@ -113,12 +113,13 @@ impl Pace {
         }
     }
 
-    /// One of the same settings, that knows of the rate what this one did, and nothing else. What was started before fails
-    /// no more, and is told apart.
+    /// One of the same settings, that knows of the rate what this one did and until when it was asked to wait, and nothing
+    /// else. What was started before fails no more, and is told apart.
     #[must_use]
     pub fn anew(&self) -> Self {
         let limits = self.flow.as_ref().map(|flow| flow.rate.limits()).unwrap_or_default();
-        Self { epoch: self.epoch + 1, ..Self::with(self.concurrency.most(), limits, self.known()) }
+        let (epoch, not_before) = (self.epoch + 1, self.not_before);
+        Self { epoch, not_before, ..Self::with(self.concurrency.most(), limits, self.known()) }
     }
 
     /// Whether one more request may start.

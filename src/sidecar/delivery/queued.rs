@@ -332,6 +332,10 @@ impl Ticket for Claim {
         self.queue.plan(self.batch(), Box::new(move |result| done(result.map_err(BoxError::from))));
     }
 
+    fn is_planned(&self) -> bool {
+        self.batch().planned
+    }
+
     fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(batch) = self.batch.take() {
             let filtered = self.filtered.ranges().iter().map(|range| (range.clone(), Settled::Filtered));

@@ -121,6 +121,11 @@ pub trait Ticket: Send + Sync {
     /// Makes the batch's boundaries durable. `done` runs when they are, on any thread, and must not block.
     fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
 
+    /// Whether it may have been sent as it stands, before it was given back or before a crash: others know it by its boundaries.
+    fn is_planned(&self) -> bool {
+        false
+    }
+
     /// Settles all of the batch in one step: `parts` each in its own way, `rest` what they leave out. It is never
     /// claimed again.
     fn settle(self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled);

@@ -58,6 +58,7 @@ impl Worker {
         self.forget();
         post.stats.set_in_flight(0);
         post.stats.set_undecided(0);
+        post.stats.set_held(Vec::new());
         self.wait(&post).await;
     }
 

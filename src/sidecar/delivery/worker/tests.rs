@@ -214,6 +214,11 @@ struct ScriptTicket {
 }
 
 impl Ticket for ScriptTicket {
+    fn is_planned(&self) -> bool {
+        let start = self.offsets.as_ref().map(|offsets| offsets.start);
+        self.script.with(|state| start.is_some_and(|start| state.planned.contains(&start)))
+    }
+
     fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
         let start = self.offsets.as_ref().unwrap().start;
         let script = self.script.clone();

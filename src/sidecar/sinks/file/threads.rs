@@ -44,17 +44,30 @@ impl Threads {
             give_back(&theirs);
             written
         });
+        let outlived = Outlived { place, hanging: Arc::clone(&self.hanging) };
         if let Ok(written) = timeout_at(deadline, &mut writing).await {
             return Some(written);
         }
-        if let Ok(hanging) = Arc::clone(&self.hanging).try_acquire_owned() {
-            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may have come to its end just now.
-            if place.is_some() {
-                *place = Some(hanging);
-            }
-        }
+        drop(outlived);
         Some(writing.await)
+    }
+}
+
+/// When this is dropped nobody counts on the write any more, by its deadline or since who waited for it was cut off: if it
+/// is not done it counts among those that hang.
+struct Outlived {
+    place: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    hanging: Arc<Semaphore>,
+}
+
+impl Drop for Outlived {
+    fn drop(&mut self) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some()
+            && let Ok(hanging) = Arc::clone(&self.hanging).try_acquire_owned()
+        {
+            *place = Some(hanging);
+        }
     }
 }
 
@@ -107,5 +120,36 @@ mod tests {
         });
         let written = runtime.block_on(threads.run(Instant::now() + Duration::from_secs(60), || 9));
         assert_eq!(written.unwrap().unwrap(), 9, "a disk that goes on gives them back");
+    }
+
+    #[test]
+    fn a_write_whose_sender_is_cut_off_leaves_its_place_too() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let threads = Arc::new(Threads::default());
+        let (hang, hangs) = mpsc::sync_channel::<()>(1);
+        let hangs = Arc::new(Mutex::new(hangs));
+        let deadline = Instant::now() + Duration::from_secs(600);
+        runtime.block_on(async {
+            let begun: Vec<_> = (0..WRITING)
+                .map(|_| {
+                    let (threads, hangs) = (Arc::clone(&threads), Arc::clone(&hangs));
+                    tokio::spawn(
+                        async move { threads.run(deadline, move || hangs.lock().unwrap().recv().is_ok()).await },
+                    )
+                })
+                .collect();
+            while threads.writing.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            begun.iter().for_each(tokio::task::JoinHandle::abort);
+            for cut_off in begun {
+                assert!(cut_off.await.is_err());
+            }
+            assert_eq!(
+                (threads.writing.available_permits(), threads.hanging.available_permits()),
+                (WRITING, HANGING - WRITING)
+            );
+            drop(hang);
+        });
     }
 }

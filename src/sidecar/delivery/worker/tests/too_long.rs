@@ -49,3 +49,24 @@ async fn what_is_sent_is_charged_for_what_it_comes_to() {
     let held = held.load(Ordering::SeqCst);
     assert!((5 * MIB..6 * MIB).contains(&held), "{held} bytes are charged while 5 MiB are made");
 }
+
+/// Its halves would come under other ids, to one who may have the whole.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_may_have_been_sent_stays_whole_as_long_as_there_is_memory_for_it() {
+    for (record_bytes, whole) in [(MIB / 2, true), (9 * MIB, false)] {
+        let queue = Script::with_records(20);
+        // As sent under settings that allowed more.
+        queue.with(|state| {
+            state.planned.insert(0);
+            state.returned.push(0..20);
+            state.next = 20;
+        });
+        let delivery = delivery();
+        let sink = Receiver { record_bytes, ..receiver(|_| at_once(Outcome::Delivered)) };
+        let receiver = start(&delivery, "d", sink, &queue);
+        sleep(HOUR).await;
+        let sent = receiver.sent();
+        assert_eq!((queue.settled(), sent.len() == 1, &*sent[0].id == "batch-0-0-20"), (20, whole, whole));
+        delivery.shutdown(SECOND).await;
+    }
+}
