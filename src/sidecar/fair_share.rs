@@ -4,7 +4,8 @@
 //! What always holds:
 //! - What is held together never passes the capacity.
 //! - Of those who wait within their share nobody falls behind what the ideal [`Fluid`] would have given by more than one
-//!   largest demand, whatever arrives, ends, or never ends.
+//!   largest demand, whatever arrives, ends, or never ends. Who is one too many of those that may be of no use stands
+//!   aside meanwhile: the fluid passes it by, and flows to it from the moment on at which it lines up again.
 //! - While others wait within their share nobody is given more than its own (one demand at a time is everybody's). What
 //!   nobody wants goes to who can use it, except for a part that is kept for who comes next: so one that holds all it
 //!   could get, and never gives it back, keeps nobody out.
@@ -174,6 +175,7 @@ impl FairShare {
     /// Grants the next demand that may be granted: all of it, or all there is if that is less.
     pub(crate) fn next(&mut self, now: Duration) -> Option<(DemandId, Amount)> {
         let granted = loop {
+            self.look_at_doubted();
             match self.step() {
                 Step::Granted(id, amount) => break Some((id, amount)),
                 Step::SetAside => {}
@@ -233,13 +235,17 @@ impl FairShare {
         }
     }
 
-    /// One step on the way to the next grant.
-    fn step(&mut self) -> Step {
-        // Whatever made room for it: what came back, or one before it that left without taking any.
+    /// The first of those that may be of no use lines up again once there is room for it, whatever made it: what came
+    /// back, or one before it that left without taking any.
+    fn look_at_doubted(&mut self) {
         let doubted = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
         if let Some(flow) = doubted.filter(|flow| !self.is_doubted(&self.flows[flow].waiting[0].demand)) {
             self.line_up(flow);
         }
+    }
+
+    /// One step on the way to the next grant.
+    fn step(&mut self) -> Step {
         let Some((&(_, id), &flow)) = self.lines[Line::Within as usize].first_key_value() else {
             return self.step_beyond();
         };

@@ -1,8 +1,11 @@
+mod ideal;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
+use ideal::Ideal;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -64,6 +67,22 @@ fn who_may_be_of_no_use_is_looked_at_again_when_the_one_before_it_leaves() {
     assert!(share.withdraw(1, first, NOW));
     share.give_back(9, Amount::place(500), false);
     assert_eq!(served(&mut share, &ids), [2]);
+}
+
+#[test]
+fn who_lines_up_again_shares_in_what_flows_from_the_very_next_grant() {
+    let (mut share, mut ids) = (share(8, 1000), BTreeMap::new());
+    let doubtful = |flow, bytes| Demand { doubtful: true, ..demand(flow, 1, bytes) };
+    assert!(matches!(share.ask(doubtful(0, 400), NOW), Asked::Granted(_)));
+    wait(&mut share, &mut ids, doubtful(1, 190));
+    assert_eq!(share.next(NOW), None, "it stands aside");
+    assert!(has(&mut share, 9, 550));
+    for _ in 0..2 {
+        wait(&mut share, &mut ids, demand(2, 1, 100));
+    }
+    assert_eq!(share.next(NOW), None);
+    share.give_back(0, Amount::place(400), true);
+    assert_eq!(served(&mut share, &ids), [2, 1, 2], "190 bytes are filled before twice 100");
 }
 
 #[test]
@@ -200,36 +219,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The ideal, reckoned anew in a plain way: what each still wants of the fluid.
-#[derive(Default)]
-struct Ideal(BTreeMap<FlowId, f64>);
-
-impl Ideal {
-    fn wants(&self, flow: FlowId) -> f64 {
-        self.0.get(&flow).copied().unwrap_or_default()
-    }
-
-    fn want(&mut self, flow: FlowId, bytes: f64) {
-        let wants = self.0.entry(flow).or_default();
-        *wants = (*wants + bytes).max(0.0);
-    }
-
-    /// So much flows to all who want some, to each by its weight.
-    fn flow(&mut self, bytes: u64, weights: &[u32]) {
-        let mut left = bytes as f64;
-        while left > 1e-9 {
-            let wanting = || self.0.iter().filter(|(_, wants)| **wants > 1e-9);
-            let all: f64 = wanting().map(|(flow, _)| f64::from(weights[*flow as usize])).sum();
-            let soonest = wanting().map(|(flow, wants)| wants / f64::from(weights[*flow as usize])).reduce(f64::min);
-            let Some(time) = soonest.map(|time| time.min(left / all)) else { return };
-            for (flow, wants) in self.0.iter_mut().filter(|(_, wants)| **wants > 1e-9) {
-                *wants = (*wants - f64::from(weights[*flow as usize]) * time).max(0.0);
-            }
-            left -= all * time;
-        }
-    }
-}
-
 /// A share, and beside it our own books and the ideal.
 struct Checked {
     share: FairShare,
@@ -275,8 +264,17 @@ impl Checked {
         self.share.flows.get(&flow).is_some_and(|it| it.line != Line::Within && !it.waiting.is_empty())
     }
 
+    /// What the share's own fluid still owes, in bytes.
+    fn fluid_wants(&self, flow: FlowId) -> f64 {
+        let owed = self.share.flows.get(&flow).map_or(0, |it| it.end.saturating_sub(self.share.fluid.now()));
+        owed as f64 / span(1, 1) as f64 * f64::from(self.weights[flow as usize])
+    }
+
     /// Takes in what changed, and checks that it is fair.
     fn look(&mut self) -> Result<(), TestCaseError> {
+        if self.share.lines[Line::Within as usize].is_empty() {
+            self.ideal.end();
+        }
         for flow in 0..FLOWS {
             let (is, cost) = (self.stands_aside(flow), self.cost(flow));
             match (std::mem::replace(&mut self.aside[flow as usize], is), is) {
@@ -288,11 +286,10 @@ impl Checked {
                 (true, false) => self.ideal.want(flow, cost),
                 _ => {}
             }
-            let behind = if is { 0.0 } else { cost - self.ideal.wants(flow) };
+            let (fluid, ideal) = (self.fluid_wants(flow), self.ideal.wants(flow));
+            prop_assert!((fluid - ideal).abs() < 0.01, "the fluid owes flow {flow} {fluid} bytes, the ideal {ideal}");
+            let behind = if is { 0.0 } else { cost - ideal };
             prop_assert!(behind <= LARGEST as f64 + 0.01, "flow {flow} is {behind} bytes behind its share");
-        }
-        if self.share.lines[Line::Within as usize].is_empty() {
-            self.ideal.0.clear();
         }
         let held = (0..FLOWS).fold(Amount::default(), |sum, flow| sum + self.holds(flow));
         prop_assert_eq!(held, self.share.used());
@@ -303,6 +300,9 @@ impl Checked {
 
     fn serve(&mut self) -> Result<(), TestCaseError> {
         loop {
+            self.look()?;
+            self.share.look_at_doubted();
+            // Who lined up again shares in what flows from here on, the very next grant included.
             self.look()?;
             match self.share.step() {
                 Step::Nothing => return self.look(),
