@@ -19,6 +19,7 @@
 //!
 //! Does not know which segment may go; see [`Queues::tick`](super::set::Queues::tick).
 
+mod entries;
 mod entry;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
@@ -34,6 +35,7 @@ use crate::disk::{Disk, File};
 use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::{LogId, SyncedMark};
+use entries::Entries;
 use layout::Placement;
 use page::Header;
 use std::collections::BTreeSet;
@@ -53,7 +55,7 @@ pub(crate) struct FloorFile {
     file: Option<Arc<dyn File>>,
     /// Generation of the last round.
     generation: u64,
-    entries: Vec<FloorEntry>,
+    entries: Entries,
     /// The page of each entry; 0 while it has none.
     page_of: Vec<u32>,
     /// Entries that have no page yet.
@@ -173,7 +175,7 @@ impl FloorFile {
             log_id: LogId(0),
             file: None,
             generation: 0,
-            entries: Vec::new(),
+            entries: Entries::default(),
             page_of: Vec::new(),
             homeless: Vec::new(),
             free: BTreeSet::new(),
@@ -256,14 +258,14 @@ impl FloorFile {
 
     /// All entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (EntryId, &FloorEntry)> {
-        (0..).map(EntryId).zip(&self.entries).filter(|(id, _)| !self.free.contains(&id.0))
+        (0..).map(EntryId).zip(self.entries.iter()).filter(|(id, _)| !self.free.contains(&id.0))
     }
 
     /// Adds an entry; durable after the next commit. `None` when the floor has no room for another queue.
     pub(crate) fn add(&mut self, entry: FloorEntry) -> Option<EntryId> {
         let id = match self.free.pop_first() {
             Some(id) => {
-                self.entries[id as usize] = entry;
+                self.entries[id] = entry;
                 id
             }
             None => {
@@ -299,10 +301,10 @@ impl FloorFile {
 
     /// Changes an entry; durable after the next commit.
     pub(crate) fn set(&mut self, id: EntryId, entry: FloorEntry) {
-        let at = id.0 as usize;
-        if self.entries[at] != entry {
-            self.entries[at] = entry;
-            let page = self.page_of[at] as usize;
+        let EntryId(id) = id;
+        if self.entries[id] != entry {
+            self.entries[id] = entry;
+            let page = self.page_of[id as usize] as usize;
             self.changed.extend((page != 0).then_some(page)); // one without a page is written with its first
         }
     }
@@ -365,7 +367,7 @@ impl FloorFile {
     fn settle_in(&mut self) -> Option<Vec<usize>> {
         let homeless = std::mem::take(&mut self.homeless);
         let entries = &self.entries;
-        let len_of = |id: u32| entries[id as usize].encoded_len();
+        let len_of = |id: u32| entries[id].encoded_len();
         // Those that lag are written, too; what is there may be of an older version, whose entries took less room.
         let changed = self.changed.union(&self.lagging).copied();
         let moves = layout::rearrange(&mut self.placement, changed, homeless, len_of)?;
@@ -409,7 +411,7 @@ impl FloorFile {
         if page == 0 {
             return page::encode_marks(header, &self.synced);
         }
-        page::encode(header, self.placement[page].iter().map(|id| &self.entries[*id as usize]))
+        page::encode(header, self.placement[page].iter().map(|id| &self.entries[*id]))
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> FloorError {

@@ -101,7 +101,7 @@ impl FloorFile {
                     }
                     self.single.insert(header.page as usize);
                     self.placement[other].retain(|there| *there != id);
-                    self.entries[id as usize] = entry;
+                    self.entries[id] = entry;
                     self.page_of[id as usize] = header.page;
                     id
                 }

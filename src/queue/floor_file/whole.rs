@@ -32,7 +32,7 @@ impl FloorFile {
         self.preserve_evidence();
         self.homeless.clear();
         let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
-        self.placement = layout::place_all(&ids, |id| self.entries[id as usize].encoded_len());
+        self.placement = layout::place_all(&ids, |id| self.entries[id].encoded_len());
         for (page, ids) in (0..).zip(&self.placement) {
             ids.iter().for_each(|id| self.page_of[*id as usize] = page);
         }
