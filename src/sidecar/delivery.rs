@@ -30,11 +30,13 @@ pub mod unsettled;
 
 mod apart;
 mod attempt;
+mod claiming;
 mod filling;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod keeping;
+mod load;
 mod notes;
 mod poison;
 mod sharing;

@@ -26,8 +26,10 @@ use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Load};
+use super::attempt;
 use super::budget::{Asking, Grant, Sharer};
+use super::claiming;
+use super::load::Load;
 use super::notes::Lane;
 use super::outcome::{Failure, Outcome};
 use super::pace::{Epoch, Pace, Verdict};
@@ -68,7 +70,7 @@ pub(super) struct Worker {
     pub(super) memory: Memory,
 }
 
-type Prepared = Result<attempt::Prepared, BoxError>;
+type Prepared = Result<claiming::Prepared, BoxError>;
 
 /// What is under way while a destination is busy.
 struct Busy {
@@ -223,7 +225,7 @@ impl Worker {
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
         let gathers = !busy.flights.is_empty() && !source.fills(limits);
         let asking = Asking { sharer: self.sharer, failing: self.pace.failing(), slow: self.memory.is_slow() };
-        let prepared = attempt::prepare(common, asking, source, sink, limits, batch_wait_max);
+        let prepared = claiming::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {
                 tokio::time::sleep(GATHERING).await;
@@ -237,8 +239,8 @@ impl Worker {
             self.is_read(busy);
         }
         match prepared {
-            Ok(attempt::Prepared::Nothing) => self.queues[busy.chosen.turn].dry = !busy.news_meanwhile,
-            Ok(attempt::Prepared::NotYet(wait)) => self.queues[busy.chosen.turn].look_at = self.now() + wait,
+            Ok(claiming::Prepared::Nothing) => self.queues[busy.chosen.turn].dry = !busy.news_meanwhile,
+            Ok(claiming::Prepared::NotYet(wait)) => self.queues[busy.chosen.turn].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
                 match self.settings.catch_up {
@@ -246,8 +248,8 @@ impl Worker {
                     None => self.heard(busy, &Outcome::Retry { why }, self.pace.epoch()),
                 }
             }
-            Ok(attempt::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant, false),
-            Ok(attempt::Prepared::TooLong(load, grant)) => self.claimed(busy, load, grant, true),
+            Ok(claiming::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant, false),
+            Ok(claiming::Prepared::TooLong(load, grant)) => self.claimed(busy, load, grant, true),
         }
     }
 
