@@ -50,6 +50,22 @@ fn a_volley_that_fails_together_counts_once_but_the_longest_wait_holds() {
     assert!(matches!(pace.verdict(HOUR - Duration::from_secs(1), 0), Verdict::NotBefore(_)));
 }
 
+/// A loop that panicked is told nothing twice: the destination asked for that hour, whatever became of the loop.
+#[test]
+fn one_that_is_begun_anew_keeps_to_the_moment_it_was_told_and_hears_nothing_of_before() {
+    let mut pace = Pace::new(4);
+    pace.heard(&throttled(Some(HOUR)), pace.epoch(), Duration::ZERO, &mut rng());
+    let (before, old) = (pace.verdict(Duration::ZERO, 0), pace.epoch());
+    let mut anew = pace.anew();
+    assert_eq!(anew.verdict(Duration::ZERO, 0), before);
+    assert_eq!((anew.failing(), anew.failures()), (false, 0));
+    assert!(anew.epoch() != old);
+    let Verdict::NotBefore(until) = before else { panic!("it may start") };
+    assert_eq!(anew.verdict(until, 0), Verdict::Start);
+    anew.heard(&throttled(Some(2 * HOUR)), old, Duration::ZERO, &mut rng());
+    assert!(!anew.failing(), "what was started before is told apart");
+}
+
 fn refused() -> Outcome {
     Outcome::Refused { why: Failure::Timeout }
 }

@@ -5,6 +5,7 @@ mod mixed;
 use super::drawer::Drawer;
 use super::*;
 use crate::delivery::parking::Parking;
+use crate::delivery::worker::anew::ANEW_AFTER;
 use crate::delivery::worker::holds::{FAILS_ALONE, WAIT_MAX, WAIT_MIN};
 use crate::sinks::upstream::InOrder;
 
@@ -19,6 +20,8 @@ struct Shared {
     makes: Makes,
     began: Instant,
     came: Mutex<Vec<(Duration, u32, u64)>>,
+    /// As [`Receiver::loop_panics`].
+    loop_panics: AtomicU64,
 }
 
 impl Sink for Shared {
@@ -37,6 +40,11 @@ impl Sink for Shared {
             sleep(ANSWER).await;
             (self.makes)(stream, at)
         })
+    }
+
+    fn allowance(&self) -> Option<Told> {
+        assert!(!take_one(&self.loop_panics), "told to panic in the loop");
+        None
     }
 
     fn needs_plan(&self) -> bool {
@@ -80,7 +88,12 @@ impl Senders {
         let drawer = Arc::new(drawer);
         let (budget, clock) = (Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(1_000_000)));
         let delivery = Delivery::new(budget, clock, Arc::clone(&drawer) as Arc<dyn Parking>);
-        let sink = Arc::new(Shared { makes: Box::new(makes), began: Instant::now(), came: Mutex::default() });
+        let sink = Arc::new(Shared {
+            makes: Box::new(makes),
+            began: Instant::now(),
+            came: Mutex::default(),
+            loop_panics: AtomicU64::new(0),
+        });
         let limits = Limits { records_max: 1, bytes_max: 1000 };
         let settings = Settings { limits, ..Settings::default() };
         delivery.start(D, Arc::clone(&sink) as _, sources, settings).unwrap();
@@ -187,6 +200,27 @@ async fn what_a_chore_was_keeping_when_it_panicked_is_not_counted_any_more() {
     assert_eq!((senders.drawer.of(true), senders.left(0)), (vec![50, 250, 450], 0));
     assert_eq!(senders.drawer.panics.load(Ordering::SeqCst), 0);
     assert_eq!(senders.drawer.asked.load(Ordering::SeqCst), 1_000, "for the last one alone, which is of so many bytes");
+}
+
+/// Before, holds were shown that the next loop knew nothing of, until there was another one.
+#[tokio::test(start_paused = true)]
+async fn holds_are_forgotten_with_the_loop_that_panicked_and_found_out_anew() {
+    let senders = Senders::new(&[20, 0], |stream, _| match stream {
+        0 => Outcome::QueueRefused { why: status(401) },
+        _ => Outcome::Delivered,
+    });
+    sleep(10 * ANSWER).await;
+    assert_eq!(senders.held().len(), 1);
+    senders.sink.loop_panics.store(1, Ordering::SeqCst);
+    senders.queues[1].append(1);
+    sleep(10 * ANSWER).await;
+    assert_eq!(senders.sink.loop_panics.load(Ordering::SeqCst), 0, "it panicked");
+    assert_eq!(senders.held(), Vec::new());
+    let came = senders.came(0).len();
+    sleep(ANEW_AFTER + 10 * ANSWER).await;
+    assert_eq!((senders.left(0), senders.left(1)), (20, 0));
+    assert_eq!(senders.held().len(), 1);
+    assert!(senders.came(0).len() > came, "it was asked again");
 }
 
 #[tokio::test(start_paused = true)]
