@@ -60,10 +60,25 @@ fn home(name: &str, first: &Receiver, second: &Receiver) -> Home {
 
 const DESTINATIONS: [&str; 3] = ["archive", "first-hook", "second-hook"];
 
-/// Two sidecars of one environment side by side, as on two ingest nodes; one of them has a hard life.
+/// So many kills, and then it is proven what arrived: all of it is kept until then, 10 GB after a thousand.
+const KILLS_BEFORE_PROOF: usize = 250;
+
 #[test]
 fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
-    let seed = seed();
+    let (seed, mut left) = (seed(), kills());
+    for life in 0.. {
+        let (seed, now) = (seed.wrapping_add(life), left.min(KILLS_BEFORE_PROOF));
+        eprintln!("{now} kills, by FOREBAY_SEED={seed} FOREBAY_KILLS={now} alone");
+        a_hard_life(seed, now);
+        left -= now;
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// Two sidecars of one environment side by side, as on two ingest nodes; one of them is killed so often.
+fn a_hard_life(seed: u64, kills: usize) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (first, second) = (Receiver::start(), Receiver::start());
     first.script(flaky(seed));
@@ -74,7 +89,7 @@ fn what_was_acknowledged_before_a_kill_arrives_everywhere() {
     let load_beside = Load::start("spared", seed, 1, spared.ingest());
 
     let mut deaths = BTreeMap::<usize, Delivered>::new();
-    for _ in 0..kills() {
+    for _ in 0..kills {
         // Some die while they start.
         let infant = rng.random_ratio(1, 5);
         let sidecar = if infant { killed.spawn() } else { killed.start() };
