@@ -12,6 +12,7 @@ mod index;
 mod keeping;
 mod making;
 mod moving;
+mod names;
 mod notes;
 mod opening;
 mod options;
@@ -226,9 +227,8 @@ impl Queues {
     #[must_use]
     pub fn of(&self, destination: &str) -> Vec<Queue> {
         let index = self.set.index_read();
-        let from = (Arc::from(destination), Arc::from(""));
-        let ours = index.by_name.range(from..).take_while(|((of, _), _)| **of == *destination);
-        ours.map(|(_, inner)| Queue::of(Arc::clone(inner))).collect()
+        let ours = index.by_name.from(destination).take_while(|inner| *inner.destination == *destination);
+        ours.map(|inner| Queue::of(Arc::clone(inner))).collect()
     }
 
     /// Whether the destination has a queue. One that left the configuration still has its queues, and they keep their
@@ -381,8 +381,7 @@ impl Set {
     }
 
     fn find(&self, destination: &str, stream: &str) -> Option<Arc<Inner>> {
-        let index = self.index_read();
-        index.by_name.get(&(Arc::from(destination), Arc::from(stream))).cloned()
+        self.index_read().by_name.get(destination, stream).cloned()
     }
 
     fn tick(&self) -> Result<(), FloorError> {

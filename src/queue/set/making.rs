@@ -47,8 +47,8 @@ impl Set {
         let incarnation = orphaned.unwrap_or(keeping.incarnation);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let entry = FloorEntry {
-            destination: index.name(destination, |(destination, _)| destination),
-            stream: index.name(stream, |(_, stream)| stream),
+            destination: index.name(destination, |inner| &inner.destination),
+            stream: index.name(stream, |inner| &inner.stream),
             stream_id,
             incarnation,
             epoch: keeping.first_epoch(),

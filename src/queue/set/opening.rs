@@ -229,13 +229,13 @@ pub(super) fn rebuild(
             floor.set(id, entry.clone());
         }
         (entry.destination, entry.stream) = (
-            index.name(&entry.destination, |(destination, _)| destination),
-            index.name(&entry.stream, |(_, stream)| stream),
+            index.name(&entry.destination, |inner| &inner.destination),
+            index.name(&entry.stream, |inner| &inner.stream),
         );
         let inner = Inner::new(context, id, entry);
         inner.saved.store(true, Ordering::Release); // it was read
-        let of = inner.replay.as_ref().map(|bounds| (Arc::clone(&bounds.of), Arc::clone(&inner.stream)));
-        let inner = match of.and_then(|of| index.by_name.get(&of)) {
+        let of = inner.replay.as_ref().and_then(|bounds| index.by_name.get(&bounds.of, &inner.stream));
+        let inner = match of {
             Some(live) => {
                 inner.touch(); // it may be done
                 linked(inner, live)
@@ -374,14 +374,14 @@ pub(super) fn place_orphans(
             Some(inner) => Arc::clone(inner),
             None => {
                 let Some(stream) = log.stream_name(plan.stream_id) else { continue };
-                if index.by_name.contains_key(&(Arc::clone(&plan.destination), Arc::clone(&stream))) {
+                if index.by_name.get(&plan.destination, &stream).is_some() {
                     continue;
                 }
                 let first_kept = log.first_kept(plan.stream_id);
                 let bytes = log.bytes_at(plan.stream_id, first_kept)?;
                 let entry = FloorEntry {
-                    destination: index.name(&plan.destination, |(destination, _)| destination),
-                    stream: index.name(&stream, |(_, stream)| stream),
+                    destination: index.name(&plan.destination, |inner| &inner.destination),
+                    stream: index.name(&stream, |inner| &inner.stream),
                     stream_id: Some(plan.stream_id),
                     incarnation,
                     epoch: 0,

@@ -35,7 +35,7 @@ impl Queues {
         let mut queues = Vec::new();
         // Looked at under the lock: whoever marks enters the queue after that.
         lock(&self.set.context.marking).retain(|name| {
-            let inner = self.set.index_read().by_name.get(name).filter(|inner| inner.has_marks()).cloned();
+            let inner = self.set.index_read().by_name.get(&name.0, &name.1).filter(|inner| inner.has_marks()).cloned();
             queues.extend(inner.iter().cloned().map(Queue::of));
             inner.is_some()
         });
@@ -49,7 +49,7 @@ impl Queues {
         let first: Name = (Arc::from(destination), Arc::from(""));
         let names = marking.range(first..).take_while(|name| *name.0 == *destination);
         let index = self.set.index_read();
-        let inner = names.filter_map(|name| index.by_name.get(name)).filter(|inner| inner.has_marks());
+        let inner = names.filter_map(|name| index.by_name.get(&name.0, &name.1)).filter(|inner| inner.has_marks());
         inner.map(|inner| Queue::of(Arc::clone(inner))).collect()
     }
 }

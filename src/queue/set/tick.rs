@@ -45,7 +45,8 @@ impl Set {
         let touched = std::mem::take(&mut *lock(&self.context.touched));
         let touched: Vec<Arc<Inner>> = {
             let index = self.index_read();
-            touched.iter().filter_map(|name| index.by_name.get(name).cloned()).collect() // the others are gone
+            // The others are gone.
+            touched.iter().filter_map(|(of, stream)| index.by_name.get(of, stream).cloned()).collect()
         };
         let mut hints = Vec::new();
         failpoints::before(Point::TickCollect);
@@ -75,7 +76,7 @@ impl Set {
             hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.close_hour(hour * HOUR_MS)));
         }
         if std::mem::take(&mut keeping.hours_wanted) {
-            hints.extend(self.index_read().by_name.values().filter_map(Inner::first_hours));
+            hints.extend(self.index_read().by_name.values().filter_map(|inner| inner.first_hours()));
         }
         let low_of = |fills| {
             let those = keeping.plan_lows.values().filter(|(inner, _)| inner.fills_gaps() == fills);

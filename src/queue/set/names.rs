@@ -1,0 +1,112 @@
+//! The queues of a set in the order of their names, which each queue has itself: a map would hold them a second time, 48
+//! bytes for each of thousands.
+
+use crate::queue::Inner;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Queues by destination and stream.
+#[derive(Default)]
+pub(super) struct Names(BTreeSet<Named>);
+
+/// One of them.
+struct Named(Arc<Inner>);
+
+/// Destination and stream of a queue, or of one that is looked for.
+trait Name {
+    fn name(&self) -> (&str, &str);
+}
+
+impl Names {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn get(&self, destination: &str, stream: &str) -> Option<&Arc<Inner>> {
+        self.0.get(&(destination, stream) as &dyn Name).map(|Named(inner)| inner)
+    }
+
+    /// All from this destination on.
+    pub(super) fn from<'a>(&'a self, destination: &str) -> impl Iterator<Item = &'a Arc<Inner>> {
+        let from: &dyn Name = &(destination, "");
+        self.0.range::<dyn Name, _>((Bound::Included(from), Bound::Unbounded)).map(|Named(inner)| inner)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Inner>> {
+        self.0.iter().map(|Named(inner)| inner)
+    }
+
+    /// In the place of another of that name, if there is one.
+    pub(super) fn insert(&mut self, inner: Arc<Inner>) {
+        self.0.replace(Named(inner));
+    }
+
+    pub(super) fn remove(&mut self, destination: &str, stream: &str) {
+        self.0.remove(&(destination, stream) as &dyn Name);
+    }
+}
+
+impl Name for Named {
+    fn name(&self) -> (&str, &str) {
+        (&self.0.destination, &self.0.stream)
+    }
+}
+
+impl Name for (&str, &str) {
+    fn name(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn Name + 'a> for Named {
+    fn borrow(&self) -> &(dyn Name + 'a) {
+        self
+    }
+}
+
+impl Ord for dyn Name + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+impl PartialOrd for dyn Name + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Name + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Name + '_ {}
+
+impl Ord for Named {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+impl PartialOrd for Named {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Named {}
