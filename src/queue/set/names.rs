@@ -16,7 +16,7 @@ pub(super) struct Names(BTreeSet<Named>);
 struct Named(Arc<Inner>);
 
 /// Destination and stream of a queue, or of one that is looked for.
-trait Name {
+trait HasName {
     fn name(&self) -> (&str, &str);
 }
 
@@ -30,13 +30,13 @@ impl Names {
     }
 
     pub(super) fn get(&self, destination: &str, stream: &str) -> Option<&Arc<Inner>> {
-        self.0.get(&(destination, stream) as &dyn Name).map(|Named(inner)| inner)
+        self.0.get(&(destination, stream) as &dyn HasName).map(|Named(inner)| inner)
     }
 
     /// All from this destination on.
     pub(super) fn from<'a>(&'a self, destination: &str) -> impl Iterator<Item = &'a Arc<Inner>> {
-        let from: &dyn Name = &(destination, "");
-        self.0.range::<dyn Name, _>((Bound::Included(from), Bound::Unbounded)).map(|Named(inner)| inner)
+        let from: &dyn HasName = &(destination, "");
+        self.0.range::<dyn HasName, _>((Bound::Included(from), Bound::Unbounded)).map(|Named(inner)| inner)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Inner>> {
@@ -49,47 +49,47 @@ impl Names {
     }
 
     pub(super) fn remove(&mut self, destination: &str, stream: &str) {
-        self.0.remove(&(destination, stream) as &dyn Name);
+        self.0.remove(&(destination, stream) as &dyn HasName);
     }
 }
 
-impl Name for Named {
+impl HasName for Named {
     fn name(&self) -> (&str, &str) {
         (&self.0.destination, &self.0.stream)
     }
 }
 
-impl Name for (&str, &str) {
+impl HasName for (&str, &str) {
     fn name(&self) -> (&str, &str) {
         *self
     }
 }
 
-impl<'a> Borrow<dyn Name + 'a> for Named {
-    fn borrow(&self) -> &(dyn Name + 'a) {
+impl<'a> Borrow<dyn HasName + 'a> for Named {
+    fn borrow(&self) -> &(dyn HasName + 'a) {
         self
     }
 }
 
-impl Ord for dyn Name + '_ {
+impl Ord for dyn HasName + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
         self.name().cmp(&other.name())
     }
 }
 
-impl PartialOrd for dyn Name + '_ {
+impl PartialOrd for dyn HasName + '_ {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for dyn Name + '_ {
+impl PartialEq for dyn HasName + '_ {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
     }
 }
 
-impl Eq for dyn Name + '_ {}
+impl Eq for dyn HasName + '_ {}
 
 impl Ord for Named {
     fn cmp(&self, other: &Self) -> Ordering {

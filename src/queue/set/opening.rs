@@ -234,8 +234,8 @@ pub(super) fn rebuild(
         );
         let inner = Inner::new(context, id, entry);
         inner.saved.store(true, Ordering::Release); // it was read
-        let of = inner.replay.as_ref().and_then(|bounds| index.by_name.get(&bounds.of, &inner.stream));
-        let inner = match of {
+        let live = inner.replay.as_ref().and_then(|bounds| index.by_name.get(&bounds.of, &inner.stream));
+        let inner = match live {
             Some(live) => {
                 inner.touch(); // it may be done
                 linked(inner, live)
