@@ -37,6 +37,9 @@ pub(crate) enum Act {
     Cut,
     /// The store does as it is asked, and the connection ends without a word.
     Hush,
+    /// The store takes the request and never answers. A hand that blocks instead would hold a worker of the runtime, and
+    /// with it what stands next on it, or the clock.
+    Hang,
 }
 
 /// A request as it came.
@@ -159,6 +162,10 @@ async fn answer(service: &S3Service, request: Request<Incoming>, act: Act) -> Re
         Act::Hush => {
             let _ = pass(service, request).await?.into_body().collect().await;
             Err(cut())
+        }
+        Act::Hang => {
+            let _ = request.into_body().collect().await;
+            std::future::pending().await
         }
     }
 }
