@@ -6,19 +6,22 @@
 //! - Of those who wait within their share nobody falls behind what the ideal [`Fluid`] would have given by more than one
 //!   largest demand, whatever arrives, ends, or never ends. Who is one too many of those that may be of no use stands
 //!   aside meanwhile: the fluid passes it by, and flows to it from the moment on at which it lines up again.
+//! - Of those that may be of no use none is granted anything before another that stands aside for longer: a large one is
+//!   not kept out by small ones for which there is always room.
 //! - While others wait within their share nobody is given more than its own (one demand at a time is everybody's). What
 //!   nobody wants goes to who can use it, except for a part that is kept for who comes next: so one that holds all it
 //!   could get, and never gives it back, keeps nobody out.
 //! - Who holds nothing and waits for nothing costs nothing.
 
 mod amount;
+mod doubted;
 mod flow;
 mod fluid;
 pub(crate) mod gate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 pub(crate) use amount::Amount;
@@ -79,6 +82,8 @@ pub(crate) struct FairShare {
     present: u64,
     fluid: Fluid,
     lines: [BTreeMap<Place, FlowId>; 3],
+    /// Those that may be of no use, stood aside, and have lined up again: it is their turn.
+    called: BTreeSet<DemandId>,
     last_id: DemandId,
     waiting: usize,
     pressure: Pressure,
@@ -103,6 +108,7 @@ impl FairShare {
             present: 0,
             fluid: Fluid::default(),
             lines: Default::default(),
+            called: BTreeSet::new(),
             last_id: 0,
             waiting: 0,
             pressure: Pressure::default(),
@@ -204,6 +210,7 @@ impl FairShare {
             }
         });
         self.waiting -= 1;
+        self.called.remove(&id);
         self.leave(flow);
         self.settle_if_all_have();
         self.press(now);
@@ -235,28 +242,20 @@ impl FairShare {
         }
     }
 
-    /// The first of those that may be of no use lines up again once there is room for it, whatever made it: what came
-    /// back, or one before it that left without taking any.
-    fn look_at_doubted(&mut self) {
-        let doubted = self.lines[Line::Doubted as usize].first_key_value().map(|(_, flow)| *flow);
-        if let Some(flow) = doubted.filter(|flow| !self.is_doubted(&self.flows[flow].waiting[0].demand)) {
-            self.line_up(flow);
-        }
-    }
-
     /// One step on the way to the next grant.
     fn step(&mut self) -> Step {
         let Some((&(_, id), &flow)) = self.lines[Line::Within as usize].first_key_value() else {
             return self.step_beyond();
         };
         let demand = self.flows[&flow].waiting[0].demand;
-        let aside = match (self.is_doubted(&demand), self.is_due(&demand)) {
+        let aside = match (self.is_doubted(id, &demand), self.is_due(&demand)) {
             (true, _) => Line::Doubted,
             (false, false) => Line::Beyond,
             // Whose turn it is is waited for: else small demands would keep out a large one for ever.
             _ if !self.fits(demand.amount) => return Step::Nothing,
             _ => return Step::Granted(id, self.grant(flow)),
         };
+        self.called.remove(&id);
         self.change(flow, |it| it.stand_aside(aside));
         self.settle_if_all_have();
         Step::SetAside
@@ -266,6 +265,10 @@ impl FairShare {
     fn step_beyond(&mut self) -> Step {
         let Some((&(_, id), &flow)) = self.lines[Line::Beyond as usize].first_key_value() else { return Step::Nothing };
         let demand = self.flows[&flow].waiting[0].demand;
+        if self.is_doubted(id, &demand) {
+            self.change(flow, |it| it.line = Line::Doubted);
+            return Step::SetAside;
+        }
         let may = self.fits(demand.amount) && (self.is_due(&demand) || self.leaves_reserve(demand.amount));
         if may { Step::Granted(id, self.grant(flow)) } else { Step::Nothing }
     }
@@ -275,19 +278,13 @@ impl FairShare {
         let [within, beyond, _] = &self.lines;
         let nobody_before = within.is_empty() && self.flows[&demand.flow].waiting.is_empty();
         let due = || self.is_due(demand) || (beyond.is_empty() && self.leaves_reserve(demand.amount));
-        nobody_before && self.fits(demand.amount) && !self.is_doubted(demand) && due()
+        nobody_before && self.fits(demand.amount) && !self.is_doubted(self.last_id + 1, demand) && due()
     }
 
     /// Whether it is within its flow's share.
     fn is_due(&self, demand: &Demand) -> bool {
         let held = self.flows[&demand.flow].held;
         held == demand.upon || (held + demand.amount).within(self.share(demand.flow, demand.weight))
-    }
-
-    /// Whether it would take those that may be of no use beyond their half. One at a time always goes.
-    fn is_doubted(&self, demand: &Demand) -> bool {
-        let too_much = || !(self.doubtful + demand.amount).within(self.capacity.part(1, 2));
-        demand.doubtful && self.doubtful != Amount::default() && too_much()
     }
 
     fn leaves_reserve(&self, amount: Amount) -> bool {
@@ -316,6 +313,7 @@ impl FairShare {
         let (was_within, now) = (self.flows[&flow].line == Line::Within, self.fluid.now());
         let amount = self.take(&demand);
         self.waiting -= 1;
+        self.called.remove(&self.flows[&flow].waiting[0].id);
         self.change(flow, |it| {
             it.waiting.pop_front();
             // Else its end stays as it is: the fluid owes it the same, granted or not.

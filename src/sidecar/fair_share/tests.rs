@@ -1,6 +1,7 @@
+mod doubted;
 mod ideal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -49,40 +50,6 @@ fn of_two_who_always_want_more_one_of_thrice_the_weight_gets_thrice_as_much() {
         got[holds as usize] += 1;
     }
     assert!((99..=101).contains(&got[1]) && got[3] == 400 - got[1], "{got:?}");
-}
-
-#[test]
-fn who_may_be_of_no_use_is_looked_at_again_when_the_one_before_it_leaves() {
-    let (mut share, mut ids) = (share(64, 1000), BTreeMap::new());
-    let doubtful = |flow, bytes| Demand { doubtful: true, ..demand(flow, 1, bytes) };
-    assert!(matches!(share.ask(doubtful(0, 300), NOW), Asked::Granted(_)));
-    assert!(has(&mut share, 9, 500));
-    wait(&mut share, &mut ids, doubtful(1, 600));
-    wait(&mut share, &mut ids, doubtful(2, 600));
-    assert_eq!(share.next(NOW), None);
-    assert!(!share.is_short(), "they wait for each other only: nobody else's batches are to be smaller for it");
-    share.give_back(0, Amount::place(300), true);
-    assert_eq!(share.next(NOW), None, "the first is looked at, and has no room yet");
-    let first = *ids.iter().find(|(_, flow)| **flow == 1).expect("it waits").0;
-    assert!(share.withdraw(1, first, NOW));
-    share.give_back(9, Amount::place(500), false);
-    assert_eq!(served(&mut share, &ids), [2]);
-}
-
-#[test]
-fn who_lines_up_again_shares_in_what_flows_from_the_very_next_grant() {
-    let (mut share, mut ids) = (share(8, 1000), BTreeMap::new());
-    let doubtful = |flow, bytes| Demand { doubtful: true, ..demand(flow, 1, bytes) };
-    assert!(matches!(share.ask(doubtful(0, 400), NOW), Asked::Granted(_)));
-    wait(&mut share, &mut ids, doubtful(1, 190));
-    assert_eq!(share.next(NOW), None, "it stands aside");
-    assert!(has(&mut share, 9, 550));
-    for _ in 0..2 {
-        wait(&mut share, &mut ids, demand(2, 1, 100));
-    }
-    assert_eq!(share.next(NOW), None);
-    share.give_back(0, Amount::place(400), true);
-    assert_eq!(served(&mut share, &ids), [2, 1, 2], "190 bytes are filled before twice 100");
 }
 
 #[test]
@@ -142,24 +109,6 @@ fn while_others_wait_nobody_is_given_more_than_its_share() {
     assert_eq!(served(&mut share, &ids), [3]);
     share.give_back(3, Amount::place(10), false);
     assert_eq!(served(&mut share, &ids), [1], "now nobody else wants it");
-}
-
-#[test]
-fn those_that_may_be_of_no_use_get_half_at_most_and_their_turns() {
-    let (mut share, mut ids) = (share(8, 1000), BTreeMap::new());
-    let doubtful = |flow| Demand { doubtful: true, ..demand(flow, 1, 10) };
-    for flow in 0..4 {
-        assert!(matches!(share.ask(doubtful(flow), NOW), Asked::Granted(_)));
-    }
-    for flow in 4..6 {
-        wait(&mut share, &mut ids, doubtful(flow));
-    }
-    assert_eq!(served(&mut share, &ids), [] as [FlowId; 0]);
-    assert!(has(&mut share, 50, 10), "the others don't wait for them");
-    share.give_back(0, Amount::place(10), true);
-    assert_eq!(served(&mut share, &ids), [4]);
-    share.give_back(1, Amount::place(10), true);
-    assert_eq!(served(&mut share, &ids), [5]);
 }
 
 #[test]
@@ -229,13 +178,16 @@ struct Checked {
     waiting: Vec<(DemandId, Demand)>,
     /// Who stood aside when we last looked: the fluid passes them by.
     aside: [bool; FLOWS as usize],
+    /// Those that were one too many of what may be of no use.
+    stood_aside: BTreeSet<DemandId>,
 }
 
 impl Checked {
     fn new(capacity: Amount, weights: Vec<u32>) -> Self {
         let share = FairShare::new(capacity);
         let (held, hung, waiting) = (Vec::new(), Vec::new(), Vec::new());
-        Self { share, ideal: Ideal::default(), weights, held, hung, waiting, aside: [false; FLOWS as usize] }
+        let (aside, stood_aside) = ([false; FLOWS as usize], BTreeSet::new());
+        Self { share, ideal: Ideal::default(), weights, held, hung, waiting, aside, stood_aside }
     }
 
     fn cost(&self, flow: FlowId) -> f64 {
@@ -291,6 +243,10 @@ impl Checked {
             let behind = if is { 0.0 } else { cost - ideal };
             prop_assert!(behind <= LARGEST as f64 + 0.01, "flow {flow} is {behind} bytes behind its share");
         }
+        self.stood_aside.extend(self.share.lines[Line::Doubted as usize].keys().map(|(_, id)| *id));
+        for (_, id) in self.share.lines[Line::Beyond as usize].keys() {
+            self.stood_aside.remove(id);
+        }
         let held = (0..FLOWS).fold(Amount::default(), |sum, flow| sum + self.holds(flow));
         prop_assert_eq!(held, self.share.used());
         prop_assert!(held.within(self.share.capacity), "{:?} of {:?}", held, self.share.capacity);
@@ -312,9 +268,18 @@ impl Checked {
         }
     }
 
+    /// Nobody that may be of no use goes before another such that came before it and has stood aside.
+    fn goes_in_turn(&self, id: DemandId, demand: &Demand) -> Result<(), TestCaseError> {
+        let before = self.waiting.iter().filter(|(of, _)| *of < id && self.stood_aside.contains(of));
+        let before: Vec<_> = before.map(|(of, _)| *of).collect();
+        prop_assert!(!demand.doubtful || before.is_empty(), "{} goes before {:?}", id, before);
+        Ok(())
+    }
+
     fn granted(&mut self, id: DemandId, amount: Amount) -> Result<(), TestCaseError> {
         let at = self.waiting.iter().position(|(waits, _)| *waits == id).expect("who is granted something waits");
         let (_, demand) = self.waiting[at];
+        self.goes_in_turn(id, &demand)?;
         let was_aside = self.aside[demand.flow as usize];
         let others_wait = self.share.lines[Line::Within as usize].values().any(|other| *other != demand.flow);
         prop_assert!(self.is_within(&demand) || !others_wait, "{demand:?} is beyond its share, and others wait");
@@ -331,7 +296,10 @@ impl Checked {
             Op::Ask { flow, bytes, doubtful } => {
                 let demand = Demand { doubtful, ..demand(flow, self.weights[flow as usize], bytes) };
                 match self.share.ask(demand, NOW) {
-                    Asked::Granted(amount) => self.held.push((flow, amount, doubtful)),
+                    Asked::Granted(amount) => {
+                        self.goes_in_turn(DemandId::MAX, &demand)?;
+                        self.held.push((flow, amount, doubtful));
+                    }
                     Asked::Waits(id) => {
                         self.waiting.push((id, demand));
                         if !self.aside[flow as usize] {
