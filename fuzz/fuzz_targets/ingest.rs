@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay_fuzz::checks::ingest(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay_sidecar::fuzzing::ingest(data));

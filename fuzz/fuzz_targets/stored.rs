@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay_fuzz::checks::stored(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay_sidecar::fuzzing::stored(data));

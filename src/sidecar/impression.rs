@@ -8,6 +8,8 @@
 
 mod cut;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod parse;
 mod scan;
 mod stored;

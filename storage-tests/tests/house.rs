@@ -83,7 +83,7 @@ const SIDECAR: &[(&str, &[&str])] = &[
         "cli",
         &["api", "app", "causes", "config", "console", "demo", "impression", "ingest", "post", "proto", "shutdown"],
     ),
-    ("fuzzing", &["config", "control", "delivery", "letters", "post", "sinks"]),
+    ("fuzzing", &["config", "control", "delivery", "impression", "letters", "post", "sinks"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

@@ -1,6 +1,16 @@
-//! Every file that a fuzzer of what lies inside of the sidecar ever kept, through the same checks, without a fuzzer.
+//! Every file that a fuzzer of the sidecar ever kept, through the same checks, without a fuzzer.
 
 use storage_tests::corpus::replay;
+
+#[test]
+fn what_fuzzers_found_of_posts_holds() {
+    replay("ingest", super::ingest);
+}
+
+#[test]
+fn what_fuzzers_found_of_stored_batches_holds() {
+    replay("stored", super::stored);
+}
 
 #[test]
 fn what_fuzzers_found_of_decisions_holds() {

@@ -1,6 +1,6 @@
-//! What must hold whatever an SDK posts and whatever lies in the log. Whoever includes this file brings `impression`.
+//! What the fuzzers of SDKs' posts and of what is stored of them call: see [`crate::fuzzing`].
 
-use super::impression::{
+use super::{
     BatchMeta, EnvironmentLabel, Form, Limits, StoredBatch, beacon_token, parse, write_json_lines, write_split_objects,
 };
 use serde::de::IgnoredAny;

@@ -1,1 +1,0 @@
-../../src/sidecar/impression.rs
