@@ -6,8 +6,10 @@
 //! - Of those who wait within their share nobody falls behind what the ideal [`Fluid`] would have given by more than one
 //!   largest demand, whatever arrives, ends, or never ends. Who is one too many of those that may be of no use stands
 //!   aside meanwhile: the fluid passes it by, and flows to it from the moment on at which it lines up again.
-//! - Of those that may be of no use none is granted anything before another that stands aside for longer: a large one is
-//!   not kept out by small ones for which there is always room.
+//! - Those that may be of no use hold half at most, or are a single one. None of them is granted anything before one that
+//!   came before it, is within its share, and has stood aside because they were too many: small ones for which there is
+//!   always room don't keep out a large one. So they wait for whatever that one waits for, if need be until one that hangs
+//!   has come to its end.
 //! - While others wait within their share nobody is given more than its own (one demand at a time is everybody's). What
 //!   nobody wants goes to who can use it, except for a part that is kept for who comes next: so one that holds all it
 //!   could get, and never gives it back, keeps nobody out.
@@ -249,8 +251,8 @@ impl FairShare {
         };
         let demand = self.flows[&flow].waiting[0].demand;
         let aside = match (self.is_doubted(id, &demand), self.is_due(&demand)) {
-            (true, _) => Line::Doubted,
-            (false, false) => Line::Beyond,
+            (_, false) => Line::Beyond,
+            (true, true) => Line::Doubted,
             // Whose turn it is is waited for: else small demands would keep out a large one for ever.
             _ if !self.fits(demand.amount) => return Step::Nothing,
             _ => return Step::Granted(id, self.grant(flow)),
@@ -263,12 +265,11 @@ impl FairShare {
 
     /// The same while nobody waits within its share.
     fn step_beyond(&mut self) -> Step {
-        let Some((&(_, id), &flow)) = self.lines[Line::Beyond as usize].first_key_value() else { return Step::Nothing };
-        let demand = self.flows[&flow].waiting[0].demand;
-        if self.is_doubted(id, &demand) {
-            self.change(flow, |it| it.line = Line::Doubted);
-            return Step::SetAside;
-        }
+        let first = |flow: &FlowId| self.flows[flow].waiting[0].demand;
+        let beyond = &self.lines[Line::Beyond as usize];
+        let next = beyond.iter().find(|((_, id), flow)| !self.is_doubted(*id, &first(flow)));
+        let Some((&(_, id), &flow)) = next else { return Step::Nothing };
+        let demand = first(&flow);
         let may = self.fits(demand.amount) && (self.is_due(&demand) || self.leaves_reserve(demand.amount));
         if may { Step::Granted(id, self.grant(flow)) } else { Step::Nothing }
     }

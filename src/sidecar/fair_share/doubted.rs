@@ -7,14 +7,18 @@ impl FairShare {
     /// one before it that left without taking any.
     pub(super) fn look_at_doubted(&mut self) {
         let Some((&(_, id), &flow)) = self.lines[Line::Doubted as usize].first_key_value() else { return };
-        if !self.is_doubted(id, &self.flows[&flow].waiting[0].demand) {
+        let demand = self.flows[&flow].waiting[0].demand;
+        if !self.is_due(&demand) {
+            // Others came, and its share got smaller: it is not their turn that it waits for.
+            self.line_up(flow);
+        } else if !self.is_doubted(id, &demand) {
             self.called.insert(id);
             self.line_up(flow);
         }
     }
 
-    /// Whether it would take them beyond their half, of which one at a time always goes, or one of them that came before
-    /// it has stood aside and has yet to have its turn: else small ones would keep out a large one for ever.
+    /// Whether it would take them beyond their half; one at a time always goes. Or whether one of them that came before it
+    /// has stood aside, and has yet to have its turn: else small ones would keep out a large one for ever.
     pub(super) fn is_doubted(&self, id: DemandId, demand: &Demand) -> bool {
         let aside = self.lines[Line::Doubted as usize].first_key_value().map(|((_, id), _)| id);
         let is_behind = || aside.into_iter().chain(self.called.first()).any(|before| *before < id);

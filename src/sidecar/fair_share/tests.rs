@@ -160,7 +160,7 @@ const LARGEST: u64 = 100;
 fn op() -> impl Strategy<Value = Op> {
     let overtime = prop_oneof![4 => Just(0u64), 1 => 1..=LARGEST];
     prop_oneof![
-        8 => (0..FLOWS, 1..=LARGEST, proptest::bool::weighted(0.1))
+        8 => (0..FLOWS, 1..=LARGEST, proptest::bool::weighted(0.3))
             .prop_map(|(flow, bytes, doubtful)| Op::Ask { flow, bytes, doubtful }),
         6 => (0usize..64, overtime).prop_map(|(at, overtime)| Op::End { at, overtime }),
         1 => (0usize..64).prop_map(|at| Op::Leave { at }),
@@ -250,6 +250,20 @@ impl Checked {
         let held = (0..FLOWS).fold(Amount::default(), |sum, flow| sum + self.holds(flow));
         prop_assert_eq!(held, self.share.used());
         prop_assert!(held.within(self.share.capacity), "{:?} of {:?}", held, self.share.capacity);
+        let doubtful: Vec<Amount> = self
+            .held
+            .iter()
+            .chain(&self.hung)
+            .filter(|(_, _, doubtful)| *doubtful)
+            .map(|(_, amount, _)| *amount)
+            .collect();
+        let sum = doubtful.iter().fold(Amount::default(), |sum, amount| sum + *amount);
+        prop_assert_eq!(sum, self.share.doubtful);
+        prop_assert!(doubtful.len() <= 1 || sum.within(self.share.capacity.part(1, 2)), "half is {:?}", sum);
+        for id in &self.share.called {
+            let is_its = |it: &Flow| it.line == Line::Within && it.waiting.front().is_some_and(|first| first.id == *id);
+            prop_assert!(self.share.flows.values().any(is_its), "{} was called, and waits no more", id);
+        }
         prop_assert_eq!(self.waiting.len(), self.share.waiting());
         Ok(())
     }
@@ -268,10 +282,10 @@ impl Checked {
         }
     }
 
-    /// Nobody that may be of no use goes before another such that came before it and has stood aside.
+    /// Nobody that may be of no use goes before another such that came before it, is within its share, and has stood aside.
     fn goes_in_turn(&self, id: DemandId, demand: &Demand) -> Result<(), TestCaseError> {
-        let before = self.waiting.iter().filter(|(of, _)| *of < id && self.stood_aside.contains(of));
-        let before: Vec<_> = before.map(|(of, _)| *of).collect();
+        let stood_aside = self.waiting.iter().filter(|(of, _)| *of < id && self.stood_aside.contains(of));
+        let before: Vec<_> = stood_aside.filter(|(_, demand)| self.is_within(demand)).map(|(of, _)| *of).collect();
         prop_assert!(!demand.doubtful || before.is_empty(), "{} goes before {:?}", id, before);
         Ok(())
     }

@@ -95,3 +95,21 @@ fn who_was_called_has_its_turn_though_it_waits_for_room_and_another_would_be_fil
     assert!(share.withdraw(2, second, NOW));
     assert!(share.called.is_empty());
 }
+
+#[test]
+fn one_beyond_its_share_keeps_no_other_from_what_is_left_of_the_half() {
+    let (mut share, mut ids) = (share(64, 1000), BTreeMap::new());
+    assert!(matches!(share.ask(doubtful(1, 300), NOW), Asked::Granted(_)));
+    assert!(has(&mut share, 9, 500));
+    // It would hold more than its share, and more than the half; what it holds it never gives back.
+    wait(&mut share, &mut ids, doubtful(1, 300));
+    assert_eq!(share.next(NOW), None);
+    assert!(
+        matches!(share.ask(doubtful(2, 50), NOW), Asked::Granted(_)),
+        "nothing stands aside for being one too many"
+    );
+    share.give_back(9, Amount::place(500), false);
+    assert_eq!(share.next(NOW), None, "nor does it pass the half where nobody else wants anything");
+    share.give_back(1, Amount::place(300), true);
+    assert_eq!(served(&mut share, &ids), [1]);
+}
