@@ -11,6 +11,8 @@ mod answer;
 mod body;
 mod complaints;
 mod environments;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gunzip;
 mod http;
 mod limits;

@@ -106,3 +106,22 @@ pub fn split(queue: &Queue, batch: &Batch, at: u64) -> Result<[Batch; 2], SplitE
     queue.split(batch, at, Box::new(move |result| *heard.lock().expect("one thread") = Some(result)));
     halves.lock().expect("one thread").take().expect("inline")
 }
+
+/// The next batch with its records; of the archive as a range that is read one frame at a time, twice.
+pub(crate) fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
+    if queue.destination() != "archive" {
+        return queue.next_batch(limits).expect("the disk reads");
+    }
+    let mut range = queue.next_range(limits.into()).expect("the disk reads")?;
+    let read = || {
+        let mut reader = queue.read(&range);
+        std::iter::from_fn(move || reader.next().expect("the disk reads")).collect::<Vec<_>>()
+    };
+    let (slices, again) = (read(), read());
+    let outline = |slices: &[forebay::Slice]| -> Vec<_> {
+        slices.iter().map(|slice| (slice.offsets.clone(), slice.frame.payload().to_vec())).collect()
+    };
+    assert_eq!(outline(&slices), outline(&again));
+    range.slices = slices;
+    Some(range)
+}

@@ -8,6 +8,11 @@ fn what_fuzzers_found_of_posts_holds() {
 }
 
 #[test]
+fn what_fuzzers_found_of_packed_bodies_holds() {
+    replay("gunzip", super::gunzip);
+}
+
+#[test]
 fn what_fuzzers_found_of_stored_batches_holds() {
     replay("stored", super::stored);
 }

@@ -2,8 +2,8 @@
 //!
 //! What it finds wrong is a panic: whoever drives it says which case it was.
 
-use crate::queues::ANY;
-use forebay::{Batch, BatchLimits, Cursor, Queue, Queues, Settled, Start};
+use crate::queues::{ANY, claim};
+use forebay::{Batch, Cursor, Queue, Queues, Settled, Start};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -175,23 +175,4 @@ pub(crate) fn check_content(acked: &BTreeMap<u64, u64>, batch: &Batch) {
             assert!(acked.get(&offset).is_none_or(|acked| *acked == content), "offset {offset}");
         }
     }
-}
-
-/// The next batch with its records; of the archive as a range that is read one frame at a time, twice.
-pub(crate) fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
-    if queue.destination() != "archive" {
-        return queue.next_batch(limits).expect("the disk reads");
-    }
-    let mut range = queue.next_range(limits.into()).expect("the disk reads")?;
-    let read = || {
-        let mut reader = queue.read(&range);
-        std::iter::from_fn(move || reader.next().expect("the disk reads")).collect::<Vec<_>>()
-    };
-    let (slices, again) = (read(), read());
-    let outline = |slices: &[forebay::Slice]| -> Vec<_> {
-        slices.iter().map(|slice| (slice.offsets.clone(), slice.frame.payload().to_vec())).collect()
-    };
-    assert_eq!(outline(&slices), outline(&again));
-    range.slices = slices;
-    Some(range)
 }
