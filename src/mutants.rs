@@ -65,6 +65,9 @@ mutants! {
     LettersNotAwaited: "a batch is settled before the letters of its records are durable",
     PartialTakenWhole: "what was to be sent again of a partial answer counts as delivered",
     AnswerReadWithoutEnd: "answers are read however long they are",
+    OrderNotKept: "a destination that gets its records in order is sent two batches at once",
+    NothingKeptForOthers: "who hangs may hold all there is",
+    SecretShown: "what an answer repeats of a secret is shown",
 }
 
 /// Whether this one is switched on.

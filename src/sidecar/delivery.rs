@@ -48,6 +48,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay::clock::Clock;
+use forebay::mutants::{self, Mutant};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -232,7 +233,8 @@ impl Delivery {
             return Err(AlreadyRunning(id.to_string()));
         }
         let KnownRate { limits, learned } = settings.rate.take().map(|rate| *rate).unwrap_or_default();
-        let concurrency_max = if settings.ordered { 1 } else { settings.concurrency_max };
+        let in_order = settings.ordered && !mutants::on(Mutant::OrderNotKept);
+        let concurrency_max = if in_order { 1 } else { settings.concurrency_max };
         let sharer = self.common.budget.sharer(settings.weight);
         let queues = Turn::all(&sources, settings.catch_up.is_some());
         // None is the first after each of many restarts.

@@ -26,6 +26,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use forebay::mutants::{self, Mutant};
+
 pub(crate) use amount::Amount;
 use flow::{Flow, Line, Place, Waiting};
 pub(crate) use fluid::FlowId;
@@ -294,7 +296,7 @@ impl FairShare {
 
     /// What is kept for those who hold less than their share.
     fn reserve(&self) -> Amount {
-        self.capacity.part(1, RESERVE)
+        if mutants::on(Mutant::NothingKeptForOthers) { Amount::default() } else { self.capacity.part(1, RESERVE) }
     }
 
     /// Whether there is so much and the reserve besides.

@@ -34,6 +34,15 @@ impl Until {
     }
 }
 
+impl Done {
+    /// That time did not end it before `FOREBAY_FLOOR`, or all there was.
+    fn enough(self, until: Until) -> Self {
+        let floor = crate::crash_points::number("FOREBAY_FLOOR", 0).min(until.count);
+        assert!(self.count >= floor, "the time was over after {} of {floor}", self.count);
+        self
+    }
+}
+
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ms = self.time.as_millis().max(1) as u64;
@@ -44,7 +53,7 @@ impl std::fmt::Display for Done {
 /// Calls `case` with `first`, `first + 1`, and so on; each returns how much it counts for.
 ///
 /// # Panics
-/// When a case does, with the number of the lowest one that did, and `repeat`'s words about it.
+/// When time ended it before `FOREBAY_FLOOR`. When a case does, with the number of the lowest one that did, and `repeat`'s words about it.
 pub fn each(first: u64, until: Until, case: impl Fn(u64) -> u64 + Sync, repeat: impl Fn(u64) -> String) -> Done {
     let clock = SystemClock::new();
     let (next, count, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(u64::MAX));
@@ -70,10 +79,13 @@ pub fn each(first: u64, until: Until, case: impl Fn(u64) -> u64 + Sync, repeat: 
     thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let failed = failed.into_inner();
     assert!(failed == u64::MAX, "case {failed} failed, see above; repeat it with: {}", repeat(failed));
-    Done { count: count.into_inner(), time: clock.monotonic() }
+    Done { count: count.into_inner(), time: clock.monotonic() }.enough(until)
 }
 
 /// Calls `case` with `0`, `1`, and so on, on this thread: for cases of which each goes on from the one before.
+///
+/// # Panics
+/// When a case does, or when time ended it before `FOREBAY_FLOOR`.
 pub fn in_turn(until: Until, mut case: impl FnMut(u64)) -> Done {
     let clock = SystemClock::new();
     let mut count = 0;
@@ -81,7 +93,7 @@ pub fn in_turn(until: Until, mut case: impl FnMut(u64)) -> Done {
         case(count);
         count += 1;
     }
-    Done { count, time: clock.monotonic() }
+    Done { count, time: clock.monotonic() }.enough(until)
 }
 
 #[cfg(test)]

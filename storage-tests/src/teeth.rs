@@ -77,6 +77,13 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
     (Mutant::LettersNotAwaited, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::PartialTakenWhole, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::AnswerReadWithoutEnd, "forebay_sidecar", "a_body_without_end_is_cut_at_once"),
+    (
+        Mutant::OrderNotKept,
+        "forebay_sidecar",
+        "in_order_one_is_in_flight_and_what_failed_or_was_split_comes_before_what_is_behind_it",
+    ),
+    (Mutant::NothingKeptForOthers, "forebay_sidecar", "destinations_that_hang_keep_nobody_out"),
+    (Mutant::SecretShown, "forebay_sidecar", "what_an_answer_repeats_of_headers_and_address_is_not_shown"),
 ];
 
 /// The list as the manual shows it.

@@ -28,6 +28,7 @@ use crate::delivery::{Delivery, Settings};
 mod anew;
 mod beside;
 mod clocks;
+mod days;
 mod drawer;
 mod large;
 mod live_first;
@@ -542,17 +543,29 @@ async fn a_throttle_of_an_hour_is_asked_once_an_hour() {
     assert_eq!(delivery.stats_of("d").unwrap().throttled, 5);
 }
 
+/// Throttled, or out of service, for a day and for a week.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_a_day_costs_probes_and_loses_nothing() {
-    let (delivery, queue) = (delivery(), Script::with_records(100));
-    let receiver = start(&delivery, "d", receiver(|_| at_once(throttled(None))), &queue);
-    sleep(HOUR * 24).await;
-    let sends = receiver.sent().len();
-    assert!((1440..5000).contains(&sends), "{sends}: a draw from a minute, about two a minute");
-    assert_eq!(receiver.in_flight_max.load(Ordering::SeqCst), 1, "one probe at a time");
-    assert_eq!(queue.settled(), 0);
-    let ids: BTreeSet<_> = receiver.sent().into_iter().map(|sent| sent.id).collect();
-    assert_eq!(ids.len(), 1, "the same batch every time");
+    for (days, down) in [(1, throttled(None)), (7, throttled(None)), (1, refused()), (7, refused())] {
+        let (delivery, queue, began) = (delivery(), Script::with_records(100), Instant::now());
+        let over = move || began.elapsed() > HOUR * 24 * days;
+        let receiver = receiver(move |_| at_once(if over() { Outcome::Delivered } else { down.clone() }));
+        let receiver = start(&delivery, "d", receiver, &queue);
+        sleep(HOUR * 24 * days).await;
+        let sent = receiver.sent();
+        let probes = sent.len() as u32 / days;
+        assert!((1440..5000).contains(&probes), "{probes} a day: a draw from a minute, about two a minute");
+        assert_eq!(receiver.in_flight_max.load(Ordering::SeqCst), 1, "one probe at a time");
+        assert_eq!(queue.settled(), 0);
+        let ids: BTreeSet<_> = sent.into_iter().map(|sent| sent.id).collect();
+        assert_eq!(ids.len(), 1, "the same batch every time");
+        sleep(HOUR).await;
+        assert_eq!(queue.with(|state| state.settled.values().filter(|how| **how == Settled::Delivered).count()), 100);
+        let taken: BTreeSet<_> =
+            receiver.sent().into_iter().filter(|sent| sent.at > HOUR * 24 * days).map(|sent| sent.id).collect();
+        assert!(taken.len() == 10 && taken.is_superset(&ids), "each batch under its own id, the one of the probes too");
+        delivery.shutdown(SECOND).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,7 +167,7 @@ async fn others_patience_counts_whatever_the_store_is_asked() {
             Act::Pass
         };
         let (_root, _store, sink) = stage(PLAIN, act).await;
-        let job = if slow == "put" { large(0..10) } else { many(12_000) };
+        let job = if slow == "put" { large(0..10) } else { many(5_500) };
         let job = LargeJob { patience, ..named(job) };
         let put = tokio::time::timeout(Duration::from_secs(25), put(&sink, &job)).await;
         let outcome = put.unwrap_or_else(|_| panic!("{slow}: it waits for the store"));

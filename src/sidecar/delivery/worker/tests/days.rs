@@ -1,0 +1,328 @@
+//! Days of destinations whose receivers do whatever receivers do: the loop, the pace and the shared budget as they are, on
+//! a paused clock, with chance from a seed. When all is well again, each record has ended where it should.
+//!
+//! `FOREBAY_DESTINATION_HOURS=10000 cargo test -p forebay-sidecar --lib days -- --nocapture`; `FOREBAY_CASE` plays one.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use forebay::clock::Clock;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use storage_tests::crash_points::number;
+use storage_tests::crew::{self, Until};
+
+use super::drawer::Drawer;
+use super::*;
+use crate::delivery::outcome::{Partial, Rest};
+
+const DAY_HOURS: u64 = 24;
+const DESTINATIONS: u32 = 8;
+/// The last of them is always well.
+const WELL: u32 = DESTINATIONS - 1;
+/// As many requests as six may have at once.
+const REQUESTS_MAX: usize = 6;
+
+/// What a receiver does for a while.
+#[derive(Debug, Clone, Copy)]
+enum Weather {
+    Well,
+    /// Takes all, a second before nobody would wait for it any more.
+    Late,
+    Throttles(Option<Duration>),
+    Hangs,
+    Fails,
+    /// Its name is found every other time.
+    NoName,
+    /// Takes what comes; every other answer is lost, at once or by silence.
+    LosesAnswers,
+    /// Wrong credentials.
+    Refuses,
+    /// Takes so many records a second, of which a minute's worth may come at once.
+    Limits(f64),
+    /// Takes so many records in a request.
+    Small(usize),
+}
+
+impl Weather {
+    fn of(rng: &mut SmallRng) -> Self {
+        match rng.random_range(0..14) {
+            0..3 => Self::Well,
+            3 => Self::Late,
+            4 => Self::Throttles(None),
+            5 => Self::Throttles(Some(Duration::from_secs(rng.random_range(1..900)))),
+            6 => Self::Hangs,
+            7 => Self::Fails,
+            8 => Self::NoName,
+            9 => Self::LosesAnswers,
+            10 => Self::Refuses,
+            11 | 12 => Self::Limits(rng.random_range(0.05..3.0)),
+            _ => Self::Small(rng.random_range(1..9)),
+        }
+    }
+}
+
+/// Until when which weather lasts; behind the last of them all is well.
+fn day(destination: u32, rng: &mut SmallRng) -> Vec<(Duration, Weather)> {
+    let whole = HOUR * DAY_HOURS as u32;
+    match destination {
+        WELL => Vec::new(),
+        // A whole day of nothing but 429.
+        0 => vec![(whole, Weather::Throttles(rng.random_bool(0.5).then_some(Duration::from_secs(120))))],
+        _ => {
+            let (mut day, mut at) = (Vec::new(), Duration::ZERO);
+            while at < whole {
+                at = (at + Duration::from_secs(rng.random_range(300..6 * 3600))).min(whole);
+                day.push((at, Weather::of(rng)));
+            }
+            day
+        }
+    }
+}
+
+/// A receiver, and what it saw.
+struct Station {
+    nth: u32,
+    began: Instant,
+    day: Vec<(Duration, Weather)>,
+    /// Every 250th record is bad, which is rare enough to be the records' fault, and it says so by name.
+    names: bool,
+    seen: Mutex<Seen>,
+    trace: Arc<Mutex<Trace>>,
+}
+
+struct Seen {
+    rng: SmallRng,
+    batches: BTreeMap<String, Range<u64>>,
+    /// What it has, whether or not anybody was told.
+    taken: BTreeSet<u64>,
+    /// What it said that it has.
+    told: BTreeSet<u64>,
+    room: f64,
+    at: Duration,
+}
+
+/// All that went out, in order.
+#[derive(Default)]
+struct Trace {
+    hash: DefaultHasher,
+    requests: u64,
+}
+
+fn is_bad(offset: u64) -> bool {
+    offset % 250 == 7
+}
+
+impl Station {
+    fn weather(&self, at: Duration) -> Weather {
+        self.day.iter().find(|(until, _)| at < *until).map_or(Weather::Well, |(_, weather)| *weather)
+    }
+
+    fn bad_of(&self, offsets: impl Iterator<Item = u64>) -> Vec<u64> {
+        offsets.filter(|at| self.names && is_bad(*at)).collect()
+    }
+
+    /// What a request comes to, and whether what it carries was taken.
+    fn answer(&self, id: &str, encoded: &Encoded) -> Answer {
+        let (at, mut seen) = (self.began.elapsed(), self.seen.lock().unwrap());
+        let seen = &mut *seen;
+        let records: Vec<u64> = encoded.offsets().collect();
+        let range = seen.batches.entry(id.to_owned()).or_insert_with(|| encoded.origin.offsets.clone());
+        assert_eq!(*range, encoded.origin.offsets, "{id} is one batch");
+        assert!(records.iter().all(|record| !seen.told.contains(record)), "{id} holds what was taken before");
+        let (took, every_other) = (Duration::from_millis(seen.rng.random_range(5..300)), seen.rng.random_bool(0.5));
+        let weather = self.weather(at);
+        let failed = |why| Outcome::Retry { why };
+        let outcome = match weather {
+            Weather::Throttles(wait) => throttled(wait),
+            Weather::Hangs => return Answer::Hang,
+            Weather::Fails => refused(),
+            Weather::NoName if every_other => failed(Failure::Connect("no such name".to_owned())),
+            Weather::Refuses => Outcome::Refused { why: Failure::Status { status: 401, excerpt: String::new() } },
+            Weather::Small(most) if records.len() > most => {
+                Outcome::TooLarge { why: Failure::Status { status: 413, excerpt: String::new() } }
+            }
+            Weather::Limits(rate) => {
+                seen.room = (seen.room + (at - seen.at).as_secs_f64() * rate).min((rate * 60.0).max(10.0));
+                seen.at = at;
+                if seen.room < records.len() as f64 {
+                    throttled(None)
+                } else {
+                    seen.room -= records.len() as f64;
+                    self.take(&records)
+                }
+            }
+            _ => self.take(&records),
+        };
+        if let Outcome::Delivered | Outcome::Partial(_) = outcome {
+            let bad = self.bad_of(records.iter().copied());
+            let good = || records.iter().filter(|at| !bad.contains(at));
+            seen.taken.extend(good());
+            match weather {
+                Weather::LosesAnswers if every_other && seen.rng.random_bool(0.5) => return Answer::Hang,
+                Weather::LosesAnswers if every_other => {
+                    return Answer::After(took, failed(Failure::Broken("reset after the request".to_owned())));
+                }
+                _ => seen.told.extend(good()),
+            }
+        }
+        Answer::After(if let Weather::Late = weather { Duration::from_secs(29) } else { took }, outcome)
+    }
+
+    fn take(&self, records: &[u64]) -> Outcome {
+        let bad = self.bad_of(records.iter().copied());
+        if bad.is_empty() {
+            return Outcome::Delivered;
+        }
+        let rejected = bad.into_iter().map(|offset| RejectedRecord { offset, reason: "bad".to_owned() }).collect();
+        let why = Failure::Status { status: 207, excerpt: String::new() };
+        Outcome::Partial(Partial { rejected, held: Vec::new(), rest: Rest::Delivered, why })
+    }
+}
+
+impl Sink for Station {
+    fn format(&self) -> Format {
+        Format { name: "station", settings: None, gzip: None }
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        Ok(Encoded::whole(job, Bytes::from_static(b"x")))
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let answer = self.answer(id, encoded);
+            let outcome = match answer {
+                Answer::After(wait, outcome) => {
+                    sleep(wait).await;
+                    outcome
+                }
+                Answer::Hang => {
+                    tokio::time::sleep_until(deadline).await;
+                    Outcome::Retry { why: Failure::Timeout }
+                }
+            };
+            let mut trace = self.trace.lock().unwrap();
+            (self.nth, self.began.elapsed(), id, encoded.offsets().collect::<Vec<_>>()).hash(&mut trace.hash);
+            format!("{outcome:?}").hash(&mut trace.hash);
+            trace.requests += 1;
+            outcome
+        })
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+}
+
+/// What a day came to: what went out, and when a record of the one that is well was settled, at the latest.
+#[derive(Debug, PartialEq, Eq)]
+struct Played {
+    trace: u64,
+    requests: u64,
+    records: u64,
+    longest: Duration,
+}
+
+fn play(seed: u64) -> Played {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async move {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (trace, drawer) = (Arc::<Mutex<Trace>>::default(), Arc::new(Drawer::default()));
+        let budget = Budget::new(BudgetLimits { requests_max: REQUESTS_MAX, ..BudgetLimits::default() });
+        let clock = Arc::new(ManualClock::at(1_000_000));
+        let delivery = Delivery::beginning_with(
+            budget,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&drawer) as _,
+            Some(seed),
+        );
+        let place = |nth: u32| {
+            let queue = Script::of_stream(nth, 0);
+            let seen = Seen {
+                rng: SmallRng::seed_from_u64(rng.random()),
+                batches: BTreeMap::new(),
+                taken: BTreeSet::new(),
+                told: BTreeSet::new(),
+                room: 0.0,
+                at: Duration::ZERO,
+            };
+            let station = Arc::new(Station {
+                nth,
+                began: Instant::now(),
+                day: day(nth, &mut rng),
+                names: nth % 3 == 1,
+                seen: Mutex::new(seen),
+                trace: Arc::clone(&trace),
+            });
+            let sink = Arc::clone(&station) as Arc<dyn Sink>;
+            delivery.start(nth.to_string(), sink, vec![Arc::new(queue.clone())], settings()).unwrap();
+            (queue, station)
+        };
+        let places: Vec<(Script, Arc<Station>)> = (0..DESTINATIONS).map(place).collect();
+        let (began, mut longest) = (Instant::now(), Duration::ZERO);
+        let well = &places[WELL as usize].0;
+        while began.elapsed() < HOUR * DAY_HOURS as u32 {
+            for (queue, _) in &places {
+                if rng.random_bool(0.2) {
+                    queue.append(rng.random_range(1..20));
+                }
+            }
+            let due = well.with(|state| state.tail);
+            let asked = Instant::now();
+            while well.settled() < due && asked.elapsed() < Duration::from_secs(30) {
+                sleep(Duration::from_millis(100)).await;
+            }
+            longest = longest.max(asked.elapsed());
+            sleep(Duration::from_secs(rng.random_range(30..90))).await;
+        }
+        // All are well again.
+        sleep(HOUR * 12).await;
+        for (queue, station) in &places {
+            check(seed, queue, station, &drawer);
+        }
+        delivery.shutdown(SECOND).await;
+        let trace = trace.lock().unwrap();
+        let records = places.iter().map(|(queue, _)| queue.settled()).sum();
+        Played { trace: trace.hash.finish(), requests: trace.requests, records, longest }
+    })
+}
+
+fn check(seed: u64, queue: &Script, station: &Station, drawer: &Drawer) {
+    let (nth, seen) = (station.nth, station.seen.lock().unwrap());
+    let settled = queue.with(|state| state.settled.clone());
+    assert_eq!(settled.len() as u64, queue.with(|state| state.tail), "case {seed}, {nth}: some wait for ever");
+    let bad = station.bad_of(settled.keys().copied());
+    for (offset, how) in settled {
+        let expected = if bad.contains(&offset) { Settled::DeadLettered } else { Settled::Delivered };
+        assert_eq!(how, expected, "case {seed}, {nth}: {offset}");
+        assert!(how != Settled::Delivered || seen.taken.contains(&offset), "case {seed}, {nth}: {offset} never came");
+    }
+    let letters = drawer.letters.lock().unwrap();
+    let kept: BTreeSet<u64> = letters
+        .iter()
+        .filter(|letter| letter.origin.stream == StreamId(nth))
+        .map(|letter| letter.origin.offset)
+        .collect();
+    assert_eq!(kept.into_iter().collect::<Vec<_>>(), bad, "case {seed}, {nth}: letters");
+}
+
+#[test]
+fn after_days_of_whatever_receivers_do_each_record_has_ended_where_it_should() {
+    let hours = number("FOREBAY_DESTINATION_HOURS", 2 * DAY_HOURS * u64::from(DESTINATIONS));
+    let case = |seed: u64| {
+        let played = play(seed);
+        println!("case {seed}: {played:?}");
+        assert!(played.longest < SECOND, "case {seed}: the one that is well waited for {:?}", played.longest);
+        if seed.is_multiple_of(5) {
+            assert_eq!(play(seed), played, "case {seed} is not the same twice");
+        }
+        DAY_HOURS * u64::from(DESTINATIONS)
+    };
+    let repeat = |seed| {
+        format!(
+            "FOREBAY_CASE={seed} FOREBAY_DESTINATION_HOURS=1 cargo test -p forebay-sidecar --lib days -- --nocapture"
+        )
+    };
+    let done = crew::each(number("FOREBAY_CASE", 0), Until::all(hours), case, repeat);
+    println!("destination-hours: {done}");
+}
