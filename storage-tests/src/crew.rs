@@ -2,6 +2,7 @@
 //!
 //! A case follows from its number alone, so that it can be repeated by itself, on one thread.
 
+use crate::crash_points::number;
 use forebay::clock::{Clock, SystemClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,8 @@ pub struct Until {
     pub count: u64,
     /// Nor after this time. Zero is no limit.
     pub time: Duration,
+    /// Who had counted less when the time was over has failed.
+    pub floor: u64,
 }
 
 /// How far it went.
@@ -27,19 +30,16 @@ pub struct Done {
 }
 
 impl Until {
-    /// All of so many cases, however long they take, unless `FOREBAY_SECONDS` says otherwise.
+    /// All of so many cases, however long they take, unless `FOREBAY_SECONDS` says otherwise; then `FOREBAY_FLOOR` of them.
     #[must_use]
     pub fn all(count: u64) -> Self {
-        Self { count, time: Duration::from_secs(crate::crash_points::number("FOREBAY_SECONDS", 0)) }
+        let time = Duration::from_secs(number("FOREBAY_SECONDS", 0));
+        Self { count, time, floor: number("FOREBAY_FLOOR", 0).min(count) }
     }
-}
 
-impl Done {
-    /// That time did not end it before `FOREBAY_FLOOR`, or all there was.
-    fn enough(self, until: Until) -> Self {
-        let floor = crate::crash_points::number("FOREBAY_FLOOR", 0).min(until.count);
-        assert!(self.count >= floor, "the time was over after {} of {floor}", self.count);
-        self
+    fn done(self, count: u64, time: Duration) -> Done {
+        assert!(count >= self.floor, "the time was over after {count} of {}", self.floor);
+        Done { count, time }
     }
 }
 
@@ -53,7 +53,8 @@ impl std::fmt::Display for Done {
 /// Calls `case` with `first`, `first + 1`, and so on; each returns how much it counts for.
 ///
 /// # Panics
-/// When time ended it before `FOREBAY_FLOOR`. When a case does, with the number of the lowest one that did, and `repeat`'s words about it.
+/// When a case does, with the number of the lowest one that did, and `repeat`'s words about it; when time ended it below the
+/// floor.
 pub fn each(first: u64, until: Until, case: impl Fn(u64) -> u64 + Sync, repeat: impl Fn(u64) -> String) -> Done {
     let clock = SystemClock::new();
     let (next, count, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(u64::MAX));
@@ -79,13 +80,13 @@ pub fn each(first: u64, until: Until, case: impl Fn(u64) -> u64 + Sync, repeat: 
     thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let failed = failed.into_inner();
     assert!(failed == u64::MAX, "case {failed} failed, see above; repeat it with: {}", repeat(failed));
-    Done { count: count.into_inner(), time: clock.monotonic() }.enough(until)
+    until.done(count.into_inner(), clock.monotonic())
 }
 
 /// Calls `case` with `0`, `1`, and so on, on this thread: for cases of which each goes on from the one before.
 ///
 /// # Panics
-/// When a case does, or when time ended it before `FOREBAY_FLOOR`.
+/// When a case does, or when time ended it below the floor.
 pub fn in_turn(until: Until, mut case: impl FnMut(u64)) -> Done {
     let clock = SystemClock::new();
     let mut count = 0;
@@ -93,7 +94,7 @@ pub fn in_turn(until: Until, mut case: impl FnMut(u64)) -> Done {
         case(count);
         count += 1;
     }
-    Done { count, time: clock.monotonic() }.enough(until)
+    until.done(count, clock.monotonic())
 }
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ mod tests {
             seen.lock().expect("no case panics").push(number);
             2
         };
-        let until = Until { count: 20, time: Duration::ZERO };
+        let until = Until { count: 20, time: Duration::ZERO, floor: 20 };
         let done = each(5, until, case, |_| String::new());
         let mut seen = seen.into_inner().expect("no case panics");
         seen.sort_unstable();
@@ -116,15 +117,19 @@ mod tests {
         assert!(done.count >= 20 && seen == (5..5 + done.count / 2).collect::<Vec<_>>(), "{seen:?}");
 
         let broken = |number: u64| -> u64 { if number == 3 { panic!("on purpose") } else { 1 } };
-        let failure = catch_unwind(|| each(0, Until { count: 50, time: Duration::ZERO }, broken, |n| format!("N={n}")));
+        let failure =
+            catch_unwind(|| each(0, Until { count: 50, time: Duration::ZERO, floor: 0 }, broken, |n| format!("N={n}")));
         let told = failure.expect_err("case 3 fails");
         assert_eq!(told.downcast_ref::<String>().expect("words"), "case 3 failed, see above; repeat it with: N=3");
 
         let mut seen = Vec::new();
-        assert_eq!(in_turn(Until { count: 3, time: Duration::ZERO }, |number| seen.push(number)).count, 3);
+        assert_eq!(in_turn(Until { count: 3, time: Duration::ZERO, floor: 3 }, |number| seen.push(number)).count, 3);
         assert_eq!(seen, [0, 1, 2]);
-        let endless = Until { count: u64::MAX, time: Duration::from_millis(1) };
+        let endless = Until { count: u64::MAX, time: Duration::from_millis(1), floor: 0 };
         assert!(each(0, endless, |_| 1, |_| String::new()).count > 0);
         assert!(in_turn(endless, |_| ()).time >= endless.time);
+        let too_few = catch_unwind(|| in_turn(Until { floor: u64::MAX, ..endless }, |_| ()));
+        let told = too_few.expect_err("it is below the floor");
+        assert!(told.downcast_ref::<String>().expect("words").starts_with("the time was over after "));
     }
 }
