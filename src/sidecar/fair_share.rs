@@ -251,7 +251,7 @@ impl FairShare {
         let Some((&(_, id), &flow)) = self.lines[Line::Within as usize].first_key_value() else {
             return self.step_beyond();
         };
-        let demand = self.flows[&flow].waiting[0].demand;
+        let demand = self.first_of(flow).demand;
         let aside = match (self.is_doubted(id, &demand), self.is_due(&demand)) {
             (_, false) => Line::Beyond,
             (true, true) => Line::Doubted,
@@ -267,11 +267,10 @@ impl FairShare {
 
     /// The same while nobody waits within its share.
     fn step_beyond(&mut self) -> Step {
-        let first = |flow: &FlowId| self.flows[flow].waiting[0].demand;
-        let beyond = &self.lines[Line::Beyond as usize];
-        let next = beyond.iter().find(|((_, id), flow)| !self.is_doubted(*id, &first(flow)));
-        let Some((&(_, id), &flow)) = next else { return Step::Nothing };
-        let demand = first(&flow);
+        let firsts = self.lines[Line::Beyond as usize].values().map(|flow| self.first_of(*flow));
+        let next = firsts.copied().find(|first| !self.is_doubted(first.id, &first.demand));
+        let Some(Waiting { id, demand, .. }) = next else { return Step::Nothing };
+        let flow = demand.flow;
         let may = self.fits(demand.amount) && (self.is_due(&demand) || self.leaves_reserve(demand.amount));
         if may { Step::Granted(id, self.grant(flow)) } else { Step::Nothing }
     }
@@ -312,11 +311,11 @@ impl FairShare {
 
     /// Grants the first demand of a flow.
     fn grant(&mut self, flow: FlowId) -> Amount {
-        let demand = self.flows[&flow].waiting[0].demand;
+        let Waiting { id, demand, .. } = *self.first_of(flow);
         let (was_within, now) = (self.flows[&flow].line == Line::Within, self.fluid.now());
         let amount = self.take(&demand);
         self.waiting -= 1;
-        self.called.remove(&self.flows[&flow].waiting[0].id);
+        self.called.remove(&id);
         self.change(flow, |it| {
             it.waiting.pop_front();
             // Else its end stays as it is: the fluid owes it the same, granted or not.
@@ -395,6 +394,11 @@ impl FairShare {
                 self.flows.remove(&flow);
             }
         }
+    }
+
+    /// The first demand of one who waits.
+    fn first_of(&self, flow: FlowId) -> &Waiting {
+        &self.flows[&flow].waiting[0]
     }
 
     fn flow(&mut self, flow: FlowId) -> &mut Flow {

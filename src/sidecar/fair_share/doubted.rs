@@ -7,14 +7,16 @@ impl FairShare {
     /// one before it that left without taking any.
     pub(super) fn look_at_doubted(&mut self) {
         let Some((&(_, id), &flow)) = self.lines[Line::Doubted as usize].first_key_value() else { return };
-        let demand = self.flows[&flow].waiting[0].demand;
-        if !self.is_due(&demand) {
-            // Others came, and its share got smaller: it is not their turn that it waits for.
-            self.line_up(flow);
-        } else if !self.is_doubted(id, &demand) {
-            self.called.insert(id);
-            self.line_up(flow);
+        let demand = self.first_of(flow).demand;
+        // Where others came its share got smaller: then it is not this turn that it waits for.
+        let is_due = self.is_due(&demand);
+        if is_due && self.is_doubted(id, &demand) {
+            return;
         }
+        if is_due {
+            self.called.insert(id);
+        }
+        self.line_up(flow);
     }
 
     /// Whether it would take them beyond their half; one at a time always goes. Or whether one of them that came before it

@@ -35,7 +35,7 @@ pub(super) struct Flow {
 }
 
 /// A demand that waits.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
     pub(super) id: DemandId,
     pub(super) demand: Demand,

@@ -231,7 +231,7 @@ impl Checked {
             let (is, cost) = (self.stands_aside(flow), self.cost(flow));
             match (std::mem::replace(&mut self.aside[flow as usize], is), is) {
                 (false, true) => {
-                    let first = self.share.flows[&flow].waiting[0].demand;
+                    let first = self.share.first_of(flow).demand;
                     prop_assert!(!self.is_within(&first) || first.doubtful, "{first:?} is passed by within its share");
                     self.ideal.want(flow, -cost);
                 }
@@ -333,7 +333,7 @@ impl Checked {
             Op::Leave { at } if !self.waiting.is_empty() => {
                 let (id, demand) = self.waiting.remove(at % self.waiting.len());
                 let flow = demand.flow;
-                let first = self.share.flows[&flow].waiting[0].id == id;
+                let first = self.share.first_of(flow).id == id;
                 prop_assert!(self.share.withdraw(flow, id, NOW));
                 if !self.aside[flow as usize] {
                     self.ideal.want(flow, -(demand.cost as f64));
