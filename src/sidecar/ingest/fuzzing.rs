@@ -10,8 +10,8 @@ const MOST: usize = 1 << 20;
 pub fn gunzip(data: &[u8]) {
     let [piece, room, packed @ ..] = data else { return };
     let (piece, room) = (usize::from(*piece) + 1, usize::from(*room) + 1);
-    let in_pieces = undo(packed, piece, room);
-    let at_once = undo(packed, packed.len().max(1), 64 << 10);
+    let in_pieces = undo(packed, piece, room, MOST);
+    let at_once = undo(packed, packed.len().max(1), 64 << 10, MOST);
     match (&in_pieces, &at_once) {
         (Ok(one), Ok(other)) => {
             let both = one.len().min(other.len());
@@ -27,21 +27,23 @@ pub fn gunzip(data: &[u8]) {
     }
 }
 
-fn undo(packed: &[u8], piece: usize, room: usize) -> Result<Vec<u8>, GunzipError> {
+/// Undoes what is packed, given in pieces of `piece` bytes, with `room` bytes of output a step, up to `most` bytes or a step
+/// more.
+pub(super) fn undo(packed: &[u8], piece: usize, room: usize, most: usize) -> Result<Vec<u8>, GunzipError> {
     let (mut gunzip, mut all) = (Gunzip::new(), Vec::new());
     for mut rest in packed.chunks(piece) {
         loop {
             let mut out = Vec::with_capacity(room);
-            let (most, before) = (out.capacity(), gunzip.work());
+            let (fits, before) = (out.capacity(), gunzip.work());
             let taken = gunzip.step(rest, &mut out)?;
-            assert!(taken <= rest.len() && out.len() <= most && out.capacity() == most);
+            assert!(taken <= rest.len() && out.len() <= fits && out.capacity() == fits);
             assert!(gunzip.work() >= before + (taken + out.len()) as u64, "what it cost is counted");
             rest = &rest[taken..];
             all.extend_from_slice(&out);
-            if all.len() >= MOST {
+            if all.len() >= most {
                 return Ok(all);
             }
-            if rest.is_empty() && out.len() < most {
+            if rest.is_empty() && out.len() < fits {
                 break;
             }
         }

@@ -111,21 +111,8 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Undoes `input`, given in pieces of `piece` bytes, with `room` bytes of output a step.
     fn undo(input: &[u8], piece: usize, room: usize) -> Result<Vec<u8>, GunzipError> {
-        let mut gunzip = Gunzip::new();
-        let mut all = Vec::new();
-        for mut rest in input.chunks(piece) {
-            loop {
-                let mut out = Vec::with_capacity(room);
-                rest = &rest[gunzip.step(rest, &mut out)?..];
-                all.extend_from_slice(&out);
-                if rest.is_empty() && out.len() < out.capacity() {
-                    break;
-                }
-            }
-        }
-        gunzip.finish().map(|()| all)
+        super::super::fuzzing::undo(input, piece, room, usize::MAX)
     }
 
     #[test]

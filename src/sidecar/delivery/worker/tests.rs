@@ -298,6 +298,22 @@ enum Answer {
     Hang,
 }
 
+impl Answer {
+    /// What the sender makes of it, when it has come or will not come any more.
+    async fn come(self, deadline: Instant) -> Outcome {
+        match self {
+            Self::After(wait, outcome) => {
+                sleep(wait).await;
+                outcome
+            }
+            Self::Hang => {
+                tokio::time::sleep_until(deadline).await;
+                Outcome::Retry { why: Failure::Timeout }
+            }
+        }
+    }
+}
+
 fn at_once(outcome: Outcome) -> Answer {
     Answer::After(Duration::ZERO, outcome)
 }
@@ -412,16 +428,7 @@ impl Sink for Receiver {
             });
             let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
             self.in_flight_max.fetch_max(now, Ordering::SeqCst);
-            let outcome = match answer {
-                Answer::After(wait, outcome) => {
-                    sleep(wait).await;
-                    outcome
-                }
-                Answer::Hang => {
-                    tokio::time::sleep_until(deadline).await;
-                    Outcome::Retry { why: Failure::Timeout }
-                }
-            };
+            let outcome = answer.come(deadline).await;
             self.in_flight.fetch_sub(1, Ordering::SeqCst);
             outcome
         })

@@ -108,20 +108,15 @@ struct Trace {
     requests: u64,
 }
 
-fn is_bad(offset: u64) -> bool {
-    offset % 250 == 7
-}
-
 impl Station {
     fn weather(&self, at: Duration) -> Weather {
         self.day.iter().find(|(until, _)| at < *until).map_or(Weather::Well, |(_, weather)| *weather)
     }
 
     fn bad_of(&self, offsets: impl Iterator<Item = u64>) -> Vec<u64> {
-        offsets.filter(|at| self.names && is_bad(*at)).collect()
+        offsets.filter(|at| self.names && at % 250 == 7).collect()
     }
 
-    /// What a request comes to, and whether what it carries was taken.
     fn answer(&self, id: &str, encoded: &Encoded) -> Answer {
         let (at, mut seen) = (self.began.elapsed(), self.seen.lock().unwrap());
         let seen = &mut *seen;
@@ -131,51 +126,51 @@ impl Station {
         assert!(records.iter().all(|record| !seen.told.contains(record)), "{id} holds what was taken before");
         let (took, every_other) = (Duration::from_millis(seen.rng.random_range(5..300)), seen.rng.random_bool(0.5));
         let weather = self.weather(at);
-        let failed = |why| Outcome::Retry { why };
-        let outcome = match weather {
-            Weather::Throttles(wait) => throttled(wait),
+        let status = |status| Failure::Status { status, excerpt: String::new() };
+        let not_taken = match weather {
             Weather::Hangs => return Answer::Hang,
-            Weather::Fails => refused(),
-            Weather::NoName if every_other => failed(Failure::Connect("no such name".to_owned())),
-            Weather::Refuses => Outcome::Refused { why: Failure::Status { status: 401, excerpt: String::new() } },
-            Weather::Small(most) if records.len() > most => {
-                Outcome::TooLarge { why: Failure::Status { status: 413, excerpt: String::new() } }
-            }
-            Weather::Limits(rate) => {
-                seen.room = (seen.room + (at - seen.at).as_secs_f64() * rate).min((rate * 60.0).max(10.0));
-                seen.at = at;
-                if seen.room < records.len() as f64 {
-                    throttled(None)
-                } else {
-                    seen.room -= records.len() as f64;
-                    self.take(&records)
-                }
-            }
-            _ => self.take(&records),
+            Weather::Throttles(wait) => Some(throttled(wait)),
+            Weather::Fails => Some(refused()),
+            Weather::NoName if every_other => Some(Outcome::Retry { why: Failure::Connect("no such name".to_owned()) }),
+            Weather::Refuses => Some(Outcome::Refused { why: status(401) }),
+            Weather::Small(most) if records.len() > most => Some(Outcome::TooLarge { why: status(413) }),
+            Weather::Limits(rate) => (!seen.has_room(records.len(), rate, at)).then(|| throttled(None)),
+            _ => None,
         };
-        if let Outcome::Delivered | Outcome::Partial(_) = outcome {
-            let bad = self.bad_of(records.iter().copied());
-            let good = || records.iter().filter(|at| !bad.contains(at));
-            seen.taken.extend(good());
-            match weather {
-                Weather::LosesAnswers if every_other && seen.rng.random_bool(0.5) => return Answer::Hang,
-                Weather::LosesAnswers if every_other => {
-                    return Answer::After(took, failed(Failure::Broken("reset after the request".to_owned())));
-                }
-                _ => seen.told.extend(good()),
-            }
+        if let Some(outcome) = not_taken {
+            return Answer::After(took, outcome);
         }
+        let bad = self.bad_of(records.iter().copied());
+        let good = || records.iter().filter(|at| !bad.contains(at));
+        seen.taken.extend(good());
+        if let Weather::LosesAnswers = weather
+            && every_other
+        {
+            let lost = Outcome::Retry { why: Failure::Broken("reset after the request".to_owned()) };
+            return if seen.rng.random_bool(0.5) { Answer::Hang } else { Answer::After(took, lost) };
+        }
+        seen.told.extend(good());
+        let reject = |offset| RejectedRecord { offset, reason: "bad".to_owned() };
+        let rejected: Vec<_> = bad.into_iter().map(reject).collect();
+        let outcome = if rejected.is_empty() {
+            Outcome::Delivered
+        } else {
+            Outcome::Partial(Partial { rejected, held: Vec::new(), rest: Rest::Delivered, why: status(207) })
+        };
         Answer::After(if let Weather::Late = weather { Duration::from_secs(29) } else { took }, outcome)
     }
+}
 
-    fn take(&self, records: &[u64]) -> Outcome {
-        let bad = self.bad_of(records.iter().copied());
-        if bad.is_empty() {
-            return Outcome::Delivered;
+impl Seen {
+    /// Whether there is room for so many records now, of so many a second; if so they have taken it.
+    fn has_room(&mut self, records: usize, rate: f64, at: Duration) -> bool {
+        self.room = (self.room + (at - self.at).as_secs_f64() * rate).min((rate * 60.0).max(10.0));
+        self.at = at;
+        let has = self.room >= records as f64;
+        if has {
+            self.room -= records as f64;
         }
-        let rejected = bad.into_iter().map(|offset| RejectedRecord { offset, reason: "bad".to_owned() }).collect();
-        let why = Failure::Status { status: 207, excerpt: String::new() };
-        Outcome::Partial(Partial { rejected, held: Vec::new(), rest: Rest::Delivered, why })
+        has
     }
 }
 
@@ -190,17 +185,7 @@ impl Sink for Station {
 
     fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let answer = self.answer(id, encoded);
-            let outcome = match answer {
-                Answer::After(wait, outcome) => {
-                    sleep(wait).await;
-                    outcome
-                }
-                Answer::Hang => {
-                    tokio::time::sleep_until(deadline).await;
-                    Outcome::Retry { why: Failure::Timeout }
-                }
-            };
+            let outcome = self.answer(id, encoded).come(deadline).await;
             let mut trace = self.trace.lock().unwrap();
             (self.nth, self.began.elapsed(), id, encoded.offsets().collect::<Vec<_>>()).hash(&mut trace.hash);
             format!("{outcome:?}").hash(&mut trace.hash);
