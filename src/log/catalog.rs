@@ -144,14 +144,21 @@ impl Catalog {
         Some((*place, segment.place(stream, offset)))
     }
 
-    /// The last segment before `before`; otherwise like [`Catalog::next_segment`].
-    pub(crate) fn previous_segment(
+    /// A segment behind `low` and before `before`, about `step` places before the last of these: that one for a step of 1. Otherwise
+    /// like [`Catalog::next_segment`].
+    pub(crate) fn segment_between(
         &self,
+        low: Option<Sequence>,
         before: Sequence,
+        step: u64,
         stream: StreamId,
         offset: u64,
     ) -> Option<(Sequence, Place)> {
-        let (place, segment) = self.segments.range(..before).next_back()?;
+        let from = low.map_or(Sequence(0), |low| Sequence(low.0 + 1));
+        let (last, _) = self.segments.range(from..before).next_back()?;
+        let at = Sequence(last.0.saturating_sub(step - 1)).max(from);
+        let mut near = self.segments.range(from..=at).rev().chain(self.segments.range(at..before));
+        let (place, segment) = near.next()?;
         Some((*place, segment.place(stream, offset)))
     }
 

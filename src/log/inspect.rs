@@ -304,8 +304,9 @@ impl Inspection<'_> {
         let offsets = header.offsets();
         let in_table = (header.stream.0 as usize) < self.from_table;
         let Some(stream) = self.declare(header.stream, "") else { return ControlFlow::Continue(()) };
-        if stream.offsets.end == 0 && !in_table {
-            stream.offsets = offsets.clone();
+        // Where it ends an index may have told already.
+        if stream.records == 0 && !in_table {
+            stream.offsets.start = offsets.start;
         }
         stream.offsets.end = stream.offsets.end.max(offsets.end);
         stream.records += u64::from(header.records);

@@ -33,11 +33,13 @@ impl Places {
         }
     }
 
-    /// The first place that begins behind a record, as far as somebody came by: it lay before that.
-    pub(crate) fn behind(&self, stream: StreamId, offset: u64) -> Option<Sequence> {
+    /// The last place that begins with a record or before it, and the first one that begins behind it, as far as somebody came by:
+    /// it lies in the one or between them.
+    pub(crate) fn around(&self, stream: StreamId, offset: u64) -> [Option<Sequence>; 2] {
         let known = self.known();
+        let upto = known.range((stream, 0)..=(stream, offset)).next_back();
         let beyond = (Bound::Excluded((stream, offset)), Bound::Included((stream, u64::MAX)));
-        known.range(beyond).next().map(|(_, place)| *place)
+        [upto, known.range(beyond).next()].map(|near| near.map(|(_, place)| *place))
     }
 }
 
@@ -48,15 +50,16 @@ mod tests {
     const STREAM: StreamId = StreamId(3);
 
     #[test]
-    fn a_record_lay_before_the_first_place_that_begins_behind_it() {
+    fn a_record_lies_between_the_places_around_it() {
         let places = Places::default();
-        assert_eq!(places.behind(STREAM, 5), None);
+        assert_eq!(places.around(STREAM, 5), [None, None]);
         for (first, place) in [(10, 1), (20, 2), (40, 5)] {
             places.note(STREAM, first, Sequence(place));
         }
-        let behind = [9, 10, 19, 20, 39, 40].map(|offset| places.behind(STREAM, offset).map(|place| place.0));
-        assert_eq!(behind, [Some(1), Some(2), Some(2), Some(5), Some(5), None]);
-        assert_eq!((places.behind(StreamId(2), 15), places.behind(StreamId(4), 15)), (None, None));
+        let around = [9, 10, 19, 20, 39, 40].map(|offset| places.around(STREAM, offset));
+        let (one, two, five) = (Some(Sequence(1)), Some(Sequence(2)), Some(Sequence(5)));
+        assert_eq!(around, [[None, one], [one, two], [one, two], [two, five], [two, five], [five, None]]);
+        assert_eq!((places.around(StreamId(2), 15), places.around(StreamId(4), 15)), ([None; 2], [None; 2]));
     }
 
     #[test]
@@ -65,7 +68,7 @@ mod tests {
         for place in [1, 3, 2] {
             places.note(STREAM, 10, Sequence(place));
         }
-        assert_eq!(places.behind(STREAM, 9), Some(Sequence(3)));
+        assert_eq!(places.around(STREAM, 9), [None, Some(Sequence(3))]);
     }
 
     #[test]

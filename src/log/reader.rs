@@ -3,8 +3,10 @@
 //! A reader touches its own stream's frames only. Damage and gaps are items of their own, so that whoever reads must
 //! decide about them; nothing is skipped in silence.
 
+mod search;
+
+use self::search::Found;
 use super::Shared;
-use super::catalog::Place;
 use super::frame::{FrameHeader, Identity};
 use super::index::FrameRef;
 use crate::disk::read_exact_at;
@@ -288,68 +290,6 @@ impl Reader {
         Met::Lost { offsets, why: why.to_owned() }
     }
 
-    /// The frame that holds the next record, or the first one behind it.
-    fn find(&self) -> io::Result<Option<Found>> {
-        if let Some(hint) = self.hint {
-            return self.find_forward(hint);
-        }
-        // From there it is no more than from the tail, near which most are.
-        if let Some(behind) = self.shared.places.behind(self.stream, self.next)
-            && let Ok(Some(found)) = self.find_backward(Sequence(behind.0 + 1))
-            && found.frame.first <= self.next
-        {
-            return Ok(Some(found));
-        }
-        self.find_backward(Sequence(u64::MAX))
-    }
-
-    fn find_forward(&self, from: Sequence) -> io::Result<Option<Found>> {
-        let mut at = from;
-        loop {
-            let step = self.shared.catalog_read().next_segment(at, self.stream, self.next);
-            let Some((place, known)) = step else { return Ok(None) };
-            if let (Some(found), _) = self.resolve(place, known)? {
-                return Ok(Some(found));
-            }
-            at = Sequence(place.0 + 1);
-        }
-    }
-
-    /// From the last segment before `before` back. What it passes is remembered.
-    fn find_backward(&self, mut before: Sequence) -> io::Result<Option<Found>> {
-        let mut best = None;
-        loop {
-            let step = self.shared.catalog_read().previous_segment(before, self.stream, self.next);
-            let Some((place, known)) = step else { return Ok(best) };
-            match self.resolve(place, known)? {
-                (Some(found), _) if found.frame.first <= self.next => return Ok(Some(found)),
-                (Some(found), _) => best = Some(found),
-                // Frames of ours, all before what we look for: earlier segments hold only earlier ones.
-                (None, true) => return Ok(best),
-                (None, false) => {}
-            }
-            before = place;
-        }
-    }
-
-    /// The frame, and whether the segment holds frames of this stream at all.
-    fn resolve(&self, place: Sequence, known: Place) -> io::Result<(Option<Found>, bool)> {
-        let (sequence, frame, holds_some) = match known {
-            Place::Known(sequence, frame) => (sequence, frame, frame.is_some()),
-            Place::OnDisk => {
-                let Some(index) = self.shared.index(place)? else { return Ok((None, false)) };
-                let first = index.locate(self.stream, 0);
-                if let Some(first) = first
-                    && self.hint != Some(place)
-                {
-                    self.shared.places.note(self.stream, first.first, place);
-                }
-                (index.header.sequence, index.locate(self.stream, self.next), first.is_some())
-            }
-        };
-        Ok((frame.map(|frame| Found { place, sequence, frame }), holds_some))
-    }
-
     fn load(&self, (place, sequence): (Sequence, Sequence), frame: FrameRef, depth: Depth) -> io::Result<Loaded> {
         if let Some(kept) = self.shared.read_cache.get(self.stream, frame.first) {
             return Ok(Loaded::Met(Met::Frame(kept)));
@@ -388,13 +328,6 @@ impl Reader {
     }
 }
 
-/// A frame, the place of its segment, and the number of the segment's file.
-struct Found {
-    place: Sequence,
-    sequence: Sequence,
-    frame: FrameRef,
-}
-
 /// How much of a frame is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
@@ -430,5 +363,20 @@ impl Frame {
     pub(crate) fn of(header: &FrameHeader, payload: Vec<u8>) -> Self {
         let FrameHeader { stream, first, records, bytes_before, ingest_ms, .. } = *header;
         Self { stream, first, records, bytes_before, ingest_ms, payload }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_where_it_was_met_as_far_as_that_is_known() {
+        let error = |place| {
+            ReadError::Io { stream: StreamId(3), offset: 70, place, source: io::Error::other("worn out") }.to_string()
+        };
+        let place = Some((Sequence(5), 4_096));
+        assert_eq!(error(place), "can't read stream 3 at offset 70 (segment 5, position 4096)");
+        assert_eq!(error(None), "can't read stream 3 at offset 70");
     }
 }

@@ -1,5 +1,7 @@
 //! The log through its public door, on a disk in memory. Crashes and faults are in storage-tests/.
 
+mod searches;
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::disk::counted::CountedDisk;
@@ -612,38 +614,6 @@ fn an_append_too_large_for_what_is_left_is_refused_alone() {
         }
     };
     assert!(matches!((full, log.state()), (AppendError::Full { .. }, LogState::Full { .. })));
-}
-
-/// Before: who had no place in the log looked through the indexes of all that is newer, each time it asked.
-#[test]
-fn a_look_far_back_costs_little_where_somebody_was_before() {
-    let mut bench = Bench::new();
-    (bench.options.tail_cache_bytes, bench.options.index_cache_bytes) = (0, 0);
-    bench.options.segment_bytes = 8 << 10;
-    let log = bench.open();
-    const SEGMENTS: u64 = 100;
-    for _ in 0..SEGMENTS * 8 {
-        append(&log, "a", 10, 1_000, 1);
-        append(&log, "b", 10, 10, 1);
-    }
-    log.housekeep();
-    assert!(log.stats().segments as u64 >= SEGMENTS);
-    let a = log.stream("a").expect("known");
-    let end = log.durable(a).offset;
-    let read = |offsets: &[u64]| {
-        let before = bench.disk.counts();
-        for offset in offsets {
-            let skimmed = log.reader(a, *offset).skim().expect("memory reads");
-            assert!(matches!(skimmed, Some(Skimmed::Frame(frame)) if frame.offsets().contains(offset)));
-        }
-        (bench.disk.counts() - before).bytes_read
-    };
-    let far = read(&[15]);
-    let halving: Vec<u64> = (1..12).map(|n| end >> n).collect();
-    let (again, all) = (read(&[15]), read(&halving));
-    assert!(again * 20 < far && all < far, "{far} bytes first, {again} then, {all} for {} looks", halving.len());
-    let near = read(&[end - 1]);
-    assert!(near * 20 < far, "the tail is near all the same: {near}");
 }
 
 /// Before: ingest times stood still until the clock had caught up with where it once was, over restarts too.

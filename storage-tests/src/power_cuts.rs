@@ -2,7 +2,7 @@
 //! were told, together.
 //!
 //! A life is a seed. Each of its crashes comes in the midst of a change, and is ended in several ways, each on a disk of
-//! its own: one goes on, the others are looked at. In one of ten the recovery is crashed too, and the recovery from that,
+//! its own: one goes on, the others are looked at. The wall clock is set to other times meanwhile. In one of ten the recovery is crashed too, and the recovery from that,
 //! and once more.
 
 use crate::fault::Performed;
@@ -46,11 +46,13 @@ pub fn live(seed: u64) -> Cuts {
     let mut rng = Rng::new(seed);
     let (disk, clock, mut model, mut queues) = begin(seed);
     let mut cuts = Cuts::default();
+    let mut jumps = Rng::new(!seed);
     for _ in 0..CRASHES {
         disk.crash_at(disk.ops() + rng.below(150) as u64, performed(&mut rng));
         while !disk.crashed() {
             step(&mut rng, &queues, &mut model);
             clock.advance(Duration::from_millis(50));
+            jump(&mut jumps, &clock);
         }
         drop(queues);
         for _ in 0..BRANCHES {
@@ -64,6 +66,16 @@ pub fn live(seed: u64) -> Cuts {
     let bytes = disk.paths().into_iter().filter_map(|path| disk.read_live(&path)).flatten();
     cuts.left = bytes.fold(0, |digest: u64, byte| digest.wrapping_mul(31).wrapping_add(u64::from(byte)));
     cuts
+}
+
+/// Now and then somebody sets the wall clock: right, an hour off either way, ten years ahead, to 1970, far beyond 2038.
+fn jump(jumps: &mut Rng, clock: &ManualClock) {
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const TO: [u64; 6] = [NOW_MS, NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, NOW_MS + 87_600 * HOUR_MS, 0, 1 << 42];
+    if jumps.chance(1, 20) {
+        clock.set_wall_ms(TO[jumps.below(TO.len())]);
+    }
 }
 
 /// One more way in which this crash may end. Some go on to the last record.

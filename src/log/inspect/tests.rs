@@ -65,6 +65,8 @@ fn a_sound_log_is_told_as_it_is_whether_it_was_closed_or_killed() {
         let stream = |name: &str| SeenStream { name: name.to_owned(), offsets: 0..12, records: 12 };
         assert_eq!(seen.streams, [stream("a"), stream("b")], "closed: {close}");
         assert_eq!(seen.log_id, Some(log.log_id()));
+        let spares = disk.list(Path::new(DIR)).unwrap().iter().filter(|name| name.starts_with("spare-")).count();
+        assert!(spares > 0 && seen.spares == spares, "{} of {spares}", seen.spares);
         assert!(seen.flaws.is_empty() && seen.segments.iter().all(|segment| segment.damage.is_empty()));
     }
 }
@@ -140,6 +142,28 @@ fn a_torn_index_or_table_is_mended_and_two_bad_tables_are_not() {
     let seen = look(&disk);
     assert_eq!(seen.flaws.iter().filter(|flaw| !flaw.mended).count(), 2, "{:?}", seen.flaws);
     assert_eq!((seen.streams[0].name.as_str(), seen.streams[0].records), ("a", 12), "the segments know");
+}
+
+/// Before: at 0, where a sealed segment's index had told its end.
+#[test]
+fn without_a_table_a_stream_begins_where_its_first_frame_does() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    for _ in 0..8 {
+        for stream in ["a", "b"] {
+            log.append_wait(stream, vec![Payload { bytes: vec![1; 20_000], records: 3 }]).unwrap();
+        }
+    }
+    log.streams().iter().for_each(|stream| log.trim(stream.id, 12));
+    log.housekeep();
+    drop(log);
+    let begins = |disk: &MemDisk| look(disk).streams.iter().map(|stream| stream.offsets.start).collect::<Vec<_>>();
+    let kept = begins(&disk);
+    assert!(kept.iter().all(|first| *first > 0), "{kept:?}: some of it was reclaimed");
+    for table in ["streams.0", "streams.1"] {
+        let _ = disk.remove(&Path::new(DIR).join(table));
+    }
+    assert_eq!(begins(&disk), kept);
 }
 
 #[test]

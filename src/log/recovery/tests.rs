@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::log::frame::Kind;
+use crate::log::limits::FRAME_HEADER_BYTES;
 use crate::offset::{LogId, Sequence, StreamId};
 use proptest::prelude::*;
 
@@ -135,6 +136,22 @@ fn an_append_of_several_frames_is_kept_whole_or_dropped_whole() {
     let (kept, scan) = segment.kept(0);
     assert_eq!(kept, [0]);
     assert_eq!(scan.end, segment.placed[0].end);
+}
+
+#[test]
+fn a_frame_that_begins_in_the_midst_of_an_append_is_cut_above_the_synced_position() {
+    let mut segment = Segment::new();
+    segment.commit(&[&[10]]);
+    let synced = segment.synced;
+    segment.commit(&[&[10], &[10, 10]]);
+    // As if the second append had begun before it.
+    let position = segment.placed[2].start;
+    let at = position as usize..position as usize + FRAME_HEADER_BYTES as usize;
+    let mut header = FrameHeader::decode(&identity(), position, &segment.bytes[at.clone()]).expect("a frame");
+    header.group_first = false;
+    segment.bytes[at].copy_from_slice(&header.encode(&identity(), position));
+    let (kept, scan) = segment.kept(synced);
+    assert_eq!((kept, scan.end), (vec![0, 1], position));
 }
 
 #[test]

@@ -373,6 +373,42 @@ fn a_purge_takes_whole_batches_and_leaves_those_that_reach_beyond_it() {
     assert_eq!(window.books().balance(window.cursor(), End { offset: 95, bytes: total(95) }).purged.records, 95);
 }
 
+#[test]
+fn a_purge_that_ends_where_a_batch_ends_takes_it() {
+    let mut window = window_at(0);
+    let before = take_at(&mut window, 0..30);
+    let last = take_at(&mut window, 30..50);
+    assert_eq!(window.let_go(10..50, Settled::Purged, known).records, 20, "the first one reaches beyond it");
+    assert!(window.release(&before) && !window.release(&last));
+}
+
+/// What is offered is read before it is claimed, and what is settled meanwhile must not be handed out.
+#[test]
+fn an_offer_that_is_true_no_more_cannot_be_claimed() {
+    let mut window = window_at(0);
+    assert_eq!(window.offer(Position::Only, 100), Offer::Fresh(0..100));
+    window.settle(0..10, Settled::Purged, known);
+    assert!(!window.claim(Position::Only, 0..100, Marks::default()), "its beginning is settled");
+    assert_eq!(window.offer(Position::Only, 100), Offer::Fresh(10..100));
+    window.settle(30..40, Settled::Purged, known);
+    assert!(!window.claim(Position::Only, 10..100, Marks::default()), "something inside is settled");
+    assert_eq!(take(&mut window, 100, 100), 10..30);
+}
+
+#[test]
+fn the_totals_around_what_is_fresh_are_known_from_what_lies_beside_it() {
+    let mut window = window_at(0);
+    let tail = End { offset: 100, bytes: total(100) };
+    assert_eq!(window.fresh_known(Position::Only, tail), Some((0..100, [Some(total(0)), Some(total(100))])));
+    let marks = Marks::ends(&(0..10), total(0)..total(10), None);
+    assert!(window.claim(Position::Only, 0..10, marks));
+    assert_eq!(window.fresh_known(Position::Only, tail), Some((10..100, [Some(total(10)), Some(total(100))])));
+    window.settle(40..50, Settled::Delivered, known);
+    assert_eq!(window.fresh_known(Position::Only, tail), Some((10..40, [Some(total(10)), Some(total(40))])));
+    take_at(&mut window, 10..40);
+    assert_eq!(window.fresh_known(Position::Only, tail), Some((50..100, [Some(total(50)), Some(total(100))])));
+}
+
 /// Before: such a plan was kept each time, and the low mark with it, so that nothing behind it could go from the disk.
 #[test]
 fn a_batch_of_which_the_beginning_is_settled_goes_with_what_is_behind_it() {

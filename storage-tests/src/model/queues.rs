@@ -128,6 +128,11 @@ impl Model {
             };
             missing.retain(|_, (whole, _)| !second(whole));
             assert!(missing.is_empty(), "{destination}/{stream}: plans lost: {missing:?}");
+            for planned in [true, false] {
+                let each = resumed.iter().filter(|batch| batch.planned == planned);
+                let starts: Vec<u64> = each.map(|batch| batch.offsets.start).collect();
+                assert!(starts.is_sorted(), "{destination}/{stream}: out of order: {starts:?}");
+            }
             resumed.iter().for_each(|batch| queue.release(batch));
             model.durable = cursor.clone();
             model.out.clear();

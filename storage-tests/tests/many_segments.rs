@@ -1,0 +1,56 @@
+//! Five thousand segments, at their usual size a backlog of 320 GB: what a start among them reads, and what each costs in
+//! memory. Both are bounded for each of them, so that ten times as many cost ten times as much.
+#![expect(clippy::disallowed_methods, reason = "measures the memory of this process")]
+
+use forebay::clock::ManualClock;
+use forebay::disk::counted::CountedDisk;
+use forebay::disk::mem::MemDisk;
+use forebay::{Item, Log, LogOptions, Payload};
+use std::path::Path;
+use std::sync::Arc;
+
+const SEGMENTS: u64 = 5_000;
+
+/// More than half of a segment, so that each holds one.
+const PAYLOAD_BYTES: usize = 2_200;
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
+}
+
+fn open(disk: &CountedDisk) -> Log {
+    let options = LogOptions { segment_bytes: 4 << 10, budget_bytes: 1 << 30, ..LogOptions::small() };
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    Log::open(Arc::new(disk.clone()), clock, Path::new("/data"), options).expect("it opens")
+}
+
+#[test]
+fn a_start_among_five_thousand_segments_reads_the_ends_of_each_and_keeps_little_of_it() {
+    let disk = CountedDisk::new(Arc::new(MemDisk::new()));
+    let log = open(&disk);
+    for n in 0..SEGMENTS {
+        let bytes = n.to_le_bytes().into_iter().cycle().take(PAYLOAD_BYTES).collect();
+        log.append_wait("environment", vec![Payload { bytes, records: 1 }]).expect("a good disk");
+    }
+    assert!(log.stats().segments as u64 >= SEGMENTS);
+    drop(log); // no close: as after a kill
+
+    let (before, resident) = (disk.counts(), resident_bytes());
+    let log = open(&disk);
+    let (asked, resident) = (disk.counts() - before, resident_bytes().saturating_sub(resident));
+    println!("{asked:?}, {} bytes of memory a segment", resident / SEGMENTS);
+    assert!(asked.bytes_read < 256 * SEGMENTS, "{asked:?}");
+    assert!(resident < 1_024 * SEGMENTS, "{resident} bytes");
+
+    let environment = log.stream("environment").expect("known");
+    for n in [0, SEGMENTS / 2, SEGMENTS - 1] {
+        let before = disk.counts();
+        let Some(Item::Frame(frame)) = log.reader(environment, n).next().expect("a good disk") else {
+            panic!("nothing at {n}")
+        };
+        assert_eq!(frame.payload()[..8], n.to_le_bytes());
+        let asked = disk.counts() - before;
+        assert!(asked.bytes_read < 16 << 10, "{asked:?} for one frame");
+    }
+}
