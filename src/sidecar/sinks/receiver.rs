@@ -23,7 +23,14 @@ pub(crate) type Received = Arc<Mutex<Vec<(request::Parts, Bytes)>>>;
 pub(crate) async fn serve(
     answer: impl Fn(usize) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> (SocketAddr, Received) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
+}
+
+/// The same, to those who come to this one.
+pub(crate) fn serve_on(
+    listener: TcpListener,
+    answer: impl Fn(usize) -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> (SocketAddr, Received) {
     let addr = listener.local_addr().unwrap();
     let received = Received::default();
     let answer = Arc::new(answer);

@@ -30,6 +30,8 @@ use crate::delivery::sink::{Environment, Sink};
 use crate::delivery::source::{Limits, Source};
 use crate::delivery::{Delivery, Settings};
 
+mod names;
+
 const ENVIRONMENT: &str = "acme-prod";
 
 struct Stage {
@@ -41,6 +43,10 @@ struct Stage {
 
 fn stage(disk: &MemDisk) -> Stage {
     let (queues, clock) = sample::queues(disk);
+    on_stage(disk, queues, clock)
+}
+
+fn on_stage(disk: &MemDisk, queues: Queues, clock: Arc<dyn Clock>) -> Stage {
     let delivery = Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), Arc::new(NoParking));
     Stage { queues, delivery, clock, disk: disk.clone() }
 }

@@ -21,6 +21,10 @@ use crate::sinks::address_guard::AddressGuard;
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
+/// Of a name's addresses so many are tried at a time. They share the time that there is to connect in: of a thousand each
+/// would have a hundredth of a second, which no answer from far away comes in.
+const ADDRESSES_MAX: usize = 16;
+
 /// A TCP connector with a guard, whose connections are counted; `R` resolves names.
 #[derive(Clone)]
 pub(super) struct Guarded<R = Names> {
@@ -92,10 +96,16 @@ where
                     Err(why) => refused = refused.or(Some(why)),
                 }
             }
-            match refused {
-                Some(refused) if passed.is_empty() => Err(refused.into()),
-                _ => Ok(passed.into_iter()),
+            if passed.is_empty() {
+                return Err(refused.map_or_else(|| "the name has no address".into(), Into::into));
             }
+            if passed.len() > ADDRESSES_MAX {
+                // Others each time, so that a few that are dead are not all that is ever tried.
+                let first = rand::random_range(0..passed.len());
+                passed.rotate_left(first);
+                passed.truncate(ADDRESSES_MAX);
+            }
+            Ok(passed.into_iter())
         })
     }
 }

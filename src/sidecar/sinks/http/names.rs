@@ -18,9 +18,13 @@ use std::vec;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
 use super::connector::{BoxError, Pending};
+
+/// Whoever is asked: the machine's resolver, or one of a test.
+type Resolver = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, BoxError>;
 
 type Answer = Result<Vec<SocketAddr>, Unknown>;
 
@@ -60,7 +64,7 @@ impl<R> Lookup for R where
 
 /// One way to look names up, for all who have a clone of it. `R` does it.
 #[derive(Debug, Clone)]
-pub(super) struct Names<R = GaiResolver> {
+pub(super) struct Names<R = Resolver> {
     shared: Arc<Shared<R>>,
 }
 
@@ -98,7 +102,15 @@ impl Error for Unknown {
 impl Default for Names {
     /// By the machine's resolver.
     fn default() -> Self {
-        Self::by(GaiResolver::new())
+        Self::asking(GaiResolver::new())
+    }
+}
+
+impl Names {
+    /// By this resolver.
+    pub(super) fn asking(resolver: impl Lookup) -> Self {
+        let listed = resolver.map_response(|found| found.collect::<Vec<_>>().into_iter()).map_err(Into::into);
+        Self::by(BoxCloneSyncService::new(listed))
     }
 }
 

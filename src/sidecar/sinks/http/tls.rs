@@ -1,7 +1,11 @@
 //! The TLS settings of connections: whom destinations trust, and as whom they show themselves.
 
+#[cfg(test)]
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(test)]
+use hyper_util::client::legacy::connect::dns::Name;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::connections::{Connections, IDLE_MAX};
@@ -58,6 +62,19 @@ impl Tls {
     #[must_use]
     pub fn of(own: TlsSettings, others: &Self) -> Self {
         Self::with(own, Arc::clone(&others.connections), others.names.clone())
+    }
+
+    /// The machine's own, where whoever asks for a name hears this.
+    #[cfg(test)]
+    pub(crate) fn hearing<F>(answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<SocketAddr>, String>> + Send + 'static,
+    {
+        let resolver = tower::service_fn(move |_: Name| {
+            let answering = answer();
+            async move { answering.await.map(Vec::into_iter) }
+        });
+        Self::with(TlsSettings::default(), Arc::new(Connections::new(IDLE_MAX)), Names::asking(resolver))
     }
 
     fn with(own: TlsSettings, connections: Arc<Connections>, names: Names) -> Self {

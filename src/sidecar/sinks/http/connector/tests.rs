@@ -162,3 +162,22 @@ async fn a_name_with_addresses_of_version_6_alone_is_connected_to() {
         tokio::task::yield_now().await;
     }
 }
+
+/// Before, each of a thousand had ten milliseconds to answer in, and none from far away did.
+#[tokio::test]
+async fn of_a_thousand_addresses_a_few_are_tried_at_a_time_and_others_the_next_time() {
+    let public = |n: u32| SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0808_0000 + n), 0));
+    let inside = |n: u32| SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0a00_0000 + n), 0));
+    let all: Vec<SocketAddr> = (0..1_000).flat_map(|n| [public(n), inside(n)]).collect();
+    let answers = Arc::new(Mutex::new(vec![all; 40]));
+    let names = Script { answers, ..Script::default() };
+    let mut resolver = Resolver { names, guard: AddressGuard::new(AddressPolicy::Customer, &[]) };
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let few: Vec<SocketAddr> = resolver.call("hook.example.com".parse().unwrap()).await.unwrap().collect();
+        assert_eq!(few.len(), ADDRESSES_MAX);
+        assert!(few.iter().all(|address| resolver.guard.check(address.ip()).is_ok()), "{few:?}");
+        tried.extend(few);
+    }
+    assert!(tried.len() > ADDRESSES_MAX, "{tried:?}");
+}
