@@ -57,7 +57,7 @@ struct Parts {
     letters: Option<Arc<Letters>>,
     readiness: Readiness,
     /// One reader at a time: those who wait here wait without a thread.
-    reader: Semaphore,
+    reader: Arc<Semaphore>,
 }
 
 /// Every queue that has books.
@@ -85,7 +85,7 @@ impl Api {
             letters,
             readiness,
         } = sources;
-        let (reader, booked) = (Semaphore::new(1), Booked::from(booked));
+        let (reader, booked) = (Arc::new(Semaphore::new(1)), Booked::from(booked));
         let (all, looked_up) = (Arc::clone(&booked), letters.clone());
         let sheets = Box::new(move || sheets::of(&all(), looked_up.as_deref(), |_| true));
         let parts = Parts { ingest, log, booked, replayed, reloads, operations, letters, readiness, reader };
@@ -97,9 +97,7 @@ impl Api {
     /// # Errors
     /// When a source panicked.
     pub async fn reading(&self) -> Result<Arc<Reading>, ReadError> {
-        let _turn = self.parts.reader.acquire().await.expect("the semaphore is never closed");
-        let board = self.board.clone();
-        Ok(tokio::task::spawn_blocking(move || board.reading()).await?)
+        self.read(LagBoard::reading).await
     }
 
     /// Feeds the rates, for those who will look. Keeps nothing else.
@@ -107,9 +105,20 @@ impl Api {
     /// # Errors
     /// When a source panicked.
     async fn sample(&self) -> Result<(), ReadError> {
-        let _turn = self.parts.reader.acquire().await.expect("the semaphore is never closed");
+        self.read(LagBoard::sample).await
+    }
+
+    /// Looks, when its turn has come. The turn lasts until it has looked, also where whoever asked has gone: else those who
+    /// ask and go, again and again, would have all threads wait for the one that looks.
+    async fn read<T: Send + 'static>(&self, look: fn(&LagBoard) -> T) -> Result<T, ReadError> {
+        let turn = Arc::clone(&self.parts.reader).acquire_owned().await.expect("the semaphore is never closed");
         let board = self.board.clone();
-        Ok(tokio::task::spawn_blocking(move || board.sample()).await?)
+        let looking = tokio::task::spawn_blocking(move || {
+            let seen = look(&board);
+            drop(turn);
+            seen
+        });
+        Ok(looking.await?)
     }
 
     /// Why nothing should be sent here now: what the sidecar says, and a log that takes nothing. Empty when ready.

@@ -143,7 +143,11 @@ impl Listener {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer)),
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+                    // An answer's head and its message are two writes. Where it can't be set they are late, and no more.
+                    let _ = stream.set_nodelay(true);
+                    Stream::Tcp(stream, peer)
+                }),
                 Socket::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
             };
             match accepted {

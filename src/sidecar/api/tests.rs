@@ -29,6 +29,8 @@ use crate::proto::v1::forecast::Outcome;
 use crate::proto::v1::{self, GetLagRequest, ListLagRequest, WatchLagRequest};
 use crate::shutdown::{self, Stop};
 
+mod calls;
+
 /// Far longer than anything here takes, far shorter than a test run.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,10 @@ struct House {
 
 impl House {
     async fn on(address: &str) -> Self {
+        Self::showing(address, sources).await
+    }
+
+    async fn showing(address: &str, sources: impl FnOnce(&Readiness) -> Sources) -> Self {
         let listener = LocalListener::bind(&address.parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap();
         let (stop, shutdown) = shutdown::channel();
