@@ -10,6 +10,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
+mod together;
+
 const OUTAGE: Duration = Duration::from_secs(600);
 
 /// Records that arrive a second, always.
@@ -45,6 +47,8 @@ const BURSTS: [f64; 4] = [0.25, 0.5, 1.0, 2.0];
 /// How a destination counts.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
+    /// Of what it would take it takes so much.
+    share: f64,
     /// So many seconds' worth may come at once.
     burst: f64,
     /// What it says with a refusal.
@@ -72,12 +76,28 @@ struct Stage {
 }
 
 impl Station {
+    fn new(takes: Takes, counts: Counts, rng: SmallRng) -> Arc<Self> {
+        let stage = Stage { rng, room: 0.0, at: 0.0, first: None, taken: 0, refused: 0, requests: 0 };
+        Arc::new(Self { takes, counts, began: Instant::now(), state: Mutex::new(stage) })
+    }
+
+    /// What it takes a second, so long after its outage.
+    fn takes(&self, at: f64) -> f64 {
+        (self.takes)(at) * self.counts.share
+    }
+
+    /// What it lets through between two moments after its outage.
+    fn possible(&self, from: f64, to: f64) -> f64 {
+        let mean = (0..10_000).map(|n| self.takes(from + (to - from) * (f64::from(n) + 0.5) / 10_000.0)).sum::<f64>();
+        mean / 10_000.0 * (to - from)
+    }
+
     fn answer(&self, records: u64) -> (Duration, Outcome) {
         let mut stage = self.state.lock().unwrap();
         let took = Duration::from_micros(stage.rng.random_range(30_000..70_000));
         let Some(at) = self.began.elapsed().checked_sub(OUTAGE) else { return (took, (self.counts.down)()) };
         let at = at.as_secs_f64();
-        let takes = (self.takes)(at);
+        let takes = self.takes(at);
         let most = (takes * self.counts.burst).max(10.0);
         stage.room = (stage.room + (at - stage.at) * takes).min(most);
         stage.at = at;
@@ -134,9 +154,7 @@ fn recover(takes: Takes, counts: Counts, seed: u64) -> Recovery {
         let delivery = Delivery::beginning_with(budget, clock, Arc::new(NoParking), Some(seed));
         // As if it had been down for longer.
         let queue = Script::with_records(40_000);
-        let rng = SmallRng::seed_from_u64(seed);
-        let stage = Stage { rng, room: 0.0, at: 0.0, first: None, taken: 0, refused: 0, requests: 0 };
-        let station = Arc::new(Station { takes, counts, began: Instant::now(), state: Mutex::new(stage) });
+        let station = Station::new(takes, counts, SmallRng::seed_from_u64(seed));
         let sink = Arc::clone(&station) as Arc<dyn Sink>;
         delivery.start("d", sink, vec![Arc::new(queue.clone())], settings()).unwrap();
         loop {
@@ -151,8 +169,7 @@ fn recover(takes: Takes, counts: Counts, seed: u64) -> Recovery {
         let stage = station.state.lock().unwrap();
         let from = (stage.first.unwrap() - station.began - OUTAGE).as_secs_f64();
         let to = (station.began.elapsed() - OUTAGE).as_secs_f64();
-        let possible: f64 = (0..10_000).map(|n| takes(from + (to - from) * (f64::from(n) + 0.5) / 10_000.0)).sum();
-        let (possible, arrived) = (possible * (to - from) / 10_000.0, ARRIVAL * (to - from));
+        let (possible, arrived) = (station.possible(from, to), ARRIVAL * (to - from));
         Recovery {
             drained: (stage.taken as f64 - arrived) / (possible - arrived),
             refused: stage.refused as f64 / stage.requests as f64,
@@ -167,7 +184,7 @@ fn recover(takes: Takes, counts: Counts, seed: u64) -> Recovery {
 fn recovers(name: &str, takes: Takes, bursts: &[f64], retry_after: Option<Duration>) {
     let downs: [fn() -> Outcome; 2] = [refused, || throttled(None)];
     for (seed, burst) in (1..).zip(bursts.iter().copied()) {
-        let counts = Counts { burst, retry_after, down: downs[seed as usize % 2] };
+        let counts = Counts { share: 1.0, burst, retry_after, down: downs[seed as usize % 2] };
         let recovery = recover(takes, counts, seed);
         println!("{name}, seed {seed}, burst {burst} s: {recovery:.3?}");
         assert!(
