@@ -4,7 +4,7 @@ use super::super::anew::ANEW_AFTER;
 use super::*;
 use crate::delivery::stats::CLASSES;
 
-fn panics(snapshot: &crate::delivery::stats::Snapshot) -> u64 {
+pub(super) fn panics(snapshot: &crate::delivery::stats::Snapshot) -> u64 {
     snapshot.failures[CLASSES.iter().position(|class| *class == "panic").unwrap()]
 }
 

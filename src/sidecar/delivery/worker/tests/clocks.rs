@@ -1,9 +1,13 @@
-//! Clocks that jump, and a thread that stands still: what waits, waits as long as it was told by the clock that only goes on,
+//! Clocks that jump, a thread that stands still, and a process that does: what waits, waits as long as it was told by the clock that only goes on,
 //! and nothing waits for a moment that does not come.
 
 use std::sync::atomic::AtomicBool;
 
 use forebay::clock::Clock;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use storage_tests::crash_points::number;
+use tokio::time::{advance, timeout_at};
 
 use super::*;
 
@@ -88,4 +92,115 @@ async fn a_call_that_blocks_the_thread_is_over_when_it_is_over() {
     sleep(HOUR).await;
     assert!(blocked.load(Ordering::SeqCst));
     assert_eq!(queues.map(|queue| queue.settled()), [200, 200]);
+}
+
+/// A receiver that knows which records are on their way to it, and what became of each request, in order. Whoever has waited
+/// beyond the deadline hears what came by then, as on a socket.
+struct Owned {
+    inner: Receiver,
+    under_way: Mutex<BTreeSet<u64>>,
+    ended: Mutex<Vec<(String, Outcome)>>,
+    twice: AtomicBool,
+}
+
+impl Sink for Owned {
+    fn format(&self) -> Format {
+        self.inner.format()
+    }
+
+    fn encode(&self, job: &Job) -> Result<Encoded, EncodeError> {
+        self.inner.encode(job)
+    }
+
+    fn send<'a>(&'a self, encoded: &'a Encoded, id: &'a str, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let new = |offset| self.under_way.lock().unwrap().insert(offset);
+            if encoded.offsets().filter(|offset| !new(*offset)).count() > 0 {
+                self.twice.store(true, Ordering::SeqCst);
+            }
+            let answered = timeout_at(deadline, self.inner.send(encoded, id, deadline)).await;
+            let outcome = answered.unwrap_or(Outcome::Retry { why: Failure::Timeout });
+            self.under_way.lock().unwrap().retain(|offset| !encoded.offsets().any(|sent| sent == *offset));
+            self.ended.lock().unwrap().push((id.to_owned(), outcome.clone()));
+            outcome
+        })
+    }
+
+    fn needs_plan(&self) -> bool {
+        true
+    }
+}
+
+/// The process is stopped for ten minutes and goes on, again and again, with requests in every state: what was answered
+/// meanwhile counts, what was not is sent again under its id, and nothing is anybody's twice.
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_nobody_ran_for_ten_minutes_goes_on_with_what_came_meanwhile() {
+    const STOPS: u32 = 100;
+    let seed = number("FOREBAY_SEED", 20_261_128);
+    println!("FOREBAY_SEED={seed}");
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (delivery, queue) = (delivery(), Script::default());
+    queue.with(|state| state.plan_delay = Duration::from_millis(3));
+    let answer = move |n: usize| {
+        let mut rng = SmallRng::seed_from_u64(seed << 32 | n as u64);
+        let soon = Duration::from_millis(rng.random_range(1..2_000));
+        match rng.random_range(0..400) {
+            0..20 => Answer::Hang,
+            20..40 => Answer::After(soon, refused()),
+            // Seldom: who refuses by chance is sent to ever slower.
+            40 => Answer::After(soon, throttled(Some(SECOND * 20))),
+            // After nobody would have waited for it, if anybody had run.
+            41..60 => Answer::After(SECOND * 45, Outcome::Delivered),
+            _ => Answer::After(soon, Outcome::Delivered),
+        }
+    };
+    let owned = Owned {
+        inner: Receiver { plans_of: Some(queue.clone()), ..receiver(answer) },
+        under_way: Mutex::default(),
+        ended: Mutex::default(),
+        twice: AtomicBool::new(false),
+    };
+    let owned = Arc::new(owned);
+    delivery.start("d", Arc::clone(&owned) as Arc<dyn Sink>, vec![Arc::new(queue.clone())], settings()).unwrap();
+    let mut met = 0;
+    for stop in 0..STOPS {
+        queue.append(rng.random_range(50..300));
+        sleep(Duration::from_millis(rng.random_range(0..3_000))).await;
+        let (under_way, ended) = (owned.under_way.lock().unwrap().clone(), owned.ended.lock().unwrap().len());
+        met += usize::from(!under_way.is_empty());
+        advance(Duration::from_secs(600)).await;
+        sleep(Duration::from_millis(1)).await;
+        // Each of those has come to its end, and what was taken is settled.
+        let ended = owned.ended.lock().unwrap()[ended..].to_vec();
+        let of = |id: &str| owned.inner.sent().into_iter().rfind(|sent| sent.id == id).unwrap().records;
+        let heard: BTreeSet<u64> = ended.iter().flat_map(|(id, _)| of(id)).collect();
+        assert!(under_way.is_subset(&heard), "stop {stop}: {under_way:?} of {heard:?}");
+        for (id, _) in ended.iter().filter(|(_, outcome)| *outcome == Outcome::Delivered) {
+            assert!(queue.with(|state| of(id).iter().all(|record| state.settled.contains_key(record))), "stop {stop}");
+        }
+    }
+    assert!(met * 2 > STOPS as usize, "{met} of {STOPS} stops met requests");
+    sleep(HOUR * 24).await;
+    let told = delivery.stats_of("d").unwrap();
+    assert_eq!((queue.settled(), told.state), (queue.with(|state| state.tail), State::Idle));
+    // What is settled twice panics.
+    assert_eq!(super::anew::panics(&told), 0, "{told:?}");
+    assert!(!owned.twice.load(Ordering::SeqCst), "a record was on its way twice at once");
+    let (mut batches, mut ends) = (BTreeMap::new(), BTreeMap::<String, Vec<bool>>::new());
+    for sent in owned.inner.sent() {
+        let before = batches.insert(sent.id, sent.offsets.clone());
+        assert!(before.is_none_or(|before| before == sent.offsets), "one id, one batch");
+    }
+    for (id, outcome) in owned.ended.lock().unwrap().drain(..) {
+        ends.entry(id).or_default().push(outcome == Outcome::Delivered);
+    }
+    let mut repeated = 0;
+    for (id, taken) in ends {
+        let (last, before) = taken.split_last().unwrap();
+        assert!(*last && !before.contains(&true), "{id} is sent until it is taken, and not after: {taken:?}");
+        repeated += before.len();
+    }
+    let records: u64 = batches.values().map(|offsets| offsets.end - offsets.start).sum();
+    assert_eq!(records, queue.settled(), "no record is in two batches");
+    assert!(repeated > 20, "{repeated} were repeated");
 }
