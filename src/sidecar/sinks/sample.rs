@@ -44,9 +44,14 @@ pub(crate) fn job(offsets: Range<u64>) -> Job {
 /// Queues over a log on this disk, and the clock that they go by.
 pub(crate) fn queues(disk: &MemDisk) -> (Queues, Arc<dyn Clock>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (disk, theirs) = (Arc::new(disk.clone()), Arc::clone(&clock));
+    (queues_by(disk, &clock), clock)
+}
+
+/// The same, by this clock.
+pub(crate) fn queues_by(disk: &MemDisk, clock: &Arc<dyn Clock>) -> Queues {
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(clock));
     let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
-    (Queues::open(disk, theirs, Path::new("data"), LogOptions::default(), options).unwrap(), clock)
+    Queues::open(disk, clock, Path::new("data"), LogOptions::default(), options).unwrap()
 }
 
 /// Appends ten records to a stream: those of the keys `first` and the nine that follow.

@@ -30,6 +30,7 @@ use crate::delivery::sink::{Environment, Sink};
 use crate::delivery::source::{Limits, Source};
 use crate::delivery::{Delivery, Settings};
 
+mod forgotten;
 mod names;
 
 const ENVIRONMENT: &str = "acme-prod";
