@@ -80,7 +80,7 @@ fn a_kill_at_any_named_point_of_the_sidecar_loses_nothing_that_was_acknowledged(
         if point == Point::FileTakeUp {
             leave_a_file_open(&home, &mut deaths);
         }
-        let mut sidecar = home.spawn_with(&[("FOREBAY_FAILPOINT", &failpoint)]);
+        let mut sidecar = home.spawn_to_die_at(&failpoint);
         let (life, witness) = (sidecar.life, Witness::over(home.admin()));
         let mut paused = None;
         match point {

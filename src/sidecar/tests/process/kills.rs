@@ -11,14 +11,15 @@ use rand::{RngExt, SeedableRng};
 use super::load::Load;
 use super::proof::{Arrived, balance_closes, repeats_are_excused};
 use super::receiver::{Answer, Receiver};
-use super::sidecar::Home;
+use super::sidecar::{self, Home};
 use super::witness::{Delivered, Witness};
 
 /// The seed of `FOREBAY_SEED`, or a fresh one. Printed with the command that repeats the test.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("FOREBAY_SEED").map_or_else(|_| rand::random(), |text| text.parse().expect("a number"));
     let test = thread::current().name().unwrap_or_default().to_owned();
-    let kills = kills();
+    let (kills, binary) = (kills(), sidecar::binary());
+    eprintln!("of {}", binary.display());
     eprintln!(
         "repeat with FOREBAY_SEED={seed} FOREBAY_KILLS={kills} cargo test -p forebay-sidecar --test process {test}"
     );

@@ -2,7 +2,8 @@
 //!
 //! Nothing here looks inside: the load generator, the receiver and the proof share no code with the product. Run one
 //! test with `cargo test -p forebay-sidecar --test process NAME`. `FOREBAY_SEED` repeats the random ones, and
-//! `FOREBAY_KILLS` says how often the sidecar is killed.
+//! `FOREBAY_KILLS` says how often the sidecar is killed. With `FOREBAY_BINARY` it is another binary, such as a release;
+//! failpoints are met in the tests' build all the same.
 
 #![expect(
     clippy::disallowed_methods,

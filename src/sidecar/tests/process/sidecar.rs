@@ -3,6 +3,7 @@
 //! What always holds: no process outlives its test, however that ends; what each wrote to standard error lies in a
 //! file, which is kept and named when the test fails.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
@@ -196,15 +197,22 @@ impl Home {
 
     /// Starts the sidecar, and does not wait for it.
     pub(crate) fn spawn(&self) -> Sidecar<'_> {
-        self.spawn_with(&[])
+        self.spawn_as(forebay(&[]))
     }
 
-    /// The same, with these variables for this one life.
-    pub(crate) fn spawn_with(&self, env: &[(&str, &str)]) -> Sidecar<'_> {
+    /// The same, to kill itself at this failpoint: with the tests' build, whatever binary all others have.
+    pub(crate) fn spawn_to_die_at(&self, failpoint: &str) -> Sidecar<'_> {
+        let mut command = Command::new(tests_build());
+        command.env("FOREBAY_FAILPOINT", failpoint);
+        self.spawn_as(command)
+    }
+
+    /// The same, by a command that is the binary, or becomes it.
+    pub(crate) fn spawn_as(&self, mut command: Command) -> Sidecar<'_> {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let config = self.write_config();
         let stderr = self.path(&format!("stderr-{life:03}"));
-        let mut command = forebay(&["run", "--config"]);
+        command.args(["run", "--config"]);
         self.without_env.iter().for_each(|name| _ = command.env_remove(name));
         if self.unread {
             command.env("FOREBAY_LOG", "trace").stderr(Stdio::piped());
@@ -214,7 +222,6 @@ impl Home {
         let child = command
             .arg(config)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .envs(env.iter().copied())
             .env("FOREBAY_TEST_LIFE", life.to_string())
             .env("FOREBAY_TEST_KEY", format!("key-of-life-{life}"))
             .stdin(Stdio::null())
@@ -415,9 +422,19 @@ impl Drop for Sidecar<'_> {
     }
 }
 
+/// The binary under test: that of `FOREBAY_BINARY` (a path from `/`), such as a release's, or the one built with the tests.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("FOREBAY_BINARY").unwrap_or_else(|| tests_build().into())
+}
+
+/// The one built with the tests, which alone has failpoints.
+fn tests_build() -> &'static str {
+    env!("CARGO_BIN_EXE_forebay")
+}
+
 /// The binary with these arguments.
 pub(crate) fn forebay(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = Command::new(binary());
     command.args(arguments);
     command
 }
