@@ -2,7 +2,8 @@
 //! requests on the way out, and connections that are kept for the next one.
 //!
 //! What always holds: together they never take what the log needs. Where there are too few for all that is configured each
-//! gets an equal part at least, and what one does not want goes to the others.
+//! gets an equal part at least, and what one does not want goes to the others; where that would be next to nothing, nothing is
+//! begun.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -11,6 +12,19 @@ const OWN: u64 = 256;
 
 /// However few there are, each gets so many.
 const LEAST: u64 = 16;
+
+/// With so many for ourselves, and no more than the least for each of the others, there are still some for the log's next file
+/// and for a few files and objects that are written. A process with two destinations that does nothing has 23.
+const NEEDED: u64 = 64 + 3 * LEAST;
+
+/// With less than that, connections that ask for nothing would keep the log from its next file, and posts would be refused.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process may have {may} files open and needs {NEEDED}: raise its limit (`ulimit -n`, `LimitNOFILE` of its unit)"
+)]
+pub struct TooFewFiles {
+    may: u64,
+}
 
 /// Files for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +38,22 @@ pub(super) struct Files {
 }
 
 /// Asks the system for as many open files as it lets a process have, and says how many that are.
-pub(super) fn limit() -> u64 {
+///
+/// # Errors
+/// When they are too few.
+pub(super) fn limit() -> Result<u64, TooFewFiles> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let (current, most) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
     // What is there already is enough where it can't be raised.
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    let may = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => most,
         Err(_) => current,
-    }
+    };
+    enough(may)
+}
+
+fn enough(may: u64) -> Result<u64, TooFewFiles> {
+    if may < NEEDED { Err(TooFewFiles { may }) } else { Ok(may) }
 }
 
 impl Files {
@@ -70,6 +92,13 @@ mod tests {
         assert_eq!(Files { idle: 10, ..WANTED }.of(1024), Files { ingest: 379, requests: 379, idle: 10 });
     }
 
+    #[test]
+    fn who_may_open_too_few_is_told_how_many_are_needed_and_what_to_raise() {
+        assert_eq!(enough(NEEDED).expect("enough"), NEEDED);
+        let told = enough(NEEDED - 1).unwrap_err().to_string();
+        assert!(told.contains("may have 111 files open and needs 112") && told.contains("ulimit -n"), "{told}");
+    }
+
     proptest! {
         #[test]
         fn nobody_gets_more_than_it_wants_and_all_together_what_there_is(
@@ -87,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_system_has_a_limit_and_lets_us_have_it() {
-        assert!(limit() >= 256);
+        assert!(limit().expect("enough for a test") >= 256);
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         assert_eq!(current, maximum);
     }

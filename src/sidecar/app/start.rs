@@ -45,6 +45,9 @@ pub enum StartError {
     /// The threads of the process.
     #[error(transparent)]
     Threads(#[from] super::threads::TooFewThreads),
+    /// The files that it may open.
+    #[error(transparent)]
+    Files(#[from] open_files::TooFewFiles),
     /// The data directory, or what is in it.
     #[error("can't open the data directory")]
     Data(#[from] forebay::OpenQueuesError),
@@ -136,7 +139,7 @@ pub(super) async fn start(
     let destinations = std::mem::take(&mut config.destinations);
     let environments = std::mem::take(&mut config.environments);
     let secrets = std::mem::take(&mut config.secrets);
-    let files = files(&config);
+    let files = files(&config)?;
     let ground = Arc::new(Ground { config, files, disk, clock: Arc::new(SystemClock::new()) });
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
@@ -312,19 +315,19 @@ fn budget_bytes(config: &Config, disk: &dyn Disk) -> u64 {
 }
 
 /// How many open files each part may have.
-fn files(config: &Config) -> Files {
+fn files(config: &Config) -> Result<Files, open_files::TooFewFiles> {
     let wanted = Files {
         ingest: IngestLimits::default().connections_max as u64,
         requests: u64::from(config.delivery.requests_max),
         idle: IDLE_MAX as u64,
     };
-    let limit = open_files::limit();
+    let limit = open_files::limit()?;
     let files = wanted.of(limit);
     if files != wanted {
         let Files { ingest, requests, idle } = files;
         warn!(limit, ingest, requests, idle, "the system allows few open files: fewer connections; raise ulimit -n");
     }
-    files
+    Ok(files)
 }
 
 fn budget(ground: &Ground) -> Budget {

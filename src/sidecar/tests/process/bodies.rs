@@ -1,6 +1,5 @@
 //! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it.
 
-use std::fs;
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -41,13 +40,6 @@ fn post_chunked(home: &Home, body: &[u8]) -> u16 {
     Message::read(&mut BufReader::new(stream)).unwrap().expect("an answer").status().unwrap()
 }
 
-/// The most memory that a process has had, in MiB.
-fn resident_mib_max(process: u32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
-}
-
 #[test]
 fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first() {
     let home = Home::new("largest").file("archive", "");
@@ -64,7 +56,7 @@ fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first()
     sidecar.drain(&["archive"]);
     // What bodies, the log's queue, its tail cache and batches may have by their budgets (128, 64, 32 and 64 MiB), and the
     // rest of the process.
-    let most = resident_mib_max(sidecar.process());
+    let most = sidecar.resident_kib_max() >> 10;
     assert!(most < 288 + 64, "{most} MiB");
     sidecar.terminate();
     assert_eq!(sidecar.wait(), Some(0));

@@ -1,7 +1,6 @@
 //! Floods of HTTP/2 frames on the operators' API, from peers that never read: resets, settings, pings, streams, headers without
 //! end, empty data. Memory stays under its bound, posts and deliveries go on meanwhile, and operators are answered.
 
-use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use super::load::Load;
 use super::proof::Arrived;
 use super::receiver::Receiver;
-use super::sidecar::{Home, Sidecar, wait_for};
+use super::sidecar::{Home, wait_for};
 
 /// Frames that one peer sends, unless it is cut off.
 const FRAMES: u32 = 30_000;
@@ -130,12 +129,6 @@ fn flood(home: &Home, frames: fn(u32) -> Vec<u8>) -> End {
     End::Taken
 }
 
-fn resident_mib_max(sidecar: &Sidecar<'_>) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", sidecar.process())).expect("it is our child");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux says so");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
-}
-
 #[test]
 fn floods_on_the_api_cost_bounded_memory_and_nobody_else_anything() {
     let receiver = Receiver::start();
@@ -144,7 +137,7 @@ fn floods_on_the_api_cost_bounded_memory_and_nobody_else_anything() {
     let load = Load::start("flooded", 11, 2, home.ingest());
     assert!(wait_for(|| load.acknowledged() > 50 && receiver.count() > 10));
     sidecar.lags();
-    let before = resident_mib_max(&sidecar);
+    let before = sidecar.resident_kib_max();
     let mut told = Vec::new();
     for (name, frames) in FLOODS {
         let (posts, batches) = (load.acknowledged(), receiver.count());
@@ -157,7 +150,7 @@ fn floods_on_the_api_cost_bounded_memory_and_nobody_else_anything() {
         let goes_on = wait_for(|| load.acknowledged() > posts + 10 && receiver.count() > batches + 3);
         assert!(goes_on, "{name}: nothing goes on; it said:\n{}", sidecar.said());
         sidecar.lags();
-        let grown = resident_mib_max(&sidecar) - before;
+        let grown = (sidecar.resident_kib_max() - before) >> 10;
         assert!(grown <= GROWTH_MIB_MAX, "{name}: {grown} MiB more");
         let count = |end| ends.iter().filter(|found| **found == end).count();
         told.push(format!(

@@ -4,7 +4,6 @@ use super::load::Load;
 use super::proof::Arrived;
 use super::receiver::Receiver;
 use super::sidecar::{Home, wait_for};
-use super::wire::Client;
 
 /// A pipe takes 64 KiB, and some of what runs a container never empties it.
 #[test]
@@ -12,12 +11,7 @@ fn lines_that_nobody_reads_are_dropped_and_counted_and_hold_up_nothing() {
     let receiver = Receiver::start();
     let home = Home::new("unread").unread().webhook("hook", &receiver, "");
     let sidecar = home.start();
-    let dropped = || {
-        let page = Client::connect(home.admin()).and_then(|mut client| client.get("/metrics")).expect("it answers");
-        let page = String::from_utf8(page.body).expect("metrics are text");
-        let value = page.lines().find_map(|line| line.strip_prefix("forebay_log_lines_dropped_total "));
-        value.expect("the metric is there").parse::<u64>().expect("a number")
-    };
+    let dropped = || home.metric("forebay_log_lines_dropped_total").expect("the metric is there");
 
     let load = Load::start("unread", 1, 4, home.ingest());
     assert!(wait_for(|| dropped() > 0), "the pipe is full, and what does not fit is counted");

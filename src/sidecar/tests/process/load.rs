@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::sidecar::SDK_KEY;
-use super::wire::Client;
+use super::wire::{self, Client};
 
 /// The most impressions in one post.
 const IMPRESSIONS_MAX: u64 = 30;
@@ -144,6 +144,11 @@ impl Sender {
 
 /// Posts the impressions of these keys, as an SDK on `machine` does. Returns the status.
 pub(crate) fn post(client: &mut Client, machine: &str, keys: &[String]) -> io::Result<u16> {
+    client.send(&request(machine, keys))?.status()
+}
+
+/// That post as it is sent.
+pub(crate) fn request(machine: &str, keys: &[String]) -> Vec<u8> {
     let authorization = format!("Bearer {SDK_KEY}");
     let headers = [
         ("authorization", authorization.as_str()),
@@ -153,7 +158,7 @@ pub(crate) fn post(client: &mut Client, machine: &str, keys: &[String]) -> io::R
         ("splitsdkmachineip", "10.1.2.3"),
         ("splitsdkimpressionsmode", "DEBUG"),
     ];
-    client.ask("POST", "/api/testImpressions/bulk", &headers, &bulk(keys))?.status()
+    wire::request("POST", "/api/testImpressions/bulk", &headers, &bulk(keys))
 }
 
 /// The body of that post.

@@ -11,12 +11,14 @@
 )]
 
 mod books;
+mod crowd;
 #[path = "../evaluated/mod.rs"]
 mod evaluated;
 mod event_service;
 mod load;
 mod proof;
 mod receiver;
+mod seen;
 mod sidecar;
 mod split;
 #[path = "../store/mod.rs"]
@@ -29,7 +31,9 @@ mod bodies;
 mod bucket;
 mod buckets;
 mod captures;
+mod connections;
 mod cuts;
+mod descriptors;
 mod everywhere;
 mod failpoints;
 mod floods;

@@ -75,12 +75,7 @@ fn lines_that_a_disk_took_from_a_destinations_file_are_counted_among_the_metrics
         let mut client = Client::connect(home.ingest()).unwrap();
         assert!(matches!(post(&mut client, name, &keys), Ok(200..300)));
     };
-    let metric = || {
-        let page = Client::connect(home.admin()).and_then(|mut client| client.get("/metrics")).unwrap();
-        let of_archive = "forebay_file_damaged_lines_total{destination=\"archive\"} ";
-        let page = String::from_utf8(page.body).unwrap();
-        page.lines().find_map(|line| line.strip_prefix(of_archive)?.parse::<u64>().ok())
-    };
+    let metric = || home.metric("forebay_file_damaged_lines_total{destination=\"archive\"}");
     let sidecar = home.start();
     more("before");
     sidecar.drain(&["archive"]);

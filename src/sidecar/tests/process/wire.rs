@@ -59,6 +59,16 @@ fn line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
+/// A request as it is sent.
+pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sidecar\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").expect("a String takes all that is written to it");
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
 /// A connection that is kept alive.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
@@ -84,14 +94,12 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Message> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sidecar\r\ncontent-length: {}\r\n", body.len());
-        for (name, value) in headers {
-            write!(head, "{name}: {value}\r\n").expect("a String takes all that is written to it");
-        }
-        head.push_str("\r\n");
-        let mut request = head.into_bytes();
-        request.extend_from_slice(body);
-        self.stream.get_mut().write_all(&request)?;
+        self.send(&request(method, path, headers, body))
+    }
+
+    /// The same with a request that was made before.
+    pub(crate) fn send(&mut self, request: &[u8]) -> io::Result<Message> {
+        self.stream.get_mut().write_all(request)?;
         Message::read(&mut self.stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
