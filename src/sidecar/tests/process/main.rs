@@ -46,6 +46,7 @@ mod outages;
 mod overflow;
 mod relayed;
 mod replays;
+mod restarts;
 mod services;
 mod starts;
 mod stops;
