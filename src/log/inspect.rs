@@ -363,7 +363,9 @@ impl Inspection<'_> {
     /// An index whose segment is gone. Both go together, so records are missing unless nobody was to keep them.
     fn orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
         let Some(index) = self.index(sequence)? else { return Ok(()) };
-        let kept = |stream: StreamId| self.seen.streams.get(stream.0 as usize).map_or(0, |stream| stream.offsets.start);
+        // What a stream begins with is what the table says, not what is left of it.
+        let in_table = self.seen.streams.get(..self.from_table).unwrap_or_default();
+        let kept = |stream: StreamId| in_table.get(stream.0 as usize).map_or(0, |stream| stream.offsets.start);
         let missed = index.streams().any(|end| kept(end.stream) < end.next);
         let what = if missed {
             "the segment of this index is missing: its records are lost"

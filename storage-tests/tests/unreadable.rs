@@ -1,8 +1,10 @@
 //! Small files that the disk refuses, to be read or to be written: whatever else is missing, they are no reason not to start, and
 //! one of them keeps nothing else from being sealed and from going.
 
-use forebay::Item;
+use forebay::clock::ManualClock;
+use forebay::{Item, Log, Payload};
 use std::path::Path;
+use std::sync::Arc;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::queues::CUTS;
 use storage_tests::sim_disk::SimDisk;
@@ -117,6 +119,32 @@ fn with_no_copy_of_the_stream_table_that_can_be_read_the_start_waits_for_a_disk_
     session.disk.clear_faults();
     assert_eq!(session.open(), Ok(true));
     session.goes_on().expect("as promised");
+}
+
+/// A look goes back in steps and may pass what it looks for: what it meets there is not in its way.
+#[test]
+fn an_index_that_cannot_be_read_keeps_nobody_from_a_record_behind_it() {
+    const SEGMENTS: u64 = 16;
+    let disk = SimDisk::new(1);
+    let open = || {
+        let (disk, clock) = (Arc::new(disk.clone()), Arc::new(ManualClock::at(1_000_000)));
+        Log::open(disk, clock, Path::new("/log"), tiny()).expect("it opens")
+    };
+    let log = open();
+    for _ in 0..SEGMENTS {
+        log.append_wait("a", vec![Payload { bytes: vec![1; 3_000], records: 5 }]).expect("a good disk");
+    }
+    log.close().expect("a good disk");
+    drop(log);
+    for bad in 0..SEGMENTS - 1 {
+        for behind in bad + 1..SEGMENTS {
+            let log = open(); // nobody was anywhere yet
+            disk.inject(Fault::every(OpKind::Open, Failure::Eio).on(&format!("{bad:016x}.idx")));
+            let met = log.reader(log.stream("a").expect("known"), behind * 5 + 2).next();
+            assert!(matches!(&met, Ok(Some(Item::Frame(frame))) if frame.first == behind * 5), "{bad}: {met:?}");
+            disk.clear_faults();
+        }
+    }
 }
 
 /// Segments 0 to 4, of which the last one is written to; writes to these files fail.

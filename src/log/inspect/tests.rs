@@ -144,6 +144,26 @@ fn a_torn_index_or_table_is_mended_and_two_bad_tables_are_not() {
     assert_eq!((seen.streams[0].name.as_str(), seen.streams[0].records), ("a", 12), "the segments know");
 }
 
+fn lose_tables(disk: &MemDisk) {
+    let names = disk.list(Path::new(DIR)).unwrap();
+    let tables: Vec<_> = names.iter().filter(|name| name.starts_with("streams.")).collect();
+    assert!(!tables.is_empty());
+    tables.into_iter().for_each(|table| disk.remove(&Path::new(DIR).join(table)).unwrap());
+}
+
+#[test]
+fn without_a_table_a_segment_that_is_gone_is_lost_and_not_reclaimed() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    (0..8).for_each(|_| _ = log.append_wait("a", vec![Payload { bytes: vec![1; 20_000], records: 3 }]).unwrap());
+    log.close().unwrap();
+    drop(log);
+    lose_tables(&disk);
+    disk.remove(&Path::new(DIR).join(&files(&disk, ".seg")[0])).unwrap();
+    let flaws = look(&disk).flaws;
+    assert!(flaws.iter().any(|flaw| !flaw.mended && flaw.what.contains("its records are lost")), "{flaws:?}");
+}
+
 /// Before: at 0, where a sealed segment's index had told its end.
 #[test]
 fn without_a_table_a_stream_begins_where_its_first_frame_does() {
@@ -160,9 +180,7 @@ fn without_a_table_a_stream_begins_where_its_first_frame_does() {
     let begins = |disk: &MemDisk| look(disk).streams.iter().map(|stream| stream.offsets.start).collect::<Vec<_>>();
     let kept = begins(&disk);
     assert!(kept.iter().all(|first| *first > 0), "{kept:?}: some of it was reclaimed");
-    for table in ["streams.0", "streams.1"] {
-        let _ = disk.remove(&Path::new(DIR).join(table));
-    }
+    lose_tables(&disk);
     assert_eq!(begins(&disk), kept);
 }
 

@@ -3,7 +3,7 @@
 //! Segments say whose frames they hold in their indexes only, which lie on disk. A stream's frames follow each other from
 //! place to place, so a record far back is found by halving: a look at a segment that holds something of the stream tells on
 //! which side of it the record lies. One that holds nothing of it tells nothing, and then the next look is nearer. So of a
-//! stream that is in most segments few indexes are read, and of any other one each at most twice.
+//! stream that is in most segments few indexes are read, and of any other one not many more than lie between the tail and it.
 
 use super::Reader;
 use crate::log::catalog::Place;
@@ -57,31 +57,26 @@ impl Reader {
     }
 
     /// In segments before `before`: in longer and longer steps back, and by halving where it lies between two. What it comes by
-    /// is remembered.
+    /// is remembered. An index that can't be read is an error only where there is no way around it.
     fn find_backward(&self, mut before: Sequence) -> io::Result<Option<Found>> {
         // Ours in `low` and below lies before the record; from `before` on nothing is asked any more.
-        let (mut best, mut low, mut step) = (None, None, 1);
+        let (mut best, mut low, mut step) = (None, None, 1_u64);
         loop {
             let probe = self.shared.catalog_read().segment_between(low, before, step, self.stream, self.next);
             let Some((place, known)) = probe else { return Ok(best) };
-            match self.resolve(place, known)? {
-                (Some(found), _) if found.frame.first <= self.next => return Ok(Some(found)),
-                (Some(found), _) => {
+            match self.resolve(place, known) {
+                Ok((Some(found), _)) if found.frame.first <= self.next => return Ok(Some(found)),
+                Ok((Some(found), _)) => {
                     (best, before) = (Some(found), place);
-                    step *= 2;
+                    step = step.saturating_mul(2);
                 }
-                (None, true) => low = Some(place),
-                (None, false) if step == 1 => {
-                    before = place;
-                    continue;
-                }
-                (None, false) => {
-                    step /= 2;
-                    continue;
-                }
+                Ok((None, true)) => (low, step) = (Some(place), u64::MAX),
+                Ok((None, false)) if step == 1 => before = place,
+                Err(error) if step == 1 => return Err(error),
+                Ok((None, false)) | Err(_) => step /= 2,
             }
             if let Some(Sequence(low)) = low {
-                step = ((before.0 - low) / 2).max(1);
+                step = step.min((before.0 - low) / 2).max(1);
             }
         }
     }
