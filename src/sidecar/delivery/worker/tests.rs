@@ -814,6 +814,6 @@ async fn no_wake_is_lost_by_who_is_going_to_rest() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), one_by_one).await.expect("each record is seen");
+    tokio::time::timeout(Duration::from_secs(300), one_by_one).await.expect("each record is seen");
     assert!(delivery.shutdown(Duration::from_secs(20)).await.is_empty());
 }
