@@ -41,6 +41,7 @@ mod kills;
 mod letters;
 mod lines;
 mod live_first;
+mod memory;
 mod operations;
 mod outages;
 mod overflow;

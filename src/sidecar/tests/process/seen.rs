@@ -11,6 +11,11 @@ impl Sidecar<'_> {
         self.status_kib("VmHWM:")
     }
 
+    /// Writable memory of its own, in KiB: what the system counts against a limit of its data.
+    pub(crate) fn data_kib(&self) -> usize {
+        self.status_kib("VmData:")
+    }
+
     fn status_kib(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process())).expect("it is our child");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says so");

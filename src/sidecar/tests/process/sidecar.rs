@@ -339,15 +339,14 @@ impl Sidecar<'_> {
         disk.power_up();
     }
 
-    /// Waits for its end, and says whether that was SIGKILL, by its own hand.
-    pub(crate) fn kills_itself(mut self) -> bool {
-        let mut signal = None;
-        let ended = || {
-            let status = self.child.try_wait().expect("it is our child");
-            signal = status.map(|status| status.signal());
-            signal.is_some()
-        };
-        wait_for(ended) && signal == Some(Some(9))
+    /// Waits for its end, and says by which signal that was. None if it goes on, or exits.
+    pub(crate) fn ends_by(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_for(|| {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        status.and_then(|status| status.signal())
     }
 
     /// SIGTERM.
