@@ -16,12 +16,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use super::limits::{HEAD_BYTES_MAX, PATIENCE_TICK, READ_BUFFER_BYTES_MAX};
 use super::patience::{Patience, Pulse};
 use super::{Ingest, request};
+
+/// While connections can't be accepted that is said so often.
+const TROUBLE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,7 @@ async fn accept(
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = pin!(stop);
+    let mut told: Option<Instant> = None;
     loop {
         let next = async {
             let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
@@ -100,7 +104,10 @@ async fn accept(
             }
             Err(error) => {
                 // Out of file handles, mostly. They come back as connections end; turning in a circle helps nobody.
-                warn!(%error, "a connection could not be accepted");
+                if told.is_none_or(|told| told.elapsed() >= TROUBLE_TOLD_EVERY) {
+                    warn!(%error, "a connection could not be accepted");
+                    told = Some(Instant::now());
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
