@@ -112,7 +112,7 @@ impl Log {
             io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned(), holder: e.to_string() },
             _ => OpenError::Io { what: "lock", path: lock_path.clone(), source: e },
         })?;
-        let files = Files::new(disk, dir.to_owned(), options.segment_bytes);
+        let files = Files::new(disk, dir.to_owned(), &options);
         let opened = open::open(&files, &options)?;
         let mut damages = Damages::default();
         opened.damages.into_iter().for_each(|damage| damages.note(damage));

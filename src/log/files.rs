@@ -5,10 +5,11 @@
 //! pass for live ones (see frame.rs). The last `reserve` spares are for our own streams only, so that a full disk can
 //! always be drained.
 
+use super::LogOptions;
 use super::compact;
 use super::dir_sync::{DirSync, Since};
 use super::file_name::{FileName, SegmentFile};
-use super::limits::{OPEN_SEGMENTS_MAX, SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
+use super::limits::{SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File, is_full};
 use crate::failpoints::{self, Point};
@@ -39,6 +40,7 @@ pub(crate) struct Files {
     segment_bytes: u32,
     spares: Mutex<Spares>,
     open: Mutex<OpenFiles>,
+    open_max: usize,
     /// Small files whose names are not durable yet, and since when.
     unsynced: Mutex<BTreeMap<FileName, Since>>,
 }
@@ -71,10 +73,11 @@ pub(crate) struct Fresh {
 }
 
 impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u32) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: &LogOptions) -> Self {
+        let &LogOptions { segment_bytes, open_segments_max: open_max, .. } = options;
         let names = DirSync::new(Arc::clone(&disk), &dir);
         let (spares, open, unsynced) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { disk, dir, names, segment_bytes, spares, open, unsynced }
+        Self { disk, dir, names, segment_bytes, spares, open, open_max, unsynced }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -360,7 +363,7 @@ impl Files {
         if open.by_sequence.insert(sequence, file).is_none() {
             open.order.push_back(sequence);
         }
-        while open.order.len() > OPEN_SEGMENTS_MAX {
+        while open.order.len() > self.open_max {
             let oldest = open.order.pop_front().expect("longer than the limit");
             open.by_sequence.remove(&oldest);
         }

@@ -36,9 +36,6 @@ pub(crate) const LARGE_APPEND_STEPS: u32 = 8;
 /// sync waits for what the disk has been given before it.
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 
-/// Open handles kept for reading cold segments.
-pub(crate) const OPEN_SEGMENTS_MAX: usize = 128;
-
 /// Cold frames kept so that readers near each other share one read.
 pub(crate) const READ_CACHE_BYTES: usize = 8 << 20;
 

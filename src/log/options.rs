@@ -24,6 +24,8 @@ pub struct LogOptions {
     pub tail_cache_bytes: usize,
     /// Most bytes of sealed segments' indexes kept in memory for readers; the last one that was read is, however large.
     pub index_cache_bytes: usize,
+    /// Most segments kept open for readers, beside those that are written to.
+    pub open_segments_max: usize,
     /// How long records that nobody needs any more are kept for replay.
     pub replay_window: Duration,
     /// Most bytes of all segments together, until [`Log::set_budget_bytes`](super::Log::set_budget_bytes) says otherwise.
@@ -193,6 +195,7 @@ impl Default for LogOptions {
             queue_bytes_max: 64 << 20,
             tail_cache_bytes: 32 << 20,
             index_cache_bytes: 16 << 20,
+            open_segments_max: 128,
             replay_window: Duration::from_secs(24 * 3600),
             budget_bytes: 64 << 30,
             reserve_segments: 2,
@@ -217,6 +220,7 @@ impl LogOptions {
             queue_bytes_max: 1 << 20,
             tail_cache_bytes: 64 << 10,
             index_cache_bytes: 64 << 10,
+            open_segments_max: 16,
             replay_window: Duration::ZERO,
             budget_bytes: 16 << 20,
             reserve_segments: 1,

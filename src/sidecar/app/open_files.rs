@@ -1,5 +1,5 @@
 //! How many files the system lets the process have open, and who may have how many of them: connections on the way in,
-//! requests on the way out, and connections that are kept for the next one.
+//! requests on the way out, connections that are kept for the next one, and segments that are kept open for readers.
 //!
 //! What always holds: together they never take what the log needs. Where there are too few for all that is configured each
 //! gets an equal part at least, and what one does not want goes to the others; where that would be next to nothing, nothing is
@@ -7,15 +7,18 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the log, its index, listeners, pages and the process itself need.
-const OWN: u64 = 256;
+/// What the log and its readers, its index, listeners, operators and the process itself need.
+const OWN: u64 = 320;
 
 /// However few there are, each gets so many.
 const LEAST: u64 = 16;
 
-/// With so many for ourselves, and no more than the least for each of the others, there are still some for the log's next file
-/// and for a few files and objects that are written. A process with two destinations that does nothing has 23.
-const NEEDED: u64 = 64 + 3 * LEAST;
+/// What is written, listened to and called at the least: a process with two destinations that does nothing has 23.
+const BARE: u64 = 48;
+
+/// With no more than the least for each there are still some for the log's next file and for a few files and objects that are
+/// written.
+const NEEDED: u64 = BARE + 4 * LEAST;
 
 /// With less than that, connections that ask for nothing would keep the log from its next file, and posts would be refused.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,8 @@ pub(super) struct Files {
     pub(super) requests: u64,
     /// Connections that nobody uses at the moment.
     pub(super) idle: u64,
+    /// Segments of the log that are kept open for readers.
+    pub(super) segments: u64,
 }
 
 /// Asks the system for as many open files as it lets a process have, and says how many that are.
@@ -69,7 +74,9 @@ impl Files {
             left = left.saturating_sub(gets[place]);
         }
         let [ingest, requests, idle] = gets;
-        Self { ingest, requests, idle }
+        // A part of what is everybody's own: a segment that is not open is opened when it is read.
+        let segments = self.segments.min(LEAST + limit.saturating_sub(NEEDED) / 4);
+        Self { ingest, requests, idle, segments }
     }
 }
 
@@ -78,7 +85,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WANTED: Files = Files { ingest: 1024, requests: 1024, idle: 512 };
+    const WANTED: Files = Files { ingest: 1024, requests: 1024, idle: 512, segments: 128 };
 
     #[test]
     fn where_there_are_enough_each_gets_what_it_wants() {
@@ -88,8 +95,11 @@ mod tests {
 
     #[test]
     fn a_plain_limit_of_1024_is_shared_by_all() {
-        assert_eq!(WANTED.of(1024), Files { ingest: 256, requests: 256, idle: 256 });
-        assert_eq!(Files { idle: 10, ..WANTED }.of(1024), Files { ingest: 379, requests: 379, idle: 10 });
+        assert_eq!(WANTED.of(1024), Files { ingest: 235, requests: 235, idle: 234, segments: 128 });
+        assert_eq!(
+            Files { idle: 10, ..WANTED }.of(1024),
+            Files { ingest: 347, requests: 347, idle: 10, segments: 128 }
+        );
     }
 
     #[test]
@@ -107,8 +117,10 @@ mod tests {
             requests in 1u64..3000,
             idle in 0u64..3000,
         ) {
-            let wanted = Files { ingest, requests, idle };
+            let wanted = Files { ingest, requests, idle, segments: 128 };
             let got = wanted.of(limit);
+            prop_assert!(got.segments >= LEAST && got.segments <= 128);
+            prop_assert!(BARE + got.ingest + got.requests + got.idle + got.segments <= limit.max(NEEDED));
             prop_assert!(got.ingest <= ingest && got.requests <= requests && got.idle <= idle);
             prop_assert!(got.ingest + got.requests + got.idle <= limit.saturating_sub(OWN).max(3 * LEAST));
         }

@@ -233,9 +233,9 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// Opens the data directory. Blocks: recovery reads.
 fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
-    let Ground { config, disk, clock, .. } = ground;
+    let Ground { config, files, disk, clock } = ground;
     let dir = &config.data_dir;
-    let options = log_options(config, budget_bytes(config, &**disk));
+    let options = log_options(config, files, budget_bytes(config, &**disk));
     Ok(Queues::open(Arc::clone(disk), Arc::clone(clock), dir, options, QueueOptions::default())?)
 }
 
@@ -286,7 +286,7 @@ fn say_what_was_found(queues: &Queues) {
 /// The configuration is checked without a log.
 const _: () = assert!(config::APPEND_BYTES == LogOptions::APPEND_BYTES_MAX as u64);
 
-fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
+fn log_options(config: &Config, files: &Files, budget_bytes: u64) -> LogOptions {
     let defaults = LogOptions::default();
     let segment_bytes = u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX);
     LogOptions {
@@ -295,6 +295,7 @@ fn log_options(config: &Config, budget_bytes: u64) -> LogOptions {
         append_bytes_max: u32::try_from(config.ingest.append_bytes_max()).unwrap_or(u32::MAX),
         queue_bytes_max: usize::try_from(config.ingest.queue_bytes_max).unwrap_or(usize::MAX),
         tail_cache_bytes: usize::try_from(config.log.tail_cache_bytes).unwrap_or(usize::MAX),
+        open_segments_max: usize::try_from(files.segments).unwrap_or(usize::MAX),
         replay_window: config.log.replay_window,
         budget_bytes: budget_bytes.max(u64::from(segment_bytes) * (defaults.reserve_segments as u64 + 3)),
         ..defaults
@@ -320,11 +321,12 @@ fn files(config: &Config) -> Result<Files, open_files::TooFewFiles> {
         ingest: IngestLimits::default().connections_max as u64,
         requests: u64::from(config.delivery.requests_max),
         idle: IDLE_MAX as u64,
+        segments: LogOptions::default().open_segments_max as u64,
     };
     let limit = open_files::limit()?;
     let files = wanted.of(limit);
     if files != wanted {
-        let Files { ingest, requests, idle } = files;
+        let Files { ingest, requests, idle, .. } = files;
         warn!(limit, ingest, requests, idle, "the system allows few open files: fewer connections; raise ulimit -n");
     }
     Ok(files)

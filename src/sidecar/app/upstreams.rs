@@ -40,6 +40,9 @@ const SEGMENTS_OF_SHARE: u64 = 8;
 /// Posts just kept, in memory: an upstream that keeps up reads no disk.
 const TAIL_CACHE_BYTES: usize = 8 << 20;
 
+/// Read by few at a time, one after the other; there may be many such logs.
+const OPEN_SEGMENTS_MAX: usize = 4;
+
 /// All upstreams.
 pub(super) struct Upstreams {
     directories: Directories,
@@ -149,6 +152,7 @@ impl Upstreams {
             // What waits is charged to the bodies' memory, which bounds it.
             queue_bytes_max: usize::try_from(self.ingest.memory_bytes_max).unwrap_or(usize::MAX),
             tail_cache_bytes: TAIL_CACHE_BYTES,
+            open_segments_max: OPEN_SEGMENTS_MAX,
             // What Split has taken is not sent again.
             replay_window: Duration::ZERO,
             budget_bytes: config.max_bytes,
