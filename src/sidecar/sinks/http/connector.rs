@@ -100,14 +100,30 @@ where
                 return Err(refused.map_or_else(|| "the name has no address".into(), Into::into));
             }
             if passed.len() > ADDRESSES_MAX {
-                // Others each time, so that a few that are dead are not all that is ever tried.
-                let first = rand::random_range(0..passed.len());
-                passed.rotate_left(first);
-                passed.truncate(ADDRESSES_MAX);
+                passed = some_of(passed);
             }
             Ok(passed.into_iter())
         })
     }
+}
+
+/// As many as are tried: others each time, so that a few that are dead are not all that is ever tried. Of both families, and in
+/// their order, which is that of what this machine can reach.
+fn some_of(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut first, mut other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    for family in [&mut first, &mut other] {
+        if !family.is_empty() {
+            let begin = rand::random_range(0..family.len());
+            family.rotate_left(begin);
+        }
+    }
+    let others = other.len().min((ADDRESSES_MAX / 2).max(ADDRESSES_MAX.saturating_sub(first.len())));
+    first.truncate(ADDRESSES_MAX - others);
+    other.truncate(others);
+    first.append(&mut other);
+    first
 }
 
 #[cfg(test)]

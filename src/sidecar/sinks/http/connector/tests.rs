@@ -181,3 +181,21 @@ async fn of_a_thousand_addresses_a_few_are_tried_at_a_time_and_others_the_next_t
     }
     assert!(tried.len() > ADDRESSES_MAX, "{tried:?}");
 }
+
+/// Where this machine reaches one family only, the other one alone would be tried in vain.
+#[test]
+fn of_many_addresses_both_families_are_tried_and_the_reachable_one_first() {
+    let v4 = |n: usize| SocketAddr::from((std::net::Ipv4Addr::from_bits(0x0808_0000 + n as u32), 0));
+    let v6 = |n: usize| SocketAddr::from((std::net::Ipv6Addr::from_bits((0x2606_4700 << 96) + n as u128), 0));
+    for (fours, sixes) in [(64, 64), (8, 24), (24, 8), (3, 100), (100, 3), (17, 0), (0, 17)] {
+        let all: Vec<_> = (0..fours).map(v4).chain((0..sixes).map(v6)).collect();
+        for _ in 0..50 {
+            let some = some_of(all.clone());
+            let first = some.iter().take_while(|address| address.is_ipv4()).count();
+            assert_eq!(some.len(), ADDRESSES_MAX);
+            assert!(some[first..].iter().all(SocketAddr::is_ipv6), "{some:?}");
+            assert!(first >= fours.min(ADDRESSES_MAX / 2) && some.len() - first >= sixes.min(ADDRESSES_MAX / 2));
+            assert!(some.iter().all(|address| all.contains(address)) && some.is_sorted_by(|a, b| a != b));
+        }
+    }
+}
