@@ -200,7 +200,10 @@ fn append(rng: &mut Rng, queues: &Queues, model: &mut Model, stream: &'static st
     let bytes = contents.clone().flat_map(u64::to_le_bytes).collect();
     let payload = Payload { bytes, records: u32::try_from(records).expect("small") };
     if let Ok(appended) = queues.log().append_wait(stream, vec![payload]) {
-        model.acked.entry(stream).or_default().extend(appended.offsets.zip(contents));
+        let acked = model.acked.entry(stream).or_default();
+        for (offset, content) in appended.offsets.zip(contents) {
+            assert_eq!(acked.insert(offset, content), None, "{stream}: offset {offset} is given twice");
+        }
     }
 }
 

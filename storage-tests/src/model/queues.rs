@@ -128,6 +128,10 @@ impl Model {
             };
             missing.retain(|_, (whole, _)| !second(whole));
             assert!(missing.is_empty(), "{destination}/{stream}: plans lost: {missing:?}");
+            let comes = |offset: u64| resumed.iter().any(|batch| batch.offsets.contains(&offset));
+            let acked = self.acked[stream].range(cursor.low..).map(|(offset, _)| *offset);
+            let lost: Vec<u64> = acked.filter(|offset| !settled(*offset) && !comes(*offset)).collect();
+            assert!(lost.is_empty(), "{destination}/{stream}: acknowledged and lost: {lost:?}");
             for planned in [true, false] {
                 let each = resumed.iter().filter(|batch| batch.planned == planned);
                 let starts: Vec<u64> = each.map(|batch| batch.offsets.start).collect();
