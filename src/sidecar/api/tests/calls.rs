@@ -38,7 +38,7 @@ impl Caller {
 
     /// What one such call ends with.
     async fn call(&mut self, path: &str, time: Option<&str>, body: Vec<u8>) -> Code {
-        self.0.ready().await.unwrap();
+        timeout(SOON, self.0.ready()).await.expect("there is a place").unwrap();
         let answer = self.0.send_request(request(path, time, Full::from(body).boxed_unsync()));
         let ended = timeout(SOON, async {
             let (head, body) = answer.await.unwrap().into_parts();
@@ -117,10 +117,11 @@ fn calls_without_time_end_at_once_and_take_no_thread_each() {
         let (shut, looked) = (Arc::clone(&gate), Arc::clone(&looks));
         let house = House::showing("127.0.0.1:0", |readiness| Sources {
             queues: Box::new(move |each| {
-                looked.fetch_add(1, Ordering::SeqCst);
                 let (shut, opened) = &*shut;
+                let shut = shut.lock().unwrap();
+                looked.fetch_add(1, Ordering::SeqCst);
                 // However the test ends, this does.
-                drop(opened.wait_timeout_while(shut.lock().unwrap(), SOON * 2, |shut| *shut).unwrap());
+                drop(opened.wait_timeout_while(shut, SOON * 2, |shut| *shut).unwrap());
                 [queue("archive", 0), queue("hook", 70)].into_iter().for_each(each);
             }),
             ..sources(readiness)
@@ -131,8 +132,11 @@ fn calls_without_time_end_at_once_and_take_no_thread_each() {
         while looks.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        *gate.0.lock().unwrap() = true;
-        let before = looks.load(Ordering::SeqCst);
+        let before = {
+            let mut shut = gate.0.lock().unwrap();
+            *shut = true;
+            looks.load(Ordering::SeqCst)
+        };
         for n in 0..TIMES {
             // The last of these comes as far as the queues.
             for time in ["0n", "1n", "1u", "0H", "10m"] {
@@ -157,7 +161,7 @@ async fn callers_who_hang_up_in_the_midst_of_a_message_leave_their_place() {
     for n in 0..TIMES * 5 {
         let beginning = Bytes::from(good()).slice(..7);
         let frames = tokio_stream::once(Ok(Frame::data(beginning))).chain(tokio_stream::pending());
-        caller.0.ready().await.unwrap();
+        timeout(SOON, caller.0.ready()).await.expect("there is a place").unwrap();
         let call = caller.0.send_request(request(GET_LAG, None, StreamBody::new(frames).boxed_unsync()));
         // Until it is under way, mostly.
         assert!(timeout(Duration::from_millis(1), call).await.is_err(), "{n}: nothing to answer came");

@@ -16,8 +16,11 @@ const CROWD: u64 = 10_000;
 /// Places for connections at a time, where the system allows as many files.
 const PLACES: u64 = 1_024;
 
-/// What each connection that has a place may cost. Measured: 18 KiB.
-const KIB_MAX: usize = 48;
+/// What each connection that has a place may cost, in KiB. Measured: 18.
+const KIB_MAX: usize = 32;
+
+/// And what all that goes on meanwhile may.
+const KIB_FOR_ALL: usize = 16 << 10;
 
 /// Connections that come and go.
 const CHURN: usize = 3_000;
@@ -71,8 +74,8 @@ fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
     });
     assert!(goes_on, "nothing is delivered; it said:\n{}", sidecar.said());
     let grown = sidecar.resident_kib_max() - memory;
-    let each = grown / usize::try_from(places).expect("few");
-    assert!(each <= KIB_MAX, "{grown} KiB for {places} connections");
+    let most = KIB_FOR_ALL + KIB_MAX * usize::try_from(places).expect("few");
+    assert!(grown <= most, "{grown} KiB for {places} connections");
 
     let size = crowd.size();
     let mut posts = crowd.goes();
@@ -88,7 +91,7 @@ fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
     sidecar.drain(&["archive", "hook"]);
     Arrived::at_webhook(&receiver.arrivals()).holds(&posts, "hook");
     Arrived::in_files(home.lines("archive")).holds(&posts, "archive");
-    eprintln!("{size} idle connections, {places} at a time: {each} KiB each");
+    eprintln!("{size} idle connections, {places} at a time: {grown} KiB for all");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-use super::load::{Fate, Load, Post, post};
+use super::load::{Fate, Load, Post, request};
 use super::proof::{Arrived, balance_closes};
 use super::receiver::Receiver;
 use super::sidecar::{Home, wait_for};
@@ -19,26 +19,29 @@ const IMPRESSIONS: u64 = 60_000;
 fn an_allocation_that_fails_ends_the_process_and_loses_nothing() {
     let receiver = Receiver::start();
     let home = Home::new("memory").webhook("hook", &receiver, "").file("archive", "");
-    let sidecar = home.start();
+    let mut sidecar = home.start();
     let load = Load::start("memory", 1, 2, home.ingest());
     assert!(wait_for(|| load.acknowledged() > 100));
+    let keys: Vec<_> = (0..IMPRESSIONS).map(|n| format!("large-{n}")).collect();
+    let (large, mut client) = (request("large", &keys), Client::connect(home.ingest()).expect("it listens"));
     let process = i32::try_from(sidecar.process()).ok().and_then(Pid::from_raw);
     let most = (sidecar.data_kib() as u64 * 1024) + MORE;
     let maximum = getrlimit(Resource::Data).maximum;
     prlimit(process, Resource::Data, Rlimit { current: Some(most), maximum }).expect("it is our child");
 
-    let keys: Vec<_> = (0..IMPRESSIONS).map(|n| format!("large-{n}")).collect();
-    let answer = Client::connect(home.ingest()).and_then(|mut client| post(&mut client, "large", &keys));
+    let answer = client.send(&large);
     assert!(answer.is_err(), "it had the memory: {answer:?}");
-    let large = Post { keys, fate: Fate::Unknown };
+    let signal = sidecar.ends_by();
     let said = sidecar.said();
-    assert_eq!(sidecar.ends_by(), Some(Signal::ABORT.as_raw()), "{said}");
+    assert_eq!(signal, Some(Signal::ABORT.as_raw()), "{said}");
+    assert!(said.contains("memory allocation of"), "{said}");
+    drop(sidecar);
 
     let last = home.start();
     let before = load.acknowledged();
     assert!(wait_for(|| load.acknowledged() > before + 100));
     let mut posts = load.stop();
-    posts.push(large);
+    posts.push(Post { keys, fate: Fate::Unknown });
     let lags = last.drain(&["hook", "archive"]);
     let (arrived, files) = (Arrived::at_webhook(&receiver.arrivals()), Arrived::in_files(home.lines("archive")));
     arrived.holds(&posts, "hook");

@@ -340,7 +340,7 @@ impl Sidecar<'_> {
     }
 
     /// Waits for its end, and says by which signal that was. None if it goes on, or exits.
-    pub(crate) fn ends_by(mut self) -> Option<i32> {
+    pub(crate) fn ends_by(&mut self) -> Option<i32> {
         let mut status = None;
         wait_for(|| {
             status = self.child.try_wait().expect("it is our child");
