@@ -17,6 +17,7 @@ pub mod promises;
 pub mod queue_life;
 pub mod queues;
 pub mod repository;
+pub mod resident;
 pub mod rng;
 pub mod scripts;
 pub mod sequences;

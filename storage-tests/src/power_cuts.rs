@@ -2,8 +2,8 @@
 //! were told, together.
 //!
 //! A life is a seed. Each of its crashes comes in the midst of a change, and is ended in several ways, each on a disk of
-//! its own: one goes on, the others are looked at. The wall clock is set to other times meanwhile. In one of ten the recovery is crashed too, and the recovery from that,
-//! and once more.
+//! its own: one goes on, the others are looked at. In one of ten the recovery is crashed too, and the recovery from that,
+//! and once more. Meanwhile the wall clock is set to other times.
 
 use crate::fault::Performed;
 use crate::model::queues::Model;

@@ -1,6 +1,5 @@
 //! Five thousand segments, at their usual size a backlog of 320 GB: what a start among them reads, and what each costs in
 //! memory. Both are bounded for each of them, so that ten times as many cost ten times as much.
-#![expect(clippy::disallowed_methods, reason = "measures the memory of this process")]
 
 use forebay::clock::ManualClock;
 use forebay::disk::counted::CountedDisk;
@@ -8,16 +7,12 @@ use forebay::disk::mem::MemDisk;
 use forebay::{Item, Log, LogOptions, Payload};
 use std::path::Path;
 use std::sync::Arc;
+use storage_tests::resident::resident_bytes;
 
 const SEGMENTS: u64 = 5_000;
 
 /// More than half of a segment, so that each holds one.
 const PAYLOAD_BYTES: usize = 2_200;
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
-}
 
 /// Else the allocator would serve a start with what the log before it gave back, and nothing would be seen to grow.
 fn fill_what_was_given_back() -> Vec<Vec<u8>> {

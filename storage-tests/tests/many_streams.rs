@@ -1,5 +1,5 @@
 //! A hundred thousand streams: what each costs in memory once it is quiet, and a start among them.
-#![expect(clippy::disallowed_methods, reason = "measures this process and times a start on a real disk")]
+#![expect(clippy::disallowed_methods, reason = "times a start on a real disk")]
 
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;
@@ -7,13 +7,9 @@ use forebay::{Log, LogOptions, OnFull, Payload};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
+use storage_tests::resident::resident_bytes;
 
 const STREAMS: u64 = 100_000;
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
-}
 
 fn open(dir: &std::path::Path) -> Log {
     let options = LogOptions {

@@ -44,14 +44,29 @@ fn home(receiver: &Receiver) -> Home {
     Home::new("crowded").webhook("hook", receiver, "batch_records_max = 100").file("archive", "")
 }
 
-#[test]
-fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
-    let receiver = Receiver::start();
-    let home = home(&receiver);
+/// A sidecar that has delivered what one SDK posted, whose connection is open.
+fn begun(home: &Home) -> (Sidecar<'_>, Regular) {
     let sidecar = home.start();
     let mut regular = Regular::at(home.ingest());
     (0..50).for_each(|_| regular.posts(10));
     sidecar.drain(&["archive", "hook"]);
+    (sidecar, regular)
+}
+
+/// Waits until all other connections are gone, and with them the descriptors that it has beside those that it had.
+fn only_the_regular_one_is_left(home: &Home, sidecar: &Sidecar<'_>, regular: &mut Regular, descriptors: usize) {
+    let gone = wait_for(|| {
+        regular.posts(10);
+        home.metric(OPEN) == Some(1) && sidecar.descriptors() <= descriptors + SLACK
+    });
+    assert!(gone, "{:?} are left and {} descriptors of {descriptors}", home.metric(OPEN), sidecar.descriptors());
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
+    let receiver = Receiver::start();
+    let home = home(&receiver);
+    let (sidecar, mut regular) = begun(&home);
     let (memory, descriptors) = (sidecar.resident_kib_max(), sidecar.descriptors());
 
     let crowd = Crowd::comes("idle", CROWD, home.ingest());
@@ -79,11 +94,7 @@ fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
 
     let size = crowd.size();
     let mut posts = crowd.goes();
-    let gone = wait_for(|| {
-        regular.posts(10);
-        home.metric(OPEN) == Some(1) && sidecar.descriptors() <= descriptors + SLACK
-    });
-    assert!(gone, "{:?} are left and {} descriptors of {descriptors}", home.metric(OPEN), sidecar.descriptors());
+    only_the_regular_one_is_left(&home, &sidecar, &mut regular, descriptors);
     // There is a place for a new one.
     regular.connects();
     regular.posts(10);
@@ -98,10 +109,7 @@ fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
 fn connections_that_come_and_go_leave_no_descriptor_behind() {
     let receiver = Receiver::start();
     let home = home(&receiver);
-    let sidecar = home.start();
-    let mut regular = Regular::at(home.ingest());
-    (0..50).for_each(|_| regular.posts(10));
-    sidecar.drain(&["archive", "hook"]);
+    let (sidecar, mut regular) = begun(&home);
     let descriptors = sidecar.descriptors();
     for n in 0..CHURN {
         let mut stream = TcpStream::connect(home.ingest()).expect("it listens");
@@ -120,11 +128,7 @@ fn connections_that_come_and_go_leave_no_descriptor_behind() {
             regular.posts(10);
         }
     }
-    let gone = wait_for(|| {
-        regular.posts(10);
-        home.metric(OPEN) == Some(1) && sidecar.descriptors() <= descriptors + SLACK
-    });
-    assert!(gone, "{:?} are left and {} descriptors of {descriptors}", home.metric(OPEN), sidecar.descriptors());
+    only_the_regular_one_is_left(&home, &sidecar, &mut regular, descriptors);
     sidecar.drain(&["archive", "hook"]);
     Arrived::at_webhook(&receiver.arrivals()).holds(&regular.posted, "hook");
 }
