@@ -5,12 +5,12 @@
 //! and a real clock: no seed repeats a life.
 
 use crate::model::log::read;
+use crate::model::queues::Model;
 use crate::queues::{ANY, books_close};
 use crate::rng::Rng;
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;
-use forebay::{BatchLimits, LogOptions, Payload, Queue, QueueOptions, Queues, Settled, Start};
-use std::collections::BTreeMap;
+use forebay::{BatchLimits, Cursor, LogOptions, Payload, Queue, QueueOptions, Queues, Settled, Start};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -104,6 +104,9 @@ fn append(queues: &Queues, [stream, rarely]: [&str; 2], mut rng: Rng, more: impl
     }
 }
 
+/// Each record is its number.
+const RECORD_BYTES: u64 = 8;
+
 /// Records that say their numbers.
 fn payload(from: u64, records: u64) -> Payload {
     let bytes = (from..from + records).flat_map(u64::to_le_bytes).collect();
@@ -137,27 +140,25 @@ fn deliver(queues: &Queues, destination: &str, mut rng: Rng, more: impl Fn() -> 
     }
 }
 
-/// What was promised over all lives of one directory.
+/// What was promised over all lives of one directory, told to the model of queues.
 #[derive(Debug, Default)]
 pub struct Promised {
-    /// Per stream, of each append its first offset, its records, and the number of the first.
-    appended: BTreeMap<String, BTreeMap<u64, (u64, u64)>>,
-    /// Per queue, of each plan its first offset, its end, and the id.
-    planned: BTreeMap<(String, String), BTreeMap<u64, (u64, String)>>,
-    durable: BTreeMap<(String, String), u64>,
+    model: Model,
+    appends: usize,
+    plans: usize,
 }
 
 impl Promised {
     /// Appends that were promised.
     #[must_use]
     pub fn appends(&self) -> usize {
-        self.appended.values().map(BTreeMap::len).sum()
+        self.appends
     }
 
     /// Plans that were.
     #[must_use]
     pub fn plans(&self) -> usize {
-        self.planned.values().map(BTreeMap::len).sum()
+        self.plans
     }
 
     /// Takes in what a process said.
@@ -173,22 +174,29 @@ impl Promised {
     fn hear_line(&mut self, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         let n = |at: usize| words[at].parse::<u64>().expect("a number");
-        let place = || (words[1].to_owned(), words[2].to_owned());
+        let place = || *QUEUES.iter().find(|place| [place.0, place.1] == words[1..3]).expect("one of ours");
         match words[0] {
             "appended" => {
-                let stream = self.appended.entry(words[1].to_owned()).or_default();
-                let before = stream.range(..n(2) + n(3)).next_back().map_or(0, |(first, (records, _))| first + records);
-                assert!(before <= n(2), "an offset was given twice: {line}");
-                stream.insert(n(2), (n(3), n(4)));
+                let (_, stream) = QUEUES.iter().find(|(_, stream)| *stream == words[1]).expect("one of ours");
+                self.model.acknowledge(stream, n(2), n(4)..n(4) + n(3));
+                self.appends += 1;
             }
             "planned" => {
-                let plan = (n(4), words[5].to_owned());
-                let before = self.planned.entry(place()).or_default().insert(n(3), plan.clone());
-                assert!(before.is_none_or(|before| before == plan), "other boundaries, or another id: {line}");
+                let queue = self.model.queues.entry(place()).or_default();
+                let open = queue.planned.get(&n(3));
+                assert!(
+                    open.is_none_or(|(offsets, id)| (offsets.end, &**id) == (n(4), words[5])),
+                    "not as it stood: {line}"
+                );
+                queue.plan(n(3)..n(4), words[5]);
+                // Which it is from now on, or was about to be.
+                queue.settle(n(3)..n(4), Settled::Delivered);
+                self.plans += 1;
             }
             "durable" => {
-                let before = self.durable.insert(place(), n(3)).unwrap_or_default();
-                assert!(before <= n(3), "it went back: {line}");
+                let queue = self.model.queues.entry(place()).or_default();
+                assert!(queue.durable.low <= n(3), "it went back: {line}");
+                queue.durable = Cursor::at(n(3), n(3) * RECORD_BYTES);
             }
             _ => {} // a harness of tests talks on the same pipe
         }
@@ -198,41 +206,23 @@ impl Promised {
     ///
     /// # Panics
     /// When it is not.
-    pub fn check(&self, dir: &Path) {
+    pub fn check(&mut self, dir: &Path) {
         let queues = open(dir, true);
         books_close(&queues);
         assert!(queues.log().damages().is_empty(), "{:?}", queues.log().damages());
-        for (stream, appends) in &self.appended {
-            let lows = subscribers(stream).map(|destination| self.check_queue(&queues, destination, stream));
-            check_stream(&queues, stream, appends, lows.min().expect("each stream has one"));
+        for (destination, stream) in QUEUES {
+            self.model.acked.entry(stream).or_default();
+            self.model.queues.entry((destination, stream)).or_default();
         }
-    }
-
-    /// Returns the first offset that is not settled.
-    fn check_queue(&self, queues: &Queues, destination: &str, stream: &str) -> u64 {
-        let place = (destination.to_owned(), stream.to_owned());
-        let queue = queue(queues, destination, stream);
-        let low = queue.cursor().low;
-        let durable = self.durable.get(&place).copied().unwrap_or_default();
-        assert!(low >= durable, "{place:?} is at {low}, and {durable} was durable");
-        let none = BTreeMap::new();
-        let planned = self.planned.get(&place).unwrap_or(&none);
-        let mut out = Vec::new(); // one that is dropped comes again
-        while let Some(batch) = queue.next_batch(BatchLimits { records_max: 300, ..ANY }).expect("it reads") {
-            let offsets = &batch.offsets;
-            let before = planned.range(..offsets.end).rev();
-            for (start, (end, id)) in before.take_while(|(_, (end, _))| *end > offsets.start) {
-                assert_eq!((offsets, &batch.id), (&(*start..*end), id), "{place:?}: a plan is kept as it stood");
-            }
-            out.push(batch);
-        }
-        low
+        self.model.check_after_crash(&queues);
+        self.model.acked.keys().for_each(|stream| check_stream(&queues, stream));
     }
 }
 
-/// Every append that was promised is in the log, unless everybody has it; whatever else is there is whole.
-fn check_stream(queues: &Queues, stream: &str, appends: &BTreeMap<u64, (u64, u64)>, low: u64) {
-    let mut seen = BTreeMap::new();
+/// Whatever is in the log is whole, and lost is only what everybody has.
+fn check_stream(queues: &Queues, stream: &str) {
+    let lows = subscribers(stream).map(|destination| queue(queues, destination, stream).cursor().low);
+    let low = lows.min().expect("each stream has one");
     for part in read(queues.log(), stream).expect("it reads") {
         let Some((_, bytes)) = part.frame else {
             assert!(part.offsets.end <= low, "{stream}: {:?} are lost", part.offsets);
@@ -242,10 +232,6 @@ fn check_stream(queues: &Queues, stream: &str, appends: &BTreeMap<u64, (u64, u64
             bytes.chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("records of eight"))).collect();
         assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{stream}: {:?} is no append", part.offsets);
         assert_eq!(numbers.len() as u64, part.offsets.end - part.offsets.start, "{stream}: {:?}", part.offsets);
-        seen.insert(part.offsets.start, (numbers.len() as u64, numbers[0]));
-    }
-    for (first, promised) in appends.range(low..) {
-        assert_eq!(seen.get(first), Some(promised), "{stream}: the append at {first}, of those from {low} on");
     }
 }
 

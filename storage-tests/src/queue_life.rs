@@ -2,7 +2,7 @@
 //! each whether it may be so.
 
 use crate::fault::{Failure, Fault, OpKind};
-use crate::model::queues::{DESTINATIONS, Model, QueueModel, STREAMS, check_content, half_id, offsets_settled};
+use crate::model::queues::{DESTINATIONS, Model, QueueModel, STREAMS, check_content, half_id};
 use crate::queues::{self, ANY, claim};
 use crate::rng::Rng;
 use crate::sim_disk::SimDisk;
@@ -62,9 +62,7 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
                 let heard = Arc::clone(&planned);
                 queue.plan(&batch, Box::new(move |result| heard.store(result.is_ok(), Ordering::SeqCst)));
                 if planned.load(Ordering::SeqCst) {
-                    entry.planned.insert(batch.offsets.start, (batch.offsets.clone(), batch.id.clone()));
-                    let before = entry.ids.insert(batch.id.clone(), batch.offsets.clone());
-                    assert!(before.is_none_or(|before| before == batch.offsets));
+                    entry.plan(batch.offsets.clone(), &batch.id);
                 }
             }
             entry.out.push(batch);
@@ -114,9 +112,8 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
             assert_eq!(after.purged.records - before.purged.records, purged.records);
             assert_eq!(before.pending.records - after.pending.records, purged.records);
             let cursor = queue.cursor();
-            let settled = offsets_settled(&cursor);
             offsets
-                .filter(|offset| settled(*offset))
+                .filter(|offset| cursor.is_settled(*offset))
                 .for_each(|offset| entry.settle(offset..offset + 1, Settled::Purged));
             entry.check_books(&queue);
         }
@@ -150,8 +147,8 @@ fn drop_oldest(rng: &mut Rng, queue: &Queue, entry: &mut QueueModel) {
     let much = if rng.chance(1, 2) { Much::Bytes(8 * rng.below(100) as u64) } else { Much::OlderThan(u64::MAX) };
     let Ok(dropped) = queue.drop_oldest(much, below) else { return };
     let after = queue.cursor();
-    let (was, is) = (offsets_settled(&before), offsets_settled(&after));
-    let gone: Vec<u64> = (before.low..after.end()).filter(|offset| is(*offset) && !was(*offset)).collect();
+    let gone: Vec<u64> =
+        (before.low..after.end()).filter(|offset| after.is_settled(*offset) && !before.is_settled(*offset)).collect();
     // What waited inside its batch for a place among the ranges may have found one.
     let fresh = gone.iter().filter(|offset| !entry.settled.contains_key(offset)).count();
     assert!(dropped.records >= fresh as u64 && gone.iter().all(|offset| *offset < below), "{gone:?}");
@@ -173,8 +170,7 @@ fn split(rng: &mut Rng, queue: &Queue, entry: &mut QueueModel, batch: Batch) {
                 assert!(half.slices.is_empty() || half.bytes == bytes, "{half:?}");
                 assert_eq!(half.id, half_id(&batch, &half.offsets));
                 if planned {
-                    entry.planned.insert(half.offsets.start, (half.offsets.clone(), half.id.clone()));
-                    entry.ids.insert(half.id.clone(), half.offsets.clone());
+                    entry.plan(half.offsets.clone(), &half.id);
                 }
                 entry.out.push(half);
             }
@@ -200,10 +196,7 @@ fn append(rng: &mut Rng, queues: &Queues, model: &mut Model, stream: &'static st
     let bytes = contents.clone().flat_map(u64::to_le_bytes).collect();
     let payload = Payload { bytes, records: u32::try_from(records).expect("small") };
     if let Ok(appended) = queues.log().append_wait(stream, vec![payload]) {
-        let acked = model.acked.entry(stream).or_default();
-        for (offset, content) in appended.offsets.zip(contents) {
-            assert_eq!(acked.insert(offset, content), None, "{stream}: offset {offset} is given twice");
-        }
+        model.acknowledge(stream, appended.offsets.start, contents);
     }
 }
 

@@ -45,6 +45,13 @@ impl QueueModel {
         offsets.for_each(|offset| _ = self.settled.entry(offset).or_insert(as_));
     }
 
+    /// A plan is durable: it comes again as it stands, and its id is never another one's.
+    pub(crate) fn plan(&mut self, offsets: Range<u64>, id: &str) {
+        let before = self.ids.insert(id.to_owned(), offsets.clone());
+        assert!(before.is_none_or(|before| before == offsets), "{id} is given to other records: {offsets:?}");
+        self.planned.insert(offsets.start, (offsets, id.to_owned()));
+    }
+
     /// The books say of every record what became of it, and nothing is missing.
     pub(crate) fn check_books(&self, queue: &Queue) {
         use Settled::{DeadLettered, Delivered, Expired, Filtered, Held, Lost, Purged};
@@ -73,11 +80,15 @@ impl QueueModel {
     }
 }
 
-pub(crate) fn offsets_settled(cursor: &Cursor) -> impl Fn(u64) -> bool + '_ {
-    |offset| offset < cursor.low || cursor.settled.iter().any(|range| (range.start..range.end).contains(&offset))
-}
-
 impl Model {
+    /// Records of `stream` are acknowledged, from the offset `first` on.
+    pub(crate) fn acknowledge(&mut self, stream: &'static str, first: u64, contents: Range<u64>) {
+        let acked = self.acked.entry(stream).or_default();
+        for (offset, content) in (first..).zip(contents) {
+            assert_eq!(acked.insert(offset, content), None, "{stream}: offset {offset} is given twice");
+        }
+    }
+
     /// Checks what a crash left against what must and what may be left, and goes on from there.
     ///
     /// # Panics
@@ -90,7 +101,7 @@ impl Model {
             let queue = queues.queue(destination, stream, Start::Earliest).expect("it is there");
             let cursor = queue.cursor();
             assert!(cursor.covers(&model.durable), "{destination}/{stream}: {cursor:?} after {:?}", model.durable);
-            let settled = offsets_settled(&cursor);
+            let settled = |offset| cursor.is_settled(offset);
             assert!((0..cursor.end()).filter(|o| settled(*o)).all(|o| model.settled.contains_key(&o)), "{cursor:?}");
             model.settled.retain(|offset, _| settled(*offset));
             model.check_books(&queue);
@@ -112,12 +123,10 @@ impl Model {
                         assert_eq!((&offsets, &id), (&batch.offsets, &batch.id));
                     }
                 }
-                if let Some(before) = model.ids.get(&batch.id) {
-                    assert_eq!(*before, batch.offsets, "an id is never given to other records");
-                }
+                let before = model.ids.get(&batch.id);
+                assert!(before.is_none_or(|before| *before == batch.offsets), "an id of other records: {batch:?}");
                 if batch.planned {
-                    model.ids.insert(batch.id.clone(), batch.offsets.clone());
-                    model.planned.insert(batch.offsets.start, (batch.offsets.clone(), batch.id.clone()));
+                    model.plan(batch.offsets.clone(), &batch.id);
                 }
                 resumed.push(batch);
             }
