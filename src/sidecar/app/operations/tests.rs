@@ -1,5 +1,6 @@
 //! Operations over a real log in memory: what is refused, what is kept, and what comes back after another start.
 
+mod beside;
 mod changes;
 mod floor_loss;
 mod grpc;
