@@ -33,6 +33,7 @@ mod drawer;
 mod large;
 mod live_first;
 mod neighbours;
+mod operated;
 mod outcomes;
 mod rates;
 mod recovery;
