@@ -1,10 +1,16 @@
-//! What a start asks of the disk, counted: so that it takes as long with thousands of destinations as with ten.
+//! What a start asks of the disk, counted: so that it takes as long with thousands of destinations as with ten. And that
+//! what it starts to deliver needs no thread of the way in.
+
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 
 use forebay::disk::counted::{CountedDisk, Counts};
 use forebay::disk::mem::MemDisk;
 use forebay::{Start, StoreChoice};
 use tokio::runtime::Builder;
 
+use super::super::runtimes::Runtimes;
 use super::*;
 use crate::config::{Destination, Environment, FileConfig, Secret, SinkConfig};
 use crate::sinks::sample;
@@ -88,4 +94,52 @@ async fn what_is_wrong_with_the_address_for_sdks_is_told_with_its_own_remedy() {
     // Of a network that is for examples, and nobody's.
     let refused = bind("192.0.2.1:4".parse().unwrap()).await.unwrap_err().to_string();
     assert!(refused.contains("an address of this machine") && !refused.contains("another sidecar"), "{refused}");
+}
+
+/// Whatever blocks the threads of the way in, and all of them: each destination gets what comes, at once.
+#[test]
+fn while_calls_block_every_thread_of_the_way_in_deliveries_go_on() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let waited = (0..PATIENCE.as_millis()).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            done()
+        });
+        assert!(waited, "{what}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let runtimes = Runtimes::start(1).unwrap();
+    let (_stop, shutdown) = crate::shutdown::channel();
+    let (disk, deliveries) = (Arc::new(MemDisk::new()), runtimes.deliveries());
+    let (front, sidecar) = runtimes.block_on(async {
+        let sidecar = start(config(dir.path(), 2), None, shutdown, |sink| sink, deliveries, disk).await.unwrap();
+        (Handle::current(), sidecar)
+    });
+    let lasts = Arc::new(RwLock::new(()));
+    let last = lasts.write().unwrap();
+    let (begins, begun) = sync_channel(1);
+    for _ in 0..front.metrics().num_workers() {
+        let (lasts, begins) = (Arc::clone(&lasts), begins.clone());
+        front.spawn(async move {
+            begins.send(()).unwrap();
+            drop(lasts.read());
+        });
+        begun.recv_timeout(PATIENCE).unwrap();
+    }
+    // It has its turn when one of them is over.
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    front.spawn(async move { is_over.store(true, Ordering::SeqCst) });
+    for n in 0..50 {
+        for (destination, stream) in [("hook-0", "env-0"), ("hook-1", "env-1")] {
+            sample::append(&sidecar.queues, stream, n * 10);
+            let queue = sidecar.queues.find(destination, stream).unwrap();
+            until(destination, &|| queue.balance().delivered.records == (n + 1) * 10);
+        }
+    }
+    assert!(!over.load(Ordering::SeqCst), "they lasted all the while");
+    drop(last);
+    until("the way in has its threads again", &|| over.load(Ordering::SeqCst));
+    drop(sidecar);
+    runtimes.end();
 }

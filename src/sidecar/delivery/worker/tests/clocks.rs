@@ -2,6 +2,7 @@
 //! and nothing waits for a moment that does not come.
 
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 
 use forebay::clock::Clock;
 use rand::rngs::SmallRng;
@@ -92,6 +93,41 @@ async fn a_call_that_blocks_the_thread_is_over_when_it_is_over() {
     sleep(HOUR).await;
     assert!(blocked.load(Ordering::SeqCst));
     assert_eq!(queues.map(|queue| queue.settled()), [200, 200]);
+}
+
+/// Where deliveries have another thread, whatever comes for the others wakes it.
+#[test]
+fn while_a_call_blocks_one_thread_of_two_another_destination_gets_all_that_comes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let (delivery, queues) = (delivery(), [Script::with_records(10), Script::of_stream(1, 0)]);
+    let (end, ends) = mpsc::sync_channel::<()>(0);
+    let (blocks, ends) = (Arc::new(AtomicBool::new(false)), Mutex::new(ends));
+    let blocked = Arc::clone(&blocks);
+    let blocking = receiver(move |_| {
+        blocked.store(true, Ordering::SeqCst);
+        // Until its other end is dropped.
+        let _ = ends.lock().unwrap().recv();
+        at_once(Outcome::Delivered)
+    });
+    // Not by a timer: the thread that is blocked may be the one that would have had it fire.
+    let until = |done: &dyn Fn() -> bool| {
+        let waited = (0..60_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            done()
+        });
+        assert!(waited);
+    };
+    let well = start(&delivery, "well", receiver(|_| at_once(Outcome::Delivered)), &queues[1]);
+    start(&delivery, "blocks", blocking, &queues[0]);
+    until(&|| blocks.load(Ordering::SeqCst));
+    for n in 1..=200 {
+        queues[1].append(1);
+        until(&|| queues[1].settled() == n);
+    }
+    assert_eq!((well.sent().len(), queues[0].settled()), (200, 0), "and the call lasted all the while");
+    drop(end);
+    until(&|| queues[0].settled() == 10);
 }
 
 /// A receiver that knows which records are on their way to it, and what became of each request, in order. Whoever has waited
