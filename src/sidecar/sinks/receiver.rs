@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,7 +15,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 /// What came in: heads and bodies, in order.
 pub(crate) type Received = Arc<Mutex<Vec<(request::Parts, Bytes)>>>;
@@ -92,4 +94,15 @@ fn whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
     let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
     request.len() - head - 4 >= length.unwrap_or(0)
+}
+
+/// A connection to it hangs: as many as it takes wait to be accepted, and nobody accepts them.
+pub(crate) async fn black_hole(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v6().unwrap();
+    socket.bind(address).unwrap();
+    let (listener, mut waiting) = (socket.listen(1).unwrap(), Vec::new());
+    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::delivery::outcome::{Failure, Outcome};
 use crate::sinks::address_guard::AddressGuard;
 use crate::sinks::http::Tls;
-use crate::sinks::receiver::serve_on;
+use crate::sinks::receiver::{black_hole, serve_on};
 
 const SOON: Duration = Duration::from_millis(300);
 const LATER: Duration = Duration::from_secs(20);
@@ -196,4 +196,46 @@ async fn a_batch_whose_name_goes_wrong_and_right_again_arrives_under_its_id() {
     let balance = stage.queues.all()[0].balance();
     assert_eq!((balance.accepted.records, balance.delivered.records), (10, 10));
     scene.nobody_was_inside().await;
+}
+
+/// An address that never answers, alone and then beside one that does: its destination waits for it, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_address_keeps_its_own_destination_waiting_and_no_other() {
+    let stage = stage(&MemDisk::new());
+    let (there, received) = serve(|_| status(200)).await;
+    // Each batch makes a connection.
+    let closing = |_| Response::builder().header("connection", "close").body(Full::default()).unwrap();
+    let (well, at_well) = serve(closing).await;
+    let dead = SocketAddr::new("::1".parse().unwrap(), there.port());
+    let _hole = black_hole(dead).await;
+    let name = Arc::new(Mutex::new(Name::At(vec![dead.ip()])));
+    let now = Arc::clone(&name);
+    let tls = Arc::new(Tls::hearing(move || tell(now.lock().unwrap().clone())));
+    let config = WebhookConfig::new(Endpoint::parse(&format!("http://hook.example.com:{}/", there.port())).unwrap());
+    let hook = Webhook::new(&config, AddressPolicy::Operator, 4, tls, Arc::clone(&stage.clock));
+    stage.start("dead", Arc::new(hook));
+    stage.webhook("well", well);
+    // Which of its attempts is under way.
+    let attempt = || stage.delivery.stats_of("dead").filter(|told| told.in_flight > 0).map(|told| told.requests);
+    let (mut appended, mut amid) = (0, 0);
+    let goes_on = timeout(3 * LATER, async {
+        while amid < 20 {
+            // Rather than wait until it is its time.
+            stage.delivery.probe("dead");
+            let before = attempt();
+            stage.append(appended * 10);
+            appended += 1;
+            while at_well.lock().unwrap().len() as u64 != appended {
+                sleep(Duration::from_millis(1)).await;
+            }
+            amid += u32::from(before.is_some() && attempt() == before);
+        }
+    });
+    let in_time = goes_on.await.is_ok();
+    assert!(in_time, "of {appended} appends {amid} arrived while an attempt at the dead address was under way");
+    assert!(received.lock().unwrap().is_empty());
+    *name.lock().unwrap() = Name::At(vec![dead.ip(), there.ip()]);
+    stage.delivery.probe("dead");
+    stage.drained().await;
+    assert_eq!([&received, &at_well].map(delivered), [(); 2].map(|()| expected(appended * 10)));
 }

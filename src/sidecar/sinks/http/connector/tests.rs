@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::net::TcpListener;
 
 use super::super::connections::{Connections, Note};
 use super::*;
 use crate::sinks::address_guard::{AddressPolicy, Refused};
+use crate::sinks::receiver::black_hole;
 
 /// Answers each question with the next of its answers.
 #[derive(Clone, Default)]
@@ -126,17 +125,6 @@ async fn an_address_in_the_url_is_judged_in_every_spelling_and_nobody_is_asked()
     assert_eq!((count.load(Ordering::SeqCst), script.asked.load(Ordering::SeqCst)), (0, 0));
     let (mut to, _) = guarded(AddressPolicy::Operator, &[]);
     assert_eq!(connect(&mut to, format!("http://127.0.0.1:{}/", address.port())).await.unwrap(), address);
-}
-
-/// A connection to it hangs: as many as it takes wait to be accepted, and nobody accepts them.
-async fn black_hole(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v6().unwrap();
-    socket.bind(address).unwrap();
-    let (listener, mut waiting) = (socket.listen(1).unwrap(), Vec::new());
-    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
-        waiting.push(stream.unwrap());
-    }
-    (listener, waiting)
 }
 
 #[tokio::test]
