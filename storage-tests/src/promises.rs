@@ -4,9 +4,9 @@
 //! What always holds: a promise is said after it was made, in one line; one that is cut off was never said. Real threads
 //! and a real clock: no seed repeats a life.
 
-use crate::model::log::read;
 use crate::model::queues::Model;
 use crate::queues::{ANY, books_close};
+use crate::reading::read;
 use crate::rng::Rng;
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;

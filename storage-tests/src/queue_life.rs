@@ -2,8 +2,8 @@
 //! each whether it may be so.
 
 use crate::fault::{Failure, Fault, OpKind};
-use crate::model::queues::{DESTINATIONS, Model, QueueModel, STREAMS, check_content, half_id};
-use crate::queues::{self, ANY, claim};
+use crate::model::queues::{Model, QueueModel};
+use crate::queues::{self, ANY, DESTINATIONS, STREAMS, check_content, claim, half_id};
 use crate::rng::Rng;
 use crate::sim_disk::SimDisk;
 use forebay::clock::ManualClock;

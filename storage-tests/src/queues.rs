@@ -5,12 +5,20 @@
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
 use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Queues, SplitError, Start};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where they lie on the disk.
 pub const DIR: &str = "/data";
+
+/// Who takes what is appended.
+pub const DESTINATIONS: [&str; 3] = ["hook", "archive", "slow"];
+
+/// What is appended to.
+pub const STREAMS: [&str; 2] = ["acme", "umbrella"];
 
 /// A batch of whatever waits.
 pub const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64::MAX };
@@ -124,4 +132,35 @@ pub(crate) fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
     assert_eq!(outline(&slices), outline(&again));
     range.slices = slices;
     Some(range)
+}
+
+/// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one
+/// that says how many they are.
+///
+/// # Panics
+/// When the id of `of` is not as documented.
+#[must_use]
+pub fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
+    let numbers = |offsets: &Range<u64>| -> String {
+        let number = |n: u64| {
+            let digits = forebay::base64_digits(u128::from(n));
+            forebay::base64_digits(digits.len() as u128) + &digits
+        };
+        number(offsets.start) + &number(offsets.end - offsets.start)
+    };
+    let destination = DESTINATIONS.iter().find(|name| of.id.ends_with(**name)).expect("one of ours");
+    let front = of.id.strip_suffix(*destination).and_then(|id| id.strip_suffix(&numbers(&of.offsets)));
+    format!("{}{}{destination}", front.expect("as documented"), numbers(offsets))
+}
+
+/// Eight bytes a record, and every record says who it is.
+pub(crate) fn check_content(acked: &BTreeMap<u64, u64>, batch: &Batch) {
+    for slice in &batch.slices {
+        for offset in slice.offsets.clone() {
+            let at = usize::try_from(offset - slice.frame.first).expect("small") * 8;
+            let content = u64::from_le_bytes(slice.frame.payload()[at..at + 8].try_into().expect("eight bytes"));
+            // A record that was written but not acknowledged when the power failed may be there.
+            assert!(acked.get(&offset).is_none_or(|acked| *acked == content), "offset {offset}");
+        }
+    }
 }

@@ -4,7 +4,8 @@
 
 use crate::fault::{Fault, Performed};
 use crate::interrupted::Interrupted;
-use crate::model::log::{Model, Part};
+use crate::model::log::Model;
+use crate::parts::Part;
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
 use forebay::disk::Disk;

@@ -6,7 +6,7 @@ use proptest::sample::select;
 use std::time::Duration;
 use storage_tests::crash_points::{self, Plan, number};
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
-use storage_tests::model::log::Part;
+use storage_tests::parts::Part;
 use storage_tests::scripts::{large_script, script};
 use storage_tests::sim_disk::PowerCut;
 use storage_tests::workload::{End, Session, Step, tiny, tiny_steps};

@@ -69,7 +69,7 @@ fn goes_on(session: &mut Session, before: &Missing, case: &str) {
     session.end(End::Cut(PowerCut::NothingUnsynced));
     session.try_open().unwrap_or_else(|e| panic!("{case}, once more: {e}"));
     for (stream, offsets) in &before.told {
-        let seen = storage_tests::model::log::read(session.log(), stream).unwrap_or_else(|e| panic!("{case}: {e}"));
+        let seen = storage_tests::reading::read(session.log(), stream).unwrap_or_else(|e| panic!("{case}: {e}"));
         let still =
             seen.iter().any(|s| s.frame.is_none() && s.offsets.start <= offsets.start && s.offsets.end >= offsets.end);
         assert!(still, "{case}: {stream} {offsets:?} are not called lost any more: {seen:?}");
@@ -338,7 +338,7 @@ fn last_frames_damaged_with_the_cursor_at_the_tail_give_no_offset_twice() {
         assert_eq!(appended.offsets, 20..21);
         session.end(End::Cut(PowerCut::NothingUnsynced));
         session.try_open().expect("opens");
-        let seen = storage_tests::model::log::read(session.log(), "a").expect("readable");
+        let seen = storage_tests::reading::read(session.log(), "a").expect("readable");
         assert_eq!(seen.last().map(|last| last.offsets.clone()), Some(20..21));
         let gap = &seen[seen.len() - 2];
         assert!(gap.frame.is_none() && gap.offsets.end == 20, "the gap is told: {gap:?}");

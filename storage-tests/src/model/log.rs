@@ -4,19 +4,11 @@
 //! once; `maybe` are the appends of this life that were not promised and may, whole, come out of a crash. Opening the
 //! log again decides about them for good.
 
-use forebay::{Appended, Item, Log, Payload};
+use crate::parts::Part;
+use crate::reading::{Seen, read};
+use forebay::{Appended, Log};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
-
-/// One part of an append.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Its bytes.
-    pub bytes: Arc<[u8]>,
-    /// How many records they are.
-    pub records: u32,
-}
 
 /// What the log must hold.
 #[derive(Debug, Clone, Default)]
@@ -41,15 +33,6 @@ struct Known {
     part: Part,
 }
 
-/// What a reader met, from the start of a stream to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Offset of the first record.
-    pub offsets: Range<u64>,
-    /// Running total before it and the bytes; nothing for a lost range.
-    pub frame: Option<(u64, Vec<u8>)>,
-}
-
 /// What is missing from a damaged log, per stream. Nothing that is there is altered: see [`Model::missing`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Missing {
@@ -57,21 +40,6 @@ pub struct Missing {
     pub told: Vec<(String, Range<u64>)>,
     /// What is gone without a word: frames at the very end of a stream.
     pub untold: Vec<(String, Range<u64>)>,
-}
-
-impl Part {
-    /// `len` bytes that no other `id` gives.
-    #[must_use]
-    pub fn new(id: u64, len: usize, records: u32) -> Self {
-        let bytes = (0..len).map(|i| (id.wrapping_mul(0x9e37_79b9) >> (i % 4 * 8)) as u8 ^ (i / 4) as u8).collect();
-        Self { bytes, records }
-    }
-
-    /// As the log takes it.
-    #[must_use]
-    pub fn payload(&self) -> Payload {
-        Payload { bytes: self.bytes.to_vec(), records: self.records }
-    }
 }
 
 impl Model {
@@ -274,23 +242,4 @@ impl StreamModel {
         }
         Ok(&rest[n..])
     }
-}
-
-/// Everything that a reader meets in a stream.
-///
-/// # Errors
-/// When the disk can't be read.
-pub fn read(log: &Log, stream: &str) -> Result<Vec<Seen>, String> {
-    let Some(id) = log.stream(stream) else { return Ok(Vec::new()) };
-    let mut reader = log.reader(id, 0);
-    let mut seen = Vec::new();
-    while let Some(item) = reader.next().map_err(|e| e.to_string())? {
-        seen.push(match item {
-            Item::Frame(frame) => {
-                Seen { offsets: frame.offsets(), frame: Some((frame.bytes_before, frame.payload().to_vec())) }
-            }
-            Item::Lost { offsets, .. } => Seen { offsets, frame: None },
-        });
-    }
-    Ok(seen)
 }

@@ -2,16 +2,10 @@
 //!
 //! What it finds wrong is a panic: whoever drives it says which case it was.
 
-use crate::queues::{ANY, claim};
+use crate::queues::{ANY, check_content, claim, half_id};
 use forebay::{Batch, Cursor, Queue, Queues, Settled, Start};
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Who takes what is appended.
-pub const DESTINATIONS: [&str; 3] = ["hook", "archive", "slow"];
-
-/// What is appended to.
-pub const STREAMS: [&str; 2] = ["acme", "umbrella"];
 
 /// What happened, as those outside know it.
 #[derive(Debug, Clone, Default)]
@@ -160,37 +154,6 @@ impl Model {
     pub(crate) fn after_tick(&mut self, queues: &Queues) {
         for (&(destination, stream), model) in &mut self.queues {
             model.durable = queues.queue(destination, stream, Start::Earliest).expect("it is there").cursor();
-        }
-    }
-}
-
-/// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one
-/// that says how many they are.
-///
-/// # Panics
-/// When the id of `of` is not as documented.
-#[must_use]
-pub fn half_id(of: &Batch, offsets: &Range<u64>) -> String {
-    let numbers = |offsets: &Range<u64>| -> String {
-        let number = |n: u64| {
-            let digits = forebay::base64_digits(u128::from(n));
-            forebay::base64_digits(digits.len() as u128) + &digits
-        };
-        number(offsets.start) + &number(offsets.end - offsets.start)
-    };
-    let destination = DESTINATIONS.iter().find(|name| of.id.ends_with(**name)).expect("one of ours");
-    let front = of.id.strip_suffix(*destination).and_then(|id| id.strip_suffix(&numbers(&of.offsets)));
-    format!("{}{}{destination}", front.expect("as documented"), numbers(offsets))
-}
-
-/// Eight bytes a record, and every record says who it is.
-pub(crate) fn check_content(acked: &BTreeMap<u64, u64>, batch: &Batch) {
-    for slice in &batch.slices {
-        for offset in slice.offsets.clone() {
-            let at = usize::try_from(offset - slice.frame.first).expect("small") * 8;
-            let content = u64::from_le_bytes(slice.frame.payload()[at..at + 8].try_into().expect("eight bytes"));
-            // A record that was written but not acknowledged when the power failed may be there.
-            assert!(acked.get(&offset).is_none_or(|acked| *acked == content), "offset {offset}");
         }
     }
 }

@@ -4,8 +4,7 @@ use forebay::clock::ManualClock;
 use forebay::{Batch, FloorDamage, Payload, Queue, Queues, Settled, Start};
 use std::path::Path;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
-use storage_tests::model::queues::half_id;
-use storage_tests::queues::{ANY, CUTS, append, hook, next, open, plan, split};
+use storage_tests::queues::{ANY, CUTS, append, half_id, hook, next, open, plan, split};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
 
 /// The plan mark and the cursor that allows it to move lie on different pages of the floor, and either may land alone.
