@@ -2,7 +2,7 @@
 //!
 //! It knows no files. What always holds: `frames` are the records that somebody was promised or has seen, each offset
 //! once; `maybe` are the appends of this life that were not promised and may, whole, come out of a crash. Opening the
-//! log again decides about them for good.
+//! log again decides about them for good. What is otherwise is an error, of which the first is told.
 
 use crate::parts::Part;
 use crate::reading::{Seen, read};
@@ -48,18 +48,15 @@ impl Model {
         self.streams.entry(stream.to_owned()).or_default().maybe.push(parts.to_vec());
     }
 
-    /// The append attempted last is promised.
-    ///
-    /// # Errors
-    /// When its offsets are not the next ones.
+    /// The append attempted last is promised, at the next offsets.
     pub fn acked(&mut self, stream: &str, appended: &Appended) -> Result<(), String> {
         let model = self.streams.get_mut(stream).expect("attempted before");
         let parts = model.maybe.pop().expect("attempted before");
         let records: u64 = parts.iter().map(|part| u64::from(part.records)).sum();
         let expected = model.next..model.next + records;
-        if appended.offsets != expected {
-            return Err(format!("{stream} was given {:?}, the next offsets are {expected:?}", appended.offsets));
-        }
+        ensure(appended.offsets == expected, || {
+            format!("{stream} was given {:?}, not {expected:?}", appended.offsets)
+        })?;
         parts.into_iter().for_each(|part| model.push(part));
         Ok(())
     }
@@ -84,91 +81,51 @@ impl Model {
         self.streams.get(stream).map_or(0, |model| model.next)
     }
 
-    /// Streams that were ever asked for.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.streams.keys().map(String::as_str)
-    }
-
     /// Compares with a log that has been open since the last check: nothing but what was promised is seen.
-    ///
-    /// # Errors
-    /// The first difference.
     pub fn check_live(&self, log: &Log) -> Result<(), String> {
         self.clone().check(log, false)
     }
 
     /// Compares with a log just opened on what a crash left, and takes in what it kept of the unanswered appends.
     /// What it did not keep must never come back.
-    ///
-    /// # Errors
-    /// The first difference.
     pub fn check_reopened(&mut self, log: &Log) -> Result<(), String> {
         self.check(log, true)
     }
 
     fn check(&mut self, log: &Log, reopened: bool) -> Result<(), String> {
-        if log.stats().damages != 0 || !log.damages().is_empty() {
-            return Err(format!("damage is reported where none was done: {:?}", log.damages()));
-        }
-        for known in log.streams() {
-            if !self.streams.contains_key(&*known.name) {
-                return Err(format!("a stream nobody asked for: {}", known.name));
-            }
-        }
-        for (name, model) in &mut self.streams {
-            let seen = read(log, name)?;
-            model.compare(&seen, reopened).map_err(|e| format!("stream {name}: {e}"))?;
-            if reopened {
-                model.maybe.clear();
-            }
-            let Some(id) = log.stream(name) else {
-                if model.next > 0 {
-                    return Err(format!("stream {name} is unknown"));
-                }
-                continue;
-            };
-            let tail = log.durable(id);
-            if (tail.offset, tail.bytes) != (model.next, model.bytes) {
-                return Err(format!(
-                    "stream {name} ends at {tail:?}, not at {} with {} bytes",
-                    model.next, model.bytes
-                ));
-            }
-            if log.first_kept(id) > model.trimmed {
-                return Err(format!("stream {name}: {} first kept, {} trimmed", log.first_kept(id), model.trimmed));
-            }
+        let damages = log.damages();
+        let sound = damages.is_empty() && log.stats().damages == 0;
+        ensure(sound, || format!("damage is reported where none was done: {damages:?}"))?;
+        let foreign = log.streams().into_iter().find(|known| !self.streams.contains_key(&*known.name));
+        ensure(foreign.is_none(), || format!("a stream nobody asked for: {foreign:?}"))?;
+        let missing = self.compare(log, reopened)?;
+        ensure(missing == Missing::default(), || format!("{missing:?}"))?;
+        for (name, model) in &self.streams {
+            let id = log.stream(name);
+            ensure(id.is_some() || model.next == 0, || format!("stream {name} is unknown"))?;
+            let Some(id) = id else { continue };
+            let (tail, kept) = (log.durable(id), log.first_kept(id));
+            let (end, trimmed) = ((model.next, model.bytes), model.trimmed);
+            ensure((tail.offset, tail.bytes) == end, || format!("stream {name} ends at {tail:?}, not at {end:?}"))?;
+            ensure(kept <= trimmed, || format!("stream {name}: {kept} first kept, {trimmed} trimmed"))?;
         }
         Ok(())
     }
 
     /// What a log with damaged files has lost. Everything it serves must be as it was appended.
-    ///
-    /// # Errors
-    /// When it serves something else.
     pub fn missing(&self, log: &Log) -> Result<Missing, String> {
+        self.clone().compare(log, false)
+    }
+
+    /// Compares all that readers meet, and says what they don't.
+    fn compare(&mut self, log: &Log, reopened: bool) -> Result<Missing, String> {
         let mut missing = Missing::default();
-        for (name, model) in &self.streams {
-            let seen = read(log, name)?;
-            let mut end = 0;
-            for item in &seen {
-                if item.offsets.start != end {
-                    return Err(format!(
-                        "stream {name}: {:?} follows on offset {end}: skipped in silence",
-                        item.offsets
-                    ));
-                }
-                end = item.offsets.end;
-                match &item.frame {
-                    Some(_) => model.expect(item).map_err(|e| format!("stream {name}: {e}"))?,
-                    None => missing.told.push((name.clone(), item.offsets.clone())),
-                }
-            }
-            if end < model.next {
-                missing.untold.push((name.clone(), end..model.next));
-            }
+        for (name, model) in &mut self.streams {
+            let lost = model.compare(&read(log, name)?, reopened);
+            let (told, untold) = lost.map_err(|e| format!("stream {name}: {e}"))?;
+            missing.told.extend(told.into_iter().map(|offsets| (name.clone(), offsets)));
+            missing.untold.extend((!untold.is_empty()).then_some((name.clone(), untold)));
         }
-        missing.told.retain(|(name, offsets)| offsets.end > self.streams[name].trimmed);
-        missing.untold.retain(|(name, offsets)| offsets.end > self.streams[name].trimmed);
         Ok(missing)
     }
 }
@@ -181,45 +138,40 @@ impl StreamModel {
         self.frames.push(Known { first, bytes_before, part });
     }
 
-    fn compare(&mut self, seen: &[Seen], reopened: bool) -> Result<(), String> {
-        let mut at = 0;
-        let mut rest = seen;
+    /// Compares with what a reader met. What it was told is lost, and what is gone from the end, where not all of it was
+    /// trimmed.
+    fn compare(&mut self, seen: &[Seen], reopened: bool) -> Result<(Vec<Range<u64>>, Range<u64>), String> {
+        let (mut at, mut rest, mut told) = (0, seen, Vec::new());
         while let Some(item) = rest.first() {
-            if item.offsets.start != at {
-                return Err(format!("{:?} follows on offset {at}", item.offsets));
-            }
+            ensure(item.offsets.start == at, || format!("{:?} follows on {at}: skipped in silence", item.offsets))?;
             at = item.offsets.end;
             match &item.frame {
-                None if item.offsets.end > self.trimmed => return Err(format!("{:?} are lost", item.offsets)),
-                None => rest = &rest[1..],
-                Some(_) if item.offsets.start < self.next => {
-                    self.expect(item)?;
-                    rest = &rest[1..];
-                }
-                Some(_) if !reopened => return Err(format!("{:?} were never promised", item.offsets)),
-                Some(_) => {
+                Some(_) if reopened && item.offsets.start >= self.next => {
                     rest = self.absorb(rest)?;
                     at = self.next;
+                    continue;
                 }
+                Some(_) => self.expect(item)?,
+                None => told.push(item.offsets.clone()),
             }
+            rest = &rest[1..];
         }
-        if at < self.next && self.trimmed < self.next {
-            return Err(format!("read up to {at} of {}", self.next));
+        if reopened {
+            self.maybe.clear();
         }
-        Ok(())
+        told.retain(|offsets| offsets.end > self.trimmed);
+        Ok((told, if self.next > self.trimmed { at..self.next } else { 0..0 }))
     }
 
     /// The item must be a frame that was promised.
     fn expect(&self, item: &Seen) -> Result<(), String> {
         let at = self.frames.binary_search_by_key(&item.offsets.start, |known| known.first);
-        let Ok(at) = at else { return Err(format!("{:?} is no frame of ours", item.offsets)) };
-        let known = &self.frames[at];
-        let same = item.offsets.end == known.first + u64::from(known.part.records)
-            && item
-                .frame
-                .as_ref()
-                .is_some_and(|(before, bytes)| *before == known.bytes_before && bytes[..] == known.part.bytes[..]);
-        if same { Ok(()) } else { Err(format!("{:?} is not what was appended", item.offsets)) }
+        let same = at.is_ok_and(|at| {
+            let Known { first, bytes_before, part } = &self.frames[at];
+            let as_it_was = |(before, bytes): &(u64, Vec<u8>)| before == bytes_before && bytes[..] == part.bytes[..];
+            item.offsets.end == first + u64::from(part.records) && item.frame.as_ref().is_some_and(as_it_was)
+        });
+        ensure(same, || format!("{:?} is not what was appended", item.offsets))
     }
 
     /// Takes in an unanswered append that was kept: whole, or it should not be there.
@@ -242,4 +194,8 @@ impl StreamModel {
         }
         Ok(&rest[n..])
     }
+}
+
+fn ensure(holds: bool, else_: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(else_()) }
 }

@@ -64,12 +64,8 @@ impl QueueModel {
             let known = self.settled.values().filter(|known| **known == as_).count();
             assert_eq!(count.records, known as u64, "{as_:?} of {place}");
         }
-        let tail = queue.lag().durable_tail;
-        assert_eq!(
-            (balance.accepted.records, balance.pending.records),
-            (tail, tail - self.settled.len() as u64),
-            "{place}"
-        );
+        let (tail, settled) = (queue.lag().durable_tail, self.settled.len() as u64);
+        assert_eq!((balance.accepted.records, balance.pending.records), (tail, tail - settled), "{place}");
         assert!(balance.closes(), "{place}");
     }
 }
@@ -84,9 +80,6 @@ impl Model {
     }
 
     /// Checks what a crash left against what must and what may be left, and goes on from there.
-    ///
-    /// # Panics
-    /// When it is anything else.
     pub fn check_after_crash(&mut self, queues: &Queues) {
         let stats = queues.stats();
         assert_eq!((stats.cursors_ahead, stats.cursors_below, stats.plans_lost), (0, 0, 0), "{stats:?}");
@@ -101,9 +94,8 @@ impl Model {
             model.check_books(&queue);
 
             // Open plans come first and as they stood; those whose answer the crash swallowed may come, too.
-            model.planned.retain(|_, (offsets, _)| !offsets.clone().all(&settled));
-            let mut resumed = Vec::new();
-            let mut missing: BTreeMap<_, _> = model.planned.clone();
+            let (mut missing, mut resumed) = (std::mem::take(&mut model.planned), Vec::new());
+            missing.retain(|_, (offsets, _)| !offsets.clone().all(&settled));
             while let Some(batch) = claim(&queue, ANY) {
                 assert!(batch.planned || missing.is_empty(), "plans come first: {missing:?} not before {batch:?}");
                 check_content(&self.acked[stream], &batch);
@@ -111,8 +103,7 @@ impl Model {
                     if model.maybe_split.contains(&(offsets.clone(), batch.offsets.end)) {
                         // The first half: the second one must come as well.
                         let second = batch.offsets.end..offsets.end;
-                        let id = half_id(&batch, &second);
-                        missing.insert(second.start, (second, id));
+                        missing.insert(second.start, (second.clone(), half_id(&batch, &second)));
                     } else {
                         assert_eq!((&offsets, &id), (&batch.offsets, &batch.id));
                     }
@@ -125,28 +116,21 @@ impl Model {
                 resumed.push(batch);
             }
             // Of a batch whose first half is settled only the second one comes.
-            let second = |whole: &Range<u64>| {
-                let halves = model.maybe_split.iter().filter(|(split, _)| split == whole);
-                halves.map(|(_, at)| *at).any(|at| resumed.iter().any(|half| half.offsets == (at..whole.end)))
+            let second = |(split, at): &(Range<u64>, u64), whole: &Range<u64>| {
+                split == whole && resumed.iter().any(|half| half.offsets == (*at..whole.end))
             };
-            missing.retain(|_, (whole, _)| !second(whole));
+            missing.retain(|_, (whole, _)| !model.maybe_split.iter().any(|split| second(split, whole)));
             assert!(missing.is_empty(), "{destination}/{stream}: plans lost: {missing:?}");
             let comes = |offset: u64| resumed.iter().any(|batch| batch.offsets.contains(&offset));
             let acked = self.acked[stream].range(cursor.low..).map(|(offset, _)| *offset);
             let lost: Vec<u64> = acked.filter(|offset| !settled(*offset) && !comes(*offset)).collect();
             assert!(lost.is_empty(), "{destination}/{stream}: acknowledged and lost: {lost:?}");
-            for planned in [true, false] {
-                let each = resumed.iter().filter(|batch| batch.planned == planned);
-                let starts: Vec<u64> = each.map(|batch| batch.offsets.start).collect();
-                assert!(starts.is_sorted(), "{destination}/{stream}: out of order: {starts:?}");
-            }
+            let order: Vec<_> = resumed.iter().map(|batch| (!batch.planned, batch.offsets.start)).collect();
+            assert!(order.is_sorted(), "{destination}/{stream}: out of order: {order:?}");
             resumed.iter().for_each(|batch| queue.release(batch));
             model.durable = cursor.clone();
             model.out.clear();
             model.maybe_split.clear();
-            model.planned = (resumed.iter().filter(|batch| batch.planned))
-                .map(|batch| (batch.offsets.start, (batch.offsets.clone(), batch.id.clone())))
-                .collect();
         }
     }
 
