@@ -15,7 +15,7 @@ use storage_tests::mounts::LoopDisk;
 
 use super::kills::{WEBHOOK, flaky, seed};
 use super::load::Load;
-use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::Home;
 use super::witness::{Delivered, Witness};
@@ -73,7 +73,7 @@ fn lives(disk: &LoopDisk, cuts: u64, seed: u64) {
     arrived.equals(&files);
     balance_closes(&lags, &DESTINATIONS, files.len());
     let durable = |seen: &Delivered| seen.get("hook").copied().unwrap_or_default();
-    let repeats = repeats_are_excused(&arrivals, &deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
+    let repeats = arrived.repeats_excused_by(&deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
     eprintln!(
         "{}: {done}; {} posts, {} impressions, {} requests, {repeats} repeated after a success",
         disk.kind(),

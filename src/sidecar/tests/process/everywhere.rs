@@ -17,8 +17,8 @@ use super::bucket::{self, objects, side_by_side};
 use super::event_service::{EventService, Service};
 use super::kills::{WEBHOOK, flaky, kills, seed};
 use super::load::{Fate, Load, Post, bulk};
-use super::proof::{Arrived, repeats_are_excused};
-use super::receiver::{Answer, Arrival, Receiver};
+use super::proof::Arrived;
+use super::receiver::{Answer, Receiver};
 use super::sidecar::Home;
 use super::split::Split;
 use super::store::serve;
@@ -97,7 +97,7 @@ fn what_was_acknowledged_before_a_kill_arrives_at_every_kind_of_destination() {
         if id != "hook" {
             arrived.has_the_ids_of(&files);
         }
-        told.push(format!("{id}: {} repeated after a success", repeats_at(id, &arrivals, &deaths)));
+        told.push(format!("{id}: {} repeated after a success", repeats_at(id, &arrived, &deaths)));
     }
     for id in ["lines", "columns"] {
         let objects = objects(&root.path().join(id));
@@ -130,9 +130,9 @@ fn what_was_acknowledged_before_a_kill_arrives_at_every_kind_of_destination() {
 }
 
 /// How often something came again after a success, which was in flight at a kill each time, or not yet written down.
-fn repeats_at(destination: &str, arrivals: &[Arrival], deaths: &BTreeMap<usize, Delivered>) -> usize {
+fn repeats_at(destination: &str, arrived: &Arrived, deaths: &BTreeMap<usize, Delivered>) -> usize {
     let durable = |seen: &Delivered| seen.get(destination).copied().unwrap_or_default();
-    repeats_are_excused(arrivals, &deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect())
+    arrived.repeats_excused_by(&deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect())
 }
 
 /// Split has every acknowledged post as it was sent, those of each sender in their order, and nothing else. It tells no

@@ -16,7 +16,7 @@ use super::bucket::{self, objects, side_by_side};
 use super::kills::{WEBHOOK, seed};
 use super::letters::{is_poisoned, post_poison};
 use super::load::Load;
-use super::proof::{Arrived, repeats_are_excused};
+use super::proof::Arrived;
 use super::receiver::{Answer, Arrival, Receiver};
 use super::sidecar::{Home, Sidecar, wait_for};
 use super::store::{Act, serve};
@@ -120,7 +120,7 @@ fn a_kill_at_any_named_point_of_the_sidecar_loses_nothing_that_was_acknowledged(
     arrived.equals(&files);
     let durable = |seen: &Delivered| seen.get("hook").copied().unwrap_or_default();
     let deaths = deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect();
-    let repeats = repeats_are_excused(&hook.arrivals(), &deaths);
+    let repeats = arrived.repeats_excused_by(&deaths);
     let objects = objects(&root.path().join("lines"));
     side_by_side(&objects);
     Arrived::in_files(objects.into_iter().flat_map(|object| object.lines).collect()).equals(&files);

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::load::Load;
-use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::{self, Home};
 use super::witness::{Delivered, Witness};
@@ -122,8 +122,7 @@ fn a_hard_life(seed: u64, kills: usize) {
             arrived.holds(posts, id);
             arrived.equals(&files);
             let durable = |seen: &Delivered| seen.get(id).copied().unwrap_or_default();
-            repeats +=
-                repeats_are_excused(&arrivals, &deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
+            repeats += arrived.repeats_excused_by(&deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
             everything.push(arrived);
         }
         everything.push(files);

@@ -11,7 +11,7 @@ use forebay::disk::real::RealDisk;
 use forebay::{Item, LogOptions, Payload, QueueOptions, Queues};
 
 use super::load::{Fate, Post, post};
-use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Arrival, Receiver};
 use super::sidecar::{Home, Sidecar, wait_for};
 use super::wire::Client;
@@ -102,5 +102,5 @@ fn what_comes_in_now_goes_beside_an_old_backlog_across_kills_and_all_of_it_once(
     let arrived = Arrived::at_webhook(&arrivals);
     arrived.holds(&posts, "hook");
     balance_closes(&lags, &["hook"], arrived.len());
-    repeats_are_excused(&arrivals, &deaths);
+    arrived.repeats_excused_by(&deaths);
 }

@@ -15,23 +15,13 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+pub(crate) use storage_tests::model::deliveries::Fate;
 
 use super::sidecar::SDK_KEY;
 use super::wire::{self, Client};
 
 /// The most impressions in one post.
 const IMPRESSIONS_MAX: u64 = 30;
-
-/// What the sender knows of a post.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// Answered with 2xx: every impression must arrive.
-    Acknowledged,
-    /// Answered otherwise: none may arrive.
-    Refused(u16),
-    /// Cut off: all may arrive, or none.
-    Unknown,
-}
 
 /// One body that went out.
 #[derive(Debug, Clone)]

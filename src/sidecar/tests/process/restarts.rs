@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::crowd::Regular;
 use super::kills::seed;
-use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, binary};
 
@@ -106,7 +106,7 @@ fn who_is_started_and_killed_a_hundred_times_over_delivers_what_waited_and_leave
     balance_closes(&lags, &DESTINATIONS, files.len());
     let lives: BTreeSet<usize> = arrivals.iter().map(|arrival| arrival.life).collect();
     assert!(lives.len() >= 5, "only {lives:?} came so far as to send something");
-    assert_eq!(repeats_are_excused(&arrivals, &deaths), 0, "nothing was taken before the last start");
+    assert_eq!(arrived.repeats_excused_by(&deaths), 0, "nothing was taken before the last start");
     eprintln!(
         "{STARTS} starts and kills: {} requests of {} lives, {before:?} files and bytes, {most:?} at most",
         arrivals.len(),

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::event_service::{EventService, Service};
 use super::kills::{kills, seed};
 use super::load::Load;
-use super::proof::{Arrived, balance_closes, repeats_are_excused};
+use super::proof::{Arrived, balance_closes};
 use super::sidecar::Home;
 use super::witness::{Delivered, Witness};
 
@@ -55,8 +55,7 @@ fn what_was_acknowledged_before_a_kill_arrives_at_event_services_under_the_same_
         arrived.equals(&files);
         arrived.has_the_ids_of(&files);
         let durable = |seen: &Delivered| seen.get(id).copied().unwrap_or_default();
-        let repeats =
-            repeats_are_excused(&arrivals, &deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
+        let repeats = arrived.repeats_excused_by(&deaths.iter().map(|(life, seen)| (*life, durable(seen))).collect());
         let said = ["taken", "dropped", "500", "503", "429", "429 of a user", "413"]
             .map(|kind| format!("{kind}: {}", service.said(kind)));
         eprintln!("{id}: {} events, {repeats} repeated after a success; answers: {said:?}", arrived.len());

@@ -1,5 +1,6 @@
 //! Days of destinations whose receivers do whatever receivers do: the loop, the pace and the shared budget as they are, on
-//! a paused clock, with chance from a seed. When all is well again, each record has ended where it should.
+//! a paused clock, with chance from a seed. When all is well again, each record has ended where it should, and what came is
+//! as the model of deliveries says.
 //!
 //! `FOREBAY_DESTINATION_HOURS=10000 cargo test -p forebay-sidecar --lib days -- --nocapture`; `FOREBAY_CASE` plays one.
 
@@ -10,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
+use storage_tests::model::deliveries::{Deliveries, Fate, Heard};
 
 use super::drawer::Drawer;
 use super::*;
@@ -92,11 +94,7 @@ struct Station {
 
 struct Seen {
     rng: SmallRng,
-    batches: BTreeMap<String, Range<u64>>,
-    /// What it has, whether or not anybody was told.
-    taken: BTreeSet<u64>,
-    /// What it said that it has.
-    told: BTreeSet<u64>,
+    deliveries: Deliveries<u64>,
     room: f64,
     at: Duration,
 }
@@ -119,16 +117,19 @@ impl Station {
 
     fn answer(&self, id: &str, encoded: &Encoded) -> Answer {
         let (at, mut seen) = (self.began.elapsed(), self.seen.lock().unwrap());
-        let seen = &mut *seen;
-        let records: Vec<u64> = encoded.offsets().collect();
-        let range = seen.batches.entry(id.to_owned()).or_insert_with(|| encoded.origin.offsets.clone());
-        assert_eq!(*range, encoded.origin.offsets, "{id} is one batch");
-        assert!(records.iter().all(|record| !seen.told.contains(record)), "{id} holds what was taken before");
+        let (batch, left): (Vec<_>, Vec<_>) = (encoded.origin.offsets.clone().collect(), encoded.offsets().collect());
+        let (answer, heard) = self.meet(&left, at, &mut seen);
+        seen.deliveries.comes(0, id, &batch, &left, &heard);
+        answer
+    }
+
+    /// The answer that these records get, and what their sender hears of it.
+    fn meet(&self, records: &[u64], at: Duration, seen: &mut Seen) -> (Answer, Heard<u64>) {
         let (took, every_other) = (Duration::from_millis(seen.rng.random_range(5..300)), seen.rng.random_bool(0.5));
         let weather = self.weather(at);
         let status = |status| Failure::Status { status, excerpt: String::new() };
         let not_taken = match weather {
-            Weather::Hangs => return Answer::Hang,
+            Weather::Hangs => return (Answer::Hang, Heard::Nothing),
             Weather::Throttles(wait) => Some(throttled(wait)),
             Weather::Fails => Some(refused()),
             Weather::NoName if every_other => Some(Outcome::Retry { why: Failure::Connect("no such name".to_owned()) }),
@@ -138,26 +139,26 @@ impl Station {
             _ => None,
         };
         if let Some(outcome) = not_taken {
-            return Answer::After(took, outcome);
+            let too_large = matches!(outcome, Outcome::TooLarge { .. });
+            return (Answer::After(took, outcome), if too_large { Heard::TooLarge } else { Heard::Nothing });
         }
-        let bad = self.bad_of(records.iter().copied());
-        let good = || records.iter().filter(|at| !bad.contains(at));
-        seen.taken.extend(good());
         if let Weather::LosesAnswers = weather
             && every_other
         {
             let lost = Outcome::Retry { why: Failure::Broken("reset after the request".to_owned()) };
-            return if seen.rng.random_bool(0.5) { Answer::Hang } else { Answer::After(took, lost) };
+            let answer = if seen.rng.random_bool(0.5) { Answer::Hang } else { Answer::After(took, lost) };
+            return (answer, Heard::Nothing);
         }
-        seen.told.extend(good());
+        let bad = self.bad_of(records.iter().copied());
         let reject = |offset| RejectedRecord { offset, reason: "bad".to_owned() };
-        let rejected: Vec<_> = bad.into_iter().map(reject).collect();
+        let rejected: Vec<_> = bad.iter().copied().map(reject).collect();
         let outcome = if rejected.is_empty() {
             Outcome::Delivered
         } else {
             Outcome::Partial(Partial { rejected, held: Vec::new(), rest: Rest::Delivered, why: status(207) })
         };
-        Answer::After(if let Weather::Late = weather { Duration::from_secs(29) } else { took }, outcome)
+        let took = if let Weather::Late = weather { Duration::from_secs(29) } else { took };
+        (Answer::After(took, outcome), Heard::TakenBut(bad))
     }
 }
 
@@ -225,9 +226,7 @@ fn play(seed: u64) -> Played {
             let queue = Script::of_stream(nth, 0);
             let seen = Seen {
                 rng: SmallRng::seed_from_u64(rng.random()),
-                batches: BTreeMap::new(),
-                taken: BTreeSet::new(),
-                told: BTreeSet::new(),
+                deliveries: Deliveries::default(),
                 room: 0.0,
                 at: Duration::ZERO,
             };
@@ -278,11 +277,14 @@ fn check(seed: u64, queue: &Script, station: &Station, drawer: &Drawer) {
     let settled = queue.with(|state| state.settled.clone());
     assert_eq!(settled.len() as u64, queue.with(|state| state.tail), "case {seed}, {nth}: some wait for ever");
     let bad = station.bad_of(settled.keys().copied());
-    for (offset, how) in settled {
-        let expected = if bad.contains(&offset) { Settled::DeadLettered } else { Settled::Delivered };
-        assert_eq!(how, expected, "case {seed}, {nth}: {offset}");
-        assert!(how != Settled::Delivered || seen.taken.contains(&offset), "case {seed}, {nth}: {offset} never came");
+    for (offset, how) in &settled {
+        let expected = if bad.contains(offset) { Settled::DeadLettered } else { Settled::Delivered };
+        assert_eq!(*how, expected, "case {seed}, {nth}: {offset}");
     }
+    let appended: Vec<u64> = settled.into_keys().collect();
+    seen.deliveries.hold(&format!("case {seed}, {nth}"), &[(&appended, Fate::Acknowledged)]);
+    assert!(seen.deliveries.never_taken().into_iter().eq(&bad), "case {seed}, {nth}: taken is what was not rejected");
+    seen.deliveries.repeats_excused_by(&BTreeMap::new());
     let letters = drawer.letters.lock().unwrap();
     let kept: BTreeSet<u64> = letters
         .iter()
