@@ -164,6 +164,7 @@ mod tests {
         let plans = [0..10, 10..20, 20..30, 30..40];
         assert_eq!(kept(13..25, &plans).widened(0..40), 10..30);
         assert_eq!(kept(10..30, &plans).widened(0..40), 10..30);
+        assert_eq!(kept(13..25, &plans).widened(10..30), 10..30, "up to where they may");
         assert_eq!(kept(13..25, &plans).widened(12..26), 20..20, "what is not kept, or not settled, is left out");
         assert_eq!(kept(50..60, &plans).widened(0..60), 50..60, "without plans it stays as it is");
     }

@@ -112,6 +112,29 @@ fn plans_below_the_floors_number_are_not_taken_over_when_a_page_is_lost() {
     assert_ne!(again.id, before.id, "the one that was deleted had this id");
 }
 
+/// The floor's number is in its first page. Where that is damaged, the plan may be of a life that is over.
+#[test]
+fn a_plan_without_a_queue_makes_one_only_where_the_floors_number_is_known() {
+    for damaged in [false, true] {
+        let (disk, clock) = (SimDisk::new(4), ManualClock::at(1_000_000));
+        let queues = open(&disk, &clock);
+        append(&queues, 20);
+        queues.queue("idle", "acme", Start::Earliest).expect("it is made");
+        tick(&queues);
+        planned(&hook(&queues));
+        drop(queues);
+        disk.power_cut(PowerCut::NothingUnsynced);
+        if damaged {
+            (0..2).for_each(|slot| rot(&disk, 0, slot));
+        }
+
+        let queues = open(&disk, &clock);
+        let stats = queues.stats();
+        assert_eq!((stats.floor_damage.is_empty(), stats.pinned), (!damaged, false), "{stats:?}");
+        assert_eq!(queues.all().iter().any(|queue| queue.destination() == "hook"), !damaged);
+    }
+}
+
 /// Before: when the floor was lost and the cursor store was not, a queue that was made again had the hours of its earlier
 /// life, as soon as it had settled as much.
 #[test]

@@ -16,28 +16,31 @@ fn segments(disk: &SimDisk) -> Vec<PathBuf> {
 
 #[test]
 fn damage_to_records_is_settled_as_lost_and_the_rest_is_delivered() {
-    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
-    let queues = open(&disk, &clock);
-    hook(&queues);
-    (0..40).for_each(|_| append(&queues, "acme", 10));
-    queues.close().expect("the disk is sound");
-    drop(queues);
-    // The middle of a sealed segment in the middle of the log.
-    let segments = segments(&disk);
-    disk.flip_bit(&segments[segments.len() / 2], 8 * 1_500);
+    // Found behind the records of a batch, and as the first that the next batch would have.
+    for records_max in [25, 10] {
+        let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+        let queues = open(&disk, &clock);
+        hook(&queues);
+        (0..40).for_each(|_| append(&queues, "acme", 10));
+        queues.close().expect("the disk is sound");
+        drop(queues);
+        // The middle of a sealed segment in the middle of the log.
+        let segments = segments(&disk);
+        disk.flip_bit(&segments[segments.len() / 2], 8 * 1_500);
 
-    let queues = open(&disk, &clock);
-    let queue = hook(&queues);
-    let mut seen = BTreeSet::new();
-    while let Some(batch) = queue.next_batch(BatchLimits { records_max: 25, ..ANY }).expect("reads") {
-        seen.extend(batch.offsets.clone());
-        queue.settle(&batch, Settled::Delivered);
+        let queues = open(&disk, &clock);
+        let queue = hook(&queues);
+        let mut seen = BTreeSet::new();
+        while let Some(batch) = queue.next_batch(BatchLimits { records_max, ..ANY }).expect("reads") {
+            seen.extend(batch.offsets.clone());
+            queue.settle(&batch, Settled::Delivered);
+        }
+        let balance = queue.balance();
+        assert!(balance.closes(), "{balance:?}");
+        assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
+        assert_eq!(seen.len(), 390);
+        assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
     }
-    let balance = queue.balance();
-    assert!(balance.closes(), "{balance:?}");
-    assert_eq!((balance.lost.records, balance.lost.bytes, balance.delivered.records), (10, 1_000, 390));
-    assert_eq!(seen.len(), 390);
-    assert_eq!(queue.cursor(), Cursor::at(400, 40_000));
 }
 
 /// Before: a frame that could not be read was read two times for a settlement, and three times for a purge.
