@@ -121,8 +121,7 @@ fn a_plan_without_a_queue_makes_one_only_where_the_floors_number_is_known() {
         append(&queues, 20);
         queues.queue("idle", "acme", Start::Earliest).expect("it is made");
         tick(&queues);
-        planned(&hook(&queues));
-        drop(queues);
+        drop((planned(&hook(&queues)), queues));
         disk.power_cut(PowerCut::NothingUnsynced);
         if damaged {
             (0..2).for_each(|slot| rot(&disk, 0, slot));
