@@ -14,17 +14,22 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
-use super::limits::{HEAD_BYTES_MAX, PATIENCE_TICK, READ_BUFFER_BYTES_MAX};
+use super::limits::{DISCARD_BYTES_MAX, DISCARD_TIME_MAX, HEAD_BYTES_MAX, PATIENCE_TICK, READ_BUFFER_BYTES_MAX};
 use super::patience::{Patience, Pulse};
+use super::stats::Refusal;
 use super::{Ingest, request};
 
 /// While connections can't be accepted that is said so often.
 const TROUBLE_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// The answer to a head that is not complete in time. To one that can't be read hyper answers by itself.
+const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,32 +141,54 @@ impl Connection {
             }
         });
         let stream = Watched { stream: TokioIo::new(stream), pulse: Arc::clone(&pulse) };
-        let mut connection = pin!(http().serve_connection(stream, serving));
+        let mut connection = http().serve_connection(stream, serving);
         let mut patience = Patience::new(&self.ingest.limits);
         let mut ticks = ticks();
-        loop {
+        // Why a request of which there is no head was refused.
+        let refused = loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
+                ended = &mut connection => {
+                    let error = ended.err();
+                    if let Some(error) = &error {
                         debug!(%error, "a connection ended early");
                     }
-                    break;
+                    break error.is_some_and(|error| error.is_parse()).then_some(Refusal::Head);
                 }
                 _ = ticks.tick() => {
                     if patience.ends(&pulse, crowded(&self.places, &self.ingest)) {
-                        break;
+                        break pulse.in_head().then_some(Refusal::Slow);
                     }
                 }
                 changed = self.order.changed() => match *self.order.borrow_and_update() {
-                    Order::Finish if changed.is_ok() => connection.as_mut().graceful_shutdown(),
+                    Order::Finish if changed.is_ok() => Pin::new(&mut connection).graceful_shutdown(),
                     Order::Serve if changed.is_ok() => {}
-                    _ => break,
+                    _ => break None,
                 },
+            }
+        };
+        if let Some(why) = refused {
+            self.ingest.stats.refused(None, why);
+            let stream = connection.into_parts().io.stream.into_inner();
+            if why == Refusal::Slow {
+                // Nothing else is on its way out. Where there is no room even for that, nobody reads.
+                let _ = stream.try_write(HEAD_TOO_SLOW);
+            } else {
+                tokio::select! {
+                    () = hear_out(stream) => {}
+                    _ = self.order.changed() => {}
+                }
             }
         }
         self.ingest.stats.disconnected();
     }
+}
+
+/// Reads what the sender of a refused head still sends and throws it away, within the bounds of a refused body, and for the
+/// same reason.
+async fn hear_out(stream: TcpStream) {
+    let mut rest = stream.take(DISCARD_BYTES_MAX);
+    let _ = timeout(DISCARD_TIME_MAX, copy(&mut rest, &mut sink())).await;
 }
 
 fn http() -> http1::Builder {

@@ -50,6 +50,11 @@ impl Pulse {
         self.enter(Phase::Idle);
     }
 
+    /// Whether a request's head is begun and not complete.
+    pub(crate) fn in_head(&self) -> bool {
+        self.phase() == Phase::Head
+    }
+
     fn phase(&self) -> Phase {
         phase_of(self.0.load(Relaxed))
     }

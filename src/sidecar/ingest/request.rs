@@ -323,7 +323,7 @@ impl Refused {
                 answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
                 answer
             }
-            Refusal::Unreadable | Refusal::Disconnected | Refusal::NotFound => {
+            Refusal::Head | Refusal::Unreadable | Refusal::Disconnected | Refusal::NotFound => {
                 answer::refused(StatusCode::BAD_REQUEST, &why, self.at())
             }
             Refusal::TooLarge => answer::refused(StatusCode::PAYLOAD_TOO_LARGE, &why, self.at()),

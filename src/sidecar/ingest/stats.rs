@@ -11,6 +11,8 @@ use super::environments::{Environments, KeyOwner};
 /// Why a request, or its body, was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
+    /// The head cannot be read (400), or is too long (431).
+    Head,
     /// No SDK key, or one that nobody configured (401).
     UnknownKey,
     /// Cannot be read at all: not JSON, truncated, damaged (400).
@@ -19,7 +21,7 @@ pub enum Refusal {
     TooLarge,
     /// An encoding that we cannot undo (415).
     Encoding,
-    /// The body did not come in time (408).
+    /// The head or the body did not come in time (408).
     Slow,
     /// The client left before its body was complete.
     Disconnected,
@@ -35,7 +37,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
+        Self::Head,
         Self::UnknownKey,
         Self::Unreadable,
         Self::TooLarge,
@@ -52,6 +55,7 @@ impl Refusal {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Self::Head => "head",
             Self::UnknownKey => "unknown_key",
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",

@@ -28,7 +28,7 @@ const CHURN: usize = 3_000;
 /// Descriptors that may be others': a file of the log that is being made, a call of an operator, a request on its way.
 const SLACK: usize = 8;
 
-const OPEN: &str = "forebay_ingest_connections";
+pub(super) const OPEN: &str = "forebay_ingest_connections";
 
 /// Those that it has: where the system allows few files it says how many.
 fn places(sidecar: &Sidecar<'_>) -> u64 {
@@ -40,12 +40,12 @@ fn places(sidecar: &Sidecar<'_>) -> u64 {
     })
 }
 
-fn home(receiver: &Receiver) -> Home {
+pub(super) fn home(receiver: &Receiver) -> Home {
     Home::new("crowded").webhook("hook", receiver, "batch_records_max = 100").file("archive", "")
 }
 
 /// A sidecar that has delivered what one SDK posted, whose connection is open.
-fn begun(home: &Home) -> (Sidecar<'_>, Regular) {
+pub(super) fn begun(home: &Home) -> (Sidecar<'_>, Regular) {
     let sidecar = home.start();
     let mut regular = Regular::at(home.ingest());
     (0..50).for_each(|_| regular.posts(10));
@@ -53,8 +53,27 @@ fn begun(home: &Home) -> (Sidecar<'_>, Regular) {
     (sidecar, regular)
 }
 
+/// Posts until what was posted meanwhile is delivered to everybody.
+pub(super) fn others_go_on(home: &Home, sidecar: &Sidecar<'_>, regular: &mut Regular) {
+    let series = ["archive", "hook"].map(|id| {
+        format!("forebay_settled_records_total{{destination=\"{id}\",stream=\"acme-prod\",as=\"delivered\"}}")
+    });
+    let delivered = || series.each_ref().map(|series| home.metric(series).expect("it is there"));
+    let before = delivered();
+    let goes_on = wait_for(|| {
+        regular.posts(10);
+        delivered().iter().zip(before).all(|(now, before)| *now > before + 300)
+    });
+    assert!(goes_on, "nothing is delivered; it said:\n{}", sidecar.said());
+}
+
 /// Waits until all other connections are gone, and with them the descriptors that it has beside those that it had.
-fn only_the_regular_one_is_left(home: &Home, sidecar: &Sidecar<'_>, regular: &mut Regular, descriptors: usize) {
+pub(super) fn only_the_regular_one_is_left(
+    home: &Home,
+    sidecar: &Sidecar<'_>,
+    regular: &mut Regular,
+    descriptors: usize,
+) {
     let gone = wait_for(|| {
         regular.posts(10);
         home.metric(OPEN) == Some(1) && sidecar.descriptors() <= descriptors + SLACK
@@ -78,16 +97,7 @@ fn ten_thousand_idle_connections_cost_little_memory_and_leave_nothing_behind() {
     });
     assert!(all_places_taken, "{held} of {places} have a place; it said:\n{}", sidecar.said());
     // Others notice nothing.
-    let delivered = ["archive", "hook"].map(|id| {
-        format!("forebay_settled_records_total{{destination=\"{id}\",stream=\"acme-prod\",as=\"delivered\"}}")
-    });
-    let delivered = || delivered.each_ref().map(|series| home.metric(series).expect("it is there"));
-    let before = delivered();
-    let goes_on = wait_for(|| {
-        regular.posts(10);
-        delivered().iter().zip(before).all(|(now, before)| *now > before + 300)
-    });
-    assert!(goes_on, "nothing is delivered; it said:\n{}", sidecar.said());
+    others_go_on(&home, &sidecar, &mut regular);
     let grown = sidecar.resident_kib_max() - memory;
     let most = KIB_FOR_ALL + KIB_MAX * usize::try_from(places).expect("few");
     assert!(grown <= most, "{grown} KiB for {places} connections");

@@ -52,4 +52,5 @@ mod services;
 mod starts;
 mod stops;
 mod syscalls;
+mod unfinished;
 mod whom;
