@@ -1,8 +1,12 @@
-//! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it.
+//! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it. And what would be
+//! many times as large, unpacked.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read as _, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+
+use flate2::Compression;
+use flate2::read::GzEncoder;
 
 use super::sidecar::{Home, SDK_KEY};
 use super::wire::{Client, Message};
@@ -65,4 +69,27 @@ fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first()
     keys.dedup();
     assert_eq!(keys.len(), 2 * RECORDS);
     assert!(keys.iter().all(|key| key.starts_with("told-") || key.starts_with("chunked-")));
+}
+
+/// Before it is refused it holds what the largest body may.
+#[test]
+fn bombs_of_a_gigabyte_are_refused_and_cost_no_more_memory_than_the_largest_body() {
+    let home = Home::new("bombs").file("archive", "");
+    let sidecar = home.start();
+    let before = sidecar.resident_kib_max() >> 10;
+    let mut member = Vec::new();
+    GzEncoder::new(std::io::repeat(b' ').take(16 << 20), Compression::best()).read_to_end(&mut member).unwrap();
+    let bomb = member.repeat(64);
+    assert!(bomb.len() < 2 << 20, "{} bytes", bomb.len());
+    let authorization = format!("Bearer {SDK_KEY}");
+    let headers = [("authorization", authorization.as_str()), ("content-encoding", "gzip")];
+    let mut client = Client::connect(home.ingest()).unwrap();
+    let path = "/api/testImpressions/bulk";
+    for _ in 0..3 {
+        assert_eq!(client.ask("POST", path, &headers, &bomb).unwrap().status().unwrap(), 413);
+    }
+    let series = "forebay_ingest_refused_requests_total{environment=\"acme-prod\",reason=\"too_large\"}";
+    assert_eq!(home.metric(series), Some(3));
+    let grown = (sidecar.resident_kib_max() >> 10) - before;
+    assert!(grown < (LARGEST >> 20) + 32, "{grown} MiB");
 }

@@ -37,6 +37,7 @@ mod descriptors;
 mod everywhere;
 mod failpoints;
 mod floods;
+mod full;
 mod kills;
 mod letters;
 mod lines;

@@ -50,8 +50,10 @@ pub(crate) struct Home {
     admin: SocketAddr,
     destinations: String,
     top: String,
+    way_in: String,
     grpc: String,
     log: String,
+    budget: &'static str,
     env: Vec<(String, String)>,
     without_env: Vec<&'static str>,
     /// Whether it says all that it can, and nobody reads it.
@@ -73,8 +75,10 @@ impl Home {
             admin: free_address(),
             destinations: String::new(),
             top: String::new(),
+            way_in: String::new(),
             grpc: String::new(),
             log: String::new(),
+            budget: "1GiB",
             env: Vec::new(),
             without_env: Vec::new(),
             unread: false,
@@ -92,6 +96,13 @@ impl Home {
     pub(crate) fn setting(mut self, line: &str) -> Self {
         self.top.push_str(line);
         self.top.push('\n');
+        self
+    }
+
+    /// Adds a line to `[ingest]`.
+    pub(crate) fn way_in(mut self, line: &str) -> Self {
+        self.way_in.push_str(line);
+        self.way_in.push('\n');
         self
     }
 
@@ -118,6 +129,12 @@ impl Home {
     pub(crate) fn log(mut self, line: &str) -> Self {
         self.log.push_str(line);
         self.log.push('\n');
+        self
+    }
+
+    /// Sets what its log may take of the disk.
+    pub(crate) fn budget(mut self, bytes: &'static str) -> Self {
+        self.budget = bytes;
         self
     }
 
@@ -182,10 +199,10 @@ impl Home {
 
     fn write_config_of(&self, ingest: SocketAddr, admin: SocketAddr, socket: &str, file: &str) -> PathBuf {
         let (top, log, destinations, socket) = (&self.top, &self.log, &self.destinations, self.path(socket));
-        let grpc = &self.grpc;
+        let (way_in, grpc, budget) = (&self.way_in, &self.grpc, self.budget);
         let text = format!(
-            "{top}data_dir = \"./data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [grpc]\nlisten = \"unix:{}\"\n{grpc}[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"1GiB\"\n{log}\
+            "{top}data_dir = \"./data\"\n[ingest]\nlisten = \"{ingest}\"\n{way_in}[admin]\nlisten = \"{admin}\"\n\
+             [grpc]\nlisten = \"unix:{}\"\n{grpc}[log]\nsegment_bytes = \"1MiB\"\nbudget_bytes = \"{budget}\"\n{log}\
              [[environments]]\nid = \"acme-prod\"\nname = \"production\"\n\
              sdk_keys = [\"{SDK_KEY}\", \"browser-sdk-key-0001\"]\n{destinations}",
             socket.display()
