@@ -11,6 +11,7 @@ use crate::rng::Rng;
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;
 use forebay::{BatchLimits, Cursor, LogOptions, Payload, Queue, QueueOptions, Queues, Settled, Start};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -214,24 +215,37 @@ impl Promised {
             self.model.acked.entry(stream).or_default();
             self.model.queues.entry((destination, stream)).or_default();
         }
+        // Before anybody reads: what can't be read is settled by whoever meets it.
+        let lows: Vec<_> = self.model.acked.keys().map(|stream| (*stream, low(&queues, stream))).collect();
         self.model.check_after_crash(&queues);
-        self.model.acked.keys().for_each(|stream| check_stream(&queues, stream));
+        lows.into_iter().for_each(|(stream, low)| check_stream(&queues, stream, low, &self.model.acked[stream]));
+        assert!(queues.log().damages().is_empty(), "{:?}", queues.log().damages());
     }
 }
 
-/// Whatever is in the log is whole, and lost is only what everybody has.
-fn check_stream(queues: &Queues, stream: &str) {
+/// The first offset of a stream that not everybody has.
+fn low(queues: &Queues, stream: &str) -> u64 {
     let lows = subscribers(stream).map(|destination| queue(queues, destination, stream).cursor().low);
-    let low = lows.min().expect("each stream has one");
+    lows.min().expect("each stream has one")
+}
+
+/// All that was promised is in the log from `low` on; whatever else is there is whole, and lost is only what everybody has.
+fn check_stream(queues: &Queues, stream: &str, low: u64, acked: &BTreeMap<u64, u64>) {
+    let mut seen = BTreeMap::new();
     for part in read(queues.log(), stream).expect("it reads") {
         let Some((_, bytes)) = part.frame else {
             assert!(part.offsets.end <= low, "{stream}: {:?} are lost", part.offsets);
             continue;
         };
-        let numbers: Vec<u64> =
-            bytes.chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("records of eight"))).collect();
+        let numbers: Vec<u64> = (bytes.chunks(RECORD_BYTES as usize))
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("records of eight")))
+            .collect();
         assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{stream}: {:?} is no append", part.offsets);
         assert_eq!(numbers.len() as u64, part.offsets.end - part.offsets.start, "{stream}: {:?}", part.offsets);
+        seen.extend(part.offsets.zip(numbers));
+    }
+    for (offset, promised) in acked.range(low..) {
+        assert_eq!(seen.get(offset), Some(promised), "{stream}: the record at {offset}, of those from {low} on");
     }
 }
 

@@ -56,6 +56,23 @@ fn a_segment_that_does_not_go_at_once_goes_later() {
     }
 }
 
+/// Though there is room for all, and the time of none is over.
+#[test]
+fn of_what_everybody_has_the_newest_is_kept_for_replay_and_a_tenth_of_the_budget_at_most() {
+    let (disk, clock) = (SimDisk::new(1), ManualClock::at(1_000_000));
+    let options = LogOptions { replay_window: Duration::from_secs(3_600), budget_bytes: 400 << 10, ..options() };
+    let log = Log::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens");
+    (0..3).for_each(|_| ten_segments(&log));
+    log.housekeep();
+    let kept = segments(&disk);
+    assert!((8..=11).contains(&kept), "40 KiB, and what is written to: {kept} of 30");
+    let stream = log.stream("a").expect("it was appended to");
+    assert_eq!(log.first_kept(stream), 30 - kept as u64);
+    let mut reader = log.reader(stream, log.first_kept(stream));
+    let read = std::iter::from_fn(|| reader.next().expect("it reads"));
+    assert_eq!(read.filter(|item| matches!(item, Item::Frame(_))).count(), kept);
+}
+
 /// What is in a file says whose it is: one whose name leads to another segment's goes, and is no spare, for that one would be
 /// written over.
 #[test]

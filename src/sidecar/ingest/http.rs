@@ -28,7 +28,7 @@ use super::{Ingest, request};
 /// While connections can't be accepted that is said so often.
 const TROUBLE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// The answer to a head that is not complete in time. To one that can't be read hyper answers by itself.
+/// The answer to a head that is not complete in time. To one that can't be read hyper answers by itself, unless it is HTTP/2's.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How it ended.
@@ -144,7 +144,6 @@ impl Connection {
         let mut connection = http().serve_connection(stream, serving);
         let mut patience = Patience::new(&self.ingest.limits);
         let mut ticks = ticks();
-        // Why a request of which there is no head was refused.
         let refused = loop {
             tokio::select! {
                 biased;
@@ -153,11 +152,14 @@ impl Connection {
                     if let Some(error) = &error {
                         debug!(%error, "a connection ended early");
                     }
-                    break error.is_some_and(|error| error.is_parse()).then_some(Refusal::Head);
+                    break error.filter(hyper::Error::is_parse).map(|error| match error.is_parse_version_h2() {
+                        true => NoHead::Foreign,
+                        false => NoHead::Answered,
+                    });
                 }
                 _ = ticks.tick() => {
                     if patience.ends(&pulse, crowded(&self.places, &self.ingest)) {
-                        break pulse.in_head().then_some(Refusal::Slow);
+                        break pulse.in_head().then_some(NoHead::Slow);
                     }
                 }
                 changed = self.order.changed() => match *self.order.borrow_and_update() {
@@ -167,21 +169,34 @@ impl Connection {
                 },
             }
         };
-        if let Some(why) = refused {
+        if let Some(refused) = refused {
+            let why = if refused == NoHead::Slow { Refusal::Slow } else { Refusal::Head };
             self.ingest.stats.refused(None, why);
             let stream = connection.into_parts().io.stream.into_inner();
-            if why == Refusal::Slow {
+            match refused {
                 // Nothing else is on its way out. Where there is no room even for that, nobody reads.
-                let _ = stream.try_write(HEAD_TOO_SLOW);
-            } else {
-                tokio::select! {
+                NoHead::Slow => _ = stream.try_write(HEAD_TOO_SLOW),
+                // A stop waits for nobody who asked for nothing.
+                NoHead::Answered if *self.order.borrow() == Order::Serve => tokio::select! {
                     () = hear_out(stream) => {}
                     _ = self.order.changed() => {}
-                }
+                },
+                NoHead::Answered | NoHead::Foreign => {}
             }
         }
         self.ingest.stats.disconnected();
     }
+}
+
+/// Why there is no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoHead {
+    /// Its head can't be read, or is too long, and was answered.
+    Answered,
+    /// It speaks HTTP/2, and understands no answer of ours.
+    Foreign,
+    /// Its head is not complete in time.
+    Slow,
 }
 
 /// Reads what the sender of a refused head still sends and throws it away, within the bounds of a refused body, and for the

@@ -13,8 +13,8 @@ pub(crate) const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// body has been read, so a stranger must not make us hold more.
 pub(crate) const BEACON_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What is read and thrown away of a body that is refused, or behind a head that is, so that the sender gets to see the answer: closing a
-/// socket with unread bytes resets it, and Java's one retry on 503 becomes a loss.
+/// What is read and thrown away of a body that is refused, or behind a head that is, so that the sender gets to see the
+/// answer: closing a socket with unread bytes resets it, and Java's one retry on 503 becomes a loss.
 pub(crate) const DISCARD_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// How long that may take.

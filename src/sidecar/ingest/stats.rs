@@ -1,7 +1,7 @@
 //! What came in and what was refused, counted. Plain atomics; who shows them asks for a [`Snapshot`].
 //!
 //! What always holds: every request is counted once as answered, ignored, or refused for one reason; impressions count
-//! when they are durable, whether or not the sender heard of it. Numbers only grow.
+//! when they are durable, whether or not the sender heard of it. Numbers only grow. A head that is cut off is no request.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};

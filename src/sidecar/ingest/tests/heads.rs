@@ -1,5 +1,8 @@
 //! Heads that are too long, are none, or do not end: who sends one is told so, it is counted, and nothing is kept.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::harness::{KEY, Running, impressions, read_reply, start};
 use crate::ingest::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,6 +88,30 @@ async fn what_is_not_proper_http_is_refused_and_stores_nothing() {
     assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
     assert!(read_reply(&mut stream).await.is_none());
     assert_eq!(server.records("prod"), 0);
+    assert_eq!((server.strangers_refused(Refusal::Head), server.refused(Refusal::Disconnected)), (6, 1), "each once");
+}
+
+/// It would understand no answer, and waits for one.
+#[tokio::test]
+async fn who_speaks_http_2_is_counted_and_let_go_at_once() {
+    let server = start().await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut told = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut told));
+    let _ = ended.await.expect("nobody waits for what it says next");
+    assert_refused(&server, Refusal::Head, 1);
+}
+
+#[tokio::test]
+async fn who_leaves_in_a_head_has_asked_for_nothing() {
+    let server = start().await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"POST /api/testImpressions/bulk HT").await.unwrap();
+    drop(stream);
+    let ingest = Arc::clone(&server.ingest);
+    assert_eq!(server.stop().await.cut, 0);
+    assert!(ingest.stats().snapshot().strangers.iter().all(|(_, count)| *count == 0));
 }
 
 #[tokio::test(start_paused = true)]

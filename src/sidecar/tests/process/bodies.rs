@@ -1,5 +1,5 @@
-//! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it. And what would be
-//! many times as large, unpacked.
+//! The largest body that a sidecar takes as it comes: an SDK posts its whole queue at once and never splits it. And what
+//! would be many times as large, unpacked.
 
 use std::io::{BufReader, Read as _, Write};
 use std::net::TcpStream;

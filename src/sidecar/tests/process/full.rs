@@ -1,5 +1,5 @@
-//! A sidecar that can keep nothing more, since nobody takes what it has: whatever is posted is refused and counted, however much
-//! that is, and costs no memory that stays. When somebody takes it again, all that was acknowledged arrives.
+//! A sidecar that can keep nothing more, since nobody takes what it has: whatever is posted is refused and counted, however
+//! much that is, and costs no memory that stays. When somebody takes it again, all that was acknowledged arrives.
 
 use std::thread;
 
