@@ -96,13 +96,7 @@ impl Running {
 
     /// Waits until a stream has as many records; for what goes on behind the answer.
     pub(super) async fn wait_for(&self, stream: &str, records: u64) {
-        for _ in 0..500 {
-            if self.records(stream) == records {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{} records in {stream}, not {records}", self.records(stream));
+        comes_to(records, || self.records(stream)).await;
     }
 
     pub(super) fn begin_stop(&mut self) {
@@ -114,6 +108,17 @@ impl Running {
         self.begin_stop();
         self.server.await.unwrap()
     }
+}
+
+/// Waits until a number is what it should be.
+pub(super) async fn comes_to(wanted: u64, number: impl Fn() -> u64) {
+    for _ in 0..6_000 {
+        if number() == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} and not {wanted}", number());
 }
 
 impl Reply {

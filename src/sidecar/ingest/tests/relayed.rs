@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use super::gated_disk::{Gate, GatedDisk};
-use super::harness::{KEY, Running, bulk, frames, impressions, log_on, post, read_reply, start, start_on};
+use super::harness::{KEY, Running, bulk, comes_to, frames, impressions, log_on, post, read_reply, start, start_on};
 use crate::ingest::gunzip::gzip;
 use crate::ingest::{Limits, Refusal, Relay, RelaySnapshot};
 use crate::post::Post;
@@ -54,17 +54,6 @@ impl Relayed {
 
     fn snapshot(&self) -> RelaySnapshot {
         self.server.ingest.relays().remove(0)
-    }
-
-    /// Waits for what goes on behind the answer.
-    async fn wait_until_kept(&self, posts: u64) {
-        for _ in 0..500 {
-            if self.snapshot().kept == posts {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{} posts are kept, not {posts}", self.snapshot().kept);
     }
 
     async fn other(&self, path: &str, key: &str, body: &str) -> u16 {
@@ -281,7 +270,7 @@ async fn a_post_whose_impressions_are_refused_is_not_kept() {
     assert_eq!(relayed.server.bulk(impressions(1)).await.status, 503);
     // The first one found out; the log is read-only from now on. Its post was on its way by then, and its sender was
     // refused without waiting for that.
-    relayed.wait_until_kept(1).await;
+    comes_to(1, || relayed.snapshot().kept).await;
     assert_eq!(relayed.server.bulk(impressions(1)).await.status, 503);
     assert_eq!(relayed.other("/api/events/bulk", KEY, "[]").await, 200, "posts have their own disk");
     // A post of the second would be kept before this one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::harness::{KEY, Running, bulk, impressions, post, read_reply, start_with};
+use super::harness::{KEY, Running, bulk, comes_to, impressions, post, read_reply, start_with};
 use crate::ingest::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -140,13 +140,7 @@ async fn who_drips_or_reads_no_answer_holds_up_nobody_else_and_loses_nothing() {
     let there = (UNREAD + 2 * DRIPPING) as u64;
     let connections = || server.ingest.stats().snapshot().connections_open;
     // The last of the others may not be gone yet.
-    for _ in 0..60_000 {
-        if connections() == there {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(connections(), there, "all of them are still there");
+    comes_to(there, connections).await;
     assert!(server.ingest.memory_used_bytes() < 1_000_000, "{}", server.ingest.memory_used_bytes());
 
     for one in dripping {
