@@ -113,7 +113,7 @@ impl Log {
             _ => OpenError::Io { what: "lock", path: lock_path.clone(), source: e },
         })?;
         let files = Files::new(disk, dir.to_owned(), &options);
-        let opened = open::open(&files, &options)?;
+        let opened = open::open(&files, &options, clock.wall_ms())?;
         let mut damages = Damages::default();
         opened.damages.into_iter().for_each(|damage| damages.note(damage));
         let (inline, stale, budget) = (options.inline, opened.table_stale, AtomicU64::new(options.budget_bytes));

@@ -162,15 +162,15 @@ impl Catalog {
         Some((*place, segment.place(stream, offset)))
     }
 
-    /// Whether a segment that has no index file yet holds something, and nobody needs anything of it.
+    /// Whether nobody needs anything of a segment that has no index file yet. One that is written to holds something.
     pub(crate) fn is_settled(&self, place: Sequence) -> bool {
         let index = match self.segments.get(&place).map(|segment| &segment.stage) {
-            Some(Stage::Active(index)) => index,
+            Some(Stage::Active(index)) if !index.is_empty() => index,
             Some(Stage::Sealing(index)) => index,
             _ => return false,
         };
         let is_trimmed = |(id, next): (StreamId, u64)| self.stream(id).is_some_and(|stream| stream.trimmed >= next);
-        !index.is_empty() && index.ends().all(is_trimmed)
+        index.ends().all(is_trimmed)
     }
 
     /// Bytes of all segment files.

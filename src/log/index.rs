@@ -118,6 +118,11 @@ impl ActiveIndex {
         self.frames == 0
     }
 
+    /// What it holds beside frames of records is of then.
+    pub(crate) fn is_of(&mut self, ms: u64) {
+        self.newest_ms = self.newest_ms.max(ms);
+    }
+
     /// Ingest time of its newest frame.
     pub(crate) fn newest_ms(&self) -> u64 {
         self.newest_ms

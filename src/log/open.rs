@@ -50,6 +50,8 @@ pub(crate) struct Opened {
 struct Opening<'a> {
     files: &'a Files,
     options: &'a LogOptions,
+    /// Milliseconds since 1970.
+    now_ms: u64,
     log_id: LogId,
     /// The id was made up because none could be read: whatever lies here is not ours to delete.
     id_lost: bool,
@@ -69,7 +71,7 @@ struct Opening<'a> {
 }
 
 /// Opens the directory of `files`, or makes it.
-pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenError> {
+pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<Opened, OpenError> {
     let mut listing = Listing::read(files)?;
     let tables = tables::read(files, &listing)?;
     let empty = listing.segments.is_empty() && listing.indexes.is_empty();
@@ -95,6 +97,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions) -> Result<Opened, OpenEr
     let mut opening = Opening {
         files,
         options,
+        now_ms,
         log_id: table.log,
         id_lost: table_lost && voted.is_none(),
         rows: table.rows,
@@ -273,12 +276,11 @@ impl Opening<'_> {
         if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((self.log_id, sequence)) {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
-        let index = self.take_frames(sequence, &bytes, &scan);
+        let mut index = self.take_frames(sequence, &bytes, &scan);
         self.settle(&*file, &bytes, &scan).map_err(OpenError::io("cut", &path))?;
-        if index.is_empty() {
-            return Ok(()); // declarations or damage only: nothing to read, and kept for the operator until the next start
-        }
-        let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(0);
+        // One of nothing but damage stays for the replay window, for the operator to look at, and counts like the others.
+        let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(self.now_ms);
+        index.is_of(newest_ms);
         // Housekeeping seals it. Until then the next start comes to the same end: the rest was cut for good.
         let (stage, file_bytes) = (Stage::Sealing(Arc::new(index)), u64::from(scan.end));
         self.segments.insert(segment.place(), Segment::new(segment, scan.end, file_bytes, newest_ms, stage));

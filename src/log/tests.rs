@@ -281,6 +281,35 @@ fn a_segments_header_that_was_damaged_is_told_and_its_records_are_served() {
 }
 
 #[test]
+fn a_segment_of_nothing_but_damage_counts_stays_for_the_replay_window_and_goes() {
+    let mut bench = Bench::new();
+    bench.options.replay_window = Duration::from_secs(60);
+    let log = bench.open();
+    append(&log, "a", 1, 1000, 1);
+    bench.options.synced = log.synced();
+    drop(log);
+    let segment = bench.disk.open(&Path::new(DIR).join("0000000000000000.seg")).expect("it is there");
+    let position = limits::SEGMENT_HEADER_BYTES;
+    let end = bench.options.synced[0].position;
+    segment.write_all_at(&[IoSlice::new(&vec![0xEE; (end - position) as usize])], u64::from(position)).expect("writes");
+    let log = bench.open();
+    let told = log.damages();
+    assert!(matches!(&told[..], [damage] if damage.positions == (position..end)), "{told:?}");
+    let beside_spares = log.stats().bytes_used % u64::from(bench.options.segment_bytes);
+    assert_eq!((log.stats().segments, beside_spares), (1, u64::from(end)));
+    append(&log, "a", 2, 1000, 1);
+    drop(log);
+    bench.clock.advance(Duration::from_secs(59));
+    let log = bench.open();
+    log.housekeep();
+    assert_eq!(log.stats().segments, 2, "it stays for who wants to look at it");
+    bench.clock.advance(Duration::from_secs(120));
+    log.housekeep();
+    assert_eq!(log.stats().segments, 1);
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(2))]);
+}
+
+#[test]
 fn opening_reads_what_is_not_sealed_and_not_the_log() {
     const SEGMENT: u32 = 64 << 10;
     let mut bench = Bench::new();

@@ -90,18 +90,16 @@ fn branch(crashed: &SimDisk, clock: &ManualClock, mut model: Model, rng: &mut Rn
     }
 }
 
-/// What is on the disk is what counts against its budget, but for a segment of each class that has no record: such a one is
-/// kept for the operator until the next start.
+/// What is on the disk is what counts against its budget.
 fn check_budget(disk: &SimDisk, queues: &Queues) {
     queues.log().housekeep();
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_counted = |name: &str| [".seg", ".sys"].iter().any(|end| name.ends_with(end)) || name.starts_with("spare");
     let files = disk.paths().into_iter().filter(|path| is_counted(&name(path)));
     let there: u64 = files.map(|path| disk.read_live(&path).map_or(0, |bytes| bytes.len() as u64)).sum();
-    let (options, used) = (tiny(Duration::ZERO), queues.log().stats().bytes_used);
-    let uncounted = 2 * u64::from(options.segment_bytes);
-    assert!((used..=used + uncounted).contains(&there), "{used} bytes are counted, and {there} are there");
-    assert!(there <= options.budget_bytes + uncounted, "{there} bytes are there");
+    let used = queues.log().stats().bytes_used;
+    assert_eq!(used, there, "bytes are counted, and are there");
+    assert!(there <= tiny(Duration::ZERO).budget_bytes, "{there} bytes are there");
 }
 
 /// The power goes and comes back, now and then once more while the queues open.
