@@ -272,4 +272,37 @@ mod tests {
         bytes.fill(0xFF);
         assert_eq!(Books::decode(&mut Decoder::new(&bytes), KINDS), Err(Malformed("counts beyond any stream")));
     }
+
+    #[test]
+    fn a_sheet_on_which_something_is_missing_does_not_close() {
+        let one = Count { records: 1, bytes: 10 };
+        let sheet = Balance { accepted: one, pending: one, ..Balance::default() };
+        assert!(sheet.closes());
+        assert!(!Balance { pending: Count { records: 1, bytes: 9 }, ..sheet }.closes());
+        assert!(!Balance { delivered: one, ..sheet }.closes());
+    }
+
+    #[test]
+    fn books_go_on_from_earlier_ones_by_more_of_each_kind_and_from_one_start() {
+        let books = |start, start_bytes, delivered, purged| {
+            let mut books = Books::from(start, start_bytes);
+            books.post(Count { records: delivered, bytes: delivered * 10 }, Settled::Delivered);
+            books.post(Count { records: purged, bytes: purged * 10 }, Settled::Purged);
+            books
+        };
+        let earlier = books(3, 30, 5, 2);
+        assert!(
+            earlier.continues(&earlier)
+                && books(3, 30, 6, 2).continues(&earlier)
+                && books(3, 30, 5, 3).continues(&earlier)
+        );
+        for other in [books(4, 30, 6, 3), books(3, 31, 6, 3), books(3, 30, 4, 9), books(3, 30, 9, 1)] {
+            assert!(!other.continues(&earlier), "{other:?}");
+        }
+        let mut fewer_bytes = Books::from(3, 30);
+        fewer_bytes.post(Count { records: 9, bytes: 49 }, Settled::Delivered);
+        fewer_bytes.post(Count { records: 9, bytes: 90 }, Settled::Purged);
+        assert!(!fewer_bytes.continues(&earlier));
+        assert!(books(3, 30, 5, 0).others.is_none(), "nothing of a kind takes no room");
+    }
 }

@@ -301,4 +301,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn running_totals_that_fall_or_run_over_are_refused() {
+        let decoded = |ranges: &[(u64, u64)]| {
+            let settled = ranges.iter().enumerate().map(|(n, &(start_bytes, bytes))| {
+                let start = 20 + 20 * n as u64;
+                SettledRange { start, end: start + 10, start_bytes, bytes }
+            });
+            let mut encoded = Vec::new();
+            Cursor { low: 10, low_bytes: 100, settled: settled.collect() }.encode(&mut encoded);
+            Cursor::decode(&mut Decoder::new(&encoded)).map(|_| ())
+        };
+        for sound in [&[(100, 50)][..], &[(100, 50), (150, 1)], &[(u64::MAX - 1, 1)]] {
+            assert_eq!(decoded(sound), Ok(()), "{sound:?}");
+        }
+        for wrong in [&[(99, 50)][..], &[(100, 50), (149, 1)], &[(u64::MAX, 1)]] {
+            assert_eq!(decoded(wrong), Err(Malformed("running totals out of order")), "{wrong:?}");
+        }
+    }
 }

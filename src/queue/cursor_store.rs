@@ -12,9 +12,6 @@ use std::sync::Arc;
 
 /// A store of small values by key. Used by one thread.
 pub trait CursorStore: Send {
-    /// What kind of store this is, for people.
-    fn name(&self) -> &'static str;
-
     /// Everything in it.
     ///
     /// # Errors
@@ -84,10 +81,6 @@ impl fmt::Debug for StoreChoice {
 struct NoStore;
 
 impl CursorStore for NoStore {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
     fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         Ok(Vec::new())
     }
@@ -140,7 +133,7 @@ mod tests {
                 drop(store);
                 let mut store = open().expect("it opens again");
                 let found: BTreeMap<_, _> = store.load().expect("it loads").into_iter().collect();
-                assert!(found == expected || (!remembers && found.is_empty()), "{}: {found:?}", store.name());
+                assert!(found == expected || (!remembers && found.is_empty()), "{found:?}");
             }
         }
     }
@@ -154,7 +147,7 @@ mod tests {
             drop(store);
             let mut store = open().expect("it opens again");
             let found = store.load().expect("it loads");
-            assert!(found.iter().all(|found| *found == value(2)), "{}: {found:?}", store.name());
+            assert!(found.iter().all(|found| *found == value(2)), "{found:?}");
         }
     }
 

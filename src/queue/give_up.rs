@@ -48,9 +48,7 @@ impl Queue {
         let Some(going) = queue.oldest(stream, much, below)? else { return Ok(Count::default()) };
         let bytes_at = queue.bytes_of(stream, &going)?;
         let gone = queue.with_window(|window| window.let_waiting_go(going, Settled::Expired, bytes_at));
-        if gone.records > 0 {
-            queue.touch();
-        }
+        queue.touch();
         Ok(gone)
     }
 }

@@ -121,6 +121,10 @@ mod tests {
         assert!(!hint.continues(&floor, LogId(43), 150), "of another log");
         assert!(!Hint { incarnation: 0, ..hint.clone() }.continues(&floor, LOG, 150), "of a destination before this");
         assert!(!Hint { epoch: 1, ..hint.clone() }.continues(&floor, LOG, 150), "from before a replay");
+        let mut hole = Cursor::at(90, 900);
+        hole.insert(100..160, 1_000..1_600);
+        // As many records as its books, and no further than the log: but 90 to 100, which the floor has settled.
+        assert!(!Hint { cursor: hole, ..hint.clone() }.continues(&floor, LOG, 200));
         assert!(!Hint { cursor: Cursor::at(150, 1), ..hint }.continues(&floor, LOG, 150), "with other books");
     }
 

@@ -44,6 +44,9 @@ pub(crate) const FLOOR_SLOT_BYTES: usize = 12 * 1024;
 /// a page the file stays below 1.5 GiB even then; 20,000 ordinary entries take 16 MiB.
 pub(crate) const FLOOR_PAGES_MAX: usize = 65_536;
 
+/// Queues at one time. Of the floor's pages the first holds none, and one more stays free.
+pub(crate) const QUEUES_MAX: usize = 65_534;
+
 /// Synced marks kept in the floor: one per segment that is being written, so a handful. The newest win.
 pub(crate) const SYNCED_MARKS_MAX: usize = 64;
 

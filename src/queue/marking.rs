@@ -101,9 +101,7 @@ impl Queue {
             Settled::DeadLettered | Settled::Held => Balance::default(),
         };
         let gone = queue.window().let_marked_go(&offsets, &became);
-        if gone.records > 0 {
-            queue.touch();
-        }
+        queue.touch();
         gone
     }
 

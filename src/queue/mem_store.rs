@@ -11,10 +11,6 @@ pub struct MemStore {
 }
 
 impl CursorStore for MemStore {
-    fn name(&self) -> &'static str {
-        "memory"
-    }
-
     fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(values.iter().map(|(key, value)| (key.clone(), value.clone())).collect())

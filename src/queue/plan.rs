@@ -155,4 +155,14 @@ mod tests {
         assert_eq!(encode([&plan]).len() - 1, 34);
         assert_eq!(batch_id(LogId(0), &plan), format!("{}BABDCPoCH0acme-hook", "A".repeat(22)));
     }
+
+    #[test]
+    fn a_frame_takes_as_many_of_the_longest_plans_as_it_says_and_no_more() {
+        let destination = "d".repeat(QUEUE_NAME_BYTES_MAX).into();
+        let longest = PlanRecord { destination, incarnation: 0, stream_id: StreamId(3), offsets: 0..9, revision: 1 };
+        let bytes = |plans: usize| encode(std::iter::repeat_n(&longest, plans)).len();
+        assert!(
+            bytes(PLANS_PER_FRAME_MAX) <= PLAN_FRAME_BYTES_MAX && bytes(PLANS_PER_FRAME_MAX + 1) > PLAN_FRAME_BYTES_MAX
+        );
+    }
 }

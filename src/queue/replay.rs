@@ -216,6 +216,8 @@ mod tests {
             nothing(939, 0, 0).starts_with("there is nothing to replay from 939 on: only records before 0 were sent")
         );
         assert!(nothing(3, 9, 20).ends_with("from 3 to 9; the oldest record that is kept is 20"));
+        assert!(nothing(30, 20, 50).ends_with("from 30 to 20; the oldest record that is kept is 50"));
+        assert!(nothing(9, 9, 9).contains("from 9 on"));
     }
 
     #[test]

@@ -37,10 +37,6 @@ impl SledStore {
 }
 
 impl CursorStore for SledStore {
-    fn name(&self) -> &'static str {
-        "sled"
-    }
-
     fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
         let pair =
             |pair: sled::Result<(sled::IVec, sled::IVec)>| Ok(pair.map(|(key, value)| (key.to_vec(), value.to_vec()))?);

@@ -245,10 +245,6 @@ mod tests {
     }
 
     impl CursorStore for Unruly {
-        fn name(&self) -> &'static str {
-            "unruly"
-        }
-
         fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
             self.inner.load()
         }

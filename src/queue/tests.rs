@@ -112,6 +112,7 @@ fn a_new_queue_starts_where_it_is_told_and_an_old_one_where_it_is() {
     assert_eq!(start("now", Start::Now), 10);
     assert_eq!(start("earliest", Start::Earliest), 0);
     assert_eq!(start("at", Start::At(4)), 4);
+    assert_eq!(queues.find("at", "acme").expect("just made").lag().bytes, 60);
     assert_eq!(start("beyond", Start::At(99)), 10);
     append(&queues, "acme", 10);
     assert_eq!(start("now", Start::Now), 10, "it was seen before");
@@ -128,6 +129,7 @@ fn names_that_could_not_be_part_of_an_id_are_refused() {
     for name in ["", "a.b", "ü", "!plans", &"x".repeat(41)] {
         assert!(matches!(queues.queue(name, "acme", Start::Now), Err(QueueError::BadName { .. })), "{name}");
     }
+    assert!(queues.queue(&"x".repeat(40), &"y".repeat(120), Start::Now).is_ok());
 }
 
 #[test]
@@ -318,7 +320,10 @@ fn with_threads_everything_works_by_itself() {
     drop((queue, queues));
     let queues = open(&disk);
     assert_eq!(hook(&queues).cursor().low, 500);
-    assert_eq!(queues.stats().plans_resumed, 0);
+    let stats = queues.stats();
+    let (floor_commits, floor_syncs) = (stats.floor_commits, stats.floor_syncs);
+    let sound = QueuesStats { queues: 1, floor_commits, floor_syncs, ..QueuesStats::default() };
+    assert_eq!(stats, sound, "of a sound start");
 }
 
 /// Before: a stream that others had done with, or that nobody was subscribed to, went on being trimmed up to there when
@@ -380,6 +385,7 @@ fn a_plan_outlives_a_crash_that_comes_before_the_first_tick_of_its_queue() {
     let queues = open(&disk);
     let again = hook(&queues).next_batch(ANY).expect("memory reads").expect("something waits");
     assert_eq!((&again.id, &again.offsets, again.planned), (&sent.id, &sent.offsets, true));
+    assert_eq!(queues.stats().plans_resumed, 1);
 }
 
 /// Before: a plan was refused while ingest had filled the log's queue, so every destination backed off because what came

@@ -103,4 +103,24 @@ mod tests {
         let mut pages = vec![vec![], vec![0], vec![1]];
         assert_eq!(rearrange(&mut pages, [].into_iter(), vec![2], |_| 6_000), None);
     }
+
+    #[test]
+    fn pages_are_filled_up_to_the_mark_and_no_further() {
+        assert_eq!((ENTRIES_BYTES_MAX, FILL_BYTES), (12_238, 9_177));
+        let third = FILL_BYTES / 3; // nothing is left over
+        assert_eq!(place_all(&[0, 1, 2, 3], |_| third)[1..], [vec![0, 1, 2], vec![3], vec![], vec![], vec![]]);
+        let placed = place_all(&[0, 1, 2, 3], |id| third + usize::from(id == 0));
+        assert_eq!(placed[1..3], [vec![0, 1], vec![2, 3]], "a byte more");
+        let mut full = vec![vec![], vec![0, 1], vec![], vec![]];
+        assert_eq!(
+            rearrange(&mut full, [1].into_iter(), vec![], |_| ENTRIES_BYTES_MAX / 2),
+            Some(Moves::default()),
+            "it fits"
+        );
+        let mut two = vec![vec![], vec![0, 1], vec![]];
+        assert_eq!(rearrange(&mut two, [].into_iter(), vec![2], |_| third).map(|moves| moves.takers), Some(vec![1]));
+        let mut two = vec![vec![], vec![0, 1], vec![]];
+        let moves = rearrange(&mut two, [].into_iter(), vec![2], |id| third + usize::from(id == 2));
+        assert_eq!(moves.map(|moves| moves.takers), Some(vec![2]));
+    }
 }

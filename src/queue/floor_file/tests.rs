@@ -1,3 +1,5 @@
+mod sizes;
+
 use super::whole::EVIDENCE_NAME;
 use super::*;
 use crate::disk::counted::CountedDisk;
@@ -12,6 +14,7 @@ use proptest::prelude::RngExt;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const LOG: LogId = LogId(7 << 100);
 
@@ -193,6 +196,10 @@ fn a_truncated_emptied_missing_or_foreign_floor_is_damage_and_never_passes_for_a
     let (floor, damage) = load(&disk);
     assert_eq!(damage, [FloorDamage::Truncated { bytes: cut, expected }], "named once");
     assert!(floor.is_pinned() && floor.entries().count() > 0);
+
+    let cut = 3 * 2 * FLOOR_SLOT_BYTES as u64;
+    file.set_len(cut).expect("memory");
+    assert_eq!(load(&disk).1, [FloorDamage::Truncated { bytes: cut, expected }], "of whole pages");
 
     file.set_len(0).expect("memory");
     let (floor, damage) = load(&disk);
@@ -411,6 +418,8 @@ struct Plays {
     steps: Arc<Mutex<Vec<Step>>>,
     opened: Arc<Mutex<Vec<PathBuf>>>,
     failing: Arc<Mutex<usize>>,
+    /// Files can't be given room.
+    full: Arc<AtomicBool>,
 }
 
 struct PlaysFile {
@@ -424,7 +433,14 @@ impl Plays {
         let names = disk.list(&dir()).expect("memory");
         let before = names.iter().map(|name| (dir().join(name), bytes_of(disk, name))).collect();
         let disk = fresh_copy(&before);
-        Self { disk, before, steps: Arc::default(), opened: Arc::default(), failing: Arc::default() }
+        Self {
+            disk,
+            before,
+            steps: Arc::default(),
+            opened: Arc::default(),
+            failing: Arc::default(),
+            full: Arc::default(),
+        }
     }
 
     fn fail_syncs(&self, count: usize) {
@@ -599,6 +615,9 @@ impl File for PlaysFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        if self.plays.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.allocate(len)?;
         self.plays.did(Step::Grow(self.number, len));
         Ok(())

@@ -6,7 +6,7 @@ use crate::log::check_name;
 use crate::queue::balance::Books;
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{EntryId, Extra, FloorEntry};
-use crate::queue::limits::{DESTINATION_BYTES_MAX, FLOOR_PAGES_MAX};
+use crate::queue::limits::{DESTINATION_BYTES_MAX, QUEUES_MAX};
 use crate::queue::marked::Marked;
 use crate::queue::plan::PlanRecord;
 use crate::queue::reading::{offset_at_time, total_at};
@@ -56,7 +56,7 @@ impl Set {
             cursor: Cursor::at(offset, bytes),
             extra: None,
         };
-        let too_many = QueueError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
+        let too_many = QueueError::TooMany { limit: QUEUES_MAX };
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
         let inner = Arc::new(Inner::new(&self.context, id, entry));
         keeping.orphans.retain(|(offset, plan)| {

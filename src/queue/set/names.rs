@@ -110,3 +110,29 @@ impl PartialEq for Named {
 }
 
 impl Eq for Named {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::mem::MemDisk;
+    use crate::{LogOptions, QueueOptions, Queues, Start};
+    use std::path::Path;
+
+    #[test]
+    fn what_is_equal_in_order_is_equal() {
+        let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(SystemClock::new()));
+        let queues = Queues::open(disk, clock, Path::new("/data"), LogOptions::small(), QueueOptions::inline());
+        let queues = queues.expect("it opens");
+        let named = |destination: &str| {
+            queues.queue(destination, "acme", Start::Earliest).expect("it is made");
+            Named(queues.set.find(destination, "acme").expect("just made"))
+        };
+        let (a, b) = (named("a"), named("b"));
+        assert!(a == named("a") && a != b);
+        assert_eq!((a.partial_cmp(&b), b.partial_cmp(&a)), (Some(Ordering::Less), Some(Ordering::Greater)));
+        let [x, y]: [&dyn HasName; 2] = [&("a", "acme"), &("b", "acme")];
+        assert!(*x == *(&a as &dyn HasName) && *x != *y);
+        assert_eq!(x.partial_cmp(y), Some(Ordering::Less));
+    }
+}

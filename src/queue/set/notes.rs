@@ -175,4 +175,18 @@ mod tests {
         queues.remember("hook", b"one");
         assert_eq!(queues.stats().store_batches, batches);
     }
+
+    #[test]
+    fn a_note_and_its_name_are_as_long_as_they_may_be_and_no_longer() {
+        let queues = open(&Arc::new(MemDisk::new()), &MemStore::default());
+        let remembers = |name: usize, note: usize| {
+            let remember = || queues.remember(&"n".repeat(name), &vec![1; note]);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(remember)).is_ok()
+        };
+        let most = NOTE_BYTES_MAX;
+        assert_eq!(
+            [(most, most), (most + 1, 1), (1, most + 1)].map(|(name, note)| remembers(name, note)),
+            [true, false, false]
+        );
+    }
 }

@@ -9,7 +9,7 @@ use crate::queue::balance::{Books, Count, End};
 use crate::queue::cursor::Cursor;
 use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
-use crate::queue::limits::{FLOOR_PAGES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX};
+use crate::queue::limits::{QUEUES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX};
 use crate::queue::reading::{offset_at_time, total_at};
 use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
@@ -177,7 +177,7 @@ impl Set {
         entry: FloorEntry,
         plans: OldPlans,
     ) -> Result<Arc<Inner>, ReplayError> {
-        let too_many = ReplayError::TooMany { limit: FLOOR_PAGES_MAX - 2 };
+        let too_many = ReplayError::TooMany { limit: QUEUES_MAX };
         let id = keeping.floor.add(entry.clone()).ok_or(too_many)?;
         let inner = linked(Inner::new(&self.context, id, entry), live);
         for (offsets, plan) in plans {

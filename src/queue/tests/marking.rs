@@ -179,6 +179,8 @@ fn the_queues_that_have_marks_are_known_by_name_across_a_restart() {
     mark(&hook, 50);
     assert_eq!(hook.let_marked_go(0..10, Settled::Purged).records, 5);
     assert_eq!(names(&queues), ["other"]);
+    let of = |destination: &str| queues.marking_of(destination).len();
+    assert_eq!([of("hook"), of("nobody"), of("other"), of("zz")], [0, 0, 1, 0]);
     ticks(&queues);
     drop((hook, other, queues));
     let queues = open(&disk);
@@ -301,7 +303,25 @@ fn what_was_given_up_where_it_lies_is_not_told_as_done_with() {
     ticks(&queues);
     let low = || inspect_floor(Arc::clone(&disk), "data".as_ref(), None).expect("memory reads").lows["acme"];
     assert_eq!((queue.cursor().low, low()), (40, 10));
+    let seen = inspect_floor(Arc::clone(&disk), "data".as_ref(), None).expect("memory reads");
+    assert_eq!((seen.queues, seen.damage.len(), seen.pinned), (1, 0, false));
     queue.let_marked_go(0..100, Settled::Purged);
     ticks(&queues);
     assert_eq!(low(), 40);
+}
+
+#[test]
+fn what_is_let_go_counts_as_what_it_is_let_go_for() {
+    use Settled::{DeadLettered, Delivered, Expired, Filtered, Held, Lost, Purged};
+    for (nth, as_) in [Delivered, Filtered, Expired, Lost, Purged, DeadLettered].into_iter().chain([Held]).enumerate() {
+        let queues = open(&mem());
+        let queue = hook(&queues);
+        append(&queues, "acme", 10);
+        assert_eq!((mark(&queue, 50), queue.let_marked_go(0..10, as_).records), (5, 5));
+        let books = queue.marked().1;
+        let kinds = [books.delivered, books.filtered, books.expired, books.lost, books.purged, books.dead_lettered];
+        let counts = kinds.map(|count| count.records);
+        let expected = std::array::from_fn(|kind| if kind == nth.min(5) { 5 } else { 0 });
+        assert_eq!((counts, books.pending.records), (expected, 0), "{as_:?}");
+    }
 }

@@ -240,3 +240,22 @@ fn whether_so_many_bytes_wait_is_told_of_what_nobody_had_at_each_position() {
     queue.settle(&live, Settled::Delivered);
     assert!(queue.live().has_bytes(20) && !queue.live().has_bytes(21));
 }
+
+#[test]
+fn a_queue_knows_whether_its_next_batch_needs_the_disk() {
+    let queues = open_cold(mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    assert!(!queue.ready_in_memory());
+    let first = next(&queue, 4);
+    assert!(queue.ready_in_memory(), "the frame is at hand");
+    queue.settle(&first, Settled::Delivered);
+    append(&queues, "acme", 10);
+    queue.settle(&next(&queue, 6), Settled::Delivered);
+    assert!(!queue.ready_in_memory(), "another frame");
+    let _rest = next(&queue, 100);
+    assert!(queue.ready_in_memory(), "nothing waits");
+    let warm = open(&mem());
+    append(&warm, "acme", 10);
+    assert!(hook(&warm).ready_in_memory());
+}

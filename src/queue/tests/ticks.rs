@@ -334,3 +334,52 @@ fn the_store_keeps_nothing_of_queues_that_are_gone() {
     queues.tick().expect("memory writes");
     assert_eq!(all(), []);
 }
+
+#[test]
+fn the_revisions_that_plans_name_are_told_by_destination_and_not_at_all_where_one_cannot_be_read() {
+    let disk = mem();
+    let queues = open(&disk);
+    let told = || {
+        let named = queues.revisions_planned().expect("memory reads")?;
+        Some(named.into_iter().map(|(of, all)| (of.to_string(), Vec::from_iter(all))).collect::<Vec<_>>())
+    };
+    assert_eq!(told(), Some(vec![]), "there is no plan yet");
+    let (queue, other) = (hook(&queues), queues.queue("other", "acme", Start::Earliest).expect("it is made"));
+    append(&queues, "acme", 30);
+    for (queue, revision) in [(&queue, 3), (&queue, 4), (&other, 9)] {
+        queue.set_settings_revision(revision);
+        assert_eq!(queue.settings_revision(), revision);
+        let batch = next(queue, 5);
+        plan(queue, &batch);
+        queue.settle(&batch, Settled::Delivered);
+    }
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    let replay = queues.replay("hook", "acme", request).expect("ten records are settled");
+    replay.set_settings_revision(7);
+    plan(&replay, &next(&replay, 5));
+    let expected = [("hook".to_owned(), vec![3, 4, 7]), ("other".to_owned(), vec![9])];
+    assert_eq!(told().as_deref(), Some(&expected[..]), "those of a replay are its destination's");
+    append(&queues, "!plans", 2); // no plans
+    assert_eq!(told(), None);
+    drop((queue, other, replay, queues));
+    assert_eq!(open(&disk).stats().plans_lost, 2);
+}
+
+#[test]
+fn old_plans_are_written_again_when_more_is_kept_for_them_than_last_time() {
+    let options = QueueOptions { plans_kept_min: 2, ..QueueOptions::inline() };
+    let queues = open_with(&mem(), &ManualClock::at(0), options);
+    let queue = hook(&queues);
+    append(&queues, "acme", 100);
+    let open = next(&queue, 5);
+    plan(&queue, &open);
+    let moved = (0..9).map(|_| {
+        let batch = next(&queue, 5);
+        plan(&queue, &batch);
+        queue.settle(&batch, Settled::Delivered);
+        queues.tick().expect("memory writes");
+        queues.stats().plans_moved
+    });
+    // Three are more than two; then seven more than two and four times one.
+    assert_eq!(moved.collect::<Vec<_>>(), [0, 1, 1, 1, 1, 1, 1, 2, 2]);
+}

@@ -63,3 +63,20 @@ fn a_queue_may_be_made_before_its_stream_and_is_woken_by_the_first_record() {
     queue.release(&batch);
     assert_eq!(woken.load(Ordering::SeqCst), 2, "given back once");
 }
+
+#[test]
+fn a_queue_that_is_deleted_is_woken_no_more_and_its_neighbour_is() {
+    let queues = open(&mem());
+    let woken: [Arc<AtomicUsize>; 2] = Default::default();
+    for (destination, woken) in ["hook", "other"].into_iter().zip(&woken) {
+        let woken = Arc::clone(woken);
+        let queue = queues.queue(destination, "acme", Start::Now).expect("it is made");
+        queue.on_more(Arc::new(move || _ = woken.fetch_add(1, Ordering::SeqCst)));
+    }
+    append(&queues, "acme", 1);
+    queues.delete("hook", None).expect("memory writes");
+    append(&queues, "acme", 1);
+    let late = queues.queue("late", "acme", Start::Now).expect("it is made"); // its number is looked up anew
+    append(&queues, "acme", 1);
+    assert_eq!((woken.map(|woken| woken.load(Ordering::SeqCst)), late.lag().records), ([1, 3], 1));
+}
