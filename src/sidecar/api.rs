@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use self::destinations::Operations;
 use self::lag::{LagBoard, Reading};
-use self::readings::{IngestReading, LogReading, ReloadReading, Replayed, Source, Sources};
+use self::readings::{IngestReading, LogReading, ReloadReading, Replayed, Source, Sources, ThreadsReading};
 use crate::letters::Letters;
 use crate::ready::{Readiness, Status};
 
@@ -53,6 +53,7 @@ struct Parts {
     booked: Booked,
     replayed: Option<Replayed>,
     reloads: Source<ReloadReading>,
+    threads: Source<Vec<ThreadsReading>>,
     operations: Option<Arc<dyn Operations>>,
     letters: Option<Arc<Letters>>,
     readiness: Readiness,
@@ -81,6 +82,7 @@ impl Api {
             disk,
             replayed,
             reloads,
+            threads,
             operations,
             letters,
             readiness,
@@ -88,7 +90,7 @@ impl Api {
         let (reader, booked) = (Arc::new(Semaphore::new(1)), Booked::from(booked));
         let (all, looked_up) = (Arc::clone(&booked), letters.clone());
         let sheets = Box::new(move || sheets::of(&all(), looked_up.as_deref(), |_| true));
-        let parts = Parts { ingest, log, booked, replayed, reloads, operations, letters, readiness, reader };
+        let parts = Parts { ingest, log, booked, replayed, reloads, threads, operations, letters, readiness, reader };
         Self { board: LagBoard::new(clock, queues, deliveries, sheets, disk), parts: Arc::new(parts) }
     }
 
@@ -160,7 +162,7 @@ impl Api {
         let rendered = tokio::task::spawn_blocking(move || {
             let log = (parts.log)();
             let ready = parts.not_ready(&log).is_empty();
-            metrics::render(&reading, &(parts.ingest)(), &log, &(parts.reloads)(), ready)
+            metrics::render(&reading, &(parts.ingest)(), &log, &(parts.reloads)(), &(parts.threads)(), ready)
         });
         Ok(rendered.await?)
     }

@@ -19,6 +19,7 @@ mod sinks;
 mod start;
 mod threads;
 mod upstreams;
+mod watchdog;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -116,6 +117,7 @@ pub struct Sidecar {
     ingest: JoinHandle<ingest::Ended>,
     /// What shows it: ended last.
     pages: pages::Pages,
+    watchdog: watchdog::Watchdog,
     addresses: Addresses,
     grace: Duration,
     readiness: Readiness,
@@ -173,8 +175,9 @@ impl Sidecar {
     /// When the log could not be sealed.
     pub async fn run_until_stopped(self) -> Result<(), StopError> {
         self.shutdown.requested().await;
-        let Self { queues, letters, upstreams, delivery, operations, api: _, ingest, pages, grace, readiness, .. } =
-            self;
+        let Self {
+            queues, letters, upstreams, delivery, operations, ingest, pages, watchdog, grace, readiness, ..
+        } = self;
         readiness.block("stopping", "");
         let (ended, cut_off) = tokio::join!(ingest, delivery.shutdown(grace));
         match ended {
@@ -200,6 +203,8 @@ impl Sidecar {
         .await;
         drop(held);
         pages.end().await;
+        // A stop that hangs is told, too.
+        drop(watchdog);
         match closed {
             Ok(Ok(())) => info!("stopped; everything is written down"),
             Ok(Err(e)) => return Err(StopError(e.into())),

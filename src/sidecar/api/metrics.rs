@@ -13,7 +13,7 @@ mod way_in;
 
 use super::exposition::{Exposition, Kind};
 use super::lag::Reading;
-use super::readings::{IngestReading, LogReading, ReloadReading};
+use super::readings::{IngestReading, LogReading, ReloadReading, ThreadsReading};
 use crate::telemetry;
 
 /// All metrics.
@@ -22,10 +22,12 @@ pub(super) fn render(
     ingest: &IngestReading,
     log: &LogReading,
     reloads: &ReloadReading,
+    watched: &[ThreadsReading],
     ready: bool,
 ) -> String {
     let mut page = Exposition::default();
     process(&mut page, ready);
+    threads(&mut page, watched);
     configuration(&mut page, reloads);
     queues::lag(&mut page, reading);
     queues::settled(&mut page, reading);
@@ -49,6 +51,19 @@ fn process(page: &mut Exposition, ready: bool) {
         "Log lines that nobody read: the standard error was full.",
     )
     .sample(&[], telemetry::lines_dropped());
+}
+
+fn threads(page: &mut Exposition, watched: &[ThreadsReading]) {
+    let help = "How long what is new for these threads has had no turn; 0 when it had.";
+    let mut waits = page.family("forebay_threads_wait_seconds", Kind::Gauge, help);
+    for of in watched {
+        waits.sample(&[("of", of.threads)], of.waits.as_secs_f64());
+    }
+    let help = "Stalls: times that nothing new had its turn on these threads for more than a second.";
+    let mut stalls = page.family("forebay_threads_stalls_total", Kind::Counter, help);
+    for of in watched {
+        stalls.sample(&[("of", of.threads)], of.stalls);
+    }
 }
 
 fn configuration(page: &mut Exposition, reloads: &ReloadReading) {

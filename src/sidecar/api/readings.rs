@@ -4,6 +4,7 @@
 //! look at. Every closure is called often and only looks: it changes nothing and waits for nothing but a short lock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay::{LogState, LogStats};
 
@@ -37,6 +38,8 @@ pub struct Sources {
     pub replayed: Option<Replayed>,
     /// The configuration file.
     pub reloads: Source<ReloadReading>,
+    /// The threads that run tasks, where these are watched.
+    pub threads: Source<Vec<ThreadsReading>>,
     /// What operators may have done, where that is possible.
     pub operations: Option<Arc<dyn Operations>>,
     /// The letters, where there are any to be seen to.
@@ -67,6 +70,7 @@ impl Sources {
             disk: Box::new(DiskReading::default),
             replayed: None,
             reloads: Box::new(ReloadReading::default),
+            threads: Box::new(Vec::new),
             operations: None,
             letters: None,
             readiness: Readiness::new(),
@@ -83,6 +87,17 @@ pub struct ReloadReading {
     pub failed: u64,
     /// Whether the last time was one of those: what runs is not what the file says.
     pub last_failed: bool,
+}
+
+/// Threads that share what is ready to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadsReading {
+    /// What they are called, after `forebay-`. Becomes a label value.
+    pub threads: &'static str,
+    /// For how long what is new there has had no turn; zero where it had.
+    pub waits: Duration,
+    /// Stalls since the start: times that it had none for so long that something must be wrong.
+    pub stalls: u64,
 }
 
 /// One queue: how far a destination is behind on a stream, and where every record went.

@@ -19,6 +19,7 @@ use super::pages::Pages;
 use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
+use super::watchdog::{self, Threads, Watchdog};
 use super::{Addresses, Sidecar, StopError, WrapSink, disk, learned, readings};
 use crate::ages::Now;
 use crate::api::dead_letters::is_dead_letters;
@@ -141,6 +142,9 @@ pub(super) async fn start(
     let secrets = std::mem::take(&mut config.secrets);
     let files = files(&config)?;
     let ground = Arc::new(Ground { config, files, disk, clock: Arc::new(SystemClock::new()) });
+    // They are the same where a sidecar is started on one runtime.
+    let threads = [(Threads::Front, Handle::current()), (Threads::Send, deliveries.clone())];
+    let watchdog = Watchdog::start(&ground.clock, threads, watchdog::EVERY).map_err(StartError::Runtime)?;
     let readiness = Readiness::new();
     let opening = readiness.latch("the way in");
     // Addresses first: a clash costs nothing then.
@@ -202,7 +206,7 @@ pub(super) async fn start(
     tokio::spawn(learned::keep_on(queues.clone(), Arc::clone(&delivery), shutdown.clone()));
     let kept = (&letters, &overflow, damaged);
     let shown = sources(&ground, (&queues, &upstreams), (&delivery, &ingest), kept, &operations, readiness.clone());
-    let api = Api::new(Arc::clone(&ground.clock), shown);
+    let api = Api::new(Arc::clone(&ground.clock), Sources { threads: watchdog.source(), ..shown });
     let pages = Pages::start(&api, grpc, http);
     let grace = config.shutdown_grace;
     let stop = shutdown.clone();
@@ -220,6 +224,7 @@ pub(super) async fn start(
         api,
         ingest: serving,
         pages,
+        watchdog,
         addresses,
         grace,
         readiness,
@@ -418,6 +423,7 @@ fn sources(
         disk: Box::new(move || disk::reading(&on_disk, &*clock)),
         replayed: Some(Replayed { queues: queues.clone(), keeps_repeats: Arc::new(move |id| kinds.keeps_repeats(id)) }),
         reloads: Box::new(move || reloads.reloads()),
+        threads: Box::new(Vec::new),
         operations: Some(asked),
         letters: Some(letters),
         readiness,

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{Builder, JoinHandle};
 
-/// For the log and its queues, the cursor store, the lines of the process's own log, and a few calls that block.
-const BESIDES: usize = 16;
+/// For the log and its queues, the cursor store, the lines of the process's own log, the watchdog, and a few calls that block.
+const BESIDES: usize = 17;
 
 /// Less than that and it would stop, or panic, at some later moment.
 #[derive(Debug, thiserror::Error)]

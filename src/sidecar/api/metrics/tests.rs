@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay::{Balance, Count};
 
@@ -82,7 +83,9 @@ fn full_page() -> String {
     let disk = Arc::new(BTreeMap::from([("prod".into(), share)]));
     let sheet = Balance { accepted: Count { records: 9, bytes: 900 }, ..Balance::default() };
     let sheets = BTreeMap::from([("hook".into(), sheet)]);
-    render(&Reading { at_unix_ms: 1, lags, deliveries, sheets, disk }, &ingest, &log, &ReloadReading::default(), true)
+    let threads = [ThreadsReading { threads: "send", waits: Duration::from_millis(2_500), stalls: 3 }];
+    let reading = Reading { at_unix_ms: 1, lags, deliveries, sheets, disk };
+    render(&reading, &ingest, &log, &ReloadReading::default(), &threads, true)
 }
 
 /// Splits a sample line as Prometheus does: name, labels, number.
@@ -175,6 +178,13 @@ fn a_destination_that_nothing_delivers_has_a_state_too() {
     assert!(page.contains("forebay_delivery_state{destination=\"hook\",state=\"idle\"} 1\n"));
     let refused = "forebay_delivery_state{destination=\"split\",state=\"refused\"} 1\n";
     assert!(page.contains(refused), "an upstream that refuses one key alone");
+}
+
+#[test]
+fn threads_that_stand_still_are_told_in_seconds() {
+    let page = full_page();
+    assert!(page.contains("forebay_threads_wait_seconds{of=\"send\"} 2.5\n"));
+    assert!(page.contains("forebay_threads_stalls_total{of=\"send\"} 3\n"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a start asks of the disk, counted: so that it takes as long with thousands of destinations as with ten. And that
-//! what it starts to deliver needs no thread of the way in.
+//! what it starts to deliver needs no thread of the way in; and what is told where deliveries have none.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -96,17 +98,20 @@ async fn what_is_wrong_with_the_address_for_sdks_is_told_with_its_own_remedy() {
     assert!(refused.contains("an address of this machine") && !refused.contains("another sidecar"), "{refused}");
 }
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits on no thread that might be blocked.
+fn until(what: &str, done: &dyn Fn() -> bool) {
+    let waited = (0..PATIENCE.as_millis()).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        done()
+    });
+    assert!(waited, "{what}");
+}
+
 /// Whatever blocks the threads of the way in, and all of them: each destination gets what comes, at once.
 #[test]
 fn while_calls_block_every_thread_of_the_way_in_deliveries_go_on() {
-    const PATIENCE: Duration = Duration::from_secs(60);
-    let until = |what: &str, done: &dyn Fn() -> bool| {
-        let waited = (0..PATIENCE.as_millis()).any(|_| {
-            std::thread::sleep(Duration::from_millis(1));
-            done()
-        });
-        assert!(waited, "{what}");
-    };
     let dir = tempfile::tempdir().unwrap();
     let runtimes = Runtimes::start(1).unwrap();
     let (_stop, shutdown) = crate::shutdown::channel();
@@ -140,6 +145,48 @@ fn while_calls_block_every_thread_of_the_way_in_deliveries_go_on() {
     assert!(!over.load(Ordering::SeqCst), "they lasted all the while");
     drop(last);
     until("the way in has its threads again", &|| over.load(Ordering::SeqCst));
+    drop(sidecar);
+    runtimes.end();
+}
+
+/// What a scraper reads now of this series.
+fn metric(sidecar: &Sidecar, series: &str) -> f64 {
+    let Listen::Tcp(address) = sidecar.addresses().admin else { panic!("it listens on a port") };
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    connection.read_to_string(&mut page).unwrap();
+    let sample = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    sample.unwrap_or_else(|| panic!("{series} is on the page: {page}")).parse().unwrap()
+}
+
+#[test]
+fn a_call_that_blocks_deliveries_shows_among_the_metrics_and_what_waited_goes_out_when_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtimes = Runtimes::start(1).unwrap();
+    let (_stop, shutdown) = crate::shutdown::channel();
+    let (disk, deliveries) = (Arc::new(MemDisk::new()), runtimes.deliveries());
+    let sidecar =
+        runtimes.block_on(start(config(dir.path(), 1), None, shutdown, |sink| sink, deliveries, disk)).unwrap();
+    let waits = |of: &str| metric(&sidecar, &format!("forebay_threads_wait_seconds{{of=\"{of}\"}}"));
+    let stalls = || metric(&sidecar, "forebay_threads_stalls_total{of=\"send\"}");
+    let ((end, ends), (begins, begun)) = (sync_channel::<()>(0), sync_channel(1));
+    runtimes.deliveries().spawn(async move {
+        begins.send(()).unwrap();
+        let _ = ends.recv();
+    });
+    begun.recv_timeout(PATIENCE).unwrap();
+    sample::append(&sidecar.queues, "env-0", 0);
+    until("it is told", &|| stalls() == 1.0);
+    let first = waits("send");
+    assert!(first >= 1.0, "{first}");
+    until("with how long it lasts", &|| waits("send") > first);
+    until("of those alone", &|| waits("front") == 0.0);
+    let queue = sidecar.queues.find("hook-0", "env-0").unwrap();
+    assert_eq!((queue.balance().delivered.records, queue.lag().records), (0, 10), "it lasted all the while");
+    drop(end);
+    until("what waited is delivered", &|| queue.balance().delivered.records == 10);
+    until("the threads are told to run", &|| waits("send") == 0.0);
     drop(sidecar);
     runtimes.end();
 }
