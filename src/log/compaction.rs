@@ -147,7 +147,10 @@ impl Shared {
                 let sealed = matches!(segment.stage, Stage::Sealed) && *place < kept;
                 let may_go = sealed && !segment.left_alone && !names_an_end;
                 names_an_end = segment.end_is_named_behind();
-                Candidate { place: *place, file_bytes: segment.file_bytes, live: segment.live.filter(|_| may_go) }
+                // Its header the next compact one would have again: no more can be given back than what lies behind it.
+                let header = segment.file.replaced.map_or(0, |_| u64::from(SEGMENT_HEADER_BYTES));
+                let file_bytes = segment.file_bytes.saturating_sub(header);
+                Candidate { place: *place, file_bytes, live: segment.live.filter(|_| may_go) }
             })
             .collect()
     }

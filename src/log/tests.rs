@@ -1,5 +1,6 @@
 //! The log through its public door, on a disk in memory. Crashes and faults are in storage-tests/.
 
+mod compacting;
 mod searches;
 
 use super::*;

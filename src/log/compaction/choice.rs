@@ -11,7 +11,7 @@ use crate::offset::Sequence;
 pub(crate) struct Candidate {
     /// Its place in the order of the log.
     pub(crate) place: Sequence,
-    /// Bytes of its file.
+    /// Bytes of its file; of a compact one without its header.
     pub(crate) file_bytes: u64,
     /// Bytes of its frames that somebody needs; `None` where it is not known, or where it must not be touched: it parts what
     /// lies before it from what lies behind.

@@ -1,0 +1,146 @@
+//! Compaction, in exact numbers.
+
+use super::*;
+use crate::offset::Sequence;
+
+const SEGMENT: u64 = 4 << 10;
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    (bench.options.segment_bytes, bench.options.tail_cache_bytes) = (SEGMENT as u32, 0);
+    bench
+}
+
+/// So many segments of each of which "slow" needs 160 bytes and nobody the rest, and one more that is written to.
+fn sparse(log: &Log, segments: u64) {
+    for _ in 0..segments {
+        append(log, "slow", 1, 100, 1);
+        append(log, "fast", 2, 3_600, 1); // 3,656 with its header: no second one fits
+    }
+    append(log, "fast", 2, 3_600, 1);
+    log.trim(log.stream("fast").expect("known"), u64::MAX);
+}
+
+/// The next round may compact at once.
+fn no_pause(bench: &Bench, log: &Log) {
+    use crate::clock::Clock;
+    log.shared.keeper.lock().expect("no panic").compact_from = bench.clock.monotonic();
+}
+
+/// Of compact segments.
+fn names(bench: &Bench) -> Vec<String> {
+    let names = bench.disk.list(Path::new(DIR)).expect("memory lists").into_iter();
+    names.filter(|name| name.ends_with(".seg") && name.contains('-')).collect()
+}
+
+#[test]
+fn a_run_becomes_one_segment_of_what_is_needed_and_the_next_one_waits_for_what_it_cost() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 10);
+    log.housekeep();
+    let stats = log.stats();
+    // A header and ten frames of 160 bytes.
+    assert_eq!((stats.segments_compacted, stats.compacted_bytes, stats.segments), (10, 1_728, 2));
+    // The compact one, the one that is written to, and three spares: of the run one was recycled.
+    assert_eq!((stats.bytes_used, stats.housekeeping_errors), (1_728 + 4 * SEGMENT, 0));
+    assert_eq!(read(&log, "slow", 0).len(), 10);
+    assert_eq!(log.first_kept(log.stream("fast").expect("known")), 10);
+    // 32 MiB a second.
+    let from = log.shared.keeper.lock().expect("no panic").compact_from;
+    assert_eq!(from, Duration::from_millis(1_000_000) + Duration::from_micros(51));
+    sparse(&log, 10);
+    log.housekeep();
+    assert_eq!(log.stats().segments_compacted, 10, "no time went by");
+    no_pause(&bench, &log);
+    log.housekeep();
+    assert!(log.stats().segments_compacted > 10, "it is time at that very moment");
+}
+
+/// The first place that it stands for is that of the first one in it.
+#[test]
+fn a_compact_segment_in_a_run_stands_for_all_that_it_stood_for() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 10);
+    log.housekeep();
+    sparse(&log, 10);
+    log.trim(log.stream("slow").expect("known"), 8);
+    log.housekeep(); // its index
+    no_pause(&bench, &log);
+    log.housekeep();
+    let names = names(&bench);
+    assert!(matches!(&names[..], [one] if one.contains(".0000000000000000-")), "{names:?}");
+    drop(log);
+    assert_eq!(read(&bench.open(), "slow", 8).len(), 12);
+}
+
+/// Nothing in the window; of what is beyond a tenth of the budget the oldest, to the segment.
+#[test]
+fn what_is_kept_for_replay_is_not_compacted() {
+    for (budget, compacted) in [(1_000 * SEGMENT, 0), (50 * SEGMENT, 6)] {
+        let mut bench = bench();
+        (bench.options.replay_window, bench.options.budget_bytes) = (Duration::from_secs(3_600), budget);
+        let log = bench.open();
+        sparse(&log, 10);
+        (0..3).for_each(|_| log.housekeep());
+        // Of eleven segments the newest five are a tenth.
+        assert_eq!(log.stats().segments_compacted, compacted);
+        assert_eq!(read(&log, "slow", 0).len(), 10);
+        bench.clock.advance(Duration::from_secs(3_600));
+        log.housekeep();
+        assert!(log.stats().segments_compacted > compacted, "the window is over");
+    }
+}
+
+/// Sixty-four are looked into in a round, and what they keep is told when all were.
+#[test]
+fn what_streams_keep_is_told_when_all_segments_were_looked_into() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 70);
+    let seen = || {
+        let slow = log.streams().into_iter().find(|stream| &*stream.name == "slow").expect("known");
+        (log.shared.keeper.lock().expect("no panic").weighed, slow.backlog_bytes, slow.held_bytes)
+    };
+    log.housekeep();
+    assert_eq!(seen(), (Sequence(64), 7_000, 7_000));
+    no_pause(&bench, &log);
+    log.housekeep();
+    assert_eq!(seen(), (Sequence(0), 7_000, 7_000 + 70 * (SEGMENT - 160)));
+}
+
+/// Before: a small compact segment was written anew with each round, for the bytes of its header.
+#[test]
+fn damage_parts_a_run_and_is_left_alone_and_so_is_what_was_compacted() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 10);
+    let path = Path::new(DIR).join("0000000000000003.seg");
+    let segment = bench.disk.open(&path).expect("it is there");
+    segment.write_all_at(&[IoSlice::new(&[0xEE])], 128 + 56 + 7).expect("memory writes"); // in the payload of its first frame
+    for compacted in [0, 6, 9, 9] {
+        no_pause(&bench, &log);
+        log.housekeep();
+        assert_eq!((log.stats().segments_compacted, log.stats().housekeeping_errors), (compacted, 1));
+    }
+    assert!(bench.disk.open(&path).is_ok(), "it stays as it is");
+    let whole: Vec<bool> = read(&log, "slow", 0).into_iter().map(|(_, kept)| kept.is_some()).collect();
+    assert_eq!(whole, (0..10).map(|n| n != 3).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_compact_segment_ends_where_its_header_says_and_then_where_its_index_does() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 10);
+    log.housekeep();
+    for sealed in [false, true] {
+        let seen =
+            inspect(&*bench.disk, Path::new(DIR), |_| std::ops::ControlFlow::Continue(())).expect("it only looks");
+        let SegmentReport { file_bytes, end, frames, .. } = seen.segments[0];
+        assert_eq!((file_bytes, end, frames, seen.segments[0].sealed), (1_728, 1_728, 10, sealed));
+        assert!(seen.flaws.is_empty() && seen.segments.iter().all(|segment| segment.damage.is_empty()), "{seen:?}");
+        log.housekeep();
+    }
+}
