@@ -328,7 +328,7 @@ impl Log {
             return;
         }
         let id = catalog.id(stream).unwrap_or_else(|| catalog.add_stream(stream.into()));
-        let Some(known) = catalog.stream_mut(id) else { return };
+        let known = catalog.stream_mut(id).expect("found or made");
         if known.row.next < offset {
             tracing::error!(
                 stream,

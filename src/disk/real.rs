@@ -159,11 +159,10 @@ impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
-            match self.file.read_at(&mut buf[filled..], position + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let at = position + filled as u64;
+            match retry_on_intr(|| rustix::io::pread(&self.file, &mut buf[filled..], at))? {
+                0 => break,
+                n => filled += n,
             }
         }
         Ok(filled)
@@ -376,6 +375,12 @@ mod tests {
         let _lock = RealDisk.lock(&path, "pid 7").unwrap();
         let refused = RealDisk.lock(&path, "pid 8").err().unwrap();
         assert_eq!(refused.to_string(), "held by pid 7");
+    }
+
+    #[test]
+    fn what_lies_in_no_directory_lies_in_the_current_one_and_the_root_in_itself() {
+        let above = ["x", "x/y", "/"].map(|path| parent(Path::new(path)));
+        assert_eq!(above, [".", "x", "/"].map(Path::new));
     }
 
     #[test]

@@ -41,10 +41,8 @@ impl<K: Copy + Eq + Hash, V> Fifo<K, V> {
         self.weight += weight;
         while self.weight > self.weight_max && self.order.len() > 1 {
             let oldest = self.order.pop_front().expect("weight is that of the entries in order");
-            // An entry may have been removed already: its weight went then.
-            if let Some((_, weight)) = self.map.remove(&oldest) {
-                self.weight -= weight;
-            }
+            let (_, weight) = self.map.remove(&oldest).expect("what is in order is there");
+            self.weight -= weight;
         }
     }
 

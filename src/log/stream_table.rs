@@ -53,7 +53,7 @@ pub(crate) enum BadTable {
 impl StreamTable {
     pub(crate) fn encode(&self) -> Vec<u8> {
         assert!(self.rows.len() <= STREAMS_MAX, "append refuses more streams");
-        let mut body = Vec::with_capacity(self.rows.len() * 64);
+        let mut body = Vec::new();
         for row in &self.rows {
             body.extend_from_slice(&row.next.to_le_bytes());
             body.extend_from_slice(&row.bytes.to_le_bytes());

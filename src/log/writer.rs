@@ -287,10 +287,8 @@ impl Writer {
             at += header.stored_len();
         }
         assert!(at <= active.capacity, "make_room left room");
-        let mut slices = Vec::with_capacity(frames.len() * 3);
-        for (frame, header) in frames.iter().zip(&headers) {
-            slices.extend(frame.pieces(header).map(IoSlice::new));
-        }
+        let pieces = frames.iter().zip(&headers).flat_map(|(frame, header)| frame.pieces(header).map(IoSlice::new));
+        let slices: Vec<IoSlice<'_>> = pieces.collect();
         let (file, from) = (&active.file, u64::from(active.position));
         failpoints::around(Point::FramesWrite, || file.write_all_at(&slices, from))?;
         let sync = || mutants::unless(Mutant::AppendNotSynced, || file.sync_data());
