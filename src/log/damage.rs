@@ -84,4 +84,28 @@ mod tests {
             "segment 3 bytes 128..256: the payload's checksum is wrong, stream \"acme-prod\", records 10..20"
         );
     }
+
+    #[test]
+    fn what_is_not_known_of_a_place_is_not_said() {
+        let damage = Damage {
+            segment: Sequence(3),
+            positions: 128..256,
+            stream: None,
+            offsets: None,
+            what: "no frame can be read here",
+        };
+        assert_eq!(damage.to_string(), "segment 3 bytes 128..256: no frame can be read here, at least one record");
+    }
+
+    #[test]
+    fn all_places_are_counted_and_the_first_thousand_kept() {
+        let mut damages = Damages::default();
+        for position in 0..DAMAGES_KEPT_MAX as u32 + 6 {
+            let (segment, positions, what) = (Sequence(3), position..position + 1, "no frame can be read here");
+            damages.note(Damage { segment, positions, stream: None, offsets: None, what });
+        }
+        let kept = damages.all();
+        assert_eq!((damages.count(), kept.len()), (1_030, 1_024));
+        assert_eq!(kept.last().map(|damage| damage.positions.start), Some(1_023));
+    }
 }

@@ -138,13 +138,30 @@ mod tests {
             "000000000000000A.seg",
             "streams.2",
             "spare-01",
+            "spare-x",
             "x.idx",
             "0000000000000009.1-1.seg",
+            "0000000000000009.x-0000000000000001.seg",
+            "0000000000000009.0000000000000001-x.seg",
             "0000000000000009.0000000000000001.seg",
             "0000000000000009.0000000000000001-0000000000000001.idx",
         ];
         for name in others {
             assert_eq!(FileName::parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_segment_is_replaced_by_a_later_compact_one_of_its_class_that_has_its_place() {
+        let compact = |sequence, first, last| {
+            let replaced = Some(Replaced { first: Sequence(first), last: Sequence(last) });
+            SegmentFile { sequence: Sequence(sequence), class: Class::Main, replaced }
+        };
+        let plain = |sequence, class| SegmentFile::plain(Sequence(sequence), class);
+        let by = [plain(2, Class::System), compact(9, 1, 3)];
+        let replaced = [plain(1, Class::Main), plain(3, Class::Main), compact(5, 0, 2)];
+        assert!(replaced.iter().all(|file| file.is_replaced_by(&by)));
+        let others = [plain(0, Class::Main), plain(4, Class::Main), plain(2, Class::System), by[1], compact(10, 2, 3)];
+        assert!(!others.iter().any(|file| file.is_replaced_by(&by)));
     }
 }

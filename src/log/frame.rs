@@ -256,6 +256,37 @@ mod tests {
         assert_eq!(FrameHeader::decode(&identity(), 256, &bytes), Err(NotAFrame::Version(2)));
     }
 
+    /// A header that some other program made, checksum and all.
+    fn made(change: impl FnOnce(&mut FrameHeader), kind: u8) -> Result<FrameHeader, NotAFrame> {
+        let mut header = header(b"");
+        change(&mut header);
+        let mut bytes = FrameHeader { synced: 0, ..header }.encode(&identity(), 256);
+        bytes[13] = kind;
+        bytes[48..52].copy_from_slice(&header.synced.to_le_bytes());
+        let crc = identity().header_crc(256, &bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        FrameHeader::decode(&identity(), 256, &bytes)
+    }
+
+    #[test]
+    fn a_header_of_which_no_good_could_come_is_none_whatever_its_checksum_says() {
+        let sound: [fn(&mut FrameHeader); 3] = [
+            |of| of.synced = 256,
+            |of| of.first = u64::MAX - 3,
+            |of| (of.bytes_before, of.payload_len) = (u64::MAX - 1, 1),
+        ];
+        assert!(sound.into_iter().all(|change| made(change, 1).is_ok()));
+        let wrong: [fn(&mut FrameHeader); 3] = [
+            |of| of.synced = 257,
+            |of| of.first = u64::MAX - 2,
+            |of| (of.bytes_before, of.payload_len) = (u64::MAX, 1),
+        ];
+        for change in wrong {
+            assert_eq!(made(change, 1), Err(NotAFrame::Header));
+        }
+        assert_eq!(made(|_| (), 3), Err(NotAFrame::Header), "neither records nor a name");
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(

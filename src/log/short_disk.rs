@@ -174,6 +174,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::stream_table::StreamRow;
 
     #[test]
     fn what_nobody_needs_of_a_segment_is_charged_in_equal_parts_to_those_who_need_some_of_it() {
@@ -185,5 +186,28 @@ mod tests {
         let charged = [1, 2, 3].map(|stream| pins.so_far.get(&StreamId(stream)).copied());
         assert_eq!(charged, [Some(200), Some(1200), Some(200)]);
         assert_eq!(pins.so_far.len(), 3);
+    }
+    #[test]
+    fn what_streams_keep_counts_once_all_is_known_and_as_long_as_they_need_something() {
+        let row = |name: &str| StreamRow { name: name.into(), next: 10, bytes: 1_000, first_kept: 0 };
+        let mut catalog = Catalog::new(vec![row("a"), row("b")], 2, Sequence(0), 0);
+        let held = |catalog: &Catalog| catalog.streams.iter().map(Stream::held).collect::<Vec<_>>();
+        let needed = |live, stream| Needed { live, by: vec![StreamId(stream)] };
+        let mut pins = Pins::default();
+        assert!(pins.is_empty());
+        pins.add(1_000, &needed(400, 1));
+        assert!(!pins.is_empty(), "something was found");
+        assert_eq!(held(&catalog), [1_000, 1_000], "not all were looked into yet");
+        pins.tell(&mut catalog);
+        assert!(!pins.is_empty(), "the catalog says so");
+        assert_eq!(held(&catalog), [1_000, 1_600]);
+        catalog.streams[1].trim(10);
+        assert_eq!(held(&catalog), [1_000, 0], "who needs nothing keeps nothing");
+        pins.add(1_000, &needed(300, 0));
+        pins.forget(&mut catalog);
+        assert!(pins.is_empty());
+        assert_eq!((held(&catalog), catalog.streams[1].pinned), (vec![1_000, 0], 0));
+        pins.tell(&mut catalog);
+        assert!(pins.is_empty(), "there was nothing to tell");
     }
 }

@@ -142,6 +142,23 @@ mod tests {
         assert_eq!(waiting.bytes, 0);
     }
 
+    #[test]
+    fn a_commit_takes_so_many_appends_and_so_many_bytes_and_one_however_large() {
+        let mut waiting = Waiting::default();
+        let mut commits = |lens: &[usize]| {
+            lens.iter().for_each(|len| push(&mut waiting, "a", 0, *len));
+            let mut take = || Some(waiting.take(None, usize::MAX).appends.len()).filter(|taken| *taken > 0);
+            let commits: Vec<usize> = std::iter::from_fn(&mut take).collect();
+            assert_eq!(waiting.bytes, 0);
+            commits
+        };
+        assert_eq!(commits(&[0; COMMIT_APPENDS_MAX + 1]), [COMMIT_APPENDS_MAX, 1]);
+        let half = COMMIT_BYTES_MAX / 2 - HEADER;
+        assert_eq!(commits(&[half, half, 0]), [2, 1], "just as many as may be");
+        assert_eq!(commits(&[half, half + 1]), [1, 1], "one more");
+        assert_eq!(commits(&[COMMIT_BYTES_MAX, 0]), [1, 1], "too large for any, and alone");
+    }
+
     proptest! {
         #[test]
         fn each_append_leaves_once_and_those_of_a_stream_in_their_order(

@@ -244,3 +244,98 @@ fn where_the_disk_gives_nothing_there_are_zeros_and_the_rest_is_read() {
         assert_eq!(*byte, if at / SALVAGE_BYTES == 1 { 0 } else { 7 }, "byte {at}");
     }
 }
+
+#[test]
+fn an_index_that_outlived_its_reclaimed_segment_is_no_loss() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    (0..8).for_each(|_| _ = log.append_wait("a", vec![Payload { bytes: vec![1; 20_000], records: 3 }]).unwrap());
+    log.housekeep();
+    let index = files(&disk, ".idx").remove(0);
+    let path = Path::new(DIR).join(&index);
+    let bytes = read_all(&*disk.open(&path).unwrap()).unwrap();
+    log.trim(log.stream("a").unwrap(), 9); // three frames are a segment: all of the first, and no more
+    log.housekeep();
+    assert!(disk.open(&path).is_err());
+    log.close().unwrap();
+    disk.create(&path).unwrap().write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
+    let what = "the segment of this index was reclaimed";
+    assert_eq!(look(&disk).flaws, [Flaw { file: index, what, mended: true }]);
+}
+
+#[test]
+fn a_segment_of_zeros_holds_nothing_and_says_nothing() {
+    let disk = MemDisk::new();
+    closed(&disk);
+    disk.create(&Path::new(DIR).join("00000000000000ff.seg")).unwrap().set_len(4096).unwrap();
+    let seen = look(&disk);
+    let last = seen.segments.last().unwrap();
+    assert_eq!((last.file_bytes, last.end, last.frames, last.damage.len()), (4096, SEGMENT_HEADER_BYTES, 0, 0));
+    assert_eq!(seen.flaws, []);
+}
+
+#[test]
+fn what_was_not_finished_is_no_loss_and_what_is_not_ours_is_named() {
+    let disk = MemDisk::new();
+    closed(&disk);
+    for name in ["00000000000000aa.new", "notes.txt"] {
+        disk.create(&Path::new(DIR).join(name)).unwrap();
+    }
+    let seen = look(&disk);
+    let what = "a compact segment that was not finished; nobody needs it";
+    assert_eq!(seen.flaws, [Flaw { file: "00000000000000aa.new".into(), what, mended: true }]);
+    assert_eq!(seen.strangers, ["notes.txt"]);
+}
+
+#[test]
+fn a_file_of_a_later_version_is_named_and_not_taken_for_damage() {
+    for (name, crc_at, later) in [("0000000000000000.seg", 124, 2), ("streams.0", 60, 3)] {
+        let disk = MemDisk::new();
+        closed(&disk);
+        let file = disk.open(&Path::new(DIR).join(name)).unwrap();
+        let mut head = vec![0; crc_at];
+        read_exact_at(&*file, &mut head, 0).unwrap();
+        head[8] = later;
+        head.extend(crc32fast::hash(&head).to_le_bytes());
+        file.write_all_at(&[IoSlice::new(&head)], 0).unwrap();
+        let refused = inspect(&disk, Path::new(DIR), |_| ControlFlow::Continue(())).unwrap_err();
+        let named = matches!(&refused, OpenError::Newer { path, version } if path.ends_with(name) && *version == u32::from(later));
+        assert!(named, "{refused}");
+    }
+}
+
+/// A log of two segments of the main class with one of ours between them, of which none is sealed.
+fn unsealed() -> MemDisk {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    for stream in ["a", "!ours", "a", "a", "a"] {
+        log.append_wait(stream, vec![Payload { bytes: vec![1; 20_000], records: 3 }]).unwrap();
+    }
+    drop(log);
+    files(&disk, ".idx").iter().for_each(|index| disk.remove(&Path::new(DIR).join(index)).unwrap());
+    disk
+}
+
+#[test]
+fn a_segment_without_an_index_ends_where_the_next_one_of_its_class_says_so_what_is_torn_there_is_damage() {
+    let disk = unsealed();
+    let seen = look(&disk);
+    let told: Vec<_> =
+        seen.segments.iter().map(|segment| (segment.sequence.0, segment.sealed, segment.frames)).collect();
+    assert_eq!(told, [(0, false, 4), (1, false, 2), (2, false, 1)], "with the names of the streams");
+    flip(&disk, "0000000000000000.seg", u64::from(seen.segments[0].end) - 8);
+    let damage = look(&disk).segments.remove(0).damage;
+    assert_eq!(damage.iter().map(|damage| damage.offsets.clone()).collect::<Vec<_>>(), [Some(6..9)]);
+}
+
+#[test]
+fn a_segment_that_the_writer_passed_over_holds_nothing_whatever_lies_there() {
+    let disk = unsealed();
+    let bytes = read_all(&*disk.open(&Path::new(DIR).join("0000000000000001.sys")).unwrap()).unwrap();
+    let passed_over = disk.create(&Path::new(DIR).join("0000000000000001.seg")).unwrap();
+    passed_over.write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
+    let seen = look(&disk);
+    let told: Vec<_> = seen.segments.iter().map(|segment| (segment.class, segment.frames)).collect();
+    assert_eq!(told, [(Class::Main, 4), (Class::Main, 0), (Class::System, 2), (Class::Main, 1)]);
+    assert!(seen.flaws.is_empty() && seen.segments.iter().all(|segment| segment.damage.is_empty()));
+}

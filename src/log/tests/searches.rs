@@ -44,6 +44,20 @@ fn a_look_far_back_reads_few_indexes() {
     assert!(all <= SEGMENTS + 10, "{all}: of a stream that is nowhere else no index is read twice");
 }
 
+#[test]
+fn a_reader_that_goes_back_finds_what_lies_before_where_it_was() {
+    let bench = bench();
+    let log = bench.open();
+    (0..10).for_each(|n| _ = append(&log, "a", n, PAYLOAD_BYTES, 1));
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    while reader.next().expect("memory reads").is_some() {}
+    for offset in [2, 5, 0] {
+        reader.seek(offset);
+        let item = reader.next().expect("memory reads");
+        assert!(matches!(item, Some(Item::Frame(frame)) if frame.offsets() == (offset..offset + 1)), "from {offset}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -1,0 +1,64 @@
+//! What goes and who is refused on a short disk, to the segment.
+
+use super::*;
+
+const SEGMENT: u64 = 4 << 10;
+
+/// Forty segments: the disk is short when more than 36 are in use.
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    (bench.options.segment_bytes, bench.options.tail_cache_bytes) = (SEGMENT as u32, 0);
+    bench.options.budget_bytes = 40 * SEGMENT;
+    bench
+}
+
+/// Appends that take a segment each, with little beside it that is not needed.
+fn fill_segments(log: &Log, stream: &str, segments: u64) {
+    (0..segments).for_each(|_| _ = append(log, stream, 1, 3_800, 1));
+}
+
+#[test]
+fn what_is_only_kept_for_replay_goes_when_the_disk_is_short_and_not_before() {
+    let mut bench = bench();
+    bench.options.replay_window = Duration::from_secs(3_600);
+    let log = bench.open();
+    fill_segments(&log, "kept", 30);
+    fill_segments(&log, "replayed", 3);
+    fill_segments(&log, "kept", 1);
+    log.trim(log.stream("replayed").expect("known"), u64::MAX);
+    log.housekeep();
+    assert_eq!((log.stats().bytes_used, log.stats().segments_reclaimed), (36 * SEGMENT, 0), "with two taken ahead");
+    fill_segments(&log, "kept", 1);
+    log.housekeep();
+    assert_eq!(log.stats().segments_reclaimed, 3);
+    assert_eq!(read(&log, "kept", 0).len(), 32);
+}
+
+/// Of the last tenth one segment is gone; of the rest one is taken ahead, so that two of three are left.
+#[test]
+fn on_a_short_disk_whoever_holds_more_than_what_is_left_in_proportion_is_refused() {
+    for told in [true, false] {
+        let bench = bench();
+        let log = bench.open();
+        fill_segments(&log, "a", 34);
+        if told {
+            log.trim(log.stream("a").expect("known"), 0);
+        }
+        log.housekeep();
+        assert_eq!((log.stats().bytes_used, log.stats().share_bytes), (36 * SEGMENT, None));
+        fill_segments(&log, "a", 1);
+        log.housekeep();
+        if !told {
+            bench.clock.advance(limits::SHARES_UNTOLD - Duration::from_millis(1));
+            log.housekeep();
+            assert_eq!(log.stats().share_bytes, None, "nobody said yet what is needed");
+            bench.clock.advance(Duration::from_millis(1));
+            log.housekeep();
+        }
+        // Of 35 × 3,800 bytes two thirds.
+        assert_eq!(log.stats().share_bytes, Some(88_666));
+        let refused = log.refuses("a");
+        assert!(matches!(refused, Some(AppendError::OverShare { held: 133_000, share: 88_666 })), "{refused:?}");
+        assert!(log.refuses("b").is_none() && log.refuses("!dead/x").is_none());
+    }
+}
