@@ -192,7 +192,7 @@ impl Files {
         made
     }
 
-    /// A file of at least `bytes` for a compact segment, under the name of one that is not finished. `room` says whether a
+    /// A file of at least `bytes`, no more than a segment has, for a compact one, under the name of one that is not finished. `room` says whether a
     /// new one may be made. Else, and on a full disk, it is a spare, of the reserve if need be: compaction makes room.
     pub(crate) fn make_compact(&self, sequence: Sequence, bytes: u64, room: bool) -> io::Result<Latched> {
         let path = self.path(FileName::Unfinished(sequence));
@@ -202,7 +202,7 @@ impl Files {
             Ok(file)
         };
         let made = match if room { new() } else { Err(io::ErrorKind::StorageFull.into()) } {
-            Err(e) if is_full(&e) && bytes <= u64::from(self.segment_bytes) => {
+            Err(e) if is_full(&e) => {
                 remove_if_there(&*self.disk, &path)?;
                 let spare = self.take_spare(0, Purpose::Drain).ok_or(e)?;
                 let since = self.mark_names();

@@ -69,13 +69,9 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             }
             continue;
         }
-        let expected = group.last().map_or(scan.end, |last| last.position + last.header.stored_len());
+        // Pieces lie behind one another: one that is whole starts where the one before has ended.
         match piece {
-            Piece::Frame(found)
-                if whole
-                    && (start == expected || mutants::on(Mutant::FramesBehindABreakTaken))
-                    && found.header.group_first == group.is_empty() =>
-            {
+            Piece::Frame(found) if whole && found.header.group_first == group.is_empty() => {
                 group.push(found);
                 if found.header.group_last || mutants::on(Mutant::HalfAGroupKept) {
                     scan.end = end.min(file_end);

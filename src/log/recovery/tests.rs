@@ -103,6 +103,20 @@ fn a_broken_frame_below_the_synced_position_is_damage_and_what_follows_is_read()
 }
 
 #[test]
+fn damage_that_runs_into_a_torn_end_is_damage_as_far_as_was_synced_and_nothing_behind_it_is_kept() {
+    let mut segment = Segment::new();
+    segment.commit(&[&[10]]);
+    segment.commit(&[&[10]]);
+    segment.commit(&[&[10], &[10]]);
+    segment.break_frame(1);
+    segment.break_frame(2);
+    let (kept, scan) = segment.kept(0);
+    assert_eq!(kept, [0], "frame 3 says that frame 1 was synced, and no more");
+    assert_eq!(scan.holes, [Hole { positions: segment.placed[1].clone(), named: None }]);
+    assert_eq!(scan.end, segment.placed[1].end);
+}
+
+#[test]
 fn a_damaged_payload_below_the_synced_position_is_named() {
     let mut segment = Segment::new();
     segment.commit(&[&[10]]);
