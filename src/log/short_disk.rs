@@ -174,7 +174,11 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::frame::{FrameHeader, Kind};
+    use crate::log::index::ActiveIndex;
+    use crate::log::segment::Class;
     use crate::log::stream_table::StreamRow;
+    use crate::offset::LogId;
 
     #[test]
     fn what_nobody_needs_of_a_segment_is_charged_in_equal_parts_to_those_who_need_some_of_it() {
@@ -187,6 +191,38 @@ mod tests {
         assert_eq!(charged, [Some(200), Some(1200), Some(200)]);
         assert_eq!(pins.so_far.len(), 3);
     }
+    #[test]
+    fn who_needs_some_of_a_segment_is_named_once_and_none_of_ours() {
+        let row = |name: &str| StreamRow { name: name.into(), next: 10, bytes: 1_000, first_kept: 0 };
+        let mut catalog = Catalog::new(["a", "b", "!ours", "none"].map(row).into(), 4, Sequence(0), 0);
+        catalog.streams[3].trim(10);
+        let mut active = ActiveIndex::default();
+        for (position, (stream, first)) in (128..).step_by(64).zip([(0, 0), (1, 0), (0, 1), (2, 0), (3, 0), (1, 1)]) {
+            let (kind, stream) = (Kind::Records, StreamId(stream));
+            let (records, bytes_before, ingest_ms, synced, payload_len, payload_crc) = (1, 0, 0, 0, 3, 0);
+            let (group_first, group_last) = (true, true);
+            active.add(
+                position,
+                &FrameHeader {
+                    kind,
+                    stream,
+                    first,
+                    records,
+                    bytes_before,
+                    ingest_ms,
+                    synced,
+                    group_first,
+                    group_last,
+                    payload_len,
+                    payload_crc,
+                },
+            );
+        }
+        let index = active.seal(LogId(1), (Sequence(0), Class::Main), 512, false, |_| "".into());
+        let needed = Needed::of(&catalog, &index);
+        assert_eq!((needed.by, needed.live), (vec![StreamId(0), StreamId(1)], 5 * 64), "live are ours, too");
+    }
+
     #[test]
     fn what_streams_keep_counts_once_all_is_known_and_as_long_as_they_need_something() {
         let row = |name: &str| StreamRow { name: name.into(), next: 10, bytes: 1_000, first_kept: 0 };

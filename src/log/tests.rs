@@ -431,6 +431,8 @@ fn a_full_budget_refuses_applications_serves_our_own_and_ends_when_there_is_room
     };
     assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
     assert!(log.stats().bytes_used <= bench.options.budget_bytes);
+    log.housekeep();
+    assert!(matches!(log.state(), LogState::Full { .. }), "the reserve alone is no room");
     append(&log, PLANS_STREAM, 7, 100, 1);
     append(&log, "!dead/x", 7, 100, 1);
     log.housekeep();

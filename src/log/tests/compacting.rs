@@ -38,7 +38,9 @@ fn a_run_becomes_one_segment_of_what_is_needed_and_the_next_one_waits_for_what_i
     let bench = bench();
     let log = bench.open();
     sparse(&log, 10);
+    let before = bench.disk.counts();
     log.housekeep();
+    assert!((bench.disk.counts() - before).writes < 10, "its ten frames are written together");
     let stats = log.stats();
     // A header and ten frames of 160 bytes.
     assert_eq!((stats.segments_compacted, stats.compacted_bytes, stats.segments), (10, 1_728, 2));
@@ -95,19 +97,26 @@ fn what_is_kept_for_replay_is_not_compacted() {
 
 /// Sixty-four are looked into in a round, and what they keep is told when all were.
 #[test]
-fn what_streams_keep_is_told_when_all_segments_were_looked_into() {
+fn what_streams_keep_is_told_when_all_segments_were_looked_into_and_forgotten_when_it_is_little() {
     let bench = bench();
     let log = bench.open();
     sparse(&log, 70);
-    let seen = || {
+    let slow = || {
         let slow = log.streams().into_iter().find(|stream| &*stream.name == "slow").expect("known");
-        (log.shared.keeper.lock().expect("no panic").weighed, slow.backlog_bytes, slow.held_bytes)
+        (slow.backlog_bytes, slow.held_bytes)
     };
+    let weighed = || log.shared.keeper.lock().expect("no panic").weighed;
     log.housekeep();
-    assert_eq!(seen(), (Sequence(64), 7_000, 7_000));
+    assert_eq!((weighed(), slow()), (Sequence(64), (7_000, 7_000)));
+    assert_eq!(log.stats().segments_compacted, 24, "3,840 bytes of 3,968");
     no_pause(&bench, &log);
     log.housekeep();
-    assert_eq!(seen(), (Sequence(0), 7_000, 7_000 + 70 * (SEGMENT - 160)));
+    assert_eq!((weighed(), slow()), (Sequence(0), (7_000, 7_000 + 70 * (SEGMENT - 160))));
+    for _ in 0..4 {
+        no_pause(&bench, &log);
+        log.housekeep();
+    }
+    assert_eq!((log.stats().segments_compacted, slow()), (70, (7_000, 7_000)));
 }
 
 /// Before: a small compact segment was written anew with each round, for the bytes of its header.
@@ -143,4 +152,43 @@ fn a_compact_segment_ends_where_its_header_says_and_then_where_its_index_does() 
         assert!(seen.flaws.is_empty() && seen.segments.iter().all(|segment| segment.damage.is_empty()), "{seen:?}");
         log.housekeep();
     }
+}
+
+/// Ten segments, the one that is written to, and the reserve: that goes to the compact one, and three of the ten are the next.
+#[test]
+fn a_log_without_room_is_compacted_by_way_of_the_reserve_which_is_cut_to_what_it_holds() {
+    let mut bench = bench();
+    bench.options.budget_bytes = 12 * SEGMENT;
+    let log = bench.open();
+    sparse(&log, 10);
+    assert_eq!(log.stats().bytes_used, 12 * SEGMENT);
+    log.housekeep();
+    assert_eq!((log.stats().segments_compacted, log.stats().bytes_used), (10, 1_728 + 4 * SEGMENT));
+    let [name] = &names(&bench)[..] else { panic!("one is compact") };
+    let file = bench.disk.open(&Path::new(DIR).join(name)).expect("just listed");
+    assert_eq!(file.len().expect("memory"), 1_728);
+}
+
+/// A program that knows no compact segments must not open a log that may have one.
+#[test]
+fn the_stream_table_says_that_there_are_compact_segments_before_there_is_one_and_after_a_start() {
+    let bench = bench();
+    let newest = || {
+        let read = |slot| {
+            let file = bench.disk.open(&Path::new(DIR).join(format!("streams.{slot}"))).expect("there are two");
+            stream_table::StreamTable::decode(&crate::disk::read_all(&*file).expect("memory reads")).expect("sound")
+        };
+        [0, 1].map(read).into_iter().max_by_key(|table| table.generation).expect("two")
+    };
+    let log = bench.open();
+    sparse(&log, 10);
+    assert!(!newest().compacted);
+    log.housekeep();
+    assert!(newest().compacted);
+    drop(log);
+    let log = bench.open();
+    let before = newest().generation;
+    log.raise_next("new", 3);
+    log.housekeep();
+    assert!(newest().generation > before && newest().compacted);
 }

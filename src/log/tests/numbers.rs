@@ -60,3 +60,18 @@ fn a_backlog_goes_by_the_average_where_it_is_not_known_what_was_trimmed() {
     log.trim(a, 99);
     assert_eq!((backlog(), log.stats().needed_bytes), (0, 0));
 }
+
+/// So many hundredths of what is needed may lie there, and a segment more.
+#[test]
+fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
+    const SEGMENT: u64 = 64 << 10;
+    let log = Bench::new().open();
+    append(&log, "a", 1, 51_200, 1);
+    (0..4).for_each(|_| _ = append(&log, "b", 1, 20_000, 1));
+    log.housekeep();
+    log.trim(log.stream("b").expect("known"), u64::MAX);
+    assert_eq!(log.shared.sealed_and_needed(), (2 * SEGMENT, 51_200));
+    // 512 × 128 are just a segment.
+    assert!(!log.shared.holds_much_that_nobody_needs(128));
+    assert!(log.shared.holds_much_that_nobody_needs(127));
+}
