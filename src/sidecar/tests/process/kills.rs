@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use storage_tests::crew::{self, Until};
 
 use super::load::Load;
 use super::proof::{Arrived, balance_closes};
@@ -90,7 +91,7 @@ fn a_hard_life(seed: u64, kills: usize) {
     let load_beside = Load::start("spared", seed, 1, spared.ingest());
 
     let mut deaths = BTreeMap::<usize, Delivered>::new();
-    for _ in 0..kills {
+    let done = crew::in_turn(Until::all(kills as u64), |_| {
         // Some die while they start.
         let infant = rng.random_ratio(1, 5);
         let sidecar = if infant { killed.spawn() } else { killed.start() };
@@ -99,7 +100,7 @@ fn a_hard_life(seed: u64, kills: usize) {
         thread::sleep(lifetime);
         sidecar.kill();
         deaths.insert(life, witness.end());
-    }
+    });
 
     let last = killed.start();
     thread::sleep(Duration::from_millis(300));
@@ -134,8 +135,7 @@ fn a_hard_life(seed: u64, kills: usize) {
     let count = |n: usize| of_killed[n].len();
     let durable = |id: &str| deaths.values().filter_map(|seen| seen.get(id)).max().copied().unwrap_or_default();
     eprintln!(
-        "{} kills, {} posts, {} impressions, {} requests, {repeats} repeated after a success",
-        deaths.len(),
+        "{done}: kills; {} posts, {} impressions, {} requests, {repeats} repeated after a success",
         posts.len(),
         count(0),
         first.count() + second.count()
