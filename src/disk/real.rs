@@ -332,6 +332,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_in_place_of_a_file_is_refused_and_waited_for_by_nobody() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("file");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(RealDisk.open(&path).err().unwrap().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn directories_are_not_listed_and_a_file_is_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        RealDisk.create_dir(&tmp.path().join("dir")).unwrap();
+        RealDisk.create(&tmp.path().join("file")).unwrap();
+        assert_eq!(RealDisk.list(tmp.path()).unwrap(), ["file"]);
+        assert_eq!(RealDisk.create_dir(&tmp.path().join("file")).unwrap_err().kind(), ErrorKind::NotADirectory);
+    }
+
+    #[test]
     fn zeros_stand_in_for_a_reservation_and_leave_what_is_there() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("file");
@@ -375,6 +392,10 @@ mod tests {
         let _lock = RealDisk.lock(&path, "pid 7").unwrap();
         let refused = RealDisk.lock(&path, "pid 8").err().unwrap();
         assert_eq!(refused.to_string(), "held by pid 7");
+        let nameless = tmp.path().join("nameless");
+        let _lock = RealDisk.lock(&nameless, "").unwrap();
+        let refused = RealDisk.lock(&nameless, "pid 8").err().unwrap();
+        assert_eq!(refused.to_string(), "held by another process, which has not written its name");
     }
 
     #[test]

@@ -152,3 +152,6 @@ impl fmt::Display for Unreadable {
         write!(f, "{} bytes {start}..{end}: {}", self.path.display(), self.why)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,3 +64,23 @@ pub(super) fn answer(done: Done, result: Result<Appended, AppendError>) {
         tracing::error!("a completion callback panicked");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_counts_with_a_header_for_each_part_and_is_stored_with_its_streams_name_at_most() {
+        let parts = [8, 9].map(|len| Payload { bytes: vec![0; len], records: 1 });
+        let append = Pending::new("acme", parts.into(), Box::new(|_| ()));
+        assert_eq!(append.queued_bytes(), 2 * 56 + 8 + 9);
+        assert_eq!(append.stored_bytes(), 64 + 72 + 64, "frames start at multiples of eight");
+    }
+
+    #[test]
+    fn only_what_is_ours_and_no_plan_is_kept_apart() {
+        let class = |stream: &str| Pending::new(stream, Vec::new(), Box::new(|_| ())).class();
+        let classes = ["acme", "!dead/acme", PLANS_STREAM].map(class);
+        assert_eq!(classes, [Class::Main, Class::System, Class::Main]);
+    }
+}

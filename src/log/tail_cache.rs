@@ -189,4 +189,16 @@ mod tests {
         assert!(cache.order.len() <= 2 * cache.frames + SWEEP_MIN + 1, "{}", cache.order.len());
         assert_eq!((cache.frames, cache.by_stream.len()), (1, 1));
     }
+
+    #[test]
+    fn what_went_is_looked_for_only_where_it_is_most_of_the_order() {
+        let mut cache = TailCache::new(1 << 20);
+        (0..300).for_each(|n| cache.push(frame(1, n, 1, 10)));
+        for n in 0..365 {
+            cache.push(frame(0, n, 1, 10));
+            drop(cache.settle(StreamId(0), n + 1));
+            let went = if n < 364 { n as usize + 1 } else { 0 };
+            assert_eq!(cache.order.len(), 300 + went, "after frame {n}");
+        }
+    }
 }

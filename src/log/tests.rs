@@ -64,6 +64,10 @@ fn read(log: &Log, stream: &str, from: u64) -> Vec<(Range<u64>, Option<u8>)> {
     items
 }
 
+fn wants_housekeeping(log: &Log) -> bool {
+    *log.shared.keeper_wanted.lock().expect("no panic")
+}
+
 #[test]
 fn what_is_appended_is_read_by_stream_in_order_and_after_reopening() {
     let bench = Bench::new();
@@ -143,6 +147,11 @@ fn a_full_queue_refuses_or_waits_as_asked() {
     bench.options.inline = false;
     bench.options.queue_bytes_max = 2 * HEADER + 100;
     let log = bench.open();
+    let (done, wait_done) = sync_channel(1);
+    let large = vec![part(0, 1_000, 1)];
+    let done = Box::new(move |result: AppendResult| done.send(result.is_ok()).expect("the test listens"));
+    log.append_group("a", large, OnFull::Refuse, done).expect("one alone is taken, however large");
+    assert_eq!(wait_done.recv(), Ok(true));
     let (entered, wait_entered) = sync_channel(1);
     let (release, wait_release) = sync_channel::<()>(1);
     log.append(
@@ -163,6 +172,7 @@ fn a_full_queue_refuses_or_waits_as_asked() {
     log.append("a", vec![4; 10], 1, Box::new(|_| ())).expect("up to the limit");
     let empty = log.append("a", Vec::new(), 1, Box::new(|_| ()));
     assert!(matches!(empty, Err(AppendError::Busy { .. })), "a record without a payload takes room, too");
+    log.append(PLANS_STREAM, vec![5; 100], 1, Box::new(|_| ())).expect("what lets others leave");
     let waiter = std::thread::spawn({
         let log = log.clone();
         move || log.append_wait("a", vec![part(4, 50, 1)]).expect("appended").offsets
@@ -173,7 +183,7 @@ fn a_full_queue_refuses_or_waits_as_asked() {
         std::thread::yield_now();
     }
     release.send(()).expect("the callback waits");
-    assert_eq!(waiter.join().expect("no panic"), 3..4);
+    assert_eq!(waiter.join().expect("no panic"), 4..5);
     assert_eq!(log.shared.waiting().blocked, 0);
 }
 
@@ -437,7 +447,9 @@ fn a_full_budget_refuses_applications_serves_our_own_and_ends_when_there_is_room
     append(&log, "!dead/x", 7, 100, 1);
     log.housekeep();
     assert!(log.append_wait("a", vec![part(1, 4000, 1)]).is_err(), "nothing was freed yet");
+    assert!(!wants_housekeeping(&log));
     log.trim(log.stream("a").expect("known"), taken);
+    assert!(wants_housekeeping(&log), "there may be room now");
     log.housekeep();
     assert_eq!(append(&log, "a", 2, 4000, 1), taken..taken + 1);
     assert_eq!(log.state(), LogState::Serving);

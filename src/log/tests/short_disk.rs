@@ -63,3 +63,34 @@ fn on_a_short_disk_whoever_holds_more_than_what_is_left_in_proportion_is_refused
         assert!(log.refuses("b").is_none() && log.refuses("!dead/x").is_none());
     }
 }
+
+#[test]
+fn who_holds_just_its_share_is_taken_and_who_lets_go_on_a_short_disk_has_that_looked_at() {
+    let log = bench().open();
+    fill_segments(&log, "a", 2);
+    let a = log.stream("a").expect("known");
+    for (share, refused) in [(7_600, false), (7_599, true)] {
+        log.shared.share.store(share, Ordering::SeqCst);
+        assert_eq!(log.refuses("a").is_some(), refused, "7,600 of {share}");
+    }
+    log.shared.share.store(NO_SHARE, Ordering::SeqCst);
+    log.trim(a, 1);
+    assert!(!wants_housekeeping(&log), "nobody waits for it");
+    log.shared.share.store(1, Ordering::SeqCst);
+    log.trim(a, 2);
+    assert!(wants_housekeeping(&log));
+}
+
+/// It is what a disk that holds more than its budget is drained with.
+#[test]
+fn the_reserve_is_made_good_by_the_first_segment_that_goes_though_there_is_no_room() {
+    let log = bench().open();
+    fill_segments(&log, "a", 10);
+    assert_eq!(log.set_budget_bytes(0), 4 * SEGMENT);
+    assert_eq!(log.stats().bytes_used, 11 * SEGMENT, "of what was taken ahead the reserve alone is left");
+    append(&log, "!ours", 1, 100, 1);
+    assert_eq!((log.stats().segments, log.stats().bytes_used), (11, 11 * SEGMENT), "it is made of the reserve");
+    log.trim(log.stream("a").expect("known"), 1);
+    log.housekeep();
+    assert_eq!((log.stats().segments, log.stats().bytes_used), (10, 11 * SEGMENT));
+}
