@@ -49,7 +49,10 @@ use std::time::Duration;
 
 use forebay::clock::Clock;
 use forebay::mutants::{self, Mutant};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use budget::Budget;
@@ -77,6 +80,21 @@ struct Common {
     began: Instant,
     /// What chance begins with, where it is to be the same each time.
     seed: Option<u64>,
+}
+
+impl Common {
+    fn rng(&self) -> SmallRng {
+        self.seed.map_or_else(rand::make_rng, SmallRng::seed_from_u64)
+    }
+
+    /// Runs what takes long, or may wait for the disk, on a thread for that; here, where chance is to be the same each time:
+    /// which of two threads comes first is chance, too.
+    async fn on_a_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        match self.seed {
+            Some(_) => Ok(work()),
+            None => tokio::task::spawn_blocking(work).await,
+        }
+    }
 }
 
 /// How a destination is sent to.

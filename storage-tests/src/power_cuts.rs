@@ -130,7 +130,8 @@ fn cut(disk: &SimDisk, rng: &mut Rng, cuts: &mut Cuts) {
 }
 
 /// A way for the power to go.
-pub(crate) fn any_cut(rng: &mut Rng, disk: &SimDisk) -> PowerCut {
+#[must_use]
+pub fn any_cut(rng: &mut Rng, disk: &SimDisk) -> PowerCut {
     let sector = rng.below(disk.dirty_sectors().max(1));
     match rng.below(8) {
         0 => PowerCut::OnlySector(sector),

@@ -109,6 +109,9 @@ fn a_batch_comes_without_what_has_ended_and_with_all_that_has_not() {
     };
     let came = come(Heard::TakenBut(vec![1]), &[1]);
     assert_eq!((came.never_taken(), came.repeats_excused_by(&BTreeMap::new())), (vec![&1], 0));
+    let came = come(Heard::NothingBut(vec![1]), &[0, 2]);
+    assert_eq!((came.never_taken(), came.repeats_excused_by(&BTreeMap::new())), (vec![&0, &1, &2], 0));
+    assert!(std::panic::catch_unwind(|| come(Heard::NothingBut(vec![1]), &[0])).is_err(), "2 waits, too");
     assert!(std::panic::catch_unwind(|| come(Nothing, &[1])).is_err(), "0 and 2 wait");
     assert!(std::panic::catch_unwind(|| come(Nothing, &[0, 1, 2, 3])).is_err(), "3 is of no batch");
     let at_first = || Deliveries::default().comes(0, "a", &[0, 1], &[0], &taken());

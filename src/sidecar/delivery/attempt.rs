@@ -194,8 +194,8 @@ async fn encode(
         common.sharing.encode(&**sink, &job)
     } else {
         let turn = common.budget.heavy(sharer, job.bytes.max(comes_to / ENCODE_INLINE_FACTOR)).await;
-        let (common, sink) = (Arc::clone(common), Arc::clone(sink));
-        let encoded = tokio::task::spawn_blocking(move || common.sharing.encode(&*sink, &job)).await;
+        let (encoder, sink) = (Arc::clone(common), Arc::clone(sink));
+        let encoded = common.on_a_thread(move || encoder.sharing.encode(&*sink, &job)).await;
         drop(turn);
         encoded.map_err(|panic| Came::Hindered(Failure::Local(format!("the encoder stopped: {panic}"))))?
     };

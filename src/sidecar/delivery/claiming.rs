@@ -37,7 +37,7 @@ pub(super) async fn prepare(
     if !wait_max.is_zero() {
         let partition_ms = sink.large().and_then(LargeSink::partition_ms);
         let asked = Arc::clone(&source);
-        let waiting = tokio::task::spawn_blocking(move || asked.waiting()).await??;
+        let waiting = common.on_a_thread(move || asked.waiting()).await??;
         let filling = Filling { limits, wait_max, partition_ms };
         if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms()) {
             return Ok(Prepared::NotYet(wait));
@@ -73,7 +73,7 @@ async fn claim(
         } else {
             let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;
             let (source, sink) = (Arc::clone(&source), Arc::clone(&sink));
-            let claimed = tokio::task::spawn_blocking(move || weighed(&*source, &*sink, limits)).await??;
+            let claimed = common.on_a_thread(move || weighed(&*source, &*sink, limits)).await??;
             drop(turn);
             claimed
         };

@@ -42,13 +42,13 @@ pub(super) async fn keep(
 ) -> bool {
     let Keeping { destination, mut ticket, apart, bytes, sends } = keeping;
     let at_once = if bytes > LARGE_BYTES { LETTERS_OF_LARGE } else { LETTERS_MAX };
-    let (mut backoff, mut rng) = (Backoff::default(), rand::make_rng::<rand::rngs::SmallRng>());
+    let (mut backoff, mut rng) = (Backoff::default(), common.rng());
     let offsets = apart.offsets();
     for chunk in offsets.chunks(at_once) {
         let chunk: Arc<[u64]> = chunk.into();
         loop {
             let stored;
-            (ticket, stored) = match find(ticket, Arc::clone(&chunk)).await {
+            (ticket, stored) = match find(&common, ticket, Arc::clone(&chunk)).await {
                 Some(found) => found,
                 // It panicked; the batch went back.
                 None => return false,
@@ -68,6 +68,7 @@ pub(super) async fn keep(
 }
 
 async fn find(
+    common: &Common,
     ticket: Box<dyn Ticket>,
     offsets: Arc<[u64]>,
 ) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
@@ -78,7 +79,7 @@ async fn find(
         });
         (ticket, stored)
     };
-    tokio::task::spawn_blocking(find).await.ok()
+    common.on_a_thread(find).await.ok()
 }
 
 fn letters(common: &Common, destination: &Arc<str>, apart: &Apart, stored: Vec<Stored>, sends: u32) -> Vec<Letter> {

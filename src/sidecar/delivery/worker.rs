@@ -21,7 +21,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -117,7 +116,7 @@ impl Worker {
     fn idle(&self, post: &Arc<Post>) -> Busy {
         Busy {
             post: Arc::clone(post),
-            rng: self.common.seed.map_or_else(rand::make_rng, SmallRng::seed_from_u64),
+            rng: self.common.rng(),
             flights: JoinSet::new(),
             chores: JoinSet::new(),
             asides: Asides::default(),

@@ -23,6 +23,8 @@ pub enum Fate {
 pub enum Heard<R> {
     /// All that it carried is taken, save these, which never will be.
     TakenBut(Vec<R>),
+    /// These never will be taken, and all else of it is to come again.
+    NothingBut(Vec<R>),
     /// It is too large: its batch may come in parts from now on.
     TooLarge,
     /// Nothing that ends anything.
@@ -82,9 +84,9 @@ impl<R: Clone + Debug + Ord> Deliveries<R> {
             known.came = known.came.max(life);
             taken_before = taken_before.max(known.taken.map(|(_, last)| last));
             match heard {
-                Heard::TakenBut(rejected) if rejected.contains(record) => known.rejected = true,
+                Heard::TakenBut(bad) | Heard::NothingBut(bad) if bad.contains(record) => known.rejected = true,
                 Heard::TakenBut(_) => known.taken = Some((known.taken.map_or(life, |(first, _)| first), life)),
-                Heard::TooLarge | Heard::Nothing => {}
+                Heard::NothingBut(_) | Heard::TooLarge | Heard::Nothing => {}
             }
         }
         self.again.extend(taken_before.map(|taken| (id, taken, life)));

@@ -35,6 +35,7 @@ mod live_first;
 mod neighbours;
 mod operated;
 mod outcomes;
+mod power_cuts;
 mod rates;
 mod recovery;
 mod senders;

@@ -15,7 +15,8 @@ use storage_tests::model::deliveries::{Deliveries, Fate, Heard};
 
 use super::drawer::Drawer;
 use super::*;
-use crate::delivery::outcome::{Partial, Rest};
+use crate::delivery::outcome::{HeldRecord, Partial, Rest};
+use crate::delivery::parking::Kind;
 
 const DAY_HOURS: u64 = 24;
 const DESTINATIONS: u32 = 8;
@@ -43,11 +44,13 @@ enum Weather {
     Limits(f64),
     /// Takes so many records in a request.
     Small(usize),
+    /// Names some that it does not take yet. The others it took, or they are to be sent again.
+    PutsOff,
 }
 
 impl Weather {
     fn of(rng: &mut SmallRng) -> Self {
-        match rng.random_range(0..14) {
+        match rng.random_range(0..16) {
             0..3 => Self::Well,
             3 => Self::Late,
             4 => Self::Throttles(None),
@@ -58,6 +61,7 @@ impl Weather {
             9 => Self::LosesAnswers,
             10 => Self::Refuses,
             11 | 12 => Self::Limits(rng.random_range(0.05..3.0)),
+            13 | 14 => Self::PutsOff,
             _ => Self::Small(rng.random_range(1..9)),
         }
     }
@@ -95,6 +99,8 @@ struct Station {
 struct Seen {
     rng: SmallRng,
     deliveries: Deliveries<u64>,
+    /// What it did not take yet.
+    put_off: BTreeSet<u64>,
     room: f64,
     at: Duration,
 }
@@ -149,16 +155,25 @@ impl Station {
             let answer = if seen.rng.random_bool(0.5) { Answer::Hang } else { Answer::After(took, lost) };
             return (answer, Heard::Nothing);
         }
+        let took = if let Weather::Late = weather { Duration::from_secs(29) } else { took };
         let bad = self.bad_of(records.iter().copied());
         let reject = |offset| RejectedRecord { offset, reason: "bad".to_owned() };
         let rejected: Vec<_> = bad.iter().copied().map(reject).collect();
-        let outcome = if rejected.is_empty() {
-            Outcome::Delivered
-        } else {
-            Outcome::Partial(Partial { rejected, held: Vec::new(), rest: Rest::Delivered, why: status(207) })
+        let not_yet = |offset: &u64| matches!(weather, Weather::PutsOff) && offset % 5 == 3 && !bad.contains(offset);
+        let not_yet: Vec<u64> = records.iter().copied().filter(not_yet).collect();
+        let wait = Duration::from_secs(seen.rng.random_range(1..900));
+        let held: Vec<_> = not_yet.iter().map(|&offset| HeldRecord { offset, wait }).collect();
+        if rejected.is_empty() && held.is_empty() {
+            return (Answer::After(took, Outcome::Delivered), Heard::TakenBut(bad));
+        }
+        seen.put_off.extend(&not_yet);
+        let apart = [bad, not_yet].concat();
+        // Of one of which nothing is left nothing comes again.
+        let (rest, heard) = match every_other && matches!(weather, Weather::PutsOff) && apart.len() < records.len() {
+            true => (Rest::Again, Heard::NothingBut(apart)),
+            false => (Rest::Delivered, Heard::TakenBut(apart)),
         };
-        let took = if let Weather::Late = weather { Duration::from_secs(29) } else { took };
-        (Answer::After(took, outcome), Heard::TakenBut(bad))
+        (Answer::After(took, Outcome::Partial(Partial { rejected, held, rest, why: status(207) })), heard)
     }
 }
 
@@ -227,6 +242,7 @@ fn play(seed: u64) -> Played {
             let seen = Seen {
                 rng: SmallRng::seed_from_u64(rng.random()),
                 deliveries: Deliveries::default(),
+                put_off: BTreeSet::new(),
                 room: 0.0,
                 at: Duration::ZERO,
             };
@@ -278,20 +294,26 @@ fn check(seed: u64, queue: &Script, station: &Station, drawer: &Drawer) {
     assert_eq!(settled.len() as u64, queue.with(|state| state.tail), "case {seed}, {nth}: some wait for ever");
     let bad = station.bad_of(settled.keys().copied());
     for (offset, how) in &settled {
-        let expected = if bad.contains(offset) { Settled::DeadLettered } else { Settled::Delivered };
+        let expected = match bad.contains(offset) {
+            true => Settled::DeadLettered,
+            false if seen.put_off.contains(offset) => Settled::Held,
+            false => Settled::Delivered,
+        };
         assert_eq!(*how, expected, "case {seed}, {nth}: {offset}");
     }
     let appended: Vec<u64> = settled.into_keys().collect();
     seen.deliveries.hold(&format!("case {seed}, {nth}"), &[(&appended, Fate::Acknowledged)]);
-    assert!(seen.deliveries.never_taken().into_iter().eq(&bad), "case {seed}, {nth}: taken is what was not rejected");
+    let apart: BTreeSet<u64> = bad.iter().chain(&seen.put_off).copied().collect();
+    assert!(
+        seen.deliveries.never_taken().into_iter().eq(&apart),
+        "case {seed}, {nth}: taken is what was not set apart"
+    );
     seen.deliveries.repeats_excused_by(&BTreeMap::new());
     let letters = drawer.letters.lock().unwrap();
-    let kept: BTreeSet<u64> = letters
-        .iter()
-        .filter(|letter| letter.origin.stream == StreamId(nth))
-        .map(|letter| letter.origin.offset)
-        .collect();
-    assert_eq!(kept.into_iter().collect::<Vec<_>>(), bad, "case {seed}, {nth}: letters");
+    let ours = || letters.iter().filter(|letter| letter.origin.stream == StreamId(nth));
+    let of = |dead: bool| ours().filter(move |letter| (letter.kind == Kind::Dead) == dead).map(|l| l.origin.offset);
+    let (dead, held): (BTreeSet<u64>, BTreeSet<u64>) = (of(true).collect(), of(false).collect());
+    assert_eq!((dead.into_iter().collect(), held), (bad, seen.put_off.clone()), "case {seed}, {nth}: letters");
 }
 
 #[test]
