@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -61,8 +61,9 @@ pub(crate) fn serve_on(
 }
 
 /// Reads a whole request, writes `answer` as it stands, then does with the connection what `then` says.
-pub(crate) async fn raw<F>(answer: &'static [u8], then: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+pub(crate) async fn raw<A, F>(answer: A, then: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
 where
+    A: AsRef<[u8]> + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,7 +72,7 @@ where
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             whole_request(&mut stream).await;
-            let _ = stream.write_all(answer).await;
+            let _ = stream.write_all(answer.as_ref()).await;
             tokio::spawn(then(stream));
         }
     });
@@ -79,7 +80,7 @@ where
 }
 
 /// Reads a whole request that has a content-length, or as much of it as comes.
-pub(crate) async fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn whole_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut request = Vec::new();
     while !whole(&request) {
         if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {

@@ -1,6 +1,8 @@
-//! A receiver on loopback that speaks TLS and demands a client's certificate. All certificates are made here.
+//! A receiver on loopback that speaks TLS and may demand a client's certificate. All certificates are made here.
 
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use forebay::clock::ManualClock;
 use hyper::HeaderMap;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
@@ -23,6 +25,7 @@ use crate::delivery::outcome::Outcome;
 use crate::delivery::sink::Sink;
 use crate::sinks::address_guard::AddressPolicy;
 use crate::sinks::http::Http;
+use crate::sinks::receiver::whole_request;
 use crate::sinks::sample::job;
 use crate::sinks::webhook::Webhook;
 
@@ -53,42 +56,77 @@ fn authority() -> Authority {
     Authority { pem: pem("CERTIFICATE", &der), der, issuer: Issuer::new(params, key) }
 }
 
+/// Years in which a certificate is good: now, before, and later.
+const NOW: Range<i32> = 1975..4000;
+const EXPIRED: Range<i32> = 1999..2001;
+const FUTURE: Range<i32> = 3000..4000;
+
 fn leaf(authority: &Authority, name: &str) -> Leaf {
+    leaf_of(authority, name, NOW)
+}
+
+fn leaf_of(authority: &Authority, name: &str, years: Range<i32>) -> Leaf {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(years.start, 1, 1), date_time_ymd(years.end, 1, 1));
     let der = params.signed_by(&key, &authority.issuer).unwrap().der().clone();
     let key_der = key.serialize_der();
     let key_pem = pem("PRIVATE KEY", &key_der);
     Leaf { pem: pem("CERTIFICATE", &der), der, key_pem, key: PrivateKeyDer::Pkcs8(key_der.into()) }
 }
 
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
 /// Serves over TLS whom `clients` vouches for, and nobody else.
 async fn receiver(server: Leaf, clients: &Authority) -> SocketAddr {
+    receiver_of(server, Some(clients), OK, true).await.0
+}
+
+/// Serves over TLS, whom `clients` vouches for if there are any: reads a request, writes this, and ends with a word of farewell
+/// or without one. And all that it ever read.
+async fn receiver_of(
+    server: Leaf,
+    clients: Option<&Authority>,
+    answer: &'static [u8],
+    farewell: bool,
+) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(clients.der.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![server.der], server.key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let config =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(clients) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(clients.der.clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(vec![server.der], server.key).unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    let (addr, read) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+    let noted = Arc::clone(&read);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            // The request is short and comes in one piece.
-            let _ = stream.read(&mut [0; 4096]).await;
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            let mut stream = match acceptor.accept(stream).into_fallible().await {
+                Ok(stream) => stream,
+                Err((_, mut stream)) => {
+                    // Bytes that nobody reads would have the system take back what was said last.
+                    let _ = copy(&mut stream, &mut sink()).await;
+                    continue;
+                }
+            };
+            let request = whole_request(&mut stream).await;
+            noted.lock().unwrap().extend(request);
             let _ = stream.write_all(answer).await;
-            let _ = stream.shutdown().await;
+            let _ = stream.flush().await;
+            if farewell {
+                let _ = stream.shutdown().await;
+            }
         }
     });
-    addr
+    (addr, read)
 }
 
 async fn post(addr: SocketAddr, own: TlsSettings) -> Result<Vec<u8>, Failure> {
@@ -130,22 +168,76 @@ async fn nothing_but_http_1_1_is_offered() {
     assert!(offered.iter().all(|name| name == b"http/1.1"), "{offered:?}");
 }
 
+/// What becomes of a batch that a webhook of these settings sends there.
+async fn delivered(addr: SocketAddr, tls: TlsSettings) -> Outcome {
+    let url = Endpoint::parse(&format!("https://{addr}/hook")).unwrap();
+    let config = WebhookConfig { tls, ..WebhookConfig::new(url) };
+    let clock = Arc::new(ManualClock::at(784_111_777_000));
+    let webhook = Webhook::new(&config, AddressPolicy::Operator, 1, Arc::default(), clock);
+    let encoded = webhook.encode(&job(0..5)).unwrap();
+    webhook.send(&encoded, "a-batch", Instant::now() + Duration::from_secs(20)).await
+}
+
 #[tokio::test]
 async fn a_webhook_shows_the_certificate_that_its_settings_name() {
     let (servers, clients) = (authority(), authority());
     let addr = receiver(leaf(&servers, "127.0.0.1"), &clients).await;
     let known = leaf(&clients, "acme");
     let pair = Some((&*known.pem, &*known.key_pem));
-    for (own, delivered) in [(pair, true), (None, false)] {
-        let url = Endpoint::parse(&format!("https://{addr}/hook")).unwrap();
-        let tls = TlsSettings::read(own, Some(&servers.pem)).unwrap();
-        let config = WebhookConfig { tls, ..WebhookConfig::new(url) };
-        let clock = Arc::new(ManualClock::at(784_111_777_000));
-        let webhook = Webhook::new(&config, AddressPolicy::Operator, 1, Arc::default(), clock);
-        let encoded = webhook.encode(&job(0..5)).unwrap();
-        let outcome = webhook.send(&encoded, "a-batch", Instant::now() + Duration::from_secs(20)).await;
-        assert_eq!(outcome == Outcome::Delivered, delivered, "{outcome:?}");
-        assert!(delivered || matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+    for (own, taken) in [(pair, true), (None, false)] {
+        let outcome = delivered(addr, TlsSettings::read(own, Some(&servers.pem)).unwrap()).await;
+        assert_eq!(outcome == Outcome::Delivered, taken, "{outcome:?}");
+        assert!(taken || matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_whose_certificate_is_out_of_date_is_told_nothing_and_the_batch_waits() {
+    let servers = authority();
+    for (years, why) in [(EXPIRED, Some("expired")), (FUTURE, Some("not valid yet")), (NOW, None)] {
+        let (addr, read) = receiver_of(leaf_of(&servers, "127.0.0.1", years), None, OK, true).await;
+        let outcome = delivered(addr, TlsSettings::read(None, Some(&servers.pem)).unwrap()).await;
+        assert_eq!(read.lock().unwrap().is_empty(), why.is_some(), "{why:?}");
+        match (outcome, why) {
+            (Outcome::Delivered, None) => {}
+            (Outcome::Retry { why: Failure::Connect(told) }, Some(why)) => {
+                assert!(told.contains("certificate") && told.contains(why), "{told}");
+            }
+            (outcome, _) => panic!("{why:?}: {outcome:?}"),
+        }
+    }
+}
+
+/// With TLS 1.3 whoever shows a certificate hears only after it has sent a request what is thought of that. Nobody reads it.
+#[tokio::test]
+async fn who_shows_a_certificate_that_is_out_of_date_is_not_read_and_the_batch_waits() {
+    let (servers, clients) = (authority(), authority());
+    for years in [EXPIRED, FUTURE] {
+        let (addr, read) = receiver_of(leaf(&servers, "127.0.0.1"), Some(&clients), OK, true).await;
+        let own = leaf_of(&clients, "acme", years);
+        let settings = TlsSettings::read(Some((&own.pem, &own.key_pem)), Some(&servers.pem)).unwrap();
+        let outcome = delivered(addr, settings).await;
+        assert!(read.lock().unwrap().is_empty());
+        let Outcome::Retry { why: Failure::Connect(told) | Failure::Broken(told) } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!(told.to_lowercase().contains("certificate"), "{told}");
+    }
+}
+
+/// An end that nobody vouches for may be anybody's: what is not there by then never was said.
+#[tokio::test]
+async fn an_end_without_a_farewell_is_no_answer_unless_all_of_it_is_there() {
+    let servers = authority();
+    for (answer, taken) in [(&b""[..], false), (b"HTTP/1.1 200 OK\r\ncontent-len", false), (OK, true)] {
+        let (addr, read) = receiver_of(leaf(&servers, "127.0.0.1"), None, answer, false).await;
+        let outcome = delivered(addr, TlsSettings::read(None, Some(&servers.pem)).unwrap()).await;
+        assert!(!read.lock().unwrap().is_empty(), "the request came");
+        match outcome {
+            Outcome::Delivered => assert!(taken, "{answer:?}"),
+            Outcome::Retry { why: Failure::Broken(told) } => assert!(!taken && told.contains("close_notify"), "{told}"),
+            outcome => panic!("{answer:?}: {outcome:?}"),
+        }
     }
 }
 
