@@ -2,11 +2,14 @@
 //! raw sockets for what a proper server cannot be made to do.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::http::request;
@@ -95,6 +98,13 @@ fn whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
     let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
     request.len() - head - 4 >= length.unwrap_or(0)
+}
+
+/// A body of 200 MB, each of whose letters is an `x`, packed to less than 300 KB: a thousandth, two hundred times over.
+pub(crate) fn bomb() -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+    packer.write_all(&[b'x'; 1 << 20]).unwrap();
+    packer.finish().unwrap().repeat(200)
 }
 
 /// A connection to it hangs: as many as it takes wait to be accepted, and nobody accepts them.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::Class::{Delivered, Retry};
 use super::{Class, LATER, SINKS, SOON, deliver, same_ids};
 use crate::delivery::outcome::{Failure, Outcome};
-use crate::sinks::receiver::{raw, serve};
+use crate::sinks::receiver::{bomb, raw, serve};
 
 /// What becomes of a connection once the request was read and the start of an answer was written.
 #[derive(Debug, Clone, Copy)]
@@ -190,6 +191,42 @@ async fn a_giant_answer_leaves_the_sink_usable_and_is_not_shown_whole() {
         assert!(outcome.failure().unwrap().to_string().len() < 300, "{}", subject.name);
         assert_eq!(deliver(&*sink, &job, LATER).await, Outcome::Delivered, "{}", subject.name);
         same_ids(subject, &job, &received);
+    }
+}
+
+/// Nobody asked for a packed answer, and none is unpacked: what is shown of it is no letter of what is inside.
+#[tokio::test]
+async fn a_packed_bomb_stays_packed_and_the_status_counts() {
+    let bomb = Bytes::from(bomb());
+    for subject in &SINKS {
+        for status in [200, 400, 500] {
+            let packed = bomb.clone();
+            let (addr, _) = serve(move |_| {
+                let answer = Response::builder().status(status).header("content-encoding", "gzip");
+                answer.body(Full::from(packed.clone())).unwrap()
+            })
+            .await;
+            let outcome = deliver(&*subject.at(addr), &(subject.job)(0..3), LATER).await;
+            let place = format!("{} {status}: {outcome:?}", subject.name);
+            assert_eq!(Class::of(&outcome) == Delivered, status == 200, "{place}");
+            assert!(status != 500 || Class::of(&outcome) == Retry, "{place}");
+            let told = outcome.failure().map(ToString::to_string).unwrap_or_default();
+            assert!(told.len() < 1_000 && !told.contains("xxx"), "{place}");
+        }
+    }
+}
+
+/// Ten thousand lines are no head that anybody reads to its end, whatever stands above them.
+#[tokio::test]
+async fn an_answer_of_ten_thousand_header_lines_is_none() {
+    for subject in &SINKS {
+        for status in ["200 OK", "429 Too Many Requests", "413 Too Large"] {
+            let lines: String = (0..10_000).map(|n| format!("x-{n}: y\r\n")).collect();
+            let answer = format!("HTTP/1.1 {status}\r\n{lines}content-length: 0\r\n\r\n");
+            let addr = raw(answer, |stream| Then::Close.play(stream)).await;
+            let outcome = deliver(&*subject.at(addr), &(subject.job)(0..3), LATER).await;
+            assert!(matches!(outcome, Outcome::Retry { why: Failure::Broken(_) }), "{}: {outcome:?}", subject.name);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::sinks::receiver::{raw, serve};
+use crate::sinks::receiver::{bomb, raw, serve};
 
 const SOON: Duration = Duration::from_millis(300);
 const LATER: Duration = Duration::from_secs(20);
@@ -131,6 +131,15 @@ async fn a_connection_whose_answer_was_cut_is_not_used_again() {
     let http = http(addr);
     assert_eq!(post(&http, LATER).await.unwrap().body.len(), ANSWER_BYTES_MAX);
     assert_eq!(post(&http, LATER).await.unwrap().body, b"xx");
+}
+
+#[tokio::test]
+async fn of_a_packed_bomb_the_first_bytes_are_kept_as_they_came() {
+    let bomb = bomb();
+    assert!(bomb.len() > 2 * ANSWER_BYTES_MAX);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
+    let addr = raw([head.as_bytes(), &bomb].concat(), |stream| async move { drop(stream) }).await;
+    assert!(post(&http(addr), LATER).await.unwrap().body == bomb[..ANSWER_BYTES_MAX]);
 }
 
 #[tokio::test]
