@@ -34,6 +34,7 @@ mod shared;
 mod shares;
 mod short_disk;
 mod stats;
+mod strays;
 mod stream_table;
 mod tail_cache;
 mod threads;

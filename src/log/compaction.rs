@@ -17,7 +17,6 @@ pub(crate) use placing::Leftover;
 use super::catalog::{Segment, Stage};
 use super::compact::{CompactHeader, Replaced};
 use super::file_name::{FileName, SegmentFile};
-use super::files::remove_if_there;
 use super::frame::{FrameHeader, Identity};
 use super::index::{ActiveIndex, FrameRef, SegmentIndex};
 use super::keeper::Keeper;
@@ -195,7 +194,7 @@ impl Shared {
         let unfinished = self.files.path(FileName::Unfinished(sequence));
         let file = SegmentFile { sequence, class: run.class, replaced: Some(run.replaced) };
         let path = self.files.path(file.name());
-        let room = self.claim(run.end);
+        let (room, most) = (self.claim(run.end), run.end.max(u64::from(self.options.segment_bytes)));
         // Without room it is a spare, which goes on counting.
         let _spare = room.is_none().then(|| self.hold(u64::from(self.options.segment_bytes)));
         let written = self.write_frames(sequence, run, room.is_some()).and_then(|index| {
@@ -214,13 +213,13 @@ impl Shared {
         let (index, since) = match written {
             Ok(Some(named)) => named,
             other => {
-                remove_if_there(&**self.files.disk(), &unfinished)?;
+                self.files.strays().give_up(unfinished, most);
                 return other.map(drop);
             }
         };
         if let Err(error) = failpoints::around(Point::CompactNameSync, || self.files.sync_names(since)) {
             // Whether it has its name nobody knows: the run holds. Should both be found, they hold the same.
-            let _ = remove_if_there(&**self.files.disk(), &path);
+            self.files.strays().give_up(path, most);
             return Err(error);
         }
         self.put_in_place(keeper, run, file, index)

@@ -10,6 +10,7 @@ use super::compact;
 use super::dir_sync::{DirSync, Since};
 use super::file_name::{FileName, SegmentFile};
 use super::limits::{SEGMENT_HEADER_BYTES, UNSYNCED_BYTES_MAX};
+use super::strays::Strays;
 use crate::disk::latched::Latched;
 use crate::disk::{Disk, File, is_full};
 use crate::failpoints::{self, Point};
@@ -43,6 +44,7 @@ pub(crate) struct Files {
     open_max: usize,
     /// Small files whose names are not durable yet, and since when.
     unsynced: Mutex<BTreeMap<FileName, Since>>,
+    strays: Strays,
 }
 
 #[derive(Default)]
@@ -75,9 +77,9 @@ pub(crate) struct Fresh {
 impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: &LogOptions) -> Self {
         let &LogOptions { segment_bytes, open_segments_max: open_max, .. } = options;
-        let names = DirSync::new(Arc::clone(&disk), &dir);
+        let (names, strays) = (DirSync::new(Arc::clone(&disk), &dir), Strays::new(Arc::clone(&disk)));
         let (spares, open, unsynced) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { disk, dir, names, segment_bytes, spares, open, open_max, unsynced }
+        Self { disk, dir, names, segment_bytes, spares, open, open_max, unsynced, strays }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -100,6 +102,11 @@ impl Files {
     /// Makes durable every name that was changed since. See `dir_sync` for what a failure means.
     pub(crate) fn sync_names(&self, since: Since) -> io::Result<()> {
         self.names.sync(since)
+    }
+
+    /// Files that were given up.
+    pub(super) fn strays(&self) -> &Strays {
+        &self.strays
     }
 
     /// Bytes of all spares.
@@ -133,7 +140,7 @@ impl Files {
         let filled = self.fill(&*file, prewrite);
         if let Err(e) = filled {
             // Half a spare is no use, and its blocks may be what is missing.
-            let _ = self.disk.remove(&path);
+            self.strays.give_up(path, u64::from(self.segment_bytes));
             return Err(e);
         }
         self.spares().names.push_back(n);
@@ -187,7 +194,7 @@ impl Files {
             Ok(Fresh { file: Arc::new(Latched::new(file)), bytes: len })
         });
         if made.is_err() {
-            let _ = self.disk.remove(&path);
+            self.strays.give_up(path, u64::from(bytes.max(self.segment_bytes)));
         }
         made
     }
@@ -317,7 +324,7 @@ impl Files {
             self.disk.rename(&unfinished, &path)?;
             self.sync_name(name)
         });
-        replaced.inspect_err(|_| drop(remove_if_there(&*self.disk, &unfinished)))
+        replaced.inspect_err(|_| self.strays.give_up(unfinished, bytes.len() as u64))
     }
 
     /// Whether a sync has failed since the file got this name and before that was durable. The tables had theirs at open.

@@ -72,6 +72,7 @@ impl Shared {
                 self.attempt("write the stream table", self.write_table(&mut keeper));
             }
             self.attempt("remove spares whose names are in doubt", self.remove_doubtful(&mut keeper));
+            self.attempt("remove files that were given up", self.files.strays().remove());
             self.attempt("reclaim segments", self.reclaim_with(&mut keeper, Pressure::None));
             self.attempt("compact segments", self.compact(&mut keeper));
             self.attempt("reclaim segments of a short disk", self.share_out(&mut keeper));

@@ -89,7 +89,7 @@ impl Shared {
 
     /// Counted under the lock that claims are let go under: what moves meanwhile is seen twice, perhaps, but once at least.
     fn used_beside(&self, claimed: &MutexGuard<'_, u64>) -> u64 {
-        self.catalog_read().segment_bytes() + self.files.spare_bytes() + **claimed
+        self.catalog_read().segment_bytes() + self.files.spare_bytes() + self.files.strays().bytes() + **claimed
     }
 
     fn claimed(&self) -> MutexGuard<'_, u64> {

@@ -92,7 +92,11 @@ impl Shared {
     pub(super) fn bytes_held(&self, keeper: &Keeper) -> u64 {
         let leftovers: u64 = keeper.leftovers.iter().map(|leftover| leftover.bytes).sum();
         let doubtful: u64 = keeper.doubtful.iter().map(|(_, bytes)| bytes).sum();
-        self.catalog_read().segment_bytes() + self.files.spare_bytes() + leftovers + doubtful
+        self.catalog_read().segment_bytes()
+            + self.files.spare_bytes()
+            + self.files.strays().bytes()
+            + leftovers
+            + doubtful
     }
 
     /// Whether so much is in use that somebody has to wait.

@@ -49,8 +49,9 @@ impl Queue {
     }
 
     /// Settles what of `offsets` is not settled yet, and says how many records that were. A part of a batch that is
-    /// handed out is always settled, without reading. Elsewhere (a purge) the log is asked for its bytes, and a part
-    /// is left as it is if that fails or if there are too many ranges and open batches already.
+    /// handed out is always settled, without reading. Of a range that is read as it is sent, and elsewhere (a purge), the log
+    /// is asked for the bytes of a part, which is left as it is if that fails; elsewhere also if there are too many ranges and
+    /// open batches already.
     ///
     /// Durable after the next tick; a crash before it sends these records again.
     pub fn settle_range(&self, offsets: Range<u64>, as_: Settled) -> u64 {

@@ -134,9 +134,7 @@ fn crash(plan: &Plan, op: u64, performed: Performed, case: u64, count: &mut Coun
         let nested = seed_says(seed, plan.nested_every).then(|| fork.fork(seed));
         fork.open().map_err(at)?;
         count.recoveries += 1;
-        if i % 2 == 0 {
-            fork.goes_on().map_err(at)?;
-        }
+        if i % 2 == 0 { fork.goes_on() } else { fork.check_budget() }.map_err(at)?;
         if let Some(nested) = nested {
             crash_in_recovery(&nested, seed, 0, count).map_err(at)?;
         }
@@ -176,9 +174,7 @@ fn crash_in_recovery(before: &Session, seed: u64, depth: u32, count: &mut Count)
         fork.open().map_err(at)?;
         count.recoveries += 1;
         count.nested += 1;
-        if rng.chance(1, 3) {
-            fork.goes_on().map_err(at)?;
-        }
+        if rng.chance(1, 3) { fork.goes_on() } else { fork.check_budget() }.map_err(at)?;
     }
     Ok(())
 }

@@ -147,6 +147,7 @@ impl Fault {
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     all: Vec<Fault>,
+    struck: u64,
 }
 
 impl Faults {
@@ -169,7 +170,14 @@ impl Faults {
                 struck = Some(fault.failure);
             }
         }
+        self.struck += u64::from(struck.is_some());
         struck
+    }
+
+    /// How many calls have failed so far.
+    #[must_use]
+    pub fn struck(&self) -> u64 {
+        self.struck
     }
 }
 

@@ -1,6 +1,7 @@
 //! Crashes, faults and models against the real log.
 
 pub mod any_change;
+pub mod budget;
 pub mod conformance;
 pub mod corpus;
 pub mod crash_points;

@@ -8,7 +8,7 @@
 use crate::fault::Performed;
 use crate::model::queues::Model;
 use crate::queue_life::{begin, drain, step};
-use crate::queues::{CUTS, DIR, open, tiny};
+use crate::queues::{CUTS, DIR, budget_holds, open, tiny};
 use crate::rng::Rng;
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
@@ -84,22 +84,10 @@ fn branch(crashed: &SimDisk, clock: &ManualClock, mut model: Model, rng: &mut Rn
     disk.reseed(rng.bits());
     let queues = recover(&disk, clock, rng, cuts);
     model.check_after_crash(&queues);
-    check_budget(&disk, &queues);
+    budget_holds(&disk, &queues);
     if rng.chance(1, 8) {
         drain(&queues, &mut model);
     }
-}
-
-/// What is on the disk is what counts against its budget.
-fn check_budget(disk: &SimDisk, queues: &Queues) {
-    queues.log().housekeep();
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let is_counted = |name: &str| [".seg", ".sys"].iter().any(|end| name.ends_with(end)) || name.starts_with("spare");
-    let files = disk.paths().into_iter().filter(|path| is_counted(&name(path)));
-    let there: u64 = files.map(|path| disk.read_live(&path).map_or(0, |bytes| bytes.len() as u64)).sum();
-    let used = queues.log().stats().bytes_used;
-    assert_eq!(used, there, "bytes are counted, and are there");
-    assert!(there <= tiny(Duration::ZERO).budget_bytes, "{there} bytes are there");
 }
 
 /// The power goes and comes back, now and then once more while the queues open.

@@ -2,9 +2,13 @@
 //!
 //! What always holds: whatever a crash has left, the balance of every queue closes when it is opened.
 
+use crate::budget;
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
-use forebay::{Batch, BatchLimits, LogOptions, Payload, Queue, QueueOptions, Queues, SplitError, Start};
+use forebay::{
+    Batch, BatchLimits, LogOptions, OpenQueuesError, Payload, Queue, QueueError, QueueOptions, Queues, RangeError,
+    SplitError, Start,
+};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -27,10 +31,16 @@ pub const ANY: BatchLimits = BatchLimits { records_max: u64::MAX, bytes_max: u64
 pub const CUTS: [PowerCut; 4] =
     [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
 
-/// Segments of 4 KiB, so that a test has many.
+/// Segments of 4 KiB, so that a test has many, and a cache of little more than the last append, so that much is read.
 #[must_use]
 pub fn tiny(replay_window: Duration) -> LogOptions {
-    LogOptions { segment_bytes: 4 << 10, budget_bytes: 4 << 20, replay_window, ..LogOptions::small() }
+    LogOptions {
+        segment_bytes: 4 << 10,
+        tail_cache_bytes: 1 << 10,
+        budget_bytes: 4 << 20,
+        replay_window,
+        ..LogOptions::small()
+    }
 }
 
 /// Opens what lies there, without a replay window.
@@ -48,11 +58,18 @@ pub fn open(disk: &SimDisk, clock: &ManualClock) -> Queues {
 /// When it does not open, or a balance does not close.
 #[must_use]
 pub fn open_for(disk: &SimDisk, clock: &ManualClock, replay_window: Duration) -> Queues {
-    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
-    let opened = Queues::open(disk, clock, Path::new(DIR), tiny(replay_window), QueueOptions::inline());
-    let queues = opened.expect("no crash keeps it from opening");
+    let queues = try_open(disk, clock, replay_window).expect("no crash keeps it from opening");
     books_close(&queues);
     queues
+}
+
+/// Opens what lies there on a disk that may not let it.
+///
+/// # Errors
+/// As the queues say.
+pub fn try_open(disk: &SimDisk, clock: &ManualClock, replay_window: Duration) -> Result<Queues, OpenQueuesError> {
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    Queues::open(disk, clock, Path::new(DIR), tiny(replay_window), QueueOptions::inline())
 }
 
 /// Every accepted record of every queue is accounted for, once.
@@ -66,6 +83,14 @@ pub fn books_close(queues: &Queues) {
         assert!(balance.closes(), "{place}");
         assert_eq!(balance.pending.records, queue.lag().records, "{place}");
     }
+}
+
+/// What their log has on the disk is what it counts against its budget.
+///
+/// # Panics
+/// When it is not.
+pub fn budget_holds(disk: &SimDisk, queues: &Queues) {
+    budget::check(disk, queues.log(), tiny(Duration::ZERO).budget_bytes).expect("the budget holds");
 }
 
 /// The queue of `hook` for `acme`, made where there is none.
@@ -117,21 +142,34 @@ pub fn split(queue: &Queue, batch: &Batch, at: u64) -> Result<[Batch; 2], SplitE
 
 /// The next batch with its records; of the archive as a range that is read one frame at a time, twice.
 pub(crate) fn claim(queue: &Queue, limits: BatchLimits) -> Option<Batch> {
+    try_claim(queue, limits).expect("the disk reads")
+}
+
+/// The same from a disk that may not read; then it waits again.
+pub(crate) fn try_claim(queue: &Queue, limits: BatchLimits) -> Result<Option<Batch>, QueueError> {
     if queue.destination() != "archive" {
-        return queue.next_batch(limits).expect("the disk reads");
+        return queue.next_batch(limits);
     }
-    let mut range = queue.next_range(limits.into()).expect("the disk reads")?;
+    let Some(mut range) = queue.next_range(limits.into())? else { return Ok(None) };
     let read = || {
         let mut reader = queue.read(&range);
-        std::iter::from_fn(move || reader.next().expect("the disk reads")).collect::<Vec<_>>()
+        std::iter::from_fn(|| reader.next().transpose()).collect::<Result<Vec<_>, RangeError>>()
     };
-    let (slices, again) = (read(), read());
     let outline = |slices: &[forebay::Slice]| -> Vec<_> {
         slices.iter().map(|slice| (slice.offsets.clone(), slice.frame.payload().to_vec())).collect()
     };
-    assert_eq!(outline(&slices), outline(&again));
-    range.slices = slices;
-    Some(range)
+    match (read(), read()) {
+        (Ok(slices), Ok(again)) => {
+            assert_eq!(outline(&slices), outline(&again));
+            range.slices = slices;
+            Ok(Some(range))
+        }
+        (Err(RangeError::Read(error)), _) | (_, Err(RangeError::Read(error))) => {
+            queue.release(&range);
+            Err(error.into())
+        }
+        (Err(error), _) | (_, Err(error)) => panic!("nothing was damaged: {error}"),
+    }
 }
 
 /// The id of a batch with other boundaries, as documented: digits for the first offset and the count, each behind one

@@ -203,6 +203,12 @@ impl SimDisk {
         self.state().faults.clear();
     }
 
+    /// How many calls have failed by a fault so far.
+    #[must_use]
+    pub fn struck(&self) -> u64 {
+        self.state().faults.struck()
+    }
+
     /// Room for this many bytes in all. Less than is in use is fine: then nothing grows.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;

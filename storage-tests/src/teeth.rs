@@ -67,7 +67,11 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
         "it_queue",
         "a_plan_is_never_gone_before_the_cursor_that_settled_it_whatever_part_of_a_tick_lands",
     ),
-    (Mutant::FailedPlanTold, "it_queue", "no_crash_of_a_bad_disk_does_either"),
+    (
+        Mutant::FailedPlanTold,
+        "it_queue",
+        "a_disk_that_takes_no_change_from_any_moment_on_loses_nothing_across_a_start_and_passes",
+    ),
     (Mutant::NewIdEachTime, "power_cuts", "no_power_cut_takes_what_was_acknowledged_settled_or_planned"),
     (Mutant::AnyHintBelieved, "it_queue", "an_older_copy_of_sled_is_not_believed_against_the_floor"),
     (Mutant::FailureSettles, "forebay_sidecar", "each_outcome_has_its_consequence"),

@@ -2,6 +2,7 @@
 //!
 //! A step never panics over what the log does wrong: it says so, and whoever drives adds which case it was.
 
+use crate::budget;
 use crate::fault::{Fault, Performed};
 use crate::interrupted::Interrupted;
 use crate::model::log::Model;
@@ -332,6 +333,14 @@ impl Session {
         }
     }
 
+    /// Compares what is on the disk with what the log counts.
+    ///
+    /// # Errors
+    /// The difference.
+    pub fn check_budget(&self) -> Result<(), String> {
+        budget::check(&self.disk, self.log(), self.options.budget_bytes)
+    }
+
     /// The end of this life.
     pub fn end(&mut self, end: End) {
         self.log = None;
@@ -364,8 +373,7 @@ impl Session {
         for stream in ["a", "b", "!plans", "!dead/x", "late"] {
             self.append(stream, &[(40, 2)])?.map_err(|e| format!("after recovery: {e}"))?;
         }
-        self.log().housekeep();
-        self.check_live().map_err(|e| format!("after recovery: {e}"))?;
+        self.check_budget().and_then(|()| self.check_live()).map_err(|e| format!("after recovery: {e}"))?;
         self.end(End::Cut(PowerCut::NothingUnsynced));
         self.open().map_err(|e| format!("after recovery, appends and a cut: {e}"))?;
         Ok(())

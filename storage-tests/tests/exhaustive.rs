@@ -8,34 +8,22 @@
 use forebay::clock::ManualClock;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
 use storage_tests::fault::{OpKind, Performed};
 use storage_tests::model::queues::Model;
-use storage_tests::queue_life::{begin, drain, step};
-use storage_tests::queues::open;
-use storage_tests::rng::Rng;
+use storage_tests::queue_life::{self, drain};
+use storage_tests::queues::{budget_holds, open};
 use storage_tests::sim_disk::{Op, PowerCut, Rest, SimDisk};
 
 const OPERATIONS: usize = 60;
 
 /// The life up to its end, or to a change of the disk that is done and not answered.
 fn play(crash: Option<u64>) -> (SimDisk, ManualClock, Model, Vec<Op>) {
-    let seed = number("FOREBAY_SEED", 11);
-    let mut rng = Rng::new(seed);
-    let (disk, clock, mut model, queues) = begin(seed);
-    disk.start_trace();
-    if let Some(op) = crash {
-        disk.crash_at(op, Performed::All);
-    }
-    for _ in 0..OPERATIONS {
-        step(&mut rng, &queues, &mut model);
-        clock.advance(Duration::from_millis(50));
-        if disk.crashed() {
-            break;
-        }
-    }
+    let (disk, clock, model, queues) = queue_life::play(number("FOREBAY_SEED", 11), OPERATIONS, |disk| {
+        disk.start_trace();
+        crash.into_iter().for_each(|op| disk.crash_at(op, Performed::All));
+    });
     drop(queues);
     let trace = disk.take_trace();
     (disk, clock, model, trace)
@@ -83,6 +71,7 @@ fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
             let mut model = model.clone();
             let queues = open(&disk, &clock);
             model.check_after_crash(&queues);
+            budget_holds(&disk, &queues);
             drain(&queues, &mut model);
             std::mem::forget(told);
             *cases.lock().expect("nothing panics in here") += 1;

@@ -164,6 +164,33 @@ fn what_is_no_spare_for_want_of_a_sync_counts_until_it_is_gone() {
     assert_eq!(segments(&disk), 1);
 }
 
+/// Before: what could not be made, and not be removed either, lay there until the next start and was in no budget: one file more
+/// with each round.
+#[test]
+fn what_is_given_up_and_does_not_go_counts_until_it_is_gone() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    ten_segments(&log);
+    let before = disk.paths().len();
+    disk.inject(Fault::every(OpKind::Sync, Failure::Eio).on("spare-"));
+    disk.inject(Fault::every(OpKind::Remove, Failure::Eio));
+    let budget = log.set_budget_bytes(log.stats().bytes_used + (64 << 10));
+    for _ in 0..20 {
+        // It takes the spare that there is, and housekeeping makes another one.
+        let _ = log.append_wait("a", vec![Payload { bytes: vec![7; 3_000], records: 1 }]);
+        log.housekeep();
+    }
+    assert!(disk.paths().len() > before, "some lie there");
+    let stats = log.stats();
+    assert_eq!(stats.bytes_used, bytes(&disk));
+    assert!(stats.bytes_used <= budget, "{stats:?}");
+    disk.clear_faults();
+    log.trim(log.stream("a").expect("it is known"), u64::MAX);
+    (0..2).for_each(|_| log.housekeep());
+    assert_eq!(log.stats().bytes_used, bytes(&disk));
+    assert!(disk.paths().len() <= before, "all of them are gone");
+}
+
 #[test]
 fn a_spare_in_doubt_leaves_less_room_for_those_that_are_taken_ahead() {
     let disk = SimDisk::new(1);

@@ -47,12 +47,13 @@ impl Writer {
     pub(super) fn roll(&mut self, shared: &Shared, lane: usize, needed: u64, purpose: Purpose) -> io::Result<()> {
         let bytes = u32::try_from(needed).map_err(io::Error::other)?.max(shared.options.segment_bytes);
         let class = self.lanes[lane].class;
-        // Spent even if it comes to nothing: what a failure left under the name is in nobody's way.
-        let sequence = shared.take_sequence();
-        let name = FileName::Segment(sequence, class);
-        let make = |purpose| make_file(shared, name, bytes, purpose);
+        // Spent even if it comes to nothing: what a failure left under the name is in nobody's way, and may go at any time.
+        let make = |purpose| {
+            let sequence = shared.take_sequence();
+            make_file(shared, FileName::Segment(sequence, class), bytes, purpose).map(|made| (sequence, made))
+        };
         let mut restricted = false;
-        let (fresh, claims) = match make(Purpose::Ingest) {
+        let (sequence, (fresh, claims)) = match make(Purpose::Ingest) {
             Err(e) if is_full(&e) => {
                 // Settled segments that are only kept for replay go before anybody is refused.
                 shared.reclaim(Pressure::NeedsRoom);

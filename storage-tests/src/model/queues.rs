@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// All cursors are durable as they stand.
-    pub(crate) fn after_tick(&mut self, queues: &Queues) {
+    pub fn after_tick(&mut self, queues: &Queues) {
         for (&(destination, stream), model) in &mut self.queues {
             model.durable = queues.queue(destination, stream, Start::Earliest).expect("it is there").cursor();
         }

@@ -37,9 +37,10 @@ fn through((script, options): Play, seed: u64, faults: &[Fault], end: End) -> Re
         return Err(format!("the disk is good again and the log says {:?}", session.log().state()));
     }
     session.act(&Step::Read)?;
+    session.check_budget()?;
     let mut other = session.fork(seed);
     other.end(end);
-    other.open().map_err(|e| format!("right after it was healed: {e}"))?;
+    other.open().and_then(|_| other.check_budget()).map_err(|e| format!("right after it was healed: {e}"))?;
     session.goes_on()?;
     session.act(&Step::Append("a", vec![(5000, 5)]))?;
     session.end(end);

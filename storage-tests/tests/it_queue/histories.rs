@@ -7,8 +7,8 @@ use std::time::Duration;
 use storage_tests::crash_points::number;
 use storage_tests::fault::Performed;
 use storage_tests::power_cuts::performed;
-use storage_tests::queue_life::{begin, drain, inject, step};
-use storage_tests::queues::{CUTS, DIR, open, tiny};
+use storage_tests::queue_life::{begin, drain, inject, play, step};
+use storage_tests::queues::{CUTS, DIR, budget_holds, open, tiny};
 use storage_tests::rng::Rng;
 use storage_tests::sim_disk::PowerCut;
 
@@ -50,6 +50,7 @@ fn history(seed: u64, bad_disk: bool) -> u64 {
         }
         queues = open(&disk, &clock);
         model.check_after_crash(&queues);
+        budget_holds(&disk, &queues);
     }
     drain(&queues, &mut model);
     queues.close().expect("the disk is sound");
@@ -81,19 +82,11 @@ fn a_crash_at_any_change_of_a_life_of_queues_loses_nothing() {
     let seed = number("FOREBAY_SEED", 1);
     // The same steps each time, up to the change at which it crashes.
     let live = |crash: Option<(u64, Performed)>| {
-        let mut rng = Rng::new(seed);
-        let (disk, clock, mut model, queues) = begin(seed);
-        let from = disk.ops();
-        if let Some((change, performed)) = crash {
-            disk.crash_at(from + change, performed);
-        }
-        for _ in 0..STEPS {
-            step(&mut rng, &queues, &mut model);
-            clock.advance(Duration::from_millis(50));
-            if disk.crashed() {
-                break;
-            }
-        }
+        let mut from = 0;
+        let (disk, clock, model, _) = play(seed, STEPS, |disk| {
+            from = disk.ops();
+            crash.into_iter().for_each(|(change, performed)| disk.crash_at(from + change, performed));
+        });
         let changes = disk.ops() - from;
         (disk, clock, model, changes)
     };
@@ -110,6 +103,7 @@ fn a_crash_at_any_change_of_a_life_of_queues_loses_nothing() {
             disk.power_cut(cut);
             let queues = open(&disk, &clock);
             model.check_after_crash(&queues);
+            budget_holds(&disk, &queues);
             drain(&queues, &mut model);
             queues.close().expect("the disk is sound");
         }

@@ -5,6 +5,7 @@
 //! disk; each may cost repeats and nothing else.
 
 mod damage;
+mod failures;
 mod histories;
 mod hours;
 mod plans;
