@@ -37,15 +37,17 @@ fn options_are_taken_up_to_their_bounds_and_not_beyond() {
 #[test]
 fn a_log_takes_so_many_streams_and_goes_on_with_those() {
     let log = Bench::new().open();
+    append(&log, "the first", 1, 10, 1);
     {
         let mut catalog = log.shared.catalog_write();
-        (1..limits::STREAMS_MAX).for_each(|n| _ = catalog.add_stream(n.to_string().into()));
+        let many = catalog.streams[0].clone();
+        catalog.streams.resize(limits::STREAMS_MAX - 1, many); // quickly: nobody asks for them by name
     }
     append(&log, "the last", 1, 10, 1);
     let refused = log.append_wait("one more", vec![part(1, 10, 1)]).expect_err("there are as many as may be");
     assert!(matches!(refused, AppendError::TooManyStreams { limit: limits::STREAMS_MAX }), "{refused}");
     assert_eq!(append(&log, "the last", 1, 10, 1), 1..2);
-    assert_eq!(append(&log, "7", 1, 10, 1), 0..1);
+    assert_eq!(append(&log, "the first", 1, 10, 1), 1..2);
 }
 
 #[test]
