@@ -23,6 +23,7 @@ mod sidecar;
 mod split;
 #[path = "../store/mod.rs"]
 mod store;
+mod strace;
 mod watchdog;
 mod wire;
 mod witness;
@@ -53,5 +54,6 @@ mod services;
 mod starts;
 mod stops;
 mod syscalls;
+mod together;
 mod unfinished;
 mod whom;

@@ -1,12 +1,9 @@
-//! Calls of the real binary that fail: `strace` lets fsync, pwritev and their kin say EIO or ENOSPC under load; and a disk in
-//! memory is full. What was acknowledged arrives, whatever it was that failed, what was refused does not, and the sidecar goes
-//! on by itself once calls work again.
+//! Calls of the real binary that fail: `strace` lets fsync, pwritev and their kin say EIO, ENOSPC or EINTR under load; and a
+//! disk in memory is full. What was acknowledged arrives, whatever it was that failed, what was refused does not, and the
+//! sidecar goes on by itself once calls work again.
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use storage_tests::mounts::SmallDisk;
@@ -16,84 +13,56 @@ use super::load::{Fate, Load, Post};
 use super::proof::{Arrived, balance_closes};
 use super::receiver::Receiver;
 use super::sidecar::{Home, Sidecar, wait_for};
-use super::watchdog::Watchdog;
+use super::strace::{Strace, can_trace};
 
-/// The calls by which data gets to the disk, each with what it says, and which of them do: `3+` is a thread's third and all
-/// behind it. And whether posts are refused by it: no fresh file helps.
-const FAULTS: [(&str, &str, bool); 8] = [
-    ("fdatasync", "error=EIO:when=3", false),
-    ("fdatasync", "error=EIO:when=1+", true),
-    ("fsync", "error=EIO:when=1+", false),
-    ("pwritev,pwritev2", "error=ENOSPC:when=2+3", false),
-    ("pwritev,pwritev2", "error=EIO:when=1+", true),
-    ("fallocate,ftruncate", "error=ENOSPC:when=1+", false),
-    ("rename,renameat,renameat2", "error=EIO:when=1+", false),
-    ("fdatasync", "delay_enter=300000:when=1+", false),
+/// What becomes of posts while calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Posts {
+    /// Some are refused: no fresh file helps.
+    Refused,
+    /// Some may be.
+    Perhaps,
+    /// All are taken as ever: a call that was interrupted is made again.
+    Taken,
+}
+
+/// Calls that fail: which, what they say, and which of them do: `3+` is a thread's third of its kind and all behind it, `1+2`
+/// every other. And how many of each are waited for, and what becomes of posts.
+type Fault = (&'static [(&'static str, &'static str)], &'static [(&'static str, usize)], Posts);
+
+/// Has a segment be given up and another begun.
+const ONE_SYNC: (&str, &str) = ("fdatasync", "error=EIO:when=3");
+
+/// Those by which data gets to the disk. Lengths change, and directories are synced, where a segment ends.
+const FAULTS: [Fault; 10] = [
+    (&[ONE_SYNC], &[("fdatasync", 1)], Posts::Perhaps),
+    (&[("fdatasync", "error=EIO:when=1+")], &[("fdatasync", FELT)], Posts::Refused),
+    (&[("fsync", "error=EIO:when=1+")], &[("fsync", FELT)], Posts::Perhaps),
+    (&[("pwritev,pwritev2", "error=ENOSPC:when=2+3")], &[("pwritev", FELT)], Posts::Perhaps),
+    (&[("pwritev,pwritev2", "error=EIO:when=1+")], &[("pwritev", FELT)], Posts::Refused),
+    (&[("fallocate", "error=ENOSPC:when=1+"), ONE_SYNC], &[("fallocate", 1)], Posts::Perhaps),
+    (&[("ftruncate", "error=EIO:when=1+"), ONE_SYNC], &[("ftruncate", 1)], Posts::Perhaps),
+    (&[("rename,renameat,renameat2", "error=EIO:when=1+"), ONE_SYNC], &[("rename", FELT)], Posts::Perhaps),
+    (
+        &[("pwritev,pwritev2,fdatasync", "error=EINTR:when=1+2")],
+        &[("pwritev", FELT), ("fdatasync", FELT)],
+        Posts::Taken,
+    ),
+    (&[("fdatasync", "delay_enter=300000:when=1+")], &[("fdatasync", FELT)], Posts::Perhaps),
 ];
 
 /// Faults of one call that a test waits for.
-const FELT: usize = 3;
-
-/// Whether this machine lets us trace a process of ours. Says so aloud where it does not.
-fn can_trace() -> bool {
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"]);
-    let can = traced.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("NOT RUN: calls that fail in the real binary. There is no strace that may trace a process here.");
-    }
-    can
-}
-
-/// A tracer at work, in a group of its own: what it makes for itself ends with it, whatever becomes of this process.
-struct Strace {
-    child: Child,
-    told: PathBuf,
-    watchdog: Watchdog,
-}
-
-impl Strace {
-    /// Has these calls of the sidecar fail from now on.
-    fn over(sidecar: &Sidecar<'_>, home: &Home, calls: &str, how: &str) -> Self {
-        let told = home.path("strace");
-        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{how}"));
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-e", &trace, "-e", &inject, "-p", &sidecar.process().to_string(), "-o"]);
-        strace.arg(&told).stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let child = strace.spawn().expect("it was here a moment ago");
-        Self { told, watchdog: Watchdog::over_group(child.id()), child }
-    }
-
-    /// How many calls it meddled with.
-    fn felt(&self) -> usize {
-        let told = fs::read_to_string(&self.told).unwrap_or_default();
-        told.matches("(INJECTED)").count() + told.matches("(DELAYED)").count()
-    }
-
-    /// Lets go of the process.
-    fn end(self) {}
-}
-
-impl Drop for Strace {
-    /// By SIGTERM, for a tracer that is killed would take its calls with it. One of its children that it had stopped gets that
-    /// only when it goes on.
-    fn drop(&mut self) {
-        let group = self.child.id();
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM -{group}; kill -CONT -{group}")]).status();
-        self.child.wait().expect("it is our child");
-        self.watchdog.dismiss();
-    }
-}
+pub(super) const FELT: usize = 3;
 
 /// Waits until more posts are taken.
-fn takes_more(load: &Load, sidecar: &Sidecar<'_>, when: &str) {
+pub(super) fn takes_more(load: &Load, sidecar: &Sidecar<'_>, when: &str) {
     let before = load.acknowledged();
     let goes_on = wait_for(|| load.acknowledged() > before + 20);
     assert!(goes_on, "{when}: nothing is taken any more; it said:\n{}", sidecar.said());
 }
 
 /// What follows from what became of the posts. After a kill in the midst of a failure a refused post may lie in the log.
-fn judge(posts: &mut [Post], killed: bool) -> usize {
+pub(super) fn judge(posts: &mut [Post], killed: bool) -> usize {
     let refused = posts.iter().filter(|post| matches!(post.fate, Fate::Refused(_))).count();
     for post in posts {
         let Fate::Refused(status) = post.fate else { continue };
@@ -106,7 +75,7 @@ fn judge(posts: &mut [Post], killed: bool) -> usize {
 }
 
 /// The archive's lines. What stands in a file that failed and could not be cut may, after a kill, stand in a later one again.
-fn lines(home: &Home, killed: bool) -> Vec<Value> {
+pub(super) fn lines(home: &Home, killed: bool) -> Vec<Value> {
     let aside = home.path("aside");
     fs::create_dir(&aside).expect("the directory is ours");
     for entry in fs::read_dir(home.path("archive")).expect("it was written to") {
@@ -130,13 +99,22 @@ fn suffers(name: &str, killed: bool) -> usize {
         .file("archive", "");
     let mut sidecar = home.start();
     let load = Load::start(name, 7, 2, home.ingest());
-    for (calls, how, refuses) in FAULTS {
-        takes_more(&load, &sidecar, &format!("before {calls} {how}"));
-        let strace = Strace::over(&sidecar, &home, calls, how);
-        let refused = load.refused();
-        let enough = if how.ends_with("when=3") { 1 } else { FELT };
-        let felt = wait_for(|| strace.felt() >= enough && (!refuses || load.refused() > refused + 3));
-        assert!(felt, "{calls} {how}: felt {} times; it said:\n{}", strace.felt(), sidecar.said());
+    for (faults, enough, fare) in FAULTS {
+        takes_more(&load, &sidecar, &format!("before {faults:?}"));
+        let (refused, taken) = (load.refused(), load.acknowledged());
+        let strace = Strace::over(&sidecar, &home, faults);
+        let felt = wait_for(|| {
+            enough.iter().all(|(call, times)| strace.felt(call) >= *times)
+                && match fare {
+                    Posts::Refused => load.refused() > refused + 3,
+                    Posts::Perhaps => true,
+                    Posts::Taken => load.acknowledged() > taken + 20,
+                }
+        });
+        let times: Vec<_> = enough.iter().map(|(call, _)| (call, strace.felt(call))).collect();
+        assert!(felt, "{faults:?}: felt {times:?}; it said:\n{}", sidecar.said());
+        let more = load.refused() - refused;
+        assert!(more == 0 || fare != Posts::Taken, "{faults:?}: {more} refused; it said:\n{}", sidecar.said());
         if killed {
             // It dies among its failures, and starts on what they left.
             sidecar.kill();
@@ -145,7 +123,7 @@ fn suffers(name: &str, killed: bool) -> usize {
         } else {
             strace.end();
         }
-        takes_more(&load, &sidecar, &format!("after {calls} {how}"));
+        takes_more(&load, &sidecar, &format!("after {faults:?}"));
     }
     let mut posts = load.stop();
     let refused = judge(&mut posts, killed);
@@ -189,9 +167,9 @@ fn what_is_durable_is_delivered_while_syncs_fail_or_stall() {
     for how in ["error=EIO:when=1+", "delay_enter=3000000:when=1+"] {
         let backlog = || sidecar.lags().iter().all(|lag| lag.records_behind > 3_000);
         assert!(wait_for(backlog), "it said:\n{}", sidecar.said());
-        let strace = Strace::over(&sidecar, &home, "fdatasync", how);
+        let strace = Strace::over(&sidecar, &home, &[("fdatasync", how)]);
         let refused = load.refused();
-        let felt = || strace.felt() >= FELT && (load.refused() > refused + 5 || how.starts_with("delay"));
+        let felt = || strace.felt("fdatasync") >= FELT && (load.refused() > refused + 5 || how.starts_with("delay"));
         assert!(wait_for(felt), "{how}: it said:\n{}", sidecar.said());
         let (taken, came) = (load.acknowledged(), services.each_ref().map(|service| service.arrivals().len()));
         let goes_on = || services.iter().zip(came).all(|(service, came)| service.arrivals().len() > came + 600);
@@ -240,40 +218,47 @@ fn a_small_disk_that_is_full_refuses_drains_and_comes_back_across_a_kill() {
     drop(disk);
 }
 
-/// Disk and network fail together: each waits for its own, and the third notices nothing.
+/// What lies on the disk and cannot be read waits, and nothing of it is skipped or called lost. Whoever needs only what comes
+/// in gets it meanwhile.
 #[test]
-fn a_destination_on_a_full_disk_and_one_that_is_down_wait_beside_one_that_is_well() {
-    let (down, well) = (Receiver::start(), Receiver::start());
+fn a_backlog_that_cannot_be_read_for_a_while_waits_and_all_of_it_arrives() {
+    const READS: &str = "pread64,preadv,preadv2";
+    if !can_trace() {
+        return;
+    }
+    let (behind, beside) = (Receiver::start(), Receiver::start());
     let more = "batch_records_max = 100";
-    let home = Home::new("beside").webhook("down", &down, more).webhook("well", &well, more).file("archive", more);
-    let disk = match SmallDisk::mount(&home.path("archive"), 64 << 10) {
-        Ok(disk) => disk,
-        Err(why) => return eprintln!("NOT RUN: a file destination on a full disk: {why}"),
-    };
+    let home = Home::new("unreadable").webhook("behind", &behind, more).webhook("beside", &beside, more);
     let sidecar = home.start();
-    down.down();
-    let load = Load::start("beside", 12, 2, home.ingest());
-    let behind = |id: &str| sidecar.lags().iter().find(|lag| lag.destination == id).map_or(0, |lag| lag.records_behind);
-    assert!(wait_for(|| behind("archive") > 1_000 && behind("down") > 1_000), "it said:\n{}", sidecar.said());
-    let (taken, delivered) = (load.acknowledged(), well.count());
-    assert!(
-        wait_for(|| load.acknowledged() > taken + 50 && well.count() > delivered + 20),
-        "the third notices nothing"
-    );
-    assert!(behind("archive") > 1_000, "its disk is full");
-    disk.resize(256 << 20);
-    down.up();
-    let posts = load.stop();
-    let destinations = ["archive", "down", "well"];
+    behind.down();
+    let load = Load::start("backlog", 15, 2, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 300), "it said:\n{}", sidecar.said());
+    let mut posts = load.stop();
+    sidecar.drain(&["beside"]);
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+    // Whatever it had in memory is gone.
+    let sidecar = home.start();
+    let strace = Strace::over(&sidecar, &home, &[(READS, "error=EIO:when=1+")]);
+    behind.up();
+    assert!(wait_for(|| strace.felt("pread") >= FELT), "it said:\n{}", sidecar.said());
+    let (load, count) = (Load::start("tail", 16, 2, home.ingest()), beside.count());
+    assert!(wait_for(|| beside.count() > count + 3), "it said:\n{}", sidecar.said());
+    let lag = sidecar.lags().into_iter().find(|lag| lag.destination == "behind").expect("it has a queue");
+    assert!(lag.records_behind > 2_000, "most of it was never read");
+    // The rest of it by reads of which every other is interrupted.
+    behind.down();
+    strace.end();
+    let strace = Strace::over(&sidecar, &home, &[(READS, "error=EINTR:when=1+2")]);
+    behind.up();
+    posts.extend(load.stop());
+    let destinations = ["behind", "beside"];
     let lags = sidecar.drain(&destinations);
-    let files = Arrived::in_files(home.lines("archive"));
-    files.holds(&posts, "archive");
-    for (id, receiver) in [("down", &down), ("well", &well)] {
+    assert!(strace.felt("pread") > 0, "no read was interrupted");
+    strace.end();
+    for (id, receiver) in [("behind", &behind), ("beside", &beside)] {
         let arrived = Arrived::at_webhook(&receiver.arrivals());
         arrived.holds(&posts, id);
-        arrived.equals(&files);
+        balance_closes(&lags, &destinations, arrived.len());
     }
-    balance_closes(&lags, &destinations, files.len());
-    drop(sidecar);
-    drop(disk);
 }
