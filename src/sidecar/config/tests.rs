@@ -200,6 +200,28 @@ fn the_defaults_in_code_are_the_defaults_of_a_file() {
     assert_eq!(format!("{:?}", config.destinations[0]), format!("{by_hand:?}"));
 }
 
+/// Directories are named by ids, and requests of the API: what could lead elsewhere is none.
+#[test]
+fn ids_that_would_be_paths_are_refused_with_their_line() {
+    let long = "x".repeat(4_096);
+    let ids = ["../acme", "..", ".", "a/b", "/etc", "a/../b", "a\\\\b", "a\\u0000b", "\\u0000", "\u{212a}elvin", &long];
+    for bad in ids {
+        for (environment, destination, mistake) in
+            [(bad, "d", "3 E environments[0].id: "), ("a", bad, "6 E destinations[0].id: ")]
+        {
+            let (config, findings) = check_text(&format!(
+                "data_dir = \"data\"\n[[environments]]\nid = \"{environment}\"\nsdk_keys = [\"env:A\"]\n\
+                 [[destinations]]\nid = \"{destination}\"\nenvironments = [\"{environment}\"]\ntype = \"file\"\n\
+                 directory = \"out\"\n"
+            ));
+            let told = told(&findings);
+            assert!(config.is_none(), "{bad:?}");
+            let named = told.iter().any(|line| line.starts_with(mistake) && line.ends_with(" can't be an id"));
+            assert!(named && told.iter().all(|line| !line.contains('\0')), "{bad:?}: {told:#?}");
+        }
+    }
+}
+
 #[test]
 fn every_mistake_is_reported_at_once_with_its_line() {
     let text = r#"data_dir = 7
