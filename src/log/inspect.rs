@@ -277,6 +277,15 @@ impl Inspection<'_> {
         for hole in &scan.holes {
             self.damage(sequence, hole, index.as_ref(), &mut report.damage);
         }
+        // What was never acknowledged may be torn there; opening it mends that.
+        let is_damaged = |found: &Found| {
+            let Range { start, end } = found.padding();
+            end <= scan.synced && bytes[start as usize..end as usize].iter().any(|byte| *byte != 0)
+        };
+        if scan.frames.iter().any(is_damaged) {
+            let what = "bytes between its frames are damaged; no record is";
+            self.seen.flaws.push(Flaw { file: name.clone(), what, mended: false });
+        }
         // Before the first sync returned nothing was promised, a whole header neither.
         if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((log, sequence)) {
             let what = "the segment's header is damaged; its records are read all the same";

@@ -29,6 +29,7 @@ use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What was found, ready to be worked with.
@@ -303,8 +304,13 @@ impl Opening<'_> {
             // Written anew: after a failed sync the kernel shows bytes that are not on the disk and takes them for
             // clean, and a sync alone would promise them for nothing.
             let from = if scan.synced > SEGMENT_HEADER_BYTES { scan.synced } else { 0 };
-            let kept = IoSlice::new(&bytes[from as usize..scan.end as usize]);
-            failpoints::around(Point::OpenRewrite, || file.write_all_at(&[kept], u64::from(from)))?;
+            let mut kept = bytes[from as usize..scan.end as usize].to_vec();
+            // A torn write may have ended in a frame's last bytes: what stands there in their place would pass for damage.
+            for found in scan.frames.iter().filter(|found| found.position >= from) {
+                let Range { start, end } = found.padding();
+                kept[(start - from) as usize..(end.min(scan.end) - from) as usize].fill(0);
+            }
+            failpoints::around(Point::OpenRewrite, || file.write_all_at(&[IoSlice::new(&kept)], u64::from(from)))?;
         }
         self.cut(file, scan.end)
     }
@@ -367,13 +373,7 @@ impl Opening<'_> {
         }
     }
 
-    fn note(
-        &mut self,
-        segment: Sequence,
-        positions: std::ops::Range<u32>,
-        header: Option<&FrameHeader>,
-        what: &'static str,
-    ) {
+    fn note(&mut self, segment: Sequence, positions: Range<u32>, header: Option<&FrameHeader>, what: &'static str) {
         let stream = header.and_then(|header| self.rows.get(header.stream.0 as usize)).map(|row| row.name.to_string());
         self.damages.push(Damage { segment, positions, stream, offsets: header.map(FrameHeader::offsets), what });
     }

@@ -7,7 +7,7 @@
 //! all of it is cut, valid-looking or not, because in a torn group any sector may have landed.
 
 use super::frame::{FrameHeader, Identity, NotAFrame};
-use super::limits::{FRAME_ALIGN, SEGMENT_HEADER_BYTES};
+use super::limits::{FRAME_ALIGN, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::mutants::{self, Mutant};
 use std::ops::Range;
 
@@ -31,6 +31,14 @@ pub(crate) struct Scan {
 pub(crate) struct Found {
     pub(crate) position: u32,
     pub(crate) header: FrameHeader,
+}
+
+impl Found {
+    /// The zeros that fill it up to where the next frame may start. No checksum covers them.
+    pub(crate) fn padding(&self) -> Range<u32> {
+        let end = self.position.saturating_add(self.header.stored_len());
+        (self.position + FRAME_HEADER_BYTES).saturating_add(self.header.payload_len).min(end)..end
+    }
 }
 
 /// Damaged bytes of acknowledged frames.
