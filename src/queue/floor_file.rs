@@ -299,10 +299,14 @@ impl FloorFile {
         self.free.insert(id);
     }
 
-    /// Changes an entry; durable after the next commit.
+    /// Changes an entry; durable after the next commit. Of the same queue, in the same epoch, the cursor never goes back: what is
+    /// settled is delivered, and may be gone.
     pub(crate) fn set(&mut self, id: EntryId, entry: FloorEntry) {
         let EntryId(id) = id;
-        if self.entries[id] != entry {
+        let before = &self.entries[id];
+        if *before != entry {
+            let of = |entry: &FloorEntry| (entry.incarnation, entry.epoch);
+            assert!(of(before) != of(&entry) || entry.cursor.covers(&before.cursor), "a cursor goes back");
             self.entries[id] = entry;
             let page = self.page_of[id as usize] as usize;
             self.changed.extend((page != 0).then_some(page)); // one without a page is written with its first

@@ -179,11 +179,12 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
     }
 }
 
-/// The next few calls of some kind fail, on the floor or anywhere.
+/// The next few calls of some kind fail, on the floor or anywhere: EIO, ENOSPC, short, or EROFS, EDQUOT, EMFILE.
 pub fn inject(rng: &mut Rng, disk: &SimDisk) {
     use OpKind::{Allocate, Create, Rename, Sync, SyncDir, Write};
     let kind = [Sync, Sync, Write, Create, Rename, Allocate, SyncDir][rng.below(7)];
-    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite][rng.below(3)];
+    let refusal = [Failure::Os(30), Failure::Os(122), Failure::Os(24)][rng.below(3)];
+    let failure = [Failure::Eio, Failure::NoSpace, Failure::ShortWrite, refusal][rng.below(4)];
     let from = rng.below(4) as u64;
     let fault = Fault::nths(kind, from..from + 1 + rng.below(3) as u64, failure);
     disk.inject(if rng.chance(2, 3) { fault.on("floor") } else { fault });

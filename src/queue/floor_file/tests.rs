@@ -364,7 +364,7 @@ fn whatever_a_power_cut_leaves_no_entry_is_lost() {
                 if rng.random_bool(0.3) {
                     let n = old.destination[12..].parse().expect("a number");
                     let ranges = if rng.random_bool(0.1) { rng.random_range(0..=256) } else { rng.random_range(0..8) };
-                    floor.set(id, entry(n, old.cursor.low + 1, ranges));
+                    floor.set(id, entry(n, old.cursor.end() + 1, ranges));
                 }
             }
             for _ in 0..rng.random_range(0..30) {
