@@ -221,3 +221,60 @@ fn many_writers_at_once_are_promised_nothing_that_a_crash_takes() {
         session.goes_on().expect("as promised");
     }
 }
+
+/// A segment in which one append leaves `left` bytes, for another one of a new stream that leaves some of them, fills them to
+/// the byte, or takes one more. No crash takes what stands before it, nor a part of it.
+#[test]
+fn a_segment_that_is_filled_to_the_byte_one_less_or_one_more_loses_nothing_in_any_crash() {
+    const SEGMENT: usize = 4096;
+    const HEADER: usize = 128;
+    const FRAME: usize = 56;
+    const CUTS: [PowerCut; 4] =
+        [PowerCut::Everything, PowerCut::NothingUnsynced, PowerCut::Prefix, PowerCut::RandomSubset];
+    let stored = |len: usize| (FRAME + len).next_multiple_of(8);
+    let declared = stored("a".len());
+    let begun = |left: usize| {
+        let mut session = Session::new(1, tiny());
+        session.ends.clear();
+        assert_eq!(session.open(), Ok(true));
+        let first = SEGMENT - HEADER - declared - FRAME - left;
+        session.append("a", &[(first, 3)]).expect("right offsets").expect("taken");
+        session
+    };
+    let segments = |session: &Session| {
+        session.disk.paths().iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).count()
+    };
+    let (mut cases, mut filled) = (0, 0);
+    let room = [0, 8, FRAME, declared, declared + FRAME - 8, declared + FRAME, declared + FRAME + 8, 512];
+    for left in room {
+        // One frame behind the stream's name, and two.
+        let most = left.saturating_sub(declared + FRAME);
+        let one = [most.saturating_sub(1), most, most + 1].map(|len| vec![(len, 1)]);
+        let most = left.saturating_sub(declared + stored(8) + FRAME);
+        let two = [most.saturating_sub(1), most, most + 1].map(|len| vec![(8, 2), (len, 1)]);
+        for parts in one.into_iter().chain(two) {
+            let mut whole = begun(left);
+            let from = whole.disk.ops();
+            whole.append("b", &parts).expect("right offsets").expect("taken");
+            let fits = declared + parts.iter().map(|(len, _)| stored(*len)).sum::<usize>() <= left;
+            assert_eq!(segments(&whole), if fits { 1 } else { 2 }, "{parts:?} into {left} bytes");
+            filled += usize::from(fits && parts.iter().all(|(len, _)| len % 8 == 0));
+            for change in from..=whole.disk.ops() {
+                for performed in [Performed::Nothing, Performed::Bytes(declared + FRAME), Performed::All] {
+                    let mut session = begun(left);
+                    session.disk.crash_at(change, performed);
+                    let _ = session.append("b", &parts).expect("right offsets");
+                    let cut = CUTS[cases % CUTS.len()];
+                    session.end(End::Cut(cut));
+                    let held = session.open().and_then(|_| session.goes_on());
+                    held.unwrap_or_else(|e| {
+                        panic!("{parts:?} into {left} bytes, change {change}, {performed:?}, {cut:?}: {e}")
+                    });
+                    cases += 1;
+                }
+            }
+        }
+    }
+    println!("{cases} cases, {filled} times filled to the byte");
+    assert!(filled >= 4);
+}

@@ -5,6 +5,7 @@ use forebay::disk::Disk;
 use forebay::{
     Batch, BatchLimits, LogOptions, MemStore, Payload, Queue, QueueOptions, Queues, Settled, Start, StoreChoice,
 };
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
@@ -282,4 +283,57 @@ fn a_slot_that_cannot_be_read_is_as_good_as_a_damaged_one() {
         assert!(hook(&queues).next_batch(ANY).expect("it reads").is_some_and(|batch| batch.offsets == (40..41)));
         tick(&queues);
     }
+}
+
+/// A slot as it once was is sound, and nothing tells that it is old. But the other slot of its page knows what the
+/// commit before the last one made durable, and what comes again comes under its id.
+#[test]
+fn a_slot_of_another_time_or_another_place_costs_repeats_and_nothing_else() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let floor = || disk.read_live(Path::new("/data/floor")).expect("it is there");
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    let mut versions = vec![(0, floor())];
+    for n in 1..=6 {
+        append(&queues, 10);
+        settle_all(&queue);
+        tick(&queues);
+        versions.push((n * 10, floor()));
+    }
+    append(&queues, 5);
+    drop((queue, queues));
+    disk.power_cut(PowerCut::NothingUnsynced);
+    let (slot_bytes, now) = (SLOT_BYTES as usize, floor());
+    let slots = now.len() / slot_bytes;
+    let mut seen = BTreeSet::new();
+    for slot in 0..slots {
+        let place = slot * slot_bytes..(slot + 1) * slot_bytes;
+        let old = versions.iter().map(|(_, bytes)| &bytes[place.clone()]);
+        let others = (0..slots).filter(|other| *other != slot).map(|other| &now[other * slot_bytes..][..slot_bytes]);
+        for page in old.chain(others) {
+            let disk = SimDisk::from_snapshot(&disk.snapshot());
+            let mut bytes = now.clone();
+            bytes[place.clone()].copy_from_slice(page);
+            disk.overwrite(Path::new("/data/floor"), &bytes);
+            let queues = open(&disk, &clock);
+            let (stats, queue) = (queues.stats(), hook(&queues));
+            let low = queue.cursor().low;
+            assert!((50..=60).contains(&low), "slot {slot}: {low}");
+            assert_eq!((stats.pinned, stats.cursors_ahead, stats.cursors_below), (false, 0, 0), "slot {slot}");
+            seen.insert(low);
+            let mut next = low;
+            while let Some(batch) = queue.next_batch(ANY).expect("it reads") {
+                assert_eq!(batch.offsets.start, next);
+                next = batch.offsets.end;
+                queue.settle(&batch, Settled::Delivered);
+            }
+            assert_eq!(next, 65, "slot {slot}: all that is behind the cursor comes");
+            assert!(queue.balance().closes() && queue.balance().delivered.records == 65);
+            tick(&queues);
+            drop((queue, queues));
+            disk.power_cut(PowerCut::NothingUnsynced);
+            assert_eq!(hook(&open(&disk, &clock)).cursor().low, 65, "slot {slot}");
+        }
+    }
+    assert!(seen.contains(&50) && seen.contains(&60), "{seen:?}");
 }
