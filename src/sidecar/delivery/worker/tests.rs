@@ -42,6 +42,7 @@ mod senders;
 mod stopping;
 mod too_long;
 mod waking;
+mod week;
 mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);
