@@ -145,7 +145,15 @@ pub fn inspect(
     inspection.read_headers(&segments)?;
     let plain = segments.iter().map(|(sequence, class)| SegmentFile::plain(*sequence, *class));
     let all: Vec<SegmentFile> = plain.chain(compact.iter().copied()).collect();
-    let (replaced, mut kept): (Vec<_>, Vec<_>) = all.iter().copied().partition(|file| file.is_replaced_by(&compact));
+    // As opening judges: see `Listing::settle_claims`.
+    let is_shadow =
+        |file: &SegmentFile| file.replaced.is_none() && compact.iter().any(|compact| compact.sequence == file.sequence);
+    let (shadows, all_but_shadows): (Vec<_>, Vec<_>) = all.iter().copied().partition(is_shadow);
+    let what = "a name that a failure left behind: a compact segment has its number";
+    let flaw = |file: SegmentFile| Flaw { file: file.name().to_string(), what, mended: true };
+    inspection.seen.flaws.extend(shadows.into_iter().map(flaw));
+    let (replaced, mut kept): (Vec<_>, Vec<_>) =
+        all_but_shadows.into_iter().partition(|file| file.is_replaced_by(&compact));
     let what = "a compact segment stands in its place; nobody needs it";
     let flaw = |file: SegmentFile| Flaw { file: file.name().to_string(), what, mended: true };
     inspection.seen.flaws.extend(replaced.into_iter().map(flaw));

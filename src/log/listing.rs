@@ -76,7 +76,7 @@ impl Listing {
         gone
     }
 
-    /// Of two segments with one number keeps the one whose header says the same as its name. Returns the others: those
+    /// Of two segments with one number keeps the compact one, or the one whose header says the same as its name. Returns the others: those
     /// with a header that says something else, and those that hold nothing (a name that a failure left behind).
     pub(super) fn settle_claims(
         &mut self,
@@ -84,6 +84,15 @@ impl Listing {
         log: LogId,
     ) -> Result<(Vec<FileName>, Vec<FileName>), OpenError> {
         let (mut strange, mut void) = (Vec::new(), Vec::new());
+        // A compact segment got its name when all of it was synced. A plain one of its number is a name that a failure left behind
+        // before a start: it was gone then, so the number was given again. Its index is the compact one's.
+        for sequence in self.compact.iter().map(|file| file.sequence) {
+            let Some(class) = self.segments.remove(&sequence) else { continue };
+            let stale = |h: SegmentHeader| h.log == log && h.sequence != sequence;
+            let empty = read_header(files, sequence, class)?.is_none_or(stale);
+            if empty { &mut void } else { &mut strange }.push(FileName::Segment(sequence, class));
+            self.claimed_twice.retain(|twice| *twice != sequence);
+        }
         for sequence in std::mem::take(&mut self.claimed_twice) {
             let fits = |class| {
                 let header = read_header(files, sequence, class)?;

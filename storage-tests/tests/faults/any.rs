@@ -125,6 +125,19 @@ fn be_bad_for_a_while(play: Play) {
     }
 }
 
+/// Before: a segment that could not be made left its name behind, a start gave its number to a compact one, and the power cut that
+/// brought the name back had the compact one's records lost.
+#[test]
+fn a_name_that_comes_back_beside_a_compact_segment_of_its_number_takes_nothing_from_it() {
+    for (play, seed, syncs, failure, end) in [
+        (LARGE, 7131, 9..26, Failure::Eio, End::Cut(PowerCut::RandomSubset)),
+        (USUAL, 7235, 15..26, Failure::ShortWrite, End::Cut(PowerCut::NothingUnsynced)),
+    ] {
+        let fault = Fault::nths(OpKind::SyncDir, syncs, failure);
+        reported(&format!("{seed}"), || through(play, seed, &[fault], end));
+    }
+}
+
 #[test]
 fn any_part_of_a_failed_syncs_bytes_may_survive_the_next_power_cut() {
     // Two groups of two appends' worth: the failed sync's sectors are decided by the seed, and every single sector of
