@@ -146,7 +146,7 @@ impl Log {
             read_trouble: ReadTrouble::default(),
             counters: Counters::default(),
             budget,
-            claimed: Mutex::default(),
+            claimed: Mutex::new(opened.left_bytes),
             share: AtomicU64::new(NO_SHARE),
             told: AtomicBool::new(false),
             _lock: lock,

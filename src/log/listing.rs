@@ -23,6 +23,15 @@ pub(super) struct Listing {
     claimed_twice: Vec<Sequence>,
 }
 
+/// Segments that are in compact ones.
+#[derive(Default)]
+pub(super) struct Superseded {
+    /// Their files, and those of their indexes.
+    pub(super) gone: Vec<FileName>,
+    /// What they are in.
+    pub(super) by: Vec<SegmentFile>,
+}
+
 impl Listing {
     pub(super) fn read(files: &Files) -> Result<Self, OpenError> {
         let mut listing = Self::default();
@@ -58,7 +67,7 @@ impl Listing {
 
     /// Takes out what compact segments replace: segments of their class at the places that they stand for, made before
     /// them, compact ones too. What somebody needs of those is in them, or it would have no such name. Returns the files.
-    pub(super) fn settle_replaced(&mut self) -> Vec<FileName> {
+    pub(super) fn settle_replaced(&mut self) -> Superseded {
         let mut found = std::mem::take(&mut self.compact);
         found.sort_by_key(|file| std::cmp::Reverse(file.sequence));
         let mut replaced = Vec::new();
@@ -67,13 +76,15 @@ impl Listing {
         }
         let plain = self.segments.iter().map(|(sequence, class)| SegmentFile::plain(*sequence, *class));
         replaced.extend(plain.filter(|file| file.is_replaced_by(&self.compact)));
+        let holds = |by: &SegmentFile| replaced.iter().any(|file| file.is_replaced_by(std::slice::from_ref(by)));
+        let by = self.compact.iter().copied().filter(holds).collect();
         let mut gone = Vec::new();
         for file in replaced {
             self.segments.remove(&file.sequence);
             gone.extend(self.indexes.remove(&file.sequence).then_some(FileName::Index(file.sequence)));
             gone.push(file.name());
         }
-        gone
+        Superseded { gone, by }
     }
 
     /// Of two segments with one number keeps the compact one, or the one whose header says the same as its name. Returns the others: those

@@ -18,7 +18,7 @@ use super::files::Files;
 use super::frame::{FrameHeader, Identity, Kind};
 use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX, STREAMS_MAX};
-use super::listing::{Listing, read_header};
+use super::listing::{Listing, Superseded, read_header};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
@@ -45,6 +45,8 @@ pub(crate) struct Opened {
     pub(crate) damages: Vec<Damage>,
     /// Copies of the stream table that the disk refused to read.
     pub(crate) tables_refused: u64,
+    /// Bytes of files that are nobody's and stay until the next start.
+    pub(crate) left_bytes: u64,
 }
 
 /// Recovery under way.
@@ -64,7 +66,9 @@ struct Opening<'a> {
     /// Nothing in these was ever acknowledged.
     void: Vec<FileName>,
     /// What somebody needs of these is in compact segments.
-    replaced: Vec<FileName>,
+    replaced: Superseded,
+    /// Bytes of files that are nobody's and stay until the next start.
+    left_bytes: u64,
     /// These have said all they know; they go once that is in the table.
     spent: Vec<FileName>,
     /// These are not ours.
@@ -107,6 +111,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
         changed: table_lost,
         void,
         replaced,
+        left_bytes: 0,
         spent: Vec::new(),
         strange,
     };
@@ -405,6 +410,7 @@ impl Opening<'_> {
             table_stale: !saved,
             damages: self.damages,
             tables_refused: 0,
+            left_bytes: self.left_bytes,
         }
     }
 }

@@ -4,10 +4,10 @@ use super::Opening;
 use crate::disk::{is_full, is_media_error, read_all};
 use crate::failpoints::{self, Point};
 use crate::log::damage::Damage;
-use crate::log::file_name::FileName;
-use crate::log::files::remove_if_there;
+use crate::log::file_name::{FileName, SegmentFile};
+use crate::log::files::{remove_if_there, write_whole};
 use crate::log::index::SegmentIndex;
-use crate::log::listing::Listing;
+use crate::log::listing::{Listing, Superseded};
 use crate::log::options::OpenError;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
@@ -92,16 +92,7 @@ impl Opening<'_> {
         for name in std::mem::take(&mut self.void) {
             self.remove(name)?;
         }
-        let replaced = std::mem::take(&mut self.replaced);
-        let (indexes, segments): (Vec<_>, Vec<_>) =
-            replaced.into_iter().partition(|name| matches!(name, FileName::Index(_)));
-        // The name of what they are in must not be lost after them; nor a segment before its index, which would miss it.
-        for names in [indexes, segments] {
-            if !names.is_empty() {
-                self.sync_all_names()?;
-            }
-            names.into_iter().try_for_each(|name| self.remove(name))?;
-        }
+        self.remove_replaced(listing)?;
         if !self.changed {
             return Ok(true);
         }
@@ -134,6 +125,58 @@ impl Opening<'_> {
         }
         for name in std::mem::take(&mut self.spent) {
             self.remove(name)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes segments that are in compact ones. The name of what they are in must not be lost after them; nor a segment before
+    /// its index, which would miss it.
+    fn remove_replaced(&mut self, listing: &mut Listing) -> Result<(), OpenError> {
+        let Superseded { gone, by } = std::mem::take(&mut self.replaced);
+        if !self.name_anew(&by, listing)? {
+            let bytes = |name: &FileName| self.files.disk().open(&self.files.path(*name)).and_then(|file| file.len());
+            let segments = gone.iter().filter(|name| !matches!(name, FileName::Index(_)));
+            self.left_bytes = segments.map(|name| bytes(name).unwrap_or_default()).sum();
+            return Ok(());
+        }
+        let (indexes, segments): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|name| matches!(name, FileName::Index(_)));
+        for names in [indexes, segments] {
+            if !names.is_empty() {
+                self.sync_all_names()?;
+            }
+            names.into_iter().try_for_each(|name| self.remove(name))?;
+        }
+        Ok(())
+    }
+
+    /// Gives compact segments their names once more. After a sync of the directory that failed the next one promises a name for
+    /// nothing, and whether one has failed no start can know: the name it finds may be gone after a power cut. So a copy takes
+    /// the segment's place, whose name is new. False where the disk has no room for it, or can't read it or write it: then what
+    /// it holds stays beside it until the next start.
+    fn name_anew(&self, compact: &[SegmentFile], listing: &mut Listing) -> Result<bool, OpenError> {
+        let disk = &**self.files.disk();
+        for file in compact {
+            let (path, copy) = (self.files.path(file.name()), self.files.path(FileName::Unfinished(file.sequence)));
+            let mut bytes = 0;
+            let mut write = || {
+                let whole = read_all(&*disk.open(&path)?)?;
+                bytes = whole.len() as u64;
+                write_whole(disk, &copy, &whole)?;
+                disk.rename(&copy, &path)
+            };
+            while let Err(error) = write() {
+                let spare = if is_full(&error) { listing.spares.pop() } else { None };
+                if let Some(spare) = spare {
+                    self.remove(FileName::Spare(spare))?; // what is replaced gives back more
+                } else if is_full(&error) || is_media_error(&error) {
+                    tracing::warn!(path = %path.display(), %error, "can't make a compact segment's name sure; later");
+                    self.files.strays().give_up(copy, bytes);
+                    return Ok(false);
+                } else {
+                    return Err(OpenError::io("write anew", &path)(error));
+                }
+            }
         }
         Ok(true)
     }
