@@ -131,7 +131,7 @@ impl Log {
             committing: Mutex::default(),
             arrived: Condvar::new(),
             roomy: Condvar::new(),
-            keeper: Mutex::new(Keeper::new(opened.table_generation, stale)),
+            keeper: Mutex::new(Keeper::new(opened.table_generation, stale, opened.left_bytes)),
             keeper_wanted: Mutex::new(true),
             keeper_wake: Condvar::new(),
             watchers: RwLock::default(),

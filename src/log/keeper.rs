@@ -49,13 +49,15 @@ pub(crate) struct Keeper {
     pub(crate) doubtful: Vec<(u64, u64)>,
     /// What streams keep on the disk beside their own records.
     pub(crate) pins: Pins,
+    /// Bytes of files that are nobody's and stay until the next start. They are claimed.
+    pub(crate) left_bytes: u64,
 }
 
 impl Keeper {
-    pub(crate) fn new(table_generation: u64, table_stale: bool) -> Self {
+    pub(crate) fn new(table_generation: u64, table_stale: bool, left_bytes: u64) -> Self {
         let (compacted, compact_from, weighed) = (false, Duration::ZERO, Sequence(0));
         let (leftovers, doubtful, pins) = (Vec::new(), Vec::new(), Pins::default());
-        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, doubtful, pins }
+        Self { table_generation, table_stale, compacted, compact_from, weighed, leftovers, doubtful, pins, left_bytes }
     }
 }
 

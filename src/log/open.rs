@@ -116,6 +116,9 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
         strange,
     };
     opening.take_segments(&listing, covers)?;
+    if opening.takes_back_what_is_in_none()? {
+        return open(files, options, now_ms);
+    }
     let next_sequence = listing.next_sequence().max(table.next_sequence);
     let saved = opening.save(&mut listing, next_sequence, generation)?;
     opening.take_spares(&listing)?;

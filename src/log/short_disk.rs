@@ -97,6 +97,7 @@ impl Shared {
             + self.files.strays().bytes()
             + leftovers
             + doubtful
+            + keeper.left_bytes
     }
 
     /// Whether so much is in use that somebody has to wait.

@@ -8,7 +8,7 @@ use super::files::remove_if_there;
 use crate::disk::Disk;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// See the file's header.
 pub(super) struct Strays {
@@ -24,9 +24,11 @@ impl Strays {
 
     /// Removes a file; one that stays is tried [again](Self::remove) and counts meanwhile.
     pub(super) fn give_up(&self, path: PathBuf, bytes: u64) {
-        if let Err(error) = remove_if_there(&*self.disk, &path) {
+        if let Err(error) = self.try_remove(&path) {
             tracing::warn!(path = %path.display(), %error, "a file that nobody uses can't be removed; later");
-            self.files().push((path, bytes));
+            let mut files = self.files();
+            files.retain(|(known, _)| *known != path);
+            files.push((path, bytes));
         }
     }
 
@@ -40,12 +42,20 @@ impl Strays {
         let files = self.files().clone();
         let mut removed = Ok(());
         for (path, _) in files {
-            match remove_if_there(&*self.disk, &path) {
+            match self.try_remove(&path) {
                 Ok(()) => self.files().retain(|(stays, _)| *stays != path),
                 Err(error) => removed = Err(error),
             }
         }
         removed
+    }
+
+    /// A file that was never made is gone, too. A disk that takes no changes refuses to remove even that, and says only to who
+    /// opens it that it is not there.
+    fn try_remove(&self, path: &Path) -> io::Result<()> {
+        let removed = remove_if_there(&*self.disk, path);
+        let is_gone = || self.disk.open(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if removed.is_err() && is_gone() { Ok(()) } else { removed }
     }
 
     fn files(&self) -> MutexGuard<'_, Vec<(PathBuf, u64)>> {

@@ -150,6 +150,18 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Takes away compact segments that turned out to hold nothing. True if others were believed to be in them: these are to be
+    /// looked at after all.
+    pub(super) fn takes_back_what_is_in_none(&mut self) -> Result<bool, OpenError> {
+        let of = |names: &[FileName]| -> Vec<FileName> {
+            self.replaced.by.iter().map(|file| file.name()).filter(|name| names.contains(name)).collect()
+        };
+        let (void, strange) = (of(&self.void), of(&self.strange));
+        void.iter().try_for_each(|name| self.remove(*name))?;
+        strange.iter().try_for_each(|name| self.set_aside(*name))?;
+        Ok(!void.is_empty() || !strange.is_empty())
+    }
+
     /// Gives compact segments their names once more. After a sync of the directory that failed the next one promises a name for
     /// nothing, and whether one has failed no start can know: the name it finds may be gone after a power cut. So a copy takes
     /// the segment's place, whose name is new. False where the disk has no room for it, or can't read it or write it: then what
@@ -158,7 +170,7 @@ impl Opening<'_> {
         let disk = &**self.files.disk();
         for file in compact {
             let (path, copy) = (self.files.path(file.name()), self.files.path(FileName::Unfinished(file.sequence)));
-            let mut bytes = 0;
+            let (mut bytes, mut gave) = (0, false);
             let mut write = || {
                 let whole = read_all(&*disk.open(&path)?)?;
                 bytes = whole.len() as u64;
@@ -166,9 +178,10 @@ impl Opening<'_> {
                 disk.rename(&copy, &path)
             };
             while let Err(error) = write() {
-                let spare = if is_full(&error) { listing.spares.pop() } else { None };
+                let spare = if is_full(&error) && !gave { listing.spares.pop() } else { None };
                 if let Some(spare) = spare {
                     self.remove(FileName::Spare(spare))?; // what is replaced gives back more
+                    gave = true;
                 } else if is_full(&error) || is_media_error(&error) {
                     tracing::warn!(path = %path.display(), %error, "can't make a compact segment's name sure; later");
                     self.files.strays().give_up(copy, bytes);

@@ -1,7 +1,9 @@
 //! Compaction, in exact numbers.
 
 use super::*;
+use crate::disk::read_all;
 use crate::offset::Sequence;
+use std::path::PathBuf;
 
 const SEGMENT: u64 = 4 << 10;
 
@@ -191,4 +193,48 @@ fn the_stream_table_says_that_there_are_compact_segments_before_there_is_one_and
     log.raise_next("new", 3);
     log.housekeep();
     assert!(newest().generation > before && newest().compacted);
+}
+
+/// As a crash leaves it between the name of a compact segment and the end of what is in it.
+fn beside_what_it_replaces(bench: &Bench) -> PathBuf {
+    let log = bench.open();
+    sparse(&log, 10);
+    let path_of = |name: &String| Path::new(DIR).join(name);
+    let bytes_of = |path: &Path| read_all(&*bench.disk.open(path).expect("it is there")).expect("memory reads");
+    let before: Vec<_> = bench.disk.list(Path::new(DIR)).expect("memory lists");
+    let before: Vec<_> = before.iter().filter(|name| name.ends_with(".seg")).map(path_of).collect();
+    let run: Vec<_> = before.into_iter().map(|path| (bytes_of(&path), path)).collect();
+    log.housekeep();
+    drop(log);
+    let [compact] = &names(bench)[..] else { panic!("one run was compacted") };
+    for (bytes, path) in run {
+        if bench.disk.open(&path).is_err() {
+            let file = bench.disk.create(&path).expect("its name is free");
+            file.write_all_at(&[IoSlice::new(&bytes)], 0).expect("memory writes");
+        }
+    }
+    path_of(compact)
+}
+
+#[test]
+fn what_a_compact_segment_replaces_goes_at_the_next_start_and_all_of_it_is_served() {
+    let bench = bench();
+    let compact = beside_what_it_replaces(&bench);
+    let log = bench.open();
+    assert!(bench.disk.open(&compact).is_ok());
+    assert_eq!((log.stats().segments, read(&log, "slow", 0).len()), (2, 10));
+}
+
+#[test]
+fn a_compact_segment_that_turned_to_nothing_replaces_nothing() {
+    let bench = bench();
+    let compact = beside_what_it_replaces(&bench);
+    let file = bench.disk.open(&compact).expect("it is there");
+    let len = file.len().expect("memory tells") as usize;
+    file.write_all_at(&[IoSlice::new(&vec![0; len])], 0).expect("memory writes");
+    let index = compact.file_name().and_then(|name| name.to_str()).map(|name| format!("{}.idx", &name[..16]));
+    let _ = bench.disk.remove(&Path::new(DIR).join(index.expect("a name")));
+    let log = bench.open();
+    assert!(bench.disk.open(&compact).is_err());
+    assert_eq!(read(&log, "slow", 0).iter().filter(|(_, byte)| *byte == Some(1)).count(), 10);
 }

@@ -148,6 +148,25 @@ fn a_name_that_comes_back_beside_a_compact_segment_of_its_number_takes_nothing_f
     }
 }
 
+/// Before: each file that a disk which takes no changes refused to make counted as one that it does not let go, one more each
+/// round, until what is kept for replay went for it.
+#[test]
+fn what_could_not_be_made_on_a_disk_that_takes_no_changes_takes_no_room() {
+    let mut session = session(1);
+    acked(&mut session, "a", &[(700, 3)]);
+    let used = session.log().stats().bytes_used;
+    for kind in [OpKind::Create, OpKind::Write, OpKind::Sync, OpKind::Rename, OpKind::Remove] {
+        session.act(&Step::Inject(Fault::nths(kind, 0..100_000, Failure::Os(30)))).expect("armed");
+    }
+    for _ in 0..50 {
+        let _ = session.append("a", &[(900, 2)]).expect("right offsets");
+        session.log().housekeep();
+    }
+    assert!(session.log().stats().bytes_used <= used, "{} of {used}", session.log().stats().bytes_used);
+    session.act(&Step::Heal).expect("healed");
+    session.goes_on().expect("as promised");
+}
+
 #[test]
 fn any_part_of_a_failed_syncs_bytes_may_survive_the_next_power_cut() {
     // Two groups of two appends' worth: the failed sync's sectors are decided by the seed, and every single sector of
