@@ -10,8 +10,10 @@ use storage_tests::sim_disk::SimDisk;
 use super::super::*;
 use crate::delivery::outcome::{Partial, Rest};
 
-/// Bad records lie so far apart that they are the records' fault, however young the process is.
-const BAD_ONE_IN: u64 = 150;
+/// Bad records lie so far apart that they are the records' fault, however young the process is: of two streams no more than three
+/// in the first few hundred. Where there are more the loop doubts the destination, and sends in halves, under other ids, what that
+/// said it took.
+const BAD_ONE_IN: u64 = 400;
 
 /// What a receiver does in one life of its sender.
 #[derive(Debug, Clone, Copy)]
