@@ -148,7 +148,8 @@ async fn a_store_that_lists_for_ever_is_not_listened_to_for_ever() {
     assert_eq!(sink.put(&named(large(0..10)), Duration::from_secs(1)).await, Outcome::Delivered);
     let asked = store.operations();
     let lists = asked.iter().filter(|operation| **operation == "list uploads").count();
-    assert!((1..=3).contains(&lists) && asked.last() == Some(&"put"), "{asked:?}");
+    // For ever would be hundreds; how many come within a second is the machine's.
+    assert!((1..=10).contains(&lists) && asked.last() == Some(&"put"), "{asked:?}");
     store.forget();
     assert_eq!(sink.put(&named(large(10..20)), Duration::from_secs(1)).await, Outcome::Delivered);
     assert_eq!(store.operations(), ["put"], "nor is it asked again");
