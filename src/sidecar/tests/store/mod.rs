@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -31,6 +32,8 @@ pub(crate) enum Act {
     Pass,
     /// The store hears nothing of it.
     Answer(Response<Full<Bytes>>),
+    /// The same, so much later.
+    Late(Duration, Response<Full<Bytes>>),
     /// The store does as it is asked, and this is what the client hears of it.
     Lose(Response<Full<Bytes>>),
     /// The connection ends within the body.
@@ -149,6 +152,11 @@ async fn answer(service: &S3Service, request: Request<Incoming>, act: Act) -> Re
         Act::Pass => pass(service, request).await,
         Act::Answer(response) => {
             let _ = request.into_body().collect().await;
+            Ok(own(response))
+        }
+        Act::Late(wait, response) => {
+            let _ = request.into_body().collect().await;
+            tokio::time::sleep(wait).await;
             Ok(own(response))
         }
         Act::Lose(response) => {
