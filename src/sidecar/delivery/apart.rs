@@ -157,7 +157,6 @@ fn excerpt(why: &Failure) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::outcome::Rest;
     use proptest::collection::{btree_map, btree_set};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -167,7 +166,7 @@ mod tests {
         let hold = |&offset: &u64| HeldRecord { offset, wait: Duration::from_secs(30) };
         let why = Failure::Status { status: 400, excerpt: "no".to_owned() };
         let (rejected, held) = (rejected.iter().map(reject).collect(), held.iter().map(hold).collect());
-        Partial { rejected, held, rest: Rest::Again, why }
+        Partial { rejected, held, why }
     }
 
     #[test]

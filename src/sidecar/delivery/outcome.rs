@@ -35,7 +35,7 @@ pub enum Outcome {
         /// What it answered.
         why: Failure,
     },
-    /// Some records are apart from the rest.
+    /// Some records are apart from the rest, and it has taken nothing.
     Partial(Partial),
     /// The destination refuses whatever is sent: credentials, address, permission. No fault of the records.
     Refused {
@@ -50,7 +50,7 @@ pub enum Outcome {
     },
 }
 
-/// An answer that tells records apart.
+/// An answer that tells records apart. It took none of the request: what it does not name can be sent again at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
     /// Records that the destination never takes, in the order of their offsets.
@@ -58,8 +58,6 @@ pub struct Partial {
     /// Records that may not be sent before some time has passed, in the order of their offsets; none of them is among
     /// the rejected.
     pub held: Vec<HeldRecord>,
-    /// What became of all others.
-    pub rest: Rest,
     /// What it answered.
     pub why: Failure,
 }
@@ -80,15 +78,6 @@ pub struct HeldRecord {
     pub offset: u64,
     /// Counted from now.
     pub wait: Duration,
-}
-
-/// What became of the records that an answer did not name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// The destination has them.
-    Delivered,
-    /// It took nothing; they can be sent again at once.
-    Again,
 }
 
 impl Outcome {

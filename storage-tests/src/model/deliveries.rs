@@ -1,7 +1,7 @@
 //! What receivers see of deliveries, on paper: what came under which id, and what its sender heard of it.
 //!
 //! It knows no bytes: `R` names a record. A batch has the same records whenever it comes, less those that have ended; a
-//! record comes in one batch, or in a part of that after it was too large. What is otherwise is a panic.
+//! record comes in one batch, or in a part of that after that was too large or rejected in part. What is otherwise is a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -21,9 +21,9 @@ pub enum Fate {
 /// What a sender heard of a request.
 #[derive(Debug, Clone)]
 pub enum Heard<R> {
-    /// All that it carried is taken, save these, which never will be.
-    TakenBut(Vec<R>),
-    /// These never will be taken, and all else of it is to come again.
+    /// All that it carried is taken.
+    Taken,
+    /// These never will be taken, and all else of it is to come again, or its batch in parts.
     NothingBut(Vec<R>),
     /// It is too large: its batch may come in parts from now on.
     TooLarge,
@@ -43,7 +43,8 @@ pub struct Deliveries<R> {
 #[derive(Debug, Clone)]
 struct Batch {
     records: usize,
-    too_large: bool,
+    /// It may come in parts.
+    divisible: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -64,13 +65,13 @@ impl<R: Clone + Debug + Ord> Deliveries<R> {
         let whole = before.first().copied().flatten();
         let fits = match (self.batches.get(id), whole.map(|whole| &self.batches[whole])) {
             (None, None) => true,
-            (None, Some(whole)) => whole.too_large && all.len() < whole.records,
+            (None, Some(whole)) => whole.divisible && all.len() < whole.records,
             (Some(known), _) => whole == Some(id) && all.len() == known.records,
         };
         assert!(fits && before.len() == 1, "batch {id} came with {batch:?}, which came in {before:?} before");
         let id = Arc::<str>::from(id);
-        let known = self.batches.entry(Arc::clone(&id)).or_insert(Batch { records: all.len(), too_large: false });
-        known.too_large |= matches!(heard, Heard::TooLarge);
+        let known = self.batches.entry(Arc::clone(&id)).or_insert(Batch { records: all.len(), divisible: false });
+        known.divisible |= matches!(heard, Heard::TooLarge | Heard::NothingBut(_));
         let left: BTreeSet<&R> = left.iter().collect();
         assert!(left.is_subset(&all), "{id} carries {left:?}, and has {all:?}");
         let mut taken_before = None;
@@ -84,8 +85,8 @@ impl<R: Clone + Debug + Ord> Deliveries<R> {
             known.came = known.came.max(life);
             taken_before = taken_before.max(known.taken.map(|(_, last)| last));
             match heard {
-                Heard::TakenBut(bad) | Heard::NothingBut(bad) if bad.contains(record) => known.rejected = true,
-                Heard::TakenBut(_) => known.taken = Some((known.taken.map_or(life, |(first, _)| first), life)),
+                Heard::NothingBut(bad) if bad.contains(record) => known.rejected = true,
+                Heard::Taken => known.taken = Some((known.taken.map_or(life, |(first, _)| first), life)),
                 Heard::NothingBut(_) | Heard::TooLarge | Heard::Nothing => {}
             }
         }

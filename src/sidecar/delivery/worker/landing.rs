@@ -22,7 +22,7 @@ use crate::delivery::attempt::{Came, Landed};
 use crate::delivery::keeping::{Keeping, keep};
 use crate::delivery::load::Shape;
 use crate::delivery::notes::{Lane, Note};
-use crate::delivery::outcome::{Partial, Rest};
+use crate::delivery::outcome::Partial;
 use crate::delivery::poison::{Judgement, Piece, Ruling, Sender};
 use crate::delivery::source::{BoxError, Ticket};
 
@@ -251,7 +251,7 @@ impl Worker {
 
     /// It tells the records apart.
     fn partial(&mut self, busy: &mut Busy, batch: Batch, before: Apart, partial: Partial, request: Request) {
-        let Request { records, epoch, begun, took } = request;
+        let Request { records, epoch, begun, .. } = request;
         let mut apart = before.clone();
         let shape = &batch.shape;
         let now_ms = self.common.clock.wall_ms();
@@ -260,8 +260,7 @@ impl Worker {
             return self.again(busy, batch, &Outcome::Retry { why }, epoch);
         }
         let left = records.saturating_sub((partial.rejected.len() + partial.held.len()) as u64);
-        let (rest, why, held, rejected) =
-            (partial.rest, partial.why.clone(), partial.held.len(), partial.rejected.len());
+        let (why, held, rejected) = (partial.why.clone(), partial.held.len(), partial.rejected.len());
         let answered = self.heard_if_answered(busy, &Outcome::Partial(partial), epoch);
         if rejected == 0 && answered {
             // Who asks to wait with some records finds nothing wrong with them.
@@ -284,16 +283,11 @@ impl Worker {
             }
             return self.refuses(busy, (lane, sender), &why);
         }
-        match rest {
-            Rest::Delivered => {
-                let request = Request { records: left, epoch: self.pace.epoch(), begun, took };
-                self.taken(busy, batch, apart, request);
-            }
-            Rest::Again if left == 0 || mutants::on(Mutant::PartialTakenWhole) => self.finish(busy, batch, apart),
-            Rest::Again => {
-                self.memory.notes().make(batch.queue, &batch.shape.offsets).apart = apart;
-            }
+        if left == 0 || mutants::on(Mutant::PartialTakenWhole) {
+            return self.finish(busy, batch, apart);
         }
+        // Without these it comes again at once.
+        self.memory.notes().make(batch.queue, &batch.shape.offsets).apart = apart;
     }
 
     /// Nothing of it is to be sent any more.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::config::{AmplitudeApi, AmplitudeIdentity};
-use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, RejectedRecord, Rest, classify};
+use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, RejectedRecord, classify};
 use crate::delivery::sink::Encoded;
 use crate::sinks::amplitude::encode::subject;
 
@@ -266,7 +266,6 @@ impl Apart {
         Partial {
             rejected: self.rejected.into_iter().map(rejected).collect(),
             held: self.held.into_iter().map(held).collect(),
-            rest: Rest::Again,
             why,
         }
     }

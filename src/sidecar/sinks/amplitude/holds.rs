@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, Rest};
+use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial};
 use crate::delivery::sink::Encoded;
 
 /// As many are remembered, in 24 bytes each.
@@ -58,7 +58,7 @@ impl Holds {
         }
         let why = format!("{} of {} events are of users or devices that have to wait", held.len(), encoded.records());
         let why = Failure::Local(why);
-        Some(Outcome::Partial(Partial { rejected: Vec::new(), held, rest: Rest::Again, why }))
+        Some(Outcome::Partial(Partial { rejected: Vec::new(), held, why }))
     }
 
     /// Remembers whose events an answer asks to hold.
@@ -104,7 +104,7 @@ mod tests {
     fn held(outcome: Option<Outcome>) -> Vec<(u64, u64)> {
         let Some(outcome) = outcome else { return Vec::new() };
         let Outcome::Partial(partial) = outcome else { panic!("{outcome:?}") };
-        assert_eq!((partial.rest, partial.rejected.len()), (Rest::Again, 0));
+        assert_eq!(partial.rejected, []);
         partial.held.iter().map(|record| (record.offset, record.wait.as_secs())).collect()
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::AmplitudeApi;
 use crate::delivery::bucket::Bucket;
-use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial, Rest};
+use crate::delivery::outcome::{Failure, HeldRecord, Outcome, Partial};
 use crate::delivery::sink::Encoded;
 
 /// As many are remembered, in some 40 bytes each.
@@ -70,7 +70,7 @@ impl Rates {
         if !held.is_empty() {
             let why = format!("{} of {} events are of users or devices over their rate", held.len(), encoded.records());
             let (rejected, why) = (Vec::new(), Failure::Local(why));
-            return Asked::Not(Outcome::Partial(Partial { rejected, held, rest: Rest::Again, why }));
+            return Asked::Not(Outcome::Partial(Partial { rejected, held, why }));
         }
         remember(&mut known, then);
         Asked::After(longest)
@@ -122,7 +122,7 @@ mod tests {
 
     fn held(asked: &Asked) -> Vec<u64> {
         let Asked::Not(Outcome::Partial(partial)) = asked else { return Vec::new() };
-        assert_eq!((partial.rest, partial.rejected.len()), (Rest::Again, 0));
+        assert_eq!(partial.rejected, []);
         partial.held.iter().map(|record| record.offset).collect()
     }
 

@@ -21,7 +21,7 @@ impl Arrived {
         for arrival in arrivals {
             let records: Vec<Value> = serde_json::from_slice(&arrival.body).expect("a batch is an array");
             let keys: Vec<String> = records.iter().map(checked_key).collect();
-            let heard = if arrival.taken() { Heard::TakenBut(Vec::new()) } else { Heard::Nothing };
+            let heard = if arrival.taken() { Heard::Taken } else { Heard::Nothing };
             deliveries.comes(arrival.life, &arrival.id, &keys, &keys, &heard);
             let before = bodies.insert(&arrival.id, &arrival.body);
             assert!(before.is_none_or(|before| *before == arrival.body), "batch {} has other bytes", arrival.id);
@@ -40,7 +40,7 @@ impl Arrived {
             assert!(object.remove("receivedTime").is_some_and(|time| time.is_u64()));
             assert_eq!(object.remove("impressionsMode").unwrap_or_default(), "DEBUG");
             let key = [checked_key(&line)];
-            deliveries.comes(0, &id, &key, &key, &Heard::TakenBut(Vec::new()));
+            deliveries.comes(0, &id, &key, &key, &Heard::Taken);
         }
         assert_eq!(deliveries.repeats_excused_by(&BTreeMap::new()), 0, "what stands there was taken");
         Self(deliveries)

@@ -15,7 +15,7 @@ use storage_tests::model::deliveries::{Deliveries, Fate, Heard};
 
 use super::drawer::Drawer;
 use super::*;
-use crate::delivery::outcome::{HeldRecord, Partial, Rest};
+use crate::delivery::outcome::{HeldRecord, Partial};
 use crate::delivery::parking::Kind;
 
 const DAY_HOURS: u64 = 24;
@@ -164,16 +164,11 @@ impl Station {
         let wait = Duration::from_secs(seen.rng.random_range(1..900));
         let held: Vec<_> = not_yet.iter().map(|&offset| HeldRecord { offset, wait }).collect();
         if rejected.is_empty() && held.is_empty() {
-            return (Answer::After(took, Outcome::Delivered), Heard::TakenBut(bad));
+            return (Answer::After(took, Outcome::Delivered), Heard::Taken);
         }
         seen.put_off.extend(&not_yet);
-        let apart = [bad, not_yet].concat();
-        // Of one of which nothing is left nothing comes again.
-        let (rest, heard) = match every_other && matches!(weather, Weather::PutsOff) && apart.len() < records.len() {
-            true => (Rest::Again, Heard::NothingBut(apart)),
-            false => (Rest::Delivered, Heard::TakenBut(apart)),
-        };
-        (Answer::After(took, Outcome::Partial(Partial { rejected, held, rest, why: status(207) })), heard)
+        let heard = Heard::NothingBut([bad, not_yet].concat());
+        (Answer::After(took, Outcome::Partial(Partial { rejected, held, why: status(400) })), heard)
     }
 }
 

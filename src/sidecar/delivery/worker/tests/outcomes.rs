@@ -2,7 +2,7 @@
 
 use super::drawer::Drawer;
 use super::*;
-use crate::delivery::outcome::{HeldRecord, Partial, Rest};
+use crate::delivery::outcome::{HeldRecord, Partial};
 use crate::delivery::parking::Kind;
 
 struct Stage {
@@ -60,7 +60,7 @@ fn too_large() -> Outcome {
 }
 
 /// Those of `records` that are named.
-fn partial(records: &[u64], rejected: &[u64], held: &[u64], rest: Rest) -> Outcome {
+fn partial(records: &[u64], rejected: &[u64], held: &[u64]) -> Outcome {
     let here = |named: &[u64]| named.iter().copied().filter(|at| records.contains(at)).collect::<Vec<_>>();
     let reject = |offset| RejectedRecord { offset, reason: "bad".to_owned() };
     let hold = |offset| HeldRecord { offset, wait: Duration::from_secs(30) };
@@ -69,7 +69,7 @@ fn partial(records: &[u64], rejected: &[u64], held: &[u64], rest: Rest) -> Outco
         return Outcome::Delivered;
     }
     let (rejected, held) = (rejected.into_iter().map(reject).collect(), held.into_iter().map(hold).collect());
-    Outcome::Partial(Partial { rejected, held, rest, why: status(400) })
+    Outcome::Partial(Partial { rejected, held, why: status(400) })
 }
 
 /// What a receiver makes of the n-th request with these records.
@@ -100,16 +100,14 @@ const ROWS: &[Row] = &[
           requests: (21, 21), dead: &[], held: &[], pending: 0, state: "idle" },
     Row { name: "one record is too large by itself", makes: |_, r| if r.contains(&17) { too_large() } else { Outcome::Delivered },
           requests: (9, 14), dead: &[17], held: &[], pending: 0, state: "idle" },
-    Row { name: "records rejected by name, the rest taken", makes: |_, r| partial(r, &[3, 14], &[], Rest::Delivered),
-          requests: (3, 3), dead: &[3, 14], held: &[], pending: 0, state: "idle" },
-    Row { name: "records rejected by name, the rest not taken", makes: |_, r| partial(r, &[3, 14], &[], Rest::Again),
+    Row { name: "records rejected by name", makes: |_, r| partial(r, &[3, 14], &[]),
           requests: (5, 5), dead: &[3, 14], held: &[], pending: 0, state: "idle" },
-    Row { name: "records held, the rest not taken", makes: |_, r| partial(r, &[], &[4, 5, 29], Rest::Again),
+    Row { name: "records held", makes: |_, r| partial(r, &[], &[4, 5, 29]),
           requests: (5, 5), dead: &[], held: &[4, 5, 29], pending: 0, state: "idle" },
-    Row { name: "every record held", makes: |_, r| partial(r, &[], r, Rest::Again),
+    Row { name: "every record held", makes: |_, r| partial(r, &[], r),
           requests: (3, 3), dead: &[], held: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29], pending: 0, state: "idle" },
     Row { name: "an answer that names what was not sent is not believed", makes: |_, _| Outcome::Partial(Partial {
-              rejected: vec![RejectedRecord { offset: 1000, reason: String::new() }], held: vec![], rest: Rest::Delivered, why: status(400) }),
+              rejected: vec![RejectedRecord { offset: 1000, reason: String::new() }], held: vec![], why: status(400) }),
           requests: (60, 250), dead: &[], held: &[], pending: 30, state: "backoff" },
     Row { name: "the first record poisons its batch", makes: |_, r| if r.contains(&0) { rejected() } else { Outcome::Delivered },
           requests: (9, 12), dead: &[0], held: &[], pending: 0, state: "idle" },
@@ -123,7 +121,7 @@ const ROWS: &[Row] = &[
           requests: (7, 7), dead: &[], held: &[], pending: 0, state: "idle" },
     Row { name: "everything rejected", makes: |_, _| rejected(),
           requests: (8, 20), dead: &[], held: &[], pending: 30, state: "refused" },
-    Row { name: "everything rejected by name", makes: |_, r| partial(r, r, &[], Rest::Again),
+    Row { name: "everything rejected by name", makes: |_, r| partial(r, r, &[]),
           requests: (8, 20), dead: &[], held: &[], pending: 30, state: "refused" },
     Row { name: "everything too large", makes: |_, _| too_large(),
           requests: (8, 20), dead: &[], held: &[], pending: 30, state: "refused" },
@@ -263,14 +261,14 @@ async fn who_rejects_by_chance_gets_all_but_what_it_rejected_alone_and_then_agai
 
 #[tokio::test(start_paused = true)]
 async fn letters_that_cannot_be_kept_hold_their_batch_and_no_other() {
-    let stage = stage(30, reading(|_, r| at_once(partial(r, &[3], &[], Rest::Delivered))));
+    let stage = stage(30, reading(|_, r| at_once(partial(r, &[3], &[]))));
     stage.drawer.refusals.store(5, Ordering::SeqCst);
     sleep(Duration::from_millis(40)).await;
     assert_eq!((stage.queue.settled(), stage.drawer.of(true).len()), (20, 0));
     sleep(HOUR).await;
     stage.check();
     assert_eq!((stage.queue.settled(), stage.drawer.of(true)), (30, vec![3]));
-    assert_eq!(stage.receiver.sent().len(), 3, "nothing is sent twice for it");
+    assert_eq!(stage.receiver.sent().len(), 4, "nothing is sent again for it");
     assert!(stage.delivery.stats_of("d").unwrap().last_error.unwrap().contains("read-only"));
 }
 
@@ -300,7 +298,7 @@ async fn a_record_that_cannot_be_encoded_is_found_and_becomes_a_dead_letter() {
 /// Held records are in nobody's way, and their wait is counted from the answer.
 #[tokio::test(start_paused = true)]
 async fn a_held_record_says_when_it_may_be_sent() {
-    let stage = stage(10, reading(|_, r| at_once(partial(r, &[], &[4], Rest::Again))));
+    let stage = stage(10, reading(|_, r| at_once(partial(r, &[], &[4]))));
     sleep(SECOND).await;
     stage.check();
     assert_eq!(stage.drawer.letters.lock().unwrap()[0].kind, Kind::Held { not_before_ms: 1_030_000 });
@@ -346,19 +344,18 @@ async fn whatever_is_answered_every_record_ends_in_one_place() {
         let named: Vec<u64> = (0..rng.random_range(0..3)).map(|_| rng.random_range(0..200)).collect();
         let held: Vec<u64> = (0..rng.random_range(0..4)).map(|_| rng.random_range(0..200)).collect();
         let held: Vec<u64> = held.into_iter().filter(|at| !named.contains(at)).collect();
-        let (rest_taken, size_max) = (rng.random_bool(0.5), rng.random_range(1..12));
+        let size_max = rng.random_range(1..12);
         let faults: Vec<u32> = (0..200).map(|_| rng.random_range(0..10)).collect();
         let temper = {
             let (poison, named, held) = (poison.clone(), named.clone(), held.clone());
             move |n: usize, records: &[u64]| {
-                let rest = if rest_taken { Rest::Delivered } else { Rest::Again };
                 let outcome = match faults.get(n) {
                     Some(0) => throttled(Some(SECOND)),
                     Some(1) => refused(),
                     Some(2) => Outcome::Refused { why: status(401) },
                     _ if records.len() > size_max => too_large(),
                     _ if records.iter().any(|at| poison.contains(at)) => rejected(),
-                    _ => partial(records, &named, &held, rest),
+                    _ => partial(records, &named, &held),
                 };
                 Answer::After(Duration::from_millis(n as u64 % 50), outcome)
             }
@@ -416,15 +413,13 @@ async fn what_is_known_of_a_batch_is_not_taken_for_another_streams() {
     drawer.refusals.store(5, Ordering::SeqCst);
     let delivery =
         Delivery::new(Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(0)), Arc::clone(&drawer) as _);
-    let receiver = Arc::new(receiver(|n| {
-        at_once(if n == 0 { partial(&[3], &[3], &[], Rest::Delivered) } else { Outcome::Delivered })
-    }));
+    let receiver = Arc::new(receiver(|n| at_once(if n == 0 { partial(&[3], &[3], &[]) } else { Outcome::Delivered })));
     let scripts = [Script::of_stream(1, 10), Script::of_stream(2, 10)];
     let source = Arc::new(TwoStreams(scripts.clone()));
     delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, vec![source], settings()).unwrap();
     sleep(HOUR).await;
     let ids: Vec<String> = receiver.sent().into_iter().map(|sent| sent.id).collect();
-    assert_eq!(ids, ["batch-1-0-10", "batch-2-0-10"]);
+    assert_eq!(ids, ["batch-1-0-10", "batch-1-0-10", "batch-2-0-10"]);
     let dead = |script: &Script| {
         let of = |(offset, how): (&u64, &Settled)| (*how == Settled::DeadLettered).then_some(*offset);
         script.with(|state| (state.settled.len(), state.settled.iter().filter_map(of).collect::<Vec<_>>()))
@@ -439,7 +434,7 @@ async fn what_a_sink_decides_by_itself_is_no_word_of_the_destination() {
     let own = |records: &[u64]| {
         let held = vec![HeldRecord { offset: records[0], wait: HOUR * 9 }];
         let why = Failure::Local("one has to wait".to_owned());
-        Outcome::Partial(Partial { rejected: Vec::new(), held, rest: Rest::Again, why })
+        Outcome::Partial(Partial { rejected: Vec::new(), held, why })
     };
     let refused = || Outcome::Refused { why: status(401) };
     let answer = move |n: usize, records: &[u64]| {

@@ -8,12 +8,10 @@ use storage_tests::rng::Rng;
 use storage_tests::sim_disk::SimDisk;
 
 use super::super::*;
-use crate::delivery::outcome::{Partial, Rest};
+use crate::delivery::outcome::Partial;
 
-/// Bad records lie so far apart that they are the records' fault, however young the process is: of two streams no more than three
-/// in the first few hundred. Where there are more the loop doubts the destination, and sends in halves, under other ids, what that
-/// said it took.
-const BAD_ONE_IN: u64 = 400;
+/// Bad records are so many that a young process now and then doubts the destination, and halves what it rejects some of.
+const BAD_ONE_IN: u64 = 120;
 
 /// What a receiver does in one life of its sender.
 #[derive(Debug, Clone, Copy)]
@@ -151,19 +149,17 @@ impl Seen {
         (Answer::After(took, not_taken), Heard::Nothing)
     }
 
-    /// It takes them, save for those that it rejects by name. Where there are such the others may have to come again.
+    /// It takes them; where it rejects some by name it takes none, and the others have to come again.
     fn take(&mut self, places: &[u64], records: &[u64], took: Duration) -> (Answer, Heard<u64>) {
         let bad: Vec<u64> = records.iter().copied().filter(|record| self.is_bad(*record)).collect();
         if bad.is_empty() {
-            return (Answer::After(took, Outcome::Delivered), Heard::TakenBut(bad));
+            return (Answer::After(took, Outcome::Delivered), Heard::Taken);
         }
         let named = places.iter().zip(records).filter(|(_, record)| bad.contains(record));
         let rejected = named.map(|(&offset, _)| RejectedRecord { offset, reason: "bad".to_owned() }).collect();
-        let again = bad.len() < records.len() && self.rng.chance(1, 3);
-        let (rest, heard) =
-            if again { (Rest::Again, Heard::NothingBut(bad)) } else { (Rest::Delivered, Heard::TakenBut(bad)) };
-        let why = Failure::Status { status: 207, excerpt: String::new() };
-        (Answer::After(took, Outcome::Partial(Partial { rejected, held: Vec::new(), rest, why })), heard)
+        let why = Failure::Status { status: 400, excerpt: String::new() };
+        let partial = Partial { rejected, held: Vec::new(), why };
+        (Answer::After(took, Outcome::Partial(partial)), Heard::NothingBut(bad))
     }
 }
 
