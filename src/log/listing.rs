@@ -99,9 +99,8 @@ impl Listing {
         // before a start: it was gone then, so the number was given again. Its index is the compact one's.
         for sequence in self.compact.iter().map(|file| file.sequence) {
             let Some(class) = self.segments.remove(&sequence) else { continue };
-            let stale = |h: SegmentHeader| h.log == log && h.sequence != sequence;
-            let empty = read_header(files, sequence, class)?.is_none_or(stale);
-            if empty { &mut void } else { &mut strange }.push(FileName::Segment(sequence, class));
+            let of = if holds_nothing(files, log, sequence, class)? { &mut void } else { &mut strange };
+            of.push(FileName::Segment(sequence, class));
             self.claimed_twice.retain(|twice| *twice != sequence);
         }
         for sequence in std::mem::take(&mut self.claimed_twice) {
@@ -114,12 +113,16 @@ impl Listing {
                 false => (Class::Main, Class::System),
             };
             self.segments.insert(sequence, kept);
-            let stale = |h: SegmentHeader| h.log == log && h.sequence != sequence;
-            let empty = read_header(files, sequence, other)?.is_none_or(stale);
-            if empty { &mut void } else { &mut strange }.push(FileName::Segment(sequence, other));
+            let of = if holds_nothing(files, log, sequence, other)? { &mut void } else { &mut strange };
+            of.push(FileName::Segment(sequence, other));
         }
         Ok((strange, void))
     }
+}
+
+/// Whether a segment's name is one that a failure left behind: of its number nothing was ever written there.
+fn holds_nothing(files: &Files, log: LogId, sequence: Sequence, class: Class) -> Result<bool, OpenError> {
+    Ok(read_header(files, sequence, class)?.is_none_or(|h| h.log == log && h.sequence != sequence))
 }
 
 /// A segment's header, if it is a good one, of whatever log and number.
