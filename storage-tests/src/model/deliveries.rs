@@ -43,7 +43,6 @@ pub struct Deliveries<R> {
 #[derive(Debug, Clone)]
 struct Batch {
     records: usize,
-    /// It may come in parts.
     divisible: bool,
 }
 
