@@ -23,6 +23,7 @@ pub fn begin(seed: u64) -> (SimDisk, ManualClock, Model, Queues) {
     let queues = queues::open(&disk, &clock);
     for stream in STREAMS {
         model.acked.entry(stream).or_default();
+        model.asked.entry(stream).or_default();
         for destination in DESTINATIONS {
             queues.queue(destination, stream, Start::Earliest).expect("it is made");
             model.queues.entry((destination, stream)).or_default();
@@ -101,7 +102,7 @@ pub fn step(rng: &mut Rng, queues: &Queues, model: &mut Model) {
             assert!(
                 entry.out.iter().all(|o| o.offsets.end <= batch.offsets.start || batch.offsets.end <= o.offsets.start)
             );
-            check_content(&model.acked[stream], &batch);
+            check_content(&model.acked[stream], model.asked.get(stream), &batch);
             if rng.chance(3, 4) {
                 let planned = Arc::new(AtomicBool::new(false));
                 let heard = Arc::clone(&planned);
@@ -243,6 +244,7 @@ fn append(rng: &mut Rng, queues: &Queues, model: &mut Model, stream: &'static st
     let records = 1 + rng.below(50) as u64;
     let contents = model.content..model.content + records;
     model.content = contents.end;
+    model.asked.entry(stream).or_default().push(contents.clone());
     let bytes = contents.clone().flat_map(u64::to_le_bytes).collect();
     let payload = Payload { bytes, records: u32::try_from(records).expect("small") };
     if let Ok(appended) = queues.log().append_wait(stream, vec![payload]) {
@@ -262,7 +264,7 @@ pub fn catch_up(queues: &Queues, model: &mut Model) {
         }
         for queue in [queue.live(), queue.backlog(), queue.clone()] {
             while let Ok(Some(batch)) = try_claim(&queue, ANY) {
-                check_content(&model.acked[stream], &batch);
+                check_content(&model.acked[stream], model.asked.get(stream), &batch);
                 queue.settle(&batch, Settled::Delivered);
                 entry.settle(batch.offsets.clone(), Settled::Delivered);
             }

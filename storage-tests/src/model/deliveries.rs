@@ -137,10 +137,7 @@ impl<R: Clone + Debug + Ord> Deliveries<R> {
             let taken: u64 = by_then.clone().map(|(_, records)| records).sum();
             let again: u64 = by_then.filter(|((_, came), _)| *came > life).map(|(_, records)| records).sum();
             assert!(durable <= taken, "life {life} says that {durable} records are delivered, and {taken} were taken");
-            assert!(
-                again <= taken - durable,
-                "{again} came again after life {life}: {durable} of {taken} were durable"
-            );
+            assert!(again <= taken - durable, "{again} came again after life {life}: durable, {durable} of {taken}");
         }
         self.again.len()
     }

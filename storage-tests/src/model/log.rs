@@ -54,9 +54,8 @@ impl Model {
         let parts = model.maybe.pop().expect("attempted before");
         let records: u64 = parts.iter().map(|part| u64::from(part.records)).sum();
         let expected = model.next..model.next + records;
-        ensure(appended.offsets == expected, || {
-            format!("{stream} was given {:?}, not {expected:?}", appended.offsets)
-        })?;
+        let given = &appended.offsets;
+        ensure(*given == expected, || format!("{stream} was given {given:?}, not {expected:?}"))?;
         parts.into_iter().for_each(|part| model.push(part));
         Ok(())
     }

@@ -14,6 +14,8 @@ pub struct Model {
     pub acked: BTreeMap<&'static str, BTreeMap<u64, u64>>,
     /// What is known of each queue, by destination and stream.
     pub queues: BTreeMap<(&'static str, &'static str), QueueModel>,
+    /// Appends that were asked for and not answered; of a stream that is not here nobody knows.
+    pub(crate) asked: BTreeMap<&'static str, Vec<Range<u64>>>,
     pub(crate) content: u64,
 }
 
@@ -73,6 +75,7 @@ impl QueueModel {
 impl Model {
     /// Records of `stream` are acknowledged, from the offset `first` on.
     pub(crate) fn acknowledge(&mut self, stream: &'static str, first: u64, contents: Range<u64>) {
+        self.asked.entry(stream).and_modify(|asked| asked.retain(|asked| *asked != contents));
         let acked = self.acked.entry(stream).or_default();
         for (offset, content) in (first..).zip(contents) {
             assert_eq!(acked.insert(offset, content), None, "{stream}: offset {offset} is given twice");
@@ -98,7 +101,7 @@ impl Model {
             missing.retain(|_, (offsets, _)| !offsets.clone().all(&settled));
             while let Some(batch) = claim(&queue, ANY) {
                 assert!(batch.planned || missing.is_empty(), "plans come first: {missing:?} not before {batch:?}");
-                check_content(&self.acked[stream], &batch);
+                check_content(&self.acked[stream], self.asked.get(stream), &batch);
                 if let Some((offsets, id)) = missing.remove(&batch.offsets.start) {
                     if model.maybe_split.contains(&(offsets.clone(), batch.offsets.end)) {
                         // The first half: the second one must come as well.
@@ -128,9 +131,7 @@ impl Model {
             let order: Vec<_> = resumed.iter().map(|batch| (!batch.planned, batch.offsets.start)).collect();
             assert!(order.is_sorted(), "{destination}/{stream}: out of order: {order:?}");
             resumed.iter().for_each(|batch| queue.release(batch));
-            model.durable = cursor.clone();
-            model.out.clear();
-            model.maybe_split.clear();
+            (model.durable, model.out, model.maybe_split) = (cursor.clone(), Vec::new(), Vec::new());
         }
     }
 
