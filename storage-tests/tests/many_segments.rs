@@ -59,4 +59,11 @@ fn a_start_among_five_thousand_segments_reads_the_ends_of_each_and_keeps_little_
         let asked = disk.counts() - before;
         assert!(asked.bytes_read < 16 << 10, "{asked:?} for one frame");
     }
+
+    assert_eq!(log.durable(environment).offset, SEGMENTS);
+    let mut reader = log.reader(environment, 0);
+    for n in 0..SEGMENTS {
+        let Some(Item::Frame(frame)) = reader.next().expect("a good disk") else { panic!("nothing at {n}") };
+        assert!(frame.first == n && frame.payload()[..8] == n.to_le_bytes(), "{n}");
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use storage_tests::crash_points::number;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::model::queues::Model;
-use storage_tests::queue_life::{begin, catch_up, drain, forget_what_is_durable, go_on, heal};
+use storage_tests::queue_life::{self, begin, catch_up, drain, forget_what_is_durable, go_on, heal};
 use storage_tests::queues::{CUTS, budget_holds, open, try_open};
 use storage_tests::rng::Rng;
 use storage_tests::sim_disk::{Op, SimDisk};
@@ -145,6 +145,18 @@ fn a_failure_of_any_look_of_a_life_of_queues_loses_nothing_and_passes() {
             }
         }
     });
+}
+
+#[test]
+fn a_second_set_on_a_directory_changes_no_byte_of_it() {
+    for seed in 0..10 {
+        let (disk, clock, mut model, queues) = queue_life::play(seed, 70, |_| ());
+        let bytes = || disk.paths().into_iter().map(|path| (disk.read_live(&path), path)).collect::<Vec<_>>();
+        let before = bytes();
+        assert!(matches!(try_open(&disk, &clock, Duration::ZERO), Err(OpenQueuesError::Locked { .. })));
+        assert!(bytes() == before, "seed {seed}");
+        drain(&queues, &mut model);
+    }
 }
 
 /// Whether they open is the disk's word; that they don't is said as such.

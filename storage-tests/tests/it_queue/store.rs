@@ -4,25 +4,27 @@
 use forebay::clock::SystemClock;
 use forebay::disk::{Disk, real::RealDisk};
 use forebay::{
-    BatchLimits, LogOptions, OpenError, OpenQueuesError, OpenStore, Payload, QueueOptions, Queues, Settled, Start,
-    StoreChoice,
+    Batch, BatchLimits, LogOptions, OpenError, OpenQueuesError, OpenStore, Payload, QueueOptions, Queues, Settled,
+    Start, StoreChoice,
 };
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use storage_tests::crash_points::number;
-use storage_tests::queues::ANY;
+use storage_tests::queues::{ANY, half_id};
 use storage_tests::rng::Rng;
 
 // === sled, on a real directory ===
 
 struct Home {
     dir: tempfile::TempDir,
+    /// The first batch that was sent: whatever comes again has the log id and the life of its id.
+    sent: OnceLock<Batch>,
 }
 
 impl Home {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+        Self { dir: tempfile::tempdir().expect("a temporary directory"), sent: OnceLock::new() }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -62,6 +64,7 @@ impl Home {
         while queue.lag().records > 10 {
             let batch = queue.next_batch(limits).expect("reads").expect("more");
             queue.settle(&batch, Settled::Delivered);
+            self.sent.get_or_init(|| batch);
         }
         let low = queue.cursor().low;
         queues.close().expect("the disk is sound"); // waits for sled, so that its files are whole
@@ -75,10 +78,16 @@ impl Home {
         assert_eq!(queue.cursor().low, low, "the floor had the same: not even a repeat");
         let batch = queue.next_batch(ANY).expect("reads").expect("ten");
         assert_eq!(batch.offsets, low..low + 10);
+        self.comes_under_its_id(&batch);
         queue.settle(&batch, Settled::Delivered);
         queues.tick().expect("the disk is sound");
         assert!(queue.balance().closes() && queue.lag().records == 0);
         queues
+    }
+
+    fn comes_under_its_id(&self, batch: &Batch) {
+        let sent = self.sent.get().expect("it has lived");
+        assert_eq!(batch.id, half_id(sent, &batch.offsets), "{:?}", batch.offsets);
     }
 }
 
@@ -223,13 +232,14 @@ fn newer_sled_over_older_floor(home: &Home) -> [u64; 2] {
     [older, newer]
 }
 
-/// Starts where `low` says, and everything from there on comes, once, to the end.
-fn all_comes_from(queues: &Queues, low: u64, end: u64) {
+/// Starts where `low` says, and everything from there on comes, once, to the end, under the ids that it had.
+fn all_comes_from(home: &Home, queues: &Queues, low: u64, end: u64) {
     let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is there");
     assert_eq!(queue.cursor().low, low);
     let mut next = low;
     while let Some(batch) = queue.next_batch(ANY).expect("reads") {
         assert_eq!(batch.offsets.start, next);
+        home.comes_under_its_id(&batch);
         next = batch.offsets.end;
         queue.settle(&batch, Settled::Delivered);
     }
@@ -244,7 +254,7 @@ fn a_sled_that_is_newer_than_the_floor_spares_what_it_knows_to_be_delivered() {
     let [_, newer] = newer_sled_over_older_floor(&home);
     let queues = home.open(StoreChoice::Sled);
     assert_eq!((queues.stats().hints_taken, queues.stats().hints_refused), (1, 0));
-    all_comes_from(&queues, newer, newer + 10);
+    all_comes_from(&home, &queues, newer, newer + 10);
     queues.close().expect("closes");
 }
 
@@ -260,7 +270,7 @@ fn a_newer_sled_that_is_damaged_anyhow_costs_repeats_and_nothing_else() {
         let queues = home.open(StoreChoice::Sled);
         let hints = queues.stats().hints_taken;
         taken += hints;
-        all_comes_from(&queues, if hints == 0 { older } else { newer }, newer + 10);
+        all_comes_from(&home, &queues, if hints == 0 { older } else { newer }, newer + 10);
         queues.close().expect("closes");
     }
     assert!(taken < damages, "some lost what they knew");
@@ -285,6 +295,6 @@ fn the_sled_of_another_node_is_not_believed_however_much_it_knows() {
     }
     let queues = home.open(StoreChoice::Sled);
     assert_eq!((queues.stats().hints_taken, queues.stats().hints_refused), (0, 1));
-    all_comes_from(&queues, low, low + 110);
+    all_comes_from(&home, &queues, low, low + 110);
     queues.close().expect("closes");
 }
