@@ -32,7 +32,8 @@ impl Filling {
         }
         // Nothing waits, or it cannot be said since when: whoever claims finds out.
         let oldest_ms = waiting.oldest_ingest_ms?;
-        let waited = Duration::from_millis(now_ms.saturating_sub(oldest_ms));
+        // Taken in while the clock was ahead: since when, nobody knows.
+        let waited = Duration::from_millis(now_ms.checked_sub(oldest_ms)?);
         let left = self.wait_max.checked_sub(waited).filter(|left| !left.is_zero())?;
         let left = match self.partition_ms.filter(|span| *span > 0) {
             Some(span) if oldest_ms / span != now_ms / span => return None,
@@ -68,6 +69,8 @@ mod tests {
             waiting(5, 1000, at),
             waiting(5, 50, at - 300_000),
             waiting(5, 50, 10 * HOUR_MS - 1),
+            // Of a clock that was ahead: it was to wait for that.
+            waiting(5, 50, at + 1),
             Waiting { comes_again: true, ..waiting(5, 50, at) },
             Waiting { bounded: true, ..waiting(5, 50, at) },
             Waiting::default(),

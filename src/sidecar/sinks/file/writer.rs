@@ -197,7 +197,8 @@ impl Writer {
     fn file_for(&mut self, bytes: u64, now_ms: u64) -> io::Result<Open> {
         if let Some(open) = self.open.take() {
             let full = open.len > 0 && open.len.saturating_add(bytes) > self.config.rotate_bytes;
-            let age_ms = u128::from(now_ms.saturating_sub(open.name.opened_ms));
+            // One that was opened while the clock was ahead is of no known age, and would have waited for that.
+            let age_ms = now_ms.checked_sub(open.name.opened_ms).map_or(u128::MAX, u128::from);
             if !full && age_ms < self.config.rotate_age.as_millis() {
                 return Ok(open);
             }
