@@ -9,6 +9,7 @@ use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{AppendError, Appended, Done, Payload};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Gathers plans. Clones are the same planner.
 #[derive(Clone)]
@@ -162,7 +163,7 @@ impl Planner {
     fn finish(&self, waiting: &Mutex<Option<Waiting>>, appended: Result<Appended, AppendError>) {
         let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         let tail = appended.as_ref().ok().map(|appended| appended.offsets.end);
-        match appended.map_err(Arc::new) {
+        let told = catch_unwind(AssertUnwindSafe(|| match appended.map_err(Arc::new) {
             Ok(Appended { offsets, .. }) => {
                 let tell = || waiting.into_iter().flatten().for_each(|(nth, planned)| planned(Ok(offsets.start + nth)));
                 failpoints::around(Point::PlansAnswer, tell);
@@ -174,11 +175,13 @@ impl Planner {
                 };
                 waiting.into_iter().flatten().for_each(|(_, planned)| planned(told()));
             }
-        }
+        }));
         let mut state = self.lock();
         let tail = tail.or(state.on_its_way).unwrap_or_default();
         state.on_its_way = None;
         self.send(state, tail);
+        // Whose mistake it was hears of it, and nobody else's plans wait for that.
+        told.unwrap_or_else(|panic| resume_unwind(panic));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -250,6 +253,18 @@ mod tests {
         let heard = heard.lock().expect("one thread");
         assert!(heard[0].1.is_err());
         assert_eq!(heard[1], (2, Ok(7)));
+    }
+
+    #[test]
+    fn who_panics_over_a_plan_does_not_keep_others_from_theirs() {
+        let (planner, appends, heard) = planner();
+        planner.submit(plan(1), 0, Box::new(|_| panic!("a mistake of the caller's")));
+        submit(&planner, &heard, 2, 0);
+        let panicked = catch_unwind(AssertUnwindSafe(|| complete(&appends, Ok(4))));
+        assert!(panicked.is_err(), "it is told");
+        assert_eq!(complete(&appends, Ok(5)), [plan(2)]);
+        assert_eq!(*heard.lock().expect("one thread"), [(2, Ok(5))]);
+        assert_eq!(planner.on_its_way(), None);
     }
 
     #[test]
