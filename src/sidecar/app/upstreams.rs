@@ -101,18 +101,18 @@ impl Upstreams {
     /// here, so that their posts wait for the sources that [`Opened::sources`] makes of them.
     ///
     /// # Errors
-    /// When a queue can't be made.
+    /// When a queue can't be made. The keys are as before then.
     pub(super) fn set_keys(&self, environments: &[WantedEnvironment<String>]) -> Result<(), QueueError> {
-        self.keys.replace(environments.iter().map(|(id, keys)| (id.as_str(), &keys[..])));
         let open: Vec<_> = self.lock().iter().map(|(id, opened)| (id.clone(), Arc::clone(opened))).collect();
         for (id, opened) in open {
-            let environments = opened.environments.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for environment in environments {
-                for place in self.keys.places(&environment) {
-                    opened.queue(&id, &post::stream(&environment, place))?;
+            let own = opened.environments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for (environment, keys) in environments.iter().filter(|(environment, _)| own.contains(environment)) {
+                for (place, _) in keys {
+                    opened.queue(&id, &post::stream(environment, *place))?;
                 }
             }
         }
+        self.keys.replace(environments.iter().map(|(id, keys)| (id.as_str(), &keys[..])));
         Ok(())
     }
 
