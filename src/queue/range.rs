@@ -81,6 +81,23 @@ impl Queue {
         let reader = queue.context.log.reader(stream, offsets.start);
         RangeReader { queue, stream, at: offsets.start, offsets, reader }
     }
+
+    /// The record at `offset` of a batch, and what follows it in its frame; `None` where damage took it. Gives nothing up, as
+    /// [`read`](Self::read) does: for who has the destination's answer already, and settles the batch by that.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    ///
+    /// # Panics
+    /// When the batch is another queue's, or its offsets were changed.
+    pub fn slice_at(&self, batch: &Batch, offset: u64) -> Result<Option<Slice>, ReadError> {
+        let offsets = offset..self.inner.offsets_of(batch).end;
+        let Some(stream) = self.inner.stream_id() else { return Ok(None) };
+        Ok(match self.inner.context.log.reader(stream, offset).next()? {
+            Some(Item::Frame(frame)) => Some(Slice { offsets: offset..frame.offsets().end.min(offsets.end), frame }),
+            Some(Item::Lost { .. }) | None => None,
+        })
+    }
 }
 
 impl RangeReader {

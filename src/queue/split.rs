@@ -123,6 +123,17 @@ impl Queue {
         queue.context.planner.submit_halves(records, tail, Box::new(durable));
     }
 
+    /// Where a batch is to be split before it may be sent: that was tried, and may be durable though it failed. See
+    /// [`PlanError::SplitFailed`]. `None` for every other batch.
+    ///
+    /// # Panics
+    /// When the batch is another queue's, or its offsets were changed.
+    #[must_use]
+    pub fn failed_split(&self, batch: &Batch) -> Option<u64> {
+        let offsets = self.inner.offsets_of(batch);
+        self.inner.window().failed_split(&offsets)
+    }
+
     /// The halves as batches, of which neither may be decided on yet, and the stream's running total between them. Reads the log
     /// only where the batch is large and its frames are not remembered. `None` where nothing was ever appended.
     pub(super) fn halves(&self, batch: &Batch, at: u64) -> Result<Option<([Batch; 2], u64)>, ReadError> {

@@ -84,6 +84,8 @@ struct OpenBatch {
 struct Split {
     at: u64,
     on_its_way: bool,
+    /// It may be durable, there or where it was asked for before.
+    doubtful: bool,
 }
 
 /// Boundaries that are durable.

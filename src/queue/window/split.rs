@@ -28,7 +28,7 @@ impl Window {
         match batch.split {
             Some(Split { on_its_way: true, .. }) => return Err(NoSplit::NotOut),
             None if !spare => return Err(NoSplit::NoRoom),
-            _ => batch.split = Some(Split { at, on_its_way: true }),
+            before => batch.split = Some(Split { at, on_its_way: true, doubtful: before.is_some() }),
         }
         Ok(batch.plan)
     }
@@ -53,7 +53,12 @@ impl Window {
     /// The split could not be made durable, or not for certain if so: then it stays on the batch.
     pub(crate) fn fail_split(&mut self, offsets: &Range<u64>, maybe_durable: bool) {
         if let Some(batch) = self.open.get_mut(&offsets.start).filter(|batch| batch.end == offsets.end) {
-            batch.split = batch.split.filter(|_| maybe_durable).map(|split| Split { on_its_way: false, ..split });
+            batch.split = (batch.split.map(|split| Split {
+                on_its_way: false,
+                doubtful: split.doubtful || maybe_durable,
+                ..split
+            }))
+            .filter(|split| split.doubtful);
         }
     }
 

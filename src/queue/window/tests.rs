@@ -498,3 +498,14 @@ fn what_waits_in_its_batch_for_a_place_needs_the_log_no_more() {
         assert!(window.books().agree_with(window.cursor()));
     }
 }
+
+#[test]
+fn a_split_that_may_be_durable_is_not_forgotten_for_a_later_one_that_is_not() {
+    let mut window = window_at(0);
+    let whole = take(&mut window, 100, 10);
+    window.begin_split(&whole, 5).expect("there is room");
+    window.fail_split(&whole, true);
+    window.begin_split(&whole, 4).expect("it has its place");
+    window.fail_split(&whole, false); // the planner was busy
+    assert_eq!(window.failed_split(&whole), Some(4), "the halves of the first may be durable still");
+}

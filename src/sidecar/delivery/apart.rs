@@ -119,7 +119,7 @@ impl Apart {
         others.and(self.0.keys().map(|offset| *offset..*offset + 1))
     }
 
-    /// How they settle, when all of them are kept.
+    /// How they settle, when all of them are kept as letters.
     pub(super) fn parts(&self) -> Vec<(Range<u64>, Settled)> {
         let mut parts: Vec<(Range<u64>, Settled)> = Vec::new();
         for (&offset, fate) in &self.0 {

@@ -1,7 +1,8 @@
 //! Keeps the records that a batch leaves behind as letters, then settles the batch. Decides nothing.
 //!
-//! What always holds: a batch is settled only when all its letters are durable. Until then it stays claimed, however
-//! long the log takes nothing; a crash in between brings it again, and with it the same letters.
+//! What always holds: a batch is settled only when all its letters are durable, but for records that damage took meanwhile:
+//! these settle as lost. Until then it stays claimed, however long the log takes nothing; a crash in between brings it again,
+//! and with it the same letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,18 +33,18 @@ pub(super) struct Keeping {
     pub(super) sends: u32,
 }
 
-/// Keeps the letters and settles the batch. Tries until it has done so, or `stopping`; says which. `failed` hears of
-/// what went wrong.
+/// Keeps the letters and settles the batch. Tries until it has done so, and returns what is kept now; `None` if it was
+/// `stopping` before. `failed` hears of what went wrong.
 pub(super) async fn keep(
     common: Arc<Common>,
     keeping: Keeping,
     stopping: impl Fn() -> bool,
     failed: impl Fn(&BoxError),
-) -> bool {
-    let Keeping { destination, mut ticket, apart, bytes, sends } = keeping;
+) -> Option<Apart> {
+    let Keeping { destination, mut ticket, mut apart, bytes, sends } = keeping;
     let at_once = if bytes > LARGE_BYTES { LETTERS_OF_LARGE } else { LETTERS_MAX };
     let (mut backoff, mut rng) = (Backoff::default(), common.rng());
-    let offsets = apart.offsets();
+    let (offsets, mut lost) = (apart.offsets(), Vec::new());
     for chunk in offsets.chunks(at_once) {
         let chunk: Arc<[u64]> = chunk.into();
         loop {
@@ -51,20 +52,30 @@ pub(super) async fn keep(
             (ticket, stored) = match find(&common, ticket, Arc::clone(&chunk)).await {
                 Some(found) => found,
                 // It panicked; the batch went back.
-                None => return false,
+                None => return None,
             };
+            let found: Vec<u64> = stored.iter().flatten().map(|stored| stored.offset).collect();
             let letters = stored.map(|stored| letters(&common, &destination, &apart, stored, sends));
             let parked = failpoints::around_async(Point::LettersKeep, park(&common, letters)).await;
-            let Err(why) = parked else { break };
+            let Err(why) = parked else {
+                lost.extend(chunk.iter().filter(|offset| found.binary_search(offset).is_err()));
+                break;
+            };
             failed(&why);
             let wait = backoff.next(&mut rng).max(Duration::from_millis(50));
             if waited_in_vain(wait, &stopping).await {
-                return false;
+                return None;
             }
         }
     }
-    failpoints::around(Point::LettersSettle, || ticket.settle(&apart.parts(), Settled::Delivered));
-    true
+    if !lost.is_empty() {
+        tracing::error!(%destination, offsets = ?lost, "records that were to become letters are lost to damage");
+        apart = lost.iter().fold(apart, |apart, offset| apart.without(*offset));
+    }
+    let mut parts = apart.parts();
+    parts.extend(lost.into_iter().map(|offset| (offset..offset + 1, Settled::Lost)));
+    failpoints::around(Point::LettersSettle, || ticket.settle(&parts, Settled::Delivered));
+    Some(apart)
 }
 
 async fn find(
@@ -73,10 +84,7 @@ async fn find(
     offsets: Arc<[u64]>,
 ) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
     let find = move || {
-        let stored = ticket.letters(&offsets).and_then(|stored| match stored.len() == offsets.len() {
-            true => Ok(stored),
-            false => Err("some of the batch's records are not where they were".into()),
-        });
+        let stored = ticket.letters(&offsets);
         (ticket, stored)
     };
     common.on_a_thread(find).await.ok()

@@ -84,6 +84,14 @@ impl Load {
     }
 
     /// The right to the batch.
+    pub(super) fn ticket(&self) -> &dyn Ticket {
+        match self {
+            Load::Small(claimed, _) => &*claimed.ticket,
+            Load::Large(claimed) => &*claimed.ticket,
+        }
+    }
+
+    /// The same, to be used up.
     pub(super) fn into_ticket(self) -> Box<dyn Ticket> {
         match self {
             Load::Small(claimed, _) => claimed.ticket,

@@ -336,6 +336,10 @@ impl Ticket for Claim {
         self.batch().planned
     }
 
+    fn to_be_split(&self) -> Option<u64> {
+        self.queue.failed_split(self.batch())
+    }
+
     fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(batch) = self.batch.take() {
             let filtered = self.filtered.ranges().iter().map(|range| (range.clone(), Settled::Filtered));
@@ -360,14 +364,17 @@ impl Ticket for Claim {
     fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
         let mut stored = Vec::with_capacity(offsets.len());
         let replay = self.queue.replay().map_or(0, |replay| replay.number);
-        let mut reader = self.queue.read(self.batch());
-        while stored.len() < offsets.len()
-            && let Some(slice) = reader.next()?
-        {
+        let mut left = offsets;
+        while let Some((&first, behind)) = left.split_first() {
+            let Some(slice) = self.queue.slice_at(self.batch(), first)? else {
+                left = behind;
+                continue;
+            };
             let (stream, within) = (slice.frame.stream, slice.offsets.clone());
             let Part { payload, skip, .. } = part(slice);
-            let behind = &offsets[stored.len()..];
-            for &offset in behind.iter().take_while(|offset| **offset < within.end) {
+            let here;
+            (here, left) = left.split_at(left.partition_point(|offset| *offset < within.end));
+            for &offset in here {
                 let at = usize::try_from(offset - within.start).expect("a frame's records fit in memory");
                 stored.push(Stored {
                     offset,

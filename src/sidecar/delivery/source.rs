@@ -126,6 +126,11 @@ pub trait Ticket: Send + Sync {
         false
     }
 
+    /// Where it is to be split before anything of it is sent: that was tried, and may be durable though nobody was told so.
+    fn to_be_split(&self) -> Option<u64> {
+        None
+    }
+
     /// Settles all of the batch in one step: `parts` each in its own way, `rest` what they leave out. It is never
     /// claimed again.
     fn settle(self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled);
@@ -139,7 +144,8 @@ pub trait Ticket: Send + Sync {
     /// failed, and the batch is. From then on it is never claimed whole again where it was split.
     fn split(self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>);
 
-    /// Where the batch's records at `offsets`, ascending, are stored. Reads the disk: not for async workers.
+    /// Where the batch's records at `offsets`, ascending, are stored; those that damage took are left out. Reads the disk: not
+    /// for async workers.
     ///
     /// # Errors
     /// When the log cannot be read.

@@ -259,13 +259,17 @@ impl Worker {
         if let Some(note) = note {
             load.leave_out(&note.apart);
         }
-        let (shape, noted) = (load.shape(), note.map(|note| (note.split_at, note.kept_only)));
-        match noted {
-            Some((Some(at), _)) => return self.split(busy, queue, load.into_ticket(), shape, at),
-            Some((None, true)) => return self.keep(busy, queue, load.into_ticket(), shape),
+        let (shape, is_noted) = (load.shape(), note.is_some());
+        if note.is_some_and(|note| note.kept_only) {
+            return self.keep(busy, queue, load.into_ticket(), shape);
+        }
+        // Notes may be forgotten; its queue knows all the same that it must not be sent whole.
+        if let Some(at) = note.and_then(|note| note.split_at).or_else(|| load.ticket().to_be_split()) {
+            return self.split(busy, queue, load.into_ticket(), shape, at);
+        }
+        if shape.records == 0 && !is_noted {
             // Nothing of it is for this destination: no request to make, and no word of the destination's to heed.
-            None if shape.records == 0 => return load.into_ticket().settle(&[], Settled::Delivered),
-            _ => {}
+            return load.into_ticket().settle(&[], Settled::Delivered);
         }
         if let Some(at) = shape.middle.filter(|_| too_long) {
             return self.too_long(busy, Batch { queue, ticket: load.into_ticket(), shape }, at);

@@ -257,13 +257,12 @@ impl Ticket for Claim {
     }
 
     fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
-        let Some(shelves) = self.desk.shelves() else { return Ok(Vec::new()) };
+        let shelves = self.desk.shelves().ok_or("the letters are closed")?;
         let mut stored = Vec::with_capacity(offsets.len());
         for &offset in offsets {
             let place = *self.places.get(&offset).ok_or("a record that is not in the batch")?;
             // It may be settled: when some of them were parked anew, and the others are tried again.
-            let letter = shelves.place(Shelf::Held).whatever_became_of_it(place)?;
-            let letter = letter.ok_or("a letter that is not where it was")?;
+            let Some(letter) = shelves.place(Shelf::Held).whatever_became_of_it(place)? else { continue };
             stored.push(Stored {
                 offset,
                 origin: letter.origin(),

@@ -18,6 +18,8 @@ use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Sink};
 use crate::delivery::{Delivery, Settings};
 use crate::sinks::sample::{job, job_of};
 
+mod bad_disk;
+
 fn queues() -> Queues {
     queues_at(&ManualClock::at(1_700_000_000_000))
 }

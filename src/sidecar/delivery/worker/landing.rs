@@ -48,8 +48,8 @@ pub(super) struct Batch {
 pub(super) enum Chore {
     /// It was split, or not; then it is back whole.
     Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
-    /// Its letters are kept and it is settled; or we stop, and it went back.
-    Kept { queue: Lane, shape: Shape, apart: Apart, kept: bool },
+    /// Its letters are kept, these, and it is settled; or we stop, and it went back.
+    Kept { queue: Lane, shape: Shape, kept: Option<Apart> },
 }
 
 /// Bytes of the batches whose letters are being kept: letters that lie nowhere yet want their room, too.
@@ -308,7 +308,7 @@ impl Worker {
     pub(super) fn keep(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape) {
         let note = self.memory.notes().make(queue, &shape.offsets);
         let (apart, sends, bytes) = (note.apart.clone(), note.sends, shape.bytes);
-        let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart: apart.clone(), bytes, sends };
+        let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart, bytes, sends };
         let (common, post, watched) = (Arc::clone(&self.common), Arc::clone(&busy.post), Arc::clone(&busy.post));
         let (id, clock) = (Arc::clone(&self.id), Arc::clone(&self.common.clock));
         let failed = move |why: &BoxError| {
@@ -320,7 +320,7 @@ impl Worker {
         busy.chores.spawn(async move {
             let _counted = counted;
             let kept = keep(common, keeping, || post.stopping(), failed).await;
-            Chore::Kept { queue, shape, apart, kept }
+            Chore::Kept { queue, shape, kept }
         });
     }
 
@@ -363,10 +363,8 @@ impl Worker {
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
-            Ok(Chore::Kept { queue, shape, apart, kept }) => {
-                if !kept {
-                    return self.decide(busy);
-                }
+            Ok(Chore::Kept { queue, shape, kept }) => {
+                let Some(apart) = kept else { return self.decide(busy) };
                 self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);

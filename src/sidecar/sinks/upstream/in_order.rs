@@ -107,6 +107,10 @@ impl Ticket for InTurn {
         self.ticket().plan(done);
     }
 
+    fn to_be_split(&self) -> Option<u64> {
+        self.ticket().to_be_split()
+    }
+
     fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
         if let Some(ticket) = self.ticket.take() {
             ticket.settle(parts, rest);
