@@ -6,7 +6,7 @@
 //! never pass for a live one. Header and payload have a checksum each: when only the payload is damaged, the header
 //! still says exactly which records were lost.
 
-use super::limits::{FRAME_ALIGN, FRAME_HEADER_BYTES};
+use super::limits::{FRAME_ALIGN, FRAME_HEADER_BYTES, STREAMS_MAX};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::ops::Range;
@@ -131,8 +131,10 @@ impl FrameHeader {
             payload_len: u32_at(b, 8),
             payload_crc: u32_at(b, 4),
         };
-        // A checksum is no proof against a header that some other program made: keep later sums from overflowing.
+        // A checksum is no proof against a header that some other program made: keep later sums from overflowing, and the table
+        // of streams from growing to whatever number it names.
         let sane = header.synced <= position
+            && (header.stream.0 as usize) < STREAMS_MAX
             && header.first.checked_add(u64::from(header.records)).is_some()
             && header.bytes_before.checked_add(u64::from(header.payload_len)).is_some();
         if sane { Ok(header) } else { Err(NotAFrame::Header) }
@@ -270,14 +272,16 @@ mod tests {
 
     #[test]
     fn a_header_of_which_no_good_could_come_is_none_whatever_its_checksum_says() {
-        let sound: [fn(&mut FrameHeader); 3] = [
+        let sound: [fn(&mut FrameHeader); 4] = [
             |of| of.synced = 256,
+            |of| of.stream.0 = STREAMS_MAX as u32 - 1,
             |of| of.first = u64::MAX - 3,
             |of| (of.bytes_before, of.payload_len) = (u64::MAX - 1, 1),
         ];
         assert!(sound.into_iter().all(|change| made(change, 1).is_ok()));
-        let wrong: [fn(&mut FrameHeader); 3] = [
+        let wrong: [fn(&mut FrameHeader); 4] = [
             |of| of.synced = 257,
+            |of| of.stream.0 = STREAMS_MAX as u32,
             |of| of.first = u64::MAX - 2,
             |of| (of.bytes_before, of.payload_len) = (u64::MAX, 1),
         ];
@@ -290,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            stream: u32, first in 0..u64::MAX / 2, records: u32, bytes_before in 0..u64::MAX / 2, ingest_ms: u64,
+            stream in 0..STREAMS_MAX as u32, first in 0..u64::MAX / 2, records: u32, bytes_before in 0..u64::MAX / 2, ingest_ms: u64,
             at in 16u32..1 << 20, synced in 0u32..128, group_first: bool, group_last: bool,
             payload in proptest::collection::vec(any::<u8>(), 0..100),
         ) {

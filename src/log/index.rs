@@ -4,6 +4,7 @@
 //! reads only its own stream's frames. It can always be made again from the segment. Pure: bytes in, bytes out.
 
 use super::frame::FrameHeader;
+use super::limits::STREAMS_MAX;
 use super::segment::Class;
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::BTreeMap;
@@ -237,7 +238,7 @@ impl SegmentIndex {
             let (stream, from, len) = (take_u32(&mut b)?, take_u32(&mut b)? as usize, take_u32(&mut b)? as usize);
             let name = std::str::from_utf8(take(&mut rest, take_u32(&mut b)? as usize)?).ok()?;
             let bytes_after = u64::from_le_bytes(take(&mut b, 8)?.try_into().ok()?);
-            if len == 0 || from.checked_add(len)? > frame_count {
+            if stream as usize >= STREAMS_MAX || len == 0 || from.checked_add(len)? > frame_count {
                 return None;
             }
             runs.push(Run { stream: StreamId(stream), name: name.into(), frames: from..from + len, bytes_after });

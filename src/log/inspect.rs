@@ -10,7 +10,7 @@ use super::damage::Damage;
 use super::file_name::{FileName, SegmentFile};
 use super::frame::{Identity, Kind, stored_len};
 use super::index::SegmentIndex;
-use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAMS_MAX};
+use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::open::NAMELESS;
 use super::options::OpenError;
 use super::recovery::{self, Found, Hole};
@@ -320,7 +320,7 @@ impl Inspection<'_> {
         }
         let offsets = header.offsets();
         let in_table = (header.stream.0 as usize) < self.from_table;
-        let Some(stream) = self.declare(header.stream, "") else { return ControlFlow::Continue(()) };
+        let stream = self.declare(header.stream, "");
         // Where it ends an index may have told already.
         if stream.records == 0 && !in_table {
             stream.offsets.start = offsets.start;
@@ -370,9 +370,8 @@ impl Inspection<'_> {
             return Ok(None);
         };
         for end in index.streams() {
-            if let Some(stream) = self.declare(end.stream, end.name) {
-                stream.offsets.end = stream.offsets.end.max(end.next);
-            }
+            let stream = self.declare(end.stream, end.name);
+            stream.offsets.end = stream.offsets.end.max(end.next);
         }
         Ok(Some(index))
     }
@@ -395,11 +394,8 @@ impl Inspection<'_> {
     }
 
     /// Makes a stream known. Without a name (its declaration is damaged) it gets one that says so.
-    fn declare(&mut self, stream: StreamId, name: &str) -> Option<&mut SeenStream> {
+    fn declare(&mut self, stream: StreamId, name: &str) -> &mut SeenStream {
         let (at, streams) = (stream.0 as usize, &mut self.seen.streams);
-        if at >= STREAMS_MAX {
-            return None;
-        }
         while streams.len() <= at {
             let name = format!("{NAMELESS}{}", streams.len());
             streams.push(SeenStream { name, offsets: 0..0, records: 0 });
@@ -407,7 +403,7 @@ impl Inspection<'_> {
         if !name.is_empty() && streams[at].name.starts_with(NAMELESS) {
             streams[at].name = name.to_owned();
         }
-        Some(&mut streams[at])
+        &mut streams[at]
     }
 
     /// A file; `None` if it was reclaimed since the directory was listed.

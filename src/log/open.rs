@@ -17,7 +17,7 @@ use super::file_name::{FileName, SegmentFile};
 use super::files::Files;
 use super::frame::{FrameHeader, Identity, Kind};
 use super::index::{ActiveIndex, INDEX_HEADER_BYTES, IndexHeader, SegmentIndex};
-use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX, STREAMS_MAX};
+use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, STREAM_NAME_BYTES_MAX};
 use super::listing::{Listing, Superseded, read_header};
 use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
@@ -233,7 +233,7 @@ impl Opening<'_> {
 
     fn raise_from(&mut self, index: &SegmentIndex) {
         self.changed = true;
-        for end in index.streams().filter(|end| (end.stream.0 as usize) < STREAMS_MAX) {
+        for end in index.streams() {
             self.declare(end.stream, end.name);
             let row = &mut self.rows[end.stream.0 as usize];
             row.next = row.next.max(end.next);
@@ -356,9 +356,6 @@ impl Opening<'_> {
     }
 
     fn raise(&mut self, header: &FrameHeader) {
-        if header.stream.0 as usize >= STREAMS_MAX {
-            return;
-        }
         self.declare(header.stream, "");
         let row = &mut self.rows[header.stream.0 as usize];
         row.next = row.next.max(header.offsets().end);
@@ -368,9 +365,6 @@ impl Opening<'_> {
     /// Makes a stream known. Without a name (its declaration is damaged) it gets one that says so.
     fn declare(&mut self, stream: StreamId, name: &str) {
         let at = stream.0 as usize;
-        if at >= STREAMS_MAX {
-            return;
-        }
         while self.rows.len() <= at {
             let name = format!("{NAMELESS}{}", self.rows.len()).into();
             self.rows.push(StreamRow { name, next: 0, bytes: 0, first_kept: 0 });

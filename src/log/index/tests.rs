@@ -92,6 +92,8 @@ fn a_body_that_does_not_add_up_is_no_index_whatever_its_checksum_says() {
     assert_eq!(says(0, u32::MAX), None, "more runs than there are");
     assert_eq!(says(4, u32::MAX), None, "more frames than there are");
     assert_eq!(says(8, 2), None, "two runs of one stream");
+    assert!(says(32, STREAMS_MAX as u32 - 1).is_some(), "the last stream that a log may have");
+    assert_eq!(says(32, STREAMS_MAX as u32), None, "one that no log has");
     assert_eq!(says(12, 1).map(|index| index.runs[0].frames.clone()), Some(1..2), "the last frame there is");
     assert_eq!(says(12, 2), None, "a frame behind the last");
     assert_eq!(says(16, 0), None, "a run without a frame");

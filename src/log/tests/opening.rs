@@ -1,6 +1,12 @@
 //! What becomes of files that an opening finds where none should be.
 
 use super::*;
+use crate::disk::{read_all, read_exact_at};
+use crate::log::frame::{FrameHeader, Identity, Kind};
+use crate::offset::{LogId, Sequence, StreamId};
+use std::path::PathBuf;
+
+const FIRST: &str = "0000000000000000.seg";
 
 fn copy(disk: &dyn Disk, from: &str, to: &str) {
     let bytes = crate::disk::read_all(&*disk.open(&Path::new(DIR).join(from)).expect("it is there")).expect("memory");
@@ -52,4 +58,156 @@ fn spares_that_somebody_took_away_are_missed_once_each() {
     (0..3).for_each(|_| log.housekeep());
     assert_eq!(log.state(), LogState::Serving);
     assert_eq!(append(&log, "a", 1, 100, 1), 0..1);
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
+}
+
+/// A log that was killed when it had two records, and up to where its only segment is synced.
+fn killed() -> (Bench, LogId, u32) {
+    let bench = Bench::new();
+    let log = bench.open();
+    (1..=2).for_each(|byte| _ = append(&log, "a", byte, 100, 1));
+    let end = log.synced()[0].position;
+    (bench, log.log_id(), end)
+}
+
+/// A whole frame of a program that is not this one, whatever it says, behind what is there.
+fn forged(bench: &Bench, log: LogId, at: u32, header: FrameHeader, payload: &[u8], version: u8) -> u32 {
+    let payload_crc = crc32fast::hash(payload);
+    let header = FrameHeader { payload_len: payload.len() as u32, payload_crc, ..header };
+    let mut bytes = header.encode(&Identity::new(log, Sequence(0)), at);
+    bytes[12] = version;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&log.0.to_le_bytes());
+    crc.update(&0_u64.to_le_bytes());
+    crc.update(&at.to_le_bytes());
+    crc.update(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.finalize().to_le_bytes());
+    let file = bench.disk.open(&path(FIRST)).expect("it is there");
+    file.write_all_at(&[IoSlice::new(&bytes), IoSlice::new(payload)], u64::from(at)).expect("memory writes");
+    at + header.stored_len()
+}
+
+fn header(kind: Kind, stream: u32, first: u64) -> FrameHeader {
+    let (records, payload_len, payload_crc) = (u32::from(kind == Kind::Records), 0, 0);
+    let (bytes_before, ingest_ms, synced, stream) = (100 * first, 1_000, 0, StreamId(stream));
+    let (group_first, group_last) = (true, true);
+    FrameHeader {
+        kind,
+        stream,
+        first,
+        records,
+        bytes_before,
+        ingest_ms,
+        synced,
+        group_first,
+        group_last,
+        payload_len,
+        payload_crc,
+    }
+}
+
+/// Before: of a whole frame that names a stream beyond all that a log may have the start believed everything but the stream, and
+/// the first round of housekeeping, which looks for its name, ended the process.
+#[test]
+fn a_frame_of_a_stream_that_no_log_can_have_is_no_frame() {
+    let (bench, log, end) = killed();
+    forged(&bench, log, end, header(Kind::Records, limits::STREAMS_MAX as u32, 0), &[7; 100], 1);
+    let log = bench.open();
+    log.housekeep();
+    assert_eq!((log.stats().streams, log.damages(), log.synced()), (1, vec![], vec![]));
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..2, Some(2))]);
+    assert_eq!(append(&log, "a", 3, 100, 1), 2..3);
+}
+
+/// It would not fit the table of streams.
+#[test]
+fn a_name_that_no_stream_may_have_is_none_and_its_records_are_served() {
+    let (bench, log, end) = killed();
+    let end = forged(&bench, log, end, header(Kind::Declaration, 1, 0), &[b'x'; limits::STREAM_NAME_BYTES_MAX + 1], 1);
+    forged(&bench, log, end, header(Kind::Records, 1, 0), &[7; 100], 1);
+    for _ in 0..2 {
+        let log = bench.open();
+        log.housekeep();
+        let names: Vec<_> = log.streams().iter().map(|stream| stream.name.to_string()).collect();
+        assert_eq!(names, ["a", "!nameless/1"]);
+        assert_eq!((read(&log, "!nameless/1", 0), log.stats().housekeeping_errors), (vec![(0..1, Some(7))], 0));
+    }
+}
+
+#[test]
+fn a_frame_of_a_later_version_stops_the_start_and_the_look_of_an_operator_and_changes_nothing() {
+    let (bench, log, end) = killed();
+    forged(&bench, log, end, header(Kind::Records, 0, 2), &[7; 100], 2);
+    let bytes = || read_all(&*bench.disk.open(&path(FIRST)).expect("it is there")).expect("memory reads");
+    let before = bytes();
+    let opened = bench.try_open().map(drop);
+    let seen = inspect(&*bench.disk, Path::new(DIR), |_| std::ops::ControlFlow::Continue(())).map(drop);
+    for refused in [opened, seen] {
+        assert!(
+            matches!(&refused, Err(OpenError::Newer { path: at, version: 2 }) if *at == path(FIRST)),
+            "{refused:?}"
+        );
+    }
+    assert!(bytes() == before);
+}
+
+/// As whoever mixes up two directories leaves it.
+#[test]
+fn an_index_of_another_log_says_nothing_of_a_segment_and_that_is_read_instead() {
+    let [bench, other] = [Bench::new(), Bench::new()];
+    for (bench, stream) in [(&bench, "a"), (&other, "theirs")] {
+        let log = bench.open();
+        (1..=3).for_each(|byte| _ = append(&log, stream, byte, 100, 1));
+        log.close().expect("closed");
+    }
+    let index = "0000000000000000.idx";
+    bench.disk.remove(&path(index)).expect("it is there");
+    let theirs = read_all(&*other.disk.open(&path(index)).expect("it is there")).expect("memory reads");
+    let file = bench.disk.create(&path(index)).expect("its name is free");
+    file.write_all_at(&[IoSlice::new(&theirs)], 0).expect("memory writes");
+    let log = bench.open();
+    assert_eq!((log.damages(), log.stream("theirs")), (vec![], None));
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..2, Some(2)), (2..3, Some(3))]);
+}
+
+/// Frames prove themselves: whose the file is does not matter to them.
+#[test]
+fn a_header_of_another_log_over_that_of_a_segment_is_damage_and_its_records_are_served() {
+    let (bench, _, _) = killed();
+    let (other, _, _) = killed();
+    let mut theirs = [0; limits::SEGMENT_HEADER_BYTES as usize];
+    read_exact_at(&*other.disk.open(&path(FIRST)).expect("it is there"), &mut theirs, 0).expect("memory reads");
+    let file = bench.disk.open(&path(FIRST)).expect("it is there");
+    file.write_all_at(&[IoSlice::new(&theirs)], 0).expect("memory writes");
+    let log = bench.open();
+    let told = log.damages();
+    assert!(matches!(&told[..], [damage] if damage.positions == (0..limits::SEGMENT_HEADER_BYTES)), "{told:?}");
+    assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..2, Some(2))]);
+}
+
+/// A sync of the directory that failed brings a segment's name back, to a file that is another segment's by now.
+#[test]
+fn a_name_that_came_back_to_a_recycled_file_is_nothing_and_what_is_left_of_its_frames_is_no_damage() {
+    let mut bench = Bench::new();
+    bench.options.segment_bytes = 4 << 10;
+    let log = bench.open();
+    (0..3).for_each(|byte| _ = append(&log, "a", byte, 1_000, 1));
+    append(&log, "a", 3, 3_000, 1); // in the next one
+    let mut bytes = read_all(&*bench.disk.open(&path(FIRST)).expect("it is there")).expect("memory reads");
+    log.trim(log.stream("a").expect("known"), 3);
+    log.housekeep();
+    assert!(bench.disk.open(&path(FIRST)).is_err(), "it was reclaimed");
+    drop(log);
+    // The other one has its header and half of the first frame there.
+    let next = read_all(&*bench.disk.open(&path("0000000000000001.seg")).expect("it is there")).expect("memory reads");
+    bytes[..600].copy_from_slice(&next[..600]);
+    let file = bench.disk.create(&path(FIRST)).expect("its name is free");
+    file.write_all_at(&[IoSlice::new(&bytes)], 0).expect("memory writes");
+    let log = bench.open();
+    assert_eq!((log.damages(), log.stats().segments), (vec![], 1));
+    assert!(bench.disk.open(&path(FIRST)).is_err(), "it goes");
+    assert_eq!(read(&log, "a", 3), [(3..4, Some(3))]);
 }
