@@ -173,6 +173,17 @@ impl Catalog {
         index.ends().all(is_trimmed)
     }
 
+    /// A segment that is not written to any more, for housekeeping. Nobody else takes one away, and that holds the lock of its
+    /// rounds from before it found the segment here.
+    pub(crate) fn at_rest(&self, place: Sequence) -> &Segment {
+        self.segments.get(&place).expect("only housekeeping takes away what is not written to")
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn at_rest_mut(&mut self, place: Sequence) -> &mut Segment {
+        self.segments.get_mut(&place).expect("only housekeeping takes away what is not written to")
+    }
+
     /// Bytes of all segment files.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.file_bytes).sum()

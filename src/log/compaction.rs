@@ -102,10 +102,9 @@ impl Shared {
                     weight += index.weight();
                     let mut catalog = self.catalog_write();
                     let needed = Needed::of(&catalog, &index);
-                    if let Some(segment) = catalog.segments.get_mut(&place) {
-                        segment.live = Some(needed.live);
-                        keeper.pins.add(segment.file_bytes, &needed);
-                    }
+                    let segment = catalog.at_rest_mut(place);
+                    segment.live = Some(needed.live);
+                    keeper.pins.add(segment.file_bytes, &needed);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -124,10 +123,11 @@ impl Shared {
     /// The index of a segment. Of one of which something could not be read only as it is stored: it is not read whole for it
     /// with each look.
     fn index_to_weigh(&self, place: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
-        let catalog = self.catalog_read();
-        let Some(segment) = catalog.segments.get(&place) else { return Ok(None) };
-        let (left_alone, sequence) = (segment.left_alone, segment.file.sequence);
-        drop(catalog);
+        let (left_alone, sequence) = {
+            let catalog = self.catalog_read();
+            let segment = catalog.at_rest(place);
+            (segment.left_alone, segment.file.sequence)
+        };
         if !left_alone {
             return self.index(place);
         }

@@ -8,8 +8,8 @@
 
 use super::catalog::{Segment, Stage};
 use super::compaction::Leftover;
-use super::file_name::FileName;
-use super::index::{SegmentIndex, StreamEnd};
+use super::file_name::{FileName, SegmentFile};
+use super::index::{ActiveIndex, SegmentIndex, StreamEnd};
 use super::room::Claim;
 use super::short_disk::Pins;
 use super::stream_table::StreamTable;
@@ -52,6 +52,10 @@ pub(crate) struct Keeper {
     /// Bytes of files that are nobody's and stay until the next start. They are claimed.
     pub(crate) left_bytes: u64,
 }
+
+/// A segment that has no index yet: its file, where it ends, whether it failed, and what is in it. Nothing of that changes any
+/// more.
+type Full = (SegmentFile, u32, bool, std::sync::Arc<ActiveIndex>);
 
 impl Keeper {
     pub(crate) fn new(table_generation: u64, table_stale: bool, left_bytes: u64) -> Self {
@@ -116,13 +120,13 @@ impl Shared {
     /// again with the next round. Returns the first error; the others are told here.
     pub(crate) fn seal(&self, keeper: &mut Keeper) -> io::Result<()> {
         let is_full = |(place, segment): (&Sequence, &Segment)| match &segment.stage {
-            Stage::Sealing(_) => Some(*place),
+            Stage::Sealing(index) => Some((*place, (segment.file, segment.end, segment.failed, Arc::clone(index)))),
             _ => None,
         };
-        let full: Vec<Sequence> = self.catalog_read().segments.iter().filter_map(is_full).collect();
+        let full: Vec<(Sequence, Full)> = self.catalog_read().segments.iter().filter_map(is_full).collect();
         let mut first = Ok(());
-        for place in full {
-            let sealed = self.seal_one(keeper, place);
+        for (place, segment) in full {
+            let sealed = self.seal_one(keeper, place, segment);
             if first.is_ok() {
                 first = sealed;
             } else {
@@ -132,16 +136,12 @@ impl Shared {
         first
     }
 
-    fn seal_one(&self, keeper: &mut Keeper, place: Sequence) -> io::Result<()> {
+    fn seal_one(&self, keeper: &mut Keeper, place: Sequence, (file, end, failed, active): Full) -> io::Result<()> {
         let index = {
             let catalog = self.catalog_read();
-            let Some(Segment { file, end, failed, stage: Stage::Sealing(active), .. }) = catalog.segments.get(&place)
-            else {
-                return Ok(());
-            };
             let name_of =
                 |stream: StreamId| Arc::clone(&catalog.stream(stream).expect("published streams are known").row.name);
-            active.seal(self.log_id, (file.sequence, file.class), *end, *failed, name_of)
+            active.seal(self.log_id, (file.sequence, file.class), end, failed, name_of)
         };
         let write = || self.write_index(&index);
         // On a full disk where it can go at once: until it has an index it can't.
@@ -152,9 +152,7 @@ impl Shared {
             write()?
         }
         keeper.table_stale = true;
-        if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
-            segment.stage = Stage::Sealed;
-        }
+        self.catalog_write().at_rest_mut(place).stage = Stage::Sealed;
         Ok(())
     }
 
@@ -261,9 +259,9 @@ impl Shared {
 
     /// Takes a segment away. What becomes a spare is added to `spares`, and goes on counting.
     fn retire<'a>(&'a self, keeper: &Keeper, place: Sequence, spares: &mut Vec<(u64, Claim<'a>)>) -> io::Result<()> {
-        let bytes = self.catalog_read().segments.get(&place).map_or(0, |segment| segment.file_bytes);
+        let bytes = self.catalog_read().at_rest(place).file_bytes;
         let held = self.hold(bytes);
-        let Some(segment) = self.catalog_write().segments.remove(&place) else { return Ok(()) };
+        let segment = self.catalog_write().segments.remove(&place).expect("it was just there");
         self.indexes.remove(segment.file.sequence);
         let (ahead, reserve) = (self.files.spare_count() + spares.len(), self.options.reserve_segments);
         // The reserve in any case: it is what a disk that holds more than its budget is drained with.
@@ -289,7 +287,9 @@ impl Shared {
         let now_ms = self.clock.wall_ms();
         let mut kept_for_replay = 0;
         let mut going = Vec::new();
-        let sealed: Vec<Sequence> = self.catalog_read().segments.keys().rev().copied().collect();
+        let is_sealed =
+            |(place, segment): (&Sequence, &Segment)| matches!(segment.stage, Stage::Sealed).then_some(*place);
+        let sealed: Vec<Sequence> = self.catalog_read().segments.iter().rev().filter_map(is_sealed).collect();
         // From the newest back, so that what is kept for replay is the newest.
         for sequence in sealed {
             let index = match self.settled(sequence) {
@@ -302,7 +302,7 @@ impl Shared {
                 }
             };
             let catalog = self.catalog_read();
-            let Some(segment) = catalog.segments.get(&sequence) else { continue };
+            let segment = catalog.at_rest(sequence);
             kept_for_replay += segment.file_bytes;
             let over_share = kept_for_replay > self.budget() / 10;
             let expired = self.options.is_expired(segment.newest_ms, now_ms);
@@ -323,9 +323,9 @@ impl Shared {
     fn settled(&self, sequence: Sequence) -> io::Result<Option<Arc<SegmentIndex>>> {
         {
             let catalog = self.catalog_read();
-            let Some(segment) = catalog.segments.get(&sequence) else { return Ok(None) };
+            let blocker = catalog.at_rest(sequence).blocker;
             let blocked = |(stream, next)| catalog.stream(stream).is_some_and(|stream| stream.trimmed < next);
-            if !matches!(segment.stage, Stage::Sealed) || segment.blocker.is_some_and(blocked) {
+            if blocker.is_some_and(blocked) {
                 return Ok(None);
             }
         }
@@ -335,9 +335,7 @@ impl Shared {
             .streams()
             .find(|end| catalog.stream(end.stream).is_none_or(|stream| stream.trimmed < end.next))
             .map(|end| (end.stream, end.next));
-        if let Some(segment) = catalog.segments.get_mut(&sequence) {
-            segment.blocker = blocker;
-        }
+        catalog.at_rest_mut(sequence).blocker = blocker;
         Ok(blocker.is_none().then_some(index))
     }
 

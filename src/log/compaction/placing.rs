@@ -135,8 +135,6 @@ impl Shared {
         if !is_damage && !is_media_error(error) {
             return;
         }
-        if let Some(segment) = self.catalog_write().segments.get_mut(&place) {
-            segment.left_alone = true;
-        }
+        self.catalog_write().at_rest_mut(place).left_alone = true;
     }
 }
