@@ -275,3 +275,23 @@ fn in_memory(position: u64) -> io::Result<usize> {
         _ => Err(ErrorKind::FileTooLarge.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_that_no_memory_holds_is_an_error_and_changes_nothing() {
+        let file = MemDisk::new().create("file".as_ref()).unwrap();
+        file.set_len(3).unwrap();
+        let beyond = SPACE_BYTES + 1;
+        let refused = [
+            file.set_len(beyond),
+            file.allocate(beyond),
+            file.write_all_at(&[IoSlice::new(b"abc")], beyond),
+            file.write_all_at(&[IoSlice::new(b"abc")], u64::MAX),
+        ];
+        assert_eq!(refused.map(|refused| refused.unwrap_err().kind()), [ErrorKind::FileTooLarge; 4]);
+        assert_eq!(file.len().unwrap(), 3);
+    }
+}

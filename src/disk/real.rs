@@ -349,6 +349,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_text_is_none_of_ours() {
+        use std::os::unix::ffi::OsStrExt;
+        let tmp = tempfile::tempdir().unwrap();
+        RealDisk.create(&tmp.path().join("ours")).unwrap();
+        RealDisk.create(&tmp.path().join(std::ffi::OsStr::from_bytes(b"\xff.seg"))).unwrap();
+        assert_eq!(RealDisk.list(tmp.path()).unwrap(), ["ours"]);
+    }
+
+    /// There is nothing above to make first: whoever looked for it there would never end.
+    #[test]
+    fn a_directory_without_a_name_is_not_found() {
+        assert_eq!(RealDisk.create_dir(Path::new("")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
     fn zeros_stand_in_for_a_reservation_and_leave_what_is_there() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("file");

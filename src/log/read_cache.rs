@@ -112,6 +112,18 @@ mod tests {
         assert_eq!(kept(&fifo), (vec![5], 4));
     }
 
+    /// Two readers that came for the same at once.
+    #[test]
+    fn an_entry_that_is_there_already_stays_and_weighs_once() {
+        let mut fifo = Fifo::new(10);
+        fifo.put(1, Arc::new("a"), 4);
+        fifo.put(1, Arc::new("again"), 4);
+        assert_eq!((fifo.weight, fifo.order.len(), *fifo.map[&1].0), (4, 1, "a"));
+        fifo.put(2, Arc::new("b"), 6);
+        fifo.put(3, Arc::new("c"), 4);
+        assert_eq!((fifo.weight, fifo.map.len()), (10, 2), "its room is free again with it");
+    }
+
     #[test]
     fn a_removed_entry_gives_its_weight_back_once() {
         let mut fifo = Fifo::new(10);

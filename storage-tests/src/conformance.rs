@@ -79,6 +79,12 @@ fn check_rename(disk: &dyn Disk, dir: &Path) {
     assert_eq!(names(disk, dir), ["new"]);
     assert_eq!(get(disk, &new), b"second", "the file that had the name is replaced");
     assert_eq!(read_all(&*file).unwrap(), b"First", "and its handles still read it");
+
+    let below = dir.join("below");
+    disk.create_dir(&below).unwrap();
+    assert_eq!(kind(disk.rename(&new, &below)), ErrorKind::IsADirectory, "a file takes no directory's place");
+    assert_eq!(kind(disk.remove(&below)), ErrorKind::IsADirectory);
+    assert_eq!((names(disk, dir), names(disk, &below)), (vec!["new".to_owned()], vec![]), "both are left alone");
 }
 
 fn check_rename_and_remove_dir(disk: &dyn Disk, dir: &Path) {
@@ -98,6 +104,14 @@ fn check_rename_and_remove_dir(disk: &dyn Disk, dir: &Path) {
     disk.remove_dir(&aside).unwrap();
     assert_eq!(kind(disk.open(&aside.join("blobs/1"))), ErrorKind::NotFound);
     assert_eq!(names(disk, &store), [""; 0], "the neighbour is left alone");
+
+    put(disk, &store.join("db"), b"db");
+    let file = dir.join("file");
+    put(disk, &file, b"1");
+    assert_eq!(kind(disk.rename_dir(&store, &file)), ErrorKind::NotADirectory, "nor a directory a file's");
+    assert_eq!(kind(disk.rename_dir(&store, &store.join("itself"))), ErrorKind::InvalidInput);
+    assert_eq!(kind(disk.remove_dir(&file)), ErrorKind::NotADirectory);
+    assert_eq!((get(disk, &store.join("db")), get(disk, &file)), (b"db".to_vec(), b"1".to_vec()), "all are there");
 }
 
 fn check_bytes(disk: &dyn Disk, dir: &Path) {

@@ -1,3 +1,5 @@
+mod moving;
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::disk::mem::MemDisk;

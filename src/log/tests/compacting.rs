@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::disk::read_all;
-use crate::offset::Sequence;
+use crate::log::compact::CompactHeader;
+use crate::log::segment::{Class, SegmentHeader};
+use crate::offset::{LogId, Sequence};
 use std::path::PathBuf;
 
 const SEGMENT: u64 = 4 << 10;
@@ -237,4 +239,54 @@ fn a_compact_segment_that_turned_to_nothing_replaces_nothing() {
     let log = bench.open();
     assert!(bench.disk.open(&compact).is_err());
     assert_eq!(read(&log, "slow", 0).iter().filter(|(_, byte)| *byte == Some(1)).count(), 10);
+}
+
+/// Frames prove themselves: all that its header adds is where they end, and each of them says so of those before it.
+#[test]
+fn a_compact_segment_with_the_header_of_another_one_is_damage_and_its_records_are_served() {
+    for anothers in [true, false] {
+        let bench = bench();
+        let log = bench.open();
+        sparse(&log, 10);
+        log.housekeep(); // and it has no index yet
+        drop(log);
+        let [name] = &names(&bench)[..] else { panic!("one run was compacted") };
+        let file = bench.disk.open(&Path::new(DIR).join(name)).expect("just listed");
+        let header = CompactHeader::decode(&read_all(&*file).expect("memory reads")).expect("just written");
+        // Of an end that this one does not have.
+        let of = if anothers {
+            CompactHeader { log: LogId(1), end: 128, ..header }
+        } else {
+            CompactHeader { sequence: Sequence(header.sequence.0 + 1), end: 128, ..header }
+        };
+        file.write_all_at(&[IoSlice::new(&of.encode())], 0).expect("memory writes");
+        let log = bench.open();
+        let told = log.damages();
+        assert!(matches!(&told[..], [damage] if damage.positions == (0..limits::SEGMENT_HEADER_BYTES)), "{told:?}");
+        assert_eq!(read(&log, "slow", 0).iter().filter(|(_, byte)| *byte == Some(1)).count(), 10);
+    }
+}
+
+/// Nobody of ours makes it, so it is somebody's: nothing that may be is deleted.
+#[test]
+fn a_segment_of_a_compact_ones_number_that_is_what_its_name_says_is_set_aside_and_takes_nothing_from_that() {
+    for theirs in [false, true] {
+        let bench = bench();
+        let log = bench.open();
+        sparse(&log, 10);
+        (0..2).for_each(|_| log.housekeep());
+        let id = if theirs { LogId(1) } else { log.log_id() };
+        drop(log);
+        let [compact] = &names(&bench)[..] else { panic!("one run was compacted") };
+        let sequence = Sequence(u64::from_str_radix(&compact[..16], 16).expect("a number"));
+        let header = SegmentHeader { log: id, sequence, class: Class::Main, created_ms: 1, predecessor: None };
+        let name = format!("{}.seg", &compact[..16]);
+        let file = bench.disk.create(&Path::new(DIR).join(&name)).expect("its name is free");
+        file.write_all_at(&[IoSlice::new(&header.encode())], 0).expect("memory writes");
+        let log = bench.open();
+        assert_eq!((names(&bench), log.damages()), (vec![compact.clone()], vec![]));
+        let aside = bench.disk.open(&Path::new(DIR).join(format!("{name}.bad"))).expect("it was set aside");
+        assert_eq!(read_all(&*aside).expect("memory reads"), header.encode());
+        assert_eq!(read(&log, "slow", 0).len(), 10);
+    }
 }
