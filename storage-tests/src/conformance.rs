@@ -215,12 +215,32 @@ mod tests {
     use forebay::disk::mem::MemDisk;
     use forebay::disk::real::RealDisk;
 
+    use crate::mounts::SmallDisk;
     use crate::sim_disk::SimDisk;
 
     #[test]
     fn the_real_disk_conforms() {
         let tmp = tempfile::tempdir().unwrap();
         check(&RealDisk, &tmp.path().join("dir"));
+    }
+
+    /// What is there is still delivered.
+    #[test]
+    fn of_a_real_disk_that_takes_no_changes_files_are_read() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mounted = match SmallDisk::mount(tmp.path(), 1 << 20) {
+            Ok(mounted) => mounted,
+            Err(why) => return eprintln!("NOT RUN: files of a disk that is mounted read-only: {why}"),
+        };
+        let path = tmp.path().join("file");
+        drop(put(&RealDisk, &path, b"there"));
+        mounted.take_no_changes();
+        let file = RealDisk.open(&path).unwrap();
+        assert_eq!(read_all(&*file).unwrap(), b"there");
+        assert!(file.write_all_at(&[IoSlice::new(b"T")], 0).is_err());
+        assert_eq!(kind(RealDisk.open(&tmp.path().join("none"))), ErrorKind::NotFound);
+        assert_eq!(kind(RealDisk.create(&tmp.path().join("new"))), ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(get(&RealDisk, &path), b"there");
     }
 
     #[test]

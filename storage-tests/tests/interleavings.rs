@@ -4,6 +4,7 @@
 use forebay::clock::ManualClock;
 use forebay::{Item, Log, LogOptions, Payload};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -191,33 +192,134 @@ fn a_directory_sync_that_fails_for_the_writer_promises_compaction_no_file() {
     assert!(log.stats().segments_compacted > 0, "another time it goes");
 }
 
-/// Its file may be another segment's by the time that it is read: what stands there then is no damage.
-#[test]
-fn a_segment_that_goes_while_it_is_read_is_gone_and_not_damaged() {
-    let disk = Interleaved::over(SimDisk::new(1));
-    let log = open(&disk);
-    (0..5).for_each(|_| _ = append(&log, "a", 3_000));
-    log.close().expect("a good disk");
-    drop(log);
-    let log = open(&disk); // nothing is in memory
-    let stream = log.stream("a").expect("it was appended to");
-    let keeper = log.clone();
-    let once = Mutex::new(Some(move || {
-        keeper.trim(stream, 4);
-        keeper.housekeep();
-        (0..5).for_each(|_| _ = append(&keeper, "other", 3_000));
-    }));
-    disk.interrupt_reading(Some(Arc::new(move |path: &Path| {
-        let goes = once.lock().expect("no panic").take_if(|_| path.ends_with("0000000000000000.seg"));
-        if let Some(goes) = goes {
-            goes();
+/// Ten segments with a little of "slow" in each; of the rest, "fast", nothing is needed. No index is kept in memory, and no handle.
+fn ten_sparse(disk: &Interleaved) -> Log {
+    let options = LogOptions {
+        segment_bytes: 4 << 10,
+        budget_bytes: 4 << 20,
+        replay_window: Duration::ZERO,
+        tail_cache_bytes: 0,
+        index_cache_bytes: 0,
+        open_segments_max: 1,
+        ..LogOptions::small()
+    };
+    let clock = ManualClock::at(1_000_000);
+    let log = Log::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens");
+    for _ in 0..10 {
+        append(&log, "slow", 100);
+        append(&log, "fast", 3_600);
+    }
+    append(&log, "fast", 3_600);
+    log.housekeep(); // it has their indexes now, and all is needed
+    log.trim(log.stream("fast").expect("known"), u64::MAX);
+    log
+}
+
+/// How many records of a stream can be read from its first on; nothing may be missing.
+fn whole(log: &Log, stream: &str) -> usize {
+    let mut reader = log.reader(log.stream(stream).expect("known"), 0);
+    let read = std::iter::from_fn(|| reader.next().expect("the disk reads"));
+    read.map(|item| assert!(matches!(item, Item::Frame(_)), "{stream}: {item:?}")).count()
+}
+
+/// Housekeeping looks into the segments, chooses a run, and looks into that once more. In between `meanwhile` comes to pass.
+fn between_choice_and_look(disk: &Interleaved, log: &Log, meanwhile: impl FnOnce() + Send + 'static) {
+    let (once, looks) = (Mutex::new(Some(meanwhile)), AtomicU64::new(0));
+    disk.interrupt_opening(Some(Arc::new(move |path: &Path| {
+        if path.ends_with("0000000000000000.idx") && looks.fetch_add(1, Ordering::Relaxed) == 1 {
+            let meanwhile = once.lock().expect("no panic").take();
+            meanwhile.expect("the second look is one")();
         }
     })));
-    let mut reader = log.reader(stream, 0);
-    let met = reader.next();
-    assert!(matches!(&met, Ok(Some(Item::Lost { offsets, .. })) if *offsets == (0..4)), "{met:?}");
-    assert!(matches!(reader.next(), Ok(Some(Item::Frame(frame))) if frame.first == 4));
-    assert_eq!((log.stats().damages, reader.next().expect("it reads")), (0, None));
+    log.housekeep();
+    disk.interrupt_opening(None);
+    let stats = log.stats();
+    assert_eq!((stats.segments_compacted, stats.segments, stats.housekeeping_errors), (0, 11, 0), "the run stays");
+}
+
+#[test]
+fn a_run_of_which_more_is_needed_than_fits_when_it_is_looked_into_once_more_stays() {
+    let disk = Interleaved::over(SimDisk::new(1));
+    let log = ten_sparse(&disk);
+    let (fast, again) = (log.stream("fast").expect("known"), log.clone());
+    between_choice_and_look(&disk, &log, move || assert_eq!(again.keep(fast, 0), 0));
+    assert_eq!((whole(&log, "fast"), whole(&log, "slow")), (11, 10));
+    log.trim(fast, u64::MAX);
+    log.housekeep();
+    assert_eq!((log.stats().segments_compacted, whole(&log, "slow")), (10, 10), "another time it goes");
+}
+
+/// A compact segment of nothing would stand for all of them, and be taken for damage.
+#[test]
+fn a_run_of_which_nothing_is_needed_when_it_is_looked_into_once_more_goes_by_itself() {
+    let disk = Interleaved::over(SimDisk::new(1));
+    let log = ten_sparse(&disk);
+    let (slow, again) = (log.stream("slow").expect("known"), log.clone());
+    between_choice_and_look(&disk, &log, move || again.trim(slow, u64::MAX));
+    log.housekeep();
+    let stats = log.stats();
+    assert_eq!((stats.segments_compacted, stats.segments_reclaimed, stats.segments), (0, 10, 1));
+}
+
+/// Somebody moves files under a log that is open, and brings them back.
+#[test]
+fn a_run_of_which_a_file_is_gone_when_it_is_looked_into_once_more_stays() {
+    let sim = SimDisk::new(1);
+    let disk = Interleaved::over(sim.clone());
+    let log = ten_sparse(&disk);
+    let files = ["idx", "seg"].map(|end| Path::new("/log/0000000000000000").with_extension(end));
+    let bytes = files.clone().map(|path| sim.read_live(&path).expect("it is there"));
+    let (theirs, gone) = (sim.clone(), files.clone());
+    between_choice_and_look(&disk, &log, move || gone.iter().for_each(|path| theirs.erase(path)));
+    // Neither is it taken away, nor does it keep the others.
+    log.housekeep();
+    files.iter().zip(&bytes).for_each(|(path, bytes)| sim.overwrite(path, bytes));
+    (0..2).for_each(|_| log.housekeep());
+    assert_eq!((log.damages(), whole(&log, "slow")), (vec![], 10));
+    assert!(log.stats().segments_compacted >= 10, "another time it goes");
+}
+
+/// Its file may be another segment's by the time that it is read: what stands there then is no damage. And it may go when its index
+/// has just been found, or while that is made again from what stands there.
+#[test]
+fn a_segment_that_goes_while_it_is_read_is_gone_and_not_damaged() {
+    for (what, index_lost) in [("seg", false), ("idx", false), ("seg", true)] {
+        let sim = SimDisk::new(1);
+        let disk = Interleaved::over(sim.clone());
+        let log = open(&disk);
+        (0..5).for_each(|_| _ = append(&log, "a", 3_000));
+        log.close().expect("a good disk");
+        drop(log);
+        let log = open(&disk); // nothing is in memory
+        if index_lost {
+            sim.erase("/log/0000000000000000.idx".as_ref());
+        }
+        let stream = log.stream("a").expect("it was appended to");
+        let (keeper, name) = (log.clone(), format!("0000000000000000.{what}"));
+        let once = Mutex::new(Some(move || {
+            keeper.trim(stream, 4);
+            keeper.housekeep();
+            (0..5).for_each(|_| _ = append(&keeper, "other", 3_000));
+        }));
+        disk.interrupt_reading(Some(Arc::new(move |path: &Path| {
+            let goes = once.lock().expect("no panic").take_if(|_| path.ends_with(&name));
+            if let Some(goes) = goes {
+                goes();
+            }
+        })));
+        let case = format!("{what}, its index lost: {index_lost}");
+        let mut reader = log.reader(stream, 0);
+        let mut gone = 0;
+        let met = loop {
+            match reader.next().expect("it reads") {
+                Some(Item::Lost { offsets, .. }) if offsets.start == gone => gone = offsets.end,
+                met => break met,
+            }
+        };
+        assert!(matches!(&met, Some(Item::Frame(frame)) if gone == 4 && frame.first == 4), "{case}: {gone}, {met:?}");
+        assert_eq!((log.stats().damages, reader.next().expect("it reads")), (0, None), "{case}");
+        assert_eq!(log.stats().segments_reclaimed, 4, "{case}");
+    }
 }
 
 /// Before: the next offset of a stream could be raised between the moment an append got its offsets and the moment it

@@ -2,7 +2,7 @@
 //! one of them keeps nothing else from being sealed and from going.
 
 use forebay::clock::ManualClock;
-use forebay::{Item, Log, Payload};
+use forebay::{Item, Log, OpenError, Payload};
 use std::path::Path;
 use std::sync::Arc;
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
@@ -40,6 +40,32 @@ fn an_unreadable_index_without_its_segment_is_set_aside_and_told() {
     session.disk.clear_faults();
     let kept = session.disk.paths().iter().any(|path| path.ends_with("0000000000000000.idx.bad"));
     assert!(kept, "somebody may be able to read it: {:?}", session.disk.paths());
+}
+
+/// An error that is no place's passes: what the index says of lost records is not given up for it, and nobody's log is guessed.
+#[test]
+fn an_index_that_cannot_be_opened_for_want_of_handles_ends_the_start_and_tells_all_when_there_are_some() {
+    let first = "/log/0000000000000000";
+    for tables_lost in [false, true] {
+        let mut session = two_segments();
+        let id = session.try_open().expect("it opens").log_id();
+        session.end(End::Kill);
+        if tables_lost {
+            TABLES.into_iter().for_each(|table| session.disk.overwrite(table.as_ref(), b"damaged"));
+        }
+        session.disk.erase(format!("{first}.seg").as_ref());
+        session.disk.inject(Fault::every(OpKind::Open, Failure::Os(24)).on(&format!("{first}.idx")));
+        let refused = session.try_open().map(drop);
+        let index = format!("{first}.idx");
+        let is_told = matches!(&refused, Err(OpenError::Io { what: "read", path, .. }) if path.ends_with(&index[1..]));
+        assert!(is_told, "{refused:?}");
+        session.disk.clear_faults();
+        let log = session.try_open().expect("it opens").clone();
+        assert_eq!(log.log_id(), id);
+        let mut reader = log.reader(log.stream("a").expect("it is known"), 0);
+        assert!(matches!(reader.next(), Ok(Some(Item::Lost { offsets, .. })) if offsets == (0..10)));
+        assert!(log.damages().iter().any(|damage| damage.what.contains("file is missing")), "{:?}", log.damages());
+    }
 }
 
 /// Before: a second file of that name took the place of the one that was set aside first.
@@ -107,6 +133,30 @@ fn a_copy_of_the_stream_table_that_cannot_be_read_is_written_anew_from_the_other
             assert_eq!(session.log().damages(), []);
             session.goes_on().expect("as promised");
         }
+    }
+}
+
+/// The next one to be written is the damaged one, so the good one is not the last of its kind for long.
+#[test]
+fn a_damaged_copy_of_the_stream_table_that_takes_no_writes_stays_for_now_beside_a_good_one() {
+    for table in TABLES {
+        let mut session = two_segments();
+        session.disk.overwrite(table.as_ref(), b"damaged");
+        for name in [table, ".new"] {
+            session.disk.inject(Fault::every(OpKind::Write, Failure::Eio).on(name));
+        }
+        assert_eq!(session.open(), Ok(true), "{table}: all of it is there");
+        session.disk.clear_faults();
+        session.act(&Step::Append("late", vec![(100, 1)])).expect("the log is sound");
+        session.log().housekeep();
+        let other = TABLES.into_iter().find(|other| *other != table).expect("there are two");
+        session.end(End::Kill);
+        assert_eq!(session.open(), Ok(true));
+        session.end(End::Kill);
+        session.disk.overwrite(other.as_ref(), b"damaged");
+        assert_eq!(session.open(), Ok(true), "{table} is sound again, and says it all");
+        assert_eq!(session.log().damages(), []);
+        session.goes_on().expect("as promised");
     }
 }
 

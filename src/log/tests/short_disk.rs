@@ -94,3 +94,31 @@ fn the_reserve_is_made_good_by_the_first_segment_that_goes_though_there_is_no_ro
     log.housekeep();
     assert_eq!((log.stats().segments, log.stats().bytes_used), (10, 11 * SEGMENT));
 }
+
+#[test]
+fn a_budget_that_was_told_already_asks_for_no_housekeeping_and_another_one_does() {
+    let bench = bench();
+    let log = bench.open();
+    log.shared.housekeep_if_wanted(); // as it may be after a start
+    log.shared.set_budget(bench.options.budget_bytes);
+    assert!(!wants_housekeeping(&log));
+    log.shared.set_budget(bench.options.budget_bytes - 1);
+    assert!(wants_housekeeping(&log));
+}
+
+/// Whoever says so waits for no disk: the log's own thread gives back what is too much.
+#[test]
+fn a_budget_that_is_lowered_is_kept_by_the_logs_own_thread_where_it_has_one() {
+    let mut bench = bench();
+    bench.options.inline = false;
+    let log = bench.open();
+    (0..3).for_each(|_| _ = append(&log, "a", 1, 3_800, 1));
+    log.housekeep(); // with two ahead
+    let used = log.stats().bytes_used;
+    assert_eq!(log.set_budget_bytes(used - 1), used - 1);
+    while log.stats().bytes_used >= used {
+        std::thread::yield_now();
+    }
+    assert_eq!(log.stats().bytes_used, used - SEGMENT, "one that was taken ahead");
+    log.close().expect("closed");
+}

@@ -116,11 +116,10 @@ impl Writer {
     /// Ends the active segments of which nobody needs anything, so that they can go: where there is no room for another one
     /// nothing else would ever end them.
     pub(crate) fn retire_settled(&mut self, shared: &Shared) {
+        assert!(self.ahead.is_none(), "who commits keeps the writer until no large append is under way");
         for lane in 0..self.lanes.len() {
             let Some(active) = &self.lanes[lane].active else { continue };
-            if shared.catalog_read().is_settled(active.sequence)
-                && self.ahead.as_ref().is_none_or(|ahead| !ahead.is_of(lane))
-            {
+            if shared.catalog_read().is_settled(active.sequence) {
                 self.retire_active(shared, lane, false);
             }
         }

@@ -216,3 +216,32 @@ fn what_is_delivered_goes_from_a_disk_without_a_free_byte() {
         session.goes_on().expect("as promised");
     }
 }
+
+/// The budget has room for what is taken ahead, and the disk has none: what is only kept for replay gives its files for it.
+#[test]
+fn what_is_taken_ahead_is_made_of_what_is_only_kept_for_replay_where_the_disk_has_no_room() {
+    let replay_window = std::time::Duration::from_secs(3_600);
+    let mut session = Session::new(4, LogOptions { reserve_segments: 2, replay_window, ..tiny() });
+    assert_eq!(session.open(), Ok(true));
+    for _ in 0..4 {
+        acked(&mut session, "a", &[(3_700, 4)]);
+        session.trim("a", 0);
+        session.log().housekeep();
+    }
+    let spares = |session: &Session| {
+        let names = session.disk.list(Path::new(DIR)).expect("listed");
+        names.iter().filter(|name| name.starts_with("spare")).count()
+    };
+    assert_eq!((session.log().stats().segments, spares(&session)), (4, 3));
+    let space = session.disk.space(Path::new(DIR)).expect("measured");
+    session.act(&Step::Capacity(space.total - space.free)).expect("not a block is free");
+    acked(&mut session, "a", &[(3_700, 4)]); // takes one of those
+    session.log().housekeep();
+    let stats = session.log().stats();
+    assert!(stats.segments_reclaimed > 0, "{stats:?}");
+    assert!(spares(&session) >= 3, "the reserve, and one more");
+    assert_eq!((stats.state, stats.housekeeping_errors), (LogState::Serving, 0));
+    session.check_budget().expect("what is there counts");
+    session.act(&Step::Heal).expect("healed");
+    session.goes_on().expect("as promised");
+}

@@ -29,6 +29,30 @@ fn a_failed_read_is_an_error_that_skips_nothing() {
     session.model.check_live(log).expect("all is there");
 }
 
+/// As somebody leaves it who moves files under a log that is open. They may be brought back: it is no word of loss.
+#[test]
+fn a_segment_whose_file_is_gone_under_an_open_log_is_an_error_that_skips_nothing() {
+    let mut session = session(5);
+    for _ in 0..4 {
+        acked(&mut session, "a", &[(1500, 2)]);
+    }
+    session.log().housekeep();
+    session.end(End::Kill);
+    session.try_open().expect("sealed segments are not read: of none a handle is kept");
+    let first = Path::new("/log/0000000000000000.seg");
+    let bytes = session.disk.read_live(first).expect("it is there");
+    session.disk.erase(first);
+    let log = session.log();
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    for _ in 0..3 {
+        assert!(reader.next().is_err());
+        assert_eq!((reader.position(), log.damages()), (0, vec![]));
+    }
+    session.disk.overwrite(first, &bytes);
+    assert!(matches!(reader.next(), Ok(Some(Item::Frame(frame))) if frame.offsets() == (0..2)));
+    session.model.check_live(log).expect("all is there");
+}
+
 #[test]
 fn an_unreadable_disk_is_told_at_open_and_harms_nothing() {
     let mut session = session(6);
@@ -151,6 +175,22 @@ fn what_cannot_be_read_is_lost_when_the_operator_says_so_and_only_then() {
     let all = (0..6).map(|n| (n * 2..n * 2 + 2, n >= 2)).collect::<Vec<_>>();
     assert_eq!(met(&session), all, "what lay there is lost, and everything else is served");
     assert!(session.log().stats().damages > 0, "named and counted");
+}
+
+/// Each place is tried as often as the first; only the time between the tries comes to an end.
+#[test]
+fn however_many_places_are_bad_the_pauses_between_the_tries_are_sixty_at_most() {
+    let mut session = session(8);
+    for _ in 0..40 {
+        acked(&mut session, "a", &[(1500, 2)]);
+    }
+    session.log().close().expect("a good disk");
+    session.end(End::Kill);
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(".seg"));
+    let (mut pauses, before) = (0, session.disk.struck());
+    let places = give_up(&session.disk, Path::new(DIR), false, &mut || pauses += 1).expect("only looks");
+    assert!(places.len() >= 20, "{}", places.len());
+    assert_eq!((pauses, session.disk.struck() - before), (60, 5 * places.len() as u64));
 }
 
 #[test]
