@@ -1,6 +1,7 @@
 use super::*;
 use crate::queue::balance::{Count, End, Settled};
 
+mod changed;
 mod model;
 mod position;
 
@@ -296,6 +297,8 @@ fn a_plan_that_finds_no_place_waits_and_what_lies_at_the_low_mark_goes_before_it
     assert_eq!(window.offer(Position::Only, 3_500), Offer::Fresh(0..1));
     assert!(window.claim(Position::Only, 0..1, Marks::default()));
     assert_eq!(window.offer(Position::Only, 3_500), Offer::Full);
+    assert!(!window.claim(Position::Only, 3_000..3_010, Marks::default()), "whoever was offered it before");
+    assert_eq!(window.plans_left(), 1);
     window.settle(0..1, Settled::Delivered, known);
     assert!(matches!(window.offer(Position::Only, 3_500), Offer::Again { plan: Some(_), .. }));
 }
@@ -428,6 +431,8 @@ fn a_plan_that_was_settled_before_it_was_handed_out_is_needed_no_more() {
     assert_eq!(window.oldest_plan(), Some(1));
     window.settle(50..51, Settled::DeadLettered, known);
     assert_eq!(window.oldest_plan(), Some(2));
+    let second = Offer::Again { offsets: 60..70, plan: Some(Plan { offset: 2, revision: 0 }) };
+    assert_eq!((window.offer(Position::Only, 100), window.plans_left()), (second, 1), "nor is it offered");
 }
 
 /// Before: who met damage second took away the batch that the first had made way for, while it was sent.
