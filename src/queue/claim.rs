@@ -3,7 +3,6 @@
 //! Damage that is met on the way is settled as lost here. What always holds: a batch is entered into the window before
 //! anybody has it, and its records were durable and unsettled then.
 
-use super::balance::Count;
 use super::batch::Right;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
@@ -108,14 +107,13 @@ impl Queue {
             };
             let gathered = look(&mut reading, stream, range.clone(), again)?;
             if let Some(hole) = gathered.hole.clone() {
-                let lost = queue.lose(stream, hole, again.then_some(&range))?;
-                if again || (gathered.offsets.is_empty() && lost.records > 0) {
-                    continue;
+                queue.lose(stream, hole, again.then_some(&range))?;
+                if again || gathered.offsets.is_empty() {
+                    continue; // it is settled by now, or the window is full, and says so
                 }
             }
             if gathered.offsets.is_empty() {
-                // At the tail, or at damage that has no place among the settled ranges before a batch is settled.
-                return Ok(None);
+                return Ok(None); // the log has less than it said: nothing is to be had there now
             }
             if let Some(batch) = queue.claim(stream, position, gathered, plan) {
                 return Ok(Some(batch));
@@ -153,12 +151,7 @@ impl Inner {
 
     /// Settles as lost what damage took. A batch that it is a part of is given up, as it cannot be sent as it stood: an id
     /// never stands for fewer records than it did. What is left of it is fresh again.
-    pub(super) fn lose(
-        &self,
-        stream: StreamId,
-        hole: Range<u64>,
-        batch: Option<&Range<u64>>,
-    ) -> Result<Count, ReadError> {
+    pub(super) fn lose(&self, stream: StreamId, hole: Range<u64>, batch: Option<&Range<u64>>) -> Result<(), ReadError> {
         let bytes = self.total_at(stream, hole.start)?..self.total_at(stream, hole.end)?;
         let bytes_at = |offset| Some(if offset <= hole.start { bytes.start } else { bytes.end });
         let mut window = self.window();
@@ -177,6 +170,6 @@ impl Inner {
                 "records are lost to damage and will not be delivered"
             );
         }
-        Ok(lost)
+        Ok(())
     }
 }

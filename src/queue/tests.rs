@@ -11,6 +11,7 @@ use std::time::Duration;
 mod give_up;
 mod hooked_disk;
 mod marking;
+mod meanwhile;
 mod parting;
 mod ranges;
 mod rights;
@@ -101,6 +102,13 @@ fn limits_hold_in_records_and_bytes_and_a_single_record_is_always_taken() {
     let batches = [bytes(95), bytes(3), bytes(100), of_records(7), of_records(0), ANY]
         .map(|limits| queue.next_batch(limits).expect("memory reads").expect("more"));
     assert_eq!(batches.map(|batch| batch.bytes), [90, 10, 100, 70, 10, 720]);
+    // Of a frame of which no record fits any more a batch has none, not even an empty slice.
+    let queue = queues.queue("late", "acme", Start::Now).expect("it is made");
+    (0..3).for_each(|_| append(&queues, "acme", 10));
+    let full = queue.next_batch(bytes(100)).expect("memory reads").expect("more");
+    assert_eq!((full.offsets.clone(), full.slices.len()), (100..110, 1));
+    let full = queue.next_range(bytes(109).into()).expect("memory reads").expect("more");
+    assert_eq!((full.offsets.clone(), full.bytes), (110..120, 100));
 }
 
 #[test]
@@ -130,6 +138,12 @@ fn names_that_could_not_be_part_of_an_id_are_refused() {
         assert!(matches!(queues.queue(name, "acme", Start::Now), Err(QueueError::BadName { .. })), "{name}");
     }
     assert!(queues.queue(&"x".repeat(40), &"y".repeat(120), Start::Now).is_ok());
+    assert!(queues.queue("a_b-C9", "acme", Start::Now).is_ok());
+    for name in ["", "a\nb", &"y".repeat(121)] {
+        let refused = queues.queue("hook", name, Start::Now);
+        assert!(matches!(refused, Err(QueueError::BadName { what: "the stream's name", .. })), "{name}");
+        assert!(queues.find("hook", name).is_none());
+    }
 }
 
 #[test]

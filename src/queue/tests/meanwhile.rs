@@ -1,0 +1,160 @@
+//! What others do while somebody reads what they are to claim, and damage that is met on the way.
+
+use super::hooked_disk::HookedDisk;
+use super::*;
+use crate::queue::SplitError;
+
+/// A log that keeps nothing in memory of what it wrote.
+fn open_cold(disk: Arc<dyn Disk>) -> Queues {
+    let log = LogOptions { segment_bytes: 8 << 10, budget_bytes: 1 << 20, tail_cache_bytes: 0, ..LogOptions::small() };
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    Queues::open(disk, clock, Path::new("data"), log, QueueOptions::inline()).expect("it opens")
+}
+
+/// Has this done once, before the next read.
+fn before_next_read(disk: &HookedDisk, act: impl Fn() + Send + Sync + 'static) {
+    let is_done = AtomicBool::default();
+    disk.before_reads(Some(Box::new(move || {
+        if !is_done.swap(true, Ordering::SeqCst) {
+            act();
+        }
+    })));
+}
+
+/// Settles records of ten bytes, without a look at the disk.
+fn settle(queue: &Queue, offsets: Range<u64>, as_: Settled) {
+    queue.inner.window().settle(offsets, as_, |offset| Some(offset * 10));
+}
+
+/// Turns bytes of the record with these bytes around, wherever it lies in the log.
+fn damage(disk: &dyn Disk, record: [u8; 10]) {
+    let segment = disk.open(Path::new("data/log/0000000000000000.seg")).expect("it is there");
+    let bytes = crate::disk::read_all(&*segment).expect("memory reads");
+    let at = bytes.windows(10).position(|ten| ten == record).expect("it was written");
+    segment.write_all_at(&[std::io::IoSlice::new(&[0xEE; 10])], at as u64).expect("memory writes");
+}
+
+/// A frame of ten records, all with these bytes.
+fn append_all(queues: &Queues, record: [u8; 10]) {
+    let bytes = record.repeat(10);
+    queues.log().append_wait("acme", vec![Payload { bytes, records: 10 }]).expect("it is taken");
+}
+
+#[test]
+fn what_is_settled_while_it_is_read_is_not_handed_out() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let theirs = queue.clone();
+    before_next_read(&disk, move || settle(&theirs, 0..4, Settled::Purged));
+    assert_eq!(next(&queue, 10).offsets, 4..10);
+    disk.before_reads(None);
+    assert_eq!((queue.balance().purged.records, queue.lag().records), (4, 6));
+}
+
+#[test]
+fn who_asks_whether_the_disk_is_needed_does_not_wait_for_who_reads_it() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let (theirs, needed) = (queue.clone(), Arc::<AtomicBool>::default());
+    let told = Arc::clone(&needed);
+    before_next_read(&disk, move || told.store(!theirs.ready_in_memory(), Ordering::SeqCst));
+    assert_eq!(next(&queue, 4).offsets, 0..4);
+    disk.before_reads(None);
+    assert!(needed.load(Ordering::SeqCst) && queue.ready_in_memory());
+}
+
+#[test]
+fn who_asks_whether_a_queue_is_parted_does_not_wait_for_who_reads_and_that_one_lets_go() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.part(0);
+    append(&queues, "acme", 10);
+    let (theirs, joined) = (queue.clone(), Arc::<AtomicBool>::default());
+    let told = Arc::clone(&joined);
+    before_next_read(&disk, move || {
+        settle(&theirs, 0..10, Settled::Purged);
+        told.store(!theirs.is_parted(), Ordering::SeqCst);
+    });
+    assert!(queue.live().next_batch(ANY).expect("memory reads").is_none(), "there is no second position any more");
+    disk.before_reads(None);
+    assert!(joined.load(Ordering::SeqCst));
+    assert_eq!(queue.inner.context.held_bytes.load(Ordering::SeqCst), 0);
+    assert_eq!(next(&queue, 100).offsets, 10..20);
+}
+
+#[test]
+fn a_plan_that_damage_took_a_part_of_is_given_up_and_what_is_left_comes_under_other_ids() {
+    let disk = mem();
+    let queues = open_cold(Arc::clone(&disk));
+    let queue = hook(&queues);
+    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    let whole = next(&queue, 30);
+    plan(&queue, &whole);
+    queues.tick().expect("memory writes");
+    let id = whole.id.clone();
+    drop((whole, queue, queues));
+    damage(&*disk, *b"bbbbbbbbbb");
+
+    let queues = open_cold(Arc::clone(&disk));
+    assert_eq!(queues.stats().plans_resumed, 1);
+    let queue = hook(&queues);
+    let batches = [next(&queue, 30), next(&queue, 30)];
+    assert_eq!(batches.each_ref().map(|batch| batch.offsets.clone()), [0..10, 20..30]);
+    assert!(batches.iter().all(|batch| batch.id != id && !batch.planned));
+    assert!(queue.next_batch(ANY).expect("memory reads").is_none());
+    let balance = queue.balance();
+    assert_eq!((balance.lost.records, balance.pending.records, balance.closes()), (10, 20, true));
+}
+
+/// Before: where somebody settled the damage that was met, between the read and the look at what was read, it was said that nothing
+/// waits.
+#[test]
+fn damage_that_somebody_settled_meanwhile_is_passed_and_what_lies_behind_it_is_handed_out() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    [*b"aaaaaaaaaa", *b"bbbbbbbbbb"].into_iter().for_each(|record| append_all(&queues, record));
+    damage(&*disk, *b"aaaaaaaaaa");
+    let theirs = queue.clone();
+    before_next_read(&disk, move || settle(&theirs, 0..10, Settled::Purged));
+    let batch = queue.next_batch(ANY).expect("memory reads");
+    disk.before_reads(None);
+    assert_eq!(batch.map(|batch| batch.offsets.clone()), Some(10..20));
+    let balance = queue.balance();
+    assert_eq!((balance.lost.records, balance.purged.records, balance.closes()), (0, 10, true), "it is settled once");
+}
+
+#[test]
+fn a_batch_of_a_queue_that_was_deleted_is_neither_split_nor_made_shorter() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let batch = next(&queue, 10);
+    queues.delete("hook", None).expect("memory writes");
+    assert!(queue.shorten(&batch, 5).expect("memory reads").is_none());
+    let heard = Arc::<AtomicBool>::default();
+    let told = Arc::clone(&heard);
+    queue.split(
+        &batch,
+        5,
+        Box::new(move |halves| told.store(matches!(halves, Err(SplitError::NotOut)), Ordering::SeqCst)),
+    );
+    assert!(heard.load(Ordering::SeqCst));
+}
+
+#[test]
+fn of_a_queue_whose_stream_is_not_there_yet_nothing_waits_and_no_disk_is_asked() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    assert!(queue.front_in_memory() && queue.front().is_none() && !queue.has_bytes(0));
+    append(&queues, "acme", 10);
+    assert!(queue.has_bytes(100) && queue.front().is_some());
+    let _all = next(&queue, 10);
+    assert!(queue.front_in_memory() && queue.front().is_none(), "somebody has all of it");
+}
