@@ -244,6 +244,18 @@ mod tests {
     }
 
     #[test]
+    fn of_more_plans_than_may_wait_the_next_is_refused_and_the_others_are_heard_of() {
+        let (planner, appends, heard) = planner();
+        (0..=PLANS_WAITING_MAX as u64).for_each(|n| submit(&planner, &heard, n, 0));
+        submit(&planner, &heard, u64::MAX - 10, 0);
+        let busy = PlanError::Busy { waiting: PLANS_WAITING_MAX }.to_string();
+        assert_eq!(std::mem::take(&mut *heard.lock().expect("one thread")), [(u64::MAX - 10, Err(busy))]);
+        assert_eq!([complete(&appends, Ok(0)).len(), complete(&appends, Ok(1)).len()], [1, PLANS_WAITING_MAX]);
+        let told = heard.lock().expect("one thread");
+        assert!(told.len() == 1 + PLANS_WAITING_MAX && told.iter().all(|(n, at)| *at == Ok(*n)));
+    }
+
+    #[test]
     fn a_failed_append_fails_its_plans_and_lets_the_next_ones_try() {
         let (planner, appends, heard) = planner();
         submit(&planner, &heard, 1, 0);

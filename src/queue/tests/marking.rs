@@ -190,6 +190,19 @@ fn the_queues_that_have_marks_are_known_by_name_across_a_restart() {
 }
 
 #[test]
+fn nothing_is_marked_where_no_record_is_as_old_or_no_bytes_are_asked_for() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    for much in [Much::Bytes(0), Much::OlderThan(1_000_000)] {
+        assert_eq!(queue.mark_oldest(much).expect("memory reads"), Count::default());
+    }
+    assert!(queue.marked().0.is_empty() && queues.marking().is_empty());
+    assert_eq!(queue.lag().records, 10);
+    assert_eq!(queue.mark_oldest(Much::OlderThan(1_000_001)).expect("memory reads").records, 10);
+}
+
+#[test]
 fn with_no_place_left_nothing_is_marked_and_nothing_is_lost() {
     let queues = open(&mem());
     let queue = hook(&queues);

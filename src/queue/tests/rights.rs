@@ -98,8 +98,8 @@ fn halves_take_the_place_of_the_whole_and_who_drops_that_gives_nothing_back() {
     assert_eq!(queue.lag().records, 0);
 }
 
-#[test]
-fn a_batch_that_is_dropped_while_it_is_split_is_not_handed_out_beside_its_halves() {
+/// A queue of ten records, of which a batch is out whose split at 4 is on its way until the last is called.
+fn being_split() -> (Queues, Queue, Batch, impl FnOnce() -> [Batch; 2]) {
     use std::sync::mpsc::sync_channel;
     let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
     let log = LogOptions { inline: false, ..LogOptions::small() };
@@ -112,7 +112,7 @@ fn a_batch_that_is_dropped_while_it_is_split_is_not_handed_out_beside_its_halves
     queue.plan(&whole, Box::new(move |planned| done.send(planned.is_ok()).expect("somebody waits")));
     assert!(is_done.recv().expect("the writer answers"));
 
-    // The writer is kept busy, so the split is on its way when the batch is dropped.
+    // The writer is kept busy.
     let (let_go, gate) = sync_channel::<()>(0);
     let (at_it, is_at_it) = sync_channel(1);
     let stop = move |_: Result<crate::Appended, crate::AppendError>| {
@@ -123,12 +123,37 @@ fn a_batch_that_is_dropped_while_it_is_split_is_not_handed_out_beside_its_halves
     is_at_it.recv().expect("the writer comes by");
     let (done, halved) = sync_channel(1);
     queue.split(&whole, 4, Box::new(move |halves| done.send(halves).expect("somebody waits")));
+    let halves = move || {
+        drop(let_go);
+        halved.recv().expect("the writer answers").expect("memory is sound")
+    };
+    (queues, queue, whole, halves)
+}
+
+#[test]
+fn a_batch_that_is_dropped_while_it_is_split_is_not_handed_out_beside_its_halves() {
+    let (queues, queue, whole, halves) = being_split();
     drop(whole);
-    drop(let_go);
-    let halves = halved.recv().expect("the writer answers").expect("memory is sound");
+    let halves = halves();
     assert!(!queue.has_more(), "both are out");
     drop(halves);
     assert_eq!([next(&queue, 1), next(&queue, 1)].map(|batch| batch.offsets), [0..4, 4..10]);
+    queues.close().expect("memory closes");
+}
+
+#[test]
+fn of_a_batch_that_is_given_back_while_it_is_split_the_halves_are_for_whoever_claims_them() {
+    let (queues, queue, whole, halves) = being_split();
+    queue.release(&whole);
+    assert!(!queue.has_more(), "not before it is known what becomes of it");
+    let told = halves();
+    let claimed = next(&queue, 1);
+    assert_eq!(claimed.offsets, 0..4);
+    drop(told);
+    queue.settle(&next(&queue, 1), Settled::Delivered);
+    assert!(!queue.has_more(), "whoever split it has no right to give the first half back");
+    queue.settle(&claimed, Settled::Delivered);
+    assert_eq!((queue.lag().records, queue.balance().delivered.records), (0, 10));
     queues.close().expect("memory closes");
 }
 
@@ -138,7 +163,16 @@ fn a_batch_whose_split_failed_goes_back_when_nobody_has_it() {
     let queue = hook(&queues);
     append(&queues, "acme", 10);
     let whole = next(&queue, 10);
-    queue.split(&whole, 10, Box::new(|halves| assert!(matches!(halves, Err(SplitError::NoBoundary { .. })))));
+    for at in [0, 10] {
+        let told = Arc::<AtomicUsize>::default();
+        let theirs = Arc::clone(&told);
+        let split = move |halves| {
+            assert!(matches!(halves, Err(SplitError::NoBoundary { first: 0, end: 10, .. })));
+            theirs.fetch_add(1, Ordering::SeqCst);
+        };
+        queue.split(&whole, at, Box::new(split));
+        assert_eq!(told.load(Ordering::SeqCst), 1, "at {at}");
+    }
     assert!(!queue.has_more(), "somebody has it still");
     drop(whole);
     assert_eq!(next(&queue, 1).offsets, 0..10);

@@ -366,6 +366,26 @@ fn the_revisions_that_plans_name_are_told_by_destination_and_not_at_all_where_on
 }
 
 #[test]
+fn a_plan_that_keeps_few_others_is_not_written_again_with_one_that_keeps_many() {
+    let options = QueueOptions { plans_kept_min: 2, ..QueueOptions::inline() };
+    let queues = open_with(&mem(), &ManualClock::at(0), options);
+    let (queue, late) = (hook(&queues), queues.queue("late", "acme", Start::Earliest).expect("it is made"));
+    append(&queues, "acme", 100);
+    let old = next(&queue, 5);
+    plan(&queue, &old);
+    (0..3).for_each(|_| {
+        let batch = next(&queue, 5);
+        plan(&queue, &batch);
+        queue.settle(&batch, Settled::Delivered);
+    });
+    let new = next(&late, 5);
+    plan(&late, &new);
+    queues.tick().expect("memory writes");
+    let lies_at = |queue: &Queue, batch: &Batch| queue.inner.window().plan_of(&batch.offsets).map(|plan| plan.offset);
+    assert_eq!((lies_at(&queue, &old), lies_at(&late, &new), queues.stats().plans_moved), (Some(5), Some(4), 1));
+}
+
+#[test]
 fn old_plans_are_written_again_when_more_is_kept_for_them_than_last_time() {
     let options = QueueOptions { plans_kept_min: 2, ..QueueOptions::inline() };
     let queues = open_with(&mem(), &ManualClock::at(0), options);

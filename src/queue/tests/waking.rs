@@ -80,3 +80,24 @@ fn a_queue_that_is_deleted_is_woken_no_more_and_its_neighbour_is() {
     append(&queues, "acme", 1);
     assert_eq!((woken.map(|woken| woken.load(Ordering::SeqCst)), late.lag().records), ([1, 3], 1));
 }
+
+#[test]
+fn a_place_that_becomes_free_wakes_whoever_found_none() {
+    let queues = open(&mem());
+    let queue = hook(&queues);
+    append(&queues, "acme", 1_000);
+    let mut out: Vec<Batch> = Vec::new();
+    while queue.has_more() {
+        out.push(next(&queue, 2));
+    }
+    assert_eq!(out.len(), crate::queue::limits::PLACES, "the last places are kept");
+    let woken = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&woken);
+    queue.on_more(Arc::new(move || {
+        theirs.fetch_add(1, Ordering::SeqCst);
+    }));
+    queue.settle(&out[0], Settled::Delivered);
+    assert!(woken.load(Ordering::SeqCst) == 1 && queue.has_more());
+    queue.settle(&out[1], Settled::Delivered);
+    assert_eq!(woken.load(Ordering::SeqCst), 1, "there was a place before the second");
+}
