@@ -245,9 +245,8 @@ impl FloorFile {
 
     /// The operator takes the loss: from the next commit on the floor is what its entries say.
     pub(crate) fn unpin(&mut self) {
-        if std::mem::take(&mut self.pinned) {
-            self.file = None; // the flag stands in every slot
-        }
+        self.pinned = false;
+        self.file = None; // the flag stands in every slot
     }
 
     /// The loss is not taken after all: what says so could not be written. Slots that say it may have come through.

@@ -190,3 +190,70 @@ impl Extra {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::VERSION;
+    use super::*;
+    use crate::queue::balance::Settled;
+    use crate::queue::marked::MarkedRange;
+
+    fn entry(destination: &str, extra: Option<Extra>) -> FloorEntry {
+        let mut books = Books::from(0, 0);
+        books.post(Count { records: 10, bytes: 100 }, Settled::DeadLettered);
+        FloorEntry {
+            destination: destination.into(),
+            stream: "acme".into(),
+            stream_id: None,
+            incarnation: 1,
+            epoch: 2,
+            books,
+            cursor: Cursor::at(10, 100),
+            extra: extra.map(Box::new),
+        }
+    }
+
+    fn read(entry: &FloorEntry) -> Result<FloorEntry, Malformed> {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        FloorEntry::decode(&mut Decoder::new(&bytes), VERSION)
+    }
+
+    #[test]
+    fn names_that_are_longer_than_names_may_be_are_refused() {
+        let named = |destination: usize, stream: usize| FloorEntry {
+            stream: "s".repeat(stream).into(),
+            ..entry(&"d".repeat(destination), None)
+        };
+        let longest = named(QUEUE_NAME_BYTES_MAX, STREAM_BYTES_MAX);
+        assert_eq!(read(&longest).as_ref(), Ok(&longest));
+        for (destination, stream) in [(QUEUE_NAME_BYTES_MAX + 1, 1), (1, STREAM_BYTES_MAX + 1)] {
+            assert_eq!(read(&named(destination, stream)), Err(Malformed("a name longer than names may be")));
+        }
+    }
+
+    /// What is marked is had where it lies by whoever decides on it: were it pending as well, it would be sent twice.
+    #[test]
+    fn what_is_marked_and_not_settled_is_refused() {
+        let marked = |start: u64, end: u64| {
+            let mut marked = Marked::default();
+            let bytes = (end - start) * 10;
+            marked.add(MarkedRange { start, end, start_bytes: start * 10, bytes, at_ms: 7 });
+            entry("hook", Some(Extra::Marked(Replayed::default(), marked)))
+        };
+        assert_eq!(read(&marked(4, 10)), Ok(marked(4, 10)));
+        for (start, end) in [(4, 11), (10, 12)] {
+            assert_eq!(read(&marked(start, end)), Err(Malformed("what is marked is not settled")));
+        }
+    }
+
+    #[test]
+    fn a_replay_is_one_by_its_name_and_by_what_is_kept_of_it_or_refused() {
+        let replay = || Some(Extra::Replay { again: true, redrive: false, end: End { offset: 10, bytes: 100 } });
+        let name = replay::name("hook", 1);
+        assert_eq!(read(&entry(&name, replay())), Ok(entry(&name, replay())));
+        for other in [entry("hook", replay()), entry(&name, None)] {
+            assert_eq!(read(&other), Err(Malformed("a replay by name or by nature only")));
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::{FloorDamage, FloorEntry, FloorError, FloorFile, PageState};
 use crate::disk::{File, is_media_error, read_exact_at};
 use crate::queue::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,13 +115,10 @@ impl FloorFile {
 /// Destination and stream.
 type Key = (Arc<str>, Arc<str>);
 
-/// Reads the slot with this number. One that the file ends in is bad.
+/// Reads the slot with this number, all of which is in the file.
 fn read_slot(file: &dyn File, at: usize) -> io::Result<Slot> {
     let mut bytes = vec![0; FLOOR_SLOT_BYTES];
     let page = u32::try_from(at / 2).expect("at most 65,536 pages");
-    match read_exact_at(file, &mut bytes, (at * FLOOR_SLOT_BYTES) as u64) {
-        Ok(()) => Ok(page::decode(&bytes, page)),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Slot::Bad),
-        Err(error) => Err(error),
-    }
+    read_exact_at(file, &mut bytes, (at * FLOOR_SLOT_BYTES) as u64)?;
+    Ok(page::decode(&bytes, page))
 }

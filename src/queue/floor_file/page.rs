@@ -115,9 +115,10 @@ pub(super) fn decode(slot: &[u8], page: u32) -> Slot {
 }
 
 fn read(slot: &[u8], page: u32) -> Result<Slot, Malformed> {
+    assert_eq!(slot.len(), FLOOR_SLOT_BYTES, "whoever reads a slot reads all of it");
     let mut from = Decoder::new(slot);
     let crc = from.u32()?;
-    if slot.len() != FLOOR_SLOT_BYTES || crc != crc32fast::hash(&slot[4..]) || from.bytes(4)? != MAGIC {
+    if crc != crc32fast::hash(&slot[4..]) || from.bytes(4)? != MAGIC {
         return Err(Malformed("not a slot"));
     }
     let version = from.u16()?;

@@ -1,3 +1,4 @@
+mod refused;
 mod sizes;
 
 use super::whole::EVIDENCE_NAME;
