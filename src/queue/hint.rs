@@ -125,6 +125,13 @@ mod tests {
         hole.insert(100..160, 1_000..1_600);
         // As many records as its books, and no further than the log: but 90 to 100, which the floor has settled.
         assert!(!Hint { cursor: hole, ..hint.clone() }.continues(&floor, LOG, 200));
+        // What was delivered by the floor was let go by the other: both cannot be.
+        let mut books = Books::from(0, 0);
+        books.post(Count { records: 150, bytes: 1_500 }, Settled::Purged);
+        assert!(
+            !Hint { books, ..hint.clone() }.continues(&floor, LOG, 150),
+            "with books that did not grow from the floor's"
+        );
         assert!(!Hint { cursor: Cursor::at(150, 1), ..hint }.continues(&floor, LOG, 150), "with other books");
     }
 

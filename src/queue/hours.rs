@@ -66,10 +66,8 @@ impl Hours {
         }
         self.closed.extend(self.span(at_ms, balance));
         (self.since_ms, self.since) = (at_ms, balance);
-        if self.closed.len() > HOURS_MAX
-            && let Some(gone) = self.closed.pop_front()
-        {
-            self.known_from_ms = gone.to_ms;
+        if self.closed.len() > HOURS_MAX {
+            self.known_from_ms = self.closed.pop_front().expect("more than none").to_ms;
         }
     }
 

@@ -48,3 +48,42 @@ pub fn inspect_floor(disk: Arc<dyn Disk>, dir: &Path, log: Option<LogId>) -> Res
     }
     Ok(SeenFloor { path, queues, lows, damage, pinned: floor.is_pinned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::disk::mem::MemDisk;
+    use crate::{LogOptions, Payload, QueueOptions, Queues, Start};
+    use std::io::IoSlice;
+
+    #[test]
+    fn a_floor_that_is_sound_missing_or_damaged_is_told_as_opening_would_judge_it() {
+        let (disk, dir) = (Arc::new(MemDisk::new()), Path::new("data"));
+        let clock = Arc::new(ManualClock::at(0));
+        let queues =
+            Queues::open(Arc::clone(&disk) as Arc<dyn Disk>, clock, dir, LogOptions::small(), QueueOptions::inline());
+        let queues = queues.expect("it opens");
+        let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+        queues.log().append_wait("acme", vec![Payload { bytes: vec![7; 100], records: 10 }]).expect("it is taken");
+        queue.purge(0..4).expect("memory reads");
+        queues.tick().expect("memory writes");
+        let log = queues.log().log_id();
+        let look = |log| inspect_floor(Arc::clone(&disk) as Arc<dyn Disk>, dir, log).expect("memory reads");
+        let sound = look(Some(log));
+        assert_eq!((sound.queues, sound.lows.get("acme"), sound.pinned), (1, Some(&4), false));
+        assert_eq!(sound.damage, []);
+
+        // Both slots of the page with the queue: nobody knows any more from where on it needs its records.
+        let floor = disk.open(&sound.path).expect("it is there");
+        floor.write_all_at(&[IoSlice::new(&[0xEE; 24 << 10])], 24 << 10).expect("memory writes");
+        let damaged = look(Some(log));
+        assert_eq!(damaged.damage, [FloorDamage::Page { page: 1 }]);
+        assert!(damaged.lows.is_empty() && damaged.pinned);
+
+        disk.remove(&sound.path).expect("it is there");
+        let missing = look(Some(log));
+        assert_eq!((missing.queues, missing.damage, missing.pinned), (0, vec![FloorDamage::Missing], true));
+        assert!(look(None).damage.is_empty(), "without a log there is nothing that it is missing for");
+    }
+}

@@ -61,9 +61,8 @@ impl KeptPlans {
             return;
         }
         self.plans.insert(offsets.start, (offsets.end, plan));
-        if self.plans.len() > self.plans_max
-            && let Some((start, _)) = self.plans.pop_last()
-        {
+        if self.plans.len() > self.plans_max {
+            let (start, _) = self.plans.pop_last().expect("one was just taken up");
             self.range.end = start;
         }
     }
@@ -133,6 +132,12 @@ pub(crate) fn revisions(log: &Log) -> Result<Option<Revisions>, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::disk::Disk;
+    use crate::disk::mem::MemDisk;
+    use crate::{LogOptions, Payload};
+    use std::io::IoSlice;
+    use std::path::Path;
 
     fn kept(range: Range<u64>, plans: &[Range<u64>]) -> KeptPlans {
         let mut kept = KeptPlans::new(range, 4);
@@ -151,6 +156,72 @@ mod tests {
         let plans = [0..10, 10..20, 10..15, 15..20, 30..40];
         assert_eq!(within(kept(0..40, &plans), 0..40), [0..10, 10..15, 15..20, 30..40]);
         assert_eq!(within(kept(0..40, &plans), 5..35), [10..15, 15..20], "whole ones only");
+    }
+
+    /// None is made so; but a plan is what a frame says.
+    #[test]
+    fn a_plan_of_no_records_replaces_none() {
+        assert_eq!(within(kept(0..40, &[0..10, 20..30, 5..5, 10..10]), 0..40), [0..10, 20..30]);
+    }
+
+    #[test]
+    fn plans_are_those_of_one_life_of_a_destination_and_of_its_replays() {
+        let whose = Whose { destination: "hook", incarnation: 3, stream: StreamId(7) };
+        let are = |destination: &str, incarnation, stream| {
+            let destination = destination.into();
+            let plan = PlanRecord { destination, incarnation, stream_id: StreamId(stream), offsets: 0..1, revision: 0 };
+            whose.are(&plan)
+        };
+        assert!(are("hook", 3, 7) && are("hook!replay-1", 3, 7));
+        assert!(!are("hook", 2, 7), "of one that was deleted");
+        assert!(!are("hook", 3, 8) && !are("other", 3, 7));
+    }
+
+    /// Holds no plans.
+    const NONE: &[u8] = &[9; 90];
+    /// Is damaged.
+    const DAMAGED: &[u8] = b"to be damaged";
+
+    /// A log in whose stream of plans stand two sound frames, and these between them.
+    fn log_of_plans(odd: &[&[u8]]) -> Log {
+        let disk = Arc::new(MemDisk::new());
+        let open = || {
+            let options = LogOptions { tail_cache_bytes: 0, ..LogOptions::small() };
+            Log::open(Arc::clone(&disk) as Arc<dyn Disk>, Arc::new(ManualClock::at(0)), Path::new("log"), options)
+        };
+        let plan = |first: u64, revision| {
+            let offsets = first..first + 10;
+            PlanRecord { destination: "hook".into(), incarnation: 0, stream_id: StreamId(1), offsets, revision }
+        };
+        let log = open().expect("it opens");
+        let two = plan::encode(&[plan(0, 1), plan(10, 1)]);
+        for bytes in [&[&two[..]], odd, &[&plan::encode(&[plan(20, 2), plan(30, 2)])[..]]].concat() {
+            log.append_wait(PLANS_STREAM, vec![Payload { bytes: bytes.to_vec(), records: 2 }]).expect("it is taken");
+        }
+        log.close().expect("memory closes");
+        drop(log);
+        let segment = disk.open(Path::new("log/0000000000000000.seg")).expect("it is there");
+        let bytes = crate::disk::read_all(&*segment).expect("memory reads");
+        if let Some(at) = bytes.windows(DAMAGED.len()).position(|window| window == DAMAGED) {
+            segment.write_all_at(&[IoSlice::new(b"is")], at as u64).expect("memory writes");
+        }
+        open().expect("damage is no error")
+    }
+
+    #[test]
+    fn plans_that_cannot_be_read_are_passed_over_and_those_behind_them_are_not() {
+        let mut seen = Vec::new();
+        each_kept(&log_of_plans(&[NONE, DAMAGED]), |offset, plan| seen.push((offset, plan.offsets.start)))
+            .expect("memory reads");
+        assert_eq!(seen, [(0, 0), (1, 10), (6, 20), (7, 30)]);
+    }
+
+    /// Settings that are forgotten for a plan that could not be read are those that its batch is finished under.
+    #[test]
+    fn which_revisions_are_named_is_not_known_where_a_plan_cannot_be_read() {
+        let told = |odd| revisions(&log_of_plans(odd)).expect("memory reads");
+        assert_eq!(told(&[]), Some(Revisions::from([(Arc::from("hook"), BTreeSet::from([1, 2]))])));
+        assert_eq!([told(&[NONE]), told(&[DAMAGED])], [None, None]);
     }
 
     #[test]

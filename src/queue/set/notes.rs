@@ -164,6 +164,11 @@ mod tests {
             changed[at] ^= 1;
             assert!(decode(&changed, LogId(7)).is_err() && decode(&value[..at], LogId(7)).is_err());
         }
+        let mut later = value[..value.len() - 4].to_vec();
+        later[0] += 1;
+        later.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
+        assert!(decode(&later, LogId(7)).is_err(), "a sound one of a version that nobody knows yet");
+        assert!(decode(&value, LogId(8)).is_err(), "of another log");
     }
 
     #[test]
