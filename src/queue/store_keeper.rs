@@ -206,8 +206,8 @@ impl Shared {
     fn next_batch(&self, clock: &dyn Clock) -> Option<Vec<KeyValue>> {
         let idle = |state: &mut State| state.waiting.is_empty() && !state.closing && state.given_up.is_none();
         let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        if state.waiting.is_empty() || state.given_up.is_some() {
-            return None;
+        if state.waiting.is_empty() {
+            return None; // so it is of one that was given up
         }
         state.busy_since = Some(clock.monotonic());
         Some(std::mem::take(&mut state.waiting).into_iter().collect())
@@ -324,6 +324,24 @@ mod tests {
         assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
     }
 
+    /// By then there may be another one on its files.
+    #[test]
+    fn a_store_that_opens_when_nobody_waits_any_more_is_let_go_of_unused() {
+        let (let_go, gate) = sync_channel::<()>(0);
+        let (dropped, is_dropped) = sync_channel::<()>(1);
+        let parts = Mutex::new(Some((gate, dropped)));
+        let slow: OpenStore = Arc::new(move || {
+            let (gate, goes_with_it) = parts.lock().expect("one thread").take().expect("it is opened once");
+            assert!(gate.recv().is_err(), "let go by a drop");
+            let act = Arc::new(move || _ = goes_with_it.send(()));
+            Ok(Box::new(Unruly { inner: MemStore::default(), act, refuses: false }))
+        });
+        let opened = StoreKeeper::open(slow, Arc::new(SystemClock::new()), SOON, false);
+        assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
+        drop(let_go);
+        assert!(is_dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected), "and stores nothing");
+    }
+
     #[test]
     fn a_store_that_refuses_or_panics_at_open_says_so() {
         assert!(matches!(open(Arc::new(|| Err(StoreError("full".into())))), Err(OpenFailure::Refused(_))));
@@ -348,11 +366,11 @@ mod tests {
     #[test]
     fn a_store_that_hangs_over_a_batch_is_given_up_after_the_deadline_and_holds_up_nobody() {
         let (enter, entered) = sync_channel(1);
-        let store = unruly(&MemStore::default(), false, move || {
+        let (let_go, gate) = sync_channel::<()>(0);
+        let gate = Mutex::new(gate);
+        let store = unruly(&MemStore::default(), true, move || {
             let _ = enter.send(());
-            loop {
-                std::thread::park();
-            }
+            assert!(gate.lock().expect("one thread").recv().is_err(), "let go by a drop");
         });
         let clock = ManualClock::at(0);
         let (keeper, _) = StoreKeeper::open(store, Arc::new(clock.clone()), PATIENCE, false).expect("it opens");
@@ -363,7 +381,12 @@ mod tests {
         assert_eq!(keeper.given_up(), None, "still within its time");
         clock.advance(SOON);
         keeper.offer([value(2)]);
-        assert!(keeper.given_up().is_some());
+        let why = keeper.given_up().expect("its time is over");
         keeper.close(SOON);
+        // Whatever it says when it comes back after all.
+        drop(let_go);
+        let state = keeper.shared.lock();
+        let state = keeper.shared.changed.wait_while(state, |state| !state.ended).expect("nobody panics");
+        assert_eq!((state.given_up.as_ref(), state.batches), (Some(&why), 0));
     }
 }
