@@ -340,10 +340,13 @@ impl Inner {
 
     /// Where the stream ends now: for a replay, where that ends.
     fn tail(&self, stream: StreamId) -> End {
-        let tail = self.context.log.durable(stream);
         match &self.replay {
-            Some(bounds) if bounds.end.offset <= tail.offset => bounds.end,
-            _ => End { offset: tail.offset, bytes: tail.bytes },
+            // Never behind the log's: it begins and ends below its destination's cursor, and a start cuts it to what is there.
+            Some(bounds) => bounds.end,
+            None => {
+                let tail = self.context.log.durable(stream);
+                End { offset: tail.offset, bytes: tail.bytes }
+            }
         }
     }
 

@@ -391,3 +391,6 @@ impl Set {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,9 +63,7 @@ impl Set {
         let pending = crate::Queue::of(Arc::clone(inner)).balance().pending;
         inner.gone.store(true, Ordering::Release);
         if let Some(live) = inner.replay.as_ref().and_then(|bounds| bounds.live.upgrade()) {
-            if let Some(replays) = &mut *lock(&live.replays) {
-                replays.under_way = None;
-            }
+            lock(&live.replays).get_or_insert_default().under_way = None;
             live.window().end_again();
         }
         self.index.write().unwrap_or_else(PoisonError::into_inner).remove(inner);

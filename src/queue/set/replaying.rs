@@ -11,7 +11,7 @@ use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::kept_plans::{KeptPlans, Whose, each_kept};
 use crate::queue::limits::{QUEUES_MAX, REPLAY_PLANS_MAX, SETTLED_RANGES_MAX};
 use crate::queue::reading::{offset_at_time, total_at};
-use crate::queue::replay::{self, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
+use crate::queue::replay::{self, Bounds, ReplayError, ReplayFrom, ReplayMode, ReplayRequest};
 use crate::queue::window::Plan;
 use crate::queue::{Balance, Inner, Queue, lock};
 use crate::sync::atomic::Ordering;
@@ -79,14 +79,14 @@ impl Queues {
     /// succeeds; only after a crash before that it goes on.
     pub fn cancel_replay(&self, destination: &str, stream: &str) -> Result<Option<Balance>, FloorError> {
         let mut keeping = lock(&self.set.keeping);
-        let cancelled = self.set.replay_of(destination, stream);
+        let Some(inner) = self.set.replay_of(destination, stream) else { return Ok(None) };
         // One that sends what was given up knows no other place for it.
-        let cancelled = cancelled.filter(|inner| inner.replay.as_ref().is_none_or(|bounds| !bounds.redrive));
-        let Some(inner) = cancelled else { return Ok(None) };
+        let Some(bounds) = inner.replay.as_deref().filter(|bounds| !bounds.redrive) else { return Ok(None) };
         // What it settled so far counts, and is durable before its number is taken.
         let committed = self.set.commit(&mut keeping);
         let balance = Queue::of(Arc::clone(&inner)).balance();
-        inner.cancel();
+        // Whoever sends it finds nothing any more. A tick that meets it writes that down.
+        bounds.cancelled.store(true, Ordering::Release);
         committed.and_then(|()| self.set.end_replay(&mut keeping, &inner)).inspect_err(|_| inner.touch())?;
         Ok(Some(balance))
     }
@@ -293,13 +293,6 @@ impl Set {
 }
 
 impl Inner {
-    /// Ends a replay as far as whoever sends it is concerned. A tick that meets it writes that down.
-    pub(super) fn cancel(&self) {
-        if let Some(bounds) = &self.replay {
-            bounds.cancelled.store(true, Ordering::Release);
-        }
-    }
-
     /// It is the queue of a replay that fills gaps: it goes by plans of others.
     pub(super) fn fills_gaps(&self) -> bool {
         self.replay.as_ref().is_some_and(|bounds| !bounds.again)
@@ -337,25 +330,24 @@ pub(super) fn resume_fills<'a>(
     replays: impl Iterator<Item = &'a Arc<Inner>>,
     plans_max: usize,
 ) -> Result<(), crate::ReadError> {
-    let mut fills: Vec<(&Arc<Inner>, Whose<'_>, KeptPlans)> = Vec::new();
+    let mut fills: Vec<(&Arc<Inner>, &Bounds, Whose<'_>, KeptPlans)> = Vec::new();
     for inner in replays {
-        let (Some(whose), Some(bounds)) = (Whose::of_fill(inner), &inner.replay) else { continue };
+        let (Some(whose), Some(bounds)) = (Whose::of_fill(inner), inner.replay.as_deref()) else { continue };
         // Below the low mark all is settled. Its own plans for what had none are among them by now.
         let range = inner.window().cursor().low..bounds.end.offset;
-        fills.push((inner, whose, KeptPlans::new(range, plans_max)));
+        fills.push((inner, bounds, whose, KeptPlans::new(range, plans_max)));
     }
     if fills.is_empty() {
         return Ok(());
     }
     each_kept(log, |offset, plan| {
-        for (_, whose, kept) in &mut fills {
+        for (_, _, whose, kept) in &mut fills {
             if whose.are(&plan) {
                 kept.add(plan.offsets.clone(), Plan { offset, revision: plan.revision });
             }
         }
     })?;
-    for (inner, _, kept) in fills {
-        let Some(bounds) = &inner.replay else { continue };
+    for (inner, bounds, _, kept) in fills {
         let range = inner.window().books().start..bounds.end.offset;
         kept.within(range).for_each(|(offsets, plan)| inner.adopt_old(offsets, plan));
     }
