@@ -446,8 +446,11 @@ impl Log {
         self.shared.stop();
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).join();
         self.shared.commit_waiting();
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).finish(&self.shared)?;
+        let mut writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it: housekeeping that somebody else asked for must not give away a segment that is full and still to be cut.
         let mut keeper = self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.finish(&self.shared)?;
+        drop(writer);
         let sealed = self.shared.seal(&mut keeper);
         let table = if keeper.table_stale { self.shared.write_table(&mut keeper) } else { Ok(()) };
         Ok(sealed.and(table)?)
