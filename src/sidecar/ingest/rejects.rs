@@ -102,8 +102,11 @@ mod tests {
     fn many_or_large_elements_are_cut_into_frames() {
         let large = "x".repeat(PART_BYTES_MAX + 1);
         let rejects: Vec<_> = ["1", &large, "2", "3"].into_iter().map(reject).collect();
-        let records: Vec<_> = encode(rejects, &SENDER).iter().map(|part| part.records).collect();
-        assert_eq!(records, [1, 1, 2]);
+        let parts = encode(rejects, &SENDER);
+        assert_eq!(parts.iter().map(|part| part.records).collect::<Vec<_>>(), [1, 1, 2]);
+        let raws: Vec<_> =
+            parts.iter().flat_map(|part| decode(&part.bytes)).map(|reject| reject.unwrap().raw).collect();
+        assert!(raws == [b"1".to_vec(), large.into_bytes(), b"2".to_vec(), b"3".to_vec()]);
         assert!(encode(Vec::new(), &SENDER).is_empty());
     }
 

@@ -553,14 +553,22 @@ async fn a_throttle_of_an_hour_is_asked_once_an_hour() {
     assert_eq!(delivery.stats_of("d").unwrap().throttled, 5);
 }
 
-/// Throttled, or out of service, for a day and for a week.
+/// Throttled, with a wait of nothing too, or out of service, for a day and for a week.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_a_day_costs_probes_and_loses_nothing() {
-    for (days, down) in [(1, throttled(None)), (7, throttled(None)), (1, refused()), (7, refused())] {
+    let asked_for_none = throttled(Some(Duration::ZERO));
+    for (days, down) in
+        [(1, throttled(None)), (7, throttled(None)), (1, asked_for_none), (1, refused()), (7, refused())]
+    {
         let (delivery, queue, began) = (delivery(), Script::with_records(100), Instant::now());
         let over = move || began.elapsed() > HOUR * 24 * days;
-        let receiver = receiver(move |_| at_once(if over() { Outcome::Delivered } else { down.clone() }));
-        let receiver = start(&delivery, "d", receiver, &queue);
+        let answer = move |n| match over() {
+            true => at_once(Outcome::Delivered),
+            // Who asks without end within a moment lets no time go by.
+            false if n > 6_000 * days as usize => Answer::Hang,
+            false => at_once(down.clone()),
+        };
+        let receiver = start(&delivery, "d", receiver(answer), &queue);
         sleep(HOUR * 24 * days).await;
         let sent = receiver.sent();
         let probes = sent.len() as u32 / days;

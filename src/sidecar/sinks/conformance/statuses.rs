@@ -11,15 +11,17 @@ use crate::delivery::outcome::Outcome;
 use crate::sinks::receiver::serve;
 
 /// Statuses, and what the webhook, Amplitude, Segment, S3 and an upstream make of them.
-const STATUSES: [(u16, [Class; 5]); 27] = [
+const STATUSES: [(u16, [Class; 5]); 29] = [
     (200, [Delivered, Delivered, Delivered, Delivered, Delivered]),
     (201, [Delivered, Retry, Delivered, Delivered, Delivered]),
     (202, [Delivered, Retry, Delivered, Delivered, Delivered]),
     (204, [Delivered, Retry, Delivered, Delivered, Delivered]),
     (301, [Retry, Retry, Retry, Refused, Retry]),
     (302, [Retry, Retry, Retry, Retry, Retry]),
+    (303, [Retry, Retry, Retry, Retry, Retry]),
     (304, [Retry, Retry, Retry, Retry, Retry]),
     (307, [Retry, Retry, Retry, Refused, Retry]),
+    (308, [Retry, Retry, Retry, Refused, Retry]),
     (400, [Rejected, Rejected, Rejected, Retry, Rejected]),
     (401, [Refused, Refused, Refused, Refused, QueueRefused]),
     (403, [Refused, Refused, Refused, Refused, QueueRefused]),

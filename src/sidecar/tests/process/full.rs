@@ -9,6 +9,7 @@ use super::load::{Fate, Post, post};
 use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, wait_for};
+use super::together::kib_taken;
 use super::wire::Client;
 
 const DESTINATIONS: [&str; 2] = ["fails", "gone"];
@@ -70,7 +71,8 @@ fn counted(home: &Home) -> u64 {
     home.metric(series).expect("it is there")
 }
 
-fn refuses_in_bounded_memory(home: &Home, gone: &Receiver, fails: &Receiver) {
+/// `mib_max` is what it may take of the disk.
+fn refuses_in_bounded_memory(home: &Home, gone: &Receiver, fails: &Receiver, mib_max: u64) {
     let sidecar = home.start();
     gone.down();
     fails.script(|_| Answer::Status(503));
@@ -85,10 +87,12 @@ fn refuses_in_bounded_memory(home: &Home, gone: &Receiver, fails: &Receiver) {
     assert!(most >> 10 < MIB_MAX, "{} MiB", most >> 10);
     posts.extend(refused);
 
-    gone.up();
-    fails.script(|_| Answer::Ok);
     // By now it tries them once a minute. A start does at once.
     sidecar.kill();
+    let kib = kib_taken(&home.path("data/log"));
+    assert!(kib <= mib_max << 10, "{kib} KiB on the disk");
+    gone.up();
+    fails.script(|_| Answer::Ok);
     let sidecar = home.start();
     sidecar.drain(&DESTINATIONS);
     // It takes posts again, without help.
@@ -119,7 +123,7 @@ fn refuses_in_bounded_memory(home: &Home, gone: &Receiver, fails: &Receiver) {
 fn a_used_up_budget_behind_dead_destinations_refuses_thousands_of_posts_in_bounded_memory() {
     let (gone, fails) = (Receiver::start(), Receiver::start());
     let home = home("used-up", &gone, &fails).budget("7MiB");
-    refuses_in_bounded_memory(&home, &gone, &fails);
+    refuses_in_bounded_memory(&home, &gone, &fails, 7);
 }
 
 #[test]
@@ -130,6 +134,6 @@ fn a_full_disk_behind_dead_destinations_refuses_thousands_of_posts_in_bounded_me
         Ok(disk) => disk,
         Err(why) => return eprintln!("NOT RUN: the memory of a sidecar on a full disk: {why}"),
     };
-    refuses_in_bounded_memory(&home, &gone, &fails);
+    refuses_in_bounded_memory(&home, &gone, &fails, 10);
     drop(disk);
 }

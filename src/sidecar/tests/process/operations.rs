@@ -1,12 +1,15 @@
 //! Destinations that are made, changed, paused and taken out while impressions come in: through the API, and by a
 //! change of the configuration file. Nothing is lost by any of it, and it is kept across a kill.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::load::Load;
 use super::proof::{Arrived, balance_closes};
-use super::receiver::{Answer, Receiver};
+use super::receiver::{Answer, Arrival, Receiver};
 use super::sidecar::{Home, Sidecar, wait_for};
 use super::wire::Client;
 
@@ -28,7 +31,7 @@ fn metric(home: &Home, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().expect("a value").to_owned()
 }
 
-fn listed(sidecar: &Sidecar<'_>, id: &str) -> serde_json::Value {
+fn listed(sidecar: &Sidecar<'_>, id: &str) -> Value {
     let list = sidecar.asked(&["destinations", "list"]);
     let all = list["destinations"].as_array().expect("a list").clone();
     all.into_iter().find(|one| one["id"] == id).unwrap_or_else(|| panic!("{id} is not in {list}"))
@@ -116,7 +119,49 @@ fn a_wrong_file_changes_nothing_and_one_that_is_taken_out_is_kept_until_it_is_ba
     let (hook, other) = (Arrived::at_webhook(&receiver.arrivals()), Arrived::at_webhook(&other.arrivals()));
     hook.holds(&posts, "hook");
     hook.equals(&other);
+    assert_eq!(other.repeats_excused_by(&BTreeMap::new()), 0, "it goes on where it was");
     balance_closes(&lags, &["hook", "other"], hook.len());
+}
+
+/// What a receiver knows its sender by is a header here: of a key that it does not know any more nothing is taken.
+#[test]
+fn a_batch_that_was_refused_goes_under_its_id_by_the_credentials_of_a_changed_file() {
+    let receiver = Receiver::start();
+    receiver.judge(|arrival| if arrival.life == 0 { Answer::Status(401) } else { Answer::Ok });
+    let home = Home::new("keys").webhook("hook", &receiver, "batch_records_max = 100\nordered = true");
+    let sidecar = home.start();
+    let load = Load::start("keys", 10, 1, home.ingest());
+    assert!(wait_for(|| load.acknowledged() > 20 && receiver.count() > 0));
+    let refused = "forebay_delivery_verdicts_total{destination=\"hook\",outcome=\"refused\"}";
+    assert!(wait_for(|| metric(&home, refused) != "0"));
+    let path = home.path("forebay.toml");
+    let old = fs::read_to_string(&path).expect("it is there");
+    let new = old.replace("env:FOREBAY_TEST_LIFE", "1");
+    assert_ne!(new, old);
+    fs::write(&path, new).expect("ours");
+    sidecar.hang_up();
+    sidecar.says("the configuration was read again", 1);
+    let before = load.acknowledged();
+    assert!(wait_for(|| load.acknowledged() > before + 20));
+    let posts = load.stop();
+    let lags = sidecar.drain(&["hook"]);
+    let arrivals = receiver.arrivals();
+    let after: Vec<_> = arrivals.iter().filter(|arrival| arrival.life == 1).collect();
+    assert_eq!(after[0].id, arrivals[0].id, "the batch that was refused comes first");
+    let since = arrivals.iter().skip_while(|arrival| arrival.life == 0).count();
+    assert_eq!(since, after.len(), "the old key is gone");
+    let records = |arrival: &&Arrival| serde_json::from_slice::<Vec<Value>>(&arrival.body).expect("a batch");
+    let keys: Vec<_> = after.iter().flat_map(records).map(|record| record["key"].clone()).collect();
+    let mut keys = &keys[..];
+    for post in &posts {
+        // In its SDK's body they stand by their flags.
+        let (of_it, behind) = keys.split_at(post.keys.len());
+        assert!(of_it.iter().all(|key| post.keys.iter().any(|posted| key == posted)), "not in order: {of_it:?}");
+        keys = behind;
+    }
+    let arrived = Arrived::at_webhook(&arrivals);
+    arrived.holds(&posts, "hook");
+    balance_closes(&lags, &["hook"], arrived.len());
 }
 
 /// Before, no command took such a loss: nothing was deleted until the disk was full.

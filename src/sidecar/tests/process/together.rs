@@ -32,7 +32,7 @@ const ANSWERS: [Answer; 3] = [Answer::Status(503), Answer::Drop, Answer::Status(
 const BUDGET: (&str, u64) = ("16MiB", 16 << 10);
 
 /// What its segments and spares take of the disk: what counts against the budget.
-fn kib_taken(log: &Path) -> u64 {
+pub(super) fn kib_taken(log: &Path) -> u64 {
     let mut kib = 0;
     for entry in fs::read_dir(log).expect("it is there") {
         let entry = entry.expect("nobody is there to take it away");

@@ -331,6 +331,7 @@ async fn buckets_that_drip_make_no_object_of_another_one_late_and_get_their_own(
         queues.iter().for_each(|queue| queue.append(1));
         sleep(SECOND * 5).await;
         assert_eq!(queues.iter().map(Script::settled).collect::<Vec<_>>(), [n; 2], "nobody is in their way");
+        assert!(budget.free_bytes() >= MEMORY_BYTES, "one half is for them all");
     }
     assert!(slow.iter().all(|queue| queue.settled() >= 10), "those that drip get their own, in turns");
     sleep(HOUR * 3).await;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::drawer::Drawer;
 use super::*;
 
 /// What a batch of a webhook costs of CPU, from claim to settled, and each record in it: `end_to_end_cpu` at one record
@@ -285,4 +286,32 @@ async fn the_healthy_do_not_notice_who_hangs_throttles_or_has_half_of_the_traffi
         beside.p99,
         alone.p99
     );
+}
+
+/// One record that is alone, and then one after the other that is searched for by halves. All may have 32 requests at once.
+#[tokio::test(start_paused = true)]
+async fn who_is_searched_for_poison_takes_no_moment_from_another() {
+    let (drawer, clock) = (Arc::new(Drawer::default()), Arc::new(ManualClock::at(0)));
+    let budget = Budget::new(BudgetLimits { requests_max: 32, ..BudgetLimits::default() });
+    let delivery = Delivery::new(budget, clock, Arc::clone(&drawer) as _);
+    let (searched, well) = (Script::with_records(1), Script::of_stream(1, 0));
+    let poison = |at: &u64| at.is_multiple_of(250);
+    let answer = move |_: usize, records: &[u64]| {
+        let outcome = match records.iter().any(poison) {
+            true => Outcome::Rejected { why: Failure::Status { status: 400, excerpt: String::new() } },
+            false => Outcome::Delivered,
+        };
+        Answer::After(SECOND * 20, outcome)
+    };
+    start(&delivery, "searched", reading(answer), &searched);
+    start(&delivery, "well", receiver(|_| at_once(Outcome::Delivered)), &well);
+    for n in 1..=5_400_u64 {
+        searched.append(u64::from(n > 1_800 && n.is_multiple_of(2)));
+        well.append(1);
+        sleep(SECOND).await;
+        assert_eq!(well.settled(), n, "within a second, always");
+    }
+    sleep(HOUR * 12).await;
+    assert_eq!(searched.settled(), 1 + 1_800);
+    assert_eq!(drawer.of(true), (0..=1_800).step_by(250).collect::<Vec<u64>>());
 }
