@@ -218,8 +218,10 @@ impl Desk {
             let (mut walk, mut seen, mut oldest) = (place.walk(0), Origins::default(), Vec::new());
             while let Some(letters) = walk.next()? {
                 let flying = |offset: &u64| place.shelf == Shelf::Held && shelves.state().flights.holds(*offset);
+                // What is gone would be there again; and what flies no more may be gone by now.
+                let stays = |offset: &u64| flying(offset) || shelves.is_gone(place.shelf, *offset);
                 let movable = |(offset, letter): &(u64, Packed)| {
-                    *offset < below.min(until) && !flying(offset) && self.is_taken_out(letter, &mut seen)
+                    *offset < below.min(until) && !stays(offset) && self.is_taken_out(letter, &mut seen)
                 };
                 oldest.extend(letters.into_iter().filter(movable));
                 if walk.at >= below.min(until) || oldest.len() >= 256 {
@@ -292,7 +294,7 @@ impl Shelves {
     }
 
     /// Settles what there was no room for.
-    fn settle_late(&self) {
+    pub(super) fn settle_late(&self) {
         let late = self.state().flights.take_late();
         for (shelf, run, as_) in late {
             if !self.place(shelf).settle(run.clone(), as_) {

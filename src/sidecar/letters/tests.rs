@@ -12,6 +12,7 @@ use forebay::{
 
 mod between;
 mod crash;
+mod late;
 mod marked;
 mod policy;
 mod posts;

@@ -7,19 +7,19 @@ use crate::delivery::queued::Queued;
 
 impl House {
     /// The destination's own queue as its loop has it, and the replay of that.
-    fn source(&self) -> Queued {
+    pub(super) fn source(&self) -> Queued {
         let environment = Arc::new(Environment { id: "prod".to_owned(), name: "production".to_owned() });
         Queued::new(self.main.clone(), environment).with_apart(self.desk())
     }
 }
 
 /// The records of a batch at `offsets` as letters.
-fn letters_of(claimed: &Claimed, offsets: &[u64], kind: Kind) -> Vec<Letter> {
+pub(super) fn letters_of(claimed: &Claimed, offsets: &[u64], kind: Kind) -> Vec<Letter> {
     let stored = claimed.ticket.letters(offsets).unwrap();
     stored.into_iter().map(|stored| letter_of(stored, HOOK, kind)).collect()
 }
 
-fn claimed(source: &dyn Source) -> Claimed {
+pub(super) fn claimed(source: &dyn Source) -> Claimed {
     source.next(LIMITS).unwrap().unwrap()
 }
 
