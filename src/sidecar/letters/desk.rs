@@ -4,8 +4,11 @@
 //! record may come again from its own queue (`doubts`), when which held ones are due, and what is under way.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use forebay::Settled;
 
 use super::doors::Inside;
 use super::doubts::{Doubt, Origins, Whence};
@@ -285,30 +288,35 @@ impl Shelves {
         for from in [Shelf::Dead, Shelf::Held] {
             let offsets = moved.iter().filter(|(of, _)| *of == from).map(|(_, offset)| *offset);
             for run in runs(offsets.collect()) {
-                if !self.place(from).settle(run.clone(), shelf.settled()) {
-                    self.state().flights.late(from, run, shelf.settled());
-                }
+                self.settle(from, run, shelf.settled());
             }
         }
         Ok(appended?)
+    }
+
+    /// Settles letters that are gone. Those for which there is no room are late: they are gone all the same.
+    pub(super) fn settle(&self, shelf: Shelf, run: Range<u64>, as_: Settled) {
+        let place = self.place(shelf);
+        if !place.settle(run.clone(), as_) {
+            let cursor = place.cursor();
+            self.state().flights.late(shelf, run.filter(|offset| !cursor.is_settled(*offset)), as_);
+        }
     }
 
     /// Settles what there was no room for.
     pub(super) fn settle_late(&self) {
         let late = self.state().flights.take_late();
         for (shelf, run, as_) in late {
-            if !self.place(shelf).settle(run.clone(), as_) {
-                self.state().flights.late(shelf, run, as_);
-            }
+            self.settle(shelf, run, as_);
         }
     }
 }
 
 /// Offsets as runs, ascending.
-pub(super) fn runs(mut offsets: Vec<u64>) -> Vec<std::ops::Range<u64>> {
+pub(super) fn runs(mut offsets: Vec<u64>) -> Vec<Range<u64>> {
     offsets.sort_unstable();
     offsets.dedup();
-    let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
+    let mut runs: Vec<Range<u64>> = Vec::new();
     for offset in offsets {
         match runs.last_mut() {
             Some(run) if run.end == offset => run.end += 1,

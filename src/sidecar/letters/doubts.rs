@@ -44,7 +44,6 @@ impl Desk {
         // One that moved long ago was settled long ago: what is left is what the crash came between.
         let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
         let left = |(of, offset): &(Shelf, u64)| cursors.iter().all(|(s, c)| s != of || !c.is_settled(*offset));
-        let mut state = shelves.state();
         for shelf in [Shelf::Dead, Shelf::Held] {
             let mut walk = shelves.place(shelf).walk(0);
             while let Some(letters) = walk.next()? {
@@ -54,24 +53,26 @@ impl Desk {
                         seen.of(self, letter.whence()).and_then(|from| settled_there(from, &letter, shelf, offset)),
                     );
                     if shelf == Shelf::Held {
-                        state.due.insert(offset, letter.not_before_ms);
+                        shelves.state().due.insert(offset, letter.not_before_ms);
                     }
                 }
             }
         }
-        // After all was read: a letter may have moved more than once, and what it left behind says where it was before.
+        // After all was read: a letter may have moved more than once, and what it left behind says where it was before. From
+        // the low mark on: there is room for most of them then. The others are late.
+        moved.sort_unstable_by_key(|(from, _)| *from);
         for ((shelf, offset), to) in moved {
-            shelves.place(shelf).settle(offset..offset + 1, to.settled());
+            shelves.settle(shelf, offset..offset + 1, to.settled());
         }
-        let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| (shelf, shelves.place(shelf).cursor()));
-        let lies_there = |doubt: &Doubt| cursors.iter().any(|(s, c)| *s == doubt.shelf && !c.is_settled(doubt.offset));
-        state.doubts.extend(doubts.into_iter().filter(|(_, doubt)| lies_there(doubt)));
+        shelves.remember(doubts);
         Ok(())
     }
 
     /// The same for posts of an upstream, whose log was opened only now: what a crash left in two places is settled in that
     /// log. To be called before anything of it is delivered.
     pub(super) fn take_up_posts(&self, shelves: &Shelves, posts: &Queues) -> Result<(), BoxError> {
+        // Else one that is moved meanwhile is looked for where it was.
+        let _moving = [Shelf::Dead, Shelf::Held].map(|shelf| shelves.place(shelf).moving());
         let (log, mut seen, mut doubts) = (posts.log().log_id(), Origins::default(), Vec::new());
         for shelf in [Shelf::Dead, Shelf::Held] {
             let mut walk = shelves.place(shelf).walk(0);
@@ -82,7 +83,7 @@ impl Desk {
                 }
             }
         }
-        shelves.state().doubts.extend(doubts);
+        shelves.remember(doubts);
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Desk {
         };
         let cursors = [Shelf::Dead, Shelf::Held].map(|shelf| shelves.place(shelf).cursor());
         let state = shelves.state();
-        state.flights.moved_late().for_each(|(shelf, letters)| add(shelf, letters));
+        state.flights.moved_late().for_each(|shelf| add(shelf, 1));
         let mut unsure: Vec<_> = state.doubts.iter().map(|(&whence, &doubt)| (whence, doubt)).collect();
         drop(state);
         unsure.retain(|(_, doubt)| !cursors[doubt.shelf as usize].is_settled(doubt.offset));
@@ -176,6 +177,14 @@ impl Desk {
             Some(None) => false,
             None => true, // since
         });
+    }
+}
+
+impl Shelves {
+    /// Of a letter that lies in two places one counts: where it is not gone.
+    fn remember(&self, mut doubts: Vec<(Whence, Doubt)>) {
+        doubts.retain(|(_, doubt)| !self.is_gone(doubt.shelf, doubt.offset));
+        self.state().doubts.extend(doubts);
     }
 }
 

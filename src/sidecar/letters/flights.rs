@@ -35,8 +35,8 @@ pub(super) struct Flights {
     groups: VecDeque<Group>,
     /// Whose letters wait while others' go on, and until when at least.
     off: BTreeMap<Sender, Off>,
-    /// Delivered or moved, and not settled for want of room.
-    late: Vec<(Shelf, Range<u64>, Settled)>,
+    /// Gone, and not settled for want of room: what they are to be settled as.
+    late: BTreeMap<(Shelf, u64), Settled>,
 }
 
 /// A sender whose letters wait.
@@ -75,23 +75,30 @@ impl Flights {
     }
 
     /// There was no room to settle these: they are gone all the same.
-    pub(super) fn late(&mut self, shelf: Shelf, run: Range<u64>, as_: Settled) {
-        self.late.push((shelf, run, as_));
+    pub(super) fn late(&mut self, shelf: Shelf, offsets: impl IntoIterator<Item = u64>, as_: Settled) {
+        self.late.extend(offsets.into_iter().map(|offset| ((shelf, offset), as_)));
     }
 
+    /// These, as runs.
     pub(super) fn take_late(&mut self) -> Vec<(Shelf, Range<u64>, Settled)> {
-        std::mem::take(&mut self.late)
+        let mut runs: Vec<(Shelf, Range<u64>, Settled)> = Vec::new();
+        for ((shelf, offset), as_) in std::mem::take(&mut self.late) {
+            match runs.last_mut() {
+                Some((of, run, all)) if (*of, run.end, *all) == (shelf, offset, as_) => run.end += 1,
+                _ => runs.push((shelf, offset..offset + 1, as_)),
+            }
+        }
+        runs
     }
 
-    /// What was moved and still counts where it lay, by shelf.
-    pub(super) fn moved_late(&self) -> impl Iterator<Item = (Shelf, u64)> {
+    /// On which shelf each lies that was moved and still counts there.
+    pub(super) fn moved_late(&self) -> impl Iterator<Item = Shelf> {
         let moved = |as_: &Settled| matches!(as_, Settled::DeadLettered | Settled::Held);
-        let late = self.late.iter().filter(move |(_, _, as_)| moved(as_));
-        late.map(|(shelf, run, _)| (*shelf, run.end - run.start))
+        self.late.iter().filter(move |(_, as_)| moved(as_)).map(|((shelf, _), _)| *shelf)
     }
 
     pub(super) fn is_late(&self, shelf: Shelf, offset: u64) -> bool {
-        self.late.iter().any(|(of, run, _)| *of == shelf && run.contains(&offset))
+        self.late.contains_key(&(shelf, offset))
     }
 
     pub(super) fn has_room(&self) -> bool {

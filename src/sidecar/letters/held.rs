@@ -392,11 +392,8 @@ impl Desk {
     /// These letters are done with.
     fn settle_held(&self, places: Vec<u64>, as_: Settled) {
         let Some(shelves) = self.shelves() else { return };
-        let place = shelves.place(Shelf::Held);
         for run in runs(places) {
-            if !place.settle(run.clone(), as_) {
-                shelves.state().flights.late(Shelf::Held, run.clone(), as_);
-            }
+            shelves.settle(Shelf::Held, run.clone(), as_);
             let mut state = shelves.state();
             run.for_each(|offset| state.flights.let_go(offset));
         }

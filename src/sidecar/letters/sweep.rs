@@ -153,9 +153,7 @@ impl Desk {
             }
             Fate::Gone(as_) => {
                 for run in runs(letters.into_iter().map(|(offset, _)| offset).collect()) {
-                    if !shelves.place(Shelf::Dead).settle(run.clone(), as_) {
-                        shelves.state().flights.late(Shelf::Dead, run, as_);
-                    }
+                    shelves.settle(Shelf::Dead, run, as_);
                 }
                 Ok(())
             }

@@ -1,6 +1,8 @@
 //! Letters that are gone and found no room to be settled: a cursor has only so many ranges.
 
+use super::between::{claimed, letters_of};
 use super::*;
+use crate::delivery::sheet::InDoubt;
 use crate::letters::sweep::Fate;
 
 /// A destination that takes nothing: all records are dead letters, so many parked at a time.
@@ -55,4 +57,65 @@ fn what_is_gone_is_not_moved_though_there_was_no_room_to_settle_it() {
             }
         );
     }
+}
+
+/// Before, what was settled of the former places at a start ended where the cursor had no room: the rest lay in two places.
+#[test]
+fn letters_that_were_moved_together_lie_in_one_place_after_a_crash_whatever_room_there_was() {
+    let house = all_dead(1000, 100);
+    house.queues.tick().unwrap();
+    let Filter { ids, .. } = odd(&house);
+    for ids in ids.chunks(100) {
+        let filter = Filter { ids: ids.to_vec(), ..Filter::default() };
+        house.desk().sweep(&filter, 0, usize::MAX, Fate::Gone(Settled::Expired)).unwrap();
+    }
+    // Before the next tick: those that were let go are there again.
+    let mut house = house.crash();
+    for _ in 0..2 {
+        assert_eq!(sorted(house.dead()), (0..1000).collect::<Vec<u64>>());
+        let sheet = house.sheet();
+        assert!(sheet.closes());
+        assert_eq!((sheet.accepted.records, sheet.dead_lettered.records), (1000, 1000));
+        (0..20).for_each(|_| house.tend());
+        assert_eq!(house.letters.in_doubt(HOOK), InDoubt::default(), "there was room at last");
+        house.queues.tick().unwrap();
+        house = house.crash();
+    }
+    assert_eq!(all_redriven(&house.desk(), &Filter::default()), 1000);
+    assert_eq!(send_all(&house.held(true)), (0..1000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_crash_behind_a_redrive_leaves_what_was_moved_out_of_its_way_in_one_place() {
+    let house = all_dead(1000, 100);
+    house.queues.tick().unwrap();
+    assert_eq!(all_redriven(&house.desk(), &odd(&house)), 500);
+    let house = house.crash();
+    assert_eq!(sorted(house.dead()), even(1000));
+    assert_eq!(send_all(&house.held(true)), (0..1000).filter(|offset| offset % 2 == 1).collect::<Vec<u64>>());
+    let sheet = house.sheet();
+    assert!(sheet.closes());
+    assert_eq!((sheet.accepted.records, sheet.dead_lettered.records, sheet.delivered.records), (1000, 500, 500));
+}
+
+/// Before, the letter was looked for where it had lain before it moved, was not found there, and was kept again.
+#[test]
+fn a_letter_that_moved_is_known_after_a_crash_though_its_former_place_found_no_room() {
+    let house = House::new();
+    house.append(1000);
+    let batch = claimed(&house.source());
+    let all: Vec<u64> = batch.job.origin.offsets.clone().collect();
+    let wanted = even(all.len() as u64);
+    assert!(wanted.len() > 256);
+    for some in all.chunks(100) {
+        house.park(letters_of(&batch, some, Kind::Held { not_before_ms: 0 }));
+    }
+    let dead = letters_of(&batch, &wanted, Kind::Dead);
+    house.park(dead.clone());
+    drop(batch);
+    let house = house.crash();
+    assert_eq!(house.dead(), wanted);
+    // Whoever takes them for dead once more, by an answer that came late, keeps nothing twice.
+    house.park(dead);
+    assert_eq!(house.dead(), wanted);
 }

@@ -307,3 +307,34 @@ fn when_the_time_of_a_key_has_come_only_its_letters_are_looked_for() {
     }
     assert_eq!(left, 600);
 }
+
+/// Before, the letter was looked for where it had lain before it moved, was not found there, and was kept again.
+#[test]
+fn a_post_whose_letter_moved_is_known_after_a_crash_though_its_former_place_found_no_room() {
+    let disk = SimDisk::new(3);
+    let house = WithPosts::on(&disk).unwrap();
+    house.posts.log().append_wait(STREAM, vec![Payload { bytes: vec![0xff; 30], records: 1 }; 600]).unwrap();
+    let letters = |claimed: &Claimed, offsets: &[u64], kind| -> Vec<Letter> {
+        let stored = claimed.ticket.letters(offsets).unwrap();
+        stored.into_iter().map(|stored| letter_of(stored, SPLIT, kind)).collect()
+    };
+    let claimed = house.source().next(LIMITS).unwrap().unwrap();
+    let all: Vec<u64> = claimed.job.origin.offsets.clone().collect();
+    assert_eq!(all.len(), 600);
+    parked(&house.letters, letters(&claimed, &all, NOW)).unwrap();
+    let even: Vec<u64> = all.into_iter().step_by(2).collect();
+    let dead = letters(&claimed, &even, Kind::Dead);
+    parked(&house.letters, dead.clone()).unwrap();
+    drop((claimed, house));
+    disk.process_kill();
+    let house = WithPosts::on(&disk).unwrap();
+    let sorted = || {
+        let mut dead = letters_on(&house.desk(), Shelf::Dead);
+        dead.sort_unstable();
+        dead
+    };
+    assert_eq!(sorted(), even);
+    // By an answer that came late.
+    parked(&house.letters, dead).unwrap();
+    assert_eq!(sorted(), even);
+}
