@@ -254,9 +254,12 @@ impl Shelves {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing lies at this offset any more, though there may have been no room yet to settle it.
+    /// Whether nothing lies at this offset any more, though there may have been no room yet to settle it. Whoever reads asks
+    /// this behind the reading, and what [flies](Flights::holds) before: what flies no more is settled, or late.
     pub(super) fn is_gone(&self, shelf: Shelf, offset: u64) -> bool {
-        self.place(shelf).cursor().is_settled(offset) || self.state().flights.is_late(shelf, offset)
+        let is_late = self.state().flights.is_late(shelf, offset);
+        // In this order: what is late no more is settled.
+        is_late || self.place(shelf).cursor().is_settled(offset)
     }
 
     /// Makes letters durable on a shelf, and settles them where they lay before. Blocks.
@@ -303,11 +306,13 @@ impl Shelves {
         }
     }
 
-    /// Settles what there was no room for.
+    /// Settles what there was no room for. It is gone all the while.
     pub(super) fn settle_late(&self) {
-        let late = self.state().flights.take_late();
+        let late = self.state().flights.all_late();
         for (shelf, run, as_) in late {
-            self.settle(shelf, run, as_);
+            self.place(shelf).settle(run.clone(), as_);
+            let cursor = self.place(shelf).cursor();
+            self.state().flights.no_longer_late(shelf, run.filter(|offset| cursor.is_settled(*offset)));
         }
     }
 }

@@ -80,15 +80,20 @@ impl Flights {
     }
 
     /// These, as runs.
-    pub(super) fn take_late(&mut self) -> Vec<(Shelf, Range<u64>, Settled)> {
+    pub(super) fn all_late(&self) -> Vec<(Shelf, Range<u64>, Settled)> {
         let mut runs: Vec<(Shelf, Range<u64>, Settled)> = Vec::new();
-        for ((shelf, offset), as_) in std::mem::take(&mut self.late) {
+        for (&(shelf, offset), &as_) in &self.late {
             match runs.last_mut() {
                 Some((of, run, all)) if (*of, run.end, *all) == (shelf, offset, as_) => run.end += 1,
                 _ => runs.push((shelf, offset..offset + 1, as_)),
             }
         }
         runs
+    }
+
+    /// These are settled at last.
+    pub(super) fn no_longer_late(&mut self, shelf: Shelf, offsets: impl IntoIterator<Item = u64>) {
+        offsets.into_iter().for_each(|offset| _ = self.late.remove(&(shelf, offset)));
     }
 
     /// On which shelf each lies that was moved and still counts there.

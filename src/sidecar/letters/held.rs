@@ -309,6 +309,11 @@ impl Desk {
             let LetterOrigin { log, stream, .. } = letter.origin();
             shelves.state().flights.pass_over((log, stream), offset)
         };
+        let is_elsewhere = |offset: u64| {
+            let flies = shelves.state().flights.holds(offset);
+            // In this order: what flies no more may be gone by now.
+            flies || shelves.is_gone(Shelf::Held, offset)
+        };
         'run: while read < run.end && ready.len() < READY_MAX && bytes < READY_BYTES_MAX {
             let letters = walk.next().inspect_err(|_| shelves.state().due.note(run.start..run.start, None))?;
             let Some(letters) = letters else {
@@ -321,7 +326,7 @@ impl Desk {
                     break 'run;
                 }
                 let wait_until = match letter.not_before_ms {
-                    _ if shelves.state().flights.holds(offset) => continue,
+                    _ if is_elsewhere(offset) => continue,
                     later if !due::has_come(later, now_ms) => later,
                     // Its turn may be a moment later than that: whoever put it off says when.
                     _ if let Some(until_ms) = pass_over(offset, &letter) => until_ms.max(now_ms + AGAIN_MS),
@@ -345,9 +350,10 @@ impl Desk {
     /// Hands batches back, to come again as they are. What was read ahead goes back to where its time puts it.
     fn hand_back(&self, groups: Vec<Group>) {
         let Some(shelves) = self.shelves() else { return };
+        let mut state = shelves.state();
+        // What is late no more is settled by then.
         let cursor = shelves.place(Shelf::Held).cursor();
         let is_gone = |flights: &Flights, offset| cursor.is_settled(offset) || flights.is_late(Shelf::Held, offset);
-        let mut state = shelves.state();
         for group in groups {
             state.flights.hand_back(group, is_gone);
         }
@@ -359,8 +365,8 @@ impl Desk {
     /// Letters that were sent alone are due again, and in flight no more: whatever number of them waits, others' are read.
     fn put_back(&self, places: &[u64]) {
         let Some(shelves) = self.shelves() else { return };
-        let cursor = shelves.place(Shelf::Held).cursor();
         let mut state = shelves.state();
+        let cursor = shelves.place(Shelf::Held).cursor(); // as above
         for &place in places {
             state.flights.let_go(place);
             if !cursor.is_settled(place) && !state.flights.is_late(Shelf::Held, place) {

@@ -85,7 +85,7 @@ impl Desk {
                     return Ok(page);
                 }
                 read += 1;
-                if filter.matches(&letter) && !shelves.state().flights.is_late(Shelf::Dead, offset) {
+                if filter.matches(&letter) && !shelves.is_gone(Shelf::Dead, offset) {
                     page.letters.push(Shown::of(letter));
                 }
             }
@@ -120,9 +120,7 @@ impl Desk {
         while let Some(letters) = walk.next()? {
             read += letters.len();
             let mut meant = |(offset, letter): &(u64, Packed)| {
-                filter.matches(letter)
-                    && !shelves.state().flights.is_late(Shelf::Dead, *offset)
-                    && self.is_taken_out(letter, &mut seen)
+                filter.matches(letter) && !shelves.is_gone(Shelf::Dead, *offset) && self.is_taken_out(letter, &mut seen)
             };
             let (meant, left): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| meant(letter));
             left_ms = left.iter().map(|(_, letter)| letter.at_ms).chain(left_ms).min();

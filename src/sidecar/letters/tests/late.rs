@@ -1,5 +1,10 @@
 //! Letters that are gone and found no room to be settled: a cursor has only so many ranges.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use storage_tests::interrupted::Interrupted;
+use storage_tests::sim_disk::SimDisk;
+
 use super::between::{claimed, letters_of};
 use super::*;
 use crate::delivery::sheet::InDoubt;
@@ -29,6 +34,13 @@ fn sorted(mut offsets: Vec<u64>) -> Vec<u64> {
 
 fn even(records: u64) -> Vec<u64> {
     (0..records).step_by(2).collect()
+}
+
+/// Has the log forget what it was given last: it is read from the disk from now on.
+fn out_of_memory(house: &House) {
+    for _ in 0..40 {
+        house.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
+    }
 }
 
 /// Before, what had found no room was moved with the others, and so was there again: of five hundred letters that were meant
@@ -118,4 +130,81 @@ fn a_letter_that_moved_is_known_after_a_crash_though_its_former_place_found_no_r
     // Whoever takes them for dead once more, by an answer that came late, keeps nothing twice.
     house.park(dead);
     assert_eq!(house.dead(), wanted);
+}
+
+/// Before, what is gone was so no more while it was being settled: it was read in between, and sent again.
+#[test]
+fn what_is_gone_is_so_while_it_is_settled_at_last() {
+    let disk = Interrupted::over(SimDisk::new(5));
+    let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
+    house.append(100);
+    house.deliver(100, &(0..100).collect::<Vec<u64>>());
+    out_of_memory(&house);
+    let desk = house.desk();
+    let shelves = desk.shelves().unwrap();
+    shelves.state().flights.late(Shelf::Dead, 10..20, Settled::Purged);
+    let (theirs, said) = (house.desk(), Arc::new(Mutex::new(Vec::new())));
+    let heard = Arc::clone(&said);
+    disk.interrupt_reading(Some(Arc::new(move |_| {
+        let is_gone = theirs.shelves().unwrap().is_gone(Shelf::Dead, 12);
+        heard.lock().unwrap().push(is_gone);
+    })));
+    shelves.settle_late();
+    disk.interrupt_reading(None);
+    let said = said.lock().unwrap();
+    assert!(!said.is_empty() && said.iter().all(|is_gone| *is_gone), "{said:?}");
+    assert!((10..20).all(|offset| shelves.place(Shelf::Dead).cursor().is_settled(offset)));
+    assert!(!shelves.state().flights.is_late(Shelf::Dead, 12));
+}
+
+/// Before, what was settled between the look at the cursor and the look at the letter counted as there.
+#[test]
+fn what_is_settled_while_it_is_read_is_neither_shown_nor_sent() {
+    let disk = Interrupted::over(SimDisk::new(5));
+    let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
+    house.append(100);
+    house.deliver(100, &(0..100).collect::<Vec<u64>>());
+    out_of_memory(&house);
+    let settled_while_read = |late: std::ops::Range<u64>| {
+        let desk = house.desk();
+        desk.shelves().unwrap().state().flights.late(Shelf::Dead, late, Settled::Purged);
+        let once = AtomicBool::new(true);
+        disk.interrupt_reading(Some(Arc::new(move |_| {
+            if once.swap(false, Ordering::Relaxed) {
+                desk.shelves().unwrap().settle_late();
+            }
+        })));
+    };
+    settled_while_read(0..10);
+    assert_eq!(house.dead(), (10..100).collect::<Vec<u64>>());
+    settled_while_read(10..20);
+    assert_eq!(all_redriven(&house.desk(), &Filter::default()), 80);
+    disk.interrupt_reading(None);
+    assert_eq!(send_all(&house.held(true)), (20..100).collect::<Vec<u64>>());
+}
+
+/// Before, it was due as soon as it was in flight no more, for whoever had asked before what is settled.
+#[test]
+fn a_letter_that_is_delivered_while_its_neighbours_are_read_is_not_sent_again() {
+    let disk = Interrupted::over(SimDisk::new(5));
+    let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
+    house.append(10);
+    let batch = house.batch(10);
+    house.park((0..10).map(|at| house.letter(&batch, at, Kind::Held { not_before_ms: 0 }, "quota")).collect());
+    house.main.settle_parts(&batch, &[], Settled::Held);
+    house.clock.advance(Duration::from_secs(1));
+    let source = house.held(true);
+    let [first, second] = [next(&source).unwrap(), next(&source).unwrap()];
+    assert_eq!([offsets(&first), offsets(&second)], [[0], [1]]);
+    out_of_memory(&house);
+    drop(second); // what was read ahead is read again
+    let first = Mutex::new(Some(first));
+    disk.interrupt_reading(Some(Arc::new(move |_| {
+        let first = first.lock().unwrap().take();
+        if let Some(first) = first {
+            first.ticket.settle(&[], Settled::Delivered);
+        }
+    })));
+    assert_eq!(send_all(&source), (1..10).collect::<Vec<u64>>());
+    assert_eq!(house.sheet().delivered.records, 10);
 }
