@@ -278,3 +278,6 @@ fn json(shown: &Shown, post: Option<&Post>) -> String {
 pub fn is_dead_letters(stream: &str) -> bool {
     matches!(Shelf::of_stream(stream), Some((Shelf::Dead, _)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,11 @@ impl Flights {
         offsets.into_iter().for_each(|offset| _ = self.late.remove(&(shelf, offset)));
     }
 
+    /// Whether any of a shelf is to be settled as that.
+    pub(super) fn has_late(&self, shelf: Shelf, as_: Settled) -> bool {
+        self.late.iter().any(|(&(of, _), &late)| (of, late) == (shelf, as_))
+    }
+
     /// On which shelf each lies that was moved and still counts there.
     pub(super) fn moved_late(&self) -> impl Iterator<Item = Shelf> {
         let moved = |as_: &Settled| matches!(as_, Settled::DeadLettered | Settled::Held);

@@ -82,7 +82,8 @@ impl Desk {
         Ok(ranges)
     }
 
-    /// Lets the ranges that are meant go for good, counted as `as_`. None that are sent again.
+    /// Lets the ranges that are meant go for good, counted as `as_`. None that are sent again. Durable with the next tick: see
+    /// [`purge`](Self::purge).
     pub fn let_marked_go(&self, filter: &Filter, as_: Settled) -> u64 {
         let Some(_inside) = self.enter() else { return 0 };
         let mut gone = 0;

@@ -26,6 +26,9 @@ pub enum SweepError {
     /// The log takes nothing.
     #[error("the letters could not be moved: what was not moved is where it was")]
     Move(#[source] BoxError),
+    /// What was let go is there again after a crash.
+    #[error("the letters were let go, and a crash would bring them back: ask again")]
+    Keep(#[source] BoxError),
 }
 
 /// A stretch of dead letters.
@@ -101,12 +104,20 @@ impl Desk {
         Ok(self.sweep(filter, from, READ_MAX, Fate::Redriven)?.step)
     }
 
-    /// Lets letters that match go for good, from the place `from` on, a stretch of them. Blocks.
+    /// Lets letters that match go for good, from the place `from` on, a stretch of them: durably when it returns, and with them
+    /// whatever was [let go](Self::let_marked_go) where it lies. Blocks.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// When the log cannot be read, or the disk does not keep what was let go: it is gone until a crash, and for good when
+    /// another purge succeeds.
     pub fn purge(&self, filter: &Filter, from: u64) -> Result<Step, SweepError> {
-        Ok(self.sweep(filter, from, READ_MAX, Fate::Gone(Settled::Purged))?.step)
+        let swept = self.sweep(filter, from, READ_MAX, Fate::Gone(Settled::Purged))?;
+        if self.shelves().is_some_and(|shelves| shelves.state().flights.has_late(Shelf::Dead, Settled::Purged)) {
+            return Err(SweepError::Keep("too many others lie between them for now".into()));
+        }
+        // Also where nothing was found: whoever asks again was told before that it failed.
+        self.ground.queues.tick().map_err(|error| SweepError::Keep(error.into()))?;
+        Ok(swept.step)
     }
 
     pub(super) fn sweep(&self, filter: &Filter, from: u64, most: usize, fate: Fate) -> Result<Swept, SweepError> {
@@ -128,6 +139,7 @@ impl Desk {
             self.seal(shelves, meant, fate).map_err(SweepError::Move)?;
             // What was passed over moves behind the others; what was not read yet stays before us.
             self.tidy(shelves, place, walk.at).map_err(SweepError::Move)?;
+            shelves.settle_late();
             if read >= most || place.cursor().settled.len() > RANGES_MAX {
                 step.next = Some(walk.at);
                 break;

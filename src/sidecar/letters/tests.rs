@@ -13,6 +13,7 @@ use forebay::{
 mod between;
 mod crash;
 mod late;
+mod let_go;
 mod marked;
 mod policy;
 mod posts;
