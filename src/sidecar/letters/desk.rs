@@ -200,18 +200,18 @@ impl Desk {
         let Some(shelves) = self.shelves() else { return Ok(()) };
         self.forget_doubts(shelves);
         shelves.settle_late();
-        for shelf in [Shelf::Dead, Shelf::Held] {
-            let place = shelves.place(shelf);
-            let moving = place.moving();
-            self.tidy(shelves, place, u64::MAX)?;
-            drop(moving);
-        }
-        self.obey_policy(shelves, age_now, wall_ms)?;
         let due = shelves.state().due.first(wall_ms).is_some();
         if due {
             self.wake();
         }
-        Ok(())
+        let tidied = [Shelf::Dead, Shelf::Held].map(|shelf| {
+            let place = shelves.place(shelf);
+            let _moving = place.moving();
+            self.tidy(shelves, place, u64::MAX)
+        });
+        // Whatever became of that: what is let go needs no room in the log, and makes some.
+        let obeyed = self.obey_policy(shelves, age_now, wall_ms);
+        tidied.into_iter().fold(obeyed, Result::and)
     }
 
     /// Moves the oldest letters behind the others while settled ranges are too many; only those below `until`. The caller

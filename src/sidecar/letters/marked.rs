@@ -54,7 +54,7 @@ impl Desk {
     /// # Errors
     /// When the disk refuses.
     pub fn redrive_marked(&self, filter: &Filter) -> Result<Ranges, ReplayError> {
-        let mut ranges = Ranges::default();
+        let (mut ranges, mut redriven) = (Ranges::default(), Ok(()));
         let Some(_inside) = self.enter() else { return Ok(ranges) };
         for queue in self.markers() {
             let all = marked(&queue);
@@ -73,13 +73,16 @@ impl Desk {
                 }
                 Ok(None) => {} // somebody let it go meanwhile
                 Err(ReplayError::UnderWay { .. }) => ranges.waiting += now + later,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    redriven = Err(error);
+                    break;
+                }
             }
         }
         if ranges.done > 0 {
             self.wake();
         }
-        Ok(ranges)
+        redriven.map(|()| ranges)
     }
 
     /// Lets the ranges that are meant go for good, counted as `as_`. None that are sent again. Durable with the next tick: see

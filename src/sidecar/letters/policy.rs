@@ -61,18 +61,25 @@ impl Desk {
         if policy == Policy::default() {
             return Ok(());
         }
-        let mut gone = 0;
+        let (mut gone, mut obeyed) = (0, Ok(()));
         if let Some(age_max) = policy.age_max {
             // While ages do not count none is old; they are looked through all the same, to say what comes.
-            gone += self.expire_older(shelves, age_now.map_or(0, |now_ms| now_ms.saturating_sub(ms(age_max))))?;
+            match self.expire_older(shelves, age_now.map_or(0, |now_ms| now_ms.saturating_sub(ms(age_max)))) {
+                Ok(older) => gone += older,
+                Err(error) => obeyed = Err(error),
+            }
         }
         while let Some(bytes_max) = policy.bytes_max
             && self.pending(shelves).bytes > bytes_max
         {
             // A frame of the oldest.
-            match self.expire(&Filter::default(), 1)? {
-                0 => break,
-                more => gone += more,
+            match self.expire(&Filter::default(), 1) {
+                Ok(0) => break,
+                Ok(more) => gone += more,
+                Err(error) => {
+                    obeyed = Err(error);
+                    break;
+                }
             }
         }
         if gone > 0 {
@@ -83,7 +90,8 @@ impl Desk {
             );
         }
         self.say_what_comes(shelves, policy, wall_ms);
-        Ok(())
+        // Whatever went before that is said.
+        Ok(obeyed?)
     }
 
     /// The same for what lies where it was given up: by whole ranges. Letters count here, too; their turn is after this.

@@ -125,7 +125,12 @@ impl Desk {
         let Some(shelves) = self.shelves() else { return Ok(Swept::default()) };
         let place = shelves.place(Shelf::Dead);
         let _moving = place.moving();
-        self.tidy(shelves, place, u64::MAX).map_err(SweepError::Move)?;
+        // What is let go needs no room in the log, and makes some: not being able to move others is no reason to keep it.
+        let tidy = |until| match (self.tidy(shelves, place, until), fate) {
+            (Err(error), Fate::Redriven) => Err(SweepError::Move(error)),
+            _ => Ok(()),
+        };
+        tidy(u64::MAX)?;
         let (mut step, mut left_ms, mut read) = (Step::default(), None, 0);
         let (mut walk, mut seen) = (place.walk(from), Origins::default());
         while let Some(letters) = walk.next()? {
@@ -138,7 +143,7 @@ impl Desk {
             step.done += meant.len() as u64;
             self.seal(shelves, meant, fate).map_err(SweepError::Move)?;
             // What was passed over moves behind the others; what was not read yet stays before us.
-            self.tidy(shelves, place, walk.at).map_err(SweepError::Move)?;
+            tidy(walk.at)?;
             shelves.settle_late();
             if read >= most || place.cursor().settled.len() > RANGES_MAX {
                 step.next = Some(walk.at);
