@@ -190,7 +190,10 @@ impl Letters {
     /// begins without letters. What is sent to it must have ended before. Should its queues be there still, see
     /// [`take_up_again`](Self::take_up_again).
     pub fn forget(&self, destination: &str) {
-        self.lock().remove(destination);
+        let forgotten = self.lock().remove(destination);
+        if let Some(desk) = forgotten {
+            desk.forget();
+        }
         self.ground.doors.open(destination);
     }
 

@@ -48,20 +48,25 @@ impl DeadLettersService {
                 "destination is needed: `forebay dead-letters list` shows which have letters",
             ));
         }
-        let known = self.letters.desks().into_iter().find(|desk| desk.destination() == destination);
-        // What was given up where it lies makes no desk.
-        let known = known.or_else(|| self.letters.marks(destination).then(|| self.letters.desk(destination)));
-        let Some(desk) = known else {
+        let (letters, destination) = (Arc::clone(&self.letters), destination.to_owned());
+        // Once it is its turn: the destination may have been deleted, and made again, while it waited.
+        let at_desk = move || {
+            let known = letters.desks().into_iter().find(|desk| desk.destination() == destination);
+            // What was given up where it lies makes no desk.
+            let known = known.or_else(|| letters.marks(&destination).then(|| letters.desk(destination.as_str())));
+            if let Some(desk) = known {
+                let worked = work(&desk);
+                return worked.map_err(|error| Status::new(Code::Unavailable, crate::causes::line(&error)));
+            }
             // Nothing of a desk is made for being asked about.
-            if self.letters.knows(destination) {
+            if letters.knows(&destination) {
                 return Ok(T::default());
             }
-            let why =
-                format!("there is no destination {destination}: `forebay dead-letters list` shows which have letters");
-            return Err(Status::not_found(why));
+            Err(Status::not_found(format!(
+                "there is no destination {destination}: `forebay dead-letters list` shows which have letters"
+            )))
         };
-        let worked = self.turns.take(move || work(&desk)).await?;
-        worked.map_err(|error| Status::new(Code::Unavailable, crate::causes::line(&error)))
+        self.turns.take(at_desk).await?
     }
 }
 

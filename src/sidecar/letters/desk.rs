@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use forebay::Settled;
@@ -34,6 +34,8 @@ pub struct Desk {
     policy: Mutex<Option<Box<Policy>>>,
     /// Of what lies where it was given up.
     pub(super) said_of_marked: Said,
+    /// Its destination is gone. One of the same id has another desk, and the same streams.
+    forgotten: AtomicBool,
 }
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -67,9 +69,9 @@ impl State {
 
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
-        let (wake, shelves, policy, said_of_marked) = Default::default();
+        let (wake, shelves, policy, said_of_marked, forgotten) = Default::default();
         let room_bytes = AtomicU64::new(u64::MAX);
-        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked }
+        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked, forgotten }
     }
 
     /// The destination's id.
@@ -104,9 +106,16 @@ impl Desk {
         self.ground.clock.wall_ms()
     }
 
-    /// Lets whoever comes to work here in, to be waited for. `None` while the destination is being deleted.
+    /// Lets whoever comes to work here in, to be waited for. `None` while the destination is being deleted, and from then on:
+    /// whoever found this desk in time would work beside those at the next one's.
     pub(super) fn enter(&self) -> Option<Inside> {
-        self.ground.doors.enter(&self.destination)
+        let inside = self.ground.doors.enter(&self.destination)?;
+        (!self.forgotten.load(Ordering::Acquire)).then_some(inside)
+    }
+
+    /// Nobody works here any more.
+    pub(super) fn forget(&self) {
+        self.forgotten.store(true, Ordering::Release);
     }
 
     pub(super) fn is_open(&self) -> bool {

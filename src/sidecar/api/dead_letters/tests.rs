@@ -101,3 +101,33 @@ async fn what_a_purge_says_is_gone_is_gone_after_a_crash_where_it_lies_too() {
     let house = house.crash();
     assert!(house.letters.dead().values().all(|dead| dead.records == 0));
 }
+
+/// Before, the call that had waited worked at the desk of the destination that was gone: what it purged was there still.
+#[tokio::test]
+async fn a_call_that_waited_while_its_destination_was_made_anew_is_about_the_new_one() {
+    let mut house = House::new();
+    house.let_die().await;
+    let (go_on, waits) = std::sync::mpsc::sync_channel(1);
+    let turns = house.service.turns.clone();
+    let before = turns.take(move || waits.recv().unwrap());
+    tokio::pin!(before);
+    let service = DeadLettersService { letters: Arc::clone(&house.letters), turns: turns.clone() };
+    let request = RedriveDeadLettersRequest { destination: HOOK.to_owned(), all: true, ..Default::default() };
+    let call = service.redrive_dead_letters(Request::new(request));
+    tokio::pin!(call);
+    tokio::select! {
+        biased;
+        _ = &mut before => panic!("it has not heard yet"),
+        _ = &mut call => panic!("another one has the turn"),
+        () = std::future::ready(()) => {}
+    }
+    house.letters.close(HOOK);
+    house.queues.delete(HOOK, None).unwrap();
+    house.letters.forget(HOOK);
+    house.main = house.queues.queue(HOOK, "prod", Start::Now).unwrap();
+    house.let_die().await;
+    go_on.send(()).unwrap();
+    before.await.unwrap();
+    assert_eq!(call.await.unwrap().get_ref().redriven, 10);
+    assert_eq!(house.letters.desk(HOOK).dead().records, 0);
+}

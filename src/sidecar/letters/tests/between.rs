@@ -191,3 +191,24 @@ fn the_halves_of_a_held_batch_come_as_they_were_split_and_again_as_they_came() {
     assert_eq!(send_all(&house.held(true)), [5, 15]);
     assert_eq!(house.sheet().delivered.records, 20);
 }
+
+/// Before, whoever had found the desk in time worked on at it, beside the next one's: what was sent again was there twice.
+#[test]
+fn whoever_has_the_desk_of_a_destination_that_went_touches_no_letter_of_the_next_one() {
+    let mut house = House::new();
+    house.append(10);
+    house.deliver(10, &[3]);
+    let old = house.desk();
+    house.letters.close(HOOK);
+    house.queues.delete(HOOK, None).unwrap();
+    house.letters.forget(HOOK);
+    house.main = house.queues.queue(HOOK, "prod", Start::Now).unwrap();
+    house.append(10);
+    house.deliver(10, &[12, 14]);
+    assert_eq!(old.redrive(&Filter::default(), 0).unwrap(), Step::default());
+    assert_eq!(old.purge(&Filter::default(), 0).unwrap(), Step::default());
+    assert_eq!((house.dead(), letters_on(&house.desk(), Shelf::Held)), (vec![12, 14], vec![]));
+    assert_eq!(all_redriven(&house.desk(), &Filter::default()), 2);
+    house.tend();
+    assert_eq!((send_all(&house.held(true)), house.dead()), (vec![12, 14], vec![]));
+}
