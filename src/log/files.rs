@@ -262,6 +262,17 @@ impl Files {
         }
     }
 
+    /// Cuts what a failed sync may have let out, behind `end`, or all where nothing was ever acknowledged, before the segment's name
+    /// goes: where a sync of the directory fails the name may come back, and by then the header that hides those bytes may be gone.
+    pub(crate) fn cut_failed(&self, file: SegmentFile, end: u32) -> io::Result<()> {
+        let end = if end > SEGMENT_HEADER_BYTES { end } else { 0 };
+        match self.disk.open(&self.path(file.name())) {
+            Ok(opened) => opened.set_len(u64::from(end)).and_then(|()| opened.sync_data()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Takes the index of a file away.
     pub(crate) fn remove_index(&self, file: SegmentFile) -> io::Result<()> {
         let name = FileName::Index(file.sequence);

@@ -270,7 +270,8 @@ impl Shared {
         // A failed sync of the directory may have left two names to one file, and the other one may be in use.
         let ours = self.files.holds(segment.file, self.log_id) || mutants::on(Mutant::RecycledWithoutLooking);
         let recycle = wanted && !segment.failed && ours;
-        match self.files.retire(segment.file, segment.file_bytes, recycle) {
+        let cut = if segment.failed && ours { self.files.cut_failed(segment.file, segment.end) } else { Ok(()) };
+        match cut.and_then(|()| self.files.retire(segment.file, segment.file_bytes, recycle)) {
             Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {
                 // It is still there, so it counts and keeps the one that names its end; it goes another time.

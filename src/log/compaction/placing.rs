@@ -18,7 +18,8 @@ use std::sync::Arc;
 pub(crate) struct Leftover {
     file: SegmentFile,
     pub(crate) bytes: u64,
-    failed: bool,
+    /// Where it ends, if its file has failed.
+    failed: Option<u32>,
 }
 
 impl Shared {
@@ -71,10 +72,10 @@ impl Shared {
             self.indexes.remove(segment.file.sequence);
         }
         // It counts until it is gone, by what is held for it.
-        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, .. }| Leftover {
+        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, end, .. }| Leftover {
             file,
             bytes: self.hold(bytes).keep(),
-            failed,
+            failed: failed.then_some(end),
         });
         keeper.leftovers.extend(leftovers);
         self.remove_leftovers(keeper)
@@ -111,8 +112,10 @@ impl Shared {
         let since = self.files.mark_names();
         for leftover in going {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
-            let recycle = wanted && !leftover.failed && self.files.holds(leftover.file, self.log_id);
-            match self.files.retire(leftover.file, leftover.bytes, recycle) {
+            let ours = self.files.holds(leftover.file, self.log_id);
+            let recycle = wanted && leftover.failed.is_none() && ours;
+            let cut = leftover.failed.filter(|_| ours).map_or(Ok(()), |end| self.files.cut_failed(leftover.file, end));
+            match cut.and_then(|()| self.files.retire(leftover.file, leftover.bytes, recycle)) {
                 Ok(spare) => {
                     spares.extend(spare.map(|spare| (spare, self.hold(leftover.bytes))));
                     self.let_go(leftover.bytes);

@@ -3,12 +3,16 @@
 use super::Opening;
 use crate::disk::{is_full, is_media_error, read_all};
 use crate::failpoints::{self, Point};
+use crate::log::compact;
 use crate::log::damage::Damage;
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{remove_if_there, write_whole};
+use crate::log::frame::Identity;
 use crate::log::index::SegmentIndex;
+use crate::log::limits::SEGMENT_HEADER_BYTES;
 use crate::log::listing::{Listing, Superseded};
 use crate::log::options::OpenError;
+use crate::log::recovery;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
 
@@ -90,6 +94,9 @@ impl Opening<'_> {
             self.set_aside(name)?;
         }
         for name in std::mem::take(&mut self.void) {
+            if let FileName::Segment(sequence, class) = name {
+                self.empty_void(SegmentFile::plain(sequence, class))?;
+            }
             self.remove(name)?;
         }
         self.remove_replaced(listing)?;
@@ -127,6 +134,25 @@ impl Opening<'_> {
             self.remove(name)?;
         }
         Ok(true)
+    }
+
+    /// Empties a void segment before its name goes: that may come back, when what calls it void is gone. Not one whose name leads to
+    /// another segment's file.
+    fn empty_void(&self, segment: SegmentFile) -> Result<(), OpenError> {
+        let path = self.files.path(segment.name());
+        let bytes = match self.files.disk().open(&path).and_then(|file| read_all(&*file)) {
+            Err(e) if is_media_error(&e) => return Ok(()), // whose it is nobody can know
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
+        let is_its_own = match compact::owner(false, &bytes) {
+            Some(owner) => owner == (self.log_id, segment.sequence),
+            // The frames may have come without their header.
+            None => {
+                let scan = recovery::scan(&Identity::new(self.log_id, segment.sequence), &bytes, 0);
+                scan.frames.first().is_some_and(|found| found.position == SEGMENT_HEADER_BYTES)
+            }
+        };
+        if is_its_own { self.files.cut_failed(segment, 0).map_err(OpenError::io("empty", &path)) } else { Ok(()) }
     }
 
     /// Removes segments that are in compact ones. The name of what they are in must not be lost after them; nor a segment before

@@ -8,6 +8,7 @@ mod any;
 mod compacted;
 mod full;
 mod reads;
+mod returning;
 mod stories;
 
 const ENDS: [End; 4] =

@@ -50,7 +50,8 @@ fn what_a_failed_sync_left_in_the_cache_is_written_anew_before_it_is_served() {
 fn a_void_first_segment_that_could_not_be_removed_stays_void() {
     for seed in 0..10 {
         let mut session = session(seed);
-        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        // The frames, the emptying of the void segment, and the frames again.
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..3, Failure::Eio).on(".seg"))).expect("armed");
         session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
         refused(&mut session, "a", &[(100, 5)]);
         session.act(&Step::Heal).expect("healed");
@@ -123,7 +124,8 @@ fn a_void_segment_that_could_not_be_removed_outlives_no_header_that_says_so() {
     for seed in 0..8 {
         let mut session = session(seed);
         acked(&mut session, "a", &[(100, 5)]);
-        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        // The frames, the emptying of the void segment, and the frames again.
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..3, Failure::Eio).on(".seg"))).expect("armed");
         session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio))).expect("armed");
         refused(&mut session, "!plans", &[(3700, 1)]);
         session.act(&Step::Heal).expect("healed");
