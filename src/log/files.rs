@@ -17,7 +17,7 @@ use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
 use crate::sync::{Arc, Mutex, PoisonError};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,9 @@ pub(crate) struct Files {
     open_max: usize,
     /// Small files whose names are not durable yet, and since when.
     unsynced: Mutex<BTreeMap<FileName, Since>>,
+    /// Stream tables that a start found and nobody has written since. Neither their names nor their bytes are sure to be durable:
+    /// what a failed sync lost is shown until the power fails, and no start can know of it.
+    found: Mutex<BTreeSet<FileName>>,
     strays: Strays,
 }
 
@@ -78,8 +81,9 @@ impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: &LogOptions) -> Self {
         let &LogOptions { segment_bytes, open_segments_max: open_max, .. } = options;
         let (names, strays) = (DirSync::new(Arc::clone(&disk), &dir), Strays::new(Arc::clone(&disk)));
-        let (spares, open, unsynced) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { disk, dir, names, segment_bytes, spares, open, open_max, unsynced, strays }
+        let (spares, open) = (Mutex::default(), Mutex::default());
+        let (unsynced, found) = (Mutex::default(), Mutex::default());
+        Self { disk, dir, names, segment_bytes, spares, open, open_max, unsynced, found, strays }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -305,7 +309,7 @@ impl Files {
     }
 
     /// Writes a small file as [`write_whole`] does; when it returns `Ok` its name is durable, too. Where the old file of that
-    /// name refuses it, as a bad place on a disk does, or its name may be lost, a new one takes its place. A crash leaves the old
+    /// name refuses it, as a bad place on a disk does, its name may be lost, or a start [found it](Self::find_table), a new one takes its place. A crash leaves the old
     /// one or the new one; what lies beside them, under the name of an unfinished segment, goes at the next open. `beside` is a
     /// number for that name which no compact segment has.
     pub(crate) fn write_or_replace(
@@ -315,7 +319,8 @@ impl Files {
         beside: impl FnOnce() -> Sequence,
     ) -> io::Result<()> {
         let path = self.path(name);
-        let written = match self.is_in_doubt(name) {
+        let found = self.found().contains(&name);
+        let written = match found || self.is_in_doubt(name) {
             true => Err(io::Error::other("a sync that failed may have lost its name")),
             false => write_whole(&*self.disk, &path, bytes),
         };
@@ -323,6 +328,7 @@ impl Files {
             Ok(()) => return self.sync_name(name),
             // A full disk has no room under another name either.
             Err(e) if is_full(&e) => return Err(e),
+            Err(_) if found => {}
             Err(e) => {
                 tracing::warn!(path = %path.display(), error = %e, "a file can't be written: a new one takes its place");
             }
@@ -335,10 +341,32 @@ impl Files {
             self.disk.rename(&unfinished, &path)?;
             self.sync_name(name)
         });
-        replaced.inspect_err(|_| self.strays.give_up(unfinished, bytes.len() as u64))
+        let replaced = replaced.inspect_err(|_| self.strays.give_up(unfinished, bytes.len() as u64));
+        match replaced {
+            // It needs no room but its own there, and a full disk has to be drained.
+            Err(e) if found && is_full(&e) => {
+                write_whole(&*self.disk, &path, bytes).and_then(|()| self.sync_name(name))
+            }
+            Ok(()) => {
+                self.found().remove(&name);
+                Ok(())
+            }
+            failed => failed,
+        }
     }
 
-    /// Whether a sync has failed since the file got this name and before that was durable. The tables had theirs at open.
+    /// A start found this stream table: the first to be written in its place is a new file, which leaves the old one as it is until
+    /// it is whole and durable. The other one, which was taken for the newest, may turn out not to be there.
+    pub(crate) fn find_table(&self, slot: u8) {
+        self.found().insert(FileName::Streams(slot));
+    }
+
+    /// Whether there are such tables.
+    pub(crate) fn has_found_tables(&self) -> bool {
+        !self.found().is_empty()
+    }
+
+    /// Whether a sync has failed since the file got this name and before that was durable. A table that no start found has it since.
     fn is_in_doubt(&self, name: FileName) -> bool {
         let mut unsynced = self.unsynced();
         let since = match name {
@@ -395,6 +423,10 @@ impl Files {
 
     fn unsynced(&self) -> crate::sync::MutexGuard<'_, BTreeMap<FileName, Since>> {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self) -> crate::sync::MutexGuard<'_, BTreeSet<FileName>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spares(&self) -> crate::sync::MutexGuard<'_, Spares> {

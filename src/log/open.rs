@@ -98,7 +98,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
     let (strange, mut void) = listing.settle_claims(files, table.log)?;
     let replaced = listing.settle_replaced();
     void.extend(listing.unfinished.iter().map(|sequence| FileName::Unfinished(*sequence)));
-    let (generation, named, covers) = (table.generation, table.rows.len(), table.covers);
+    let (generation, covers) = (table.generation, table.covers);
     let mut opening = Opening {
         files,
         options,
@@ -122,7 +122,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
     let next_sequence = listing.next_sequence().max(table.next_sequence);
     let saved = opening.save(&mut listing, next_sequence, generation)?;
     opening.take_spares(&listing)?;
-    let opened = opening.finish(next_sequence, saved, (generation, named));
+    let opened = opening.finish(next_sequence, saved, generation);
     Ok(Opened { tables_refused: tables.refused, ..opened })
 }
 
@@ -387,14 +387,15 @@ impl Opening<'_> {
         failpoints::around(Point::OpenCutSync, || mutants::unless(Mutant::CutNotSynced, || file.sync_data()))
     }
 
-    fn finish(self, next_sequence: Sequence, saved: bool, (generation, named): (u64, usize)) -> Opened {
+    fn finish(self, next_sequence: Sequence, saved: bool, generation: u64) -> Opened {
         let last = [Class::Main, Class::System].map(|class| {
             let holds = |segment: &Segment| segment.file.class == class && segment.end > SEGMENT_HEADER_BYTES;
             let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
             of_class.map(|(sequence, segment)| Predecessor { sequence: *sequence, end: segment.end })
         });
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);
-        let named = if saved { self.rows.len() } else { named };
+        // Names that were read may not be durable: until they are, who appends says them again.
+        let named = if saved { self.rows.len() } else { 0 };
         let mut catalog = Catalog::new(self.rows, named, next_sequence, self.options.tail_cache_bytes);
         catalog.segments = self.segments;
         Opened {

@@ -50,6 +50,7 @@ pub(super) fn read(files: &Files, listing: &Listing) -> Result<Tables, OpenError
     let mut tables = Tables::default();
     let mut unreadable = None;
     for slot in &listing.tables {
+        files.find_table(*slot);
         let path = files.path(FileName::Streams(*slot));
         let bytes = match files.disk().open(&path).and_then(|file| read_all(&*file)) {
             Err(e) if is_media_error(&e) => {

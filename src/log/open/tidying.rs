@@ -82,8 +82,8 @@ impl Opening<'_> {
         self.files.disk().rename(&path, &aside).map_err(OpenError::io("rename", &path))
     }
 
-    /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full
-    /// disk housekeeping does it later, and what is needed until then stays.
+    /// Makes durable what was found out, then takes away what said so. Returns whether the table is written: on a full disk, and
+    /// where nothing was found out, housekeeping does it later, and what is needed until then stays.
     pub(super) fn save(
         &mut self,
         listing: &mut Listing,
@@ -100,9 +100,11 @@ impl Opening<'_> {
             self.remove(name)?;
         }
         self.remove_replaced(listing)?;
-        if !self.changed {
+        if !self.changed && !self.files.has_found_tables() {
             return Ok(true);
         }
+        // Also where nothing was found out: what was read of a table may be in the cache alone, and go with the next power cut.
+        let needed = std::mem::replace(&mut self.changed, true);
         let table = StreamTable {
             log: self.log_id,
             generation: generation + 1,
@@ -117,6 +119,10 @@ impl Opening<'_> {
             let write = || self.files.write_or_replace(name, &table.encode(), || next_sequence);
             match failpoints::around(Point::OpenTable, write) {
                 Ok(()) => break,
+                Err(error) if !needed => {
+                    tracing::warn!(path = %path.display(), %error, "the stream table can't be written; later");
+                    return Ok(false);
+                }
                 // This is what spares are for: without the table nothing can be reclaimed.
                 Err(e) if is_full(&e) => match listing.spares.pop() {
                     Some(spare) => self.remove(FileName::Spare(spare))?,

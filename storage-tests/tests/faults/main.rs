@@ -10,6 +10,7 @@ mod full;
 mod reads;
 mod returning;
 mod stories;
+mod tables;
 
 const ENDS: [End; 4] =
     [End::Kill, End::Cut(PowerCut::NothingUnsynced), End::Cut(PowerCut::Everything), End::Cut(PowerCut::RandomSubset)];

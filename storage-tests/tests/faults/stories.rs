@@ -88,6 +88,11 @@ fn the_logs_id_outlives_every_tear_of_its_tables() {
         session.disk.overwrite("/log/streams.0".as_ref(), b"torn");
         assert_eq!(session.open(), Ok(true));
         let id = session.log().log_id();
+        // Both are sound again: the other one may be torn next.
+        session.end(End::Kill);
+        session.disk.overwrite("/log/streams.1".as_ref(), b"torn");
+        assert_eq!(session.open(), Ok(true));
+        assert_eq!(session.log().log_id(), id);
         session.log().raise_next("new", 3);
         session.disk.crash_at(session.disk.ops() + 1, Performed::Bytes(bytes)); // the first finds that the file is there
         session.log().housekeep();
