@@ -328,7 +328,10 @@ impl Shared {
     /// A sealed segment's index, from its frames: all below `end` were synced.
     pub(super) fn rebuild_index(&self, segment: SegmentFile, end: u32) -> io::Result<Option<SegmentIndex>> {
         let (sequence, class) = (segment.sequence, segment.class);
-        let Some(file) = self.files.segment(segment)? else { return Ok(None) };
+        let Some(file) = self.files.segment(segment)? else {
+            // We did not take it away: it may come back, as a directory does that is moved, and a wrong "lost" is for good.
+            return if self.is_in_place(segment) { Err(io::ErrorKind::NotFound.into()) } else { Ok(None) };
+        };
         tracing::warn!(%sequence, "a segment's index is damaged, unreadable or missing: made again from its frames");
         let mut bytes = crate::disk::read_all(&*file)?;
         if !self.is_in_place(segment) {

@@ -139,6 +139,23 @@ fn met(session: &Session) -> Vec<(std::ops::Range<u64>, bool)> {
     met
 }
 
+/// Before: a directory that was moved away for a moment made "lost", for good, of all that was waiting in it.
+#[test]
+fn a_directory_that_is_not_there_for_a_moment_is_an_error_that_skips_nothing() {
+    let mut session = closed(10);
+    session.try_open().expect("a good disk");
+    let log = session.log();
+    session.disk.inject(Fault::every(OpKind::Open, Failure::Os(2)).on("/log/0"));
+    let mut reader = log.reader(log.stream("a").expect("known"), 0);
+    for _ in 0..3 {
+        reader.next().expect_err("nobody took it away");
+        assert_eq!(reader.position(), 0);
+    }
+    session.disk.clear_faults();
+    assert!(met(&session).iter().all(|(_, whole)| *whole), "it is back: all is there");
+    assert_eq!(session.log().damages(), []);
+}
+
 #[test]
 fn what_cannot_be_read_is_lost_when_the_operator_says_so_and_only_then() {
     let mut session = closed(8);
