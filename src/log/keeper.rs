@@ -196,6 +196,13 @@ impl Shared {
 
     pub(super) fn reclaim_with(&self, keeper: &mut Keeper, pressure: Pressure) -> io::Result<()> {
         let mut going = self.removable(pressure);
+        if going.is_empty() {
+            return Ok(());
+        }
+        // Both copies are to know what goes, since one may rot: the other one is the table that was written before.
+        if keeper.table_stale {
+            self.with_a_spare(|| self.write_table(keeper))?;
+        }
         {
             let mut catalog = self.catalog_write();
             // Somebody may need it again since it was looked at; from here on nobody can.
