@@ -1,6 +1,7 @@
 //! The names of the log's files: the one place that spells and parses them.
 
 use super::compact::Replaced;
+use super::limits::NUMBER_MAX;
 use super::segment::Class;
 use crate::offset::Sequence;
 use std::fmt;
@@ -62,10 +63,10 @@ impl FileName {
     /// The file that has this name, or `None` for names that are not ours.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let parsed = match name.split_once(['.', '-'])? {
-            ("spare", n) => Self::Spare(n.parse().ok()?),
+            ("spare", n) => Self::Spare(n.parse().ok().filter(|n| *n <= NUMBER_MAX)?),
             ("streams", slot) => Self::Streams(slot.parse().ok().filter(|slot| *slot < 2)?),
             (sequence, kind) => {
-                let number = |digits: &str| u64::from_str_radix(digits, 16).ok().map(Sequence);
+                let number = |digits| u64::from_str_radix(digits, 16).ok().filter(|n| *n <= NUMBER_MAX).map(Sequence);
                 let sequence = number(sequence)?;
                 match kind {
                     "seg" => Self::Segment(sequence, Class::Main),
@@ -116,11 +117,11 @@ mod tests {
     fn every_name_is_read_as_what_it_was_written_as() {
         for name in [
             FileName::Segment(Sequence(0), Class::Main),
-            FileName::Segment(Sequence(u64::MAX), Class::System),
+            FileName::Segment(Sequence(NUMBER_MAX), Class::System),
             FileName::Index(Sequence(0xabc)),
             FileName::Unfinished(Sequence(0xabc)),
             FileName::Compact(Sequence(9), Class::Main, Replaced { first: Sequence(1), last: Sequence(1) }),
-            FileName::Compact(Sequence(u64::MAX), Class::System, Replaced { first: Sequence(0), last: Sequence(7) }),
+            FileName::Compact(Sequence(NUMBER_MAX), Class::System, Replaced { first: Sequence(0), last: Sequence(7) }),
             FileName::Spare(17),
             FileName::Streams(1),
         ] {
@@ -140,6 +141,9 @@ mod tests {
             "spare-01",
             "spare-x",
             "x.idx",
+            "0001000000000001.seg",
+            "spare-281474976710657",
+            "0000000000000009.0000000000000001-0001000000000001.seg",
             "0000000000000009.1-1.seg",
             "0000000000000009.x-0000000000000001.seg",
             "0000000000000009.0000000000000001-x.seg",

@@ -65,3 +65,7 @@ const _: () = assert!(SEGMENT_BYTES_MAX < u32::MAX / 2, "sums of two positions f
 
 /// How far a clock may go back and ingest times stand still instead, in milliseconds: more than what keeping time moves it by.
 pub(crate) const CLOCK_BACK_MS_MAX: u64 = 60_000;
+
+/// No file of a log has a greater number, nor does it give one out: at a thousand a second they last for nine thousand years. A name
+/// with a greater one is a stranger's.
+pub(crate) const NUMBER_MAX: u64 = 1 << 48;

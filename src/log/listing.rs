@@ -2,11 +2,12 @@
 
 use super::file_name::{FileName, SegmentFile};
 use super::files::Files;
-use super::limits::SEGMENT_HEADER_BYTES;
+use super::limits::{NUMBER_MAX, SEGMENT_HEADER_BYTES};
 use super::options::OpenError;
 use super::segment::{BadHeader, Class, SegmentHeader};
 use crate::offset::{LogId, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 /// A directory's files.
 #[derive(Default)]
@@ -63,6 +64,13 @@ impl Listing {
         let compact = self.compact.iter().map(|file| &file.sequence);
         let all = self.segments.keys().chain(&self.indexes).chain(&self.unfinished).chain(compact);
         all.map(above).max().unwrap_or(Sequence(0))
+    }
+
+    /// # Errors
+    /// Where those that come next would soon pass for a stranger's.
+    pub(super) fn leaves_numbers(&self) -> io::Result<()> {
+        let next = self.spares.last().map_or(self.next_sequence().0, |spare| self.next_sequence().0.max(*spare));
+        if next <= NUMBER_MAX / 2 { Ok(()) } else { Err(io::Error::other("one has a number that no log reaches")) }
     }
 
     /// Takes out what compact segments replace: segments of their class at the places that they stand for, made before

@@ -78,6 +78,7 @@ struct Opening<'a> {
 /// Opens the directory of `files`, or makes it.
 pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<Opened, OpenError> {
     let mut listing = Listing::read(files)?;
+    listing.leaves_numbers().map_err(OpenError::io("go on from the files in", files.dir()))?;
     let tables = tables::read(files, &listing)?;
     let empty = listing.segments.is_empty() && listing.indexes.is_empty();
     let voted = if tables.newest.is_none() { tables::id_from_segments(files, &listing)? } else { None };

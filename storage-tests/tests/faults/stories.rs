@@ -192,6 +192,36 @@ fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_
     }
 }
 
+/// Before: one more than the greatest number there is was asked for, and the start panicked.
+#[test]
+fn a_strangers_file_with_a_number_that_no_log_reaches_is_in_nobodys_way() {
+    let great = "ffffffffffffffff";
+    let names = ["seg", "sys", "idx", "new"].map(|kind| format!("{great}.{kind}"));
+    let compact = format!("{great}.0000000000000000-{great}.seg");
+    for name in names.into_iter().chain([compact, format!("spare-{}", u64::MAX)]) {
+        let path = std::path::Path::new("/log").join(&name);
+        let mut session = session(1);
+        acked(&mut session, "a", &[(3700, 1)]);
+        session.end(End::Kill);
+        session.disk.overwrite(&path, b"a stranger's");
+        for _ in 0..2 {
+            assert_eq!(session.open(), Ok(true), "{name}");
+            (0..3).for_each(|_| acked(&mut session, "a", &[(3700, 1)]));
+            session.log().housekeep();
+            session.end(End::Kill);
+        }
+        assert_eq!(session.disk.read_live(&path).as_deref(), Some(&b"a stranger's"[..]), "{name}");
+    }
+    // Behind these there would be numbers, and what has them would pass for a stranger's.
+    for name in ["0001000000000000.seg", "0000800000000000.idx", "spare-281474976710656"] {
+        let mut session = session(1);
+        session.end(End::Kill);
+        session.disk.overwrite(&std::path::Path::new("/log").join(name), b"a stranger's");
+        let told = session.try_open().map(drop).expect_err("it would lose what it takes").to_string();
+        assert!(told.contains("go on from the files in"), "{name}: {told}");
+    }
+}
+
 /// The disk works again, and what is given again goes out when the header before it is synced.
 fn given_again_behind_a_durable_cut(mut session: Session, stream: &str) {
     session.disk.start_trace();
