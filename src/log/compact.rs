@@ -37,6 +37,11 @@ pub(crate) fn owner(compact: bool, bytes: &[u8]) -> Option<(LogId, Sequence)> {
     }
 }
 
+/// The same of a file that may be of either kind, whatever its name says.
+pub(crate) fn owner_of_either(bytes: &[u8]) -> Option<(LogId, Sequence)> {
+    owner(false, bytes).or_else(|| owner(true, bytes))
+}
+
 impl Replaced {
     /// Whether a segment at this place is one of them.
     pub(crate) fn has(self, place: Sequence) -> bool {

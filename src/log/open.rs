@@ -80,7 +80,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
     let mut listing = Listing::read(files)?;
     listing.leaves_numbers().map_err(OpenError::io("go on from the files in", files.dir()))?;
     let tables = tables::read(files, &listing)?;
-    let empty = listing.segments.is_empty() && listing.indexes.is_empty();
+    let empty = listing.segments.is_empty() && listing.indexes.is_empty() && listing.compact.is_empty();
     let voted = if tables.newest.is_none() { tables::id_from_segments(files, &listing)? } else { None };
     let table_lost = tables.newest.is_none() && !empty;
     let table = tables.newest.unwrap_or_else(|| StreamTable {
@@ -228,7 +228,10 @@ impl Opening<'_> {
                 None => return self.recover_to(segment, Some(end)),
             }
         }
-        self.segments.insert(segment.place(), Segment::new(segment, end, file_bytes, newest_ms, Stage::Sealed));
+        let mut known = Segment::new(segment, end, file_bytes, newest_ms, Stage::Sealed);
+        // One that could not be cut, since its header can't be read: what names its end stays as long as it does.
+        known.failed = failed && file_bytes > u64::from(end);
+        self.segments.insert(segment.place(), known);
         Ok(())
     }
 
@@ -273,7 +276,8 @@ impl Opening<'_> {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
         let whose = compact::owner(segment.replaced.is_some(), &bytes);
-        if (scan.frames.is_empty() && scan.holes.is_empty()) || self.was_recycled(whose, sequence, &scan) {
+        let nothing = scan.frames.is_empty() && scan.holes.is_empty();
+        if nothing || self.was_recycled(compact::owner_of_either(&bytes), sequence, &scan) {
             let foreign = self.id_lost || whose.is_some_and(|(log, _)| log != self.log_id);
             if foreign {
                 self.keep_aside(name, sequence)

@@ -3,9 +3,11 @@
 //!
 //! Not what a table holds (that is `stream_table`), nor when it is written later (`keeper`).
 
+use super::super::compact;
 use super::super::file_name::FileName;
 use super::super::files::Files;
 use super::super::index::IndexHeader;
+use super::super::limits::SEGMENT_HEADER_BYTES;
 use super::super::listing::{Listing, read_header};
 use super::super::options::OpenError;
 use super::super::stream_table::{BadTable, StreamTable};
@@ -87,6 +89,17 @@ pub(super) fn id_from_segments(files: &Files, listing: &Listing) -> Result<Optio
     for (sequence, class) in &listing.segments {
         if let Some(header) = read_header(files, *sequence, *class)? {
             *votes.entry(header.log).or_default() += 1;
+        }
+    }
+    for file in &listing.compact {
+        let path = files.path(file.name());
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let n = match files.disk().open(&path).and_then(|opened| opened.read_at(&mut bytes, 0)) {
+            Err(e) if is_media_error(&e) => continue,
+            read => read.map_err(OpenError::io("read", &path))?,
+        };
+        if let Some((log, _)) = compact::owner(true, &bytes[..n]) {
+            *votes.entry(log).or_default() += 1;
         }
     }
     for sequence in &listing.indexes {

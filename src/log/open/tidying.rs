@@ -150,7 +150,7 @@ impl Opening<'_> {
             Err(e) if is_media_error(&e) => return Ok(()), // whose it is nobody can know
             read => read.map_err(OpenError::io("read", &path))?,
         };
-        let is_its_own = match compact::owner(false, &bytes) {
+        let is_its_own = match compact::owner_of_either(&bytes) {
             Some(owner) => owner == (self.log_id, segment.sequence),
             // The frames may have come without their header.
             None => {

@@ -290,3 +290,54 @@ fn a_segment_of_a_compact_ones_number_that_is_what_its_name_says_is_set_aside_an
         assert_eq!(read(&log, "slow", 0).len(), 10);
     }
 }
+
+/// Before: compact segments had no vote. A log of nothing else got another id, and they were set aside as another log's.
+#[test]
+fn a_log_of_compact_segments_alone_keeps_its_id_when_both_tables_are_damaged() {
+    let bench = bench();
+    let log = bench.open();
+    let id = log.log_id();
+    sparse(&log, 10);
+    log.housekeep();
+    drop(log);
+    let kept = names(&bench);
+    assert_eq!(kept.len(), 1);
+    for name in bench.disk.list(Path::new(DIR)).expect("memory lists") {
+        let path = Path::new(DIR).join(&name);
+        if name.starts_with("streams.") {
+            files::write_whole(&*bench.disk, &path, b"damaged").expect("memory writes");
+        } else if !kept.contains(&name) {
+            bench.disk.remove(&path).expect("it is there");
+        }
+    }
+    let log = bench.open();
+    assert_eq!((log.log_id(), names(&bench)), (id, kept));
+    assert_eq!(
+        log.reader(StreamId(0), 0).next().expect("memory reads").map(|item| matches!(item, Item::Frame(_))),
+        Some(true)
+    );
+}
+
+/// Before: of a file that had been recycled, and had its old name still, only a plain segment's header was known. What a compact one
+/// had left of the old frames was told as damage, and the compact one was cut with it.
+#[test]
+fn a_name_that_leads_to_a_file_which_became_a_compact_segment_is_nobodys() {
+    let bench = bench();
+    let log = bench.open();
+    (0..3).for_each(|_| drop(append(&log, "old", 1, 1_000, 1)));
+    append(&log, "old", 1, 600, 1);
+    let first = Path::new(DIR).join("0000000000000000.seg");
+    let mut bytes = read_all(&*bench.disk.open(&first).expect("it is written to")).expect("memory reads");
+    sparse(&log, 10);
+    log.trim(log.stream("old").expect("known"), u64::MAX);
+    (0..2).for_each(|_| log.housekeep());
+    assert!(bench.disk.open(&first).is_err(), "it went");
+    drop(log);
+    let [compact] = &names(&bench)[..] else { panic!("one run, one segment") };
+    let compact = read_all(&*bench.disk.open(&Path::new(DIR).join(compact)).expect("there")).expect("memory reads");
+    bytes[..compact.len()].copy_from_slice(&compact);
+    files::write_whole(&*bench.disk, &first, &bytes).expect("memory writes");
+    let log = bench.open();
+    assert_eq!((log.damages(), read(&log, "slow", 0).len()), (Vec::new(), 10));
+    assert!(bench.disk.open(&first).is_err(), "the name goes");
+}

@@ -134,8 +134,9 @@ impl Writer {
     pub(super) fn retire_active(&mut self, shared: &Shared, lane: usize, failed: bool) {
         let Some(active) = self.lanes[lane].active.take() else { return };
         if active.position == SEGMENT_HEADER_BYTES {
-            // Its header goes with it, and that may have been the durable one that cuts a failed segment off.
-            self.lanes[lane].cut_is_due |= self.lanes[lane].last.is_some();
+            // Its header goes with it, and that may have been the durable one that cuts a failed segment off. What failed in it must be
+            // void before its offsets are given again, also where it is the first of its class.
+            self.lanes[lane].cut_is_due |= failed || self.lanes[lane].last.is_some();
             return void(shared, active.sequence);
         }
         let mut catalog = shared.catalog_write();

@@ -192,6 +192,32 @@ fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_
     }
 }
 
+/// Before: where its header could not be read for a moment when the log was opened it was not cut, and that it had failed was forgotten.
+/// Its successor went before it, and a damaged index let out what the failed file held behind its end.
+#[test]
+fn a_failed_segment_that_a_start_could_not_cut_keeps_the_one_that_names_its_end() {
+    for nth in 0..4 {
+        let mut session = session(1);
+        acked(&mut session, "quiet", &[(100, 1)]);
+        session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
+        refused(&mut session, "a", &[(700, 20)]);
+        session.log().housekeep();
+        acked(&mut session, "a", &[(500, 2)]);
+        session.disk.clear_faults();
+        session.end(End::Kill);
+        session.disk.inject(Fault::nth(OpKind::Read, nth, Failure::Eio).on("0000000000000000.seg"));
+        let _ = session.open();
+        session.act(&Step::Heal).expect("healed");
+        (0..4).for_each(|_| acked(&mut session, "b", &[(3000, 1)]));
+        session.trim("a", 0);
+        session.trim("b", 1);
+        (0..3).for_each(|_| session.log().housekeep());
+        session.end(End::Kill);
+        session.disk.overwrite("/log/0000000000000000.idx".as_ref(), b"damaged");
+        session.act(&Step::Heal).unwrap_or_else(|told| panic!("read {nth}: {told}"));
+    }
+}
+
 /// Before: one more than the greatest number there is was asked for, and the start panicked.
 #[test]
 fn a_strangers_file_with_a_number_that_no_log_reaches_is_in_nobodys_way() {
@@ -242,6 +268,15 @@ fn an_offset_that_failed_is_given_again_only_behind_a_durable_cut() {
         refused(&mut session, stream, &[(100, 1)]);
         given_again_behind_a_durable_cut(session, stream);
     }
+}
+
+/// Before: not where the segment that failed was the first of its class.
+#[test]
+fn what_failed_first_of_all_is_given_again_only_behind_a_durable_header() {
+    let mut session = session(1);
+    session.act(&Step::Inject(Fault::every(OpKind::Sync, Failure::Eio))).expect("armed");
+    refused(&mut session, "!dead/x", &[(100, 1)]);
+    given_again_behind_a_durable_cut(session, "!dead/x");
 }
 
 /// Before: the header that cuts a failed segment off was synced, and then its segment was void because the frames failed as well.
