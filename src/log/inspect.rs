@@ -9,7 +9,7 @@ use super::compact::{self, CompactHeader};
 use super::damage::Damage;
 use super::file_name::{FileName, SegmentFile};
 use super::frame::{Identity, Kind, stored_len};
-use super::index::SegmentIndex;
+use super::index::{FrameRef, SegmentIndex};
 use super::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::open::NAMELESS;
 use super::options::OpenError;
@@ -119,7 +119,8 @@ pub fn inspect(
 ) -> Result<Inspected, OpenError> {
     let mut names: Vec<String> = disk.list(dir).map_err(OpenError::io("list", dir))?;
     names.sort_unstable();
-    let mut inspection = Inspection { disk, dir, seen: Inspected::default(), from_table: 0, headers: BTreeMap::new() };
+    let (seen, headers, missing) = (Inspected::default(), BTreeMap::new(), BTreeSet::new());
+    let mut inspection = Inspection { disk, dir, seen, from_table: 0, headers, missing };
     // A number may be claimed twice: by a name that a failure left behind, which holds nothing under it.
     let (mut segments, mut indexes, mut tables, mut compact) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
     for name in names {
@@ -158,16 +159,17 @@ pub fn inspect(
     let flaw = |file: SegmentFile| Flaw { file: file.name().to_string(), what, mended: true };
     inspection.seen.flaws.extend(replaced.into_iter().map(flaw));
     kept.sort_by_key(|file| (file.place(), file.sequence));
+    let mut orphans = Vec::new();
+    for sequence in indexes.into_iter().filter(|sequence| !all.iter().any(|file| file.sequence == *sequence)) {
+        orphans.extend(inspection.index(sequence)?);
+    }
+    inspection.missing = orphans.iter().flat_map(SegmentIndex::frames).map(records_of).collect();
     for file in kept {
         if inspection.segment(file, &mut each)?.is_break() {
             return Ok(inspection.seen);
         }
     }
-    for sequence in indexes {
-        if !all.iter().any(|file| file.sequence == sequence) {
-            inspection.orphan(sequence)?;
-        }
-    }
+    orphans.iter().for_each(|index| inspection.orphan(index));
     Ok(inspection.seen)
 }
 
@@ -178,6 +180,15 @@ struct Inspection<'a> {
     /// Streams below this number are in the table, which says what is kept of them.
     from_table: usize,
     headers: BTreeMap<Sequence, SegmentHeader>,
+    /// Frames of indexes without a segment that were seen in no segment yet.
+    missing: BTreeSet<Records>,
+}
+
+/// A frame's stream, first offset, records, and length of the payload: the same wherever it lies.
+type Records = (StreamId, u64, u32, u32);
+
+fn records_of((stream, frame): (StreamId, FrameRef)) -> Records {
+    (stream, frame.first, frame.records, frame.payload_len)
 }
 
 impl Inspection<'_> {
@@ -318,6 +329,7 @@ impl Inspection<'_> {
             self.declare(header.stream, &String::from_utf8_lossy(payload));
             return ControlFlow::Continue(());
         }
+        self.missing.remove(&records_of((header.stream, FrameRef::of(position, &header))));
         let offsets = header.offsets();
         let in_table = (header.stream.0 as usize) < self.from_table;
         let stream = self.declare(header.stream, "");
@@ -376,21 +388,21 @@ impl Inspection<'_> {
         Ok(Some(index))
     }
 
-    /// An index whose segment is gone. Both go together, so records are missing unless nobody was to keep them.
-    fn orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
-        let Some(index) = self.index(sequence)? else { return Ok(()) };
+    /// An index whose segment is gone. Both go together, so records are missing unless nobody was to keep them, or they lie in
+    /// another segment.
+    fn orphan(&mut self, index: &SegmentIndex) {
         // What a stream begins with is what the table says, not what is left of it.
         let in_table = self.seen.streams.get(..self.from_table).unwrap_or_default();
         let kept = |stream: StreamId| in_table.get(stream.0 as usize).map_or(0, |stream| stream.offsets.start);
-        let missed = index.streams().any(|end| kept(end.stream) < end.next);
+        let mut is_kept = index.frames().filter(|(stream, frame)| kept(*stream) < frame.next());
+        let missed = is_kept.any(|frame| self.missing.contains(&records_of(frame)));
         let what = if missed {
             "the segment of this index is missing: its records are lost"
         } else {
             "the segment of this index was reclaimed"
         };
-        let file = FileName::Index(sequence).to_string();
+        let file = FileName::Index(index.header.sequence).to_string();
         self.seen.flaws.push(Flaw { file, what, mended: !missed });
-        Ok(())
     }
 
     /// Makes a stream known. Without a name (its declaration is damaged) it gets one that says so.

@@ -7,6 +7,7 @@
 //! aside under another name.
 
 mod compacted;
+mod orphans;
 mod tables;
 mod tidying;
 
@@ -153,12 +154,8 @@ impl Opening<'_> {
             }
         }
         let of_a_compact_one = |sequence: &Sequence| listing.compact.iter().any(|file| file.sequence == *sequence);
-        for sequence in &listing.indexes {
-            if !listing.segments.contains_key(sequence) && !of_a_compact_one(sequence) {
-                self.take_orphan(*sequence)?;
-            }
-        }
-        Ok(())
+        let has_none = |sequence: &&Sequence| !listing.segments.contains_key(sequence) && !of_a_compact_one(sequence);
+        self.take_orphans(listing.indexes.iter().filter(has_none).copied())
     }
 
     /// The headers of all segments that are not sealed and of those behind them. One whose index is torn or damaged is

@@ -4,11 +4,9 @@ use super::Opening;
 use crate::disk::{is_full, is_media_error, read_all};
 use crate::failpoints::{self, Point};
 use crate::log::compact;
-use crate::log::damage::Damage;
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{remove_if_there, write_whole};
 use crate::log::frame::Identity;
-use crate::log::index::SegmentIndex;
 use crate::log::limits::SEGMENT_HEADER_BYTES;
 use crate::log::listing::{Listing, Superseded};
 use crate::log::options::OpenError;
@@ -17,50 +15,6 @@ use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
 
 impl Opening<'_> {
-    /// An index whose segment is gone: its records are lost, and that is said.
-    pub(super) fn take_orphan(&mut self, sequence: Sequence) -> Result<(), OpenError> {
-        let name = FileName::Index(sequence);
-        let path = self.files.path(name);
-        let bytes = match self.files.disk().open(&path).and_then(|file| read_all(&*file)) {
-            // What it says of lost records nobody can know; that there may be some is told, and it is kept for who can read it.
-            Err(e) if is_media_error(&e) => {
-                tracing::error!(path = %path.display(), error = %e, "the index of a segment that is gone can't be read");
-                self.note(
-                    sequence,
-                    0..0,
-                    None,
-                    "the segment's file is missing, and its index can't be read: set aside",
-                );
-                self.strange.push(name);
-                return Ok(());
-            }
-            read => read.map_err(OpenError::io("read", &path))?,
-        };
-        let Some(index) = SegmentIndex::decode(&bytes) else {
-            self.void.push(name);
-            return Ok(());
-        };
-        if (index.header.log, index.header.sequence) != (self.log_id, sequence) {
-            self.keep_aside(name, sequence);
-            return Ok(());
-        }
-        self.raise_from(&index);
-        for end in index.streams() {
-            let known = self.rows.get(end.stream.0 as usize);
-            if known.is_some_and(|row| row.first_kept < end.next) {
-                self.damages.push(Damage {
-                    segment: sequence,
-                    positions: 0..index.header.end,
-                    stream: Some(end.name.to_string()),
-                    offsets: Some(end.next.saturating_sub(1)..end.next),
-                    what: "the segment's file is missing; the last of its records",
-                });
-            }
-        }
-        self.spent.push(name);
-        Ok(())
-    }
-
     pub(super) fn remove(&self, name: FileName) -> Result<(), OpenError> {
         let path = self.files.path(name);
         remove_if_there(&**self.files.disk(), &path).map_err(OpenError::io("remove", &path))

@@ -5,6 +5,7 @@ use storage_tests::sim_disk::PowerCut;
 use storage_tests::workload::{End, Session, tiny};
 
 mod any;
+mod comebacks;
 mod compacted;
 mod full;
 mod reads;
