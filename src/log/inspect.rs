@@ -120,7 +120,7 @@ pub fn inspect(
     let mut names: Vec<String> = disk.list(dir).map_err(OpenError::io("list", dir))?;
     names.sort_unstable();
     let (seen, headers, missing) = (Inspected::default(), BTreeMap::new(), BTreeSet::new());
-    let mut inspection = Inspection { disk, dir, seen, from_table: 0, headers, missing };
+    let mut inspection = Inspection { disk, dir, seen, from_table: 0, covers: Sequence(0), headers, missing };
     // A number may be claimed twice: by a name that a failure left behind, which holds nothing under it.
     let (mut segments, mut indexes, mut tables, mut compact) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
     for name in names {
@@ -179,6 +179,8 @@ struct Inspection<'a> {
     seen: Inspected,
     /// Streams below this number are in the table, which says what is kept of them.
     from_table: usize,
+    /// Segments at places before this one were sealed once.
+    covers: Sequence,
     headers: BTreeMap<Sequence, SegmentHeader>,
     /// Frames of indexes without a segment that were seen in no segment yet.
     missing: BTreeSet<Records>,
@@ -216,7 +218,7 @@ impl Inspection<'_> {
         self.seen.flaws.extend(bad.into_iter().map(|file| Flaw { file, what, mended }));
         if let Some(table) = newest {
             self.seen.log_id = Some(table.log);
-            self.from_table = table.rows.len();
+            (self.from_table, self.covers) = (table.rows.len(), table.covers);
             let stream = |row: super::stream_table::StreamRow| SeenStream {
                 name: row.name.to_string(),
                 offsets: row.first_kept..row.next,
@@ -270,7 +272,13 @@ impl Inspection<'_> {
         let file_bytes = bytes.len() as u64;
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let log = self.seen.log_id.unwrap_or(LogId(0));
-        let scan = recovery::scan(&Identity::new(log, sequence), &bytes, cut.unwrap_or(0));
+        let identity = Identity::new(log, sequence);
+        let mut scan = recovery::scan(&identity, &bytes, cut.unwrap_or(0));
+        // Before the first sync returned nothing was promised, a whole header neither.
+        let has_header = scan.synced <= SEGMENT_HEADER_BYTES || whose == Some((log, sequence));
+        if cut.is_none() && (file.replaced.is_some() || file.place() < self.covers) {
+            scan = recovery::scan_sealed(&identity, &bytes, 0);
+        }
         if let Some(version) = scan.newer {
             return Err(self.newer(&name, u32::from(version)));
         }
@@ -305,8 +313,7 @@ impl Inspection<'_> {
             let what = "bytes between its frames are damaged; no record is";
             self.seen.flaws.push(Flaw { file: name.clone(), what, mended: false });
         }
-        // Before the first sync returned nothing was promised, a whole header neither.
-        if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((log, sequence)) {
+        if !has_header {
             let what = "the segment's header is damaged; its records are read all the same";
             self.seen.flaws.push(Flaw { file: name, what, mended: false });
         }

@@ -56,6 +56,8 @@ struct Opening<'a> {
     options: &'a LogOptions,
     /// Milliseconds since 1970.
     now_ms: u64,
+    /// Segments at places before this one were sealed once, or recovered: all that is in them was synced.
+    covers: Sequence,
     log_id: LogId,
     /// The id was made up because none could be read: whatever lies here is not ours to delete.
     id_lost: bool,
@@ -105,6 +107,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
         files,
         options,
         now_ms,
+        covers,
         log_id: table.log,
         id_lost: table_lost && voted.is_none(),
         rows: table.rows,
@@ -117,7 +120,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
         spent: Vec::new(),
         strange,
     };
-    opening.take_segments(&listing, covers)?;
+    opening.take_segments(&listing)?;
     if opening.takes_back_what_is_in_none()? {
         return open(files, options, now_ms);
     }
@@ -132,7 +135,7 @@ pub(crate) fn open(files: &Files, options: &LogOptions, now_ms: u64) -> Result<O
 
 impl Opening<'_> {
     /// Goes through all segments in order: sealed ones by their index's header, the others whole.
-    fn take_segments(&mut self, listing: &Listing, covers: Sequence) -> Result<(), OpenError> {
+    fn take_segments(&mut self, listing: &Listing) -> Result<(), OpenError> {
         let mut sealed = BTreeMap::new();
         for sequence in listing.indexes.iter().filter(|sequence| listing.segments.contains_key(sequence)) {
             sealed.extend(self.sealed(*sequence)?.map(|header| (*sequence, header)));
@@ -141,7 +144,7 @@ impl Opening<'_> {
         for (sequence, class) in &listing.segments {
             match sealed.remove(sequence) {
                 Some(header) => {
-                    self.take_sealed(header, SegmentFile::plain(*sequence, header.class), *sequence >= covers)?;
+                    self.take_sealed(header, SegmentFile::plain(*sequence, header.class))?;
                 }
                 None => self.recover(*sequence, *class, &headers)?,
             }
@@ -149,7 +152,7 @@ impl Opening<'_> {
         for file in &listing.compact {
             let sealed = if listing.indexes.contains(&file.sequence) { self.sealed(file.sequence)? } else { None };
             match sealed {
-                Some(header) => self.take_sealed(header, *file, file.place() >= covers)?,
+                Some(header) => self.take_sealed(header, *file)?,
                 None => self.recover_compact(*file)?,
             }
         }
@@ -208,7 +211,7 @@ impl Opening<'_> {
         }
     }
 
-    fn take_sealed(&mut self, header: IndexHeader, segment: SegmentFile, uncovered: bool) -> Result<(), OpenError> {
+    fn take_sealed(&mut self, header: IndexHeader, segment: SegmentFile) -> Result<(), OpenError> {
         let IndexHeader { sequence, end, failed, newest_ms, .. } = header;
         let path = self.files.path(segment.name());
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
@@ -218,7 +221,7 @@ impl Opening<'_> {
             self.cut(&*file, end).map_err(OpenError::io("cut", &path))?;
             file_bytes = u64::from(end);
         }
-        if uncovered {
+        if segment.place() >= self.covers {
             match SegmentIndex::decode(&self.index_bytes(sequence, None)?) {
                 Some(index) => self.raise_from(&index),
                 // Its header is good: the segment is made out again from its frames, all of which were synced.
@@ -268,7 +271,13 @@ impl Opening<'_> {
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let marks = self.options.synced.iter().filter(|mark| mark.sequence == sequence).map(|mark| mark.position);
         let known = marks.chain(cut).max().unwrap_or(0);
-        let scan = recovery::scan(&Identity::new(self.log_id, sequence), &bytes, known);
+        let identity = Identity::new(self.log_id, sequence);
+        let mut scan = recovery::scan(&identity, &bytes, known);
+        // Before the first sync returned nothing was promised, a whole header neither.
+        let had_header = scan.synced > SEGMENT_HEADER_BYTES;
+        if cut.is_none() && (segment.replaced.is_some() || segment.place() < self.covers) {
+            scan = recovery::scan_sealed(&identity, &bytes, known);
+        }
         if let Some(version) = scan.newer {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
@@ -283,8 +292,7 @@ impl Opening<'_> {
             }
             return Ok(());
         }
-        // Before the first sync returned nothing was promised, a whole header neither.
-        if scan.synced > SEGMENT_HEADER_BYTES && whose != Some((self.log_id, sequence)) {
+        if had_header && whose != Some((self.log_id, sequence)) {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
         let mut index = self.take_frames(sequence, &bytes, &scan);

@@ -2,9 +2,10 @@
 //!
 //! Pure: bytes in, verdict out. The rule (docs/durability.md has the proof by cases): every frame names the position up
 //! to which the segment was synced when it was written. Let S be the greatest of these, of what the floor recorded, and
-//! of what the next segment's header says. Below S everything was acknowledged, so a broken frame there is *damage*:
-//! it is named and what follows is read. At or above S nothing was ever acknowledged behind the first broken frame, and
-//! all of it is cut, valid-looking or not, because in a torn group any sector may have landed.
+//! of what the next segment's header says, or all of a segment that was sealed. Below S everything was acknowledged, so
+//! a broken frame there is *damage*: it is named and what follows is read. At or above S nothing was ever acknowledged
+//! behind the first broken frame, and all of it is cut, valid-looking or not, because in a torn group any sector may
+//! have landed.
 
 use super::frame::{FrameHeader, Identity, NotAFrame};
 use super::limits::{FRAME_ALIGN, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
@@ -98,6 +99,15 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
         scan.holes.push(Hole { positions: kept_end..known_synced, named: None });
     }
     scan
+}
+
+/// Reads a segment that was sealed once, where nobody can say any more how far it goes: all of it was synced, so up to its last frame
+/// whose header is good what is broken is damage.
+pub(crate) fn scan_sealed(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
+    let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let named = walk(identity, bytes).pieces.into_iter().filter(|piece| piece.header().is_some());
+    let end = named.map(|piece| piece.positions().end.min(file_end)).max();
+    scan(identity, bytes, end.unwrap_or(0).max(known_synced))
 }
 
 /// A stretch of a segment: a good frame, or bytes that are none.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use storage_tests::crash_points::number;
 use storage_tests::model::log::Missing;
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, tiny};
+use storage_tests::workload::{End, Session, tiny, tiny_steps};
 
 /// Two sealed segments of records, one of ours, and an unsealed one with several commits, not closed: about 16 KiB.
 fn victim(options: LogOptions) -> Session {
@@ -398,4 +398,64 @@ fn the_offsets_of_a_streams_damaged_last_frame_are_not_given_again() {
     session.try_open().expect("opens");
     let (missing, _) = look(&mut session, "b's last frame");
     assert_eq!(missing.told, [("b".into(), 3..7)]);
+}
+
+/// A sealed segment with four records of "a" of 880 bytes each, all of one large append or each of its own, whose index is damaged and
+/// whose successor is gone: nobody says any more where it ends.
+fn alone(large: bool) -> Session {
+    let mut session = Session::new(1, if large { tiny_steps() } else { tiny() });
+    assert_eq!(session.open(), Ok(true));
+    put(&mut session, "a", &[(3_700, 1)]);
+    [(880, 1); 4].chunks(if large { 4 } else { 1 }).for_each(|parts| put(&mut session, "a", parts));
+    (0..4).for_each(|_| put(&mut session, "b", &[(3_700, 1)]));
+    session.trim("b", 0);
+    (0..3).for_each(|_| session.log().housekeep());
+    session.end(End::Kill);
+    session.disk.overwrite("/log/0000000000000001.idx".as_ref(), b"damaged");
+    session
+}
+
+/// Before: the frames of a large append say that nothing before them was synced, so one broken byte among them voided all of it, and
+/// its file went; of other segments the last commit was cut. Nobody was told.
+#[test]
+fn a_rotten_frame_of_a_sealed_segment_costs_that_frame_where_nobody_says_where_it_ends() {
+    for large in [true, false] {
+        let victim = alone(large);
+        let segment = Path::new("/log/0000000000000001.seg");
+        for (n, byte) in [(0, 60), (1, 60), (2, 60), (3, 60), (0, 8), (1, 8), (2, 8)] {
+            let case = format!("large {large}, frame {n}, byte {byte}");
+            let mut session = victim.fork(n);
+            session.disk.flip_bit(segment, (128 + n * 936 + byte) * 8);
+            let (missing, damages) = look(&mut session, &case);
+            assert_eq!((records(&missing), damages.len()), (1, 1), "{case}: {missing:?}, told {damages:?}");
+            goes_on(&mut session, &missing, &case);
+        }
+        let (missing, damages) = look(&mut victim.fork(9), "as it was");
+        assert_eq!((missing, damages), (Missing::default(), Vec::new()));
+    }
+}
+
+/// Before: of one that was compacted and not sealed yet the last frame went with a bit of the header, where it was in the midst of
+/// its append.
+#[test]
+fn a_bit_of_a_compact_segments_header_costs_no_frame() {
+    let mut victim = Session::new(1, tiny());
+    assert_eq!(victim.open(), Ok(true));
+    for _ in 0..8 {
+        put(&mut victim, "slow", &[(120, 1), (130, 1), (140, 1)]);
+        put(&mut victim, "fast", &[(3_000, 1)]);
+    }
+    (0..2).for_each(|_| victim.log().housekeep());
+    victim.trim("fast", 0);
+    victim.log().housekeep();
+    assert!(victim.log().stats().segments_compacted > 0);
+    victim.end(End::Kill);
+    let compact = files(&victim, "-0").pop().expect("it is compact");
+    for bit in 0..128 * 8 {
+        let mut session = victim.fork(bit);
+        session.disk.flip_bit(&compact, bit);
+        let (missing, damages) = look(&mut session, &format!("bit {bit}"));
+        assert_eq!((missing, damages.len()), (Missing::default(), 1), "bit {bit}: {damages:?}");
+        assert_eq!(damages[0].what, "the segment's header is damaged");
+    }
 }

@@ -117,6 +117,24 @@ fn damage_that_runs_into_a_torn_end_is_damage_as_far_as_was_synced_and_nothing_b
 }
 
 #[test]
+fn of_a_segment_that_was_sealed_all_up_to_the_last_good_header_was_synced() {
+    let mut segment = Segment::new();
+    segment.commit(&[&[10], &[10, 10, 10]]);
+    segment.break_frame(1);
+    segment.bytes[segment.placed[3].start as usize + 60] ^= 4;
+    segment.bytes.resize(4096, 0);
+    assert_eq!(segment.kept(0).0, [0], "of one that was not");
+    let scan = scan_sealed(&identity(), &segment.bytes, 0);
+    let kept: Vec<u64> = scan.frames.iter().map(|found| found.header.first).collect();
+    assert_eq!((kept, scan.end), (vec![0, 2], segment.placed[3].end));
+    let holes: Vec<_> = scan.holes.iter().map(|hole| hole.positions.clone()).collect();
+    assert_eq!(holes, [segment.placed[1].clone(), segment.placed[3].clone()]);
+    let scan = scan_sealed(&identity(), &segment.bytes[..segment.placed[3].start as usize + 60], 0);
+    assert_eq!(scan.holes.len(), 2, "cut short within its last frame");
+    assert_eq!(scan_sealed(&identity(), &[0; 4096], 0).end, SEGMENT_HEADER_BYTES);
+}
+
+#[test]
 fn a_damaged_payload_below_the_synced_position_is_named() {
     let mut segment = Segment::new();
     segment.commit(&[&[10]]);
