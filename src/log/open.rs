@@ -401,7 +401,8 @@ impl Opening<'_> {
         let last = [Class::Main, Class::System].map(|class| {
             let holds = |segment: &Segment| segment.file.class == class && segment.end > SEGMENT_HEADER_BYTES;
             let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
-            of_class.map(|(sequence, segment)| Predecessor { sequence: *sequence, end: segment.end })
+            // By its number, of a compact one too: who has its place has another end.
+            of_class.map(|(_, segment)| Predecessor { sequence: segment.file.sequence, end: segment.end })
         });
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);
         // Names that were read may not be durable: until they are, who appends says them again.

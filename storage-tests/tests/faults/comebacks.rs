@@ -126,3 +126,44 @@ fn an_index_without_its_segment_tells_what_lies_in_no_other() {
     assert_eq!((read, by_an_index.len()), (7, 1), "{told:?}");
     assert!(by_an_index[0].contains("0..1"), "{told:?}");
 }
+
+/// Before: the next segment named the place of a compact segment as the one before it, with the compact one's end. Where that lost its
+/// name to a power cut the segment of that number was cut there, if its own index was damaged.
+#[test]
+fn a_segment_whose_compact_one_lost_its_name_is_not_cut_where_that_ended() {
+    let mut lost = 0;
+    for n in 0..6 {
+        let (disk, clock) = (SimDisk::new(n), ManualClock::at(1_000_000));
+        let log = open(&disk, &clock);
+        for _ in 0..8 {
+            append(&log, "fast", 3_000);
+            append(&log, "slow", 300);
+        }
+        log.close().expect("a good disk");
+        drop(log);
+        let log = open(&disk, &clock);
+        let fast = log.stream("fast").expect("it was appended to");
+        log.trim(fast, log.durable(fast).offset);
+        disk.inject(Fault::nth(OpKind::SyncDir, n, Failure::Eio));
+        disk.inject(Fault::every(OpKind::Remove, Failure::Eio));
+        log.housekeep();
+        drop(log);
+        disk.process_kill();
+        disk.clear_faults();
+        // Nor can it get its name anew.
+        disk.inject(Fault::every(OpKind::Create, Failure::Eio).on(".new"));
+        let log = open(&disk, &clock);
+        disk.clear_faults();
+        append(&log, "fast", 3_000);
+        drop(log);
+        let is_compact = |disk: &SimDisk| disk.paths().iter().any(|path| path.to_string_lossy().contains("-0"));
+        let was_compact = is_compact(&disk);
+        disk.power_cut(PowerCut::NothingUnsynced);
+        if was_compact && !is_compact(&disk) {
+            disk.overwrite("/log/0000000000000007.idx".as_ref(), b"damaged");
+            lost += 1;
+        }
+        assert_eq!(seen(&open(&disk, &clock)), ALL_IS_THERE, "sync {n}: {:?}", disk.paths());
+    }
+    assert!(lost > 0, "of none the name is lost");
+}
