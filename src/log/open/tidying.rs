@@ -47,11 +47,16 @@ impl Opening<'_> {
         for name in std::mem::take(&mut self.strange) {
             self.set_aside(name)?;
         }
-        for name in std::mem::take(&mut self.void) {
-            if let FileName::Segment(sequence, class) = name {
+        let void = std::mem::take(&mut self.void);
+        for name in &void {
+            if let FileName::Segment(sequence, class) = *name {
                 self.empty_void(SegmentFile::plain(sequence, class))?;
             }
-            self.remove(name)?;
+            self.remove(*name)?;
+        }
+        if !void.is_empty() {
+            // The table covers their numbers: one that came back would pass for a segment that was sealed.
+            self.sync_all_names()?;
         }
         self.remove_replaced(listing)?;
         if !self.changed && !self.files.has_found_tables() {
