@@ -11,7 +11,7 @@ async fn an_unknown_key_has_a_line_that_names_the_sdk_and_not_the_key() {
     for _ in 0..3 {
         assert_eq!(server.send(post("/api/testImpressions/bulk", &headers, impressions(1))).await.status, 401);
     }
-    let said = lines.with("401");
+    let said = lines.with("(401)");
     assert_eq!(said.len(), 1, "one line a minute: {said:?}");
     assert!(said[0].contains("go-6.8.1") && said[0].contains("sdk_keys"), "{said:?}");
     assert!(lines.with("canary").is_empty());
