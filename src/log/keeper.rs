@@ -187,7 +187,7 @@ impl Shared {
             }
         };
         let slot = FileName::Streams((table.generation % 2) as u8);
-        // Both names were made durable at open. The other slot holds the table before this one, whatever becomes of it.
+        // The other slot holds the table before this one, whatever becomes of it.
         self.files.write_or_replace(slot, &table.encode(), || self.take_sequence())?;
         keeper.table_generation = table.generation;
         keeper.table_stale = false;

@@ -27,8 +27,8 @@ pub(super) struct Tables {
     pub(super) refused: u64,
 }
 
-/// Writes the slots of the stream table that can't be read, so that writing the table later changes no name and never
-/// goes over the only good copy. In a fresh log this comes before anything else: its id must outlive the first record.
+/// Writes the slots of the stream table that can't be read, so that writing the table later never goes over the only good copy. In a
+/// fresh log this comes before anything else: its id must outlive the first record.
 pub(super) fn make_sound(files: &Files, listing: &Listing, good: &[u8], table: &StreamTable) -> Result<(), OpenError> {
     let left = mutants::on(Mutant::DamagedTableLeft) && !good.is_empty();
     for slot in (0..2).filter(|slot| !good.contains(slot) && !left) {
