@@ -228,8 +228,11 @@ pub(super) fn enter(shared: &Shared, class: Class, sequence: Sequence, fresh: Fr
 /// Takes a segment away in which nothing was ever acknowledged: the next one's header says so by skipping its number.
 pub(super) fn void(shared: &Shared, sequence: Sequence) {
     let mut segment = shared.catalog_write().segments.remove(&sequence).expect("enter added it");
-    let emptied = shared.files.cut_failed(segment.file, SEGMENT_HEADER_BYTES);
-    if let Err(e) = emptied.and_then(|()| shared.files.retire(segment.file, 0, false)) {
+    if let Err(e) = shared.files.cut_failed(segment.file, SEGMENT_HEADER_BYTES) {
+        // It goes all the same: where nothing is synced one void segment after the other would stay, each tried again with every round.
+        tracing::warn!(segment = %sequence, error = %e, "can't empty a void segment before it goes");
+    }
+    if let Err(e) = shared.files.retire(segment.file, 0, false) {
         tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
         // Until it is gone the next one, whose header says that it is void, must stay.
         (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));

@@ -132,7 +132,7 @@ fn an_index_without_its_segment_tells_what_lies_in_no_other() {
 #[test]
 fn a_segment_whose_compact_one_lost_its_name_is_not_cut_where_that_ended() {
     let mut lost = 0;
-    for n in 0..6 {
+    for n in 0..16 {
         let (disk, clock) = (SimDisk::new(n), ManualClock::at(1_000_000));
         let log = open(&disk, &clock);
         for _ in 0..8 {

@@ -2,7 +2,6 @@
 //! disk in memory is full. What was acknowledged arrives, whatever it was that failed, what was refused does not, and the
 //! sidecar goes on by itself once calls work again.
 
-use std::collections::HashSet;
 use std::fs;
 
 use serde_json::Value;
@@ -74,20 +73,18 @@ pub(super) fn judge(posts: &mut [Post], killed: bool) -> usize {
     refused
 }
 
-/// The archive's lines. What stands in a file that failed and could not be cut may, after a kill, stand in a later one again.
-pub(super) fn lines(home: &Home, killed: bool) -> Vec<Value> {
-    let aside = home.path("aside");
-    fs::create_dir(&aside).expect("the directory is ours");
+/// The archive's lines. How far a file counts that failed and could not be cut its name says; what lies behind that is written again.
+pub(super) fn lines(home: &Home) -> Vec<Value> {
     for entry in fs::read_dir(home.path("archive")).expect("it was written to") {
         let path = entry.expect("listed").path();
-        if killed && path.extension().is_some_and(|end| end == "failed") {
-            fs::rename(&path, aside.join(path.file_name().expect("it has one"))).expect("it is ours");
+        let end = path.extension().and_then(|end| end.to_str()?.strip_prefix("failed-")?.parse::<u64>().ok());
+        if let Some(end) = end {
+            let file = fs::File::options().write(true).open(&path).expect("it is ours");
+            let len = file.metadata().expect("it is there").len();
+            file.set_len(end.min(len)).expect("it is ours");
         }
     }
-    let mut lines = home.lines("archive");
-    let known: HashSet<String> = lines.iter().map(|line| line["id"].to_string()).collect();
-    lines.extend(home.lines("aside").into_iter().filter(|line| !known.contains(&line["id"].to_string())));
-    lines
+    home.lines("archive")
 }
 
 /// One fault after the other over a sidecar under load, which is killed among them or not.
@@ -128,7 +125,7 @@ fn suffers(name: &str, killed: bool) -> usize {
     let mut posts = load.stop();
     let refused = judge(&mut posts, killed);
     let lags = sidecar.drain(&["archive", "hook"]);
-    let (arrived, files) = (Arrived::at_webhook(&receiver.arrivals()), Arrived::in_files(lines(&home, killed)));
+    let (arrived, files) = (Arrived::at_webhook(&receiver.arrivals()), Arrived::in_files(lines(&home)));
     arrived.holds(&posts, "hook");
     files.holds(&posts, "archive");
     arrived.equals(&files);

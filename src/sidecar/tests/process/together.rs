@@ -117,7 +117,7 @@ fn disk_and_network_that_fail_together_lose_nothing_across_kills() {
     let destinations = ["archive", "hook", "ordered"];
     let lags = sidecar.drain(&destinations);
     witness.end();
-    let lines = lines(&home, true);
+    let lines = lines(&home);
     in_order(&receivers[1].arrivals(), &lines);
     let files = Arrived::in_files(lines);
     files.holds(&posts, "archive");
