@@ -324,7 +324,7 @@ fn a_log_of_compact_segments_alone_keeps_its_id_when_both_tables_are_damaged() {
 fn a_name_that_leads_to_a_file_which_became_a_compact_segment_is_nobodys() {
     let bench = bench();
     let log = bench.open();
-    (0..3).for_each(|_| drop(append(&log, "old", 1, 1_000, 1)));
+    (0..3).for_each(|_| _ = append(&log, "old", 1, 1_000, 1));
     append(&log, "old", 1, 600, 1);
     let first = Path::new(DIR).join("0000000000000000.seg");
     let mut bytes = read_all(&*bench.disk.open(&first).expect("it is written to")).expect("memory reads");
