@@ -272,13 +272,8 @@ impl Inspection<'_> {
         let file_bytes = bytes.len() as u64;
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let log = self.seen.log_id.unwrap_or(LogId(0));
-        let identity = Identity::new(log, sequence);
-        let mut scan = recovery::scan(&identity, &bytes, cut.unwrap_or(0));
-        // Before the first sync returned nothing was promised, a whole header neither.
-        let has_header = scan.synced <= SEGMENT_HEADER_BYTES || whose == Some((log, sequence));
-        if cut.is_none() && (file.replaced.is_some() || file.place() < self.covers) {
-            scan = recovery::scan_sealed(&identity, &bytes, 0);
-        }
+        let sealed = cut.is_none() && (file.replaced.is_some() || file.place() < self.covers);
+        let scan = recovery::scan_of(sealed, &Identity::new(log, sequence), &bytes, cut.unwrap_or(0));
         if let Some(version) = scan.newer {
             return Err(self.newer(&name, u32::from(version)));
         }
@@ -313,7 +308,7 @@ impl Inspection<'_> {
             let what = "bytes between its frames are damaged; no record is";
             self.seen.flaws.push(Flaw { file: name.clone(), what, mended: false });
         }
-        if !has_header {
+        if scan.promised && whose != Some((log, sequence)) {
             let what = "the segment's header is damaged; its records are read all the same";
             self.seen.flaws.push(Flaw { file: name, what, mended: false });
         }

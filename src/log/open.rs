@@ -271,13 +271,8 @@ impl Opening<'_> {
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let marks = self.options.synced.iter().filter(|mark| mark.sequence == sequence).map(|mark| mark.position);
         let known = marks.chain(cut).max().unwrap_or(0);
-        let identity = Identity::new(self.log_id, sequence);
-        let mut scan = recovery::scan(&identity, &bytes, known);
-        // Before the first sync returned nothing was promised, a whole header neither.
-        let had_header = scan.synced > SEGMENT_HEADER_BYTES;
-        if cut.is_none() && (segment.replaced.is_some() || segment.place() < self.covers) {
-            scan = recovery::scan_sealed(&identity, &bytes, known);
-        }
+        let sealed = cut.is_none() && (segment.replaced.is_some() || segment.place() < self.covers);
+        let scan = recovery::scan_of(sealed, &Identity::new(self.log_id, sequence), &bytes, known);
         if let Some(version) = scan.newer {
             return Err(OpenError::Newer { path, version: u32::from(version) });
         }
@@ -292,7 +287,7 @@ impl Opening<'_> {
             }
             return Ok(());
         }
-        if had_header && whose != Some((self.log_id, sequence)) {
+        if scan.promised && whose != Some((self.log_id, sequence)) {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
         let mut index = self.take_frames(sequence, &bytes, &scan);

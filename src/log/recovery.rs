@@ -21,6 +21,8 @@ pub(crate) struct Scan {
     pub(crate) end: u32,
     /// Everything below was synced before the crash.
     pub(crate) synced: u32,
+    /// The first sync had returned, by what frames or others say of it: before that nothing was promised, a whole header neither.
+    pub(crate) promised: bool,
     /// Broken places below `synced`: acknowledged data that is damaged.
     pub(crate) holes: Vec<Hole>,
     /// A frame of a version from the future stands here.
@@ -53,13 +55,23 @@ pub(crate) struct Hole {
 /// Reads a segment that was not sealed. `bytes` is the whole file (header included), up to the successor's cut where
 /// there is one; `known_synced` is what other sources say was synced (0 for nothing).
 pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
+    scan_of(false, identity, bytes, known_synced)
+}
+
+/// The same of a segment that was `sealed` once, where nobody can say any more how far it goes: all of it was synced, so up to its
+/// last frame whose header is good what is broken is damage.
+pub(crate) fn scan_of(sealed: bool, identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
     let seen = walk(identity, bytes);
     let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let believed = |_: &&FrameHeader| !mutants::on(Mutant::SyncedMarkNotBelieved);
     let named =
         seen.pieces.iter().filter_map(Piece::header).filter(believed).map(|header| header.synced).max().unwrap_or(0);
-    let synced = named.max(known_synced).max(SEGMENT_HEADER_BYTES).min(file_end.max(SEGMENT_HEADER_BYTES));
-    let mut scan = Scan { frames: Vec::new(), end: synced, synced, holes: Vec::new(), newer: seen.newer };
+    let has_header = |piece: &&Piece| sealed && piece.header().is_some();
+    let sealed_end = seen.pieces.iter().rfind(has_header).map_or(0, |piece| piece.positions().end);
+    let at_most = file_end.max(SEGMENT_HEADER_BYTES);
+    let promised = named.max(known_synced).min(at_most) > SEGMENT_HEADER_BYTES;
+    let synced = named.max(known_synced).max(sealed_end).max(SEGMENT_HEADER_BYTES).min(at_most);
+    let mut scan = Scan { frames: Vec::new(), end: synced, synced, promised, holes: Vec::new(), newer: seen.newer };
     let mut group: Vec<Found> = Vec::new(); // an append above S whose last frame has not been seen yet
     let mut whole = true; // nothing at or above S was broken so far
     for piece in seen.pieces {
@@ -93,21 +105,11 @@ pub(crate) fn scan(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan
             break;
         }
     }
-    let kept_end = file_end.max(SEGMENT_HEADER_BYTES);
-    if known_synced > kept_end {
+    if known_synced > at_most {
         // The file is shorter than what was synced of it.
-        scan.holes.push(Hole { positions: kept_end..known_synced, named: None });
+        scan.holes.push(Hole { positions: at_most..known_synced, named: None });
     }
     scan
-}
-
-/// Reads a segment that was sealed once, where nobody can say any more how far it goes: all of it was synced, so up to its last frame
-/// whose header is good what is broken is damage.
-pub(crate) fn scan_sealed(identity: &Identity, bytes: &[u8], known_synced: u32) -> Scan {
-    let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let named = walk(identity, bytes).pieces.into_iter().filter(|piece| piece.header().is_some());
-    let end = named.map(|piece| piece.positions().end.min(file_end)).max();
-    scan(identity, bytes, end.unwrap_or(0).max(known_synced))
 }
 
 /// A stretch of a segment: a good frame, or bytes that are none.

@@ -124,14 +124,14 @@ fn of_a_segment_that_was_sealed_all_up_to_the_last_good_header_was_synced() {
     segment.bytes[segment.placed[3].start as usize + 60] ^= 4;
     segment.bytes.resize(4096, 0);
     assert_eq!(segment.kept(0).0, [0], "of one that was not");
-    let scan = scan_sealed(&identity(), &segment.bytes, 0);
+    let scan = scan_of(true, &identity(), &segment.bytes, 0);
     let kept: Vec<u64> = scan.frames.iter().map(|found| found.header.first).collect();
     assert_eq!((kept, scan.end), (vec![0, 2], segment.placed[3].end));
     let holes: Vec<_> = scan.holes.iter().map(|hole| hole.positions.clone()).collect();
     assert_eq!(holes, [segment.placed[1].clone(), segment.placed[3].clone()]);
-    let scan = scan_sealed(&identity(), &segment.bytes[..segment.placed[3].start as usize + 60], 0);
+    let scan = scan_of(true, &identity(), &segment.bytes[..segment.placed[3].start as usize + 60], 0);
     assert_eq!(scan.holes.len(), 2, "cut short within its last frame");
-    assert_eq!(scan_sealed(&identity(), &[0; 4096], 0).end, SEGMENT_HEADER_BYTES);
+    assert_eq!(scan_of(true, &identity(), &[0; 4096], 0).end, SEGMENT_HEADER_BYTES);
 }
 
 #[test]
