@@ -5,6 +5,8 @@
 //! pass for live ones (see frame.rs). The last `reserve` spares are for our own streams only, so that a full disk can
 //! always be drained.
 
+mod small;
+
 use super::LogOptions;
 use super::compact;
 use super::dir_sync::{DirSync, Since};
@@ -259,19 +261,19 @@ impl Files {
     /// Empties the index of a file: should its name come back, it says nothing. A sync of a directory that failed may have lost
     /// the removal, and no later one brings that back.
     pub(crate) fn empty_index(&self, file: SegmentFile) -> io::Result<()> {
-        match self.disk.open(&self.path(FileName::Index(file.sequence))) {
-            Ok(index) => index.set_len(0).and_then(|()| index.sync_data()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
-        }
+        self.cut_if_there(FileName::Index(file.sequence), 0)
     }
 
     /// Cuts what a failed sync may have let out, behind `end`, or all where nothing was ever acknowledged, before the segment's name
     /// goes: where a sync of the directory fails the name may come back, and by then the header that hides those bytes may be gone.
     pub(crate) fn cut_failed(&self, file: SegmentFile, end: u32) -> io::Result<()> {
-        let end = if end > SEGMENT_HEADER_BYTES { end } else { 0 };
-        match self.disk.open(&self.path(file.name())) {
-            Ok(opened) => opened.set_len(u64::from(end)).and_then(|()| opened.sync_data()),
+        self.cut_if_there(file.name(), if end > SEGMENT_HEADER_BYTES { end } else { 0 })
+    }
+
+    /// Durably.
+    fn cut_if_there(&self, name: FileName, end: u32) -> io::Result<()> {
+        match self.disk.open(&self.path(name)) {
+            Ok(file) => file.set_len(u64::from(end)).and_then(|()| file.sync_data()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
@@ -283,6 +285,24 @@ impl Files {
         self.unsynced().remove(&name);
         let path = self.path(name);
         failpoints::around(Point::IndexRemove, || remove_if_there(&*self.disk, &path))
+    }
+
+    /// The same as [`retire`](Self::retire) for a segment of `log` with acknowledged records, whose file becomes a spare if that is
+    /// `wanted`. One that has failed, and ends at `failed`, is cut and becomes none; neither does another segment's file, which
+    /// has this one's name, too, since a sync of the directory failed: that may be in use, and is not cut either.
+    pub(crate) fn reclaim(
+        &self,
+        file: SegmentFile,
+        file_bytes: u64,
+        log: LogId,
+        failed: Option<u32>,
+        wanted: bool,
+    ) -> io::Result<Option<u64>> {
+        let ours = self.holds(file, log) || mutants::on(Mutant::RecycledWithoutLooking);
+        if let Some(end) = failed.filter(|_| ours) {
+            self.cut_failed(file, end)?;
+        }
+        self.retire(file, file_bytes, wanted && failed.is_none() && ours)
     }
 
     /// Takes a segment and its index away. When `recycle` and its size fit its file gets a spare's name, and is one once
@@ -306,81 +326,6 @@ impl Files {
         let read = self.disk.open(&self.path(file.name())).and_then(|file| file.read_at(&mut bytes, 0));
         let Ok(n) = read else { return false };
         compact::owner(file.replaced.is_some(), &bytes[..n]) == Some((log, file.sequence))
-    }
-
-    /// Writes a small file as [`write_whole`] does; when it returns `Ok` its name is durable, too. Where the old file of that
-    /// name refuses it, as a bad place on a disk does, its name may be lost, or a start [found it](Self::find_table), a new one takes its place. A crash leaves the old
-    /// one or the new one; what lies beside them, under the name of an unfinished segment, goes at the next open. `beside` is a
-    /// number for that name which no compact segment has.
-    pub(crate) fn write_or_replace(
-        &self,
-        name: FileName,
-        bytes: &[u8],
-        beside: impl FnOnce() -> Sequence,
-    ) -> io::Result<()> {
-        let path = self.path(name);
-        let found = self.found().contains(&name);
-        let written = match found || self.is_in_doubt(name) {
-            true => Err(io::Error::other("a sync that failed may have lost its name")),
-            false => write_whole(&*self.disk, &path, bytes),
-        };
-        match written {
-            Ok(()) => return self.sync_name(name),
-            // A full disk has no room under another name either.
-            Err(e) if is_full(&e) => return Err(e),
-            Err(_) if found => {}
-            Err(e) => {
-                tracing::warn!(path = %path.display(), error = %e, "a file can't be written: a new one takes its place");
-            }
-        }
-        let unfinished = self.path(FileName::Unfinished(beside()));
-        remove_if_there(&*self.disk, &unfinished)?;
-        // Synced before the rename: the name must not pass from what may be whole to what is not.
-        let replaced = write_whole(&*self.disk, &unfinished, bytes).and_then(|()| {
-            self.unsynced().insert(name, self.mark_names());
-            self.disk.rename(&unfinished, &path)?;
-            self.sync_name(name)
-        });
-        let replaced = replaced.inspect_err(|_| self.strays.give_up(unfinished, bytes.len() as u64));
-        match replaced {
-            // It needs no room but its own there, and a full disk has to be drained.
-            Err(e) if found && is_full(&e) => {
-                write_whole(&*self.disk, &path, bytes).and_then(|()| self.sync_name(name))
-            }
-            Ok(()) => {
-                self.found().remove(&name);
-                Ok(())
-            }
-            failed => failed,
-        }
-    }
-
-    /// A start found this stream table: the first to be written in its place is a new file, which leaves the old one as it is until
-    /// it is whole and durable. The other one, which was taken for the newest, may turn out not to be there.
-    pub(crate) fn find_table(&self, slot: u8) {
-        self.found().insert(FileName::Streams(slot));
-    }
-
-    /// Whether there are such tables.
-    pub(crate) fn has_found_tables(&self) -> bool {
-        !self.found().is_empty()
-    }
-
-    /// Whether a sync has failed since the file got this name and before that was durable. A table that no start found has it since.
-    fn is_in_doubt(&self, name: FileName) -> bool {
-        let mut unsynced = self.unsynced();
-        let since = match name {
-            FileName::Streams(_) => unsynced.get(&name).copied(),
-            _ => Some(*unsynced.entry(name).or_insert_with(|| self.mark_names())),
-        };
-        since.is_some_and(|since| !self.names.holds(since))
-    }
-
-    fn sync_name(&self, name: FileName) -> io::Result<()> {
-        let Some(since) = self.unsynced().get(&name).copied() else { return Ok(()) };
-        failpoints::around(Point::IndexNameSync, || self.sync_names(since))?;
-        self.unsynced().remove(&name);
-        Ok(())
     }
 
     /// This name is durable now.
@@ -419,14 +364,6 @@ impl Files {
         let mut open = self.open();
         open.by_sequence.remove(&sequence);
         open.order.retain(|kept| *kept != sequence);
-    }
-
-    fn unsynced(&self) -> crate::sync::MutexGuard<'_, BTreeMap<FileName, Since>> {
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn found(&self) -> crate::sync::MutexGuard<'_, BTreeSet<FileName>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spares(&self) -> crate::sync::MutexGuard<'_, Spares> {

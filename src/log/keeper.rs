@@ -274,11 +274,8 @@ impl Shared {
         // The reserve in any case: it is what a disk that holds more than its budget is drained with.
         let becoming = (spares.len() as u64 + 1) * u64::from(self.options.segment_bytes);
         let wanted = ahead < reserve || (ahead < reserve + 2 && self.is_room_for(keeper, becoming));
-        // A failed sync of the directory may have left two names to one file, and the other one may be in use.
-        let ours = self.files.holds(segment.file, self.log_id) || mutants::on(Mutant::RecycledWithoutLooking);
-        let recycle = wanted && !segment.failed && ours;
-        let cut = if segment.failed && ours { self.files.cut_failed(segment.file, segment.end) } else { Ok(()) };
-        match cut.and_then(|()| self.files.retire(segment.file, segment.file_bytes, recycle)) {
+        let failed = segment.failed.then_some(segment.end);
+        match self.files.reclaim(segment.file, segment.file_bytes, self.log_id, failed, wanted) {
             Ok(spare) => spares.extend(spare.map(|spare| (spare, held))),
             Err(e) => {
                 // It is still there, so it counts and keeps the one that names its end; it goes another time.

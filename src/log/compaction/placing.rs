@@ -112,10 +112,7 @@ impl Shared {
         let since = self.files.mark_names();
         for leftover in going {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
-            let ours = self.files.holds(leftover.file, self.log_id);
-            let recycle = wanted && leftover.failed.is_none() && ours;
-            let cut = leftover.failed.filter(|_| ours).map_or(Ok(()), |end| self.files.cut_failed(leftover.file, end));
-            match cut.and_then(|()| self.files.retire(leftover.file, leftover.bytes, recycle)) {
+            match self.files.reclaim(leftover.file, leftover.bytes, self.log_id, leftover.failed, wanted) {
                 Ok(spare) => {
                     spares.extend(spare.map(|spare| (spare, self.hold(leftover.bytes))));
                     self.let_go(leftover.bytes);
