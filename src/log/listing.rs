@@ -69,7 +69,7 @@ impl Listing {
     /// # Errors
     /// Where those that come next would soon pass for a stranger's.
     pub(super) fn leaves_numbers(&self) -> io::Result<()> {
-        let next = self.spares.last().map_or(self.next_sequence().0, |spare| self.next_sequence().0.max(*spare));
+        let next = self.next_sequence().0.max(self.spares.last().copied().unwrap_or(0));
         if next <= NUMBER_MAX / 2 { Ok(()) } else { Err(io::Error::other("one has a number that no log reaches")) }
     }
 
