@@ -26,10 +26,14 @@ fn append(log: &Log, stream: &str, bytes: usize) {
 
 /// Of each of eight sealed segments "slow" needs one record and nobody the rest: the next round compacts them.
 fn about_to_compact(disk: &SimDisk, clock: &ManualClock) -> Log {
+    of_both(disk, clock, [("slow", 300), ("fast", 3_000)])
+}
+
+/// The same, with the records of each segment in this order.
+fn of_both(disk: &SimDisk, clock: &ManualClock, records: [(&str, usize); 2]) -> Log {
     let log = open(disk, clock);
     for _ in 0..8 {
-        append(&log, "slow", 300);
-        append(&log, "fast", 3_000);
+        records.iter().for_each(|(stream, bytes)| append(&log, stream, *bytes));
     }
     (0..2).for_each(|_| log.housekeep());
     let fast = log.stream("fast").expect("it was appended to");
@@ -125,4 +129,47 @@ fn an_index_without_its_segment_tells_what_lies_in_no_other() {
     let by_an_index: Vec<_> = told.iter().filter(|told| told.contains("file is missing")).collect();
     assert_eq!((read, by_an_index.len()), (7, 1), "{told:?}");
     assert!(by_an_index[0].contains("0..1"), "{told:?}");
+}
+
+/// Before: the next segment named the place of a compact segment as the one before it, with the compact one's end. Where that lost its
+/// name to a power cut the segment of that number was cut there, if its own index was damaged.
+#[test]
+fn a_segment_whose_compact_one_lost_its_name_is_not_cut_where_that_ended() {
+    let mut lost = 0;
+    for seed in 0..6 {
+        for n in 0..8 {
+            let (disk, clock) = (SimDisk::new(seed), ManualClock::at(1_000_000));
+            // What is needed lies behind where the compact one ends.
+            of_both(&disk, &clock, [("fast", 3_000), ("slow", 300)]).close().expect("a good disk");
+            // The last one as well: no other follows before the start that finds it lost.
+            let log = open(&disk, &clock);
+            (0..2).for_each(|_| log.housekeep());
+            let fast = log.stream("fast").expect("it was appended to");
+            log.trim(fast, log.durable(fast).offset);
+            disk.inject(Fault::nth(OpKind::SyncDir, n, Failure::Eio));
+            disk.inject(Fault::every(OpKind::Remove, Failure::Eio).on(".seg"));
+            log.housekeep();
+            drop(log);
+            disk.process_kill();
+            disk.clear_faults();
+            // Nor can it get its name anew.
+            disk.inject(Fault::every(OpKind::Create, Failure::Eio).on(".new"));
+            let log = open(&disk, &clock);
+            disk.clear_faults();
+            append(&log, "fast", 3_000);
+            drop(log);
+            let compact = |disk: &SimDisk| disk.paths().into_iter().find(|path| path.to_string_lossy().contains("-0"));
+            let was = compact(&disk);
+            disk.power_cut(PowerCut::NothingUnsynced);
+            if let (Some(path), None) = (was, compact(&disk)) {
+                // The last that it stood for.
+                let name = path.to_string_lossy();
+                let last = name.rsplit(['-', '.']).nth(1).expect("a compact segment's name");
+                disk.overwrite(format!("/log/{last}.idx").as_ref(), b"damaged");
+                lost += 1;
+            }
+            assert_eq!(seen(&open(&disk, &clock)), ALL_IS_THERE, "seed {seed}, sync {n}: {:?}", disk.paths());
+        }
+    }
+    assert!(lost > 0, "of none the name is lost");
 }

@@ -198,7 +198,8 @@ fn what_a_failed_file_let_out_late_stays_hidden_when_its_index_is_damaged_after_
 fn a_failed_segment_that_a_start_could_not_cut_keeps_the_one_that_names_its_end() {
     for nth in 0..4 {
         let mut session = session(1);
-        acked(&mut session, "quiet", &[(100, 1)]);
+        // So much that it is not compacted.
+        acked(&mut session, "quiet", &[(3_000, 1)]);
         session.act(&Step::Inject(Fault::nths(OpKind::Sync, 0..2, Failure::Eio).on(".seg"))).expect("armed");
         refused(&mut session, "a", &[(700, 20)]);
         session.log().housekeep();
