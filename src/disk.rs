@@ -13,6 +13,8 @@ pub mod counted;
 pub mod latched;
 pub mod mem;
 pub mod real;
+#[cfg(test)]
+pub(crate) mod refusing;
 
 use std::io::{self, IoSlice};
 use std::path::Path;

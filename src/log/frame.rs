@@ -191,6 +191,26 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
+impl FrameHeader {
+    /// One record of a stream, with no payload and nothing known of what was synced.
+    pub(crate) fn sample(stream: u32, first: u64) -> Self {
+        Self {
+            kind: Kind::Records,
+            stream: StreamId(stream),
+            first,
+            records: 1,
+            bytes_before: 0,
+            ingest_ms: 0,
+            synced: 0,
+            group_first: true,
+            group_last: true,
+            payload_len: 0,
+            payload_crc: 0,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -179,7 +179,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::frame::{FrameHeader, Kind};
+    use crate::log::frame::FrameHeader;
     use crate::log::index::ActiveIndex;
     use crate::log::segment::Class;
     use crate::log::stream_table::StreamRow;
@@ -203,25 +203,7 @@ mod tests {
         catalog.streams[3].trim(10);
         let mut active = ActiveIndex::default();
         for (position, (stream, first)) in (128..).step_by(64).zip([(0, 0), (1, 0), (0, 1), (2, 0), (3, 0), (1, 1)]) {
-            let (kind, stream) = (Kind::Records, StreamId(stream));
-            let (records, bytes_before, ingest_ms, synced, payload_len, payload_crc) = (1, 0, 0, 0, 3, 0);
-            let (group_first, group_last) = (true, true);
-            active.add(
-                position,
-                &FrameHeader {
-                    kind,
-                    stream,
-                    first,
-                    records,
-                    bytes_before,
-                    ingest_ms,
-                    synced,
-                    group_first,
-                    group_last,
-                    payload_len,
-                    payload_crc,
-                },
-            );
+            active.add(position, &FrameHeader { payload_len: 3, ..FrameHeader::sample(stream, first) });
         }
         let index = active.seal(LogId(1), (Sequence(0), Class::Main), 512, false, |_| "".into());
         let needed = Needed::of(&catalog, &index);

@@ -1,21 +1,8 @@
 use super::*;
-use crate::log::frame::Kind;
 use proptest::prelude::*;
 
 fn header(stream: u32, first: u64, records: u32, ingest_ms: u64) -> FrameHeader {
-    FrameHeader {
-        kind: Kind::Records,
-        stream: StreamId(stream),
-        first,
-        records,
-        bytes_before: 0,
-        ingest_ms,
-        synced: 0,
-        group_first: true,
-        group_last: true,
-        payload_len: 8,
-        payload_crc: 0,
-    }
+    FrameHeader { records, ingest_ms, payload_len: 8, ..FrameHeader::sample(stream, first) }
 }
 
 fn index(frames: &[(u32, u32)]) -> SegmentIndex {

@@ -3,6 +3,7 @@ mod moving;
 use super::*;
 use crate::clock::ManualClock;
 use crate::disk::mem::MemDisk;
+use crate::disk::refusing::Refusing;
 use crate::{Log, LogOptions, Payload};
 use std::io::IoSlice;
 
@@ -199,46 +200,13 @@ fn reading_stops_when_told() {
     assert_eq!(frames, 1);
 }
 
-/// A file with a byte that can't be read.
-struct BadFile {
-    file: Arc<dyn File>,
-    bad: u64,
-}
-
-impl File for BadFile {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        let touched = position..position + buf.len() as u64;
-        if touched.contains(&self.bad) { Err(io::ErrorKind::Other.into()) } else { self.file.read_at(buf, position) }
-    }
-
-    fn write_all_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
-        unreachable!("inspecting writes nothing")
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        unreachable!("inspecting syncs nothing")
-    }
-
-    fn allocate(&self, _: u64) -> io::Result<()> {
-        unreachable!("inspecting takes no room")
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        unreachable!("inspecting cuts nothing")
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-}
-
 #[test]
 fn where_the_disk_gives_nothing_there_are_zeros_and_the_rest_is_read() {
     let disk = MemDisk::new();
     let file = disk.create(Path::new("/file")).unwrap();
     let block = SALVAGE_BYTES as u64;
     file.write_all_at(&[IoSlice::new(&vec![7; 3 * SALVAGE_BYTES - 1])], 0).unwrap();
-    let bad = BadFile { file, bad: block + 5 };
+    let bad = Refusing { file, positions: block + 5..block + 6 };
     assert!(read_all(&bad).is_err());
     let bytes = salvage(&bad).unwrap();
     assert_eq!(bytes.len(), 3 * SALVAGE_BYTES - 1);

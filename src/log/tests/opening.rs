@@ -3,7 +3,7 @@
 use super::*;
 use crate::disk::{read_all, read_exact_at};
 use crate::log::frame::{FrameHeader, Identity, Kind};
-use crate::offset::{LogId, Sequence, StreamId};
+use crate::offset::{LogId, Sequence};
 use std::path::PathBuf;
 
 const FIRST: &str = "0000000000000000.seg";
@@ -91,22 +91,8 @@ fn forged(bench: &Bench, log: LogId, at: u32, header: FrameHeader, payload: &[u8
 }
 
 fn header(kind: Kind, stream: u32, first: u64) -> FrameHeader {
-    let (records, payload_len, payload_crc) = (u32::from(kind == Kind::Records), 0, 0);
-    let (bytes_before, ingest_ms, synced, stream) = (100 * first, 1_000, 0, StreamId(stream));
-    let (group_first, group_last) = (true, true);
-    FrameHeader {
-        kind,
-        stream,
-        first,
-        records,
-        bytes_before,
-        ingest_ms,
-        synced,
-        group_first,
-        group_last,
-        payload_len,
-        payload_crc,
-    }
+    let (records, bytes_before) = (u32::from(kind == Kind::Records), 100 * first);
+    FrameHeader { kind, records, bytes_before, ingest_ms: 1_000, ..FrameHeader::sample(stream, first) }
 }
 
 /// Before: of a whole frame that names a stream beyond all that a log may have the start believed everything but the stream, and

@@ -1,48 +1,14 @@
 //! A floor whose disk refuses a part of what is asked of it, and a page that must not be written in place.
 
 use super::*;
-
-/// A file of which some bytes cannot be read.
-struct Unreadable {
-    inner: Arc<dyn File>,
-    positions: std::ops::Range<u64>,
-}
-
-impl File for Unreadable {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        if self.positions.contains(&position) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
-        }
-        self.inner.read_at(buf, position)
-    }
-
-    fn write_all_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        self.inner.write_all_at(bufs, position)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-}
+use crate::disk::refusing::Refusing;
 
 /// What the floor says of itself when the slots with these numbers cannot be read.
 fn read_without(disk: &MemDisk, slots: std::ops::Range<usize>) -> (FloorFile, Result<Vec<FloorDamage>, FloorError>) {
     let (mut floor, _) = FloorFile::load(Arc::new(fresh_disk()), &dir()).expect("there is none");
-    let inner = disk.open(&dir().join(FLOOR_NAME)).expect("it is there");
+    let file = disk.open(&dir().join(FLOOR_NAME)).expect("it is there");
     let at = |slot: usize| (slot * FLOOR_SLOT_BYTES) as u64;
-    let read = floor.read(&Unreadable { inner, positions: at(slots.start)..at(slots.end) }, &dir().join(FLOOR_NAME));
+    let read = floor.read(&Refusing { file, positions: at(slots.start)..at(slots.end) }, &dir().join(FLOOR_NAME));
     (floor, read)
 }
 
