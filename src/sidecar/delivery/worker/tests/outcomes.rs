@@ -295,6 +295,18 @@ async fn a_record_that_cannot_be_encoded_is_found_and_becomes_a_dead_letter() {
     assert!(stage.drawer.letters.lock().unwrap()[0].reason.contains("cannot encode"));
 }
 
+/// A receiver that names so many may be the one that is wrong: what it does not name is delivered, in parts, and of the others no
+/// more than may be poison are letters.
+#[tokio::test(start_paused = true)]
+async fn more_records_than_may_be_poison_are_not_believed_to_be_though_they_are_named() {
+    let stage = stage(30, reading(|_, r| at_once(partial(r, &[0, 1, 2, 3, 4, 5, 6, 7], &[]))));
+    sleep(HOUR * 24).await;
+    stage.check();
+    let dead = stage.drawer.of(true);
+    assert!(dead.len() <= 3 && dead.iter().all(|offset| *offset < 8), "{dead:?}");
+    assert_eq!(stage.queue.settled(), 22 + dead.len() as u64);
+}
+
 /// Held records are in nobody's way, and their wait is counted from the answer.
 #[tokio::test(start_paused = true)]
 async fn a_held_record_says_when_it_may_be_sent() {
