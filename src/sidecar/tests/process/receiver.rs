@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 
-use super::sidecar::free_address;
+use super::sidecar::{free_address, wait_for};
 use super::wire::Message;
 
 /// How a request is answered.
@@ -130,7 +130,14 @@ impl Receiver {
 
     /// Listens (again), at the same address.
     pub(crate) fn up(&self) {
-        let listener = TcpListener::bind(self.address).expect("the address was free");
+        // A process that another test starts at this moment has, until it becomes itself, the listener that `down`
+        // let go of.
+        let mut listener = None;
+        wait_for(|| {
+            listener = TcpListener::bind(self.address).ok();
+            listener.is_some()
+        });
+        let listener = listener.expect("the address is free");
         let (closing, connections) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
         let accepting = {
             let (inner, closing, connections) =

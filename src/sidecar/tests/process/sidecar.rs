@@ -5,7 +5,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -29,6 +30,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address that nobody listens on. Its port lies below those that the system gives to outgoing connections: while a
 /// sidecar is dead nobody else may come to sit on its port.
+///
+/// It is asked for, not bound: a process that another test starts at that moment has all that this one has open until
+/// it becomes itself, and what is bound here would stay so after this has let go of it.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -36,7 +40,7 @@ pub(crate) fn free_address() -> SocketAddr {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + (std::process::id().wrapping_mul(64).wrapping_add(step)) % 20_000;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).expect("below 30,000")));
-        if TcpListener::bind(address).is_ok() {
+        if TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             return address;
         }
     }
