@@ -6,11 +6,10 @@ use crate::failpoints::{self, Point};
 use crate::log::compact;
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{remove_if_there, write_whole};
-use crate::log::frame::Identity;
+use crate::log::frame::{FrameHeader, Identity};
 use crate::log::limits::SEGMENT_HEADER_BYTES;
 use crate::log::listing::{Listing, Superseded};
 use crate::log::options::OpenError;
-use crate::log::recovery;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
 
@@ -111,11 +110,11 @@ impl Opening<'_> {
         };
         let is_its_own = match compact::owner_of_either(&bytes) {
             Some(owner) => owner == (self.log_id, segment.sequence),
-            // The frames may have come without their header.
-            None => {
-                let scan = recovery::scan(&Identity::new(self.log_id, segment.sequence), &bytes, 0);
-                scan.frames.first().is_some_and(|found| found.position == SEGMENT_HEADER_BYTES)
-            }
+            // The frames may have come without the segment's header, and the first of them in part.
+            None => bytes.get(SEGMENT_HEADER_BYTES as usize..).is_some_and(|frames| {
+                let identity = Identity::new(self.log_id, segment.sequence);
+                FrameHeader::decode(&identity, SEGMENT_HEADER_BYTES, frames).is_ok()
+            }),
         };
         if is_its_own { self.files.cut_failed(segment, 0).map_err(OpenError::io("empty", &path)) } else { Ok(()) }
     }

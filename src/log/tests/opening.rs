@@ -198,3 +198,23 @@ fn a_name_that_came_back_to_a_recycled_file_is_nothing_and_what_is_left_of_its_f
     assert!(bench.disk.open(&path(FIRST)).is_err(), "it goes");
     assert_eq!(read(&log, "a", 3), [(3..4, Some(3))]);
 }
+
+/// What names its file is gone with its name, and that may come back: it must be empty by then.
+#[test]
+fn what_never_was_acknowledged_is_emptied_before_its_name_goes_also_where_it_landed_in_part() {
+    for torn in [0..u64::from(limits::SEGMENT_HEADER_BYTES), 0..1, 200..201, 127..201] {
+        let bench = Bench::new();
+        let log = bench.open();
+        append(&log, "a", 1, 100, 1);
+        drop(log);
+        let file = bench.disk.open(&path(FIRST)).expect("it is there");
+        let payload = u64::from(limits::SEGMENT_HEADER_BYTES + limits::FRAME_HEADER_BYTES);
+        for at in [torn.start, torn.end - 1, payload] {
+            file.write_all_at(&[IoSlice::new(&[0xff])], at).expect("memory writes");
+        }
+        let log = bench.open();
+        assert_eq!((log.damages(), log.stats().segments), (vec![], 0), "{torn:?}");
+        assert!(bench.disk.open(&path(FIRST)).is_err(), "{torn:?}: it goes");
+        assert_eq!(file.len().expect("memory"), 0, "{torn:?}: what has lost its name");
+    }
+}

@@ -225,18 +225,24 @@ pub(super) fn enter(shared: &Shared, class: Class, sequence: Sequence, fresh: Fr
     }
 }
 
-/// Takes a segment away in which nothing was ever acknowledged: the next one's header says so by skipping its number.
+/// Takes a segment away in which nothing was ever acknowledged: the next one's header says so by skipping its number. Until it is
+/// gone it is in the catalog, so that no table covers it.
 pub(super) fn void(shared: &Shared, sequence: Sequence) {
-    let mut segment = shared.catalog_write().segments.remove(&sequence).expect("enter added it");
-    if let Err(e) = shared.files.cut_failed(segment.file, SEGMENT_HEADER_BYTES) {
+    let file = shared.catalog_read().segments.get(&sequence).expect("enter added it").file;
+    if let Err(e) = shared.files.cut_failed(file, SEGMENT_HEADER_BYTES) {
         // It goes all the same: where nothing is synced one void segment after the other would stay, each tried again with every round.
         tracing::warn!(segment = %sequence, error = %e, "can't empty a void segment before it goes");
     }
-    if let Err(e) = shared.files.retire(segment.file, 0, false) {
-        tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
-        // Until it is gone the next one, whose header says that it is void, must stay.
-        (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
-        shared.catalog_write().segments.insert(sequence, segment);
-        shared.request_housekeeping();
-    }
+    let retired = shared.files.retire(file, 0, false);
+    let mut catalog = shared.catalog_write();
+    let Err(e) = retired else {
+        catalog.segments.remove(&sequence);
+        return;
+    };
+    tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
+    // Until it is gone the next one, whose header says that it is void, must stay, too.
+    let segment = catalog.segments.get_mut(&sequence).expect("nobody else takes away what is written to");
+    (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
+    drop(catalog);
+    shared.request_housekeeping();
 }
