@@ -36,8 +36,9 @@ impl Home {
     }
 
     fn open_within(&self, store: StoreChoice, store_deadline: Duration) -> Queues {
-        let log = LogOptions { inline: false, ..LogOptions::small() };
+        // Nothing is taken away by itself: what an older floor needs again is there.
         let by_hand = Duration::from_secs(3_600);
+        let log = LogOptions { inline: false, replay_window: by_hand, ..LogOptions::small() };
         let options = QueueOptions { store, store_deadline, tick: by_hand, ..QueueOptions::default() };
         let (disk, clock, dir) = (Arc::new(RealDisk), Arc::new(SystemClock::new()), self.dir.path().join("data"));
         for _ in 0..1_000 {
