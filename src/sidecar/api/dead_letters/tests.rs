@@ -4,9 +4,7 @@ use std::path::Path;
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::{
-    BatchLimits, LogOptions, Much, OpenError, OpenQueuesError, Payload, Queue, QueueOptions, Queues, Start,
-};
+use forebay::{BatchLimits, LogOptions, Much, OpenError, OpenQueuesError, Payload, Queue, QueueOptions, Queues, Start};
 
 use super::*;
 use crate::delivery::parking::{Kind, Letter, LetterOrigin, Parking};
