@@ -150,10 +150,10 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     fs::create_dir(root.path().join("impressions")).unwrap();
     let store = runtime.block_on(serve(root.path(), act));
     // Lines of 30,000 records, not packed, are more than one part. Short names: this store makes a file's name of an
-    // object's name and an upload's.
+    // object's name and an upload's. However slowly they are posted, none goes before it has them all.
     let settings = settings(&store, "impressions")
-        + "partitions = \"\"\ncompression = \"none\"\nmax_records = 30000\nmax_age = \"5s\"";
-    let home = Home::new("parts").destination("acme-s3", &settings);
+        + "partitions = \"\"\ncompression = \"none\"\nmax_records = 30000\nmax_age = \"10m\"";
+    let mut home = Home::new("parts").destination("acme-s3", &settings);
     let sidecar = home.start();
     let mut client = Client::connect(home.ingest()).unwrap();
     let mut posts = Vec::new();
@@ -166,6 +166,7 @@ fn an_upload_in_parts_that_a_kill_cut_off_is_given_up_and_its_object_is_written_
     });
     sidecar.kill();
     holding.store(false, Ordering::SeqCst);
+    home.change("max_age = \"10m\"", "max_age = \"1s\"");
     let last = home.start();
     last.drain(&["acme-s3"]);
 

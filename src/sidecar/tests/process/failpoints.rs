@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use super::books::Balance;
 use super::bucket::{self, objects, side_by_side};
 use super::kills::{WEBHOOK, seed};
-use super::letters::{is_poisoned, post_poison};
+use super::letters::{dead, is_poisoned, post_poison};
 use super::load::Load;
 use super::proof::Arrived;
 use super::receiver::{Answer, Arrival, Receiver};
@@ -52,6 +52,14 @@ fn leave_a_file_open(home: &Home, deaths: &mut BTreeMap<usize, Delivered>) {
     deaths.insert(life, witness.end());
 }
 
+/// A life that goes through all poison that was posted before: what it kept, and where, is durable when it stops.
+fn have_it_keep_letters(home: &Home, letters: usize) {
+    let sidecar = home.start();
+    assert!(wait_for(|| dead(&sidecar, "picky") == letters as u64), "it said:\n{}", sidecar.said());
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(), Some(0));
+}
+
 #[test]
 fn a_kill_at_any_named_point_of_the_sidecar_loses_nothing_that_was_acknowledged() {
     let seed = seed();
@@ -77,8 +85,13 @@ fn a_kill_at_any_named_point_of_the_sidecar_loses_nothing_that_was_acknowledged(
     let done = crew::in_turn(Until::all(cases.len() as u64), |nth| {
         let (point, side) = cases[nth as usize];
         let failpoint = format!("{point:?}:{side}:{}", times(point, &mut rng));
-        if point == Point::FileTakeUp {
-            leave_a_file_open(&home, &mut deaths);
+        match point {
+            Point::FileTakeUp => leave_a_file_open(&home, &mut deaths),
+            // Or it comes to the point before anything is posted.
+            Point::LettersKeep | Point::LettersAppend | Point::LettersSettle => {
+                have_it_keep_letters(&home, poison.len())
+            }
+            _ => {}
         }
         let mut sidecar = home.spawn_to_die_at(&failpoint);
         let (life, witness) = (sidecar.life, Witness::over(home.admin()));

@@ -78,7 +78,8 @@ fn what_comes_in_now_goes_beside_an_old_backlog_across_kills_and_all_of_it_once(
     assert_eq!(sidecar.wait(), Some(0));
     have_waited_for_an_hour(&home);
     receiver.up();
-    receiver.script(|_| Answer::Slow(Duration::from_millis(20)));
+    // So slow that most of it waits yet in the third life, however long a start takes.
+    receiver.script(|_| Answer::Slow(Duration::from_millis(100)));
 
     let mut deaths = BTreeMap::new();
     for kind in ["first", "second", "third"] {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -57,8 +57,8 @@ fn is_old(arrival: &Arrival) -> bool {
     memchr::memmem::find(&arrival.body, b"\"old-").is_some()
 }
 
-/// A webhook has everything; then all of it is replayed, slowly, while more comes in; and the process is killed once it
-/// has sent a part of it again.
+/// A webhook has everything; then all of it is replayed while more comes in; and the process is killed once it has sent a
+/// part of it again. It is slow for as long as we look at it in its middle.
 fn replayed_at_a_webhook(name: &str, how: &[&str]) -> Staged {
     let hook = Receiver::start();
     let home = Home::new(name).webhook("hook", &hook, "batch_records_max = 20");
@@ -70,7 +70,12 @@ fn replayed_at_a_webhook(name: &str, how: &[&str]) -> Staged {
     let before = hook.arrivals();
     let records = Arrived::at_webhook(&before).len() as u64;
 
-    hook.judge(|arrival| if is_old(arrival) { Answer::Slow(Duration::from_millis(150)) } else { Answer::Ok });
+    let pause = Arc::new(AtomicU64::new(1_000));
+    let theirs = Arc::clone(&pause);
+    hook.judge(move |arrival| match theirs.load(Ordering::SeqCst) {
+        pause if is_old(arrival) => Answer::Slow(Duration::from_millis(pause)),
+        _ => Answer::Ok,
+    });
     let live = Load::start("live", 12, 1, home.ingest());
     let started = replay(&sidecar, "hook", records, how);
     assert_eq!((&started["first_offset"], &started["end_offset"]), (&0.into(), &records.into()));
@@ -93,6 +98,7 @@ fn replayed_at_a_webhook(name: &str, how: &[&str]) -> Staged {
     let sidecar = home.start();
     let (delivered, pending) = progress(&sidecar);
     assert!(pending > 0 && delivered + pending == records, "it outlives the kill: {delivered} and {pending} to go");
+    pause.store(20, Ordering::SeqCst);
     assert!(wait_for(|| under_way(&sidecar).is_empty()), "{:?}", under_way(&sidecar));
     let live_posts = live.stop();
     sidecar.drain(&["hook"]);

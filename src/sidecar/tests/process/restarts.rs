@@ -15,7 +15,7 @@ use super::crowd::Regular;
 use super::kills::seed;
 use super::proof::{Arrived, balance_closes};
 use super::receiver::{Answer, Receiver};
-use super::sidecar::{Home, binary};
+use super::sidecar::{Home, copy_binary, wait_for};
 
 const DESTINATIONS: [&str; 2] = ["archive", "hook"];
 
@@ -49,9 +49,7 @@ struct Installed {
 impl Installed {
     fn of(home: &Home) -> Self {
         let versions = ["one-version", "another-version"].map(|name| home.path(name));
-        for version in &versions {
-            fs::copy(binary(), version).expect("there is room");
-        }
+        versions.iter().for_each(|version| copy_binary(version));
         let installed = Self { at: home.path("installed"), versions };
         installed.replace(0);
         installed
@@ -84,9 +82,13 @@ fn who_is_started_and_killed_a_hundred_times_over_delivers_what_waited_and_leave
     let mut most = before;
     for n in 1..=STARTS {
         let sidecar = home.spawn_as(Command::new(&installed.at));
-        // Mostly before it is ready.
-        let longest = if n % 4 == 0 { 3 * ready } else { Duration::from_millis(80) };
-        thread::sleep(rng.random_range(Duration::ZERO..longest));
+        if n % 25 == 0 {
+            assert!(wait_for(|| receiver.arrivals().iter().any(|arrival| arrival.life == sidecar.life)), "it sends");
+        } else {
+            // Mostly before it is ready.
+            let longest = if n % 4 == 0 { 3 * ready } else { Duration::from_millis(80) };
+            thread::sleep(rng.random_range(Duration::ZERO..longest));
+        }
         installed.replace(n);
         deaths.insert(sidecar.life, 0);
         sidecar.kill();

@@ -447,6 +447,13 @@ pub(crate) fn binary() -> OsString {
     std::env::var_os("FOREBAY_BINARY").unwrap_or_else(|| tests_build().into())
 }
 
+/// Puts a copy of it there. By a process of its own: what this one has open a process that another test starts meanwhile
+/// has too, and nobody can execute a file that anybody may write to.
+pub(crate) fn copy_binary(to: &Path) {
+    let copied = Command::new("cp").arg("-p").arg(binary()).arg(to).status().expect("it is everywhere");
+    assert!(copied.success(), "there is room");
+}
+
 /// The one built with the tests, which alone has failpoints.
 fn tests_build() -> &'static str {
     env!("CARGO_BIN_EXE_forebay")

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use super::load::post;
-use super::sidecar::{self, Home, to_its_end};
+use super::sidecar::{Home, copy_binary, to_its_end};
 use super::wire::Client;
 
 #[test]
@@ -39,7 +39,7 @@ fn who_may_start_too_few_threads_is_told_so_before_anything_is_begun() {
     fs::set_permissions(home.path("."), Permissions::from_mode(0o777)).unwrap();
     // Where it was built need not be open to everybody.
     let binary = home.path("forebay");
-    fs::copy(sidecar::binary(), &binary).unwrap();
+    copy_binary(&binary);
     let config = home.path("small.toml");
     let text = "data_dir = \"./data\"\n[ingest]\nlisten = \"127.0.0.1:0\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n\
                 [[environments]]\nid = \"acme\"\nsdk_keys = [\"a-key-for-this-test-alone\"]\n";
