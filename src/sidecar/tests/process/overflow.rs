@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use super::letters::dead;
 use super::load::{Fate, Post, post};
 use super::proof::Arrived;
 use super::receiver::{Arrival, Receiver};
@@ -24,6 +25,13 @@ fn post_until(home: &Home, posts: &mut Vec<Post>, mut done: impl FnMut() -> bool
         }
     }
     panic!("it is never done");
+}
+
+/// Posts until all that the books say now is on the disk: of two further writes of the floor the second began behind this.
+fn post_until_durable(home: &Home, posts: &mut Vec<Post>) {
+    let writes = || home.metric("forebay_floor_writes_total").expect("it counts them");
+    let before = writes();
+    post_until(home, posts, || writes() >= before + 2);
 }
 
 fn lag(sidecar: &Sidecar<'_>, destination: &str) -> serde_json::Value {
@@ -55,9 +63,8 @@ fn what_an_operator_lets_go_is_dropped_and_told_and_the_rest_arrives_across_a_ki
     sidecar.says("will be given up soon", 1);
     post_until(&home, &mut posts, || expired(&sidecar, "hook") > 0);
     sidecar.says("the oldest records were given up", 1);
-    // Once more, and then it is on disk for sure: the tick of a tenth of a second has passed.
     let first = expired(&sidecar, "hook");
-    post_until(&home, &mut posts, || expired(&sidecar, "hook") > first);
+    post_until_durable(&home, &mut posts);
     sidecar.kill();
 
     let sidecar = home.start();
@@ -94,22 +101,16 @@ fn what_becomes_a_dead_letter_where_it_lies_is_sent_again_across_kills() {
     let home = Home::new("overflow").webhook("hook", &receiver, &format!("batch_records_max = 500\n{policy}"));
     let mut sidecar = home.start();
     receiver.down();
-    let dead = |sidecar: &Sidecar<'_>| -> u64 {
-        let counted = sidecar.asked(&["dead-letters", "list"]);
-        let all = counted["destinations"].as_array().expect("a list");
-        all.iter().find(|one| one["destination"] == "hook").and_then(|one| one["records"].as_u64()).unwrap_or(0)
-    };
     let mut posts = Vec::new();
     for _ in 0..2 {
-        let before = dead(&sidecar);
-        post_until(&home, &mut posts, || dead(&sidecar) > before);
+        let before = dead(&sidecar, "hook");
+        post_until(&home, &mut posts, || dead(&sidecar, "hook") > before);
         sidecar.says("they are dead letters and lie where they lay", 1);
-        // Once more, and then the first is on disk for sure: the tick of a tenth of a second has passed.
-        let first = dead(&sidecar);
-        post_until(&home, &mut posts, || dead(&sidecar) > first);
+        let first = dead(&sidecar, "hook");
+        post_until_durable(&home, &mut posts);
         sidecar.kill();
         sidecar = home.start();
-        assert!(dead(&sidecar) >= first, "it is not taken back");
+        assert!(dead(&sidecar, "hook") >= first, "it is not taken back");
     }
     receiver.up();
     sidecar.drain(&["hook"]);

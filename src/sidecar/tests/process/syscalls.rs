@@ -8,11 +8,12 @@ use serde_json::Value;
 use storage_tests::mounts::SmallDisk;
 
 use super::event_service::{EventService, Service};
-use super::load::{Fate, Load, Post};
+use super::load::{Fate, Load, Post, post};
 use super::proof::{Arrived, balance_closes};
 use super::receiver::Receiver;
 use super::sidecar::{Home, Sidecar, wait_for};
 use super::strace::{Strace, can_trace};
+use super::wire::Client;
 
 /// What becomes of posts while calls fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +162,16 @@ fn what_is_durable_is_delivered_while_syncs_fail_or_stall() {
     let home = Home::new("durable").destination("amplitude", &amplitude).destination("segment", &segment);
     let sidecar = home.start();
     let load = Load::start("durable", 13, 2, home.ingest());
+    let mut brought = Vec::new();
     for how in ["error=EIO:when=1+", "delay_enter=3000000:when=1+"] {
-        let backlog = || sidecar.lags().iter().all(|lag| lag.records_behind > 3_000);
+        // Many at a time: where a sync takes long the load alone brings no more than is delivered meanwhile.
+        let mut client = Client::connect(home.ingest()).expect("it listens");
+        let backlog = || {
+            let keys: Vec<String> = (0..1_000).map(|n| format!("brought-{}{n:03}", brought.len())).collect();
+            assert!(matches!(post(&mut client, "brought", &keys), Ok(200..300)));
+            brought.push(Post { keys, fate: Fate::Acknowledged });
+            sidecar.lags().iter().all(|lag| lag.records_behind > 3_000)
+        };
         assert!(wait_for(backlog), "it said:\n{}", sidecar.said());
         let strace = Strace::over(&sidecar, &home, &[("fdatasync", how)]);
         let refused = load.refused();
@@ -176,6 +185,7 @@ fn what_is_durable_is_delivered_while_syncs_fail_or_stall() {
         takes_more(&load, &sidecar, how);
     }
     let mut posts = load.stop();
+    posts.append(&mut brought);
     judge(&mut posts, false);
     sidecar.drain(&["amplitude", "segment"]);
     for (id, service) in [("amplitude", &services[0]), ("segment", &services[1])] {
