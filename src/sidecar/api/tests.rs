@@ -245,7 +245,7 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_shutdown() {
     // Health's watch knows nothing of our shutdown: it stays open until it is cut off.
     let mut health = HealthClient::new(house.channel().await);
     let _open = health.watch(HealthCheckRequest::default()).await.unwrap();
-    assert!(house.stop().await < limits::SHUTDOWN_GRACE + Duration::from_secs(1));
+    assert!(house.stop().await < limits::SHUTDOWN_GRACE + SOON);
 }
 
 #[tokio::test]
@@ -376,5 +376,5 @@ async fn an_idle_connection_does_not_hold_up_the_shutdown_of_the_probes() {
     idle.write_all(b"GET /livez HT").await.unwrap();
     probes.get("/livez").await;
     probes.stop.stop();
-    timeout(limits::SHUTDOWN_GRACE + Duration::from_secs(1), probes.server).await.expect("it ends").unwrap();
+    timeout(limits::SHUTDOWN_GRACE + SOON, probes.server).await.expect("it ends").unwrap();
 }

@@ -43,6 +43,12 @@ pub(super) async fn start_with(limits: Limits) -> Running {
 }
 
 pub(super) async fn start_on(log: Log, limits: Limits) -> Running {
+    // Enough for what is asked of a stop, and less than what a connection may take that holds one up: five seconds, or ten.
+    start_for(log, limits, Duration::from_secs(3)).await
+}
+
+/// One whose connections have so long when it stops.
+pub(super) async fn start_for(log: Log, limits: Limits, grace: Duration) -> Running {
     let environments = Environments::new([
         ("prod".to_owned(), vec!["other-key", KEY, "browser-sdk-key-0001"]),
         ("staging".to_owned(), vec!["staging-key"]),
@@ -54,7 +60,7 @@ pub(super) async fn start_on(log: Log, limits: Limits) -> Running {
     let stopped = async move {
         let _ = stopped.await;
     };
-    let server = tokio::spawn(serve(listener, Arc::clone(&ingest), stopped, Duration::from_millis(500)));
+    let server = tokio::spawn(serve(listener, Arc::clone(&ingest), stopped, grace));
     Running { addr, ingest, log, stop, server }
 }
 
@@ -191,7 +197,7 @@ fn count(refusals: &[(Refusal, u64)], why: Refusal) -> u64 {
 }
 
 /// A fresh log on a disk in memory.
-fn log() -> Log {
+pub(super) fn log() -> Log {
     log_on(&GatedDisk::new(), LogOptions::default())
 }
 

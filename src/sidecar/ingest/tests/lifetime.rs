@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::harness::{bulk, impressions, read_reply, start};
+use super::harness::{bulk, impressions, log, read_reply, start, start_for};
+use crate::ingest::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -56,7 +57,7 @@ async fn a_stop_lets_the_request_in_hand_finish_and_takes_no_other() {
 
 #[tokio::test]
 async fn a_request_that_outlasts_the_grace_is_cut() {
-    let server = start().await;
+    let server = start_for(log(), Limits::default(), Duration::from_millis(500)).await;
     let request = bulk(impressions(10));
     let mut stalled = server.connect().await;
     stalled.write_all(&request[..request.len() - 1]).await.unwrap();

@@ -280,7 +280,7 @@ async fn a_post_whose_impressions_are_refused_is_not_kept() {
 /// Before, it was searched for the key and copied where all connections are served.
 #[tokio::test]
 async fn a_large_post_waits_for_a_thread_as_large_impressions_do_and_a_small_one_does_not() {
-    let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { body_time_max: Duration::from_secs(2), ..Limits::default() };
     let mut relayed = relayed_under(LogOptions::default(), limits).await;
     let mut all = Vec::new();
     while let Ok(one) = relayed.server.ingest.parsers.reserve(10 + all.len(), 1, Duration::from_millis(1)).await {
