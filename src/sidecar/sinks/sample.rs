@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::mem::MemDisk;
-use forebay::{LogId, LogOptions, Payload, QueueOptions, Queues, StoreChoice, StreamId};
+use forebay::{LogId, LogOptions, OpenError, OpenQueuesError, Payload, QueueOptions, Queues, StoreChoice, StreamId};
 use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
@@ -49,9 +50,25 @@ pub(crate) fn queues(disk: &MemDisk) -> (Queues, Arc<dyn Clock>) {
 
 /// The same, by this clock.
 pub(crate) fn queues_by(disk: &MemDisk, clock: &Arc<dyn Clock>) -> Queues {
-    let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(clock));
     let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
-    Queues::open(disk, clock, Path::new("data"), LogOptions::default(), options).unwrap()
+    reopened(|| {
+        let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(clock));
+        Queues::open(disk, clock, Path::new("data"), LogOptions::default(), options.clone())
+    })
+}
+
+/// Opens queues, also where others were until now: who worked for a call that is answered, or was told to stop, lets go of
+/// the last handle, and so of the directory, a moment later.
+pub(crate) fn reopened(open: impl Fn() -> Result<Queues, OpenQueuesError>) -> Queues {
+    for _ in 0..6_000 {
+        match open() {
+            Err(OpenQueuesError::Locked { .. } | OpenQueuesError::Log(OpenError::Locked { .. })) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the lock is not let go");
 }
 
 /// Appends ten records to a stream: those of the keys `first` and the nine that follow.

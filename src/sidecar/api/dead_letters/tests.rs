@@ -4,7 +4,7 @@ use std::path::Path;
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::{BatchLimits, LogOptions, Much, OpenError, OpenQueuesError, Payload, Queue, QueueOptions, Queues, Start};
+use forebay::{BatchLimits, LogOptions, Much, Payload, Queue, QueueOptions, Queues, Start};
 
 use super::*;
 use crate::delivery::parking::{Kind, Letter, LetterOrigin, Parking};
@@ -26,15 +26,9 @@ impl House {
     fn on(disk: MemDisk, clock: ManualClock) -> Self {
         let (disk_of, clock_of) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
         let (path, options) = (Path::new("/data"), QueueOptions::inline());
-        let queues = loop {
-            match Queues::open(disk_of.clone(), clock_of.clone(), path, LogOptions::small(), options.clone()) {
-                // Who worked for a call that is answered lets go of the last set a moment later.
-                Err(OpenQueuesError::Locked { .. } | OpenQueuesError::Log(OpenError::Locked { .. })) => {
-                    std::thread::yield_now();
-                }
-                opened => break opened.unwrap(),
-            }
-        };
+        let queues = sample::reopened(|| {
+            Queues::open(disk_of.clone(), clock_of.clone(), path, LogOptions::small(), options.clone())
+        });
         let main = queues.queue(HOOK, "prod", Start::Earliest).unwrap();
         let letters = Letters::open(queues.clone(), clock_of).unwrap();
         let service = DeadLettersService::new(Arc::clone(&letters));

@@ -21,7 +21,9 @@ use crate::sinks::sample;
 fn killed(disk: &MemDisk, dir: &Path, destinations: usize) {
     let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::inline() };
     let (disk, clock) = (Arc::new(disk.clone()), Arc::new(SystemClock::new()));
-    let queues = Queues::open(disk, clock, dir, LogOptions::default(), options).unwrap();
+    // Without threads of its own, which would hold the directory for a moment longer.
+    let log = LogOptions { inline: true, ..LogOptions::default() };
+    let queues = Queues::open(disk, clock, dir, log, options).unwrap();
     for n in 0..destinations {
         queues.queue(&format!("hook-{n}"), &format!("env-{n}"), Start::Earliest).unwrap();
         sample::append(&queues, &format!("env-{n}"), 0);
