@@ -25,6 +25,7 @@ use std::time::Duration;
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::real::RealDisk;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::transport::Channel;
@@ -139,17 +140,19 @@ fn close(dir: TempDir) -> Result<(), DemoError> {
 
 /// Starts all of it, shows it, stops it, and draws up the books.
 async fn play(seconds: u64, dir: &Path, interrupted: Shutdown) -> Result<Ending, DemoError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let sending = Duration::from_secs(seconds);
     let manners = Manners {
         throttles: sending.mul_f64(THROTTLES.start)..sending.mul_f64(THROTTLES.end),
         records_per_second: sdk::RECORDS_PER_SECOND as f64 * CATCHES_UP_BY,
     };
-    let receiver = Receiver::start(Arc::clone(&clock), manners.clone()).await.map_err(ground("open a port"))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ground("open a port"))?;
     let archive = dir.join("out");
-    let config = config(dir, &archive, receiver.address)?;
+    let config = config(dir, &archive, listener.local_addr().map_err(ground("open a port"))?)?;
     let (stop, shutdown) = shutdown::channel();
     let sidecar = Sidecar::start(config, shutdown).await?;
+    // All that is shown begins here, however long the start took: else the receiver might be through with its while.
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let receiver = Receiver::start(listener, Arc::clone(&clock), manners.clone());
     let mut show = Show {
         clock,
         seconds,

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,9 +42,8 @@ pub(super) struct Manners {
     pub(super) records_per_second: f64,
 }
 
-/// A receiver on loopback, for as long as it lives.
+/// A receiver, for as long as it lives.
 pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
     shared: Arc<Shared>,
     /// Ends with it.
     _serving: JoinSet<()>,
@@ -83,17 +81,12 @@ struct Object {
 }
 
 impl Receiver {
-    /// Listens on a free port of the loopback address.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(super) async fn start(clock: Arc<dyn Clock>, manners: Manners) -> io::Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
+    /// Takes who comes there, and who waits there by now.
+    pub(super) fn start(listener: TcpListener, clock: Arc<dyn Clock>, manners: Manners) -> Self {
         let shared = Arc::new(Shared { clock, manners, received: Mutex::default() });
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, _serving: serving })
+        Self { shared, _serving: serving }
     }
 
     /// What it got so far.
@@ -198,6 +191,7 @@ fn status(code: StatusCode) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::net::SocketAddr;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -209,14 +203,16 @@ mod tests {
 
     const BATCH: &[u8] = br#"[{"key":"user-0","split":"f"},{"key":"user-1","split":"f"}]"#;
 
-    async fn receiver(clock: &ManualClock) -> Receiver {
+    async fn receiver(clock: &ManualClock) -> (Receiver, SocketAddr) {
         let throttles = Duration::from_secs(10)..Duration::from_secs(20);
         let manners = Manners { throttles, records_per_second: 1e9 };
-        Receiver::start(Arc::new(clock.clone()), manners).await.unwrap()
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (Receiver::start(listener, Arc::new(clock.clone()), manners), address)
     }
 
-    async fn post(receiver: &Receiver, id: &str, body: Vec<u8>, gzip: bool) -> Response<Incoming> {
-        let mut request = Request::post(format!("http://{}/x", receiver.address)).header("webhook-id", id);
+    async fn post(to: SocketAddr, id: &str, body: Vec<u8>, gzip: bool) -> Response<Incoming> {
+        let mut request = Request::post(format!("http://{to}/x")).header("webhook-id", id);
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
@@ -227,14 +223,14 @@ mod tests {
     #[tokio::test]
     async fn it_throttles_for_its_while_and_then_takes_each_batch_once() {
         let clock = ManualClock::at(10_000);
-        let receiver = receiver(&clock).await;
-        let throttled = post(&receiver, "a", BATCH.to_vec(), false).await;
+        let (receiver, address) = receiver(&clock).await;
+        let throttled = post(address, "a", BATCH.to_vec(), false).await;
         assert_eq!((throttled.status().as_u16(), &throttled.headers()[RETRY_AFTER]), (429, &"2".parse().unwrap()));
         clock.advance(Duration::from_secs(10));
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(BATCH).unwrap();
-        assert_eq!(post(&receiver, "a", packed.finish().unwrap(), true).await.status(), StatusCode::OK);
-        assert_eq!(post(&receiver, "a", BATCH.to_vec(), false).await.status(), StatusCode::OK);
+        assert_eq!(post(address, "a", packed.finish().unwrap(), true).await.status(), StatusCode::OK);
+        assert_eq!(post(address, "a", BATCH.to_vec(), false).await.status(), StatusCode::OK);
         let received = receiver.received();
         assert_eq!((received.throttled, received.batches, received.repeats), (1, 1, 1));
         assert!(received.ledger.audit(2).is_exact());
@@ -242,9 +238,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_batch_is_refused_and_counted() {
-        let receiver = receiver(&ManualClock::at(0)).await;
+        let (receiver, address) = receiver(&ManualClock::at(0)).await;
         for (body, gzip) in [(&b"["[..], false), (BATCH, true)] {
-            assert_eq!(post(&receiver, "a", body.to_vec(), gzip).await.status(), StatusCode::BAD_REQUEST);
+            assert_eq!(post(address, "a", body.to_vec(), gzip).await.status(), StatusCode::BAD_REQUEST);
         }
         assert_eq!(receiver.received().unreadable, 2);
     }
