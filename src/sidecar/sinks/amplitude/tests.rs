@@ -1,5 +1,7 @@
 //! The sink against a real receiver: what arrives, and what is never shown.
 
+mod over_rate;
+
 use std::time::Duration;
 
 use forebay::clock::ManualClock;
