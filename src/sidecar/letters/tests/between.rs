@@ -1,6 +1,7 @@
 //! What comes between the steps of a letter's way: loops that are cut off, replays, deletions, batches that are split.
 
 use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 use crate::delivery::queued::Queued;
@@ -211,4 +212,40 @@ fn whoever_has_the_desk_of_a_destination_that_went_touches_no_letter_of_the_next
     assert_eq!(all_redriven(&house.desk(), &Filter::default()), 2);
     house.tend();
     assert_eq!((send_all(&house.held(true)), house.dead()), (vec![12, 14], vec![]));
+}
+
+/// Its letters lie in two frames, of which the first rots between the answer about one of them and the next attempt. Before, its
+/// batch was kept for ever once the rest was taken: the letter had no place in it any more.
+#[test]
+fn a_batch_of_held_letters_that_damage_hits_behind_its_answer_settles_by_it() {
+    let disk = SimDisk::new(1);
+    let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
+    house.append(10);
+    let batch = house.batch(10);
+    let held = |offset| house.letter(&batch, offset, Kind::Held { not_before_ms: 0 }, "over quota");
+    house.park(vec![held(1), held(2)]);
+    house.park(vec![held(3)]);
+    house.main.settle_parts(&batch, &[(1..4, Settled::Held)], Settled::Delivered);
+    house.clock.advance(Duration::from_secs(1));
+    let source = house.held(false);
+    let whole = claimed(&source);
+    assert_eq!(offsets(&whole), [1, 2, 3]);
+    drop(whole); // the answer sets 1 apart, and the rest comes again at once
+    let others = 2 * LogOptions::small().tail_cache_bytes / (8 << 10);
+    for _ in 0..others {
+        house.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
+    }
+    let (path, at) = disk
+        .paths()
+        .into_iter()
+        .find_map(|path| Some((path.clone(), memchr::memmem::find(&disk.read_live(&path).unwrap(), b"over quota")?)))
+        .unwrap();
+    disk.flip_bit(&path, 8 * at as u64 + 3);
+    let rest = claimed(&source);
+    assert_eq!((offsets(&rest), rest.job.origin.offsets.clone()), (vec![3], 1..4));
+    assert!(rest.ticket.letters(&[1]).unwrap().is_empty(), "there is nothing left to keep");
+    rest.ticket.settle(&[(1..2, Settled::Lost)], Settled::Delivered);
+    let books = house.sheet();
+    assert_eq!((books.delivered.records, books.lost.records, books.pending.records), (8, 2, 0));
+    assert!(books.closes() && next(&source).is_none());
 }
