@@ -10,6 +10,7 @@ use std::time::Duration;
 use forebay::Settled;
 use forebay::failpoints::{self, Point};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio::time::sleep;
 
 use super::Common;
@@ -33,14 +34,22 @@ pub(super) struct Keeping {
     pub(super) sends: u32,
 }
 
-/// Keeps the letters and settles the batch. Tries until it has done so, and returns what is kept now; `None` if it was
-/// `stopping` before. `failed` hears of what went wrong.
+/// Why letters are not kept: the batch went back.
+pub(super) enum Unkept {
+    /// It was to stop.
+    Stopping,
+    /// Whoever looked for its records panicked, and would again.
+    Panicked(JoinError),
+}
+
+/// Keeps the letters and settles the batch. Tries until it has done so, or is `stopping`, and returns what is kept now.
+/// `failed` hears of what went wrong.
 pub(super) async fn keep(
     common: Arc<Common>,
     keeping: Keeping,
     stopping: impl Fn() -> bool,
     failed: impl Fn(&BoxError),
-) -> Option<Apart> {
+) -> Result<Apart, Unkept> {
     let Keeping { destination, mut ticket, mut apart, bytes, sends } = keeping;
     let at_once = if bytes > LARGE_BYTES { LETTERS_OF_LARGE } else { LETTERS_MAX };
     let (mut backoff, mut rng) = (Backoff::default(), common.rng());
@@ -49,11 +58,7 @@ pub(super) async fn keep(
         let chunk: Arc<[u64]> = chunk.into();
         loop {
             let stored;
-            (ticket, stored) = match find(&common, ticket, Arc::clone(&chunk)).await {
-                Some(found) => found,
-                // It panicked; the batch went back.
-                None => return None,
-            };
+            (ticket, stored) = find(&common, ticket, Arc::clone(&chunk)).await.map_err(Unkept::Panicked)?;
             let found: Vec<u64> = stored.iter().flatten().map(|stored| stored.offset).collect();
             let letters = stored.map(|stored| letters(&common, &destination, &apart, stored, sends));
             let parked = failpoints::around_async(Point::LettersKeep, park(&common, letters)).await;
@@ -64,7 +69,7 @@ pub(super) async fn keep(
             failed(&why);
             let wait = backoff.next(&mut rng).max(Duration::from_millis(50));
             if waited_in_vain(wait, &stopping).await {
-                return None;
+                return Err(Unkept::Stopping);
             }
         }
     }
@@ -75,19 +80,19 @@ pub(super) async fn keep(
     let mut parts = apart.parts();
     parts.extend(lost.into_iter().map(|offset| (offset..offset + 1, Settled::Lost)));
     failpoints::around(Point::LettersSettle, || ticket.settle(&parts, Settled::Delivered));
-    Some(apart)
+    Ok(apart)
 }
 
 async fn find(
     common: &Common,
     ticket: Box<dyn Ticket>,
     offsets: Arc<[u64]>,
-) -> Option<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>)> {
+) -> Result<(Box<dyn Ticket>, Result<Vec<Stored>, BoxError>), JoinError> {
     let find = move || {
         let stored = ticket.letters(&offsets);
         (ticket, stored)
     };
-    common.on_a_thread(find).await.ok()
+    common.on_a_thread(find).await
 }
 
 fn letters(common: &Common, destination: &Arc<str>, apart: &Apart, stored: Vec<Stored>, sends: u32) -> Vec<Letter> {

@@ -19,7 +19,7 @@ use super::{Busy, Epoch, Failure, Mark, Outcome, Worker};
 use crate::causes;
 use crate::delivery::apart::Apart;
 use crate::delivery::attempt::{Came, Landed};
-use crate::delivery::keeping::{Keeping, keep};
+use crate::delivery::keeping::{Keeping, Unkept, keep};
 use crate::delivery::load::Shape;
 use crate::delivery::notes::{Lane, Note};
 use crate::delivery::outcome::Partial;
@@ -48,8 +48,8 @@ pub(super) struct Batch {
 pub(super) enum Chore {
     /// It was split, or not; then it is back whole.
     Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
-    /// Its letters are kept, these, and it is settled; or we stop, and it went back.
-    Kept { queue: Lane, shape: Shape, kept: Option<Apart> },
+    /// Its letters are kept, these, and it is settled; or it went back.
+    Kept { queue: Lane, shape: Shape, kept: Result<Apart, Unkept> },
 }
 
 /// Bytes of the batches whose letters are being kept: letters that lie nowhere yet want their room, too.
@@ -363,8 +363,8 @@ impl Worker {
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }
-            Ok(Chore::Kept { queue, shape, kept }) => {
-                let Some(apart) = kept else { return self.decide(busy) };
+            Ok(Chore::Kept { kept: Err(Unkept::Stopping), .. }) => {}
+            Ok(Chore::Kept { queue, shape, kept: Ok(apart) }) => {
                 self.memory.notes().take(queue, &shape.offsets);
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
@@ -374,7 +374,8 @@ impl Worker {
                     tracing::warn!(destination, records = dead, %first, "records were rejected and are dead letters now");
                 }
             }
-            Err(panic) => {
+            // The batch is there again, and may go the same way: not at once.
+            Ok(Chore::Kept { kept: Err(Unkept::Panicked(panic)), .. }) | Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }

@@ -272,6 +272,22 @@ async fn letters_that_cannot_be_kept_hold_their_batch_and_no_other() {
     assert!(stage.delivery.stats_of("d").unwrap().last_error.unwrap().contains("read-only"));
 }
 
+/// Before, the batch was there again at once, to go the same way: a circle without a wait.
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_letters_panic_comes_again_after_a_wait_and_holds_no_other() {
+    let stage = stage(30, reading(|_, r| at_once(partial(r, &[3], &[]))));
+    stage.queue.with(|state| state.letters_panic = 1_000);
+    sleep(SECOND * 10).await;
+    assert_eq!((stage.queue.settled(), stage.drawer.of(true).len()), (20, 0));
+    let asked = stage.queue.with(|state| state.letters_asked);
+    assert!((2..40).contains(&asked), "{asked} times in ten seconds");
+    assert!(stage.delivery.stats_of("d").unwrap().last_error.unwrap().contains("told to panic over letters"));
+    stage.queue.with(|state| state.letters_panic = 0);
+    sleep(HOUR).await;
+    stage.check();
+    assert_eq!((stage.queue.settled(), stage.drawer.of(true)), (30, vec![3]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_knows_what_is_never_taken_leaves_it_out_and_it_is_a_dead_letter() {
     let receiver = Receiver { left_out: Some(12), ..receiver(|_| at_once(Outcome::Delivered)) };
