@@ -101,7 +101,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 match self.0.fetch_add(1, Ordering::SeqCst) % 40 {
                     39 => {
-                        let why = Failure::Status { status: 429, excerpt: String::new() };
+                        let why = Failure::status(429);
                         Outcome::Throttled { retry_after: None, why }
                     }
                     _ => Outcome::Delivered,

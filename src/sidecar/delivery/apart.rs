@@ -21,8 +21,11 @@ pub(super) struct Apart(BTreeMap<u64, Fate>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) kind: Kind,
+    /// For the letter, which holds the record as well: all that was answered.
     pub(super) reason: Arc<str>,
     pub(super) excerpt: Arc<str>,
+    /// The same for everybody: no record shows in it.
+    words: Arc<str>,
     /// The destination said so; not our own knowledge of it.
     told: bool,
 }
@@ -56,14 +59,15 @@ impl Apart {
         }
         let excerpt = excerpt(&partial.why);
         for RejectedRecord { offset, reason } in &partial.rejected {
-            let fate =
-                Fate { kind: Kind::Dead, reason: reason.as_str().into(), excerpt: Arc::clone(&excerpt), told: true };
+            let fate = Fate { told: true, ..Fate::dead(reason.as_str().into(), Arc::clone(&excerpt)) };
             self.0.insert(*offset, fate);
         }
-        let reason: Arc<str> = if partial.held.is_empty() { "".into() } else { partial.why.to_string().into() };
+        let reason: Arc<str> = if partial.held.is_empty() { "".into() } else { partial.why.in_full().into() };
+        let words: Arc<str> = "".into();
         for HeldRecord { offset, wait } in &partial.held {
             let kind = Kind::Held { not_before_ms: moment_ms(now_ms, *wait) };
-            let fate = Fate { kind, reason: Arc::clone(&reason), excerpt: Arc::clone(&excerpt), told: true };
+            let (reason, excerpt, words) = (Arc::clone(&reason), Arc::clone(&excerpt), Arc::clone(&words));
+            let fate = Fate { kind, reason, excerpt, words, told: true };
             self.0.insert(*offset, fate);
         }
         Ok(())
@@ -72,15 +76,14 @@ impl Apart {
     /// Takes in what the sink knew before it sent anything.
     pub(super) fn beforehand(&mut self, rejected: &[RejectedRecord]) {
         for RejectedRecord { offset, reason } in rejected {
-            let fate = Fate { kind: Kind::Dead, reason: reason.as_str().into(), excerpt: "".into(), told: false };
-            self.0.entry(*offset).or_insert(fate);
+            self.0.entry(*offset).or_insert_with(|| Fate::dead(reason.as_str().into(), "".into()));
         }
     }
 
     /// A record was rejected alone. `told` by the destination.
     pub(super) fn alone(&mut self, offset: u64, why: &Failure, told: bool) {
-        let fate = Fate { kind: Kind::Dead, reason: why.to_string().into(), excerpt: excerpt(why), told };
-        self.0.insert(offset, fate);
+        let (reason, words) = (why.in_full().into(), why.to_string().into());
+        self.0.insert(offset, Fate { kind: Kind::Dead, reason, excerpt: excerpt(why), words, told });
     }
 
     /// Those of them that lie in `offsets`.
@@ -94,9 +97,9 @@ impl Apart {
         self
     }
 
-    /// The first that is never taken, and why.
+    /// The first that is never taken, and why, in words in which no record shows.
     pub(super) fn first_dead(&self) -> Option<(u64, &str)> {
-        self.0.iter().find(|(_, fate)| fate.kind == Kind::Dead).map(|(offset, fate)| (*offset, &*fate.reason))
+        self.0.iter().find(|(_, fate)| fate.kind == Kind::Dead).map(|(offset, fate)| (*offset, &*fate.words))
     }
 
     /// How many records are apart.
@@ -146,6 +149,13 @@ impl Apart {
     }
 }
 
+impl Fate {
+    /// Never taken, by what the sink itself says of it.
+    fn dead(reason: Arc<str>, excerpt: Arc<str>) -> Self {
+        Self { kind: Kind::Dead, words: Arc::clone(&reason), reason, excerpt, told: false }
+    }
+}
+
 /// What the destination said, if it said anything.
 fn excerpt(why: &Failure) -> Arc<str> {
     match why {
@@ -164,7 +174,7 @@ mod tests {
     fn partial(rejected: &[u64], held: &[u64]) -> Partial {
         let reject = |&offset: &u64| RejectedRecord { offset, reason: "bad".to_owned() };
         let hold = |&offset: &u64| HeldRecord { offset, wait: Duration::from_secs(30) };
-        let why = Failure::Status { status: 400, excerpt: "no".to_owned() };
+        let why = Failure::Status { status: 400, words: String::new(), excerpt: "no".to_owned() };
         let (rejected, held) = (rejected.iter().map(reject).collect(), held.iter().map(hold).collect());
         Partial { rejected, held, why }
     }
@@ -187,6 +197,15 @@ mod tests {
         let fate = apart.fate(5).unwrap();
         assert_eq!(fate.kind, Kind::Held { not_before_ms: 31_000 });
         assert_eq!((&*fate.reason, &*fate.excerpt), ("answered 400: no", "no"));
+    }
+
+    #[test]
+    fn why_a_record_is_dead_is_told_in_full_beside_it_and_in_words_elsewhere() {
+        let mut apart = Apart::default();
+        let (words, excerpt) = (String::new(), "no such user: user-17".to_owned());
+        apart.alone(3, &Failure::Status { status: 400, words, excerpt }, true);
+        assert_eq!(&*apart.fate(3).unwrap().reason, "answered 400: no such user: user-17");
+        assert_eq!(apart.first_dead(), Some((3, "answered 400")));
     }
 
     proptest! {

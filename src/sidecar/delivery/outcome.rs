@@ -104,7 +104,11 @@ pub enum Failure {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The start of the answer's body, made printable; may be empty.
+        /// What it says, in words that can hold no record and no secret: ours, a protocol's, or those of a store, which reads
+        /// none of what it keeps. May be empty.
+        words: String,
+        /// The start of the answer's body, made printable; may be empty. A receiver may repeat in it what it was sent, so
+        /// it is kept with the letter, which holds the record as well, and is shown nowhere else.
         excerpt: String,
     },
     /// No whole answer before the deadline.
@@ -121,15 +125,16 @@ pub enum Failure {
     Panic(String),
 }
 
-/// An HTTP answer, sorted: what a webhook's status means. `retry_after` is the answer's own wish, if any.
+/// An HTTP answer, sorted: what a webhook's status means. `retry_after` is the answer's own wish, if any; `why` says what
+/// it answered.
 ///
 /// 2xx is a success and nothing else is. 429 and 503 ask for a pause; so does any other answer that says for how long.
 #[must_use]
-pub fn classify(status: u16, retry_after: Option<Duration>, excerpt: impl FnOnce() -> String) -> Outcome {
+pub fn classify(status: u16, retry_after: Option<Duration>, why: impl FnOnce() -> Failure) -> Outcome {
     if (200..300).contains(&status) || mutants::on(Mutant::RedirectDelivers) && (300..400).contains(&status) {
         return Outcome::Delivered;
     }
-    let why = Failure::Status { status, excerpt: excerpt() };
+    let why = why();
     match status {
         429 | 503 => Outcome::Throttled { retry_after, why },
         _ if retry_after.is_some() => Outcome::Throttled { retry_after, why },
@@ -137,11 +142,29 @@ pub fn classify(status: u16, retry_after: Option<Duration>, excerpt: impl FnOnce
     }
 }
 
+impl Failure {
+    /// With the start of the answer's body, for the letter.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self {
+            Failure::Status { excerpt, .. } if !excerpt.is_empty() => format!("{self}: {excerpt}"),
+            _ => self.to_string(),
+        }
+    }
+
+    /// An answer that says nothing else.
+    #[cfg(test)]
+    pub(crate) fn status(status: u16) -> Self {
+        Self::Status { status, words: String::new(), excerpt: String::new() }
+    }
+}
+
+/// For log lines and errors: no record shows in it.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Status { status, excerpt } if excerpt.is_empty() => write!(f, "answered {status}"),
-            Failure::Status { status, excerpt } => write!(f, "answered {status}: {excerpt}"),
+            Failure::Status { status, words, .. } if words.is_empty() => write!(f, "answered {status}"),
+            Failure::Status { status, words, .. } => write!(f, "answered {status}: {words}"),
             Failure::Timeout => f.write_str("no answer before the timeout"),
             Failure::Connect(why) => write!(f, "cannot connect: {why}"),
             Failure::Broken(why) => write!(f, "connection broke: {why}"),
@@ -164,36 +187,40 @@ mod tests {
     #[test]
     fn only_2xx_delivers() {
         for status in 0..1000 {
-            let delivered = classify(status, None, String::new) == Outcome::Delivered;
+            let delivered = classify(status, None, || Failure::status(status)) == Outcome::Delivered;
             assert_eq!(delivered, (200..300).contains(&status), "{status}");
         }
     }
 
     #[test]
     fn a_success_stays_a_success_with_a_retry_after() {
-        assert_eq!(classify(202, hour(), String::new), Outcome::Delivered);
+        assert_eq!(classify(202, hour(), || Failure::status(202)), Outcome::Delivered);
     }
 
     #[test]
     fn too_many_requests_and_unavailable_are_throttles_even_without_a_hint() {
         for status in [429, 503] {
-            assert!(matches!(classify(status, None, String::new), Outcome::Throttled { retry_after: None, .. }));
+            let outcome = classify(status, None, || Failure::status(status));
+            assert!(matches!(outcome, Outcome::Throttled { retry_after: None, .. }));
         }
-        assert!(matches!(classify(500, None, String::new), Outcome::Retry { .. }));
+        assert!(matches!(classify(500, None, || Failure::status(500)), Outcome::Retry { .. }));
     }
 
     proptest! {
         #[test]
         fn a_failure_that_says_how_long_is_a_throttle_of_that_length(status in 300u16..1000) {
-            let outcome = classify(status, hour(), String::new);
+            let outcome = classify(status, hour(), || Failure::status(status));
             let obeyed = matches!(outcome, Outcome::Throttled { retry_after, .. } if retry_after == hour());
             prop_assert!(obeyed);
         }
     }
 
     #[test]
-    fn a_failure_says_what_was_answered() {
-        let Outcome::Retry { why } = classify(502, None, || "bad gateway".to_owned()) else { panic!("not a retry") };
-        assert_eq!(why.to_string(), "answered 502: bad gateway");
+    fn a_failure_says_what_was_answered_and_nothing_that_may_repeat_a_record() {
+        let said = |words: &str| {
+            let (words, excerpt) = (words.to_owned(), "no such user: user-17".to_owned());
+            Failure::Status { status: 502, words, excerpt }.to_string()
+        };
+        assert_eq!((said("").as_str(), said("SlowDown").as_str()), ("answered 502", "answered 502: SlowDown"));
     }
 }

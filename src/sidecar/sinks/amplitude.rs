@@ -90,7 +90,7 @@ impl Amplitude {
             retry_after: answer.wait(self.clock.wall_ms()),
             cut,
             body: &answer.body,
-            excerpt: answer.excerpt(),
+            why: answer.failure(),
         };
         let outcome = answer::judge(reply, encoded, self.api, self.events.identity());
         if let Outcome::Partial(partial) = &outcome {

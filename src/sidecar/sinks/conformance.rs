@@ -7,6 +7,7 @@
 
 mod files;
 mod records;
+mod repeated;
 mod repeats;
 mod statuses;
 mod troubles;

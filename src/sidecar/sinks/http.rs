@@ -336,7 +336,7 @@ impl Answer {
         rate_hints::wait(self.status.as_u16(), header, UNIX_EPOCH + Duration::from_millis(now_ms))
     }
 
-    /// Takes a secret out of what may be [shown](Self::excerpt), wherever the receiver repeats it: the body, and where it
+    /// Takes a secret out of what may be [shown](Self::failure), wherever the receiver repeats it: the body, and where it
     /// redirects to.
     pub fn hide(&mut self, secret: &str) {
         if mutants::on(Mutant::SecretShown) {
@@ -353,15 +353,22 @@ impl Answer {
         }
     }
 
-    /// What the answer says of itself to people: where it redirects to, or the start of its body in printable form.
+    /// What the answer says to people, if it is no success: its status, where it redirects to, and the start of its body in
+    /// printable form.
     #[must_use]
-    pub fn excerpt(&self) -> String {
-        if self.status.is_redirection()
-            && let Some(location) = self.headers.get(LOCATION)
-        {
-            return format!("redirects to {}; redirects are not followed", without_secret(location));
-        }
-        printable(&self.body)
+    pub fn failure(&self) -> Failure {
+        self.failure_in_words(self.redirects().unwrap_or_default())
+    }
+
+    /// The same, with words that the sink has for it.
+    #[must_use]
+    pub fn failure_in_words(&self, words: String) -> Failure {
+        Failure::Status { status: self.status.as_u16(), words, excerpt: printable(&self.body) }
+    }
+
+    fn redirects(&self) -> Option<String> {
+        let location = self.headers.get(LOCATION).filter(|_| self.status.is_redirection())?;
+        Some(format!("redirects to {}; redirects are not followed", without_secret(location)))
     }
 }
 

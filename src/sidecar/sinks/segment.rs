@@ -85,15 +85,15 @@ impl Segment {
     pub(super) fn judge(&self, mut answer: Answer) -> Outcome {
         answer.hide(self.write_key.reveal());
         let status = answer.status.as_u16();
-        let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        let why = || answer.failure();
         let wait = answer.wait(self.clock.wall_ms());
         match status {
             // Who names a time is obeyed, whatever else it says.
-            _ if wait.is_some() => classify(status, wait, || answer.excerpt()),
+            _ if wait.is_some() => classify(status, wait, why),
             400 => Outcome::Rejected { why: why() },
             401 | 403 | 404 => Outcome::Refused { why: why() },
             413 => Outcome::TooLarge { why: why() },
-            _ => classify(status, None, || answer.excerpt()),
+            _ => classify(status, None, why),
         }
     }
 }

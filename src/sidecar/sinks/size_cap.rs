@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn refusal() -> Outcome {
-        Outcome::TooLarge { why: Failure::Status { status: 413, excerpt: String::new() } }
+        Outcome::TooLarge { why: Failure::status(413) }
     }
 
     /// Sends bodies of `bytes` to a receiver that takes `limit`, each in halves until it is taken. Says how many requests

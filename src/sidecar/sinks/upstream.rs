@@ -84,20 +84,14 @@ impl Upstream {
 
     fn judge(&self, answer: &Answer, post: &Post) -> Outcome {
         let status = answer.status.as_u16();
-        let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        let why = || answer.failure();
         let wait = answer.wait(self.clock.wall_ms());
-        let classified = || classify(status, wait, || answer.excerpt());
+        let classified = || classify(status, wait, why);
         match status {
             // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403 or a 420.
             _ if wait.is_some() => classified(),
             // The key's trouble, not the upstream's: it waits by itself, and the other keys go on.
-            401 | 403 => {
-                let excerpt = match answer.excerpt() {
-                    said if said.is_empty() => name(post),
-                    said => format!("{}: {said}", name(post)),
-                };
-                Outcome::QueueRefused { why: Failure::Status { status, excerpt } }
-            }
+            401 | 403 => Outcome::QueueRefused { why: answer.failure_in_words(name(post)) },
             // No post is to blame for what is missing or wrong at every path.
             404 | 405 | 410 => Outcome::Refused { why: why() },
             // These pass: too early, a request that came too slowly, a mistaken or overworked server.

@@ -130,15 +130,15 @@ impl Webhook {
     /// What an answer means.
     pub(super) fn judge(&self, answer: &Answer) -> Outcome {
         let status = answer.status.as_u16();
-        let why = || Failure::Status { status, excerpt: answer.excerpt() };
+        let why = || answer.failure();
         let wait = answer.wait(self.clock.wall_ms());
         match status {
             // Who names a time is obeyed, whatever else it says: firewalls throttle with a 403.
-            _ if wait.is_some() => classify(status, wait, || answer.excerpt()),
+            _ if wait.is_some() => classify(status, wait, why),
             400 | 415 | 422 => Outcome::Rejected { why: why() },
             401 | 403 | 404 | 410 => Outcome::Refused { why: why() },
             413 => Outcome::TooLarge { why: why() },
-            _ => classify(status, None, || answer.excerpt()),
+            _ => classify(status, None, why),
         }
     }
 }

@@ -165,7 +165,7 @@ proptest! {
 }
 
 fn status(status: u16, retry_after: Option<Duration>) -> Outcome {
-    Outcome::Throttled { retry_after, why: Failure::Status { status, excerpt: String::new() } }
+    Outcome::Throttled { retry_after, why: Failure::status(status) }
 }
 
 /// A pace that has sent a while, one request after the other, to who took them all.

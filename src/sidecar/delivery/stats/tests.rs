@@ -1,7 +1,7 @@
 use super::*;
 
 fn status(status: u16) -> Outcome {
-    Outcome::Retry { why: Failure::Status { status, excerpt: String::new() } }
+    Outcome::Retry { why: Failure::status(status) }
 }
 
 fn count(snapshot: &Snapshot, name: &str) -> u64 {

@@ -462,11 +462,11 @@ impl Sink for Receiver {
 }
 
 fn throttled(retry_after: Option<Duration>) -> Outcome {
-    Outcome::Throttled { retry_after, why: Failure::Status { status: 429, excerpt: String::new() } }
+    Outcome::Throttled { retry_after, why: Failure::status(429) }
 }
 
 fn refused() -> Outcome {
-    Outcome::Retry { why: Failure::Status { status: 500, excerpt: String::new() } }
+    Outcome::Retry { why: Failure::status(500) }
 }
 
 // --- the stage ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,21 @@ const SILENCED_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
 const NAME_CHARS_MAX: usize = 60;
 const REASON_BYTES_MAX: usize = 240;
 
+/// How the errors begin that Amplitude documents: what may follow is shown to nobody who does not ask for the record.
+const SENTENCES: [&str; 11] = [
+    "Events silenced",
+    "Forbidden",
+    "Invalid API key",
+    "Invalid JSON request body",
+    "Invalid event JSON",
+    "Invalid field values on some events",
+    "Invalid request path",
+    "Missing request body",
+    "Payload too large",
+    "Request missing required field",
+    "Too many requests for some devices and users",
+];
+
 /// An answer, as far as it matters.
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
@@ -33,20 +48,20 @@ pub(super) struct Reply<'a> {
     pub(super) body: &'a [u8],
     /// The body went on, but no more of it was read.
     pub(super) cut: bool,
-    /// What is shown to people.
-    pub(super) excerpt: String,
+    /// What is shown to people, without what the body says of itself.
+    pub(super) why: Failure,
 }
 
 /// Sorts an answer to a request that carried `encoded`.
 pub(super) fn judge(reply: Reply<'_>, encoded: &Encoded, api: AmplitudeApi, identity: AmplitudeIdentity) -> Outcome {
-    let Reply { status, retry_after, body, cut, excerpt } = reply;
-    let why = || Failure::Status { status, excerpt: excerpt.clone() };
+    let Reply { status, retry_after, body, cut, why } = reply;
+    let why = || in_words(why.clone(), body);
     match status {
         200 => Outcome::Delivered,
         // Documented is 200 alone; what else succeeds may have come from somebody in between.
         201..=299 => Outcome::Retry { why: why() },
         // Who names a time is obeyed, whatever else it says; lists of events say more.
-        _ if retry_after.is_some() && !matches!(status, 400 | 429) => classify(status, retry_after, || excerpt),
+        _ if retry_after.is_some() && !matches!(status, 400 | 429) => classify(status, retry_after, why),
         401 | 403 | 404 => Outcome::Refused { why: why() },
         413 => Outcome::TooLarge { why: why() },
         400 | 429 => {
@@ -65,7 +80,19 @@ pub(super) fn judge(reply: Reply<'_>, encoded: &Encoded, api: AmplitudeApi, iden
                 Said::Nothing { asks_to_wait } => as_a_whole(status, asks_to_wait, retry_after, wait, why()),
             }
         }
-        _ => classify(status, None, || excerpt),
+        _ => classify(status, None, why),
+    }
+}
+
+/// With what the body says, if that is a sentence that Amplitude is known for.
+fn in_words(why: Failure, body: &[u8]) -> Failure {
+    let head: Option<Head> = serde_json::from_slice(body).ok();
+    let said = head.as_ref().and_then(|head| head.sentence());
+    match (why, said) {
+        (Failure::Status { status, excerpt, .. }, Some(said)) => {
+            Failure::Status { status, words: said.to_owned(), excerpt }
+        }
+        (why, _) => why,
     }
 }
 
@@ -125,6 +152,12 @@ struct Head {
 }
 
 impl Head {
+    /// What its error begins with, if that is documented.
+    fn sentence(&self) -> Option<&'static str> {
+        let error = self.error.as_deref()?;
+        SENTENCES.into_iter().find(|sentence| error.starts_with(sentence))
+    }
+
     fn refuses(&self) -> bool {
         let error = self.error.as_deref().unwrap_or_default();
         self.missing_field.as_deref() == Some("api_key")

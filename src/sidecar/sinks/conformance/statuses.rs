@@ -11,7 +11,7 @@ use crate::delivery::outcome::Outcome;
 use crate::sinks::receiver::serve;
 
 /// Statuses, and what the webhook, Amplitude, Segment, S3 and an upstream make of them.
-const STATUSES: [(u16, [Class; 5]); 29] = [
+pub(super) const STATUSES: [(u16, [Class; 5]); 29] = [
     (200, [Delivered, Delivered, Delivered, Delivered, Delivered]),
     (201, [Delivered, Retry, Delivered, Delivered, Delivered]),
     (202, [Delivered, Retry, Delivered, Delivered, Delivered]),

@@ -45,7 +45,8 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
     .await;
     let answer = post(&http(addr), LATER).await.unwrap();
     assert_eq!(answer.status, 307);
-    assert_eq!(answer.excerpt(), "redirects to http://169.254.169.254/..; redirects are not followed");
+    let says = answer.failure().to_string();
+    assert_eq!(says, "answered 307: redirects to http://169.254.169.254/..; redirects are not followed");
     assert_eq!(received.lock().unwrap().len(), 1);
 }
 
@@ -198,7 +199,10 @@ async fn an_answer_without_a_body_or_with_chunks_is_whole() {
     assert_eq!(post(&http(addr), LATER).await.unwrap().status, 204);
     let chunked = b"HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let addr = raw(chunked, |stream| async move { drop(stream) }).await;
-    assert_eq!(post(&http(addr), LATER).await.unwrap().excerpt(), "abc");
+    let Failure::Status { status: 500, excerpt, .. } = post(&http(addr), LATER).await.unwrap().failure() else {
+        panic!()
+    };
+    assert_eq!(excerpt, "abc");
 }
 
 #[test]
@@ -229,11 +233,12 @@ fn a_secret_that_an_answer_repeats_is_taken_out() {
     for (body, shown) in [("Invalid key: hush.hush", "Invalid key: [secret].[secret]"), ("hus", "hus"), ("", "")] {
         let mut answer = answer(body);
         answer.hide("hush");
-        assert_eq!(answer.excerpt(), shown);
+        let (words, excerpt) = (String::new(), shown.to_owned());
+        assert_eq!(answer.failure(), Failure::Status { status: 200, words, excerpt });
     }
     let mut redirect = Answer { status: StatusCode::FOUND, ..answer("") };
     redirect.headers.insert(LOCATION, HeaderValue::from_static("https://of-hush.example.com/in"));
-    assert!(redirect.excerpt().contains("of-hush"), "{}", redirect.excerpt());
+    assert!(redirect.failure().to_string().contains("of-hush"), "{}", redirect.failure());
     redirect.hide("hush");
-    assert!(!redirect.excerpt().contains("hush"), "{}", redirect.excerpt());
+    assert!(!redirect.failure().to_string().contains("hush"), "{}", redirect.failure());
 }

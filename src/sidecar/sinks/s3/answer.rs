@@ -124,7 +124,7 @@ fn of_answer(answer: &HttpResponse, code: &str, message: &str, now: SystemTime) 
 
 /// `wait`: for how long the answer asks to be left alone.
 fn sort(status: u16, code: &str, message: &str, wait: Option<Duration>) -> Outcome {
-    let why = Failure::Status { status, excerpt: excerpt(status, code, message) };
+    let why = Failure::Status { status, words: words(status, code, message), excerpt: String::new() };
     if wait.is_some() {
         // Who names a time is obeyed, whatever else it says.
         return Outcome::Throttled { retry_after: wait, why };
@@ -143,8 +143,9 @@ fn sort(status: u16, code: &str, message: &str, wait: Option<Duration>) -> Outco
     Outcome::Retry { why }
 }
 
-/// What people are told: the store's own words, and what to do where those leave one alone.
-fn excerpt(status: u16, code: &str, message: &str) -> String {
+/// What people are told: the store's own words, and what to do where those leave one alone. They are read out of the document
+/// that a store's error is, and nothing is shown of what is none.
+fn words(status: u16, code: &str, message: &str) -> String {
     let hint = match code {
         "RequestTimeTooSkewed" => "; set this machine's clock right",
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => "; look at `region`, and at `endpoint`",
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn people_are_told_in_the_stores_words_and_what_to_do() {
-        let told = |status, code, message| excerpt(status, code, message);
+        let told = |status, code, message| words(status, code, message);
         assert_eq!(told(403, "AccessDenied", "Access\nDenied"), "AccessDenied: Access Denied");
         assert!(told(403, "RequestTimeTooSkewed", "The difference is too large.").ends_with("clock right"));
         assert_eq!(told(503, "", ""), "");

@@ -102,8 +102,8 @@ pub fn store_answers(data: &[u8]) {
         Outcome::Retry { .. } | Outcome::Refused { .. } | Outcome::TooLarge { .. } => {}
         other => panic!("{other:?} is nothing that a store says"),
     }
-    if let Some(Failure::Status { excerpt, .. }) = trouble.outcome.failure() {
-        assert!(excerpt.chars().count() <= SHOWN_CHARS_MAX && !excerpt.chars().any(char::is_control), "{excerpt:?}");
+    if let Some(Failure::Status { words, .. }) = trouble.outcome.failure() {
+        assert!(words.chars().count() <= SHOWN_CHARS_MAX && !words.chars().any(char::is_control), "{words:?}");
     }
 }
 

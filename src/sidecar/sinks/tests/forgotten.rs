@@ -71,7 +71,8 @@ impl Sink for Far {
             }
             if Instant::now() < self.over {
                 // Asked once an hour it makes few requests of a week.
-                let why = Failure::Status { status: 503, excerpt: "come again in an hour".to_owned() };
+                let words = "come again in an hour".to_owned();
+                let why = Failure::Status { status: 503, words, excerpt: String::new() };
                 return Outcome::Throttled { retry_after: Some(HOUR), why };
             }
             Outcome::Delivered

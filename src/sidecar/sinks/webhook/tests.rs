@@ -72,7 +72,7 @@ async fn each_answer_means_what_it_should() {
         *script.lock().unwrap() = response.body(Full::from("nope")).unwrap();
         deliver(&webhook, &job(0..5)).await
     };
-    let why = |status| Failure::Status { status, excerpt: "nope".to_owned() };
+    let why = |status| Failure::Status { status, words: String::new(), excerpt: "nope".to_owned() };
     let minute = Some(Duration::from_secs(60));
     for status in [200, 201, 202, 299] {
         assert_eq!(say(status, &[]).await, Outcome::Delivered);
@@ -105,7 +105,7 @@ async fn what_an_answer_repeats_of_headers_and_address_is_not_shown() {
     let url = Endpoint::parse(&format!("http://{addr}/hook?token=t0k3n")).unwrap();
     let webhook = webhook(&WebhookConfig { headers, ..WebhookConfig::new(url) });
     let excerpt = "no: POST [secret] with [secret], that is [secret]; [secret]".to_owned();
-    let why = Failure::Status { status: 401, excerpt };
+    let why = Failure::Status { status: 401, words: String::new(), excerpt };
     assert_eq!(deliver(&webhook, &job(0..1)).await, Outcome::Refused { why });
 }
 

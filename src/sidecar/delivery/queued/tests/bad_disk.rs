@@ -77,7 +77,7 @@ impl Sink for Rejects {
         let outcome = match records.contains(&17) {
             true => {
                 let rejected = vec![RejectedRecord { offset: 17, reason: "bad".to_owned() }];
-                let why = outcome::Failure::Status { status: 400, excerpt: String::new() };
+                let why = outcome::Failure::status(400);
                 Outcome::Partial(Partial { rejected, held: Vec::new(), why })
             }
             false => {

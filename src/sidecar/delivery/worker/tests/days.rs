@@ -133,7 +133,7 @@ impl Station {
     fn meet(&self, records: &[u64], at: Duration, seen: &mut Seen) -> (Answer, Heard<u64>) {
         let (took, every_other) = (Duration::from_millis(seen.rng.random_range(5..300)), seen.rng.random_bool(0.5));
         let weather = self.weather(at);
-        let status = |status| Failure::Status { status, excerpt: String::new() };
+        let status = |status| Failure::status(status);
         let not_taken = match weather {
             Weather::Hangs => return (Answer::Hang, Heard::Nothing),
             Weather::Throttles(wait) => Some(throttled(wait)),

@@ -298,7 +298,7 @@ async fn who_is_searched_for_poison_takes_no_moment_from_another() {
     let poison = |at: &u64| at.is_multiple_of(250);
     let answer = move |_: usize, records: &[u64]| {
         let outcome = match records.iter().any(poison) {
-            true => Outcome::Rejected { why: Failure::Status { status: 400, excerpt: String::new() } },
+            true => Outcome::Rejected { why: Failure::status(400) },
             false => Outcome::Delivered,
         };
         Answer::After(SECOND * 20, outcome)

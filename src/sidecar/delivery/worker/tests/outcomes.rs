@@ -48,7 +48,7 @@ impl Stage {
 }
 
 fn status(status: u16) -> Failure {
-    Failure::Status { status, excerpt: "no".to_owned() }
+    Failure::Status { status, words: String::new(), excerpt: "no".to_owned() }
 }
 
 fn rejected() -> Outcome {

@@ -169,9 +169,7 @@ async fn in_order_one_is_in_flight_and_what_failed_or_was_split_comes_before_wha
     let answer = |n: usize, records: &[u64]| {
         let outcome = match n {
             2 | 3 => refused(),
-            _ if n > 4 && records.len() > 5 => {
-                Outcome::TooLarge { why: Failure::Status { status: 413, excerpt: String::new() } }
-            }
+            _ if n > 4 && records.len() > 5 => Outcome::TooLarge { why: Failure::status(413) },
             _ => Outcome::Delivered,
         };
         Answer::After(Duration::from_millis(n as u64 * 7 % 30), outcome)
@@ -196,7 +194,7 @@ async fn in_order_one_is_in_flight_and_what_failed_or_was_split_comes_before_wha
 async fn in_order_nothing_passes_a_batch_whose_letters_are_being_kept() {
     let (delivery, queue) = (delivery(), Script::with_records(40));
     let answer = |n: usize, records: &[u64]| {
-        let why = Failure::Status { status: 429, excerpt: String::new() };
+        let why = Failure::status(429);
         let held = vec![HeldRecord { offset: records[0], wait: SECOND }];
         at_once(match n {
             0 => Outcome::Partial(Partial { rejected: Vec::new(), held, why }),

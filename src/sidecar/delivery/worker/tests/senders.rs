@@ -128,7 +128,7 @@ impl Senders {
 }
 
 fn status(status: u16) -> Failure {
-    Failure::Status { status, excerpt: String::new() }
+    Failure::status(status)
 }
 
 /// Before, three posts that Split rejects, of anybody who has one browser's key, refused everybody's: for a minute, then for

@@ -15,7 +15,7 @@ fn encoded(job: &Job) -> Encoded {
 /// What an answer means for ten records at the offsets 40 to 49, of which 42 is not to be sent.
 fn meaning(status: u16, body: &str) -> Outcome {
     let encoded = encoded(&Job { except: [42].into(), ..job(40..50) });
-    let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, excerpt: "excerpt".to_owned() };
+    let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, why: Failure::status(status) };
     judge(reply, &encoded, AmplitudeApi::Batch, USER)
 }
 
@@ -102,7 +102,8 @@ fn the_documented_answers_mean_what_is_documented() {
     let encoded = encoded(&job(40..50));
     for (api, wait) in [(AmplitudeApi::Batch, 15), (AmplitudeApi::HttpV2, 30)] {
         for (status, body, wanted) in DOCUMENTED {
-            let reply = Reply { status, retry_after: None, body: body.as_bytes(), cut: false, excerpt: String::new() };
+            let reply =
+                Reply { status, retry_after: None, body: body.as_bytes(), cut: false, why: Failure::status(status) };
             let outcome = judge(reply, &encoded, api, USER);
             assert_eq!(class(&outcome), wanted, "{api:?} {status} {body}");
             let Outcome::Partial(partial) = outcome else { continue };
@@ -129,7 +130,7 @@ fn wrong_events_are_rejected_with_what_is_wrong_and_the_rest_is_sent_again() {
     let rejected =
         vec![(40, "invalid time"), (43, "invalid time, missing event_type"), (49, "wrong length of user_id")];
     assert_eq!(apart(&partial), (rejected, vec![]), "42 is not in the request, so index 2 is 43");
-    assert_eq!(partial.why.to_string(), "answered 400: excerpt");
+    assert_eq!(partial.why.to_string(), "answered 400: Invalid field values on some events");
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn throttled_events_wait_as_long_as_each_api_asks() {
     let encoded = encoded(&job(0..10));
     let waits = |api, retry_after| {
         let body = br#"{"error":"Too many requests for some devices and users","throttled_events":[1]}"#;
-        let reply = Reply { status: 429, retry_after, body, cut: false, excerpt: String::new() };
+        let reply = Reply { status: 429, retry_after, body, cut: false, why: Failure::status(429) };
         let Outcome::Partial(partial) = judge(reply, &encoded, api, USER) else { panic!("not apart") };
         partial.held[0].wait.as_secs()
     };
@@ -173,7 +174,7 @@ fn devices_are_known_by_their_names_too() {
     let encoded = Events::new(&config).encode(&job(0..10)).unwrap();
     let body =
         br#"{"error":"Events silenced for device_id","silenced_devices":["user-3"],"throttled_users":{"user-1":9}}"#;
-    let reply = Reply { status: 400, retry_after: None, body, cut: false, excerpt: String::new() };
+    let reply = Reply { status: 400, retry_after: None, body, cut: false, why: Failure::status(400) };
     let Outcome::Partial(partial) = judge(reply, &encoded, AmplitudeApi::Batch, AmplitudeIdentity::DeviceId) else {
         panic!("not apart")
     };
@@ -237,7 +238,7 @@ fn a_wrong_key_or_address_is_refused_and_no_record_pays_for_it() {
 fn an_answer_that_broke_off_decides_nothing_unless_it_is_as_long_as_we_read() {
     let body = r#"{"code":400,"error":"Invalid field values on some events","events_with_in"#;
     assert_eq!(class(&meaning(400, body)), "retry");
-    let reply = Reply { status: 400, retry_after: None, body: body.as_bytes(), cut: true, excerpt: String::new() };
+    let reply = Reply { status: 400, retry_after: None, body: body.as_bytes(), cut: true, why: Failure::status(400) };
     assert_eq!(class(&judge(reply, &encoded(&job(0..3)), AmplitudeApi::Batch, USER)), "rejected");
 }
 
@@ -264,7 +265,7 @@ fn all_other_answers_wait_and_come_again() {
 fn a_user_whose_name_cannot_be_read_back_keeps_no_other_from_being_found_by_name() {
     let encoded = encoded(&job_of(r#"[{"f":"x","i":[{"k":"half \ud83d"},{"k":"whole"}]}]"#));
     let body = br#"{"throttled_events":[1],"exceeded_daily_quota_users":{"whole":1}}"#;
-    let reply = Reply { status: 429, retry_after: None, body, cut: false, excerpt: String::new() };
+    let reply = Reply { status: 429, retry_after: None, body, cut: false, why: Failure::status(429) };
     let Outcome::Partial(partial) = judge(reply, &encoded, AmplitudeApi::Batch, USER) else { panic!("not apart") };
     assert_eq!(apart(&partial), (vec![], vec![(101, 3600)]));
 }

@@ -130,7 +130,7 @@ impl Seen {
             Weather::Mixed => Weather::bad(&mut self.rng),
             weather => weather,
         };
-        let status = |status| Failure::Status { status, excerpt: String::new() };
+        let status = |status| Failure::status(status);
         let not_taken = match weather {
             Weather::Throttles => {
                 let wait = self.rng.chance(1, 2).then(|| Duration::from_secs(1 + self.rng.below(20) as u64));
@@ -157,7 +157,7 @@ impl Seen {
         }
         let named = places.iter().zip(records).filter(|(_, record)| bad.contains(record));
         let rejected = named.map(|(&offset, _)| RejectedRecord { offset, reason: "bad".to_owned() }).collect();
-        let why = Failure::Status { status: 400, excerpt: String::new() };
+        let why = Failure::status(400);
         let partial = Partial { rejected, held: Vec::new(), why };
         (Answer::After(took, Outcome::Partial(partial)), Heard::NothingBut(bad))
     }
