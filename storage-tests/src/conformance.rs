@@ -215,6 +215,7 @@ mod tests {
     use forebay::disk::mem::MemDisk;
     use forebay::disk::real::RealDisk;
 
+    use crate::aloud;
     use crate::mounts::SmallDisk;
     use crate::sim_disk::SimDisk;
 
@@ -230,7 +231,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let mounted = match SmallDisk::mount(tmp.path(), 1 << 20) {
             Ok(mounted) => mounted,
-            Err(why) => return eprintln!("NOT RUN: files of a disk that is mounted read-only: {why}"),
+            Err(why) => return aloud::not_run(format_args!("files of a disk that is mounted read-only: {why}")),
         };
         let path = tmp.path().join("file");
         drop(put(&RealDisk, &path, b"there"));

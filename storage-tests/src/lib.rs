@@ -1,5 +1,6 @@
 //! Crashes, faults and models against the real log.
 
+pub mod aloud;
 pub mod any_change;
 pub mod budget;
 pub mod conformance;

@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::aloud;
+
 /// Sparse: it takes what is written.
 const IMAGE_BYTES: &str = "1G";
 
@@ -56,7 +58,7 @@ impl LoopDisk {
     pub fn each() -> Vec<Self> {
         let made = |kind| {
             let disk = Self::make(kind);
-            disk.inspect_err(|why| println!("NOT RUN: power cuts on {kind} under a real kernel: {why}")).ok()
+            disk.inspect_err(|why| aloud::not_run(format_args!("power cuts on {kind} under a real kernel: {why}"))).ok()
         };
         ["ext4", "xfs"].into_iter().filter_map(made).collect()
     }

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
+use storage_tests::aloud;
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
 use storage_tests::mounts::LoopDisk;
@@ -38,7 +39,7 @@ fn a_power_cut_under_a_real_kernel_takes_nothing_that_was_promised() {
     let asked = number("FOREBAY_REAL_CUTS", 0);
     let disks = if asked == 0 { Vec::new() } else { LoopDisk::each() };
     if disks.is_empty() {
-        return println!("NOT RUN: power cuts under a real kernel. FOREBAY_REAL_CUTS=20 makes some, as root.");
+        return aloud::not_run("power cuts under a real kernel. FOREBAY_REAL_CUTS=20 makes some, as root.");
     }
     // Side by side: a cut is mostly waiting.
     thread::scope(|scope| {

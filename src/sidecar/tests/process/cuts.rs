@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use storage_tests::aloud;
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
 use storage_tests::mounts::LoopDisk;
@@ -27,7 +28,7 @@ fn what_was_acknowledged_before_the_power_went_arrives_everywhere() {
     let asked = number("FOREBAY_REAL_CUTS", 0);
     let disks = if asked == 0 { Vec::new() } else { LoopDisk::each() };
     if disks.is_empty() {
-        return eprintln!("NOT RUN: power cuts under the real binary. FOREBAY_REAL_CUTS=20 makes some, as root.");
+        return aloud::not_run("power cuts under the real binary. FOREBAY_REAL_CUTS=20 makes some, as root.");
     }
     let seed = seed();
     thread::scope(|scope| {

@@ -3,6 +3,7 @@
 
 use std::thread;
 
+use storage_tests::aloud;
 use storage_tests::mounts::SmallDisk;
 
 use super::load::{Fate, Post, post};
@@ -132,7 +133,7 @@ fn a_full_disk_behind_dead_destinations_refuses_thousands_of_posts_in_bounded_me
     let home = home("full-disk", &gone, &fails);
     let disk = match SmallDisk::mount(&home.path("data"), 10 << 20) {
         Ok(disk) => disk,
-        Err(why) => return eprintln!("NOT RUN: the memory of a sidecar on a full disk: {why}"),
+        Err(why) => return aloud::not_run(format_args!("the memory of a sidecar on a full disk: {why}")),
     };
     refuses_in_bounded_memory(&home, &gone, &fails, 10);
     drop(disk);

@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use storage_tests::aloud;
+
 use super::sidecar::{Home, Sidecar};
 use super::watchdog::Watchdog;
 
@@ -16,7 +18,7 @@ pub(crate) fn can_trace() -> bool {
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"]);
     let can = traced.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !can {
-        eprintln!("NOT RUN: calls that fail in the real binary. There is no strace that may trace a process here.");
+        aloud::not_run("calls that fail in the real binary. There is no strace that may trace a process here.");
     }
     can
 }

@@ -5,6 +5,7 @@
 use std::fs;
 
 use serde_json::Value;
+use storage_tests::aloud;
 use storage_tests::mounts::SmallDisk;
 
 use super::event_service::{EventService, Service};
@@ -200,7 +201,7 @@ fn a_small_disk_that_is_full_refuses_drains_and_comes_back_across_a_kill() {
     let home = Home::new("full").log("replay_window = \"0s\"").webhook("hook", &receiver, "batch_records_max = 1000");
     let disk = match SmallDisk::mount(&home.path("data"), 12 << 20) {
         Ok(disk) => disk,
-        Err(why) => return eprintln!("NOT RUN: a full disk under the real binary: {why}"),
+        Err(why) => return aloud::not_run(format_args!("a full disk under the real binary: {why}")),
     };
     let mut sidecar = home.start();
     receiver.down();

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde_json::Value;
+use storage_tests::aloud;
 use storage_tests::mounts::SmallDisk;
 
 use super::load::Load;
@@ -145,7 +146,7 @@ fn a_destination_on_a_full_disk_and_one_that_is_down_wait_beside_one_that_is_wel
     let home = Home::new("beside").webhook("down", &down, more).webhook("well", &well, more).file("archive", more);
     let disk = match SmallDisk::mount(&home.path("archive"), 64 << 10) {
         Ok(disk) => disk,
-        Err(why) => return eprintln!("NOT RUN: a file destination on a full disk: {why}"),
+        Err(why) => return aloud::not_run(format_args!("a file destination on a full disk: {why}")),
     };
     let sidecar = home.start();
     down.down();

@@ -1,7 +1,5 @@
 //! Columns read back with the crate's own reader. Another implementation reads them in `.ci/run parquet`.
 
-use std::io::Write as _;
-
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, LogicalType, PageType, Repetition, Type, ZstdLevel};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -358,10 +356,7 @@ fn the_same_records_give_the_same_bytes_and_name_their_packing() {
 #[expect(clippy::disallowed_methods, reason = "another process reads the file")]
 fn another_implementation_reads_the_same_rows() {
     let Some(python) = std::env::var_os("FOREBAY_PYARROW") else {
-        // Not by a macro: what those print of a test that passes nobody sees.
-        let said =
-            std::io::stderr().write_all(b"NOT CHECKED: Parquet with an independent reader. Run .ci/run parquet.\n");
-        return said.expect("standard error is open");
+        return storage_tests::aloud::not_checked("Parquet with an independent reader. Run .ci/run parquet.");
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.ci/read_parquet.py");
     let dir = tempfile::tempdir().unwrap();
