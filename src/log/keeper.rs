@@ -225,11 +225,20 @@ impl Shared {
         let since = self.files.mark_names();
         let mut spares = Vec::new();
         let mut retired = Ok(());
-        for (place, _) in &going {
+        for (place, index) in &going {
+            self.assert_nobody_needs(index);
             retired = retired.and(self.retire(keeper, *place, &mut spares));
         }
         let synced = failpoints::around(Point::ReclaimSync, || self.files.sync_names(since));
         self.take_spares(keeper, spares, synced).and(retired)
+    }
+
+    /// Once more before a segment goes for good, whatever led here.
+    fn assert_nobody_needs(&self, index: &SegmentIndex) {
+        let catalog = self.catalog_read();
+        let gone =
+            |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|stream| stream.row.first_kept >= end.next);
+        assert!(index.streams().all(gone), "a segment is needed that was to go");
     }
 
     /// What has got a spare's name is one now, if that is durable. Else a crash could bring its old name back, and with it a

@@ -260,6 +260,11 @@ impl FloorFile {
         (0..).map(EntryId).zip(self.entries.iter()).filter(|(id, _)| !self.free.contains(&id.0))
     }
 
+    /// An entry that is there, as the next commit writes it.
+    pub(crate) fn entry(&self, id: EntryId) -> &FloorEntry {
+        &self.entries[id.0]
+    }
+
     /// Adds an entry; durable after the next commit. `None` when the floor has no room for another queue.
     pub(crate) fn add(&mut self, entry: FloorEntry) -> Option<EntryId> {
         let id = match self.free.pop_first() {
