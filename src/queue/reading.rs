@@ -207,6 +207,28 @@ pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Ran
     outline(log, stream, offset).ok()?.map(|frame| (frame.offsets(), frame.ingest_ms))
 }
 
+/// When the first record behind `offset` was taken in that is found: what is lost or can't be read is at least as old. None where
+/// none is.
+pub(super) fn ingest_ms_behind(log: &Log, stream: StreamId, offset: u64) -> Option<u64> {
+    let tail = log.durable(stream).offset;
+    // How far the disk can't be read nobody knows: twice as far each time.
+    let steps = (0..u64::BITS).map(|bit| 1 << bit);
+    let mut places = steps.map_while(|step| offset.checked_add(step)).take_while(|at| *at < tail);
+    places.find_map(|at| next_frame(log, stream, at).ok().flatten()).map(|frame| frame.ingest_ms)
+}
+
+/// The first frame that is not lost and holds the record at `offset` or something behind it.
+fn next_frame(log: &Log, stream: StreamId, offset: u64) -> Result<Option<Outline>, ReadError> {
+    let mut reader = log.reader(stream, offset);
+    loop {
+        match reader.skim()? {
+            Some(Skimmed::Lost { .. }) => {}
+            Some(Skimmed::Frame(frame)) => return Ok(Some(frame)),
+            None => return Ok(None),
+        }
+    }
+}
+
 /// The first record taken in at `ms` or later; see [`Queues::offset_at`](super::Queues::offset_at).
 pub(super) fn offset_at_time(log: &Log, stream: StreamId, ms: u64) -> Result<u64, ReadError> {
     offset_at_time_in(log, stream, ms, log.first_kept(stream)..log.durable(stream).offset)
@@ -218,15 +240,8 @@ pub(super) fn offset_at_time_in(log: &Log, stream: StreamId, ms: u64, offsets: R
     let (mut from, mut until) = (offsets.start, offsets.end);
     while from < until {
         let middle = from + (until - from) / 2;
-        let mut reader = log.reader(stream, middle);
-        let frame = loop {
-            match reader.skim()? {
-                Some(Skimmed::Lost { .. }) => {} // of the time of what follows it
-                Some(Skimmed::Frame(frame)) => break Some(frame).filter(|frame| frame.first < until),
-                None => break None,
-            }
-        };
-        match frame {
+        // What is lost is of the time of what follows it.
+        match next_frame(log, stream, middle)?.filter(|frame| frame.first < until) {
             Some(frame) if frame.ingest_ms < ms => from = frame.offsets().end.min(offsets.end),
             Some(frame) => until = frame.first.clamp(from, middle),
             None => until = middle,

@@ -6,6 +6,7 @@ use forebay::{BatchLimits, Cursor, LogOptions, Payload, Queue, QueueOptions, Que
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use storage_tests::fault::{Failure, Fault, OpKind};
 use storage_tests::queues::{ANY, DIR, append, hook, next, open, plan};
 use storage_tests::sim_disk::{PowerCut, SimDisk};
@@ -112,6 +113,42 @@ fn who_cannot_read_what_it_needs_holds_up_nobody_who_can() {
     }
     assert_eq!(late, 200);
     assert!(bad.balance().closes() && good.balance().closes());
+}
+
+/// Before: where the disk did not read the oldest record the age of the lag was not known, and an alert on it fell silent.
+#[test]
+fn the_age_of_a_lag_is_known_also_where_the_oldest_record_cannot_be_read() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    hook(&queues);
+    for _ in 0..40 {
+        append(&queues, "acme", 10);
+        clock.advance(Duration::from_secs(1));
+    }
+    queues.close().expect("the disk is sound");
+    drop(queues);
+    let segments = segments(&disk);
+    let age = |what: &dyn Fn()| {
+        disk.clear_faults();
+        what();
+        let queues = open(&disk, &clock);
+        let lag = hook(&queues).lag();
+        assert_eq!(lag.records, 400);
+        lag.oldest_age_ms
+    };
+    assert_eq!(age(&|| ()), Some(40_000));
+    let unread = |segments: &[PathBuf]| {
+        for segment in segments {
+            let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+            disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(&name));
+        }
+    };
+    let next = age(&|| unread(&segments[..1])).expect("the next segment tells");
+    assert!((20_000..40_000).contains(&next), "{next}");
+    assert_eq!(age(&|| unread(&segments)), None, "nothing tells");
+    // The header of the first frame behind the stream's name: that one is lost.
+    let lost = age(&|| disk.flip_bit(&segments[0], 8 * (128 + 64)));
+    assert_eq!(lost, Some(39_000));
 }
 
 /// A range is claimed by the headers of its frames, so damage to a payload is met only when it is sent.
