@@ -105,7 +105,11 @@ fn recover(disk: &SimDisk, clock: &ManualClock, rng: &mut Rng, cuts: &mut Cuts) 
                 }
                 Err(error) => assert!(disk.crashed(), "it does not open: {error}"),
             }
+            let is_in_the_recovery = disk.crashed();
             cut(disk, rng, cuts);
+            if !is_in_the_recovery {
+                break;
+            }
             cuts.nested[depth] += 1;
         }
     }
