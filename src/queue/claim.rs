@@ -6,7 +6,8 @@
 use super::batch::Right;
 use super::reading::{Gathered, Reading};
 use super::window::{Offer, Plan};
-use super::{Batch, BatchLimits, Inner, Position, Queue, QueueError, RangeLimits, lock};
+use super::{Batch, BatchLimits, Inner, Position, Queue, QueueError, RangeLimits, Settled, lock};
+use crate::mutants::{self, Mutant};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::{ReadError, StreamId};
@@ -116,6 +117,9 @@ impl Queue {
                 return Ok(None); // the log has less than it said: nothing is to be had there now
             }
             if let Some(batch) = queue.claim(stream, position, gathered, plan) {
+                if mutants::on(Mutant::ClaimSettles) {
+                    self.settle(&batch, Settled::Delivered);
+                }
                 return Ok(Some(batch));
             }
             // Somebody settled a part of it meanwhile.

@@ -74,6 +74,7 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
     ),
     (Mutant::NewIdEachTime, "power_cuts", "no_power_cut_takes_what_was_acknowledged_settled_or_planned"),
     (Mutant::AnyHintBelieved, "it_queue", "an_older_copy_of_sled_is_not_believed_against_the_floor"),
+    (Mutant::ClaimSettles, "it_queue", "no_crash_loses_a_record_a_cursor_or_a_plan"),
     (Mutant::FailureSettles, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::RefusalSettles, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::RedirectDelivers, "forebay_sidecar", "only_2xx_delivers"),
@@ -81,6 +82,7 @@ pub const TEETH: &[(Mutant, &str, &str)] = &[
     (Mutant::LettersNotAwaited, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::PartialTakenWhole, "forebay_sidecar", "each_outcome_has_its_consequence"),
     (Mutant::AnswerReadWithoutEnd, "forebay_sidecar", "a_body_without_end_is_cut_at_once"),
+    (Mutant::FailureNotTriedAgain, "forebay_sidecar", "a_throttle_of_an_hour_is_asked_once_an_hour"),
     (
         Mutant::OrderNotKept,
         "forebay_sidecar",

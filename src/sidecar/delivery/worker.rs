@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay::Settled;
+use forebay::mutants::{self, Mutant};
 use rand::rngs::SmallRng;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -189,6 +190,7 @@ impl Worker {
     /// When something is to be done by itself: the pace allows more, or what is in doubt is to be tried again.
     fn due(&self, busy: &Busy, verdict: Verdict) -> Option<Duration> {
         let allowed = match verdict {
+            Verdict::NotBefore(_) if mutants::on(Mutant::FailureNotTriedAgain) => None,
             Verdict::NotBefore(due) | Verdict::Paced(due, _)
                 if self.turn(busy).is_some() || self.filling().is_some() =>
             {
