@@ -119,8 +119,10 @@ pub enum Failure {
     Broken(String),
     /// The disk of a file destination.
     Disk(String),
-    /// Nothing was sent: the fault is on our side (the plan could not be stored, the batch not be read or encoded).
+    /// Nothing was sent: the fault is on our side (the plan could not be stored, the batch not be encoded).
     Local(String),
+    /// The log's disk can't be read where the batch lies. Others of the destination's lie elsewhere.
+    Unread(String),
     /// The destination's loop ran into a mistake of Forebay's own, and was begun anew.
     Panic(String),
 }
@@ -170,6 +172,7 @@ impl fmt::Display for Failure {
             Failure::Broken(why) => write!(f, "connection broke: {why}"),
             Failure::Disk(why) => write!(f, "disk: {why}"),
             Failure::Local(why) => f.write_str(why),
+            Failure::Unread(why) => write!(f, "the batch could not be read: {why}"),
             Failure::Panic(why) => write!(f, "the destination's loop panicked and is begun anew: {why}"),
         }
     }

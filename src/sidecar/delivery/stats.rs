@@ -388,7 +388,7 @@ fn class(why: &Failure) -> usize {
         Failure::Timeout => 6,
         Failure::Connect(_) | Failure::Broken(_) => 7,
         Failure::Disk(_) => 8,
-        Failure::Local(_) => 9,
+        Failure::Local(_) | Failure::Unread(_) => 9,
         Failure::Panic(_) => 10,
     }
 }

@@ -236,18 +236,17 @@ impl Worker {
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
-        if prepared.is_ok() {
-            self.is_read(busy);
+        // What is read as it is sent was only found so far.
+        let only_found = self.sink.large().is_some() && matches!(prepared, Ok(claiming::Prepared::Batch(..)));
+        if prepared.is_ok() && !only_found {
+            self.is_read(busy, busy.chosen.turn);
         }
         match prepared {
             Ok(claiming::Prepared::Nothing) => self.queues[busy.chosen.turn].dry = !busy.news_meanwhile,
             Ok(claiming::Prepared::NotYet(wait)) => self.queues[busy.chosen.turn].look_at = self.now() + wait,
             Err(why) => {
-                let why = Failure::Local(format!("the next batch could not be read: {}", causes::line(&*why)));
-                match self.settings.catch_up {
-                    Some(_) => self.unread(busy, why),
-                    None => self.heard(busy, &Outcome::Retry { why }, self.pace.epoch()),
-                }
+                let why = Failure::Unread(causes::line(&*why));
+                self.unread(busy, busy.chosen.turn, &why);
             }
             Ok(claiming::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant, false),
             Ok(claiming::Prepared::TooLong(load, grant)) => self.claimed(busy, load, grant, true),
@@ -299,10 +298,10 @@ impl Worker {
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
-        let slot = busy.beside.slot(busy.chosen);
+        let (at, slot) = (busy.chosen.turn, busy.beside.slot(busy.chosen));
         busy.flights.spawn(async move {
             let _slot = slot;
-            Flown { queue, epoch, begun, landed: flight.await }
+            Flown { queue, at, epoch, begun, landed: flight.await }
         });
     }
 

@@ -32,6 +32,8 @@ const NO_ROOM: &str = "its dead letters have all the room that they may take: se
 /// A flight that is over.
 pub(super) struct Flown {
     pub(super) queue: Lane,
+    /// The turn by which it went.
+    pub(super) at: usize,
     pub(super) epoch: Epoch,
     pub(super) begun: Mark,
     pub(super) landed: Landed,
@@ -82,7 +84,7 @@ impl Drop for Counted {
 impl Worker {
     /// A flight is over.
     pub(super) fn landed(&mut self, busy: &mut Busy, flown: Result<Flown, JoinError>) {
-        let Flown { queue, epoch, begun, landed } = match flown {
+        let Flown { queue, at, epoch, begun, landed } = match flown {
             Ok(flown) => flown,
             Err(panic) => {
                 let why = Failure::Local(format!("the attempt stopped: {panic}"));
@@ -103,7 +105,14 @@ impl Worker {
                 let apart = self.apart(&batch);
                 self.rejected(busy, batch, apart, &why);
             }
+            // It goes back, like the one before.
+            Came::Sent { outcome: Some(Outcome::Retry { why: why @ Failure::Unread(_) }), .. } => {
+                self.unread(busy, at, &why);
+            }
             Came::Sent { outcome, records, rejected, took } => {
+                if self.sink.large().is_some() {
+                    self.is_read(busy, at);
+                }
                 if let Some(told) = self.sink.allowance() {
                     self.pace.told(told.requests, told.until - self.common.began, busy.flights.len());
                 }

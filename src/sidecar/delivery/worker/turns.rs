@@ -155,23 +155,23 @@ impl Worker {
         busy.beside.shares.sent(catch_up, is_live, self.pace.cost(size), other);
     }
 
-    /// What was chosen could not be read: it waits by itself, and what comes in goes on. That is no word of the destination's.
-    pub(super) fn unread(&mut self, busy: &mut Busy, why: Failure) {
+    /// What lies at this place could not be read: it waits by itself, and others go on. That is no word of the destination's.
+    pub(super) fn unread(&mut self, busy: &mut Busy, at: usize, why: &Failure) {
         let now = self.now();
-        let turn = &mut self.queues[busy.chosen.turn];
-        let backoff = busy.beside.unread.entry(busy.chosen.turn).or_default();
+        let turn = &mut self.queues[at];
+        let backoff = busy.beside.unread.entry(at).or_default();
         if backoff.failures() == 0 {
             let (destination, stream) = (&*self.id, turn.source.stream());
             tracing::error!(destination, stream, %why, "nothing is sent of what cannot be read; it is tried again");
         }
         turn.look_at = now + backoff.next(&mut busy.rng);
-        busy.post.stats.failed(&Outcome::Retry { why }, self.common.clock.wall_ms());
+        busy.post.stats.failed(&Outcome::Retry { why: why.clone() }, self.common.clock.wall_ms());
     }
 
-    /// What was chosen could be read.
-    pub(super) fn is_read(&mut self, busy: &mut Busy) {
-        if busy.beside.unread.remove(&busy.chosen.turn).is_some() {
-            let (destination, stream) = (&*self.id, self.queues[busy.chosen.turn].source.stream());
+    /// What lies at this place could be read.
+    pub(super) fn is_read(&mut self, busy: &mut Busy, at: usize) {
+        if busy.beside.unread.remove(&at).is_some() {
+            let (destination, stream) = (&*self.id, self.queues[at].source.stream());
             tracing::info!(destination, stream, "what could not be read can be again");
         }
     }

@@ -109,7 +109,7 @@ async fn contents(job: &LargeJob) -> Result<Contents, Trouble> {
     let (job, heavy) = (job.clone(), Heavy::new(job.turns.clone()));
     let read = tokio::task::spawn_blocking(move || Contents::of(&job, &heavy)).await;
     let read = read.map_err(|panic| Trouble::local(format!("the reader stopped: {panic}")))?;
-    read.map_err(|why| Trouble::local(format!("the batch could not be read: {}", causes::line(&*why))))
+    read.map_err(|why| Trouble::retry(Failure::Unread(causes::line(&*why))))
 }
 
 /// Starts the encoder.
@@ -142,6 +142,7 @@ impl Making {
                 let why = Failure::Local(causes::line(&why));
                 Err(Trouble { status: None, outcome: Outcome::Rejected { why } })
             }
+            Ok(Err(Stopped::Read(why))) => Err(Trouble::retry(Failure::Unread(causes::line(&*why)))),
             Ok(Err(why)) => Err(Trouble::local(causes::line(&why))),
             Err(panic) => Err(Trouble::local(format!("the encoder stopped: {panic}"))),
         }

@@ -185,6 +185,31 @@ async fn what_cannot_be_read_keeps_nothing_that_comes_in() {
     assert_eq!((twin.backlog.settled(), receiver.count(0)), (50, 5));
 }
 
+/// Before: a place of one environment that could not be read was a failure of the destination. The others waited for up to a minute,
+/// one request at a time, and it passed for an outage.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_of_one_queue_holds_up_no_other_of_its_destination() {
+    let (bad, good, delivery) = (Twin::new(0, 50, 0), Script::of_stream(2, 0), delivery());
+    bad.unreadable.store(true, Ordering::SeqCst);
+    let receiver = Arc::new(receiver(|_| at_once(Outcome::Delivered)));
+    let sources: Vec<Arc<dyn Source>> = vec![Arc::new(bad.clone()), Arc::new(good.clone())];
+    delivery.start("d", Arc::clone(&receiver) as Arc<dyn Sink>, sources, settings()).unwrap();
+    for n in 1..=20 {
+        good.append(40);
+        sleep(SECOND).await;
+        assert_eq!(good.settled(), n * 40);
+    }
+    let tries = bad.tries.load(Ordering::SeqCst);
+    assert!((3..30).contains(&tries), "it is tried again, ever more rarely: {tries}");
+    let stats = delivery.stats_of("d").unwrap();
+    assert!(matches!(stats.state, State::Backoff { .. }), "{:?}", stats.state);
+    assert!(stats.last_error.unwrap().contains("the disk does not read"));
+    bad.unreadable.store(false, Ordering::SeqCst);
+    delivery.probe("d");
+    sleep(SECOND).await;
+    assert_eq!((bad.backlog.settled(), receiver.count(0)), (50, 5));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_live_is_sent_from_the_start_on_though_nothing_waits_behind_it() {
     let (delivery, twin) = (delivery(), Twin::new(0, 0, 10));

@@ -64,6 +64,9 @@ struct Large {
     /// What each part takes.
     part_takes: Duration,
     answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
+    /// The disk does not read what lies in this stream; how often it was asked to.
+    unreadable: Mutex<Option<u32>>,
+    unread: AtomicUsize,
     puts: Mutex<Vec<(String, u64)>>,
     queue: Script,
 }
@@ -104,6 +107,10 @@ impl LargeSink for Large {
                 return Outcome::Retry { why: Failure::Timeout };
             }
             assert!(self.queue.with(|state| state.planned.contains(&job.origin.offsets.start)), "sent unplanned");
+            if *self.unreadable.lock().unwrap() == Some(job.origin.stream.0) {
+                self.unread.fetch_add(1, Ordering::SeqCst);
+                return Outcome::Retry { why: Failure::Unread("the disk does not read".to_owned()) };
+            }
             let mut records = 0;
             for part in job.records.parts() {
                 let turn = job.turns.turn().await;
@@ -111,7 +118,7 @@ impl LargeSink for Large {
                 drop(turn);
                 let part = match part {
                     Ok(part) => part,
-                    Err(why) => return Outcome::Retry { why: Failure::Local(why.to_string()) },
+                    Err(why) => return Outcome::Retry { why: Failure::Unread(why.to_string()) },
                 };
                 records += part.take as u64;
                 tokio::select! {
@@ -128,7 +135,8 @@ impl LargeSink for Large {
 
 fn plain(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Large {
     let (answer, puts, queue) = (Box::new(answer), Mutex::default(), queue.clone());
-    Large { memory_bytes: |_| MEMORY_BYTES, hangs: false, part_takes: SECOND, answer, puts, queue }
+    let (unreadable, unread) = (Mutex::default(), AtomicUsize::default());
+    Large { memory_bytes: |_| MEMORY_BYTES, hangs: false, part_takes: SECOND, answer, unreadable, unread, puts, queue }
 }
 
 fn large(queue: &Script, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Arc<Large> {
@@ -169,6 +177,27 @@ async fn a_large_batch_is_planned_put_part_by_part_and_comes_again_as_it_was() {
     assert_eq!(named[..2], [("batch-0-0-10", 10), ("batch-0-0-10", 10)]);
     assert_eq!(named.len(), 4);
     assert_eq!((budget.free_requests(), budget.free_bytes()), free);
+}
+
+/// What is read as it is sent turns out only then to be unreadable.
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_that_cannot_be_read_waits_ever_longer_and_holds_up_no_other_queue() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let (bad, good) = (Script::of_stream(0, 20), Script::of_stream(2, 0));
+    let sink = Arc::new(Large { part_takes: Duration::ZERO, ..plain(&good, |_| Outcome::Delivered) });
+    *sink.unreadable.lock().unwrap() = Some(0);
+    let sources: Vec<Arc<dyn Source>> = vec![Arc::new(bad.clone()), Arc::new(good.clone())];
+    delivery.start("d", Arc::clone(&sink) as _, sources, settings()).unwrap();
+    for n in 1..=20 {
+        good.append(10);
+        sleep(SECOND * 3).await;
+        assert_eq!(good.settled(), n * 10);
+    }
+    let tries = sink.unread.load(Ordering::SeqCst);
+    assert!((3..40).contains(&tries), "it is tried again, ever more rarely: {tries}");
+    *sink.unreadable.lock().unwrap() = None;
+    sleep(SECOND * 90).await;
+    assert_eq!(bad.settled(), 20);
 }
 
 #[tokio::test(start_paused = true)]
