@@ -8,14 +8,12 @@ impl FairShare {
     pub(super) fn look_at_doubted(&mut self) {
         let Some((&(_, id), &flow)) = self.lines[Line::Doubted as usize].first_key_value() else { return };
         let demand = self.first_of(flow).demand;
-        // Where others came its share got smaller: then it is not this turn that it waits for.
-        let is_due = self.is_due(&demand);
-        if is_due && self.is_doubted(id, &demand) {
+        // Where others came its share got smaller: then it is not this turn that it waits for. When it is looked at, that is:
+        // until then it may get larger again.
+        if self.is_due(&demand) && self.is_doubted(id, &demand) {
             return;
         }
-        if is_due {
-            self.called.insert(id);
-        }
+        self.called.insert(id);
         self.line_up(flow);
     }
 
