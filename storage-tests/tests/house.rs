@@ -40,7 +40,8 @@ const SIDECAR: &[(&str, &[&str])] = &[
     ("delivery", &["causes", "config", "fair_share", "impression"]),
     ("letters", &["ages", "delivery", "impression", "proto"]),
     ("overflow", &["ages"]),
-    ("sinks", &["causes", "config", "delivery", "impression", "post"]),
+    // `logged` is of tests, as is `sinks/conformance`.
+    ("sinks", &["causes", "config", "delivery", "impression", "logged", "post"]),
     (
         "api",
         &[
