@@ -3,7 +3,7 @@
 use forebay::clock::ManualClock;
 use forebay::disk::counted::CountedDisk;
 use forebay::{BatchLimits, Cursor, LogOptions, Payload, Queue, QueueOptions, Queues, RangeError, Settled, Start};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,6 +185,70 @@ fn damage_inside_of_a_range_gives_it_up_and_the_rest_is_delivered_in_others() {
     }
     assert_eq!(given_up.len(), 1);
     assert_one_is_lost(&queue, &seen);
+}
+
+/// A sealed segment in the midst of the log that is cut short, of a header only, of nothing, of zeros or of ones: what lay there
+/// is lost, once, and all else comes, under its id if that was planned and is whole. It goes on where the log does.
+#[test]
+fn a_queue_over_a_segment_that_is_cut_short_or_holds_nothing_of_ours_drains_and_goes_on() {
+    let (victim, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&victim, &clock);
+    let queue = hook(&queues);
+    (0..40).for_each(|_| append(&queues, "acme", 10));
+    let mut planned = BTreeMap::new();
+    for _ in 0..16 {
+        let batch = next(&queue, 25);
+        plan(&queue, &batch);
+        planned.insert(batch.id, batch.offsets);
+    }
+    queues.close().expect("the disk is sound");
+    drop((queue, queues));
+    let segments = segments(&victim);
+    let segment = &segments[segments.len() / 2];
+    let whole = victim.read_live(segment).expect("it is there");
+    let used = whole.iter().rposition(|byte| *byte != 0).expect("it holds frames");
+    let cuts = (0..=used).step_by(509).chain([128, used]).map(|len| whole[..len].to_vec());
+    let fills = [0, 0xff].map(|fill| vec![fill; whole.len()]);
+    let mut most = 0;
+    for bytes in cuts.chain(fills) {
+        let (disk, case) = (SimDisk::from_snapshot(&victim.snapshot()), format!("{} bytes", bytes.len()));
+        disk.overwrite(segment, &bytes);
+        let queues = open(&disk, &clock);
+        let queue = hook(&queues);
+        let (mut seen, mut kept) = (BTreeSet::new(), 0);
+        while let Some(batch) = queue.next_batch(ANY).expect("reads") {
+            assert!(batch.slices.iter().all(|slice| slice.frame.payload() == [7; 1_000]), "{case}: altered");
+            let all = batch.slices.iter().flat_map(|slice| slice.offsets.clone());
+            assert!(all.eq(batch.offsets.clone()), "{case}: {:?} has a hole", batch.offsets);
+            let before = planned.get(&batch.id);
+            assert!(before.is_none_or(|before| *before == batch.offsets), "{case}: an id for other records");
+            kept += usize::from(before.is_some());
+            batch.offsets.clone().for_each(|offset| assert!(seen.insert(offset), "{case}: {offset} twice"));
+            queue.settle(&batch, Settled::Delivered);
+        }
+        let lost = 400 - seen.len();
+        assert!(lost > 0 && lost <= 40, "{case}: {lost} lost");
+        // The records of a segment are in a few batches, and no other is touched.
+        assert!(kept + 3 >= planned.len(), "{case}: {kept} came as they were planned");
+        most = most.max(lost);
+        let books = |queue: &Queue| {
+            let balance = queue.balance();
+            assert!(balance.closes(), "{case}: {balance:?}");
+            (balance.delivered.records as usize, balance.lost.records as usize, balance.pending.records)
+        };
+        assert_eq!((books(&queue), queue.cursor().low), ((seen.len(), lost, 0), 400), "{case}");
+        append(&queues, "acme", 10);
+        let batch = next(&queue, 100);
+        assert_eq!(batch.offsets, 400..410, "{case}");
+        queue.settle(&batch, Settled::Delivered);
+        queues.tick().expect("the disk is sound");
+        queues.log().housekeep();
+        drop((queue, queues));
+        disk.power_cut(PowerCut::NothingUnsynced);
+        let queue = hook(&open(&disk, &clock));
+        assert_eq!((books(&queue), queue.cursor().low), ((seen.len() + 10, lost, 0), 410), "{case}, once more");
+    }
+    assert!(most >= 30, "{most}: a whole segment of them");
 }
 
 /// Without the floor's word damage to the very last frame looks like a write that a crash tore.
