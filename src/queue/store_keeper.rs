@@ -377,11 +377,13 @@ mod tests {
         keeper.offer([value(1)]);
         entered.recv().expect("the store has the batch");
         clock.advance(PATIENCE);
-        keeper.offer([value(2)]);
+        [2, 3].into_iter().cycle().take(10_000).for_each(|n| keeper.offer([value(n)]));
         assert_eq!(keeper.given_up(), None, "still within its time");
+        assert_eq!(keeper.shared.lock().waiting.len(), 2, "the latest of each, however often and long it is offered");
         clock.advance(SOON);
         keeper.offer([value(2)]);
         let why = keeper.given_up().expect("its time is over");
+        assert!(keeper.shared.lock().waiting.is_empty(), "nothing is kept for it any more");
         keeper.close(SOON);
         // Whatever it says when it comes back after all.
         drop(let_go);
