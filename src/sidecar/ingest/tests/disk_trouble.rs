@@ -67,6 +67,44 @@ async fn a_full_queue_is_503_soon_again() {
     assert_eq!(server.records("prod"), 100 * waiting.len() as u64, "nothing of the refused one");
 }
 
+/// Ten minutes are longer than any limit that a connection has, and more comes in than may be held.
+#[tokio::test]
+async fn however_long_a_sync_takes_what_is_held_is_bounded_and_whoever_waits_is_answered() {
+    const POSTS: usize = 40;
+    let disk = GatedDisk::new();
+    let limits = Limits { memory_bytes_max: 100_000, memory_wait_max: Duration::from_millis(100), ..Limits::default() };
+    let server = start_on(log_on(&disk, LogOptions::default()), limits).await;
+    disk.set(Gate::Closed);
+    let mut posts = Vec::new();
+    for _ in 0..POSTS {
+        let mut stream = server.connect().await;
+        stream.write_all(&bulk(impressions(100))).await.unwrap();
+        posts.push(stream);
+    }
+    while server.refused(Refusal::Memory) == 0 || server.ingest.memory_waiting() > 0 {
+        assert!(server.ingest.memory_used_bytes() <= 100_000);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::resume();
+    let held = server.ingest.memory_used_bytes();
+    assert!(0 < held && held <= 100_000, "{held}");
+    assert_eq!(server.prod().requests, 0, "nobody is told anything of what is not synced");
+    disk.set(Gate::Open);
+    let (mut taken, mut refused) = (0, 0);
+    for mut stream in posts {
+        match read_reply(&mut stream).await.expect("an answer").status {
+            200 => taken += 1,
+            503 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    assert!(taken > 0, "{refused} refused");
+    assert_eq!((server.refused(Refusal::Memory), server.records("prod")), (refused, 100 * taken));
+    assert_eq!((server.prod().accepted, server.ingest.memory_used_bytes()), (100 * taken, 0));
+}
+
 #[tokio::test]
 async fn a_broken_disk_is_503_and_heals() {
     let disk = GatedDisk::new();

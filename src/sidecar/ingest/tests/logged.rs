@@ -22,10 +22,14 @@ async fn elements_that_were_set_aside_have_a_line_with_the_reason_and_where_they
     let (lines, _guard) = Lines::collect();
     let server = start().await;
     for _ in 0..3 {
-        assert_eq!(server.bulk(r#"[{"f":"flag","i":[{"t":"on","m":2},7]}]"#).await.status, 200);
+        assert_eq!(server.bulk(r#"[{"f":"flag","i":[{"t":"canary","m":2},"canary"]}]"#).await.status, 200);
     }
     let said = lines.with("!rejects/prod");
     assert_eq!(said.len(), 1, "one line a minute: {said:?}");
     assert!(said[0].contains("elements=2") && said[0].contains("reason="), "{said:?}");
-    assert!(server.bulk("[").await.status == 400 && lines.with("a body was refused").len() == 1, "another cause");
+    assert!(
+        server.bulk(r#"["canary","#).await.status == 400 && lines.with("a body was refused").len() == 1,
+        "another cause"
+    );
+    assert!(lines.with("canary").is_empty(), "no part of a record");
 }
