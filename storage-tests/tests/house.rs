@@ -295,6 +295,19 @@ fn the_model_has_fewer_than_five_hundred_lines() {
     assert!((1..500).contains(&lines), "{lines} lines");
 }
 
+/// All times are since 1970, and what is written out of them is UTC, wherever the process runs.
+#[test]
+fn no_source_asks_for_a_time_zone() {
+    let mut found = Vec::new();
+    rust_files(&repository::root().join("src"), &mut |path| {
+        let code = without_comments(&std::fs::read_to_string(path).expect("read"));
+        for way in ["Local::", "LocalTime", "localtime", "now_local", "tzset", "\"TZ\""] {
+            found.extend(code.contains(way).then(|| format!("{}: {way}", path.display())));
+        }
+    });
+    assert_eq!(found, [""; 0]);
+}
+
 #[test]
 fn names_are_found_in_every_spelling() {
     let code =
