@@ -100,6 +100,22 @@ impl Matrix {
         shown.flatten().map(String::as_str).collect()
     }
 
+    /// What keeps it from being whole: cells that nothing shows yet, and tests that are not among these.
+    #[must_use]
+    pub fn lacks(&self, tests: &BTreeSet<String>) -> Vec<String> {
+        let mut lacks = Vec::new();
+        for fault in &self.faults {
+            for (cell, (name, _)) in fault.cells.iter().zip(&self.invariants) {
+                if let Cell::Open(what) = cell {
+                    lacks.push(format!("{} {name} is open: {what}", fault.number));
+                }
+            }
+        }
+        let missing = self.tests().into_iter().filter(|test| !tests.contains(*test));
+        lacks.extend(missing.map(|test| format!("there is no test {test}")));
+        lacks
+    }
+
     /// How many cells are what.
     #[must_use]
     pub fn count(&self) -> Count {
@@ -139,7 +155,9 @@ impl Matrix {
         for (name, what) in &self.invariants {
             let _ = writeln!(page, "- **{name}** {what}.");
         }
-        page += "\n■ shown by a test, · cannot be touched, ○ open. What stands behind each is below the tables.\n";
+        page += "\n■ shown by a test, · cannot be touched, ○ open. What stands behind each is below the tables. What a destination \
+                 does wrong is shown in two steps: which outcome it is, for each kind of destination, and what the loop does \
+                 with an outcome, which asks no more where it came from.\n";
         let mut section = "";
         for fault in &self.faults {
             if fault.section != section {
@@ -289,6 +307,10 @@ mod tests {
         assert_eq!(matrix.count(), Count { shown: 1, not_applicable: 1, open: 2 });
         assert!(matrix.page().contains("| D1 | torn | ■ | · |"), "{}", matrix.page());
         assert!(matrix.page().contains("- R1 R2: **open**, later"), "{}", matrix.page());
+        let tests = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let open = ["D2 R1 is open: later", "D2 R2 is open: later"];
+        assert_eq!(matrix.lacks(&tests(&["a_test", "other_test"])), open);
+        assert_eq!(matrix.lacks(&tests(&["a_test"])), [&open[..], &["there is no test other_test"]].concat());
 
         let wrong = |faults: &str| Matrix::parse(&format!("{HEAD}{faults}")).expect_err("something is wrong");
         assert_eq!(wrong("D1 torn\nR1: @t"), ["D1 says nothing of R2"]);

@@ -1,4 +1,5 @@
-//! Prints the table of faults by invariants and writes its page. Fails where a cell is empty or a test is not there.
+//! Prints the table of faults by invariants and writes its page. Fails where a cell is empty or
+//! open, or a test is not there.
 
 use std::process::ExitCode;
 use storage_tests::matrix::{Matrix, PAGE, TABLE};
@@ -12,13 +13,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let tests = repository::tests();
-    let missing: Vec<&str> = matrix.tests().into_iter().filter(|test| !tests.contains(*test)).collect();
-    missing.iter().for_each(|test| eprintln!("{TABLE}: there is no test {test}"));
+    let lacks = matrix.lacks(&repository::tests());
+    lacks.iter().for_each(|what| eprintln!("{TABLE}: {what}"));
     let page = matrix.page();
     println!("{page}\n{}", matrix.summary());
     match repository::write(PAGE, &page) {
-        Ok(()) if missing.is_empty() => ExitCode::SUCCESS,
+        Ok(()) if lacks.is_empty() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("{PAGE}: {e}");
