@@ -10,7 +10,9 @@
 //!   the greater generation holds.
 //! - The number of pages is fixed for the life of the file and stands in every slot: a shorter file is damage, not a
 //!   small floor. A floor that needs more pages is written whole under another name and renamed into place.
-//! - After a failed write or sync nothing is written to that file again: the next commit writes a new one whole.
+//! - After a failed write or sync nothing is written to that file again: the next commit writes a new one whole. So does
+//!   the first one after a start, which can't know what failed before it: its name and its bytes may be in the kernel's
+//!   memory alone. In place only on a disk that has no room for it, which a rising floor has to drain.
 //! - What a commit wrote to one slot of a page the next one writes to the other, changed again or not. So what the commit
 //!   before the last one made durable is in both slots, and no rot of one of them takes it back: by that, and by nothing
 //!   newer, the log may be trimmed.
@@ -31,7 +33,7 @@ mod whole;
 pub(crate) use entry::{Extra, FloorEntry};
 
 use super::limits::{FLOOR_PAGES_MAX, FLOOR_SLOT_BYTES, SYNCED_MARKS_MAX};
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, is_full};
 use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::{LogId, SyncedMark};
@@ -42,6 +44,7 @@ use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use whole::COMMITS_BETWEEN_TRIES;
 
 /// The name of the floor in the data directory.
 pub(crate) const FLOOR_NAME: &str = "floor";
@@ -53,6 +56,8 @@ pub(crate) struct FloorFile {
     log_id: LogId,
     /// `None`: the next commit writes a new file whole.
     file: Option<Arc<dyn File>>,
+    /// A start found the file: the next commit that finds room for it writes a new one.
+    found: bool,
     /// Generation of the last round.
     generation: u64,
     entries: Entries,
@@ -174,6 +179,7 @@ impl FloorFile {
             dir: dir.to_owned(),
             log_id: LogId(0),
             file: None,
+            found: false,
             generation: 0,
             entries: Entries::default(),
             page_of: Vec::new(),
@@ -199,6 +205,7 @@ impl FloorFile {
         floor.pinned |= damage.iter().any(FloorDamage::pins);
         floor.keep_evidence = !damage.is_empty();
         floor.file = damage.is_empty().then_some(file);
+        floor.found = damage.is_empty();
         Ok((floor, Found::File(damage)))
     }
 
@@ -216,7 +223,7 @@ impl FloorFile {
             }
         };
         self.log_id = log_id;
-        self.file = None;
+        self.leave_the_file();
         self.entries.clear();
         self.page_of.clear();
         self.homeless.clear();
@@ -246,13 +253,19 @@ impl FloorFile {
     /// The operator takes the loss: from the next commit on the floor is what its entries say.
     pub(crate) fn unpin(&mut self) {
         self.pinned = false;
-        self.file = None; // the flag stands in every slot
+        self.leave_the_file(); // the flag stands in every slot
     }
 
     /// The loss is not taken after all: what says so could not be written. Slots that say it may have come through.
     pub(crate) fn pin_again(&mut self) {
         self.pinned = true;
+        self.leave_the_file();
+    }
+
+    /// The next commit writes a new one whole, or fails.
+    fn leave_the_file(&mut self) {
         self.file = None;
+        self.found = false;
     }
 
     /// All entries.
@@ -332,11 +345,19 @@ impl FloorFile {
     }
 
     /// Makes all that was added and set durable. One sync; none when nothing changed now or with the last commit; two when
-    /// entries got a new page.
+    /// entries got a new page. The first one after a start writes all of it.
     ///
     /// # Errors
     /// Then nothing of it can be relied upon, and the next commit writes a new file.
     pub(crate) fn commit(&mut self) -> Result<Committed, FloorError> {
+        if self.found && self.commits_until_room == 0 {
+            match self.write_anew() {
+                Err(FloorError::Io { source, .. }) if self.found && is_full(&source) => {
+                    self.commits_until_room = COMMITS_BETWEEN_TRIES;
+                }
+                written => return written,
+            }
+        }
         let Some(file) = self.file.take() else { return self.write_anew() };
         let Some(givers) = self.settle_in() else { return self.write_anew() };
         if givers.iter().any(|page| self.single.contains(page)) {

@@ -55,6 +55,24 @@ fn load(disk: &MemDisk) -> (FloorFile, Vec<FloorDamage>) {
     load_beside(disk, false)
 }
 
+/// A floor as the commit behind the first one of a start finds it: that one has written all of it to a new file.
+fn load_and_commit(disk: &MemDisk) -> FloorFile {
+    let (mut floor, damage) = load(disk);
+    assert_eq!(damage, []);
+    assert!(floor.commit().expect("the disk is sound").whole);
+    floor
+}
+
+/// A floor that has to go on in the file that was found, and its disk.
+fn load_on_a_full_disk(disk: &MemDisk) -> (FloorFile, MemDisk) {
+    let plays = Plays::on(disk);
+    plays.full.store(true, Ordering::SeqCst);
+    let (mut floor, found) = FloorFile::load(Arc::new(plays.clone()), &dir()).expect("the file opens");
+    assert_eq!(floor.bind(LOG, &found, false), None);
+    assert_eq!(found, Found::File(vec![]));
+    (floor, plays.disk)
+}
+
 fn load_beside(disk: &MemDisk, log_is_empty: bool) -> (FloorFile, Vec<FloorDamage>) {
     let (mut floor, found) = FloorFile::load(Arc::new(disk.clone()), &dir()).expect("the file opens");
     let foreign = floor.bind(LOG, &found, log_is_empty);
@@ -146,7 +164,7 @@ fn a_commit_writes_the_changed_pages_and_syncs_once_and_an_idle_one_does_nothing
 #[test]
 fn one_bad_slot_falls_back_to_the_other_at_any_damaged_byte() {
     let disk = floor_of((0..3).map(|n| entry(n, 10, 2)));
-    let (mut floor, _) = load(&disk);
+    let mut floor = load_and_commit(&disk);
     let (id, _) = floor.entries().next().expect("three");
     floor.set(id, entry(0, 20, 0));
     floor.commit().expect("the disk is sound");
@@ -263,12 +281,11 @@ fn a_newer_format_is_refused_as_such_and_not_taken_for_damage() {
 fn a_page_that_version_1_had_filled_makes_room_with_its_next_change() {
     let (entries, disk) = filled_by_version_1(|_| ());
 
-    let (mut floor, damage) = load(&disk);
-    assert_eq!(damage, []);
+    let (mut floor, disk) = load_on_a_full_disk(&disk);
     assert_eq!(all(&floor), entries);
     let (id, _) = floor.entries().next().expect("seventy");
     floor.set(id, entry(0, 9, 0));
-    floor.commit().expect("the disk is sound");
+    assert!(!floor.commit().expect("the disk is sound").whole);
     let (floor, damage) = load(&disk);
     assert_eq!(damage, []);
     assert_eq!(all(&floor)[1..], entries[1..]);
@@ -279,10 +296,9 @@ fn a_page_that_version_1_had_filled_makes_room_with_its_next_change() {
 #[test]
 fn a_page_that_version_1_had_filled_makes_room_when_its_older_slot_is_made_good() {
     let (entries, disk) = filled_by_version_1(|older| older[3] = entry(3, 1, 0));
-    let (mut floor, damage) = load(&disk);
-    assert_eq!(damage, []);
+    let (mut floor, disk) = load_on_a_full_disk(&disk);
     assert!(floor.changed.is_empty() && floor.lagging.contains(&1), "{:?} {:?}", floor.changed, floor.lagging);
-    floor.commit().expect("the disk is sound");
+    assert!(!floor.commit().expect("the disk is sound").whole);
     let (floor, damage) = load(&disk);
     assert_eq!(damage, []);
     assert_eq!(all(&floor), entries);
@@ -361,6 +377,12 @@ fn whatever_a_power_cut_leaves_no_entry_is_lost() {
             assert_eq!(floor.bind(LOG, &found, committed.is_empty()), None);
             let known = all(&floor);
             assert_eq!(known, committed);
+            if rng.random_bool(0.8) {
+                // As a start does, here and there on a disk that has no room for a new file.
+                plays.full.store(found != Found::Nothing && rng.random_bool(0.3), Ordering::SeqCst);
+                floor.commit().expect("it lies there already");
+                plays.full.store(false, Ordering::SeqCst);
+            }
             for (id, old) in floor.entries().map(|(id, entry)| (id, entry.clone())).collect::<Vec<_>>() {
                 if rng.random_bool(0.3) {
                     let n = old.destination[12..].parse().expect("a number");

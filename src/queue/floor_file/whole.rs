@@ -1,5 +1,7 @@
 //! Writing a floor whole: to a new file, which takes the old one's name when all of it is durable.
 //!
+//! Until then the old one lies there untouched, be it the only one that a power cut would leave.
+//!
 //! Its blocks are taken ahead, as long as the disk has some: only a floor that rises lets segments go, so a full disk must
 //! never keep it from being written anew, be it that its file has failed or that it has outgrown it. What holds: a file that
 //! was taken ahead is empty, was made by this process, and is used once; whatever else has its name is somebody's past.
@@ -16,7 +18,7 @@ use std::sync::Arc;
 /// A floor that is being written whole, or the room for one.
 const SPARE_NAME: &str = "floor.new";
 /// After a try that found no room, so many commits go by: about a minute of ticks.
-const COMMITS_BETWEEN_TRIES: u32 = 600;
+pub(super) const COMMITS_BETWEEN_TRIES: u32 = 600;
 /// A copy of the last floor that was found damaged, for whoever looks into it.
 pub(super) const EVIDENCE_NAME: &str = "floor.bad";
 
@@ -29,10 +31,20 @@ pub(super) struct Spare {
 impl FloorFile {
     /// Writes everything to a new file, and puts it in place of the old one.
     pub(super) fn write_whole(&mut self) -> Result<Committed, FloorError> {
+        let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
+        let placement = layout::place_all(&ids, |id| self.entries[id].encoded_len());
+        let len = (placement.len() * 2 * FLOOR_SLOT_BYTES) as u64;
+        // Taken, whatever comes of it: after a failure it is not written again.
+        let spare = self.spare.take().filter(|spare| spare.bytes >= len);
+        // Room before anything is arranged anew: without it one that a start found is gone on with as it lies.
+        let file = match spare {
+            Some(spare) => spare.file,
+            None => self.make(len).map_err(|source| self.failed("make room for", source))?,
+        };
+        self.leave_the_file();
         self.preserve_evidence();
         self.homeless.clear();
-        let ids: Vec<u32> = self.entries().map(|(id, _)| id.0).collect();
-        self.placement = layout::place_all(&ids, |id| self.entries[id].encoded_len());
+        self.placement = placement;
         for (page, ids) in (0..).zip(&self.placement) {
             ids.iter().for_each(|id| self.page_of[*id as usize] = page);
         }
@@ -41,13 +53,6 @@ impl FloorFile {
         self.generation = second;
         self.pages = vec![PageState { slots: [first, second] }; self.placement.len()];
 
-        let len = (self.pages.len() * 2 * FLOOR_SLOT_BYTES) as u64;
-        // Taken, whatever comes of it: after a failure it is not written again.
-        let spare = self.spare.take().filter(|spare| spare.bytes >= len);
-        let file = match spare {
-            Some(spare) => spare.file,
-            None => self.make(len).map_err(|source| self.failed("make room for", source))?,
-        };
         // A floor that is longer than it says would be one that was cut, the other way round.
         file.set_len(len).map_err(|source| self.failed("cut", source))?;
         for page in 0..self.pages.len() {

@@ -6,6 +6,7 @@
 
 mod damage;
 mod failures;
+mod found;
 mod histories;
 mod hours;
 mod plans;

@@ -45,7 +45,7 @@ fn an_entry_leaves_no_page_that_is_written_first() {
     for held in [false, true] {
         let mut entries: Vec<_> = (0..100).map(|n| entry(n, 10, 2)).collect();
         let disk = floor_of(entries.clone());
-        let (mut floor, _) = load(&disk);
+        let mut floor = load_and_commit(&disk);
         let (id, _) = floor.entries().next().expect("a hundred");
         if held {
             floor.hold_fast(id);

@@ -79,7 +79,7 @@ async fn asked(destinations: usize) -> Counts {
 #[tokio::test]
 async fn a_start_asks_no_more_of_the_disk_for_a_thousand_destinations_than_for_ten() {
     let (few, many) = (asked(10).await, asked(1_000).await);
-    // Of the floor a slot for each few dozen destinations is read, and is written by a tick, should one come by already.
+    // Of the floor a slot for each few dozen destinations is read, and a page for as many is written.
     assert!(many.reads < few.reads + 200, "{few:?} {many:?}");
     assert!(many.writes < few.writes + 200, "{few:?} {many:?}");
     for (few, many) in [
