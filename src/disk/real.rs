@@ -79,7 +79,8 @@ impl Disk for RealDisk {
             made => made,
         };
         match made {
-            Ok(()) => self.sync_dir(above),
+            // Or it goes again: it holds nothing yet, and where it is found by the next try a sync may promise its name for nothing.
+            Ok(()) => self.sync_dir(above).inspect_err(|_| drop(fs::remove_dir(dir))),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => sync_existing(self, dir),
             Err(error) => Err(error),
         }
