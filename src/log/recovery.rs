@@ -157,6 +157,13 @@ fn walk(identity: &Identity, bytes: &[u8]) -> Walk {
     walk
 }
 
+/// Where the header of a frame of this segment stands, whatever stands around it.
+pub(crate) fn headers(identity: &Identity, bytes: &[u8]) -> Vec<u32> {
+    let file_end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let from = |from| next_header(identity, bytes, from, file_end);
+    std::iter::successors(from(SEGMENT_HEADER_BYTES), |at| from(at + FRAME_ALIGN)).collect()
+}
+
 /// The first position in `from..to` at which a good header of this segment stands.
 fn next_header(identity: &Identity, bytes: &[u8], from: u32, to: u32) -> Option<u32> {
     (from..to)

@@ -6,12 +6,14 @@ use crate::failpoints::{self, Point};
 use crate::log::compact;
 use crate::log::file_name::{FileName, SegmentFile};
 use crate::log::files::{remove_if_there, write_whole};
-use crate::log::frame::{FrameHeader, Identity};
-use crate::log::limits::SEGMENT_HEADER_BYTES;
+use crate::log::frame::Identity;
+use crate::log::limits::FRAME_HEADER_BYTES;
 use crate::log::listing::{Listing, Superseded};
 use crate::log::options::OpenError;
+use crate::log::recovery;
 use crate::log::stream_table::StreamTable;
 use crate::offset::Sequence;
+use std::io::{self, IoSlice};
 
 impl Opening<'_> {
     pub(super) fn remove(&self, name: FileName) -> Result<(), OpenError> {
@@ -108,15 +110,29 @@ impl Opening<'_> {
             Err(e) if is_media_error(&e) => return Ok(()), // whose it is nobody can know
             read => read.map_err(OpenError::io("read", &path))?,
         };
-        let is_its_own = match compact::owner_of_either(&bytes) {
-            Some(owner) => owner == (self.log_id, segment.sequence),
-            // The frames may have come without the segment's header, and the first of them in part.
-            None => bytes.get(SEGMENT_HEADER_BYTES as usize..).is_some_and(|frames| {
-                let identity = Identity::new(self.log_id, segment.sequence);
-                FrameHeader::decode(&identity, SEGMENT_HEADER_BYTES, frames).is_ok()
-            }),
+        let emptied = match compact::owner_of_either(&bytes) {
+            Some(owner) if owner == (self.log_id, segment.sequence) => self.files.cut_failed(segment, 0),
+            Some(_) => Ok(()),
+            None => self.erase_frames(segment, &bytes),
         };
-        if is_its_own { self.files.cut_failed(segment, 0).map_err(OpenError::io("empty", &path)) } else { Ok(()) }
+        emptied.map_err(OpenError::io("empty", &path))
+    }
+
+    /// Erases what proves itself this segment's in a file without a header: frames may have come without it, and in part. They are nobody
+    /// else's, whatever file the name leads to.
+    fn erase_frames(&self, segment: SegmentFile, bytes: &[u8]) -> io::Result<()> {
+        let headers = recovery::headers(&Identity::new(self.log_id, segment.sequence), bytes);
+        if headers.is_empty() {
+            return Ok(());
+        }
+        let file = self.files.disk().open(&self.files.path(segment.name()))?;
+        let zeros = [0; FRAME_HEADER_BYTES as usize];
+        for at in headers {
+            // Not beyond the end: there may be no room.
+            let len = zeros.len().min(bytes.len() - at as usize);
+            file.write_all_at(&[IoSlice::new(&zeros[..len])], u64::from(at))?;
+        }
+        file.sync_data()
     }
 
     /// Removes segments that are in compact ones. The name of what they are in must not be lost after them; nor a segment before
