@@ -54,7 +54,7 @@ pub(crate) struct Segment {
     pub(crate) file_bytes: u64,
     pub(crate) newest_ms: u64,
     pub(crate) stage: Stage,
-    /// A write or sync on its file has failed.
+    /// A write or sync on its file has failed, and it is not cut yet where it ends.
     pub(crate) failed: bool,
     /// A stream that still needs it and up to where it must be trimmed: saves looking at all streams each time.
     pub(crate) blocker: Option<(StreamId, u64)>,

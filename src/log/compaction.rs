@@ -144,7 +144,8 @@ impl Shared {
         of_class
             .map(|(place, segment)| {
                 let sealed = matches!(segment.stage, Stage::Sealed) && *place < kept;
-                let may_go = sealed && !segment.left_alone && !names_an_end;
+                // One that failed and can't be cut keeps what names its end; in a compact one nothing would know of it.
+                let may_go = sealed && !segment.left_alone && !segment.failed && !names_an_end;
                 names_an_end = segment.end_is_named_behind();
                 // Its header the next compact one would have again: no more can be given back than what lies behind it.
                 let header = segment.file.replaced.map_or(0, |_| u64::from(SEGMENT_HEADER_BYTES));

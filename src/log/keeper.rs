@@ -3,8 +3,8 @@
 //!
 //! The order is what makes it safe. An index is written when its segment's frames have long been synced. The table is
 //! durable before a segment goes, with what the going takes from each stream; so a crash in between leaves a segment
-//! that is ignored and goes again. A segment whose file had failed, or that has no index yet, goes before its successor, which
-//! names its end. What can't be done for one segment keeps no other from its turn.
+//! that is ignored and goes again. A segment whose file had failed and is not cut yet, or that has no index yet, goes before its
+//! successor, which names its end. What can't be done for one segment keeps no other from its turn.
 
 use super::catalog::{Segment, Stage};
 use super::compaction::Leftover;
@@ -116,8 +116,8 @@ impl Shared {
         }
     }
 
-    /// Writes the indexes of full segments. One that can't be written keeps no other from being sealed: it has its turn
-    /// again with the next round. Returns the first error; the others are told here.
+    /// Writes the indexes of full segments, and cuts those that have failed. What can't be done for one keeps no other from being
+    /// sealed: it has its turn again with the next round. Returns the first error; the others are told here.
     pub(crate) fn seal(&self, keeper: &mut Keeper) -> io::Result<()> {
         let is_full = |(place, segment): (&Sequence, &Segment)| match &segment.stage {
             Stage::Sealing(index) => Some((*place, (segment.file, segment.end, segment.failed, Arc::clone(index)))),
@@ -125,15 +125,33 @@ impl Shared {
         };
         let full: Vec<(Sequence, Full)> = self.catalog_read().segments.iter().filter_map(is_full).collect();
         let mut first = Ok(());
-        for (place, segment) in full {
-            let sealed = self.seal_one(keeper, place, segment);
+        let mut told = |done: io::Result<()>| {
             if first.is_ok() {
-                first = sealed;
+                first = done;
             } else {
-                self.attempt("seal a segment", sealed);
+                self.attempt("seal a segment", done);
             }
-        }
+        };
+        full.into_iter().for_each(|(place, segment)| told(self.seal_one(keeper, place, segment)));
+        let is_uncut = |(place, segment): (&Sequence, &Segment)| {
+            (segment.failed && matches!(segment.stage, Stage::Sealed)).then_some((*place, segment.file, segment.end))
+        };
+        let uncut: Vec<_> = self.catalog_read().segments.iter().filter_map(is_uncut).collect();
+        uncut.into_iter().for_each(|(place, file, end)| told(self.cut(place, file, end)));
         first
+    }
+
+    /// Cuts what a failed sync may have let out, now that an index says where the segment ends: from then on it is one like others, and
+    /// whatever names its end may go. Not another segment's file that has its name.
+    fn cut(&self, place: Sequence, file: SegmentFile, end: u32) -> io::Result<()> {
+        if !self.files.holds(file, self.log_id) {
+            return Ok(());
+        }
+        self.files.cut_failed(file, end)?;
+        let mut catalog = self.catalog_write();
+        let segment = catalog.at_rest_mut(place);
+        (segment.failed, segment.file_bytes) = (false, segment.file_bytes.min(u64::from(end)));
+        Ok(())
     }
 
     fn seal_one(&self, keeper: &mut Keeper, place: Sequence, (file, end, failed, active): Full) -> io::Result<()> {

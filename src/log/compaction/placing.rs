@@ -18,8 +18,6 @@ use std::sync::Arc;
 pub(crate) struct Leftover {
     file: SegmentFile,
     pub(crate) bytes: u64,
-    /// Where it ends, if its file has failed.
-    failed: Option<u32>,
 }
 
 impl Shared {
@@ -72,10 +70,9 @@ impl Shared {
             self.indexes.remove(segment.file.sequence);
         }
         // It counts until it is gone, by what is held for it.
-        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, end, .. }| Leftover {
-            file,
-            bytes: self.hold(bytes).keep(),
-            failed: failed.then_some(end),
+        let leftovers = gone.into_iter().map(|Segment { file, file_bytes: bytes, failed, .. }| {
+            assert!(!failed, "what failed is compacted when it is cut");
+            Leftover { file, bytes: self.hold(bytes).keep() }
         });
         keeper.leftovers.extend(leftovers);
         self.remove_leftovers(keeper)
@@ -112,7 +109,7 @@ impl Shared {
         let since = self.files.mark_names();
         for leftover in going {
             let wanted = self.files.spare_count() + spares.len() < self.options.reserve_segments + 2;
-            match self.files.reclaim(leftover.file, leftover.bytes, self.log_id, leftover.failed, wanted) {
+            match self.files.reclaim(leftover.file, leftover.bytes, self.log_id, None, wanted) {
                 Ok(spare) => {
                     spares.extend(spare.map(|spare| (spare, self.hold(leftover.bytes))));
                     self.let_go(leftover.bytes);
