@@ -164,8 +164,8 @@ pub fn inspect(
         orphans.extend(inspection.index(sequence)?);
     }
     inspection.missing = orphans.iter().flat_map(SegmentIndex::frames).map(records_of).collect();
-    for file in kept {
-        if inspection.segment(file, &mut each)?.is_break() {
+    for file in &kept {
+        if inspection.segment(*file, &kept, &mut each)?.is_break() {
             return Ok(inspection.seen);
         }
     }
@@ -254,25 +254,29 @@ impl Inspection<'_> {
     fn segment(
         &mut self,
         file: SegmentFile,
+        kept: &[SegmentFile],
         each: &mut impl FnMut(&SeenFrame<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, OpenError> {
         let (sequence, class, name) = (file.sequence, file.class, file.name().to_string());
         let Some(mut bytes) = self.read(&name)? else { return Ok(ControlFlow::Continue(())) };
         let index = self.index(sequence)?.filter(|index| index.header.class == class);
+        let is_open = index.is_none() && file.replaced.is_none();
+        let fate = is_open.then(|| Fate::of(sequence, class, &self.headers, kept.iter().copied()));
         let cut = match (&index, file.replaced) {
             (Some(index), _) => Some(index.header.end),
             (None, Some(_)) => CompactHeader::decode(&bytes).ok().map(|header| header.end),
-            (None, None) => match Fate::of(sequence, class, &self.headers) {
-                Fate::CutAt(end) => Some(end),
-                Fate::Void => Some(SEGMENT_HEADER_BYTES),
-                Fate::Open => None,
+            (None, None) => match fate {
+                Some(Fate::CutAt(end)) => Some(end),
+                Some(Fate::Void) => Some(SEGMENT_HEADER_BYTES),
+                Some(Fate::Open | Fate::Outlived) | None => None,
             },
         };
         let whose = compact::owner(file.replaced.is_some(), &bytes);
         let file_bytes = bytes.len() as u64;
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let log = self.seen.log_id.unwrap_or(LogId(0));
-        let sealed = cut.is_none() && (file.replaced.is_some() || file.place() < self.covers);
+        let is_sealed = fate == Some(Fate::Outlived) || file.replaced.is_some() || file.place() < self.covers;
+        let sealed = cut.is_none() && is_sealed;
         let scan = recovery::scan_of(sealed, &Identity::new(log, sequence), &bytes, cut.unwrap_or(0));
         if let Some(version) = scan.newer {
             return Err(self.newer(&name, u32::from(version)));

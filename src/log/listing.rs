@@ -95,6 +95,12 @@ impl Listing {
         Superseded { gone, by }
     }
 
+    /// All segments.
+    pub(super) fn files(&self) -> impl Iterator<Item = SegmentFile> {
+        let plain = self.segments.iter().map(|(sequence, class)| SegmentFile::plain(*sequence, *class));
+        plain.chain(self.compact.iter().copied())
+    }
+
     /// Of two segments with one number keeps the compact one, or the one whose header says the same as its name. Returns the others: those
     /// with a header that says something else, and those that hold nothing (a name that a failure left behind).
     pub(super) fn settle_claims(

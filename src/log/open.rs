@@ -8,6 +8,7 @@
 
 mod compacted;
 mod orphans;
+mod settling;
 mod tables;
 mod tidying;
 
@@ -24,12 +25,11 @@ use super::options::{LogOptions, OpenError};
 use super::recovery::{self, Scan};
 use super::segment::{Class, Fate, Predecessor, SegmentHeader};
 use super::stream_table::{StreamRow, StreamTable};
-use crate::disk::{File, is_media_error, read_all};
-use crate::failpoints::{self, Point};
+use crate::disk::{is_media_error, read_all};
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence, StreamId};
-use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use settling::last_of;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -146,7 +146,7 @@ impl Opening<'_> {
                 Some(header) => {
                     self.take_sealed(header, SegmentFile::plain(*sequence, header.class))?;
                 }
-                None => self.recover(*sequence, *class, &headers)?,
+                None => self.recover(*sequence, *class, &headers, listing)?,
             }
         }
         for file in &listing.compact {
@@ -161,20 +161,28 @@ impl Opening<'_> {
         self.take_orphans(listing.indexes.iter().filter(has_none).copied())
     }
 
-    /// The headers of all segments that are not sealed and of those behind them. One whose index is torn or damaged is
-    /// not sealed, whatever its files are called.
+    /// The headers of all segments that are not sealed, and for each of them the next good one of its class, which says where it ends.
+    /// One whose index is torn or damaged is not sealed, whatever its files are called. No other header is worth a look, or a start that
+    /// fails because it can't be read.
     fn read_headers(
         &self,
         listing: &Listing,
         sealed: &BTreeMap<Sequence, IndexHeader>,
     ) -> Result<BTreeMap<Sequence, SegmentHeader>, OpenError> {
         let mut headers = BTreeMap::new();
-        let Some(from) = listing.segments.keys().find(|sequence| !sealed.contains_key(sequence)) else {
-            return Ok(headers);
-        };
-        for (sequence, class) in listing.segments.range(from..) {
-            let header = read_header(self.files, *sequence, *class)?;
-            headers.extend(header.filter(|header| self.is_ours(header, *sequence)).map(|header| (*sequence, header)));
+        let mut is_waited_for = BTreeSet::new();
+        for (sequence, class) in &listing.segments {
+            let is_open = !sealed.contains_key(sequence);
+            if is_open || is_waited_for.contains(class) {
+                let header = read_header(self.files, *sequence, *class)?;
+                if let Some(header) = header.filter(|header| self.is_ours(header, *sequence)) {
+                    headers.insert(*sequence, header);
+                    is_waited_for.remove(class);
+                }
+            }
+            if is_open {
+                is_waited_for.insert(*class);
+            }
         }
         Ok(headers)
     }
@@ -216,21 +224,23 @@ impl Opening<'_> {
         let path = self.files.path(segment.name());
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
         let mut file_bytes = file.len().map_err(OpenError::io("measure", &path))?;
-        if failed && file_bytes > u64::from(end) && self.files.holds(segment, self.log_id) {
-            // What a failed sync may have left behind the end must not outlive the index that hides it.
+        let is_cut = failed && self.files.holds(segment, self.log_id);
+        if is_cut {
+            // What a failed sync may have left behind the end must not outlive the index that hides it. Where it ends there already,
+            // too: the start that cut it may have failed in its sync.
             self.cut(&*file, end).map_err(OpenError::io("cut", &path))?;
-            file_bytes = u64::from(end);
+            file_bytes = file_bytes.min(u64::from(end));
         }
         if segment.place() >= self.covers {
             match SegmentIndex::decode(&self.index_bytes(sequence, None)?) {
                 Some(index) => self.raise_from(&index),
                 // Its header is good: the segment is made out again from its frames, all of which were synced.
-                None => return self.recover_to(segment, Some(end)),
+                None => return self.recover_to(segment, Some(end), false),
             }
         }
         let mut known = Segment::new(segment, end, file_bytes, newest_ms, Stage::Sealed);
         // One that could not be cut, since its header can't be read: what names its end stays as long as it does.
-        known.failed = failed && file_bytes > u64::from(end);
+        known.failed = failed && !is_cut;
         self.segments.insert(segment.place(), known);
         Ok(())
     }
@@ -251,10 +261,13 @@ impl Opening<'_> {
         sequence: Sequence,
         class: Class,
         headers: &BTreeMap<Sequence, SegmentHeader>,
+        listing: &Listing,
     ) -> Result<(), OpenError> {
-        match Fate::of(sequence, class, headers) {
-            Fate::CutAt(end) => self.recover_to(SegmentFile::plain(sequence, class), Some(end)),
-            Fate::Open => self.recover_to(SegmentFile::plain(sequence, class), None),
+        match Fate::of(sequence, class, headers, listing.files()) {
+            Fate::CutAt(end) => self.recover_to(SegmentFile::plain(sequence, class), Some(end), false),
+            fate @ (Fate::Open | Fate::Outlived) => {
+                self.recover_to(SegmentFile::plain(sequence, class), None, fate == Fate::Outlived)
+            }
             Fate::Void => {
                 self.void.push(FileName::Segment(sequence, class));
                 Ok(())
@@ -262,8 +275,9 @@ impl Opening<'_> {
         }
     }
 
-    /// Recovers a segment, up to `cut` where that is known: all below it was synced, nothing behind it counts.
-    fn recover_to(&mut self, segment: SegmentFile, cut: Option<u32>) -> Result<(), OpenError> {
+    /// Recovers a segment, up to `cut` where that is known: all below it was synced, nothing behind it counts. `outlived`: so was all of
+    /// it, for who named its end has gone.
+    fn recover_to(&mut self, segment: SegmentFile, cut: Option<u32>, outlived: bool) -> Result<(), OpenError> {
         let (sequence, name) = (segment.sequence, segment.name());
         let path = self.files.path(name);
         let file = self.files.disk().open(&path).map_err(OpenError::io("open", &path))?;
@@ -271,7 +285,7 @@ impl Opening<'_> {
         bytes.truncate(cut.unwrap_or(u32::MAX) as usize);
         let marks = self.options.synced.iter().filter(|mark| mark.sequence == sequence).map(|mark| mark.position);
         let known = marks.chain(cut).max().unwrap_or(0);
-        let sealed = cut.is_none() && (segment.replaced.is_some() || segment.place() < self.covers);
+        let sealed = cut.is_none() && (outlived || segment.replaced.is_some() || segment.place() < self.covers);
         let scan = recovery::scan_of(sealed, &Identity::new(self.log_id, sequence), &bytes, known);
         if let Some(version) = scan.newer {
             return Err(OpenError::Newer { path, version: u32::from(version) });
@@ -291,7 +305,10 @@ impl Opening<'_> {
             self.note(sequence, 0..SEGMENT_HEADER_BYTES, None, "the segment's header is damaged");
         }
         let mut index = self.take_frames(sequence, &bytes, &scan);
-        self.settle(&*file, &bytes, &scan).map_err(OpenError::io("cut", &path))?;
+        // Its first sync never returned, and brought the frames without it.
+        let is_without = segment.replaced.is_none() && whose != Some((self.log_id, sequence));
+        let header = is_without.then(|| self.header_of(segment).encode());
+        self.settle(&*file, &bytes, &scan, header).map_err(OpenError::io("cut", &path))?;
         // One of nothing but damage stays for the replay window, for the operator to look at, and counts like the others.
         let newest_ms = scan.frames.iter().map(|found| found.header.ingest_ms).max().unwrap_or(self.now_ms);
         index.is_of(newest_ms);
@@ -309,23 +326,6 @@ impl Opening<'_> {
             row.is_some_and(|row| found.header.offsets().end <= row.first_kept)
         };
         whose.is_some_and(|(log, owner)| log == self.log_id && owner != sequence) && scan.frames.iter().all(is_gone)
-    }
-
-    /// Makes durable what is kept, and cuts the rest for good.
-    fn settle(&self, file: &dyn File, bytes: &[u8], scan: &Scan) -> io::Result<()> {
-        if scan.end > scan.synced && !mutants::on(Mutant::KeptBytesNotWrittenAnew) {
-            // Written anew: after a failed sync the kernel shows bytes that are not on the disk and takes them for
-            // clean, and a sync alone would promise them for nothing.
-            let from = if scan.synced > SEGMENT_HEADER_BYTES { scan.synced } else { 0 };
-            let mut kept = bytes[from as usize..scan.end as usize].to_vec();
-            // A torn write may have ended in a frame's last bytes: what stands there in their place would pass for damage.
-            for found in scan.frames.iter().filter(|found| found.position >= from) {
-                let Range { start, end } = found.padding();
-                kept[(start - from) as usize..(end.min(scan.end) - from) as usize].fill(0);
-            }
-            failpoints::around(Point::OpenRewrite, || file.write_all_at(&[IoSlice::new(&kept)], u64::from(from)))?;
-        }
-        self.cut(file, scan.end)
     }
 
     /// Books the frames and the damage of a recovered segment.
@@ -385,20 +385,8 @@ impl Opening<'_> {
         self.damages.push(Damage { segment, positions, stream, offsets: header.map(FrameHeader::offsets), what });
     }
 
-    fn cut(&self, file: &dyn File, end: u32) -> io::Result<()> {
-        if file.len()? > u64::from(end) {
-            failpoints::around(Point::OpenCut, || file.set_len(u64::from(end)))?;
-        }
-        failpoints::around(Point::OpenCutSync, || mutants::unless(Mutant::CutNotSynced, || file.sync_data()))
-    }
-
     fn finish(self, next_sequence: Sequence, saved: bool, generation: u64) -> Opened {
-        let last = [Class::Main, Class::System].map(|class| {
-            let holds = |segment: &Segment| segment.file.class == class && segment.end > SEGMENT_HEADER_BYTES;
-            let of_class = self.segments.iter().rev().find(|(_, segment)| holds(segment));
-            // By its number, of a compact one too: who has its place has another end.
-            of_class.map(|(_, segment)| Predecessor { sequence: segment.file.sequence, end: segment.end })
-        });
+        let last = [Class::Main, Class::System].map(|class| last_of(class, &self.segments));
         let newest_ms = self.segments.values().map(|segment| segment.newest_ms).max().unwrap_or(0);
         // Names that were read may not be durable: until they are, who appends says them again.
         let named = if saved { self.rows.len() } else { 0 };

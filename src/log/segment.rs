@@ -4,6 +4,7 @@
 //! cut that the next segment's header names, and recovery ignores them. Segments of the same class between the
 //! predecessor and this one are void: nothing in them was ever acknowledged.
 
+use super::file_name::SegmentFile;
 use super::limits::SEGMENT_HEADER_BYTES;
 use crate::mutants::{self, Mutant};
 use crate::offset::{LogId, Sequence};
@@ -70,6 +71,8 @@ pub(crate) enum BadHeader {
 pub(crate) enum Fate {
     /// Nobody that can be read says anything: its own frames decide.
     Open,
+    /// Who named its end has gone, as only one does whose predecessor is sealed and holds nothing behind its end: all of it was synced.
+    Outlived,
     /// It ends here: all below was synced, nothing behind counts.
     CutAt(u32),
     /// The writer passed it over: nothing in it was ever acknowledged.
@@ -77,17 +80,27 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
-    /// The fate of `sequence`. `headers` are the good ones of the segments behind it.
-    pub(crate) fn of(sequence: Sequence, class: Class, headers: &BTreeMap<Sequence, SegmentHeader>) -> Self {
+    /// The fate of `sequence`. `headers` are the good ones of the segments behind it, `files` all of the log's that no compact one replaces.
+    pub(crate) fn of(
+        sequence: Sequence,
+        class: Class,
+        headers: &BTreeMap<Sequence, SegmentHeader>,
+        files: impl Iterator<Item = SegmentFile>,
+    ) -> Self {
         let mut behind = headers.range(Sequence(sequence.0 + 1)..).filter(|(_, header)| header.class == class);
-        let Some((_, successor)) = behind.next().filter(|_| !mutants::on(Mutant::SuccessorNotHeard)) else {
-            return Self::Open;
-        };
-        match successor.predecessor {
-            Some(before) if before.sequence == sequence => Self::CutAt(before.end),
-            // The one between can't be read: it may or may not have named this one.
-            Some(before) if before.sequence > sequence => Self::Open,
-            _ => Self::Void,
+        let successor = behind.next().filter(|_| !mutants::on(Mutant::SuccessorNotHeard));
+        match successor.map(|(_, header)| header.predecessor) {
+            Some(Some(before)) if before.sequence == sequence => return Self::CutAt(before.end),
+            Some(before) if before.is_none_or(|before| before.sequence < sequence) => return Self::Void,
+            _ => {} // nobody, or who names one between them
+        }
+        let next = files.filter(|file| file.class == class && file.place() > sequence).min_by_key(|file| file.place());
+        match next {
+            // What it was made of came behind this one, and has gone.
+            Some(next) if next.replaced.is_some() => Self::Outlived,
+            Some(next) if successor.is_some_and(|(successor, _)| *successor == next.sequence) => Self::Outlived,
+            // Its header can't be read: it may or may not have named this one.
+            _ => Self::Open,
         }
     }
 }
@@ -161,6 +174,7 @@ impl SegmentHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::compact::Replaced;
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -201,12 +215,24 @@ mod tests {
             (Sequence(11), main(before(10, 512))),
         ]
         .into();
-        assert_eq!(Fate::of(Sequence(4), Class::Main, &headers), Fate::Void, "the first one behind names none");
-        assert_eq!(Fate::of(Sequence(5), Class::Main, &headers), Fate::CutAt(999));
-        assert_eq!(Fate::of(Sequence(7), Class::Main, &headers), Fate::Void);
-        assert_eq!(Fate::of(Sequence(9), Class::Main, &headers), Fate::Open, "who would say it can't be read");
-        assert_eq!(Fate::of(Sequence(11), Class::Main, &headers), Fate::Open);
-        assert_eq!(Fate::of(Sequence(6), Class::System, &headers), Fate::Open);
+        let plain = |(sequence, class)| SegmentFile::plain(Sequence(sequence), class);
+        let files: Vec<SegmentFile> =
+            [4, 5, 7, 9, 11].map(|n| (n, Class::Main)).into_iter().chain([(6, Class::System)]).map(plain).collect();
+        let fate = |sequence, class| Fate::of(Sequence(sequence), class, &headers, files.iter().copied());
+        assert_eq!(fate(4, Class::Main), Fate::Void, "the first one behind names none");
+        assert_eq!(fate(5, Class::Main), Fate::CutAt(999));
+        assert_eq!(fate(7, Class::Main), Fate::Void);
+        assert_eq!(fate(9, Class::Main), Fate::Outlived, "the one that 11 names was behind it");
+        assert_eq!(fate(11, Class::Main), Fate::Open);
+        assert_eq!(fate(6, Class::System), Fate::Open);
+        // One whose header can't be read may have said where 9 ends; a compact one stands for those that did.
+        let with = |file| Fate::of(Sequence(9), Class::Main, &headers, files.iter().copied().chain([file]));
+        assert_eq!(with(plain((10, Class::Main))), Fate::Open);
+        let replaced = Some(Replaced { first: Sequence(10), last: Sequence(10) });
+        let compact = SegmentFile { sequence: Sequence(14), class: Class::Main, replaced };
+        assert_eq!(with(compact), Fate::Outlived);
+        let alone = Fate::of(Sequence(9), Class::Main, &BTreeMap::new(), [compact].into_iter());
+        assert_eq!(alone, Fate::Outlived);
     }
 
     #[test]

@@ -22,6 +22,35 @@ fn two_segments() -> Session {
     session
 }
 
+/// Before: from the first segment on that was not sealed the headers of all were read, of whichever class. One that the disk refused
+/// stopped each start, though the segment was sealed and so was the one before it.
+#[test]
+fn an_unreadable_header_that_says_nothing_of_an_unsealed_segment_stops_no_start() {
+    let mut session = Session::new(1, tiny());
+    assert_eq!(session.open(), Ok(true));
+    session.act(&Step::Append("!dead/x", vec![(10, 1)])).expect("a good disk");
+    (0..4).for_each(|_| session.act(&Step::Append("a", vec![(3_700, 1)])).expect("a good disk"));
+    session.act(&Step::Housekeep).expect("a good disk");
+    session.end(End::Kill);
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on("0000000000000002.seg"));
+    session.try_open().expect("it opens");
+    session.end(End::Kill);
+    session.disk.clear_faults();
+    assert_eq!(session.open(), Ok(true));
+}
+
+/// The one behind a segment that is not sealed says where that ends. That is worth a start that waits.
+#[test]
+fn an_unreadable_header_that_says_where_a_segment_ends_stops_the_start() {
+    let mut session = two_segments();
+    session.disk.overwrite("/log/0000000000000000.idx".as_ref(), b"damaged");
+    session.act(&Step::Append("a", vec![(3_700, 1)])).expect("nothing is open");
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on("0000000000000001.seg"));
+    assert!(matches!(session.try_open().map(drop), Err(OpenError::Io { what: "read", .. })));
+    session.disk.clear_faults();
+    assert_eq!(session.open(), Ok(true));
+}
+
 fn refuse_indexes(disk: &SimDisk) {
     disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(".idx"));
 }

@@ -17,10 +17,10 @@ impl Opening<'_> {
         let n = opened.read_at(&mut bytes, 0).map_err(OpenError::io("read", &path))?;
         match CompactHeader::decode(&bytes[..n]) {
             Ok(header) if (header.log, header.sequence) == (self.log_id, file.sequence) => {
-                self.recover_to(file, Some(header.end))
+                self.recover_to(file, Some(header.end), false)
             }
             Err(BadHeader::Version(version)) => Err(OpenError::Newer { path, version }),
-            Ok(_) | Err(BadHeader::Damaged) => self.recover_to(file, None),
+            Ok(_) | Err(BadHeader::Damaged) => self.recover_to(file, None, false),
         }
     }
 }
