@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use check::{Checked, Outside, Surroundings, Through, check, check_destination, check_environment};
+pub use check::{Checked, Outside, Surroundings, Through, check, check_destination, check_environment, posts_wanted};
 pub use endpoint::{Endpoint, EndpointError};
 pub use events::{
     AmplitudeApi, AmplitudeConfig, AmplitudeIdentity, EVENT_NAME, Region, SegmentConfig, SegmentIdentity,

@@ -107,14 +107,15 @@ impl Ingest {
         self.memory.used()
     }
 
-    /// Where posts are kept as they came, each once.
+    /// Where posts are kept as they came, or would be if the upstream ran: each upstream once.
     #[must_use]
     pub fn relays(&self) -> Vec<RelaySnapshot> {
         let environments = self.environments();
         let mut relays: Vec<Arc<Relay>> =
             environments.all().iter().filter_map(|environment| environment.relay()).collect();
-        relays.sort_by_key(|relay| Arc::as_ptr(relay) as usize);
-        relays.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        // Of one upstream some environments may be there and others not: the share is known where it is.
+        relays.sort_by_key(|relay| (Arc::clone(relay.destination()), !relay.is_there()));
+        relays.dedup_by(|a, b| a.destination() == b.destination());
         relays.iter().map(|relay| relay.snapshot()).collect()
     }
 

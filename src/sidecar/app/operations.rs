@@ -214,13 +214,16 @@ impl Operations {
                     destination = id,
                     why, "this destination was made through the API and can't be started: its records are kept"
                 );
+                self.registry.miss_posts(&id, &config::posts_wanted(settings.reveal()));
                 continue;
             };
+            let posts = posts_wanted(&destination).to_vec();
             if let Some(why) = self.relayed_already(&destination) {
                 error!(
                     destination = id,
                     why, "this upstream was made through the API and is not started: its posts are kept"
                 );
+                self.registry.miss_posts(&id, &posts);
                 continue;
             }
             let paused = self.paused(&id);
@@ -234,6 +237,7 @@ impl Operations {
                     why = causes::line(&why),
                     "this destination can't be started: its records are kept"
                 );
+                self.registry.miss_posts(&id, &posts);
             }
         }
     }
@@ -400,6 +404,14 @@ impl Operations {
     fn file(&self) -> MutexGuard<'_, File> {
         // Replaced as a whole.
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The environments whose posts a destination is to relay.
+fn posts_wanted(destination: &Destination) -> &[String] {
+    match destination.sink {
+        SinkConfig::Upstream(_) => &destination.environments,
+        _ => &[],
     }
 }
 

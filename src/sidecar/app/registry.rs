@@ -228,9 +228,7 @@ impl Registry {
     /// Stops a destination. Its queues stay, and what they hold. Says whether it ran.
     pub async fn remove(&self, id: &str) -> bool {
         let _changing = self.changing.lock().await;
-        if let Some(opened) = self.upstreams.opened(id) {
-            opened.keep(&self.ingest.environments(), &[]);
-        }
+        self.upstreams.keep(id, &self.ingest.environments(), &[]);
         self.end(id).await
     }
 
@@ -248,6 +246,12 @@ impl Registry {
         self.letters.forget(id);
         self.delivery.forget(id);
         self.queues.remember(id, &[]);
+    }
+
+    /// An upstream does not run as was decided. The posts of these environments, where nobody keeps them, are turned away and
+    /// counted until it [does](Self::put), or is [taken out](Self::remove).
+    pub fn miss_posts(&self, id: &str, environments: &[String]) {
+        self.upstreams.miss(id, &self.ingest.environments(), environments);
     }
 
     /// Whether a destination of this id runs, paused or not.
@@ -381,12 +385,10 @@ impl Registry {
         queues.iter().for_each(|queue| queue.set_settings_revision(revision));
         // Before it can be seen to deliver: records that come now are for somebody.
         self.count(&running.environments, |subscribers| subscribers + 1);
-        if let Some(opened) = self.upstreams.opened(&name) {
-            let environments = self.ingest.environments();
-            let id = |place: &u32| environments.all()[*place as usize].id().to_owned();
-            let ids = running.environments.all().iter().filter(|_| running.is_upstream).map(id);
-            opened.keep(&environments, &ids.collect::<Vec<_>>());
-        }
+        let environments = self.ingest.environments();
+        let id = |place: &u32| environments.all()[*place as usize].id().to_owned();
+        let ids = running.environments.all().iter().filter(|_| running.is_upstream).map(id);
+        self.upstreams.keep(&name, &environments, &ids.collect::<Vec<_>>());
         self.table().destinations.insert(Arc::clone(&name), running);
         self.overflow.set(&name, overflow, queues);
         let started = if paused {

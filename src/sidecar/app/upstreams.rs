@@ -52,6 +52,8 @@ pub(super) struct Upstreams {
     keys: Arc<SdkKeys>,
     letters: Arc<Letters>,
     open: Arc<Mutex<Open>>,
+    /// Of each that was opened or is wanted: what turns its posts away while it does not run.
+    missing: Mutex<BTreeMap<String, Arc<Relay>>>,
 }
 
 type Open = BTreeMap<String, Arc<Opened>>;
@@ -94,7 +96,8 @@ impl Upstreams {
             let opened = open.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
             Some(opened?.queues.clone())
         }));
-        Self { directories, disk, clock, ingest: ingest.clone(), keys: Arc::default(), letters, open }
+        let (keys, missing) = Default::default();
+        Self { directories, disk, clock, ingest: ingest.clone(), keys, letters, open, missing }
     }
 
     /// From now on posts are sent with these keys. Call it before any of them is let in: the queues of new ones are made
@@ -137,8 +140,8 @@ impl Upstreams {
         let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
         let (disk, clock) = (Arc::clone(&self.disk), Arc::clone(&self.clock));
         let queues = Queues::open(disk, clock, &directory, self.log_options(config), options)?;
-        let relay = Relay::new(id.into(), queues.log().clone(), Arc::clone(&self.clock));
-        let (relay, environments, taken_up) = (Arc::new(relay), Mutex::default(), AtomicBool::new(false));
+        let relay = Arc::new(self.missing(id).found(queues.log().clone()));
+        let (environments, taken_up) = (Mutex::default(), AtomicBool::new(false));
         let opened = Arc::new(Opened { queues, relay, environments, taken_up });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
@@ -215,6 +218,7 @@ impl Upstreams {
     /// # Errors
     /// When the disk refuses: the log is there as a whole, or not at all, and may be deleted once more.
     pub(super) fn delete(&self, id: &str) -> io::Result<()> {
+        self.all_missing().remove(id);
         let opened = self.lock().remove(id);
         if let Some(opened) = opened
             && let Err(error) = opened.queues.close()
@@ -227,6 +231,53 @@ impl Upstreams {
             let _ = self.open(id, &UpstreamConfig::default());
         }
         removed
+    }
+
+    /// Keeps the posts of these environments for a destination that runs, from now on, and those of no others. None, where it is
+    /// no upstream, or not any more.
+    pub(super) fn keep(&self, id: &str, environments: &Environments, of: &[String]) {
+        if !self.all_missing().contains_key(id) {
+            return; // it never was one, as nearly all
+        }
+        let opened = self.opened(id);
+        for (place, environment) in environments.all().iter().enumerate() {
+            let keeps = opened.as_ref().filter(|_| of.iter().any(|id| id == environment.id()));
+            if let Some(opened) = keeps {
+                environments.set_relay(place, Some(Arc::clone(&opened.relay)));
+            } else if environment.relay().is_some_and(|relay| **relay.destination() == *id) {
+                environments.set_relay(place, None);
+            }
+        }
+        if let Some(opened) = opened.filter(|_| of.is_empty()) {
+            // No queue is made for new keys of theirs, either.
+            opened.environments.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// An upstream is wanted that does not run with these environments: their posts are turned away and counted, save those
+    /// that are kept, for it as it ran before or for another one.
+    pub(super) fn miss(&self, id: &str, environments: &Environments, of: &[String]) {
+        if of.is_empty() && !self.all_missing().contains_key(id) {
+            return; // it never was one, as nearly all
+        }
+        let missing = self.missing(id);
+        for (place, environment) in environments.all().iter().enumerate() {
+            let is_wanted = of.iter().any(|id| id == environment.id());
+            match environment.relay() {
+                None if is_wanted => environments.set_relay(place, Some(Arc::clone(&missing))),
+                Some(relay) if !is_wanted && Arc::ptr_eq(&relay, &missing) => environments.set_relay(place, None),
+                _ => {}
+            }
+        }
+    }
+
+    fn missing(&self, id: &str) -> Arc<Relay> {
+        let relay = || Arc::new(Relay::missing(id.into(), Arc::clone(&self.clock)));
+        Arc::clone(self.all_missing().entry(id.to_owned()).or_insert_with(relay))
+    }
+
+    fn all_missing(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Relay>>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The log that an upstream's posts lie in.
@@ -271,21 +322,6 @@ impl Opened {
                 asked = max_bytes,
                 "the share of the disk of this upstream is as small as it can be before the next start"
             );
-        }
-    }
-
-    /// Keeps the posts of these environments from now on, and those of no others.
-    pub(super) fn keep(&self, environments: &Environments, of: &[String]) {
-        for (place, environment) in environments.all().iter().enumerate() {
-            if of.iter().any(|id| id == environment.id()) {
-                environments.set_relay(place, Some(Arc::clone(&self.relay)));
-            } else if environment.relay().is_some_and(|relay| Arc::ptr_eq(&relay, &self.relay)) {
-                environments.set_relay(place, None);
-            }
-        }
-        if of.is_empty() {
-            // No queue is made for new keys of theirs, either.
-            self.environments.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

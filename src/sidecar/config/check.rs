@@ -24,7 +24,7 @@ use super::report::Report;
 use super::{AdminConfig, Budget, Config, DeliveryConfig, GrpcConfig, IngestConfig, Listen, LogSettings, Secret};
 
 pub(super) use api::of_file;
-pub use api::{Checked, Surroundings, check_destination, check_environment};
+pub use api::{Checked, Surroundings, check_destination, check_environment, posts_wanted};
 
 /// Where settings come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Keeps posts as they came, for one upstream: in a log of its own, whose budget is the upstream's share of the disk.
 //!
 //! What always holds: the share is the log's own limit, so posts that are kept never take room from impressions, and
-//! nothing here refuses an impression. What finds no room, or no disk, is counted as it is turned away, and said in
-//! the log. Completion runs on that log's writer thread and blocks nothing.
+//! nothing here refuses an impression. What finds no room, no disk, or an upstream that does not run is counted as it is
+//! turned away, and said in the log. Completion runs on that log's writer thread and blocks nothing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,8 +21,15 @@ use crate::post::TooManyKeys;
 /// Where the posts of some environments are kept for one upstream.
 pub struct Relay {
     destination: Arc<str>,
-    log: Log,
+    /// `None` while the upstream is wanted and does not run.
+    log: Option<Log>,
     clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
+}
+
+/// Of one upstream, whether it runs or not.
+#[derive(Default)]
+struct Counts {
     kept: AtomicU64,
     kept_bytes: AtomicU64,
     missed: AtomicU64,
@@ -49,7 +56,8 @@ pub struct RelaySnapshot {
     pub kept: u64,
     /// Their bytes, as stored.
     pub kept_bytes: u64,
-    /// Posts whose impressions were accepted, and which the upstream will never get: no room or no disk for them.
+    /// Posts whose impressions were accepted, and which the upstream will never get: no room or no disk for them, or it did
+    /// not run.
     pub missed: u64,
     /// Posts without impressions that were refused for the same reasons. Their senders know.
     pub refused: u64,
@@ -66,30 +74,48 @@ impl Relay {
     /// Keeps posts in `log` for the upstream `destination`.
     #[must_use]
     pub fn new(destination: Arc<str>, log: Log, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            destination,
-            log,
-            clock,
-            kept: AtomicU64::new(0),
-            kept_bytes: AtomicU64::new(0),
-            missed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            said: Mutex::default(),
-        }
+        Self { destination, log: Some(log), clock, counts: Arc::default() }
+    }
+
+    /// For an upstream that does not run, though it is wanted: what comes for it is turned away and counted.
+    #[must_use]
+    pub fn missing(destination: Arc<str>, clock: Arc<dyn Clock>) -> Self {
+        Self { destination, log: None, clock, counts: Arc::default() }
+    }
+
+    /// The same upstream when its log is there. Goes on counting.
+    #[must_use]
+    pub fn found(&self, log: Log) -> Self {
+        let (destination, clock) = (Arc::clone(&self.destination), Arc::clone(&self.clock));
+        Self { destination, log: Some(log), clock, counts: Arc::clone(&self.counts) }
+    }
+
+    /// The upstream's id.
+    #[must_use]
+    pub fn destination(&self) -> &Arc<str> {
+        &self.destination
+    }
+
+    /// Whether posts are kept here, and not turned away for want of an upstream that runs.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.log.is_some()
     }
 
     /// The counters and the share now.
     #[must_use]
     pub fn snapshot(&self) -> RelaySnapshot {
-        let log = self.log.stats();
+        let share = self.log.as_ref().map(Log::stats);
+        let (used_bytes, limit_bytes) = share.map_or((0, 0), |log| (log.bytes_used, log.bytes_limit));
+        let Counts { kept, kept_bytes, missed, refused, .. } = &*self.counts;
         RelaySnapshot {
             destination: Arc::clone(&self.destination),
-            kept: self.kept.load(Relaxed),
-            kept_bytes: self.kept_bytes.load(Relaxed),
-            missed: self.missed.load(Relaxed),
-            refused: self.refused.load(Relaxed),
-            used_bytes: log.bytes_used,
-            limit_bytes: log.bytes_limit,
+            kept: kept.load(Relaxed),
+            kept_bytes: kept_bytes.load(Relaxed),
+            missed: missed.load(Relaxed),
+            refused: refused.load(Relaxed),
+            used_bytes,
+            limit_bytes,
         }
     }
 
@@ -98,6 +124,10 @@ impl Relay {
     /// upstream's and not the sender's to mend.
     pub(crate) fn keep(self: &Arc<Self>, stream: &str, post: Vec<u8>, held: Held, taken: bool) -> Keeping {
         let (answer, answered) = oneshot::channel();
+        let Some(log) = &self.log else {
+            self.turned_away(taken, &"it does not run: what keeps it from that is in the log");
+            return answered;
+        };
         let bytes = post.len() as u64;
         let relay = Arc::clone(self);
         // In a cell, for the log calls back or returns an error, never both, and both need it.
@@ -109,7 +139,7 @@ impl Relay {
             tell(&theirs, result.map(|_| ()));
         });
         let parts = vec![Payload { bytes: post, records: 1 }];
-        if let Err(error) = self.log.append_group(stream, parts, OnFull::Refuse, done) {
+        if let Err(error) = log.append_group(stream, parts, OnFull::Refuse, done) {
             self.note(Err((&error, taken)));
             tell(&answer, Err(error));
         }
@@ -118,17 +148,22 @@ impl Relay {
 
     /// The post of impressions that are accepted is none that can be kept.
     pub(crate) fn misses(&self, why: &TooManyKeys) {
-        self.missed.fetch_add(1, Relaxed);
+        self.turned_away(true, why);
+    }
+
+    fn turned_away(&self, taken: bool, why: &dyn fmt::Display) {
+        let count = if taken { &self.counts.missed } else { &self.counts.refused };
+        count.fetch_add(1, Relaxed);
         self.complain(why, self.clock.monotonic());
     }
 
     /// Counts, and tells the operator what changed.
     fn note(&self, result: Result<u64, (&AppendError, bool)>) {
-        let now = self.clock.monotonic();
         match result {
             Ok(bytes) => {
-                self.kept.fetch_add(1, Relaxed);
-                self.kept_bytes.fetch_add(bytes, Relaxed);
+                let now = self.clock.monotonic();
+                self.counts.kept.fetch_add(1, Relaxed);
+                self.counts.kept_bytes.fetch_add(bytes, Relaxed);
                 let mut said = self.said();
                 if std::mem::take(&mut said.failing) {
                     info!(upstream = %self.destination, "posts are kept for the upstream again");
@@ -139,17 +174,13 @@ impl Relay {
                     self.look(&mut said);
                 }
             }
-            Err((error, taken)) => {
-                let count = if taken { &self.missed } else { &self.refused };
-                count.fetch_add(1, Relaxed);
-                self.complain(error, now);
-            }
+            Err((error, taken)) => self.turned_away(taken, error),
         }
     }
 
     /// Warns once as the share runs short, before anything is missed.
     fn look(&self, said: &mut Said) {
-        let stats = self.log.stats();
+        let Some(stats) = self.log.as_ref().map(Log::stats) else { return };
         let (used, limit) = (stats.bytes_used, stats.bytes_limit);
         let filling = used >= limit / 100 * RELAY_WARN_PERCENT;
         if filling && !said.filling {
@@ -183,7 +214,7 @@ impl Relay {
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -73,6 +73,8 @@ enum Refused {
     DiskIsBehind(Exhausted),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the upstream that this is for does not run now: send it again later")]
+    NoUpstream,
     #[error("the thread that parsed the body ended early")]
     Parser,
     #[error(transparent)]
@@ -311,7 +313,7 @@ impl Refused {
             Self::Store(StoreError::Append(AppendError::Busy { .. })) | Self::NoThread(_) | Self::DiskIsBehind(_) => {
                 Refusal::Busy
             }
-            Self::Store(StoreError::Append(_) | StoreError::Closed) | Self::Parser => Refusal::Disk,
+            Self::Store(StoreError::Append(_) | StoreError::Closed) | Self::NoUpstream | Self::Parser => Refusal::Disk,
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::version::{Version, look};
-use super::{Operations, mistakes};
+use super::{Operations, mistakes, posts_wanted};
 use crate::api::readings::ReloadReading;
 use crate::app::registry::Put;
 use crate::causes;
@@ -151,7 +151,7 @@ impl Operations {
     }
 
     async fn put_again(&self, destination: config::Destination, policy: AddressPolicy, reloaded: &mut Reloaded) {
-        let id = destination.id.clone();
+        let (id, posts) = (destination.id.clone(), posts_wanted(&destination).to_vec());
         let put = match self.wanted(destination, policy).await {
             Ok(wanted) => self.registry.put(wanted, self.paused(&id)).await.map_err(|why| causes::line(&why)),
             Err(why) => Err(causes::line(&why)),
@@ -162,6 +162,7 @@ impl Operations {
             Ok(Put::Untouched) => reloaded.untouched += 1,
             Err(why) => {
                 error!(destination = id, why, "the destination keeps its old settings, or is not there yet");
+                self.registry.miss_posts(&id, &posts);
                 if policy == AddressPolicy::Operator && !self.registry.runs(&id) {
                     self.file().missing.insert(id);
                 }

@@ -45,6 +45,20 @@ pub fn check_destination(text: &str, around: &Surroundings<'_>) -> Checked<Desti
     })
 }
 
+/// The environments whose posts a text with one `[[destinations]]` asks for, whatever else is wrong with it.
+#[must_use]
+pub fn posts_wanted(settings: &str) -> Vec<String> {
+    let text = |value: &toml::Value| value.as_str().map(str::to_owned);
+    let environments = || {
+        let document: toml::Table = settings.parse().ok()?;
+        let destination = document.get("destinations")?.as_array()?.first()?;
+        let is_upstream = destination.get("type")?.as_str()? == "upstream";
+        let environments = destination.get("environments")?.as_array().filter(|_| is_upstream)?;
+        Some(environments.iter().filter_map(text).collect())
+    };
+    environments().unwrap_or_default()
+}
+
 /// Judges a text with one `[[environments]]`.
 #[must_use]
 pub fn check_environment(text: &str, around: &Surroundings<'_>) -> Checked<Environment> {

@@ -1,6 +1,7 @@
 //! An SDK's posts without impressions: kept as they came where an upstream wants them, else taken and dropped.
 //!
-//! What always holds: where it is kept, a 2xx means that it survives a crash. What can't be kept is refused with 503:
+//! What always holds: where it is wanted, a 2xx means that it survives a crash. What can't be kept, also while the upstream
+//! does not run that it is for, is refused with 503:
 //! most senders lose it then, but some hold it back and come again, and all of them know. A stranger's post is taken
 //! and dropped like one that nobody wants: he learns nothing of keys from it.
 
@@ -76,11 +77,13 @@ async fn take(
     ingest.stats.body(owner.environment, bytes.len() as u64);
     let original = original(ingest, head, owner, relaying, bytes, received_ms).await?;
     held.shrink_to(original.post.len() as u64);
+    let is_there = original.relay.is_there();
     let keeping = original.relay.keep(&original.stream, original.post, held, false);
     match keeping.await {
         Ok(Ok(())) => Ok(Some(owner)),
         Ok(Err(AppendError::TooLarge { limit, .. })) => Err(Refused::Body(BodyError::TooLarge { limit: limit as u64 })),
         Ok(Err(error)) => Err(Refused::Store(StoreError::Append(error))),
+        Err(_) if !is_there => Err(Refused::NoUpstream),
         Err(_) => Err(Refused::Store(StoreError::Closed)),
     }
 }

@@ -201,6 +201,37 @@ async fn without_an_upstream_other_posts_are_dropped_as_before() {
     assert!(none.ingest.relays().is_empty());
 }
 
+/// Before, they were taken for ones that nobody wants: answered 202, dropped, and counted nowhere.
+#[tokio::test]
+async fn while_the_upstream_does_not_run_impressions_are_accepted_and_counted_as_missed_and_others_are_refused() {
+    let relayed = relayed().await;
+    let environments = relayed.server.ingest.environments();
+    let relay = Relay::missing("split".into(), Arc::new(SystemClock::new()));
+    let found = Arc::new(relay.found(relayed.posts.clone()));
+    environments.set_relay(0, Some(Arc::new(relay)));
+    for _ in 0..2 {
+        assert_eq!(relayed.server.bulk(impressions(1)).await.status, 200);
+    }
+    let request = post("/api/events/bulk", &[("Authorization", &format!("Bearer {KEY}"))], "[]");
+    let reply = relayed.server.send(request).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")));
+    assert!(reply.error().contains("does not run now"), "{reply:?}");
+    let beacon = format!(r#"{{"entries":[],"token":"{KEY}"}}"#);
+    assert_eq!(relayed.server.send(post("/api/events/beacon", &[], beacon)).await.status, 503);
+    assert_eq!(relayed.other("/api/events/bulk", "staging-key", "[]").await, 202, "another environment's");
+    let snapshot = relayed.snapshot();
+    assert_eq!((snapshot.kept, snapshot.missed, snapshot.refused), (0, 2, 2));
+    assert_eq!((relayed.server.records("prod"), relayed.server.refused(Refusal::Disk)), (2, 2));
+    assert_eq!((relayed.kept(STREAM).len(), relayed.server.ingest.memory_used_bytes()), (0, 0));
+    // One upstream is counted once, though only some of its environments are there.
+    environments.set_relay(1, Some(found));
+    assert_eq!(relayed.server.ingest.relays().len(), 1);
+    assert_eq!(relayed.other("/api/events/bulk", "staging-key", "[]").await, 200);
+    let snapshot = relayed.snapshot();
+    assert_eq!((snapshot.kept, snapshot.missed, snapshot.refused), (1, 2, 2), "it goes on counting");
+    assert!(snapshot.limit_bytes > 0);
+}
+
 #[tokio::test]
 async fn a_listeners_posts_and_unreadable_ones_are_not_kept() {
     let relayed = relayed().await;

@@ -1,6 +1,7 @@
 //! Destinations that are upstreams: their posts lie in logs of their own, and an environment has one.
 
 use super::*;
+use crate::sinks::sample::reopened;
 
 #[tokio::test]
 async fn an_upstream_goes_with_its_posts_and_only_when_they_are_purged() {
@@ -48,6 +49,87 @@ async fn what_an_upstream_left_behind_is_seen_and_counted_after_another_start() 
     assert!(text(delete(Delete::Empty).await).contains("2 records pending: nothing delivers them"));
     assert_eq!(delete(Delete::Purge).await.unwrap().records_pending, 2);
     assert!(house.again(file(&[])).await.operations.destinations(String::new(), 10).await.unwrap().is_empty());
+}
+
+/// A file with an upstream of this id for `prod`.
+fn file_with_upstream(id: &str) -> Config {
+    let mut config = file(&[]);
+    let sink = SinkConfig::Upstream(config::UpstreamConfig::at("http://localhost:9/api").unwrap());
+    config.destinations.push(Destination::new(id, vec!["prod".to_owned()], sink));
+    config
+}
+
+/// Somebody else has the log of this upstream: it can't be opened.
+fn taken(disk: &MemDisk, id: &str) -> Queues {
+    let (log, queues) = (forebay::LogOptions::small(), forebay::QueueOptions::inline());
+    let (clock, dir) = (Arc::new(forebay::clock::SystemClock::new()), Path::new("data/upstream").join(id));
+    reopened(|| Queues::open(Arc::new(disk.clone()), Arc::clone(&clock) as _, &dir, log.clone(), queues.clone()))
+}
+
+impl House {
+    /// What becomes of the posts of `prod`: whose they are, and whether they are kept.
+    fn relayed(&self) -> Option<(String, bool)> {
+        let relay = self.ingest.environments().all()[0].relay()?;
+        Some((relay.destination().to_string(), relay.is_there()))
+    }
+}
+
+/// Before, its posts were answered as those that nobody wants, and dropped, and nothing counted them.
+#[tokio::test]
+async fn while_an_upstream_that_was_decided_does_not_run_its_posts_are_not_taken_for_ones_that_nobody_wants() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(upstream("split"), Put::Create).await.unwrap();
+    let kept = |there| Some(("split".to_owned(), there));
+    assert_eq!(house.relayed(), kept(true));
+    let disk = house.stop().await;
+    let held = taken(&disk, "split");
+    let house = start(&disk, file(&[])).await;
+    assert!(!house.registry.runs("split"));
+    assert_eq!(house.relayed(), kept(false));
+    house.operations.reload(file(&[])).await.unwrap();
+    assert_eq!(house.relayed(), kept(false), "and when the file was read");
+    drop(held);
+    for _ in 0..6_000 {
+        house.operations.reload(file(&[])).await.unwrap();
+        if house.relayed() == kept(true) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await; // the lock is let go a moment later
+    }
+    assert_eq!(house.relayed(), kept(true));
+    house.operations.delete_destination("split".to_owned(), Delete::Empty).await.unwrap();
+    assert_eq!(house.relayed(), None);
+}
+
+#[tokio::test]
+async fn an_upstream_that_never_came_to_run_and_is_wanted_no_more_misses_nothing() {
+    let disk = MemDisk::default();
+    let held = taken(&disk, "split");
+    let house = start(&disk, file(&[])).await;
+    assert_eq!(house.relayed(), None);
+    house.operations.reload(file_with_upstream("split")).await.unwrap();
+    assert_eq!(house.relayed(), Some(("split".to_owned(), false)));
+    // As something else it wants no posts.
+    house.operations.reload(file(&["split"])).await.unwrap();
+    assert_eq!(house.relayed(), None);
+    house.operations.reload(file_with_upstream("split")).await.unwrap();
+    assert_eq!(house.relayed(), Some(("split".to_owned(), false)));
+    house.operations.reload(file(&[])).await.unwrap();
+    assert_eq!(house.relayed(), None, "taken out");
+    drop(held);
+}
+
+/// The settings were good for the version that took them. What is left of them says whose posts it wants.
+#[tokio::test]
+async fn an_upstream_whose_settings_are_valid_no_more_is_still_wanted() {
+    let mut with_secret = file(&[]);
+    with_secret.secrets.insert("split_url".to_owned(), Secret::new("http://localhost:9/api".to_owned()));
+    let house = start(&MemDisk::default(), with_secret).await;
+    let settings = upstream("split").replace("http://localhost:9/api", "secret:split_url");
+    house.operations.put_destination(settings, Put::Create).await.unwrap();
+    let house = house.again(file(&[])).await;
+    assert!(!house.registry.runs("split"));
+    assert_eq!(house.relayed(), Some(("split".to_owned(), false)));
 }
 
 #[tokio::test]
