@@ -91,7 +91,7 @@ fn batch() -> Vec<u8> {
 fn fill(dir: &Path) {
     let (queues, clock) = open(dir);
     let queue = queues.queue(DESTINATION, STREAM, Start::Earliest).expect("it is made");
-    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).expect("there are none");
+    let letters = Letters::open(queues.clone(), Arc::clone(&clock));
     let environment = Arc::new(Environment { id: STREAM.to_owned(), name: "production".to_owned() });
     let payload = batch();
     for _ in 0..LETTERS / BATCH {
@@ -130,7 +130,7 @@ pub(crate) fn play() -> Option<ExitCode> {
     let (queues, clock) = open(Path::new(&dir));
     let before_mb = memory_mb("self").1;
     let from = clock.monotonic();
-    let letters = Letters::open(queues, Arc::clone(&clock)).expect("it reads");
+    let letters = Letters::open(queues, Arc::clone(&clock));
     let opened = clock.monotonic() - from;
     let (peak_mb, now_mb) = memory_mb("self");
     let desk = letters.desk(DESTINATION);

@@ -119,12 +119,11 @@ impl Ground {
 }
 
 impl Letters {
-    /// Takes up what the log holds. Reads all letters once: what a crash left in two places is settled in the first.
-    /// Blocks. To be called before anything is delivered.
-    ///
-    /// # Errors
-    /// When the log cannot be read, or there are too many queues.
-    pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BoxError> {
+    /// Takes up what the log holds. Reads all letters once: what a crash left in two places is settled in the first. Those of a
+    /// destination that can't be read are told, and are for [`read`](Self::read) to try again. Blocks. To be called before
+    /// anything is delivered.
+    #[must_use]
+    pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Arc<Self> {
         let (doors, opening, posts, ages) = Default::default();
         let ground = Arc::new(Ground { queues, clock, doors, opening, posts, ages });
         // From here on it is known how far the wall clock went.
@@ -134,14 +133,54 @@ impl Letters {
         let cursors_lost = queues.stats().pinned;
         for stream in queues.log().streams() {
             let Some((_, destination)) = Shelf::of_stream(&stream.name) else { continue };
+            if letters.is_unread(destination) {
+                continue; // its other shelf was tried
+            }
             if cursors_lost || queues.find(destination, &stream.name).is_some() {
-                letters.desk(destination).open()?;
+                if let Err(error) = letters.read(destination) {
+                    let error: &dyn std::error::Error = &*error;
+                    tracing::error!(
+                        destination,
+                        error,
+                        "the letters of a destination can't be read: they are kept, and nothing is sent to it before they can be"
+                    );
+                }
             } else {
                 // Queues of letters are durable before the first letter: this one's destination was deleted.
                 queues.log().trim(stream.id, stream.tail.offset);
             }
         }
-        Ok(Arc::new(letters))
+        Arc::new(letters)
+    }
+
+    /// Reads the letters of a destination, if it has any and they were not read yet. To be called before anything is delivered to
+    /// it: a record that is a letter may lie in its own queue still. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read. Nothing may be sent then.
+    pub fn read(&self, destination: &str) -> Result<(), BoxError> {
+        let queues = &self.ground.queues;
+        let desk = self.lock().get(destination).cloned();
+        if desk.is_some_and(|desk| desk.is_open()) {
+            return Ok(());
+        }
+        let has = |shelf: Shelf| {
+            let stream = shelf.stream(destination);
+            queues.log().stream(&stream).is_some()
+                && (queues.find(destination, &stream).is_some() || queues.stats().pinned)
+        };
+        if ![Shelf::Dead, Shelf::Held].into_iter().any(has) {
+            return Ok(());
+        }
+        let desk = self.desk(destination);
+        let _inside = desk.enter().ok_or("the destination is being deleted")?;
+        desk.open().map(drop)
+    }
+
+    /// Whether a destination has letters that could not be read.
+    #[must_use]
+    pub fn is_unread(&self, destination: &str) -> bool {
+        self.lock().get(destination).is_some_and(|desk| desk.is_unread())
     }
 
     /// Says where upstreams' posts lie. To be called once, before the first of their logs is opened. `posts` must not wait
@@ -157,6 +196,7 @@ impl Letters {
     /// # Errors
     /// When the letters cannot be read.
     pub fn take_up_posts(&self, destination: &str, posts: &Queues) -> Result<(), BoxError> {
+        self.read(destination)?;
         let desk = self.lock().get(destination).cloned();
         match desk.as_deref().and_then(|desk| Some((desk, desk.shelves()?))) {
             Some((desk, shelves)) => desk.take_up_posts(shelves, posts),
@@ -188,26 +228,13 @@ impl Letters {
 
     /// Forgets a destination whose queues were deleted, those of its letters too; one that is made again under its id
     /// begins without letters. What is sent to it must have ended before. Should its queues be there still, see
-    /// [`take_up_again`](Self::take_up_again).
+    /// [`read`](Self::read).
     pub fn forget(&self, destination: &str) {
         let forgotten = self.lock().remove(destination);
         if let Some(desk) = forgotten {
             desk.forget();
         }
         self.ground.doors.open(destination);
-    }
-
-    /// A destination did not go after all: whatever letters it has left are there again, to be seen, sent and let go.
-    /// Reads them. Blocks.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn take_up_again(&self, destination: &str) -> Result<(), BoxError> {
-        let left = |shelf: Shelf| self.ground.queues.find(destination, &shelf.stream(destination)).is_some();
-        if [Shelf::Dead, Shelf::Held].into_iter().any(left) {
-            self.desk(destination).open()?;
-        }
-        Ok(())
     }
 
     /// The desk of a destination. One without letters costs next to nothing.
@@ -240,7 +267,8 @@ impl Letters {
     #[must_use]
     pub fn dead(&self) -> BTreeMap<Arc<str>, Count> {
         let mut dead = self.marked();
-        for desk in self.desks() {
+        let known = self.lock().values().filter(|desk| desk.is_open() || desk.is_unread()).cloned().collect::<Vec<_>>();
+        for desk in known {
             *dead.entry(desk.destination_name()).or_default() += desk.dead();
         }
         dead

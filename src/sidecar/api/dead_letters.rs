@@ -51,6 +51,12 @@ impl DeadLettersService {
         let (letters, destination) = (Arc::clone(&self.letters), destination.to_owned());
         // Once it is its turn: the destination may have been deleted, and made again, while it waited.
         let at_desk = move || {
+            if letters.is_unread(&destination)
+                && let Err(error) = letters.read(&destination)
+            {
+                let why = crate::causes::line(&*error);
+                return Err(Status::unavailable(format!("the letters of {destination} can't be read: {why}")));
+            }
             let known = letters.desks().into_iter().find(|desk| desk.destination() == destination);
             // What was given up where it lies makes no desk.
             let known = known.or_else(|| letters.marks(&destination).then(|| letters.desk(destination.as_str())));

@@ -209,7 +209,9 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rate
     let held = held.filter(|_| queue.lag.records > 0).cloned();
     let state = delivery.as_ref().map(|delivery| state(delivery.state, held.as_ref(), queue.lag.records));
     // What went a moment ago is no sign of what goes, where nothing is sent.
-    let stands = matches!(state, None | Some(DeliveryState::Paused | DeliveryState::Refused)) && queue.lag.records > 0;
+    let stands =
+        matches!(state, None | Some(DeliveryState::Paused | DeliveryState::Refused | DeliveryState::NotStarted))
+            && queue.lag.records > 0;
     Lag {
         forecast: match stands {
             true => Forecast::Never,
@@ -229,7 +231,7 @@ fn lag(queue: QueueReading, delivery: Option<Arc<DeliveryReading>>, rates: &Rate
 /// A destination may be busy with one stream and have nothing of another, or not take it.
 fn state(destination: DeliveryState, held: Option<&HeldReading>, records_behind: u64) -> DeliveryState {
     match (destination, held) {
-        (DeliveryState::Paused | DeliveryState::Stopping, _) => destination,
+        (DeliveryState::Paused | DeliveryState::Stopping | DeliveryState::NotStarted, _) => destination,
         (_, Some(held)) if held.refused => DeliveryState::Refused,
         (_, Some(_)) => DeliveryState::Retrying,
         (DeliveryState::Delivering, _) if records_behind == 0 => DeliveryState::Idle,
@@ -247,6 +249,7 @@ fn fit_to_show(mut delivery: DeliveryReading) -> DeliveryReading {
             .collect()
     };
     delivery.last_error = delivery.last_error.map(fit);
+    delivery.not_as_decided = delivery.not_as_decided.map(fit);
     delivery.held.iter_mut().for_each(|held| held.why = fit(std::mem::take(&mut held.why)));
     delivery
 }

@@ -46,6 +46,7 @@ pub(super) fn lag((destination, stream): &Key, lag: &Lag, disk: &DiskShares) -> 
             bytes_left: overflow.bytes_left,
         }),
         disk: disk.get(stream).map(disk_share),
+        not_as_decided: delivery.and_then(|delivery| delivery.not_as_decided.clone()),
     }
 }
 
@@ -81,6 +82,7 @@ fn state(state: Option<DeliveryState>) -> v1::DeliveryState {
         Some(DeliveryState::Refused) => v1::DeliveryState::Refused,
         Some(DeliveryState::Paused) => v1::DeliveryState::Paused,
         Some(DeliveryState::Stopping) => v1::DeliveryState::Stopping,
+        Some(DeliveryState::NotStarted) => v1::DeliveryState::NotStarted,
     }
 }
 

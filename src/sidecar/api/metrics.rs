@@ -74,7 +74,7 @@ fn configuration(page: &mut Exposition, reloads: &ReloadReading) {
     page.family(
         "forebay_config_reload_failed",
         Kind::Gauge,
-        "1 when the configuration file has a mistake: what runs is not what it says.",
+        "1 when the configuration file was not taken, or a destination does not run as it says.",
     )
     .sample(&[], u64::from(reloads.last_failed));
 }

@@ -83,9 +83,9 @@ impl Sources {
 pub struct ReloadReading {
     /// Times that it was read again and obeyed.
     pub done: u64,
-    /// Times that it was not, for a mistake.
+    /// Times that it was not.
     pub failed: u64,
-    /// Whether the last time was one of those: what runs is not what the file says.
+    /// Whether the last time was one of those, or a destination of it does not run as it says: what runs is not what the file says.
     pub last_failed: bool,
 }
 
@@ -144,6 +144,8 @@ pub enum DeliveryState {
     Paused,
     /// The sidecar is stopping: no more batches are started.
     Stopping,
+    /// It could not be started, and is tried again.
+    NotStarted,
 }
 
 /// What a destination is sent a second, at most. What is `None` is not limited.
@@ -213,6 +215,8 @@ pub struct DeliveryReading {
     pub waits_for: WaitsFor,
     /// Its queues that wait by themselves.
     pub held: Vec<HeldReading>,
+    /// Why it does not run as was decided, if it does not. Must hold no secret; is shortened.
+    pub not_as_decided: Option<String>,
 }
 
 /// A queue that its destination does not take from, while it takes what others send.
@@ -236,7 +240,7 @@ impl DeliveryReading {
     #[must_use]
     pub fn worst_state(&self) -> DeliveryState {
         match self.state {
-            DeliveryState::Paused | DeliveryState::Stopping => self.state,
+            DeliveryState::Paused | DeliveryState::Stopping | DeliveryState::NotStarted => self.state,
             _ if self.held.iter().any(|held| held.refused) => DeliveryState::Refused,
             other => other,
         }

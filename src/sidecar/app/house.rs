@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::Queues;
-use forebay::clock::Clock;
+use forebay::clock::{Clock, SystemClock};
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
 use ipnet::IpNet;
 
@@ -41,16 +42,27 @@ impl House {
 
     /// One where what is stopped has so long for what is in flight, and the API's destinations may be here, too.
     pub(super) fn with(disk: &MemDisk, grace: Duration, allowed: &[IpNet]) -> Self {
-        let (queues, clock) = sample::queues(disk);
-        let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+        Self::over(Arc::new(disk.clone()), disk, (grace, allowed), || ())
+    }
+
+    /// One over any disk, which does something as soon as its log and its queues are open.
+    pub(super) fn over(
+        any: Arc<dyn Disk>,
+        disk: &MemDisk,
+        (grace, allowed): (Duration, &[IpNet]),
+        opened: impl FnOnce(),
+    ) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let queues = sample::queues_over(&any, &clock);
+        opened();
+        let letters = Letters::open(queues.clone(), Arc::clone(&clock));
         let parking = Arc::clone(&letters) as Arc<dyn Parking>;
         let delivery = Arc::new(Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock), parking));
         let (log, environments) = (queues.log().clone(), Environments::none());
         let ingest = Arc::new(Ingest::new(log, Arc::clone(&clock), environments, Limits::default()));
         let guard = AddressGuard::customer(allowed);
-        let factory =
-            SinkFactory::new(queues.clone(), Arc::new(disk.clone()), Arc::clone(&clock), 16, guard, |sink| sink);
-        let (of_posts, ingest_config) = (Arc::new(disk.clone()), IngestConfig::default());
+        let factory = SinkFactory::new(queues.clone(), Arc::clone(&any), Arc::clone(&clock), 16, guard, |sink| sink);
+        let (of_posts, ingest_config) = (any, IngestConfig::default());
         let theirs = Arc::clone(&letters);
         let upstreams = Upstreams::new(Path::new("data"), of_posts, Arc::clone(&clock), &ingest_config, theirs);
         let upstreams = Arc::new(upstreams);

@@ -12,6 +12,7 @@ mod revisions;
 mod taken_out;
 #[cfg(test)]
 mod tests;
+mod unmet;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,11 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay::{Log, Queue, Queues};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::error;
 
-use super::registry::{EnvironmentsChange, PutError, Registry, Wanted};
-use crate::causes;
+use super::registry::{EnvironmentsChange, Registry, Wanted, environment_of};
 use crate::config::{
     self, Config, DeliveryConfig, Destination, Environment, FilterSpec, Finding, S3Layout, Secret, Severity,
     SinkConfig, Surroundings,
@@ -36,6 +36,8 @@ use crate::shutdown::Shutdown;
 use crate::sinks::address_guard::AddressPolicy;
 
 pub use reload::{ReloadFailed, Reloaded, watch};
+pub use unmet::NotAsDecided;
+use unmet::{Unmet, When};
 pub use version::ConfigFile;
 
 /// How often it is looked whether a destination has got all that it is to get before it goes.
@@ -55,6 +57,7 @@ pub struct Operations {
     /// Held for the whole of an operation.
     operating: tokio::sync::Mutex<()>,
     file: Mutex<File>,
+    unmet: Unmet,
     reloads: reload::Counts,
     /// Records of the journal that could not be read at the start: what they made or changed is not known.
     unread_decisions: u64,
@@ -68,15 +71,6 @@ struct File {
     config: Config,
     environments: Vec<Environment>,
     secrets: BTreeMap<String, Secret<String>>,
-    /// Destinations that it has had since it was read last and that could not be started.
-    missing: BTreeSet<String>,
-}
-
-impl File {
-    fn now_says(&mut self, environments: Vec<Environment>, secrets: BTreeMap<String, Secret<String>>) {
-        (self.environments, self.secrets) = (environments, secrets);
-        self.missing.clear();
-    }
 }
 
 /// What the operator asked for was not done.
@@ -88,17 +82,14 @@ pub enum OperationError {
     /// The environments do not go together.
     #[error(transparent)]
     Environments(#[from] EnvironmentsChange),
-    /// A queue can't be made.
-    #[error(transparent)]
-    Put(#[from] PutError),
 }
 
 impl Operations {
-    /// Starts what the file and the journal say, save for destinations that are paused. Waits for the disk.
+    /// Starts what the file and the journal say, save for destinations that are paused. One that can't be started is told and
+    /// tried again, and its records are kept: the others, and the way in, do not wait for it. Waits for the disk.
     ///
     /// # Errors
-    /// When a destination of the file, or an environment, can't be started. One that was made through the API and can't
-    /// be is told and left behind: its records are kept.
+    /// When the environments can't be as the file has them.
     pub async fn start(
         queues: Queues,
         registry: Arc<Registry>,
@@ -123,13 +114,8 @@ impl Operations {
             registry,
             journal: Arc::new(journal),
             operating: tokio::sync::Mutex::default(),
-            file: Mutex::new(File {
-                of: None,
-                config,
-                environments: environments.clone(),
-                secrets,
-                missing: BTreeSet::new(),
-            }),
+            file: Mutex::new(File { of: None, config, environments: environments.clone(), secrets }),
+            unmet: Unmet::default(),
             reloads: reload::Counts::default(),
             unread_decisions: skipped.iter().map(|skipped| skipped.offsets.end - skipped.offsets.start).sum(),
         });
@@ -137,9 +123,7 @@ impl Operations {
         let made = operations.made_environments(&environments);
         operations.set_environments(&environments, made).await?;
         for destination in destinations {
-            let paused = operations.paused(&destination.id);
-            let wanted = operations.wanted(*destination, AddressPolicy::Operator).await?;
-            operations.registry.start(&wanted, paused)?;
+            operations.bring(destination, AddressPolicy::Operator, When::Start).await;
         }
         operations.start_made().await;
         operations.registry.open_left_behind();
@@ -148,10 +132,10 @@ impl Operations {
         Ok(operations)
     }
 
-    /// Whether nothing takes from this queue, whose destination may run: its environment was taken out.
+    /// Whether nothing takes from this queue, nor is to, whose destination may run: its environment was taken out.
     #[must_use]
     pub fn left_behind(&self, queue: &Queue) -> bool {
-        self.registry.is_left(queue)
+        self.registry.is_left(queue) && !self.unmet.takes(queue.destination(), environment_of(queue.stream()))
     }
 
     /// Whether a destination drops nothing that it has, so that a replay has it twice: one that runs and is a file. Readers of
@@ -173,13 +157,17 @@ impl Operations {
         self.operating.lock().await
     }
 
-    /// Lets destinations go that have got all they were to get, until the sidecar stops.
+    /// Lets destinations go that have got all they were to get, and tries those again that do not run as was decided, until
+    /// the sidecar stops.
     pub async fn look_after(self: Arc<Self>, shutdown: Shutdown) {
         let mut ticks = interval(DRAIN_LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.end_drained().await,
+                _ = ticks.tick() => {
+                    self.end_drained().await;
+                    self.try_again(Instant::now()).await;
+                }
                 () = shutdown.requested() => return,
             }
         }
@@ -187,7 +175,8 @@ impl Operations {
 
     /// Says which queues nothing takes from, of destinations that are gone and of those that run.
     fn warn_of_left_behind(&self) {
-        let left = self.registry.left_behind();
+        let mut left = self.registry.left_behind();
+        left.retain(|queue| self.left_behind(queue));
         let (of_running, orphans): (Vec<Queue>, Vec<Queue>) =
             left.into_iter().partition(|queue| self.registry.runs(queue.destination()));
         self.registry.warn_of_orphans(&orphans);
@@ -199,7 +188,7 @@ impl Operations {
         let made: Vec<(String, Secret<String>)> =
             self.journal.state().destinations.iter().map(|(id, text)| (id.clone(), text.clone())).collect();
         for (id, settings) in made {
-            if self.registry.runs(&id) {
+            if self.registry.runs(&id) || self.unmet.contains(&id) {
                 error!(
                     destination = id,
                     "this destination stands in the configuration file and was made through the API, too: the \
@@ -207,37 +196,9 @@ impl Operations {
                 );
                 continue;
             }
-            let (destination, findings) = self.read_destination(settings.reveal());
-            let Some(destination) = destination else {
-                let why = mistakes(&findings);
-                error!(
-                    destination = id,
-                    why, "this destination was made through the API and can't be started: its records are kept"
-                );
-                self.registry.miss_posts(&id, &config::posts_wanted(settings.reveal()));
-                continue;
-            };
-            let posts = posts_wanted(&destination).to_vec();
-            if let Some(why) = self.relayed_already(&destination) {
-                error!(
-                    destination = id,
-                    why, "this upstream was made through the API and is not started: its posts are kept"
-                );
-                self.registry.miss_posts(&id, &posts);
-                continue;
-            }
-            let paused = self.paused(&id);
-            let started = match self.wanted(destination, AddressPolicy::Customer).await {
-                Ok(wanted) => self.registry.start(&wanted, paused).map_err(OperationError::from),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(why) = started {
-                error!(
-                    destination = id,
-                    why = causes::line(&why),
-                    "this destination can't be started: its records are kept"
-                );
-                self.registry.miss_posts(&id, &posts);
+            match self.read_destination(settings.reveal()) {
+                (Some(wanted), _) => drop(self.bring(Box::new(wanted), AddressPolicy::Customer, When::Start).await),
+                (None, findings) => self.is_unreadable(&id, &settings, mistakes(&findings)),
             }
         }
     }
@@ -359,10 +320,10 @@ impl Operations {
     fn relayed_already(&self, destination: &Destination) -> Option<String> {
         let SinkConfig::Upstream(_) = destination.sink else { return None };
         let keeper = |environment: &String| {
-            let keeper = self.registry.upstream_of(environment, &destination.id)?;
+            let running = self.registry.upstream_of(environment, &destination.id).map(|id| id.to_string());
+            let keeper = running.or_else(|| self.unmet.upstream_of(environment, &destination.id))?;
             Some(format!(
-                "the posts of environment {environment:?} go to upstream {:?} already: an environment has one upstream",
-                &*keeper
+                "the posts of environment {environment:?} go to upstream {keeper:?} already: an environment has one upstream"
             ))
         };
         destination.environments.iter().find_map(keeper)

@@ -2,13 +2,15 @@
 //!
 //! The API knows neither of the two, and they do not know it: this is where their words are put into its own. Pure.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::api::readings::{
-    DeliveryReading, DeliveryState, EnvironmentReading, HeldReading, IngestReading, OverflowReading, RateReading,
-    RelayReading, WaitsFor,
+    DeliveryReading, DeliveryState, EnvironmentReading, HeldReading, IngestReading, OverflowReading, QueueReading,
+    RateReading, RelayReading, WaitsFor,
 };
+use crate::app::operations::NotAsDecided;
 use crate::delivery::rate::By;
 use crate::delivery::stats::{ANSWERS, CLASSES, Held, Snapshot as DeliverySnapshot, State, Waits};
 use crate::ingest::{Refusal, RelaySnapshot, Snapshot as IngestSnapshot};
@@ -58,7 +60,40 @@ pub fn delivery(destination: Arc<str>, snapshot: DeliverySnapshot) -> DeliveryRe
             Waits::Rate(By::Told) => WaitsFor::Reset,
         },
         held: snapshot.held.into_iter().map(held).collect(),
+        not_as_decided: None,
     }
+}
+
+/// Adds what is known of destinations that do not run as was decided: those that do not run at all are not among the others.
+#[must_use]
+pub fn as_decided(mut deliveries: Vec<DeliveryReading>, not_as_decided: Vec<NotAsDecided>) -> Vec<DeliveryReading> {
+    if not_as_decided.is_empty() {
+        return deliveries;
+    }
+    let mut why: BTreeMap<String, NotAsDecided> = not_as_decided.into_iter().map(|one| (one.id.clone(), one)).collect();
+    for delivery in &mut deliveries {
+        delivery.not_as_decided = why.remove(&*delivery.destination).map(|one| one.why);
+    }
+    deliveries.extend(why.into_values().filter(|one| !one.runs).map(|one| DeliveryReading {
+        destination: one.id.into(),
+        state: DeliveryState::NotStarted,
+        not_as_decided: Some(one.why),
+        ..DeliveryReading::default()
+    }));
+    deliveries
+}
+
+/// Queues that are not there yet, of destinations that do not run: so that these are seen.
+#[must_use]
+pub fn queues_missing(not_as_decided: Vec<NotAsDecided>, is_there: impl Fn(&str, &str) -> bool) -> Vec<QueueReading> {
+    let mut missing = Vec::new();
+    for NotAsDecided { id, environments, .. } in not_as_decided.into_iter().filter(|one| !one.runs) {
+        for environment in environments.into_iter().filter(|environment| !is_there(&id, environment)) {
+            let (destination, stream) = (id.as_str().into(), environment.into());
+            missing.push(QueueReading { destination, stream, ..QueueReading::default() });
+        }
+    }
+    missing
 }
 
 fn held(Held { stream, why, since_ms, until_ms, refused }: Held) -> HeldReading {
@@ -148,6 +183,30 @@ mod tests {
         assert_eq!((reading.rate.allowed_requests, reading.rate.allowed_records), (None, Some(500)));
         assert_eq!((reading.rate.learned_requests, reading.rate.learned_records), (Some(2.5), Some(250.0)));
         assert_eq!(reading.waits_for, WaitsFor::LearnedRate);
+    }
+
+    #[test]
+    fn what_does_not_run_as_was_decided_is_seen_whether_it_runs_or_not_and_has_a_queue_or_none() {
+        let one = |id: &str, runs| NotAsDecided {
+            id: id.to_owned(),
+            environments: vec!["a".to_owned(), "b".to_owned()],
+            why: format!("why {id}"),
+            runs,
+        };
+        let of = |id: &str| DeliveryReading { destination: id.into(), ..DeliveryReading::default() };
+        let unmet = || vec![one("old", true), one("new", false)];
+        let seen = as_decided(vec![of("old"), of("well")], unmet());
+        let seen: Vec<_> =
+            seen.iter().map(|one| (&*one.destination, one.state, one.not_as_decided.as_deref())).collect();
+        let expected = [
+            ("old", DeliveryState::Idle, Some("why old")),
+            ("well", DeliveryState::Idle, None),
+            ("new", DeliveryState::NotStarted, Some("why new")),
+        ];
+        assert_eq!(seen, expected);
+        let missing = queues_missing(unmet(), |id, environment| (id, environment) == ("new", "a"));
+        let missing: Vec<_> = missing.iter().map(|queue| (&*queue.destination, &*queue.stream)).collect();
+        assert_eq!(missing, [("new", "b")]);
     }
 
     #[test]

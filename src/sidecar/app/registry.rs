@@ -191,7 +191,7 @@ impl Registry {
     /// whole, not for later.
     ///
     /// # Errors
-    /// When it has no queue and none can be made.
+    /// When it has no queue and none can be made, or its letters can't be read.
     pub fn start(&self, wanted: &Wanted, paused: bool) -> Result<(), PutError> {
         let ready = self.ready(wanted)?;
         self.begin(ready, paused);
@@ -202,7 +202,7 @@ impl Registry {
     /// within the grace; what it has not delivered then goes out under the new settings, in the same batches.
     ///
     /// # Errors
-    /// When a queue can't be made. What ran goes on then.
+    /// When a queue can't be made, or letters can't be read. What ran goes on then.
     pub async fn put(self: &Arc<Self>, wanted: Wanted, paused: bool) -> Result<Put, PutError> {
         let _changing = self.changing.lock().await;
         let id = wanted.destination.id.clone();
@@ -330,6 +330,7 @@ impl Registry {
         let Wanted { destination, policy, .. } = wanted;
         let labels = |id: &str| self.table().labels.get(id).cloned();
         let refuse = |source: OpenError| PutError { destination: destination.id.clone(), source };
+        self.letters.read(&destination.id).map_err(|e| refuse(OpenError::Letters(e)))?;
         let (name, mut sources, queues, sink) = match &destination.sink {
             SinkConfig::Upstream(config) => {
                 let keys = self.upstreams.keys();

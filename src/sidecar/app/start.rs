@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::open_files::{self, Files};
 use super::operations::{ConfigFile, OperationError, Operations};
 use super::pages::Pages;
-use super::registry::{EnvironmentsChange, OpenError, PutError, Registry};
+use super::registry::{EnvironmentsChange, Registry};
 use super::sinks::SinkFactory;
 use super::upstreams::Upstreams;
 use super::watchdog::{self, Threads, Watchdog};
@@ -30,7 +30,6 @@ use crate::control::Journal;
 use crate::delivery::Delivery;
 use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::parking::Parking;
-use crate::delivery::source::BoxError;
 use crate::ingest::{self, Environments, Ingest, Limits as IngestLimits};
 use crate::letters::{self, Letters};
 use crate::overflow::{self, Overflow};
@@ -52,14 +51,6 @@ pub enum StartError {
     /// The data directory, or what is in it.
     #[error("can't open the data directory")]
     Data(#[from] forebay::OpenQueuesError),
-    /// A queue.
-    #[error("can't open the queue of destination {destination}")]
-    Queue {
-        /// The destination.
-        destination: String,
-        /// What is wrong.
-        source: OpenError,
-    },
     /// An address for SDKs.
     #[error("can't listen for sdks on {address}; {}", remedy(source))]
     Ingest {
@@ -82,9 +73,6 @@ pub enum StartError {
     /// What operators decided.
     #[error("what operators decided at run time can't be read or written")]
     Control(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The dead and held letters.
-    #[error("the dead letters can't be read")]
-    Letters(#[source] BoxError),
     /// Threads or signals.
     #[error("the operating system refuses what a process needs")]
     Runtime(#[source] io::Error),
@@ -107,16 +95,9 @@ fn remedy(error: &io::Error) -> &'static str {
 impl From<OperationError> for StartError {
     fn from(error: OperationError) -> Self {
         match error {
-            OperationError::Put(error) => error.into(),
             OperationError::Environments(error) => error.into(),
             OperationError::Journal(error) => Self::Control(error.into()),
         }
-    }
-}
-
-impl From<PutError> for StartError {
-    fn from(PutError { destination, source }: PutError) -> Self {
-        Self::Queue { destination, source }
     }
 }
 
@@ -248,7 +229,7 @@ fn open_queues(ground: &Ground) -> Result<Queues, StartError> {
 async fn open_letters(ground: &Ground, queues: &Queues) -> Result<Arc<Letters>, StartError> {
     let (queues, clock) = (queues.clone(), Arc::clone(&ground.clock));
     let opened = tokio::task::spawn_blocking(move || Letters::open(queues, clock));
-    opened.await.map_err(|e| StartError::Runtime(io::Error::other(e)))?.map_err(StartError::Letters)
+    opened.await.map_err(|e| StartError::Runtime(io::Error::other(e)))
 }
 
 /// Does what `due` has to do, if anything, on a thread that may block: every so often, until the sidecar stops.
@@ -369,7 +350,7 @@ fn sources(
     operations: &Arc<Operations>,
     readiness: Readiness,
 ) -> Sources {
-    let [asked, reloads, kinds, owners] = std::array::from_fn(|_| Arc::clone(operations));
+    let [asked, reloads, kinds, owners, wanted, decided] = std::array::from_fn(|_| Arc::clone(operations));
     let (all, stats, log): (_, _, Log) = (queues.clone(), queues.clone(), queues.log().clone());
     let (upstreams, delivery, ingest) = (Arc::clone(upstreams), Arc::clone(delivery), Arc::clone(ingest));
     let (letters, counted) = (Arc::clone(letters), Arc::clone(letters));
@@ -401,9 +382,15 @@ fn sources(
             let lagging = all.all().into_iter().filter(|queue| !is_dead_letters(queue.stream()));
             lagging.map(|queue| reading(&queue)).for_each(&mut *each);
             upstreams.each_queue(&mut |queue| each(reading(queue)));
+            let is_there = |id: &str, environment: &str| {
+                all.find(id, environment).is_some() || !upstreams.queues_of(id).is_empty()
+            };
+            readings::queues_missing(wanted.not_as_decided(), is_there).into_iter().for_each(&mut *each);
         }),
         deliveries: Box::new(move || {
-            delivery.stats().into_iter().map(|(id, snapshot)| readings::delivery(id, snapshot)).collect()
+            let stats = delivery.stats().into_iter();
+            let deliveries = stats.map(|(id, snapshot)| readings::delivery(id, snapshot)).collect();
+            readings::as_decided(deliveries, decided.not_as_decided())
         }),
         ingest: Box::new(move || {
             readings::ingest(ingest.stats().snapshot(), ingest.relays(), ingest.memory_used_bytes(), memory_bytes_max)

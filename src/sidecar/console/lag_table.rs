@@ -35,6 +35,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
         let _ = writeln!(text, "and {} more, which have waited less long", units::count(snapshot.omitted));
     }
     for lag in &snapshot.lags {
+        not_as_decided(&mut text, lag);
         note(&mut text, lag, snapshot.read_at_unix_ms);
         pace(&mut text, lag);
         live(&mut text, lag);
@@ -90,6 +91,16 @@ pub(crate) fn waits_for(lag: &Lag) -> Option<String> {
     let name = lag.waits_for().as_str_name();
     let name = name.strip_prefix("WAITS_FOR_").filter(|name| *name != "UNSPECIFIED")?;
     Some(name.to_ascii_lowercase())
+}
+
+/// That it is not what its settings say, and why.
+fn not_as_decided(text: &mut String, lag: &Lag) {
+    let Some(why) = &lag.not_as_decided else { return };
+    let how = match lag.state() {
+        DeliveryState::NotStarted => "could not be started",
+        _ => "goes on with older settings",
+    };
+    let _ = writeln!(text, "{}/{}: {how}, and is tried again: {why}", lag.destination, lag.stream);
 }
 
 /// At which rate it goes, where that is what it waits for.
@@ -187,7 +198,10 @@ mod tests {
             disk: Some(DiskShare { refused: true, outage_hours: Some(1.0), ..DiskShare::default() }),
             ..archive
         };
-        let fresh = lag("new", DeliveryState::Idle, None);
+        let fresh = Lag {
+            not_as_decided: Some("its letters can't be read".to_owned()),
+            ..lag("new", DeliveryState::NotStarted, None)
+        };
         let drains = lag("b", DeliveryState::Delivering, Some(Outcome::DrainsInSeconds(754.2)));
         let snapshot = Snapshot { lags: vec![archive, hook, drains, fresh], omitted: 3, read_at_unix_ms: 100_000 };
         assert_eq!(
@@ -197,12 +211,13 @@ DESTINATION   STREAM       RECORDS      BYTES     AGE     RATE  DRAINS IN  DISK 
 acme-archive  acme-prod        800   80.0 KiB    0.4s  9,000/s   keeps up     refused  delivering
 acme-hook     acme-prod  1,234,567  117.7 MiB  3m 12s  1,520/s      never      1d 14h  throttled
 b             acme-prod          0        0 B       -        -    12m 34s           -  delivering
-new           acme-prod          0        0 B       -        -          -           -  idle
+new           acme-prod          0        0 B       -        -          -           -  not started
 and 3 more, which have waited less long
 acme-archive/acme-prod: at most 9.0 requests, 9040.0 records a second, as was learned of what it takes
 acme-hook/acme-prod: 429 Too Many Requests (12s ago), next attempt in 5.0s
 acme-hook/acme-prod: what comes in goes beside the backlog, its oldest has waited 2.3s
 acme-hook/acme-prod: gives up its oldest records in 2h 00m, as overflow says
+new/acme-prod: could not be started, and is tried again: its letters can't be read
 "
         );
     }

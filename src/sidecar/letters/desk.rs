@@ -36,6 +36,8 @@ pub struct Desk {
     pub(super) said_of_marked: Said,
     /// Its destination is gone. One of the same id has another desk, and the same streams.
     forgotten: AtomicBool,
+    /// Its letters could not be read when they were to be.
+    unread: AtomicBool,
 }
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -69,9 +71,9 @@ impl State {
 
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
-        let (wake, shelves, policy, said_of_marked, forgotten) = Default::default();
+        let (wake, shelves, policy, said_of_marked, forgotten, unread) = Default::default();
         let room_bytes = AtomicU64::new(u64::MAX);
-        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked, forgotten }
+        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked, forgotten, unread }
     }
 
     /// The destination's id.
@@ -122,6 +124,11 @@ impl Desk {
         self.shelves.get().is_some()
     }
 
+    /// Whether it has letters that could not be read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire) && !self.is_open()
+    }
+
     /// Its shelves, if it has or had letters.
     pub(super) fn shelves(&self) -> Option<&Shelves> {
         self.shelves.get().map(|shelves| &**shelves)
@@ -136,6 +143,11 @@ impl Desk {
         if let Some(shelves) = self.shelves() {
             return Ok(shelves);
         }
+        let shelves = self.read().inspect_err(|_| self.unread.store(true, Ordering::Release))?;
+        Ok(self.shelves.get_or_init(|| Box::new(shelves)))
+    }
+
+    fn read(&self) -> Result<Shelves, BoxError> {
         let place = |shelf| Place::open(&self.ground.queues, &self.destination, shelf);
         let shelves = Shelves {
             dead: place(Shelf::Dead)?,
@@ -145,7 +157,7 @@ impl Desk {
             oldest: Oldest::default(),
         };
         self.take_up(&shelves)?;
-        Ok(self.shelves.get_or_init(|| Box::new(shelves)))
+        Ok(shelves)
     }
 
     /// Makes letters durable. Blocks.

@@ -70,7 +70,14 @@ impl Desk {
     /// How many dead letters there are, and their bytes as stored.
     #[must_use]
     pub fn dead(&self) -> forebay::Count {
-        self.shelves().map_or_else(forebay::Count::default, |shelves| balance(shelves).pending)
+        match self.shelves() {
+            Some(shelves) => balance(shelves).pending,
+            None if self.is_unread() => {
+                let queue = self.ground.queues.find(&self.destination, &Shelf::Dead.stream(&self.destination));
+                queue.map(|queue| queue.balance().pending).unwrap_or_default()
+            }
+            None => forebay::Count::default(),
+        }
     }
 
     /// Shows dead letters that match, from the place `from` on, at most `most`. Reads the disk.

@@ -17,6 +17,7 @@ mod let_go;
 mod marked;
 mod policy;
 mod posts;
+mod unread;
 
 use super::*;
 use crate::delivery::parking::{Kind, LetterOrigin};
@@ -52,7 +53,7 @@ impl House {
             QueueOptions::inline(),
         )?;
         let main = queues.queue(HOOK, "prod", Start::Earliest)?;
-        let letters = Letters::open(queues.clone(), dyn_clock)?;
+        let letters = Letters::open(queues.clone(), dyn_clock);
         Ok(Self { disk, clock, queues, main, letters })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::clock::{Clock, SystemClock};
+use forebay::disk::Disk;
 use forebay::disk::mem::MemDisk;
 use forebay::{LogId, LogOptions, OpenError, OpenQueuesError, Payload, QueueOptions, Queues, StoreChoice, StreamId};
 use hyper::header::{HeaderMap, HeaderName};
@@ -50,9 +51,14 @@ pub(crate) fn queues(disk: &MemDisk) -> (Queues, Arc<dyn Clock>) {
 
 /// The same, by this clock.
 pub(crate) fn queues_by(disk: &MemDisk, clock: &Arc<dyn Clock>) -> Queues {
+    queues_over(&(Arc::new(disk.clone()) as Arc<dyn Disk>), clock)
+}
+
+/// The same, over a log on any disk.
+pub(crate) fn queues_over(disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Queues {
     let options = QueueOptions { store: StoreChoice::None, ..QueueOptions::default() };
     reopened(|| {
-        let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(clock));
+        let (disk, clock) = (Arc::clone(disk), Arc::clone(clock));
         Queues::open(disk, clock, Path::new("data"), LogOptions::default(), options.clone())
     })
 }

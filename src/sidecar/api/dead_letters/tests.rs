@@ -30,7 +30,7 @@ impl House {
             Queues::open(disk_of.clone(), clock_of.clone(), path, LogOptions::small(), options.clone())
         });
         let main = queues.queue(HOOK, "prod", Start::Earliest).unwrap();
-        let letters = Letters::open(queues.clone(), clock_of).unwrap();
+        let letters = Letters::open(queues.clone(), clock_of);
         let service = DeadLettersService::new(Arc::clone(&letters));
         Self { disk, clock, queues, main, letters, service }
     }

@@ -20,6 +20,16 @@ pub(super) fn render(page: &mut Exposition, reading: &Reading) {
         let state = state(reading.deliveries.get(destination).map(|delivery| delivery.worst_state()));
         states.sample(&[("destination", destination), ("state", state)], 1);
     }
+    let mut not_as_decided = page.family(
+        "forebay_destination_not_as_decided",
+        Kind::Gauge,
+        "1 while the destination does not run as the file or an operator says, and is tried again: forebay lag says why.",
+    );
+    for (destination, delivery) in &reading.deliveries {
+        if delivery.not_as_decided.is_some() {
+            not_as_decided.sample(&[("destination", destination)], 1);
+        }
+    }
     let mut requests = page.family(
         "forebay_delivery_requests_total",
         Kind::Counter,
@@ -82,5 +92,6 @@ fn state(state: Option<DeliveryState>) -> &'static str {
         Some(DeliveryState::Refused) => "refused",
         Some(DeliveryState::Paused) => "paused",
         Some(DeliveryState::Stopping) => "stopping",
+        Some(DeliveryState::NotStarted) => "not_started",
     }
 }

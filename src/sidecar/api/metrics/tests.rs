@@ -67,7 +67,9 @@ fn full_page() -> String {
         ..IngestReading::default()
     };
     let held = vec![HeldReading { why: "canary-4711".to_owned(), refused: true, ..HeldReading::default() }];
-    let split = Arc::new(DeliveryReading { destination: "split".into(), held, ..DeliveryReading::default() });
+    let not_as_decided = Some("its log can't be opened".to_owned());
+    let split =
+        Arc::new(DeliveryReading { destination: "split".into(), held, not_as_decided, ..DeliveryReading::default() });
     let deliveries = BTreeMap::from([("hook".into(), delivery), ("split".into(), split)]);
     let dead_letters = vec![("hook".into(), Count { records: 2, bytes: 900 })];
     let damaged_lines = vec![("archive".into(), 3)];
@@ -178,6 +180,8 @@ fn a_destination_that_nothing_delivers_has_a_state_too() {
     assert!(page.contains("forebay_delivery_state{destination=\"hook\",state=\"idle\"} 1\n"));
     let refused = "forebay_delivery_state{destination=\"split\",state=\"refused\"} 1\n";
     assert!(page.contains(refused), "an upstream that refuses one key alone");
+    assert_eq!(page.matches("\nforebay_destination_not_as_decided{").count(), 1);
+    assert!(page.contains("forebay_destination_not_as_decided{destination=\"split\"} 1\n"));
 }
 
 #[test]

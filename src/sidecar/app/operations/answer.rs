@@ -44,6 +44,7 @@ impl Asked for Operations {
                 self.registry.all_after(&after, most).into_iter().map(|shown| shown.id.to_string()).collect();
             ids.extend(self.registry.left_behind().iter().map(|queue| queue.destination().to_owned()));
             ids.extend(self.letters_left_behind());
+            ids.extend(self.unmet.ids());
             ids.extend(self.journal.state().destinations.keys().cloned());
             ids.retain(|id| *id > after);
             ids.sort_unstable();
@@ -126,6 +127,10 @@ impl Asked for Operations {
                     format!("{subscribers} destinations take from environment {id:?}: delete or change them first");
                 return Err(Refused::Precondition(why));
             }
+            if self.unmet.subscribes(&id) {
+                let why = format!("a destination that does not run as was decided is to take from environment {id:?}");
+                return Err(Refused::Precondition(why));
+            }
             self.decide(vec![Change::EnvironmentDeleted(ControlForget { id: id.clone() })]).await?;
             self.refresh_environments().await?;
             tracing::info!(environment = id, "an operator deleted an environment");
@@ -148,7 +153,7 @@ impl Operations {
         let before = self.journal.state().destinations.get(&id).cloned();
         let made = before.is_some();
         match put {
-            Put::Create if made || self.registry.runs(&id) => {
+            Put::Create if made || self.registry.runs(&id) || self.unmet.contains(&id) => {
                 return Err(Refused::Exists(format!("there is a destination {id:?} already")));
             }
             Put::Create if self.journal.state().destinations.len() >= MADE_MAX => {
@@ -173,17 +178,27 @@ impl Operations {
         let (revision, change) = self.revision(&destination);
         let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
         self.decide(change.into_iter().chain([settings]).collect()).await?;
+        let had = self.queues.of(&id).iter().map(|queue| queue.stream().to_owned()).collect();
         let wanted = self.under(destination, AddressPolicy::Customer, revision);
-        if let Err(why) = self.registry.put(wanted, self.paused(&id)).await {
+        if let Err(why) = self.registry.put(wanted.clone(), self.paused(&id)).await {
             let why = causes::line(&why);
             // What runs goes on as it was, and so it is to be after the next start.
             let undone = match before {
-                Some(settings) => Change::Destination(ControlDestination { id, settings: settings.reveal().clone() }),
-                None => Change::DestinationDeleted(ControlForget { id }),
+                Some(settings) => {
+                    let settings = settings.reveal().clone();
+                    Change::Destination(ControlDestination { id: id.clone(), settings })
+                }
+                None => Change::DestinationDeleted(ControlForget { id: id.clone() }),
             };
-            self.decide(vec![undone]).await?;
+            if let Err(kept) = self.decide(vec![undone]).await {
+                // So it is what is decided, whatever is answered.
+                self.does_not_run(Box::new(wanted.destination), AddressPolicy::Customer, why);
+                return Err(kept.into());
+            }
+            self.unmake(&id, had).await;
             return Err(Refused::Unavailable(why));
         }
+        self.unmet.forget(&id);
         self.forget_revisions_now_and_then().await;
         tracing::info!(destination = id, ?put, "an operator made or changed a destination");
         let mut warnings = told(&findings, Severity::Warning);
@@ -292,7 +307,7 @@ impl Operations {
     }
 
     fn not_made_here(&self, id: &str) -> Refused {
-        if self.registry.runs(id) {
+        if self.registry.runs(id) || self.unmet.contains(id) {
             return Refused::Precondition(format!("destination {id:?} is the configuration file's: change it there"));
         }
         Refused::NotFound(format!("there is no destination {id:?}"))
@@ -318,6 +333,13 @@ impl Operations {
             let origin = if policy == AddressPolicy::Customer { Origin::Api } else { Origin::File };
             let environments = environments.iter().map(|id| id.to_string()).collect();
             return Ok(Destination { origin: origin.into(), r#type: type_name.to_owned(), environments, ..base });
+        }
+        if let Some((policy, Some(wanted))) = self.unmet.wanted(id) {
+            let origin = if policy == AddressPolicy::Customer { Origin::Api } else { Origin::File };
+            let mut base = base;
+            base.left.retain(|left| !wanted.environments.contains(&left.environment));
+            let r#type = wanted.sink.type_name().to_owned();
+            return Ok(Destination { origin: origin.into(), r#type, environments: wanted.environments, ..base });
         }
         // Queues of letters outlive their destination, empty.
         let ours = |queue: &&Queue| !queue.stream().starts_with('!') || queue.lag().records > 0;

@@ -3,6 +3,8 @@
 //! What always holds: nothing is given up that nobody asked to give up; what a crash comes between stays, visible, for
 //! another try.
 
+use std::collections::BTreeSet;
+
 use forebay::{Queue, QueueError, Queues};
 use tracing::{info, warn};
 
@@ -10,8 +12,8 @@ use super::Operations;
 use crate::api::destinations::Refused;
 use crate::causes;
 use crate::letters;
-use crate::proto::v1::ControlForget;
 use crate::proto::v1::control_record::Change;
+use crate::proto::v1::ControlForget;
 
 impl Operations {
     pub(super) async fn end_drained(&self) {
@@ -45,6 +47,7 @@ impl Operations {
         // Written down first: should the process end before its queues are gone they are left behind, for another try.
         let change = Change::DestinationDeleted(ControlForget { id: id.to_owned() });
         self.decide(vec![change]).await.map_err(|why| Refused::Unavailable(causes::line(&why)))?;
+        self.unmet.forget(id);
         self.registry.remove(id).await;
         self.registry.close_letters(id).await;
         let gone = self.give_up(id).await;
@@ -53,6 +56,21 @@ impl Operations {
             Err(_) => self.registry.forget_in_vain(id).await,
         }
         gone
+    }
+
+    /// Deletes queues of records that a change made which was not done, all but those of these streams: they would keep all that
+    /// comes for nobody.
+    pub(super) async fn unmake(&self, id: &str, but: BTreeSet<String>) {
+        let (queues, of) = (self.queues.clone(), id.to_owned());
+        let deleted = tokio::task::spawn_blocking(move || {
+            let is_new = |queue: &Queue| !queue.stream().starts_with('!') && !but.contains(queue.stream());
+            let new = queues.of(&of).into_iter().filter(is_new);
+            new.map(|queue| queues.delete(&of, Some(queue.stream())).map(drop)).fold(Ok(()), Result::and)
+        });
+        if let Err(why) = deleted.await.expect("deleting queues does not panic") {
+            let why = causes::line(&why);
+            warn!(destination = id, why, "queues that were made for nothing can't be deleted: they are left behind");
+        }
     }
 
     async fn give_up(&self, id: &str) -> Result<(), Refused> {

@@ -74,21 +74,23 @@ impl Operations {
 
     /// Why a destination may have records that would go, if one may.
     fn not_all_run(&self) -> Option<String> {
-        if self.reloads().last_failed {
+        if self.was_not_taken() {
             return Some(
                 "the configuration file was not taken when it was read last: mend it first, since destinations of it may be missing"
                     .to_owned(),
             );
         }
-        let mut missing: BTreeSet<String> = self.file().missing.clone();
-        missing.extend(self.journal.state().destinations.keys().cloned());
-        let missing: Vec<String> = missing.into_iter().filter(|id| !self.registry.runs(id)).collect();
+        // One that goes on with older settings may lack a queue of an environment.
+        let mut missing: BTreeSet<String> = self.unmet.ids().into_iter().collect();
+        let state = self.journal.state();
+        missing.extend(state.destinations.keys().filter(|id| !self.registry.runs(id)).cloned());
+        let missing: Vec<String> = missing.into_iter().collect();
         if missing.is_empty() {
             return None;
         }
         let (number, named) = (missing.len(), missing[..missing.len().min(NAMED_MAX)].join(", "));
         Some(format!(
-            "{number} destinations do not run, and what they have not got would go: mend or delete them first: {named}"
+            "{number} destinations do not run as was decided, and what they have not got would go: mend or delete them first: {named}"
         ))
     }
 }

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::unmet::{When, try_after};
 use super::version::{Version, look};
-use super::{Operations, mistakes, posts_wanted};
+use super::{OperationError, Operations, mistakes};
 use crate::api::readings::ReloadReading;
-use crate::app::registry::Put;
+use crate::app::registry::{EnvironmentsChange, Put};
 use crate::causes;
 use crate::config::{self, Config, DeliveryConfig, Environment, Secret, SinkConfig};
 use crate::shutdown::Shutdown;
@@ -45,12 +46,31 @@ pub struct Reloaded {
     pub untouched: usize,
     /// Those that are not in the file any more.
     pub taken_out: usize,
+    /// Those that could not be brought to run as was decided, and are tried again.
+    pub failed: usize,
 }
 
 /// The file was not taken, and nothing has changed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ReloadFailed(String);
+#[error("{why}")]
+pub struct ReloadFailed {
+    why: String,
+    /// It is no mistake in the file, and it is worth reading it again as it is.
+    passes: bool,
+}
+
+impl ReloadFailed {
+    fn mistake(why: String) -> Self {
+        Self { why, passes: false }
+    }
+}
+
+impl From<OperationError> for ReloadFailed {
+    fn from(why: OperationError) -> Self {
+        let passes = !matches!(why, OperationError::Environments(EnvironmentsChange::Keys(_)));
+        Self { why: causes::line(&why), passes }
+    }
+}
 
 /// Reads the file again whenever a signal says so or it has changed since it was read, until the sidecar stops. Ends at once
 /// where the configuration comes from none.
@@ -59,13 +79,19 @@ pub async fn watch(operations: Arc<Operations>, mut hangups: Signal, shutdown: S
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = operations.version_read();
+    // What failed and may pass is left unread, and is read again, less and less often.
+    let (mut failures, mut not_before) = (0_u32, Instant::now());
     loop {
         tokio::select! {
             Some(()) = hangups.recv() => operations.reload_file(&path).await,
             _ = ticks.tick() => {
                 let now = look(&path).await;
-                if now == seen && now != operations.version_read() && now.is_some() {
+                if now != seen {
+                    failures = 0;
+                } else if now != operations.version_read() && now.is_some() && (failures == 0 || Instant::now() >= not_before) {
                     operations.reload_file(&path).await;
+                    failures = failures.saturating_add(1);
+                    not_before = Instant::now() + try_after(failures);
                 }
                 seen = now;
             }
@@ -81,8 +107,13 @@ impl Operations {
         ReloadReading {
             done: self.reloads.done.load(Ordering::Relaxed),
             failed: self.reloads.failed.load(Ordering::Relaxed),
-            last_failed: self.reloads.last_failed.load(Ordering::Relaxed),
+            last_failed: self.was_not_taken() || !self.unmet.of_file().is_empty(),
         }
+    }
+
+    /// Whether the file was not taken when it was read last.
+    pub(super) fn was_not_taken(&self) -> bool {
+        self.reloads.last_failed.load(Ordering::Relaxed)
     }
 
     /// Reads the file and does what it says. Tells how it went, in the log and in the counts.
@@ -92,21 +123,28 @@ impl Operations {
         let (version, loaded) = loaded.expect("reading a configuration does not panic");
         let reloaded = match loaded {
             (Some(config), _) => self.reload(config).await,
-            (None, findings) => Err(ReloadFailed(mistakes(&findings))),
+            (None, findings) => Err(ReloadFailed::mistake(mistakes(&findings))),
         };
         self.reloads.last_failed.store(reloaded.is_err(), Ordering::Relaxed);
         // Only now: who finds that nothing is unread finds what came of it, too.
-        if let Some(of) = &mut self.file().of {
+        let is_read = reloaded.as_ref().err().is_none_or(|failed| !failed.passes);
+        if let Some(of) = self.file().of.as_mut().filter(|_| is_read) {
             of.version = version;
         }
         match reloaded {
-            Ok(Reloaded { started, replaced, untouched, taken_out }) => {
+            Ok(Reloaded { started, replaced, untouched, taken_out, failed }) => {
                 self.reloads.done.fetch_add(1, Ordering::Relaxed);
-                info!(started, replaced, untouched, taken_out, "the configuration was read again");
+                info!(started, replaced, untouched, taken_out, failed, "the configuration was read again");
             }
-            Err(ReloadFailed(why)) => {
+            Err(ReloadFailed { why, passes }) => {
                 self.reloads.failed.fetch_add(1, Ordering::Relaxed);
-                error!(file = %path.display(), why, "the configuration was not taken: all goes on as it was");
+                let file = path.display();
+                match passes {
+                    true => {
+                        error!(%file, why, "the configuration was not taken: all goes on as it was; it is read again")
+                    }
+                    false => error!(%file, why, "the configuration was not taken: all goes on as it was"),
+                }
             }
         }
     }
@@ -114,7 +152,8 @@ impl Operations {
     /// Does what a configuration says that was checked by itself.
     ///
     /// # Errors
-    /// When it does not go together with what was made through the API. Nothing has changed then.
+    /// When it does not go together with what was made through the API, or the environments can't be as it says. Nothing has
+    /// changed then. A destination that can't be is tried again.
     pub async fn reload(&self, mut config: Config) -> Result<Reloaded, ReloadFailed> {
         let _operating = self.operating.lock().await;
         let destinations = std::mem::take(&mut config.destinations);
@@ -122,16 +161,23 @@ impl Operations {
         let secrets = std::mem::take(&mut config.secrets);
         self.goes_together(&destinations, &environments, &config, &secrets)?;
         let made = self.made_environments(&environments);
-        self.set_environments(&environments, made).await.map_err(|why| ReloadFailed(causes::line(&why)))?;
+        self.set_environments(&environments, made).await?;
         self.registry.set_bulk_percent(config.delivery.bulk_percent);
         self.say_what_needs_a_restart(&config);
         // What is read at the start only stays as it was, to be compared with.
-        self.file().now_says(environments, secrets);
+        {
+            let mut file = self.file();
+            (file.environments, file.secrets) = (environments, secrets);
+        }
 
         let mut reloaded = Reloaded::default();
         let listed: BTreeSet<String> = destinations.iter().map(|destination| destination.id.clone()).collect();
         for destination in destinations {
             self.put_again(destination, AddressPolicy::Operator, &mut reloaded).await;
+        }
+        for id in self.unmet.of_file().into_iter().filter(|id| !listed.contains(id)) {
+            self.unmet.forget(&id);
+            reloaded.taken_out += usize::from(self.registry.remove(&id).await);
         }
         for shown in self.registry.all_after("", usize::MAX) {
             if shown.policy == AddressPolicy::Operator && !listed.contains(&*shown.id) {
@@ -139,10 +185,12 @@ impl Operations {
                 reloaded.taken_out += 1;
             }
         }
-        let made: Vec<_> = self.journal.state().destinations.values().cloned().collect();
-        for settings in made {
-            if let (Some(destination), _) = self.read_destination(settings.reveal()) {
-                self.put_again(destination, AddressPolicy::Customer, &mut reloaded).await;
+        let made: Vec<_> =
+            self.journal.state().destinations.iter().map(|(id, settings)| (id.clone(), settings.clone())).collect();
+        for (id, settings) in made {
+            match self.read_destination(settings.reveal()) {
+                (Some(wanted), _) => self.put_again(wanted, AddressPolicy::Customer, &mut reloaded).await,
+                (None, findings) => self.is_unreadable(&id, &settings, mistakes(&findings)),
             }
         }
         self.forget_revisions_now_and_then().await;
@@ -150,24 +198,14 @@ impl Operations {
         Ok(reloaded)
     }
 
-    async fn put_again(&self, destination: config::Destination, policy: AddressPolicy, reloaded: &mut Reloaded) {
-        let (id, posts) = (destination.id.clone(), posts_wanted(&destination).to_vec());
-        let put = match self.wanted(destination, policy).await {
-            Ok(wanted) => self.registry.put(wanted, self.paused(&id)).await.map_err(|why| causes::line(&why)),
-            Err(why) => Err(causes::line(&why)),
+    async fn put_again(&self, wanted: config::Destination, policy: AddressPolicy, reloaded: &mut Reloaded) {
+        let count = match self.bring(Box::new(wanted), policy, When::Later).await {
+            Some(Put::Started) => &mut reloaded.started,
+            Some(Put::Replaced) => &mut reloaded.replaced,
+            Some(Put::Untouched) => &mut reloaded.untouched,
+            None => &mut reloaded.failed,
         };
-        match put {
-            Ok(Put::Started) => reloaded.started += 1,
-            Ok(Put::Replaced) => reloaded.replaced += 1,
-            Ok(Put::Untouched) => reloaded.untouched += 1,
-            Err(why) => {
-                error!(destination = id, why, "the destination keeps its old settings, or is not there yet");
-                self.registry.miss_posts(&id, &posts);
-                if policy == AddressPolicy::Operator && !self.registry.runs(&id) {
-                    self.file().missing.insert(id);
-                }
-            }
-        }
+        *count += 1;
     }
 
     /// What the file says must not take anything from what was made through the API.
@@ -181,13 +219,13 @@ impl Operations {
         let state = self.journal.state();
         if let Some(both) = destinations.iter().find(|destination| state.destinations.contains_key(&destination.id)) {
             let id = &both.id;
-            return Err(ReloadFailed(format!(
+            return Err(ReloadFailed::mistake(format!(
                 "destination {id:?} was made through the API: delete it there, or choose another id"
             )));
         }
         if let Some(both) = environments.iter().find(|environment| state.environments.contains_key(&environment.id)) {
             let id = &both.id;
-            return Err(ReloadFailed(format!(
+            return Err(ReloadFailed::mistake(format!(
                 "environment {id:?} was made through the API: delete it there, or choose another id"
             )));
         }
@@ -197,7 +235,7 @@ impl Operations {
                 let keeper = self.registry.upstream_of(environment, &destination.id);
                 if let Some(id) = keeper.filter(|id| state.destinations.contains_key(&**id)) {
                     let id = &*id;
-                    return Err(ReloadFailed(format!(
+                    return Err(ReloadFailed::mistake(format!(
                         "the posts of environment {environment:?} go to upstream {id:?}, which was made through the API: delete \
                          it there, or name the environment in one upstream only"
                     )));
@@ -215,7 +253,9 @@ impl Operations {
             let checked = config::check_destination(settings.reveal(), &around);
             if before && checked.value.is_none() {
                 let why = mistakes(&checked.findings);
-                return Err(ReloadFailed(format!("destination {id:?}, made through the API, could not go on: {why}")));
+                return Err(ReloadFailed::mistake(format!(
+                    "destination {id:?}, made through the API, could not go on: {why}"
+                )));
             }
         }
         Ok(())

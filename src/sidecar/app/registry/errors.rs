@@ -3,11 +3,12 @@
 use forebay::QueueError;
 
 use crate::app::upstreams::OpenUpstreamError;
+use crate::delivery::source::BoxError;
 use crate::ingest::EnvironmentsError;
 
 /// A destination could not be started. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't open the queue of destination {destination}")]
+#[error("can't start destination {destination}")]
 pub struct PutError {
     /// The destination.
     pub destination: String,
@@ -15,7 +16,7 @@ pub struct PutError {
     pub source: OpenError,
 }
 
-/// Why there is no queue.
+/// Why it can't be.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It can't be made.
@@ -24,6 +25,9 @@ pub enum OpenError {
     /// The log of an upstream, which its queues are in, can't be opened.
     #[error("can't open the upstream's own log")]
     Upstream(#[from] OpenUpstreamError),
+    /// Its letters can't be read: without them nobody knows which records are letters already.
+    #[error("its dead and held letters can't be read")]
+    Letters(#[source] BoxError),
 }
 
 /// Environments could not be changed.

@@ -121,13 +121,10 @@ impl Registry {
     pub async fn forget_in_vain(&self, id: &str) {
         self.forget(id);
         let (letters, of) = (Arc::clone(&self.letters), id.to_owned());
-        let taken_up = tokio::task::spawn_blocking(move || letters.take_up_again(&of)).await;
+        let taken_up = tokio::task::spawn_blocking(move || letters.read(&of)).await;
         if let Err(why) = taken_up.expect("reading letters does not panic") {
             let why = causes::line(&*why);
-            error!(
-                destination = id,
-                why, "its letters can't be read: they are kept, and not shown before the next start"
-            );
+            error!(destination = id, why, "its letters can't be read: they are kept, and not shown before they can");
         }
     }
 

@@ -33,7 +33,7 @@ async fn running() -> Running {
     let options = QueueOptions::inline();
     let disk = Arc::new(MemDisk::new());
     let queues = Queues::open(disk, Arc::clone(&clock), "/data".as_ref(), LogOptions::small(), options).unwrap();
-    let letters = Letters::open(queues.clone(), Arc::clone(&clock)).unwrap();
+    let letters = Letters::open(queues.clone(), Arc::clone(&clock));
     let queue = queues.queue("hook", "prod", Start::Earliest).unwrap();
     let payload = sample::job(0..10).parts.remove(0).payload;
     queues.log().append_wait("prod", vec![Payload { bytes: payload.to_vec(), records: 10 }]).unwrap();

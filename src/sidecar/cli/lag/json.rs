@@ -50,6 +50,7 @@ fn lag(lag: &Lag) -> Value {
             "learned_records": rate.learned_records,
         })),
         "waits_for": lag_table::waits_for(lag),
+        "not_as_decided": lag.not_as_decided,
         "overflow": lag.overflow.as_ref().map(|overflow| json!({
             "gives_up_at_unix_ms": overflow.gives_up_at_unix_ms,
             "bytes_left": overflow.bytes_left,

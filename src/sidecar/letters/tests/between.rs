@@ -136,7 +136,7 @@ fn the_letters_of_a_destination_that_goes_are_touched_by_nobody() {
     // It did not go after all. Before, its letters were shown to nobody until a restart.
     house.letters.forget(HOOK);
     assert!(house.letters.desks().is_empty());
-    house.letters.take_up_again(HOOK).unwrap();
+    house.letters.read(HOOK).unwrap();
     assert_eq!((house.letters.desks().len(), house.dead()), (1, vec![3]));
     assert_eq!(all_redriven(&house.desk(), &Filter::default()), 1);
 }

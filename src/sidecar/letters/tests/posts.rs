@@ -37,7 +37,7 @@ impl WithPosts {
             Queues::open(disk, clock, Path::new(dir), LogOptions::small(), QueueOptions::inline())
         };
         let main = open("/data")?;
-        let letters = Letters::open(main.clone(), Arc::new(clock.clone()))?;
+        let letters = Letters::open(main.clone(), Arc::new(clock.clone()));
         let opened: Arc<OnceLock<Queues>> = Arc::default();
         let theirs = Arc::clone(&opened);
         letters.look_for_posts(Box::new(move |id| theirs.get().filter(|_| id == SPLIT).cloned()));

@@ -52,7 +52,7 @@ async fn what_an_upstream_left_behind_is_seen_and_counted_after_another_start() 
 }
 
 /// A file with an upstream of this id for `prod`.
-fn file_with_upstream(id: &str) -> Config {
+pub(super) fn file_with_upstream(id: &str) -> Config {
     let mut config = file(&[]);
     let sink = SinkConfig::Upstream(config::UpstreamConfig::at("http://localhost:9/api").unwrap());
     config.destinations.push(Destination::new(id, vec!["prod".to_owned()], sink));
@@ -60,7 +60,7 @@ fn file_with_upstream(id: &str) -> Config {
 }
 
 /// Somebody else has the log of this upstream: it can't be opened.
-fn taken(disk: &MemDisk, id: &str) -> Queues {
+pub(super) fn taken(disk: &MemDisk, id: &str) -> Queues {
     let (log, queues) = (forebay::LogOptions::small(), forebay::QueueOptions::inline());
     let (clock, dir) = (Arc::new(forebay::clock::SystemClock::new()), Path::new("data/upstream").join(id));
     reopened(|| Queues::open(Arc::new(disk.clone()), Arc::clone(&clock) as _, &dir, log.clone(), queues.clone()))
@@ -68,7 +68,7 @@ fn taken(disk: &MemDisk, id: &str) -> Queues {
 
 impl House {
     /// What becomes of the posts of `prod`: whose they are, and whether they are kept.
-    fn relayed(&self) -> Option<(String, bool)> {
+    pub(super) fn relayed(&self) -> Option<(String, bool)> {
         let relay = self.ingest.environments().all()[0].relay()?;
         Some((relay.destination().to_string(), relay.is_there()))
     }
@@ -150,5 +150,7 @@ async fn an_environment_has_one_upstream() {
     let house = house.again(config).await;
     let all = house.operations.destinations(String::new(), 10).await.unwrap();
     let all: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.r#type.as_str(), one.records_pending)).collect();
-    assert_eq!(all, [("of-file", "upstream", 0), ("split", "", 1)]);
+    assert_eq!(all, [("of-file", "upstream", 0), ("split", "upstream", 1)]);
+    assert!(house.registry.runs("of-file") && !house.registry.runs("split"));
+    assert!(house.operations.not_as_decided()[0].why.contains("go to upstream \"of-file\" already"));
 }

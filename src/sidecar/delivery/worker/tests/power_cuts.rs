@@ -116,7 +116,7 @@ impl World {
                 queues.queue(destination, stream, Start::Earliest)?;
             }
         }
-        let letters = Letters::open(queues.clone(), clock)?;
+        let letters = Letters::open(queues.clone(), clock);
         Ok(House { queues, letters })
     }
 

@@ -67,7 +67,7 @@ async fn a_backlog_of_one_user_becomes_letters_once_and_leaves_at_his_rate() {
         let payload = Payload { bytes: bulk.parts[0].payload.to_vec(), records: 500 };
         queues.log().append_wait("acme-prod", vec![payload]).unwrap();
     }
-    let letters = Letters::open(queues.clone(), Arc::clone(&theirs)).unwrap();
+    let letters = Letters::open(queues.clone(), Arc::clone(&theirs));
     let delivery =
         Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&theirs), Arc::clone(&letters) as Arc<_>);
     let config = AmplitudeConfig { api: AmplitudeApi::HttpV2, ..AmplitudeConfig::new("hush") };
