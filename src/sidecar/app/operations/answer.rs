@@ -175,6 +175,8 @@ impl Operations {
         if let Some(why) = self.registry.refused_address(&destination) {
             return Err(Refused::Invalid(format!("nothing would ever be sent to {id:?}: {why}")));
         }
+        // New settings end it.
+        let drain = self.drain_of(&id);
         let (revision, change) = self.revision(&destination);
         let settings = Change::Destination(ControlDestination { id: id.clone(), settings });
         self.decide(change.into_iter().chain([settings]).collect()).await?;
@@ -186,11 +188,12 @@ impl Operations {
             let undone = match before {
                 Some(settings) => {
                     let settings = settings.reveal().clone();
-                    Change::Destination(ControlDestination { id: id.clone(), settings })
+                    let before = Change::Destination(ControlDestination { id: id.clone(), settings });
+                    [before].into_iter().chain(drain).collect()
                 }
-                None => Change::DestinationDeleted(ControlForget { id: id.clone() }),
+                None => vec![Change::DestinationDeleted(ControlForget { id: id.clone() })],
             };
-            if let Err(kept) = self.decide(vec![undone]).await {
+            if let Err(kept) = self.decide(undone).await {
                 // So it is what is decided, whatever is answered.
                 self.does_not_run(Box::new(wanted.destination), AddressPolicy::Customer, why);
                 return Err(kept.into());
@@ -202,8 +205,20 @@ impl Operations {
         self.forget_revisions_now_and_then().await;
         tracing::info!(destination = id, ?put, "an operator made or changed a destination");
         let mut warnings = told(&findings, Severity::Warning);
+        warnings.extend(drain.map(|_| {
+            format!(
+                "{id} was to go when it had what was pending, and stays now: forebay destinations delete {id} --drain"
+            )
+        }));
         warnings.extend(self.warn_of_left_environments(&id));
         Ok((self.show(&id)?, warnings))
+    }
+
+    /// What decides that a destination goes when it has got what is pending, if that was decided.
+    fn drain_of(&self, id: &str) -> Option<Change> {
+        let ends = self.journal.state().draining.get(id)?.clone();
+        let ends = ends.into_iter().map(|(stream, offset)| ControlDrainEnd { stream, offset }).collect();
+        Some(Change::Drain(ControlDrain { destination: id.to_owned(), ends }))
     }
 
     /// What the file says of a destination now, without secrets; and whether that is what runs.

@@ -370,6 +370,25 @@ async fn settings_that_could_not_be_put_to_work_are_not_those_of_the_next_start(
     assert_eq!(house.operations.destination("hook".to_owned()).await.unwrap().r#type, "webhook");
 }
 
+/// Before, it was to stay from then on, and nobody was told.
+#[tokio::test]
+async fn settings_that_could_not_be_put_to_work_end_no_drain_and_others_say_that_they_do() {
+    let house = start(&MemDisk::default(), file(&[])).await;
+    house.operations.put_destination(hook("hook", ""), Put::Create).await.unwrap();
+    house.append("prod", 0);
+    house.operations.delete_destination("hook".to_owned(), Delete::Drain).await.unwrap();
+    let draining = async || house.operations.destination("hook".to_owned()).await.unwrap().draining;
+    let held = upstreams::taken(&house.disk, "hook");
+    let refused = house.operations.put_destination(upstream("hook"), Put::Update).await;
+    assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
+    assert!(draining().await);
+    drop(held);
+    let (_, warnings) = house.operations.put_destination(hook("hook", "timeout = \"7s\""), Put::Update).await.unwrap();
+    assert!(!draining().await && warnings.iter().any(|warning| warning.contains("stays now")), "{warnings:?}");
+    let (_, warnings) = house.operations.put_destination(hook("hook", "timeout = \"8s\""), Put::Update).await.unwrap();
+    assert!(!warnings.iter().any(|warning| warning.contains("stays now")), "{warnings:?}");
+}
+
 /// Before, a file that changed while the process stopped could open a log that was being closed, and start loops.
 #[tokio::test]
 async fn nothing_is_changed_while_the_process_stops() {
