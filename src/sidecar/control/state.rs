@@ -74,7 +74,6 @@ impl State {
             Change::DestinationDeleted(ControlForget { id }) => {
                 self.destinations.remove(id);
                 self.paused.remove(id);
-                self.revisions.remove(id);
                 self.draining.remove(id);
             }
             Change::Environment(ControlEnvironment { id, settings }) => {
@@ -87,6 +86,9 @@ impl State {
             Change::Revision(ControlRevision { destination, revision, filter, objects }) => {
                 let settings = Revision { filter: filter.clone(), objects: objects.clone() };
                 self.revisions.entry(destination.clone()).or_default().insert(*revision, settings);
+            }
+            Change::RevisionsGone(ControlRevisionsGone { destination, revisions }) if revisions.is_empty() => {
+                drop(self.revisions.remove(destination));
             }
             Change::RevisionsGone(ControlRevisionsGone { destination, revisions }) => {
                 if let Some(known) = self.revisions.get_mut(destination) {

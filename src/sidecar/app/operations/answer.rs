@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use forebay::{Count, Queue};
 
-use super::deleting::pending_in;
+use super::deleting::{all_revisions_gone, pending_in};
 use super::{MADE_MAX, Operations, SETTINGS_BYTES_MAX, mistakes, told};
 use crate::api::destinations::{Answer, Delete, Operations as Asked, Put, Refused};
 use crate::app::registry::{Shown, environment_of};
@@ -191,7 +191,9 @@ impl Operations {
                     let before = Change::Destination(ControlDestination { id: id.clone(), settings });
                     [before].into_iter().chain(drain).collect()
                 }
-                None => vec![Change::DestinationDeleted(ControlForget { id: id.clone() })],
+                None => {
+                    vec![Change::DestinationDeleted(ControlForget { id: id.clone() }), all_revisions_gone(&id)]
+                }
             };
             if let Err(kept) = self.decide(undone).await {
                 // So it is what is decided, whatever is answered.

@@ -13,7 +13,7 @@ use crate::api::destinations::Refused;
 use crate::causes;
 use crate::letters;
 use crate::proto::v1::control_record::Change;
-use crate::proto::v1::ControlForget;
+use crate::proto::v1::{ControlForget, ControlRevisionsGone};
 
 impl Operations {
     pub(super) async fn end_drained(&self) {
@@ -52,10 +52,24 @@ impl Operations {
         self.registry.close_letters(id).await;
         let gone = self.give_up(id).await;
         match &gone {
-            Ok(()) => self.registry.forget(id),
+            Ok(()) => {
+                self.registry.forget(id);
+                self.forget_all_revisions(id).await;
+            }
             Err(_) => self.registry.forget_in_vain(id).await,
         }
         gone
+    }
+
+    /// Behind the queues: while these are there their plans name revisions, and the destination may be put back.
+    async fn forget_all_revisions(&self, id: &str) {
+        if !self.journal.state().revisions.contains_key(id) {
+            return;
+        }
+        if let Err(why) = self.decide(vec![all_revisions_gone(id)]).await {
+            let why = causes::line(&why);
+            warn!(destination = id, why, "the revisions of a destination that is gone stay known");
+        }
     }
 
     /// Deletes queues of records that a change made which was not done, all but those of these streams: they would keep all that
@@ -110,6 +124,11 @@ impl Operations {
     pub(super) fn queues_of(&self, id: &str) -> Vec<Queue> {
         self.registry.queues_of(id)
     }
+}
+
+/// Nothing of a destination is there that could name a revision of its settings.
+pub(super) fn all_revisions_gone(id: &str) -> Change {
+    Change::RevisionsGone(ControlRevisionsGone { destination: id.to_owned(), revisions: Vec::new() })
 }
 
 /// What lies in these queues to be delivered, what a replay has still to send among it, letters aside that are not taken.

@@ -1,6 +1,8 @@
 //! Which revisions of settings are kept, and for how long.
 
 use forebay::{BatchLimits, Settled};
+use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::sim_disk::SimDisk;
 
 use super::*;
 
@@ -86,4 +88,22 @@ async fn how_objects_are_made_is_remembered_by_revision() {
     assert_eq!(known.collect::<Vec<_>>(), [(1, "a/".to_owned()), (2, "b/".to_owned())]);
     let queue = house.queues.all().into_iter().find(|queue| queue.destination() == "bucket").unwrap();
     assert_eq!(queue.settings_revision(), 2, "what is planned from now on");
+}
+
+/// Before, they were forgotten first: put back after that, it gave batches that were planned the settings of another revision.
+#[tokio::test]
+async fn a_destination_whose_queues_are_still_there_has_its_revisions_and_one_that_is_gone_has_none() {
+    let disk = SimDisk::new(1);
+    let house = start_in(super::unmet::on_sim(&disk, || ()), file(&[])).await;
+    let settings = hook("hook", "filter = { flags = [\"a\"] }");
+    house.operations.put_destination(settings.clone(), Put::Create).await.unwrap();
+    let delete = || house.operations.delete_destination("hook".to_owned(), Delete::Purge);
+    let known = || house.operations.journal.state().revisions.contains_key("hook");
+    disk.inject(Fault::every(OpKind::Sync, Failure::Eio).on("floor"));
+    assert!(text(delete().await).contains("can't be deleted yet"));
+    assert!(known());
+    disk.clear_faults();
+    assert!(delete().await.unwrap().deleted && !known());
+    house.operations.put_destination(settings, Put::Create).await.unwrap();
+    assert_eq!(house.operations.journal.state().revisions["hook"].keys().copied().collect::<Vec<_>>(), [1]);
 }
