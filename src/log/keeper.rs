@@ -254,9 +254,8 @@ impl Shared {
     /// Once more before a segment goes for good, whatever led here.
     fn assert_nobody_needs(&self, index: &SegmentIndex) {
         let catalog = self.catalog_read();
-        let gone =
-            |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|stream| stream.row.first_kept >= end.next);
-        assert!(index.streams().all(gone), "a segment is needed that was to go");
+        let trimmed = |end: StreamEnd<'_>| catalog.stream(end.stream).is_some_and(|stream| stream.trimmed >= end.next);
+        assert!(index.streams().all(trimmed), "a segment is needed that was to go");
     }
 
     /// What has got a spare's name is one now, if that is durable. Else a crash could bring its old name back, and with it a

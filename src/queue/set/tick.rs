@@ -15,7 +15,7 @@ use crate::failpoints::{self, Point};
 use crate::log::or_abort;
 use crate::mutants::{self, Mutant};
 use crate::queue::balance::End;
-use crate::queue::floor_file::{Extra, FloorEntry, FloorError, FloorFile};
+use crate::queue::floor_file::{Extra, FloorEntry, FloorError};
 use crate::queue::hint::{self, Hint};
 use crate::queue::hours::{HOUR_MS, Hours};
 use crate::queue::marked::Marked;
@@ -127,6 +127,8 @@ impl Set {
         let fresh = std::mem::take(&mut keeping.unconfirmed);
         let confirmed = std::mem::replace(&mut keeping.in_one_slot, fresh);
         for (entry, (inner, low)) in confirmed {
+            // Once more before anything can be deleted, whatever led here.
+            assert!(low.offset <= keeping.floor.entry(entry).first_needed().offset, "what the floor needs is let go");
             inner.confirm(low);
             keeping.confirmed.insert(entry, inner);
         }
@@ -148,7 +150,7 @@ impl Set {
         let index = self.index_read();
         let moved = |inner: &Inner| {
             let subscribers = index.by_stream.get(&inner.stream).into_iter().flatten();
-            let low = subscribers.map(|inner| inner.let_go(&keeping.floor)).min_by_key(|low| low.offset);
+            let low = subscribers.map(|inner| inner.confirmed()).min_by_key(|low| low.offset);
             if let (Some(stream), Some(low)) = (inner.stream_id(), low) {
                 log.trim_at(stream, low.offset, low.bytes);
             }
@@ -190,16 +192,6 @@ impl Inner {
             false => self.durable_low.load(Ordering::Acquire),
         };
         End { offset, bytes: self.durable_low_bytes.load(Ordering::Acquire) }
-    }
-
-    /// Up to where it lets the log go. Once more before anything can be deleted: no further than what is durable says.
-    fn let_go(&self, floor: &FloorFile) -> End {
-        let (low, entry) = (self.confirmed(), floor.entry(self.entry));
-        // One that is being deleted may have left its place to another one.
-        let is_ours = (entry.incarnation, entry.epoch) == (self.incarnation, self.epoch)
-            && (&entry.destination, &entry.stream) == (&self.destination, &self.stream);
-        assert!(!is_ours || low.offset <= entry.first_needed().offset, "what the floor needs is let go");
-        low
     }
 
     /// An hour is over: what it was, for the store. None for a queue that never had anything.
