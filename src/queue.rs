@@ -385,26 +385,23 @@ impl Inner {
         reading::total_at(&self.context.log, stream, offset)
     }
 
-    /// When the record at `offset` was taken in, or, where that can't be had, the next one that can. Remembered: the first that waits
-    /// is asked for again and again.
+    /// When the record at `offset` was taken in. Remembered: the first that waits is asked for again and again.
     fn ingest_ms(&self, offset: u64) -> Option<u64> {
         self.ingest_ms_at(offset, 1)
     }
 
-    /// The same of the record at the low mark, which stays that for long while others come and go.
+    /// The same of the record at the low mark, which stays that for long while others come and go. Where it can't be had, of one
+    /// behind it that can: it is as old at least.
     fn oldest_ms(&self, low: u64) -> Option<u64> {
-        self.ingest_ms_at(low, 0)
+        let behind = || reading::ingest_ms_behind(&self.context.log, self.stream_id()?, low);
+        self.ingest_ms_at(low, 0).or_else(behind)
     }
 
     fn ingest_ms_at(&self, offset: u64, place: usize) -> Option<u64> {
         if let Some(ms) = self.remembered_ms(offset) {
             return Some(ms);
         }
-        let (log, stream) = (&self.context.log, self.stream_id()?);
-        let Some(age) = reading::ingest_ms(log, stream, offset) else {
-            // Not remembered: it may be read yet.
-            return reading::ingest_ms_behind(log, stream, offset);
-        };
+        let age = reading::ingest_ms(&self.context.log, self.stream_id()?, offset)?;
         let ms = age.1;
         lock(&self.ages).get_or_insert_default()[place] = age;
         Some(ms)

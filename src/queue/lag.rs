@@ -10,8 +10,8 @@ pub struct Lag {
     pub records: u64,
     /// Their bytes in the log.
     pub bytes: u64,
-    /// How long ago the oldest of them was taken in, by the wall clock. `None` when nothing is behind, or when the
-    /// record cannot be read.
+    /// How long ago the oldest of them was taken in, by the wall clock. `None` when nothing is behind. Where that
+    /// record cannot be read, of one behind it that can: it is as old at least; `None` when none is found.
     pub oldest_age_ms: Option<u64>,
     /// The same of the records that came in since the queue was [parted](super::Queue::part); 0 when none of those is behind.
     /// `None` when it has one position, or when the record cannot be read.

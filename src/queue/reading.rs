@@ -207,13 +207,14 @@ pub(super) fn ingest_ms(log: &Log, stream: StreamId, offset: u64) -> Option<(Ran
     outline(log, stream, offset).ok()?.map(|frame| (frame.offsets(), frame.ingest_ms))
 }
 
-/// When the first record behind `offset` was taken in that is found: what is lost or can't be read is at least as old. None where
-/// none is.
+/// When a record behind `offset` was taken in, one of the first that can be read: what is lost or can't be read before it is at
+/// least as old. None where none is found.
 pub(super) fn ingest_ms_behind(log: &Log, stream: StreamId, offset: u64) -> Option<u64> {
     let tail = log.durable(stream).offset;
-    // How far the disk can't be read nobody knows: twice as far each time.
-    let steps = (0..u64::BITS).map(|bit| 1 << bit);
-    let mut places = steps.map_while(|step| offset.checked_add(step)).take_while(|at| *at < tail);
+    // How far the disk can't be read nobody knows, and each look may take it seconds: ever further, and at the very last.
+    let steps = (0..u64::BITS).step_by(2).map(|bit| 1 << bit);
+    let places = steps.map_while(|step| offset.checked_add(step)).take_while(|at| *at < tail);
+    let mut places = places.chain(tail.checked_sub(1).filter(|last| *last > offset));
     places.find_map(|at| next_frame(log, stream, at).ok().flatten()).map(|frame| frame.ingest_ms)
 }
 

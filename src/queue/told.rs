@@ -49,7 +49,7 @@ impl Queue {
     }
 
     /// How far the queue is behind. Reads a frame's header from the disk when the oldest record changed and is not in memory, and
-    /// one more where it has two positions.
+    /// one more where it has two positions; a few where the oldest record cannot be read.
     #[must_use]
     pub fn lag(&self) -> Lag {
         let queue = &*self.inner;
@@ -68,6 +68,17 @@ impl Queue {
         let oldest_ms = oldest_ms.or_else(|| queue.oldest_ms(cursor.low).filter(|_| behind));
         let lag = Lag::of(&cursor, end, in_flight, oldest_ms, now_ms);
         Lag { live_age_ms, ..lag }
+    }
+
+    /// When the oldest record that is not settled was taken in, in milliseconds since 1970: that one and no other. `None` where none
+    /// waits, or where it cannot be read.
+    #[must_use]
+    pub fn oldest_ingest_ms(&self) -> Option<u64> {
+        let queue = &*self.inner;
+        let window = queue.window();
+        let (low, open_ms) = (window.cursor().low, window.oldest_ms());
+        drop(window);
+        open_ms.or_else(|| queue.ingest_ms_at(low, 0))
     }
 
     /// What became of every record since the queue began. It closes, always.

@@ -53,7 +53,7 @@ impl Unsettled {
             unsettled.anything |= queue.stream().starts_with('!') && lag.records > 0;
             if lost_cursors && lag.records > 0 {
                 // What can't be read may be of any age.
-                unsettled.reaches_back_to(now_ms.saturating_sub(lag.oldest_age_ms.unwrap_or(now_ms)));
+                unsettled.reaches_back_to(queue.oldest_ingest_ms().unwrap_or(0).min(now_ms));
             }
             let mut add = |queue: &Queue, offsets, replayed| {
                 let origin = Origin { log: log.log_id(), stream, offsets };

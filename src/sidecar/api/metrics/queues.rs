@@ -22,7 +22,7 @@ pub(super) fn lag(page: &mut Exposition, reading: &Reading) {
         let age_ms = match lag.queue.lag {
             forebay::Lag { records: 0, .. } => 0,
             forebay::Lag { oldest_age_ms: Some(age_ms), .. } => age_ms,
-            // The oldest record cannot be read: 0 would say that all is well.
+            // Nothing of it can be read: 0 would say that all is well.
             forebay::Lag { oldest_age_ms: None, .. } => continue,
         };
         age.sample(&[("destination", destination), ("stream", stream)], age_ms as f64 / 1_000.0);
