@@ -58,9 +58,11 @@ impl Apart {
             return Err(Failure::Local(format!("the answer ({}) sets no record apart", partial.why)));
         }
         let excerpt = excerpt(&partial.why);
+        // Of what the receiver says about each record the reason alone may show a part of it.
+        let words: Arc<str> = partial.why.to_string().into();
         for RejectedRecord { offset, reason } in &partial.rejected {
-            let fate = Fate { told: true, ..Fate::dead(reason.as_str().into(), Arc::clone(&excerpt)) };
-            self.0.insert(*offset, fate);
+            let dead = Fate::dead(reason.as_str().into(), Arc::clone(&excerpt));
+            self.0.insert(*offset, Fate { told: true, words: Arc::clone(&words), ..dead });
         }
         let reason: Arc<str> = if partial.held.is_empty() { "".into() } else { partial.why.in_full().into() };
         let words: Arc<str> = "".into();
@@ -206,6 +208,14 @@ mod tests {
         apart.alone(3, &Failure::Status { status: 400, words, excerpt }, true);
         assert_eq!(&*apart.fate(3).unwrap().reason, "answered 400: no such user: user-17");
         assert_eq!(apart.first_dead(), Some((3, "answered 400")));
+
+        // A receiver may name a part of the record in what it says of each.
+        let mut told = partial(&[5], &[]);
+        told.rejected[0].reason = "invalid user-17".to_owned();
+        let mut apart = Apart::default();
+        apart.take_in(&told, &(0..10), &Except::default(), 0).unwrap();
+        assert_eq!(&*apart.fate(5).unwrap().reason, "invalid user-17");
+        assert!(!apart.first_dead().unwrap().1.contains("user-17"));
     }
 
     proptest! {
