@@ -102,8 +102,6 @@ struct Ground {
     queues: Queues,
     clock: Arc<dyn Clock>,
     doors: Arc<Doors>,
-    /// One desk opens at a time: it happens once to each, with its first letter.
-    opening: Mutex<()>,
     /// Where upstreams' posts lie: in logs of their own.
     posts: OnceLock<Posts>,
     ages: Arc<SharedAges>,
@@ -124,8 +122,8 @@ impl Letters {
     /// anything is delivered.
     #[must_use]
     pub fn open(queues: Queues, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let (doors, opening, posts, ages) = Default::default();
-        let ground = Arc::new(Ground { queues, clock, doors, opening, posts, ages });
+        let (doors, posts, ages) = Default::default();
+        let ground = Arc::new(Ground { queues, clock, doors, posts, ages });
         // From here on it is known how far the wall clock went.
         ground.ages.at(Now::of(&*ground.clock));
         let letters = Self { ground, desks: Mutex::default() };

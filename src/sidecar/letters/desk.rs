@@ -28,6 +28,8 @@ pub struct Desk {
     pub(super) ground: Arc<Ground>,
     wake: Mutex<Option<Wake>>,
     shelves: OnceLock<Box<Shelves>>,
+    /// One opens it at a time: that reads its letters, and a disk may take its time over them.
+    opening: Mutex<()>,
     /// See [`set_room`](Self::set_room).
     pub(super) room_bytes: AtomicU64,
     /// In a box: most have none.
@@ -71,9 +73,9 @@ impl State {
 
 impl Desk {
     pub(super) fn new(destination: Arc<str>, ground: Arc<Ground>) -> Self {
-        let (wake, shelves, policy, said_of_marked, forgotten, unread) = Default::default();
+        let (wake, shelves, opening, policy, said_of_marked, forgotten, unread) = Default::default();
         let room_bytes = AtomicU64::new(u64::MAX);
-        Self { destination, ground, wake, shelves, room_bytes, policy, said_of_marked, forgotten, unread }
+        Self { destination, ground, wake, shelves, opening, room_bytes, policy, said_of_marked, forgotten, unread }
     }
 
     /// The destination's id.
@@ -139,7 +141,7 @@ impl Desk {
         if let Some(shelves) = self.shelves() {
             return Ok(shelves);
         }
-        let _turn = self.ground.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shelves) = self.shelves() {
             return Ok(shelves);
         }
