@@ -236,17 +236,15 @@ impl Worker {
     }
 
     fn prepared(&mut self, busy: &mut Busy, prepared: Prepared) {
-        // What is read as it is sent was only found so far.
-        let only_found = self.sink.large().is_some() && matches!(prepared, Ok(claiming::Prepared::Batch(..)));
-        if prepared.is_ok() && !only_found {
-            self.is_read(busy, busy.chosen.turn);
+        if let Ok(claiming::Prepared::Batch(..) | claiming::Prepared::TooLong(..)) = &prepared {
+            self.goes_on(busy, busy.chosen.turn, None);
         }
         match prepared {
             Ok(claiming::Prepared::Nothing) => self.queues[busy.chosen.turn].dry = !busy.news_meanwhile,
             Ok(claiming::Prepared::NotYet(wait)) => self.queues[busy.chosen.turn].look_at = self.now() + wait,
             Err(why) => {
                 let why = Failure::Unread(causes::line(&*why));
-                self.unread(busy, busy.chosen.turn, &why);
+                self.waits_alone(busy, busy.chosen.turn, None, &why);
             }
             Ok(claiming::Prepared::Batch(load, grant)) => self.claimed(busy, load, grant, false),
             Ok(claiming::Prepared::TooLong(load, grant)) => self.claimed(busy, load, grant, true),
@@ -255,6 +253,9 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent; in halves, if it is too long once it is encoded and not one record.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant, too_long: bool) {
+        if self.is_to_wait(busy, busy.chosen.turn, load.offsets().start) {
+            return;
+        }
         let queue = load.lane(self.queues[busy.chosen.turn].home());
         let note = self.memory.note(queue, &load.offsets());
         if let Some(note) = note {
@@ -312,7 +313,7 @@ impl Worker {
         self.pace.probe(now);
         self.put_back_all(busy);
         self.lift_all(busy);
-        self.read_again(busy);
+        self.try_alone(busy);
         self.wet();
     }
 
@@ -358,7 +359,7 @@ impl Worker {
             _ if self.pace.refused() => State::Refused { until_ms },
             // They say of themselves what they wait for.
             Some(_) if self.waits_for_holds_only(busy) => State::Idle,
-            Some(_) if busy.is_still() && busy.beside.waits_to_read() => State::Backoff { until_ms },
+            Some(_) if busy.is_still() && busy.beside.has_some_alone() => State::Backoff { until_ms },
             Some(_) if told && busy.flights.is_empty() => {
                 busy.post.stats.asked_to_wait();
                 State::Backoff { until_ms }

@@ -107,12 +107,10 @@ impl Worker {
             }
             // It goes back, like the one before.
             Came::Sent { outcome: Some(Outcome::Retry { why: why @ Failure::Unread(_) }), .. } => {
-                self.unread(busy, at, &why);
+                self.waits_alone(busy, at, Some(batch.shape.offsets.start), &why);
             }
             Came::Sent { outcome, records, rejected, took } => {
-                if self.sink.large().is_some() {
-                    self.is_read(busy, at);
-                }
+                self.goes_on(busy, at, Some(batch.shape.offsets.start));
                 if let Some(told) = self.sink.allowance() {
                     self.pace.told(told.requests, told.until - self.common.began, busy.flights.len());
                 }
@@ -364,17 +362,19 @@ impl Worker {
         match chore {
             Ok(Chore::Split { queue, shape, halved: Ok(()), .. }) => {
                 self.memory.notes().take(queue, &shape.offsets);
+                self.goes_on(busy, queue.queue, Some(shape.offsets.start));
             }
             Ok(Chore::Split { queue, shape, at, halved: Err(why) }) => {
                 for half in [shape.offsets.start..at, at..shape.offsets.end] {
                     self.memory.notes().take(queue, &half);
                 }
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
-                self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
+                self.waits_alone(busy, queue.queue, Some(shape.offsets.start), &why);
             }
             Ok(Chore::Kept { kept: Err(Unkept::Stopping), .. }) => {}
             Ok(Chore::Kept { queue, shape, kept: Ok(apart) }) => {
                 self.memory.notes().take(queue, &shape.offsets);
+                self.goes_on(busy, queue.queue, Some(shape.offsets.start));
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
                 if dead > 0 {
@@ -384,7 +384,11 @@ impl Worker {
                 }
             }
             // The batch is there again, and may go the same way: not at once.
-            Ok(Chore::Kept { kept: Err(Unkept::Panicked(panic)), .. }) | Err(panic) => {
+            Ok(Chore::Kept { queue, shape, kept: Err(Unkept::Panicked(panic)) }) => {
+                let why = Failure::Local(format!("keeping letters stopped: {panic}"));
+                self.waits_alone(busy, queue.queue, Some(shape.offsets.start), &why);
+            }
+            Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));
                 self.heard(busy, &Outcome::Retry { why }, self.pace.epoch());
             }

@@ -69,8 +69,8 @@ pub(super) struct Beside {
     flights: Both<Arc<()>>,
     /// Until when what is live at a place gathers, if there is a backlog to send meanwhile.
     gathers: BTreeMap<usize, Duration>,
-    /// What could not be read when it was last claimed, by place.
-    unread: BTreeMap<usize, Backoff>,
+    /// What [waits by itself](Worker::waits_alone), by place: where the batch begins, and how long it waits.
+    alone: BTreeMap<usize, (Option<u64>, Backoff)>,
 }
 
 impl Beside {
@@ -84,9 +84,9 @@ impl Beside {
         Arc::clone(if chosen.is_live { &self.flights.live } else { &self.flights.backlog })
     }
 
-    /// Whether something waits to be read again.
-    pub(super) fn waits_to_read(&self) -> bool {
-        !self.unread.is_empty()
+    /// Whether something [waits by itself](Worker::waits_alone).
+    pub(super) fn has_some_alone(&self) -> bool {
+        !self.alone.is_empty()
     }
 
     fn in_flight(&self) -> Both<usize> {
@@ -155,30 +155,39 @@ impl Worker {
         busy.beside.shares.sent(catch_up, is_live, self.pace.cost(size), other);
     }
 
-    /// What lies at this place could not be read: it waits by itself, and others go on. That is no word of the destination's.
-    pub(super) fn unread(&mut self, busy: &mut Busy, at: usize, why: &Failure) {
+    /// What is next at this place can't be had or be done with, for a reason on our side: it waits by itself, and others go on. That is
+    /// no word of the destination's. `first` is where the batch begins; none where there is none yet.
+    pub(super) fn waits_alone(&mut self, busy: &mut Busy, at: usize, first: Option<u64>, why: &Failure) {
         let now = self.now();
         let turn = &mut self.queues[at];
-        let backoff = busy.beside.unread.entry(at).or_default();
-        if backoff.failures() == 0 {
+        let (of, backoff) = busy.beside.alone.entry(at).or_default();
+        if *of != first || backoff.failures() == 0 {
             let (destination, stream) = (&*self.id, turn.source.stream());
-            tracing::error!(destination, stream, %why, "nothing is sent of what cannot be read; it is tried again");
+            tracing::error!(destination, stream, %why, "what is next of this queue waits, and is tried again");
+            *of = first;
         }
         turn.look_at = now + backoff.next(&mut busy.rng);
         busy.post.stats.failed(&Outcome::Retry { why: why.clone() }, self.common.clock.wall_ms());
     }
 
-    /// What lies at this place could be read.
-    pub(super) fn is_read(&mut self, busy: &mut Busy, at: usize) {
-        if busy.beside.unread.remove(&at).is_some() {
+    /// Whether this batch is one that waits by itself now: it was claimed before that was known.
+    pub(super) fn is_to_wait(&self, busy: &Busy, at: usize, first: u64) -> bool {
+        let waits = busy.beside.alone.get(&at).is_some_and(|(of, _)| *of == Some(first));
+        waits && self.queues[at].look_at > self.now()
+    }
+
+    /// What waited at this place waits no more: not by what became of another batch.
+    pub(super) fn goes_on(&mut self, busy: &mut Busy, at: usize, first: Option<u64>) {
+        if busy.beside.alone.get(&at).is_some_and(|(of, _)| *of == first) {
+            busy.beside.alone.remove(&at);
             let (destination, stream) = (&*self.id, self.queues[at].source.stream());
-            tracing::info!(destination, stream, "what could not be read can be again");
+            tracing::info!(destination, stream, "what waited of this queue goes on");
         }
     }
 
-    /// What could not be read is tried now.
-    pub(super) fn read_again(&mut self, busy: &Busy) {
-        busy.beside.unread.keys().for_each(|at| self.queues[*at].look_at = Duration::ZERO);
+    /// What waits by itself is tried now.
+    pub(super) fn try_alone(&mut self, busy: &Busy) {
+        busy.beside.alone.keys().for_each(|at| self.queues[*at].look_at = Duration::ZERO);
     }
 
     /// When to look again at the first queue whose batch fills.

@@ -64,8 +64,8 @@ struct Large {
     /// What each part takes.
     part_takes: Duration,
     answer: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
-    /// The disk does not read what lies in this stream; how often it was asked to.
-    unreadable: Mutex<Option<u32>>,
+    /// The disk does not read the batches of this stream that begin here; how often it was asked to.
+    unreadable: Mutex<Option<(u32, Range<u64>)>>,
     unread: AtomicUsize,
     puts: Mutex<Vec<(String, u64)>>,
     queue: Script,
@@ -107,7 +107,11 @@ impl LargeSink for Large {
                 return Outcome::Retry { why: Failure::Timeout };
             }
             assert!(self.queue.with(|state| state.planned.contains(&job.origin.offsets.start)), "sent unplanned");
-            if *self.unreadable.lock().unwrap() == Some(job.origin.stream.0) {
+            let unreadable = self.unreadable.lock().unwrap().clone();
+            if unreadable
+                .is_some_and(|(stream, at)| job.origin.stream.0 == stream && at.contains(&job.origin.offsets.start))
+            {
+                sleep(self.part_takes).await;
                 self.unread.fetch_add(1, Ordering::SeqCst);
                 return Outcome::Retry { why: Failure::Unread("the disk does not read".to_owned()) };
             }
@@ -185,7 +189,7 @@ async fn a_large_batch_that_cannot_be_read_waits_ever_longer_and_holds_up_no_oth
     let (delivery, _) = following(BudgetLimits::default());
     let (bad, good) = (Script::of_stream(0, 20), Script::of_stream(2, 0));
     let sink = Arc::new(Large { part_takes: Duration::ZERO, ..plain(&good, |_| Outcome::Delivered) });
-    *sink.unreadable.lock().unwrap() = Some(0);
+    *sink.unreadable.lock().unwrap() = Some((0, 0..20));
     let sources: Vec<Arc<dyn Source>> = vec![Arc::new(bad.clone()), Arc::new(good.clone())];
     delivery.start("d", Arc::clone(&sink) as _, sources, settings()).unwrap();
     for n in 1..=20 {
@@ -198,6 +202,25 @@ async fn a_large_batch_that_cannot_be_read_waits_ever_longer_and_holds_up_no_oth
     *sink.unreadable.lock().unwrap() = None;
     sleep(SECOND * 90).await;
     assert_eq!(bad.settled(), 20);
+}
+
+/// Before, any sign of life of the queue began the waits anew: a batch behind it, or records that were no batch yet.
+#[tokio::test(start_paused = true)]
+async fn what_lies_behind_a_large_batch_that_cannot_be_read_has_it_tried_no_oftener() {
+    for (records, comes_in) in [(10, 8), (200, 0)] {
+        let (delivery, _) = following(BudgetLimits::default());
+        let queue = Script::of_stream(0, records);
+        let sink = large(&queue, |_| Outcome::Delivered);
+        *sink.unreadable.lock().unwrap() = Some((0, 0..10));
+        let source: Arc<dyn Source> = Arc::new(queue.clone());
+        delivery.start("d", Arc::clone(&sink) as _, vec![source], filling(SECOND * 600)).unwrap();
+        for n in 0..60 {
+            queue.append(u64::from(n < comes_in));
+            sleep(SECOND * 5).await;
+        }
+        let tries = sink.unread.load(Ordering::SeqCst);
+        assert!((3..40).contains(&tries), "{records}: {tries} in five minutes");
+    }
 }
 
 #[tokio::test(start_paused = true)]
