@@ -1,44 +1,17 @@
 //! Which places of a file are named, and how often each is tried. The whole of it is in storage-tests/tests/faults/.
 
 use super::*;
+use crate::disk::mem::MemDisk;
+use crate::disk::refusing::Refusing;
 use rustix::io::Errno;
-
-/// A file of which the disk refuses some blocks.
-struct Spoiled {
-    refused: fn(u64) -> Option<io::Error>,
-}
-
-impl File for Spoiled {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        (self.refused)(position / BLOCK_BYTES).map_or(Ok(buf.len()), Err)
-    }
-
-    fn write_all_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
-        unreachable!("looking writes nothing")
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        unreachable!("looking syncs nothing")
-    }
-
-    fn allocate(&self, _: u64) -> io::Result<()> {
-        unreachable!("looking takes no room")
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        unreachable!("looking cuts nothing")
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        unreachable!("it is told")
-    }
-}
 
 /// What is found in a file of six blocks and a bit, and how often somebody waited for it.
 fn look(refused: fn(u64) -> Option<io::Error>) -> (Result<Vec<Unreadable>, OpenError>, usize) {
-    let mut pauses = 0;
-    let len = 6 * BLOCK_BYTES + 100;
-    (unreadable(&Spoiled { refused }, len, Path::new("a.seg"), &mut || pauses += 1), pauses)
+    let (mut pauses, len, path) = (0, 6 * BLOCK_BYTES + 100, Path::new("a.seg"));
+    let file = MemDisk::new().create(path).expect("memory");
+    file.set_len(len).expect("memory");
+    let file = Refusing::over(file, move |read| refused(read.start / BLOCK_BYTES));
+    (unreadable(&file, len, path, &mut || pauses += 1), pauses)
 }
 
 #[test]

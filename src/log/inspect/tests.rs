@@ -206,7 +206,7 @@ fn where_the_disk_gives_nothing_there_are_zeros_and_the_rest_is_read() {
     let file = disk.create(Path::new("/file")).unwrap();
     let block = SALVAGE_BYTES as u64;
     file.write_all_at(&[IoSlice::new(&vec![7; 3 * SALVAGE_BYTES - 1])], 0).unwrap();
-    let bad = Refusing { file, positions: block + 5..block + 6 };
+    let bad = Refusing::at(file, block + 5..block + 6);
     assert!(read_all(&bad).is_err());
     let bytes = salvage(&bad).unwrap();
     assert_eq!(bytes.len(), 3 * SALVAGE_BYTES - 1);

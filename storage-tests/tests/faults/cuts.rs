@@ -5,7 +5,7 @@ use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::sim_disk::{PowerCut, Rest};
 use storage_tests::workload::{End, Step};
 
-use super::{acked, refused, session};
+use super::{acked, let_its_successor_go, refused, session};
 
 const FIRST: &str = "0000000000000000.seg";
 
@@ -25,11 +25,7 @@ fn a_failed_segment_whose_cut_was_not_synced_is_cut_again() {
         acked(&mut session, "a", &[(500, 2)]);
         session.end(End::Kill);
         let _ = session.open();
-        session.act(&Step::Heal).expect("healed");
-        (0..4).for_each(|_| acked(&mut session, "b", &[(3000, 1)]));
-        session.trim("a", 0);
-        session.trim("b", 1);
-        (0..3).for_each(|_| session.log().housekeep());
+        let_its_successor_go(&mut session);
         session.end(End::Cut(PowerCut::NothingUnsynced));
         session.disk.overwrite("/log/0000000000000000.idx".as_ref(), b"damaged");
         session.act(&Step::Heal).unwrap_or_else(|told| panic!("seed {seed}: {told}"));

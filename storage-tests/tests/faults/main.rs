@@ -2,7 +2,7 @@
 
 use forebay::AppendError;
 use storage_tests::sim_disk::PowerCut;
-use storage_tests::workload::{End, Session, tiny};
+use storage_tests::workload::{End, Session, Step, tiny};
 
 mod any;
 mod comebacks;
@@ -30,4 +30,13 @@ fn acked(session: &mut Session, stream: &str, parts: &[(usize, u32)]) {
 
 fn refused(session: &mut Session, stream: &str, parts: &[(usize, u32)]) -> AppendError {
     session.append(stream, parts).expect("right offsets").expect_err("the disk is broken")
+}
+
+/// The disk is good again, and what named the end of the first segment goes, as nobody needs anything of it.
+fn let_its_successor_go(session: &mut Session) {
+    session.act(&Step::Heal).expect("healed");
+    (0..4).for_each(|_| acked(session, "b", &[(3_000, 1)]));
+    session.trim("a", 0);
+    session.trim("b", 1);
+    (0..3).for_each(|_| session.log().housekeep());
 }

@@ -5,7 +5,7 @@ use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::sim_disk::PowerCut;
 use storage_tests::workload::{End, Session, Step};
 
-use super::{ENDS, acked, refused, session};
+use super::{ENDS, acked, let_its_successor_go, refused, session};
 
 /// Before: the stale number of a stream from a failed commit was given to another stream of the other class.
 #[test]
@@ -208,11 +208,7 @@ fn a_failed_segment_that_a_start_could_not_cut_keeps_the_one_that_names_its_end(
         session.end(End::Kill);
         session.disk.inject(Fault::nth(OpKind::Read, nth, Failure::Eio).on("0000000000000000.seg"));
         let _ = session.open();
-        session.act(&Step::Heal).expect("healed");
-        (0..4).for_each(|_| acked(&mut session, "b", &[(3000, 1)]));
-        session.trim("a", 0);
-        session.trim("b", 1);
-        (0..3).for_each(|_| session.log().housekeep());
+        let_its_successor_go(&mut session);
         session.end(End::Kill);
         session.disk.overwrite("/log/0000000000000000.idx".as_ref(), b"damaged");
         session.act(&Step::Heal).unwrap_or_else(|told| panic!("read {nth}: {told}"));

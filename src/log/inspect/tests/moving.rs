@@ -26,7 +26,7 @@ impl Disk for Moving {
             _ if !path.ends_with(&self.name) => Ok(file),
             Odd::Gone => Err(io::ErrorKind::NotFound.into()),
             Odd::Refused => Err(io::ErrorKind::PermissionDenied.into()),
-            Odd::Unreadable => Ok(Arc::new(Refusing { file, positions: 0..1 })),
+            Odd::Unreadable => Ok(Arc::new(Refusing::at(file, 0..1))),
         }
     }
 

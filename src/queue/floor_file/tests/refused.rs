@@ -8,7 +8,7 @@ fn read_without(disk: &MemDisk, slots: std::ops::Range<usize>) -> (FloorFile, Re
     let (mut floor, _) = FloorFile::load(Arc::new(fresh_disk()), &dir()).expect("there is none");
     let file = disk.open(&dir().join(FLOOR_NAME)).expect("it is there");
     let at = |slot: usize| (slot * FLOOR_SLOT_BYTES) as u64;
-    let read = floor.read(&Refusing { file, positions: at(slots.start)..at(slots.end) }, &dir().join(FLOOR_NAME));
+    let read = floor.read(&Refusing::at(file, at(slots.start)..at(slots.end)), &dir().join(FLOOR_NAME));
     (floor, read)
 }
 
