@@ -233,14 +233,13 @@ pub(super) fn void(shared: &Shared, sequence: Sequence) {
         // It goes all the same: where nothing is synced one void segment after the other would stay, each tried again with every round.
         tracing::warn!(segment = %sequence, error = %e, "can't empty a void segment before it goes");
     }
-    let retired = shared.files.retire(file, 0, false);
-    let mut catalog = shared.catalog_write();
-    let Err(e) = retired else {
-        catalog.segments.remove(&sequence);
+    let Err(e) = shared.files.retire(file, 0, false) else {
+        shared.catalog_write().segments.remove(&sequence);
         return;
     };
     tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
     // Until it is gone the next one, whose header says that it is void, must stay, too.
+    let mut catalog = shared.catalog_write();
     let segment = catalog.segments.get_mut(&sequence).expect("nobody else takes away what is written to");
     (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
     drop(catalog);
