@@ -261,20 +261,20 @@ impl Worker {
         if let Some(note) = note {
             load.leave_out(&note.apart);
         }
-        let (shape, is_noted) = (load.shape(), note.is_some());
+        let (shape, is_noted, turn) = (load.shape(), note.is_some(), busy.chosen.turn);
         if note.is_some_and(|note| note.kept_only) {
-            return self.keep(busy, queue, load.into_ticket(), shape);
+            return self.keep(busy, Batch { queue, turn, ticket: load.into_ticket(), shape });
         }
         // Notes may be forgotten; its queue knows all the same that it must not be sent whole.
         if let Some(at) = note.and_then(|note| note.split_at).or_else(|| load.ticket().to_be_split()) {
-            return self.split(busy, queue, load.into_ticket(), shape, at);
+            return self.split(busy, Batch { queue, turn, ticket: load.into_ticket(), shape }, at);
         }
         if shape.records == 0 && !is_noted {
             // Nothing of it is for this destination: no request to make, and no word of the destination's to heed.
             return load.into_ticket().settle(&[], Settled::Delivered);
         }
         if let Some(at) = shape.middle.filter(|_| too_long) {
-            return self.too_long(busy, Batch { queue, ticket: load.into_ticket(), shape }, at);
+            return self.too_long(busy, Batch { queue, turn, ticket: load.into_ticket(), shape }, at);
         }
         // While we waited for the budget, a failure may have told us to wait: then the batch goes back.
         if self.pace.verdict(self.now(), busy.flights.len()) == Verdict::Start {
@@ -299,10 +299,10 @@ impl Worker {
         };
         let (common, sink) = (Arc::clone(&self.common), Arc::clone(&self.sink));
         let flight = attempt::fly(common, self.sharer, sink, load, grant, self.settings.timeout, go);
-        let (at, slot) = (busy.chosen.turn, busy.beside.slot(busy.chosen));
+        let (turn, slot) = (busy.chosen.turn, busy.beside.slot(busy.chosen));
         busy.flights.spawn(async move {
             let _slot = slot;
-            Flown { queue, at, epoch, begun, landed: flight.await }
+            Flown { queue, turn, epoch, begun, landed: flight.await }
         });
     }
 

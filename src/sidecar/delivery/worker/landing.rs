@@ -32,8 +32,8 @@ const NO_ROOM: &str = "its dead letters have all the room that they may take: se
 /// A flight that is over.
 pub(super) struct Flown {
     pub(super) queue: Lane,
-    /// The turn by which it went.
-    pub(super) at: usize,
+    /// The turn by which it came.
+    pub(super) turn: usize,
     pub(super) epoch: Epoch,
     pub(super) begun: Mark,
     pub(super) landed: Landed,
@@ -42,6 +42,8 @@ pub(super) struct Flown {
 /// A batch with the right to it.
 pub(super) struct Batch {
     pub(super) queue: Lane,
+    /// The turn by which it came.
+    pub(super) turn: usize,
     pub(super) ticket: Box<dyn Ticket>,
     pub(super) shape: Shape,
 }
@@ -49,9 +51,9 @@ pub(super) struct Batch {
 /// Work on a batch that needs no request.
 pub(super) enum Chore {
     /// It was split, or not; then it is back whole.
-    Split { queue: Lane, shape: Shape, at: u64, halved: Result<(), BoxError> },
+    Split { queue: Lane, turn: usize, shape: Shape, at: u64, halved: Result<(), BoxError> },
     /// Its letters are kept, these, and it is settled; or it went back.
-    Kept { queue: Lane, shape: Shape, kept: Result<Apart, Unkept> },
+    Kept { queue: Lane, turn: usize, shape: Shape, kept: Result<Apart, Unkept> },
 }
 
 /// Bytes of the batches whose letters are being kept: letters that lie nowhere yet want their room, too.
@@ -84,7 +86,7 @@ impl Drop for Counted {
 impl Worker {
     /// A flight is over.
     pub(super) fn landed(&mut self, busy: &mut Busy, flown: Result<Flown, JoinError>) {
-        let Flown { queue, at, epoch, begun, landed } = match flown {
+        let Flown { queue, turn, epoch, begun, landed } = match flown {
             Ok(flown) => flown,
             Err(panic) => {
                 let why = Failure::Local(format!("the attempt stopped: {panic}"));
@@ -95,7 +97,7 @@ impl Worker {
         if let Some(slow) = slow {
             self.memory.took_long(shape.bytes, slow);
         }
-        let batch = Batch { queue, ticket, shape };
+        let batch = Batch { queue, turn, ticket, shape };
         match came {
             // It goes back by the ticket's drop, to come again when its time has come.
             Came::Unsent => {}
@@ -107,10 +109,10 @@ impl Worker {
             }
             // It goes back, like the one before.
             Came::Sent { outcome: Some(Outcome::Retry { why: why @ Failure::Unread(_) }), .. } => {
-                self.waits_alone(busy, at, Some(batch.shape.offsets.start), &why);
+                self.waits_alone(busy, turn, Some(batch.shape.offsets.start), &why);
             }
             Came::Sent { outcome, records, rejected, took } => {
-                self.goes_on(busy, at, Some(batch.shape.offsets.start));
+                self.goes_on(busy, turn, Some(batch.shape.offsets.start));
                 if let Some(told) = self.sink.allowance() {
                     self.pace.told(told.requests, told.until - self.common.began, busy.flights.len());
                 }
@@ -300,19 +302,19 @@ impl Worker {
     /// Nothing of it is to be sent any more.
     pub(super) fn finish(&mut self, busy: &mut Busy, batch: Batch, apart: Apart) {
         let sender = self.sender(&batch);
-        let Batch { queue, ticket, shape } = batch;
         if apart.len() == 0 || mutants::on(Mutant::LettersNotAwaited) {
-            self.memory.notes().take(queue, &shape.offsets);
-            return failpoints::around(Point::Finish, || ticket.settle(&[], Settled::Delivered));
+            self.memory.notes().take(batch.queue, &batch.shape.offsets);
+            return failpoints::around(Point::Finish, || batch.ticket.settle(&[], Settled::Delivered));
         }
         self.memory.poison().parked(sender, apart.told_dead());
-        let note = self.memory.notes().make(queue, &shape.offsets);
+        let note = self.memory.notes().make(batch.queue, &batch.shape.offsets);
         (note.apart, note.kept_only) = (apart, true);
-        self.keep(busy, queue, ticket, shape);
+        self.keep(busy, batch);
     }
 
     /// Keeps what is apart from a batch, then settles it.
-    pub(super) fn keep(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape) {
+    pub(super) fn keep(&mut self, busy: &mut Busy, batch: Batch) {
+        let Batch { queue, turn, ticket, shape } = batch;
         let note = self.memory.notes().make(queue, &shape.offsets);
         let (apart, sends, bytes) = (note.apart.clone(), note.sends, shape.bytes);
         let keeping = Keeping { destination: Arc::clone(&self.id), ticket, apart, bytes, sends };
@@ -327,54 +329,58 @@ impl Worker {
         busy.chores.spawn(async move {
             let _counted = counted;
             let kept = keep(common, keeping, || post.stopping(), failed).await;
-            Chore::Kept { queue, shape, kept }
+            Chore::Kept { queue, turn, shape, kept }
         });
     }
 
     /// Splits a batch whose halves are under suspicion since `mark`.
     fn divide(&mut self, busy: &mut Busy, batch: Batch, at: u64, mark: Mark) {
-        let Batch { queue, ticket, shape } = batch;
-        let note = self.memory.notes().make(queue, &shape.offsets);
+        let note = self.memory.notes().make(batch.queue, &batch.shape.offsets);
         note.split_at = Some(at);
         note.run.get_or_insert(mark);
         note.since = Some(mark);
-        self.split(busy, queue, ticket, shape, at);
+        self.split(busy, batch, at);
     }
 
     /// Splits a batch that is noted as one to be split.
-    pub(super) fn split(&mut self, busy: &mut Busy, queue: Lane, ticket: Box<dyn Ticket>, shape: Shape, at: u64) {
+    pub(super) fn split(&mut self, busy: &mut Busy, batch: Batch, at: u64) {
+        let Batch { queue, turn, ticket, shape } = batch;
         let whole = self.memory.notes().make(queue, &shape.offsets).clone();
         for half in [shape.offsets.start..at, at..shape.offsets.end] {
             let apart = whole.apart.within(&half);
             let note = Note { since: whole.since, run: whole.run, sends: whole.sends, apart, ..Note::default() };
             *self.memory.notes().make(queue, &half) = note;
         }
-        let (done, halved) = oneshot::channel();
+        let (done, mut halved) = oneshot::channel();
         ticket.split(at, Box::new(move |result| drop(done.send(result))));
+        if let Ok(halved) = halved.try_recv() {
+            // Known before whoever can't be split comes again.
+            return self.done(busy, Ok(Chore::Split { queue, turn, shape, at, halved }));
+        }
         busy.chores.spawn(async move {
             let halved = halved.await.unwrap_or_else(|_| Err("the queue is closed".into()));
-            Chore::Split { queue, shape, at, halved }
+            Chore::Split { queue, turn, shape, at, halved }
         });
     }
 
     /// A chore is done.
     pub(super) fn done(&mut self, busy: &mut Busy, chore: Result<Chore, JoinError>) {
         match chore {
-            Ok(Chore::Split { queue, shape, halved: Ok(()), .. }) => {
+            Ok(Chore::Split { queue, turn, shape, halved: Ok(()), .. }) => {
                 self.memory.notes().take(queue, &shape.offsets);
-                self.goes_on(busy, queue.queue, Some(shape.offsets.start));
+                self.goes_on(busy, turn, Some(shape.offsets.start));
             }
-            Ok(Chore::Split { queue, shape, at, halved: Err(why) }) => {
+            Ok(Chore::Split { queue, turn, shape, at, halved: Err(why) }) => {
                 for half in [shape.offsets.start..at, at..shape.offsets.end] {
                     self.memory.notes().take(queue, &half);
                 }
                 let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
-                self.waits_alone(busy, queue.queue, Some(shape.offsets.start), &why);
+                self.waits_alone(busy, turn, Some(shape.offsets.start), &why);
             }
             Ok(Chore::Kept { kept: Err(Unkept::Stopping), .. }) => {}
-            Ok(Chore::Kept { queue, shape, kept: Ok(apart) }) => {
+            Ok(Chore::Kept { queue, turn, shape, kept: Ok(apart) }) => {
                 self.memory.notes().take(queue, &shape.offsets);
-                self.goes_on(busy, queue.queue, Some(shape.offsets.start));
+                self.goes_on(busy, turn, Some(shape.offsets.start));
                 let (held, dead) = (apart.held(), apart.len() - apart.held());
                 busy.post.stats.kept(dead, held);
                 if dead > 0 {
@@ -384,9 +390,9 @@ impl Worker {
                 }
             }
             // The batch is there again, and may go the same way: not at once.
-            Ok(Chore::Kept { queue, shape, kept: Err(Unkept::Panicked(panic)) }) => {
+            Ok(Chore::Kept { turn, shape, kept: Err(Unkept::Panicked(panic)), .. }) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));
-                self.waits_alone(busy, queue.queue, Some(shape.offsets.start), &why);
+                self.waits_alone(busy, turn, Some(shape.offsets.start), &why);
             }
             Err(panic) => {
                 let why = Failure::Local(format!("keeping letters stopped: {panic}"));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::clock::ManualClock;
+use forebay::clock::{Clock, ManualClock};
 use forebay::{LogId, Settled, StreamId, Waiting};
 use tokio::time::{Instant, sleep};
 
@@ -16,7 +16,7 @@ use crate::delivery::budget::{Budget, BudgetLimits, Turns};
 use crate::delivery::except::Except;
 use crate::delivery::heavy::Heavy;
 use crate::delivery::outcome::{Failure, Outcome, RejectedRecord};
-use crate::delivery::parking::{LetterOrigin, NoParking};
+use crate::delivery::parking::{LetterOrigin, NoParking, Parking};
 use crate::delivery::patience::Patience;
 use crate::delivery::sink::{
     BoxFuture, EncodeError, Encoded, Environment, Format, Job, LargeJob, Origin, Part, Sink, Told,
@@ -68,6 +68,7 @@ struct ScriptState {
     planned: BTreeSet<u64>,
     settled: BTreeMap<u64, Settled>,
     plans_refused: u32,
+    splits_refused: u32,
     plan_delay: Duration,
     /// So many make it full; any batch is where there is none.
     full: u64,
@@ -257,6 +258,13 @@ impl Ticket for ScriptTicket {
     }
 
     fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
+        let refuses = self.script.with(|state| {
+            let left = state.splits_refused.checked_sub(1);
+            left.inspect(|left| state.splits_refused = *left).is_some()
+        });
+        if refuses {
+            return done(Err("the log is read-only".into()));
+        }
         let offsets = self.offsets.take().unwrap();
         assert!(offsets.start < at && at < offsets.end, "{offsets:?} split at {at}");
         let wake = self.script.with(|state| {
@@ -476,7 +484,12 @@ fn delivery() -> Delivery {
 }
 
 fn delivery_with(limits: BudgetLimits) -> Delivery {
-    Delivery::new(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)), Arc::new(NoParking))
+    delivering(Budget::new(limits), Arc::new(ManualClock::at(1_000_000)), Arc::new(NoParking))
+}
+
+/// With chance that is the same each time.
+fn delivering(budget: Budget, clock: Arc<dyn Clock>, parking: Arc<dyn Parking>) -> Delivery {
+    Delivery::beginning_with(budget, clock, parking, Some(1))
 }
 
 /// Batches of ten records.
@@ -689,7 +702,7 @@ impl Sink for Together {
 async fn who_waits_out_a_failure_holds_nothing_of_the_budget() {
     let budget = Budget::new(BudgetLimits::default());
     let free = (budget.free_requests(), budget.free_bytes());
-    let delivery = Delivery::new(budget.clone(), Arc::new(ManualClock::at(0)), Arc::new(NoParking));
+    let delivery = delivering(budget.clone(), Arc::new(ManualClock::at(0)), Arc::new(NoParking));
     let queue = Script::with_records(100);
     start(&delivery, "d", receiver(|_| at_once(throttled(Some(HOUR)))), &queue);
     sleep(SECOND).await;

@@ -217,3 +217,25 @@ async fn what_is_live_is_sent_from_the_start_on_though_nothing_waits_behind_it()
     sleep(SECOND).await;
     assert_eq!(twin.live.settled(), 10);
 }
+
+/// Before, another position than the one that it came by was to wait: it came, and could not be split, over and over, and nothing
+/// else happened in between. Found as case 126 of the power cuts under deliveries.
+#[tokio::test(start_paused = true)]
+async fn what_is_live_and_cannot_be_split_waits() {
+    let twin = Twin::new(0, 0, 20);
+    let live = twin.live.clone();
+    let delivery = delivery();
+    let too_large = Outcome::TooLarge { why: Failure::status(413) };
+    let answer = move |_: usize, records: &[u64]| {
+        at_once(if records.len() > 5 { too_large.clone() } else { Outcome::Delivered })
+    };
+    let refusals = 10_000;
+    live.with(|state| state.splits_refused = refusals);
+    let settings = Settings { catch_up: Some(CatchUp { backlog_percent: 20 }), ..settings() };
+    delivery.start("d", Arc::new(reading(answer)), vec![Arc::new(twin)], settings).unwrap();
+    sleep(SECOND * 300).await;
+    let asked = refusals - live.with(|state| std::mem::take(&mut state.splits_refused));
+    assert!((5..100).contains(&asked), "{asked} in five minutes");
+    sleep(SECOND * 120).await;
+    assert_eq!(live.settled(), 20);
+}

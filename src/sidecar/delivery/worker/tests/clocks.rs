@@ -4,7 +4,6 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
-use forebay::clock::Clock;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use storage_tests::crash_points::number;
@@ -50,7 +49,7 @@ async fn a_wall_clock_that_jumps_hurries_nobody_and_holds_nobody_up() {
     const WAIT: Duration = Duration::from_secs(600);
     let clock = Jumpy::at(NOW_MS);
     let delivery =
-        Delivery::new(Budget::new(BudgetLimits::default()), Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(NoParking));
+        delivering(Budget::new(BudgetLimits::default()), Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(NoParking));
     let queue = Script::with_records(300);
     // Before each of the first answers the clock has been set anew: to 1970, beyond 2038, back.
     let answer = |n| match n {

@@ -6,7 +6,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use forebay::clock::Clock;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use storage_tests::crash_points::number;

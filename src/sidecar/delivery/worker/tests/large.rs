@@ -9,7 +9,7 @@ use crate::delivery::sink::{LargeSink, Reread};
 fn following(limits: BudgetLimits) -> (Delivery, Budget) {
     let budget = Budget::new(limits);
     let drawer: Arc<Drawer> = Arc::default();
-    (Delivery::new(budget.clone(), Jumpy::at(0), drawer), budget)
+    (delivering(budget.clone(), Jumpy::at(0), drawer), budget)
 }
 
 fn filling(wait: Duration) -> Settings {

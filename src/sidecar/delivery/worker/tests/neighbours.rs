@@ -293,7 +293,7 @@ async fn the_healthy_do_not_notice_who_hangs_throttles_or_has_half_of_the_traffi
 async fn who_is_searched_for_poison_takes_no_moment_from_another() {
     let (drawer, clock) = (Arc::new(Drawer::default()), Arc::new(ManualClock::at(0)));
     let budget = Budget::new(BudgetLimits { requests_max: 32, ..BudgetLimits::default() });
-    let delivery = Delivery::new(budget, clock, Arc::clone(&drawer) as _);
+    let delivery = delivering(budget, clock, Arc::clone(&drawer) as _);
     let (searched, well) = (Script::with_records(1), Script::of_stream(1, 0));
     let poison = |at: &u64| at.is_multiple_of(250);
     let answer = move |_: usize, records: &[u64]| {

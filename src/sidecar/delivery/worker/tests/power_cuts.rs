@@ -8,7 +8,6 @@
 use std::hash::Hasher;
 use std::path::Path;
 
-use forebay::clock::Clock;
 use forebay::{Cursor, Payload, QueueOptions, Queues, Start};
 use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
@@ -22,7 +21,7 @@ use self::station::{Station, Weather};
 use super::*;
 use crate::ages::Now;
 use crate::delivery::catch_up::CatchUp;
-use crate::delivery::parking::{Letter, Parking};
+use crate::delivery::parking::Letter;
 use crate::delivery::queued::Queued;
 use crate::delivery::sheet::sheet;
 use crate::letters::{Filter, Letters};

@@ -97,7 +97,9 @@ async fn an_operator_who_probes_does_not_wait_for_what_an_answer_said() {
 async fn after_each_start_another_queue_may_be_the_first() {
     let mut first = [0; 2];
     for _ in 0..64 {
-        let (delivery, queues) = (delivery(), [Script::with_records(10), Script::with_records(10)]);
+        let queues = [Script::with_records(10), Script::with_records(10)];
+        let (budget, clock) = (Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(0)));
+        let delivery = Delivery::new(budget, clock, Arc::new(NoParking)); // by chance
         let one = receiver(|n| if n == 0 { at_once(Outcome::Delivered) } else { Answer::Hang });
         let sources = queues.iter().map(|queue| Arc::new(queue.clone()) as Arc<dyn Source>).collect();
         let alone = Settings { concurrency_max: 1, ..settings() };

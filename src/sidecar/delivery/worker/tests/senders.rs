@@ -4,7 +4,6 @@ mod mixed;
 
 use super::drawer::Drawer;
 use super::*;
-use crate::delivery::parking::Parking;
 use crate::delivery::worker::anew::ANEW_AFTER;
 use crate::delivery::worker::holds::{FAILS_ALONE, WAIT_MAX, WAIT_MIN};
 use crate::sinks::upstream::InOrder;
@@ -87,7 +86,7 @@ impl Senders {
     ) -> Self {
         let drawer = Arc::new(drawer);
         let (budget, clock) = (Budget::new(BudgetLimits::default()), Arc::new(ManualClock::at(1_000_000)));
-        let delivery = Delivery::new(budget, clock, Arc::clone(&drawer) as Arc<dyn Parking>);
+        let delivery = delivering(budget, clock, Arc::clone(&drawer) as Arc<dyn Parking>);
         let sink = Arc::new(Shared {
             makes: Box::new(makes),
             began: Instant::now(),

@@ -35,7 +35,7 @@ async fn what_is_sent_is_charged_for_what_it_comes_to() {
     let queue = Script::with_records(10);
     let clock = Arc::new(ManualClock::at(1_000_000));
     let budget = Budget::new(BudgetLimits { bytes_max: 16 * MIB, ..BudgetLimits::default() });
-    let delivery = Delivery::new(budget.clone(), clock, Arc::new(NoParking));
+    let delivery = delivering(budget.clone(), clock, Arc::new(NoParking));
     let held = Arc::new(AtomicU64::new(0));
     let (seen, of) = (Arc::clone(&held), budget.clone());
     let sink = Receiver {

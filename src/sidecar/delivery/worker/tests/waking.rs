@@ -1,7 +1,5 @@
 //! Who is woken by what comes, and who is not. Counted: how often a source is asked whether it has more.
 
-use forebay::clock::Clock;
-
 use super::*;
 
 /// A queue that counts how often it is looked at.
@@ -79,7 +77,7 @@ impl Clock for Asked {
 async fn who_waits_for_its_answers_is_not_woken_by_what_comes() {
     let clock = Arc::new(Asked::default());
     let budget = Budget::new(BudgetLimits::default());
-    let delivery = Delivery::new(budget, Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(NoParking));
+    let delivery = delivering(budget, Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(NoParking));
     let queue = watched(&delivery, 0, receiver(|_| Answer::After(HOUR, Outcome::Delivered)));
     queue.script.append(10);
     sleep(SECOND).await;
