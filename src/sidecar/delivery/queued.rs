@@ -5,8 +5,8 @@
 //! is being sent its records are not held in memory for the queue's sake.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use forebay::{
     Waiting,
 };
 
-use super::budget::Turns;
 use super::catch_up::{MAKES_UP, behind_after};
 use super::except::Except;
 use super::filter::Filters;
@@ -24,6 +23,9 @@ use super::parking::{Apart, LetterOrigin};
 use super::patience::Patience;
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread, push};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
+use turns::Turns;
+
+mod turns;
 
 /// Ranges of records that a filter leaves out of a batch which is read as it is sent, at most: 160 KB. Each other record may
 /// be one: then an object holds ten thousand records.
@@ -36,7 +38,7 @@ pub struct Queued {
     /// How long batches wait on purpose, of a queue that is parted when it is behind.
     parts: Option<Duration>,
     /// Whose turn it is while both have something.
-    replays_turn: AtomicBool,
+    turns: Mutex<Turns>,
     /// Whether what the last claim at the second read position left was not looked at, as that would have taken the disk.
     unlooked: AtomicBool,
     /// Since when what each claim there left was late, in seconds since 1970; 0 where the last did not.
@@ -50,8 +52,8 @@ impl Queued {
     /// The source that `queue` is, for an environment.
     #[must_use]
     pub fn new(queue: Queue, environment: Arc<Environment>) -> Self {
-        let (replays_turn, unlooked, late_since_s) = Default::default();
-        Self { queue, parts: None, replays_turn, unlooked, late_since_s, environment, filters: None, apart: None }
+        let (turns, unlooked, late_since_s) = Default::default();
+        Self { queue, parts: None, turns, unlooked, late_since_s, environment, filters: None, apart: None }
     }
 
     /// The same, which has a second read position for what comes in while it is behind. Its batches wait for so long to fill.
@@ -117,7 +119,7 @@ impl Queued {
     /// The queue that the next batch comes from, and whether it is a replay's.
     fn turn(&self) -> (Queue, bool) {
         match self.replay().filter(Queue::has_more) {
-            Some(replay) if self.replays_turn.load(Ordering::Relaxed) || !self.queue.has_more() => {
+            Some(replay) if self.turns().is_replays() || !self.queue.has_more() => {
                 // It began, or was resumed, without knowing the settings.
                 replay.set_settings_revision(self.queue.settings_revision());
                 (replay, true)
@@ -126,13 +128,17 @@ impl Queued {
         }
     }
 
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The replay of it that is sent from here.
     fn replay(&self) -> Option<Queue> {
         if self.is_live() { None } else { self.queue.replay_under_way() }
     }
 
     fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
-        self.replays_turn.store(!replays, Ordering::Relaxed);
+        self.turns().had(replays);
         let environment = Arc::clone(&self.environment);
         Box::new(Claim { queue, environment, batch: Some(batch), filtered: Except::default() })
     }
@@ -207,7 +213,8 @@ impl Source for Queued {
         // Who was told that this is not in memory has it done where it may read.
         let may_read = self.unlooked.load(Ordering::Relaxed);
         let turn = self.turn();
-        let Some(mut batch) = turn.0.next_batch(limits)? else { return Ok(None) };
+        let next = turn.0.next_batch(limits).inspect_err(|_| self.turns().failed(turn.1))?;
+        let Some(mut batch) = next else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
         // From here on a panic hands the batch back, too.
         let mut ticket = self.claim(turn, batch);
@@ -240,7 +247,8 @@ impl Source for Queued {
         let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
         self.part();
         let turn = self.turn();
-        let Some(batch) = turn.0.next_range(limits)? else { return Ok(None) };
+        let next = turn.0.next_range(limits).inspect_err(|_| self.turns().failed(turn.1))?;
+        let Some(batch) = next else { return Ok(None) };
         let mut ticket = self.claim(turn, batch);
         self.part_anew(true);
         self.filter(&mut ticket, heavy)?;
@@ -258,7 +266,7 @@ impl Source for Queued {
             settings_revision: Some(batch.settings_revision),
             replay: again(queue),
             records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
-            turns: Turns::default(),
+            turns: super::budget::Turns::default(),
             patience: Patience::default(),
         };
         Ok(Some(Claimed { job, ticket }))
@@ -266,10 +274,10 @@ impl Source for Queued {
 
     fn live(&self) -> Option<Arc<dyn Source>> {
         let parts = Some(self.parts?);
-        let (replays_turn, unlooked, late_since_s) = Default::default(); // its own: what it hands out is no turn of the backlog's
+        let (turns, unlooked, late_since_s) = Default::default(); // its own: what it hands out is no turn of the backlog's
         let (environment, filters, apart) = (Arc::clone(&self.environment), self.filters.clone(), self.apart.clone());
         let queue = self.queue.live();
-        Some(Arc::new(Self { queue, parts, replays_turn, unlooked, late_since_s, environment, filters, apart }))
+        Some(Arc::new(Self { queue, parts, turns, unlooked, late_since_s, environment, filters, apart }))
     }
 
     fn is_parted(&self) -> bool {
@@ -284,7 +292,7 @@ impl Source for Queued {
     fn waiting(&self) -> Result<Waiting, BoxError> {
         self.part();
         let (queue, replays) = self.turn();
-        let waiting = queue.waiting()?;
+        let waiting = queue.waiting().inspect_err(|_| self.turns().failed(replays))?;
         // A replay is of what has waited before, and no more comes.
         Ok(Waiting { bounded: waiting.bounded || replays, ..waiting })
     }

@@ -19,25 +19,41 @@ struct Shop {
 
 impl Shop {
     fn new() -> Self {
-        let (disk, clock) = (SimDisk::new(1), Arc::new(ManualClock::at(1_700_000_000_000)));
+        let shop = Self::on(SimDisk::new(1), Arc::new(ManualClock::at(1_700_000_000_000)));
+        (0..5).for_each(|_| append(&shop.queues, BULK));
+        shop
+    }
+
+    fn on(disk: SimDisk, clock: Arc<ManualClock>) -> Self {
         let shared: Arc<dyn forebay::disk::Disk> = Arc::new(disk.clone());
         let (log, options) = (LogOptions::small(), QueueOptions::inline());
         let queues = Queues::open(shared, clock.clone(), Path::new("/data"), log, options).unwrap();
         let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
-        (0..5).for_each(|_| append(&queues, BULK));
         Self { disk, clock, queues, queue }
+    }
+
+    /// After another start: nothing is in memory, and each file is open by the name that it has.
+    fn again(self) -> Self {
+        let Self { disk, clock, queues, queue } = self;
+        queues.close().unwrap();
+        drop((queues, queue));
+        Self::on(disk, clock)
     }
 
     fn source(&self) -> Queued {
         Queued::new(self.queue.clone(), environment())
     }
 
-    /// Of the frames of a bulk the nth rots, and none is in memory any more.
-    fn rot(&self, nth: usize) {
+    /// Nothing of what came before is in memory any more.
+    fn forget(&self) {
         let cached = LogOptions::small().tail_cache_bytes as u64;
         for _ in 0..2 * cached / (8 << 10) {
             self.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
         }
+    }
+
+    /// Where the nth frame of a bulk lies.
+    fn frame(&self, nth: usize) -> (PathBuf, usize) {
         let payload = &job_of(BULK).parts[0].payload;
         let is_here = |bytes: &Vec<u8>, at: usize| bytes[at..].starts_with(payload);
         let places = self.disk.paths().into_iter().flat_map(|path| {
@@ -45,7 +61,13 @@ impl Shop {
             let here: Vec<usize> = (0..bytes.len()).filter(|at| is_here(&bytes, *at)).collect();
             here.into_iter().map(move |at| (path.clone(), at))
         });
-        let (path, at): (PathBuf, usize) = places.collect::<Vec<_>>().swap_remove(nth);
+        places.collect::<Vec<_>>().swap_remove(nth)
+    }
+
+    /// Of the frames of a bulk the nth rots, and none is in memory any more.
+    fn rot(&self, nth: usize) {
+        self.forget();
+        let (path, at) = self.frame(nth);
         self.disk.flip_bit(&path, 8 * at as u64 + 3);
     }
 
@@ -153,4 +175,45 @@ async fn a_batch_whose_split_failed_goes_on_in_halves_with_another_loop() {
     assert_eq!((&sent[0], &sent[1]), (&vec![0, 1], &vec![2, 3]));
     assert_eq!(shop.queue.lag().records, 0);
     assert!(delivery.shutdown(Duration::from_secs(1)).await.is_empty());
+}
+
+/// Before, the one that could not be read had its turn each time, and the other one none.
+#[test]
+fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_way_round() {
+    for replay_is_bad in [true, false] {
+        let shop = Shop::new();
+        let (source, limits) = (shop.source(), Limits { records_max: 4, ..LIMITS });
+        while let Some(Claimed { ticket, .. }) = source.next(limits).unwrap() {
+            ticket.settle(&[], Settled::Delivered);
+        }
+        // They lie in segments of their own.
+        drop(source);
+        shop.forget();
+        let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+        shop.queues.replay("d", "acme-prod", request).unwrap();
+        (0..40).for_each(|_| append(&shop.queues, BULK));
+        let shop = shop.again();
+        let source = shop.source();
+        let (path, _) = shop.frame(if replay_is_bad { 0 } else { 5 });
+        shop.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(path.to_str().unwrap()));
+        let (mut failures, mut had) = (0, 0);
+        for _ in 0..60 {
+            match source.next(limits) {
+                Err(_) => failures += 1,
+                Ok(Some(Claimed { job, ticket })) => {
+                    assert_eq!(job.origin.offsets.start >= 20, replay_is_bad, "{:?}", job.origin);
+                    ticket.settle(&[], Settled::Delivered);
+                    had += 1;
+                }
+                Ok(None) => break,
+            }
+            if !source.queue.has_more() || !source.replay().is_some_and(|replay| replay.has_more()) {
+                break;
+            }
+        }
+        assert!(
+            had >= 5 && failures <= 1 + had / 4,
+            "{had} had, {failures} failed, the replay is bad: {replay_is_bad}"
+        );
+    }
 }
