@@ -134,6 +134,8 @@ impl Post {
     pub(in crate::delivery) fn resume(self: &Arc<Self>) {
         let place = self.place();
         self.paused.store(false, Ordering::Release);
+        // Who is about to rest looks for news behind this, and knows of none yet that came while it was paused.
+        self.news.store(true, Ordering::SeqCst);
         if matches!(&*place, Place::Resting(_)) {
             self.stats.set_state(State::Idle);
         }

@@ -57,7 +57,7 @@ impl Sink for Shared {
 
 /// The senders of a destination, and what it makes of them.
 struct Senders {
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     sink: Arc<Shared>,
     queues: Vec<Script>,
     drawer: Arc<Drawer>,
@@ -96,7 +96,7 @@ impl Senders {
         let limits = Limits { records_max: 1, bytes_max: 1000 };
         let settings = Settings { limits, ..Settings::default() };
         delivery.start(D, Arc::clone(&sink) as _, sources, settings).unwrap();
-        Self { delivery, sink, queues, drawer }
+        Self { delivery: Arc::new(delivery), sink, queues, drawer }
     }
 
     /// The offsets that came of a stream, in this order.

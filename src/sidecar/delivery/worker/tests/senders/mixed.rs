@@ -8,6 +8,8 @@ struct Mixed {
     of: Vec<Script>,
     off: Mutex<BTreeSet<u32>>,
     turn: AtomicU64,
+    /// Called when somebody waits no more.
+    lifted: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Mixed {
@@ -58,6 +60,8 @@ impl Source for Mixed {
             Some(_) => off.insert(stream.0),
             None => off.remove(&stream.0),
         };
+        let lifted = if until_ms.is_none() { self.lifted.lock().unwrap().take() } else { None };
+        lifted.inspect(|_| drop(off)).map(|lifted| lifted());
         true
     }
 }
@@ -66,7 +70,7 @@ impl Senders {
     /// All of them have one queue.
     fn mixed(records: &[u64], makes: impl Fn(u32, u64) -> Outcome + Send + Sync + 'static) -> (Self, Arc<Mixed>) {
         let of = (0..).zip(records).map(|(stream, n)| Script::of_stream(stream, *n)).collect();
-        let mixed = Arc::new(Mixed { of, off: Mutex::default(), turn: AtomicU64::new(0) });
+        let mixed = Arc::new(Mixed { of, off: Mutex::default(), turn: AtomicU64::new(0), lifted: Mutex::default() });
         let senders = Self::of(Drawer::default(), mixed.of.clone(), vec![Arc::clone(&mixed) as _], makes);
         (senders, mixed)
     }
@@ -151,4 +155,20 @@ async fn so_many_lie_aside_of_a_shared_queue_that_others_are_read() {
         most = most.max(senders.delivery.stats_of(D).unwrap().undecided_records);
     }
     assert!((500..=512).contains(&most), "{most}");
+}
+
+/// Before, one that was resumed in the moment in which it went to rest, paused, rested on until something came.
+#[tokio::test(start_paused = true)]
+async fn who_is_resumed_as_it_goes_to_rest_goes_on() {
+    let (senders, mixed) = Senders::mixed(&[10, 600], |stream, _| match stream {
+        0 => Outcome::QueueRefused { why: status(401) },
+        _ => Outcome::Delivered,
+    });
+    sleep(ANSWER * 3).await;
+    assert!(senders.left(1) > 0 && !senders.held().is_empty());
+    let delivery = Arc::clone(&senders.delivery);
+    *mixed.lifted.lock().unwrap() = Some(Box::new(move || assert!(delivery.resume(D))));
+    assert!(senders.delivery.pause(D));
+    sleep(HOUR).await;
+    assert_eq!(senders.left(1), 0);
 }
