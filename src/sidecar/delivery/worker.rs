@@ -359,7 +359,7 @@ impl Worker {
             _ if self.pace.refused() => State::Refused { until_ms },
             // They say of themselves what they wait for.
             Some(_) if self.waits_for_holds_only(busy) => State::Idle,
-            Some(_) if busy.is_still() && busy.beside.has_some_alone() => State::Backoff { until_ms },
+            Some(_) if busy.is_still() && busy.beside.has_some_alone(self.now()) => State::Backoff { until_ms },
             Some(_) if told && busy.flights.is_empty() => {
                 busy.post.stats.asked_to_wait();
                 State::Backoff { until_ms }

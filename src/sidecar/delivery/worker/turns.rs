@@ -69,8 +69,17 @@ pub(super) struct Beside {
     flights: Both<Arc<()>>,
     /// Until when what is live at a place gathers, if there is a backlog to send meanwhile.
     gathers: BTreeMap<usize, Duration>,
-    /// What [waits by itself](Worker::waits_alone), by place: where the batch begins, and how long it waits.
-    alone: BTreeMap<usize, (Option<u64>, Backoff)>,
+    /// What [waits by itself](Worker::waits_alone), by place.
+    alone: BTreeMap<usize, Alone>,
+}
+
+/// A batch that waits by itself, or did when it was last seen: it may have gone another way.
+#[derive(Debug, Default)]
+struct Alone {
+    /// Where it begins; none where there is none yet.
+    first: Option<u64>,
+    backoff: Backoff,
+    until: Duration,
 }
 
 impl Beside {
@@ -85,8 +94,8 @@ impl Beside {
     }
 
     /// Whether something [waits by itself](Worker::waits_alone).
-    pub(super) fn has_some_alone(&self) -> bool {
-        !self.alone.is_empty()
+    pub(super) fn has_some_alone(&self, now: Duration) -> bool {
+        self.alone.values().any(|alone| alone.until > now)
     }
 
     fn in_flight(&self) -> Both<usize> {
@@ -160,25 +169,27 @@ impl Worker {
     pub(super) fn waits_alone(&mut self, busy: &mut Busy, at: usize, first: Option<u64>, why: &Failure) {
         let now = self.now();
         let turn = &mut self.queues[at];
-        let (of, backoff) = busy.beside.alone.entry(at).or_default();
-        if *of != first || backoff.failures() == 0 {
+        let alone = busy.beside.alone.entry(at).or_default();
+        if alone.first != first || alone.backoff.failures() == 0 {
             let (destination, stream) = (&*self.id, turn.source.stream());
             tracing::error!(destination, stream, %why, "what is next of this queue waits, and is tried again");
-            *of = first;
+            alone.first = first;
         }
-        turn.look_at = now + backoff.next(&mut busy.rng);
+        alone.until = now + alone.backoff.next(&mut busy.rng);
+        // Where the destination does not take what comes from there it is not tried sooner for that.
+        turn.look_at = if turn.is_held() { turn.look_at.max(alone.until) } else { alone.until };
         busy.post.stats.failed(&Outcome::Retry { why: why.clone() }, self.common.clock.wall_ms());
     }
 
     /// Whether this batch is one that waits by itself now: it was claimed before that was known.
     pub(super) fn is_to_wait(&self, busy: &Busy, at: usize, first: u64) -> bool {
-        let waits = busy.beside.alone.get(&at).is_some_and(|(of, _)| *of == Some(first));
-        waits && self.queues[at].look_at > self.now()
+        let now = self.now();
+        busy.beside.alone.get(&at).is_some_and(|alone| alone.first == Some(first) && alone.until > now)
     }
 
     /// What waited at this place waits no more: not by what became of another batch.
     pub(super) fn goes_on(&mut self, busy: &mut Busy, at: usize, first: Option<u64>) {
-        if busy.beside.alone.get(&at).is_some_and(|(of, _)| *of == first) {
+        if busy.beside.alone.get(&at).is_some_and(|alone| alone.first == first) {
             busy.beside.alone.remove(&at);
             let (destination, stream) = (&*self.id, self.queues[at].source.stream());
             tracing::info!(destination, stream, "what waited of this queue goes on");
@@ -186,8 +197,10 @@ impl Worker {
     }
 
     /// What waits by itself is tried now.
-    pub(super) fn try_alone(&mut self, busy: &Busy) {
-        busy.beside.alone.keys().for_each(|at| self.queues[*at].look_at = Duration::ZERO);
+    pub(super) fn try_alone(&mut self, busy: &mut Busy) {
+        for (at, alone) in &mut busy.beside.alone {
+            (alone.until, self.queues[*at].look_at) = (Duration::ZERO, Duration::ZERO);
+        }
     }
 
     /// When to look again at the first queue whose batch fills.

@@ -416,6 +416,26 @@ async fn a_range_that_is_given_up_is_not_put_and_the_rest_comes_in_others() {
     assert_eq!(queue.settled(), 9);
 }
 
+/// Before, what had waited by itself and went another way was waited for as long as there was anything to send.
+#[tokio::test(start_paused = true)]
+async fn a_range_that_went_another_way_is_not_waited_for() {
+    let (delivery, _) = following(BudgetLimits::default());
+    let queue = Script::with_records(10);
+    let sink = large(&queue, |_| Outcome::Delivered);
+    *sink.unreadable.lock().unwrap() = Some((0, 0..10));
+    delivery.start("d", Arc::clone(&sink) as _, vec![Arc::new(queue.clone())], filling(SECOND * 300)).unwrap();
+    sleep(SECOND * 310).await;
+    assert!(sink.unread.load(Ordering::SeqCst) > 0);
+    assert!(matches!(delivery.stats_of("d").unwrap().state, State::Backoff { .. }));
+    // An operator purges it.
+    queue.with(|state| state.returned.clear());
+    queue.append(5);
+    sleep(SECOND * 100).await;
+    assert_eq!(delivery.stats_of("d").unwrap().state, State::Sending, "what came since fills");
+    sleep(SECOND * 300).await;
+    assert_eq!(queue.settled(), 5);
+}
+
 /// The parts of a scripted range: a record each.
 pub(super) struct Parts {
     pub(super) queue: Script,
