@@ -237,11 +237,10 @@ pub(super) fn void(shared: &Shared, sequence: Sequence) {
         shared.catalog_write().segments.remove(&sequence);
         return;
     };
+    // With a round of housekeeping of its own time, and not asked for: such a round may have made it, and would make more of them.
     tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
     // Until it is gone the next one, whose header says that it is void, must stay, too.
     let mut catalog = shared.catalog_write();
     let segment = catalog.segments.get_mut(&sequence).expect("nobody else takes away what is written to");
     (segment.failed, segment.stage) = (true, Stage::Sealing(Arc::default()));
-    drop(catalog);
-    shared.request_housekeeping();
 }

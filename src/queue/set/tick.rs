@@ -267,14 +267,25 @@ impl Ticker {
         let set = Arc::downgrade(set);
         let thread = crate::sync::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
             or_abort("tick", || {
+                let (mut failures, in_a_minute) = (0, (60_000 / period.as_millis().max(1)).max(1));
                 while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
                     let Some(set) = set.upgrade() else { return };
-                    if let Err(error) = set.tick() {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::error!(
-                            error,
-                            "the cursors are not durable: nothing is deleted, and a crash would repeat"
-                        );
+                    match set.tick() {
+                        Ok(()) if failures == 0 => {}
+                        Ok(()) => {
+                            failures = 0;
+                            tracing::info!("the cursors are durable again");
+                        }
+                        Err(error) => {
+                            if failures % in_a_minute == 0 {
+                                let error: &dyn std::error::Error = &error;
+                                tracing::error!(
+                                    error,
+                                    "the cursors are not durable: nothing is deleted, and a crash would repeat"
+                                );
+                            }
+                            failures += 1;
+                        }
                     }
                 }
             });
