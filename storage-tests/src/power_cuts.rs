@@ -33,6 +33,8 @@ pub struct Cuts {
     pub all: u64,
     /// Of these, in a recovery, in the recovery from that, and so on.
     pub nested: [u64; DEPTH],
+    /// Acknowledged records that were asked for, after each of the ends that recovered.
+    pub asked_for: u64,
     /// A digest of the bytes that a life left: the same seed is the same life.
     pub left: u64,
 }
@@ -59,7 +61,7 @@ pub fn live(seed: u64) -> Cuts {
             branch(&disk, &clock, model.clone(), &mut rng, &mut cuts);
         }
         queues = recover(&disk, &clock, &mut rng, &mut cuts);
-        model.check_after_crash(&queues);
+        cuts.asked_for += model.check_after_crash(&queues);
     }
     drain(&queues, &mut model);
     queues.close().expect("the disk is sound");
@@ -83,7 +85,7 @@ fn branch(crashed: &SimDisk, clock: &ManualClock, mut model: Model, rng: &mut Rn
     let disk = SimDisk::from_snapshot(&crashed.snapshot());
     disk.reseed(rng.bits());
     let queues = recover(&disk, clock, rng, cuts);
-    model.check_after_crash(&queues);
+    cuts.asked_for += model.check_after_crash(&queues);
     budget_holds(&disk, &queues);
     if rng.chance(1, 8) {
         drain(&queues, &mut model);

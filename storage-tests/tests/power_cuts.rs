@@ -13,6 +13,7 @@ fn no_power_cut_takes_what_was_acknowledged_settled_or_planned() {
         let cuts = live(seed);
         let mut sum = sum.lock().expect("no life panics in here");
         sum.all += cuts.all;
+        sum.asked_for += cuts.asked_for;
         sum.nested.iter_mut().zip(cuts.nested).for_each(|(sum, cuts)| *sum += cuts);
         cuts.all
     };
@@ -21,7 +22,9 @@ fn no_power_cut_takes_what_was_acknowledged_settled_or_planned() {
     };
     let done = crew::each(number("FOREBAY_SEED", 1), Until::all(asked), life, repeat);
     let cuts = sum.into_inner().expect("no life panicked");
-    println!("power cuts: {done}; asked for {asked}; in recoveries, by depth: {:?}", cuts.nested);
+    let Cuts { nested, asked_for, .. } = cuts;
+    println!("power cuts: {done}; asked for {asked}; in recoveries, by depth: {nested:?}");
+    println!("acknowledged records that were asked for after them: {asked_for}; lost: none");
     assert_eq!(cuts.all, done.count);
     if asked >= 1_000 {
         assert!(cuts.nested.iter().all(|depth| *depth * 30 > cuts.all), "one in ten goes three deep: {cuts:?}");

@@ -82,14 +82,17 @@ impl Model {
         }
     }
 
-    /// Checks what a crash left against what must and what may be left, and goes on from there.
-    pub fn check_after_crash(&mut self, queues: &Queues) {
+    /// Checks what a crash left against what must and what may be left, and goes on from there. Says how many acknowledged
+    /// records were asked for: each that some queue had not settled in one piece with all before it.
+    pub fn check_after_crash(&mut self, queues: &Queues) -> u64 {
         let stats = queues.stats();
         assert_eq!((stats.cursors_ahead, stats.cursors_below, stats.plans_lost), (0, 0, 0), "{stats:?}");
         assert_eq!((stats.floor_damage, stats.pinned), (vec![], false));
+        let mut lows: BTreeMap<&str, u64> = BTreeMap::new();
         for (&(destination, stream), model) in &mut self.queues {
             let queue = queues.queue(destination, stream, Start::Earliest).expect("it is there");
             let cursor = queue.cursor();
+            lows.entry(stream).and_modify(|low| *low = cursor.low.min(*low)).or_insert(cursor.low);
             assert!(cursor.covers(&model.durable), "{destination}/{stream}: {cursor:?} after {:?}", model.durable);
             let settled = |offset| cursor.is_settled(offset);
             assert!((0..cursor.end()).filter(|o| settled(*o)).all(|o| model.settled.contains_key(&o)), "{cursor:?}");
@@ -133,6 +136,7 @@ impl Model {
             resumed.iter().for_each(|batch| queue.release(batch));
             (model.durable, model.out, model.maybe_split) = (cursor.clone(), Vec::new(), Vec::new());
         }
+        lows.into_iter().map(|(stream, low)| self.acked[stream].range(low..).count() as u64).sum()
     }
 
     /// All cursors are durable as they stand.
