@@ -68,7 +68,7 @@ fn a_plan_that_is_durable_but_not_yet_known_to_its_queue_is_not_let_go() {
     drop(let_go_again);
     is_done.recv().expect("the writer goes on");
     // The writer has told everybody, and takes the append off its way in a moment.
-    let moved_on = (0..10_000).any(|_| {
+    let moved_on = (0..600_000).any(|_| {
         queues.tick().expect("memory writes");
         std::thread::sleep(Duration::from_micros(100));
         queues.next_plan_mark() == 2

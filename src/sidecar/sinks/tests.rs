@@ -63,7 +63,7 @@ impl Stage {
         let environment = Arc::new(Environment { id: ENVIRONMENT.to_owned(), name: "production".to_owned() });
         let source: Arc<dyn Source> = Arc::new(Queued::new(queue, environment));
         let limits = Limits { records_max: 25, bytes_max: 1 << 20 };
-        let settings = Settings { limits, timeout: Duration::from_millis(500), ..Settings::default() };
+        let settings = Settings { limits, timeout: Duration::from_secs(5), ..Settings::default() };
         self.delivery.start(id, sink, vec![source], settings).unwrap();
     }
 

@@ -41,7 +41,7 @@ impl Home {
         let log = LogOptions { inline: false, replay_window: by_hand, ..LogOptions::small() };
         let options = QueueOptions { store, store_deadline, tick: by_hand, ..QueueOptions::default() };
         let (disk, clock, dir) = (Arc::new(RealDisk), Arc::new(SystemClock::new()), self.dir.path().join("data"));
-        for _ in 0..1_000 {
+        for _ in 0..6_000 {
             match Queues::open(disk.clone(), clock.clone(), &dir, log.clone(), options.clone()) {
                 // A set that is dropped has threads that hold the lock a moment longer.
                 Err(OpenQueuesError::Locked { .. } | OpenQueuesError::Log(OpenError::Locked { .. })) => {

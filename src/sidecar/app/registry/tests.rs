@@ -29,7 +29,7 @@ impl House {
     }
 
     async fn drained(&self) {
-        for _ in 0..4000 {
+        for _ in 0..12_000 {
             if self.queues.all().iter().all(|queue| queue.lag().records == 0) {
                 return;
             }
@@ -214,7 +214,7 @@ async fn another_share_for_an_upstreams_posts_holds_at_once_and_loses_none() {
     let few = fill();
     assert_eq!(house.registry.put(upstream(24 << 20), true).await.unwrap(), Put::Replaced);
     assert_eq!(log.stats().bytes_limit, 24 << 20);
-    for _ in 0..4_000 {
+    for _ in 0..12_000 {
         if log.state() == forebay::LogState::Serving {
             break;
         }

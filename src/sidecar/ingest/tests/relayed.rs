@@ -272,7 +272,7 @@ async fn when_the_share_is_full_impressions_are_accepted_and_what_the_upstream_m
     // What is relayed makes room again.
     let stream = relayed.posts.stream(STREAM).unwrap();
     relayed.posts.trim(stream, relayed.posts.durable(stream).offset);
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         if relayed.other("/api/events/bulk", KEY, "[]").await == 200 {
             return;
         }

@@ -179,7 +179,7 @@ async fn a_batch_whose_name_goes_wrong_and_right_again_arrives_under_its_id() {
         (Name::Fails(NOT_FOUND), "Name or service not known"),
         (Name::At(vec![INSIDE, METADATA]), "only public addresses"),
         (Name::At(Vec::new()), "no address"),
-        (Name::Late(Duration::from_secs(1), SERVER_FAILED), "no answer before the timeout"),
+        (Name::Late(Duration::from_secs(10), SERVER_FAILED), "no answer before the timeout"),
     ] {
         scene.leads(name);
         // Rather than wait until it is its time.
@@ -225,7 +225,7 @@ async fn a_dead_address_keeps_its_own_destination_waiting_and_no_other() {
             let before = attempt();
             stage.append(appended * 10);
             appended += 1;
-            while at_well.lock().unwrap().len() as u64 != appended {
+            while (at_well.lock().unwrap().len() as u64) < appended {
                 sleep(Duration::from_millis(1)).await;
             }
             amid += u32::from(before.is_some() && attempt() == before);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,7 +36,14 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
     let runtime = Runtime::new().unwrap();
     let root = tempfile::tempdir().unwrap();
     let calm = Arc::<AtomicBool>::default();
-    let store = runtime.block_on(serve(root.path(), flaky(seed, Arc::clone(&calm))));
+    let (spoiled, answers) = (Arc::<AtomicUsize>::default(), flaky(seed, Arc::clone(&calm)));
+    let puts = Arc::clone(&spoiled);
+    let answer = move |seen: &Seen| {
+        let act = answers(seen);
+        puts.fetch_add(usize::from(seen.operation() == "put" && !matches!(act, Act::Pass)), Ordering::SeqCst);
+        act
+    };
+    let store = runtime.block_on(serve(root.path(), answer));
     let settings = settings(&store, "impressions") + "max_records = 150\nmax_age = \"1s\"\ntimeout = \"5s\"";
     let home = Home::new("bucket").destination("acme-s3", &settings).file("archive", "").log("replay_window = \"0s\"");
     let load = Load::start("bucket", seed, 4, home.ingest());
@@ -47,6 +54,8 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
         sidecar.kill();
     }
     let last = home.start();
+    // However few objects the lives before have asked for.
+    wait_until(|| spoiled.load(Ordering::SeqCst) > 0);
     thread::sleep(Duration::from_millis(300));
     let posts = load.stop();
     // What was learned of it slows the rest down for minutes.

@@ -88,6 +88,7 @@ async fn another_destination_goes_on_while_a_change_of_the_file_waits_for_what_i
             house.append("prod", appended);
             appended += 10;
             until("something is on its way", || gate.waiting.load(Ordering::SeqCst) > 0).await;
+            until("the other one has got it", || received.lock().unwrap().len() as u64 == appended / 10).await;
         }
         file(&says);
         let (operations, from) = (Arc::clone(&house.operations), path.clone());

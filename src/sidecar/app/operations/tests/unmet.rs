@@ -184,7 +184,7 @@ async fn a_file_that_could_not_be_taken_for_a_failure_that_passes_is_unread() {
     assert!(house.operations.has_unread_change().await && house.operations.reloads().last_failed);
     assert!(!house.registry.runs("new"));
     disk.clear_faults();
-    for _ in 0..2_000 {
+    for _ in 0..12_000 {
         house.operations.reload_file(&path).await;
         if !house.operations.has_unread_change().await {
             break;
