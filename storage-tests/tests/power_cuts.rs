@@ -26,6 +26,7 @@ fn no_power_cut_takes_what_was_acknowledged_settled_or_planned() {
     println!("power cuts: {done}; asked for {asked}; in recoveries, by depth: {nested:?}");
     println!("acknowledged records that were asked for after them: {asked_for}; lost: none");
     assert_eq!(cuts.all, done.count);
+    assert!(asked_for > cuts.all, "each end is asked for some");
     if asked >= 1_000 {
         assert!(cuts.nested.iter().all(|depth| *depth * 30 > cuts.all), "one in ten goes three deep: {cuts:?}");
     }

@@ -237,7 +237,7 @@ pub(super) fn void(shared: &Shared, sequence: Sequence) {
         shared.catalog_write().segments.remove(&sequence);
         return;
     };
-    // With a round of housekeeping of its own time, and not asked for: such a round may have made it, and would make more of them.
+    // The next round of housekeeping tries again. It is not asked for: this may be such a round, and would ask for itself.
     tracing::warn!(segment = %sequence, error = %e, "can't remove a void segment; later");
     // Until it is gone the next one, whose header says that it is void, must stay, too.
     let mut catalog = shared.catalog_write();

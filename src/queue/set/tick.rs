@@ -261,31 +261,33 @@ impl Inner {
     }
 }
 
+/// Cursors that can't be made durable are told of no more often: each tick finds them so.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 impl Ticker {
     pub(super) fn start(set: &Arc<Set>, period: Duration) -> io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(1);
         let set = Arc::downgrade(set);
         let thread = crate::sync::thread::Builder::new().name("forebay-tick".into()).spawn(move || {
             or_abort("tick", || {
-                let (mut failures, in_a_minute) = (0, (60_000 / period.as_millis().max(1)).max(1));
+                let (mut is_told, mut quiet_until) = (false, Duration::ZERO);
                 while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
                     let Some(set) = set.upgrade() else { return };
-                    match set.tick() {
-                        Ok(()) if failures == 0 => {}
-                        Ok(()) => {
-                            failures = 0;
+                    let (ticked, now) = (set.tick(), set.context.clock.monotonic());
+                    match ticked {
+                        Ok(()) if is_told => {
+                            is_told = false;
                             tracing::info!("the cursors are durable again");
                         }
-                        Err(error) => {
-                            if failures % in_a_minute == 0 {
-                                let error: &dyn std::error::Error = &error;
-                                tracing::error!(
-                                    error,
-                                    "the cursors are not durable: nothing is deleted, and a crash would repeat"
-                                );
-                            }
-                            failures += 1;
+                        Err(error) if now >= quiet_until => {
+                            (is_told, quiet_until) = (true, now + TOLD_AGAIN_AFTER);
+                            let error: &dyn std::error::Error = &error;
+                            tracing::error!(
+                                error,
+                                "the cursors are not durable: nothing is deleted, and a crash would repeat"
+                            );
                         }
+                        Ok(()) | Err(_) => {}
                     }
                 }
             });

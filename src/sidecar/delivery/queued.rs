@@ -15,6 +15,7 @@ use forebay::{
     Waiting,
 };
 
+use super::budget::Turns;
 use super::catch_up::{MAKES_UP, behind_after};
 use super::except::Except;
 use super::filter::Filters;
@@ -23,9 +24,9 @@ use super::parking::{Apart, LetterOrigin};
 use super::patience::Patience;
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread, push};
 use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
-use turns::Turns;
+use in_turn::InTurn;
 
-mod turns;
+mod in_turn;
 
 /// Ranges of records that a filter leaves out of a batch which is read as it is sent, at most: 160 KB. Each other record may
 /// be one: then an object holds ten thousand records.
@@ -38,7 +39,7 @@ pub struct Queued {
     /// How long batches wait on purpose, of a queue that is parted when it is behind.
     parts: Option<Duration>,
     /// Whose turn it is while both have something.
-    turns: Mutex<Turns>,
+    turns: Mutex<InTurn>,
     /// Whether what the last claim at the second read position left was not looked at, as that would have taken the disk.
     unlooked: AtomicBool,
     /// Since when what each claim there left was late, in seconds since 1970; 0 where the last did not.
@@ -128,7 +129,7 @@ impl Queued {
         }
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
+    fn turns(&self) -> MutexGuard<'_, InTurn> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,10 +138,79 @@ impl Queued {
         if self.is_live() { None } else { self.queue.replay_under_way() }
     }
 
-    fn claim(&self, (queue, replays): (Queue, bool), batch: Batch) -> Box<Claim> {
+    /// Claims of whichever queue has its turn, which is over then: if by a panic, too.
+    fn in_turn<T>(&self, claim: impl FnOnce(Queue) -> Result<Option<T>, BoxError>) -> Result<Option<T>, BoxError> {
+        let (queue, replays) = self.turn();
+        let before = *self.turns();
         self.turns().had(replays);
+        let claimed = claim(queue);
+        if !matches!(claimed, Ok(Some(_))) {
+            *self.turns() = before;
+        }
+        if claimed.is_err() {
+            self.turns().failed(replays);
+        }
+        claimed
+    }
+
+    fn claimed(&self, queue: Queue, batch: Batch) -> Box<Claim> {
         let environment = Arc::clone(&self.environment);
         Box::new(Claim { queue, environment, batch: Some(batch), filtered: Except::default() })
+    }
+
+    fn claim(&self, queue: Queue, limits: BatchLimits, may_read: bool) -> Result<Option<Claimed>, BoxError> {
+        let Some(mut batch) = queue.next_batch(limits)? else { return Ok(None) };
+        let slices = std::mem::take(&mut batch.slices);
+        // From here on a panic hands the batch back, too.
+        let mut ticket = self.claimed(queue, batch);
+        self.part_anew(may_read);
+        let batch = ticket.batch();
+        let stream = slices.first().ok_or("a batch without records")?.frame.stream;
+        let mut job = Job {
+            id: batch.id.as_str().into(),
+            origin: Origin { log: self.queue.log_id(), stream, offsets: batch.offsets.clone() },
+            environment: Arc::clone(&self.environment),
+            parts: slices.into_iter().map(part).collect(),
+            except: Except::default(),
+            bytes: batch.bytes,
+        };
+        // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
+        let settled = Except::of(self.settled(&ticket, stream));
+        job.except = settled.clone();
+        let filtered = self.filtered(&job, batch.settings_revision);
+        job.except = filtered.and(settled.ranges().iter().cloned());
+        ticket.filtered = filtered;
+        Ok(Some(Claimed { job, ticket }))
+    }
+
+    fn claim_large(
+        &self,
+        queue: Queue,
+        limits: RangeLimits,
+        heavy: &Heavy,
+    ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
+        let Some(batch) = queue.next_range(limits)? else { return Ok(None) };
+        let mut ticket = self.claimed(queue, batch);
+        self.part_anew(true);
+        self.filter(&mut ticket, heavy)?;
+        let (queue, batch) = (&ticket.queue, ticket.batch());
+        // The first frame alone: it says which stream this is, and when its records were received.
+        let first = queue.read(batch).next()?.ok_or("a batch without records")?;
+        let settled = self.settled(&ticket, first.frame.stream);
+        let job = LargeJob {
+            id: batch.id.as_str().into(),
+            origin: Origin { log: self.queue.log_id(), stream: first.frame.stream, offsets: batch.offsets.clone() },
+            environment: Arc::clone(&self.environment),
+            except: ticket.filtered.and(settled),
+            received_ms: first.frame.ingest_ms,
+            bytes: batch.bytes,
+            settings_revision: Some(batch.settings_revision),
+            replay: again(queue),
+            records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
+            turns: Turns::default(),
+            patience: Patience::default(),
+        };
+        Ok(Some(Claimed { job, ticket }))
     }
 
     /// What of a batch is settled apart from the rest, be it only now: it is not to be sent.
@@ -212,30 +282,7 @@ impl Source for Queued {
         self.part();
         // Who was told that this is not in memory has it done where it may read.
         let may_read = self.unlooked.load(Ordering::Relaxed);
-        let turn = self.turn();
-        let next = turn.0.next_batch(limits).inspect_err(|_| self.turns().failed(turn.1))?;
-        let Some(mut batch) = next else { return Ok(None) };
-        let slices = std::mem::take(&mut batch.slices);
-        // From here on a panic hands the batch back, too.
-        let mut ticket = self.claim(turn, batch);
-        self.part_anew(may_read);
-        let batch = ticket.batch();
-        let stream = slices.first().ok_or("a batch without records")?.frame.stream;
-        let mut job = Job {
-            id: batch.id.as_str().into(),
-            origin: Origin { log: self.queue.log_id(), stream, offsets: batch.offsets.clone() },
-            environment: Arc::clone(&self.environment),
-            parts: slices.into_iter().map(part).collect(),
-            except: Except::default(),
-            bytes: batch.bytes,
-        };
-        // A part of what comes again may lie elsewhere by now: as a letter whose batch was cut off.
-        let settled = Except::of(self.settled(&ticket, stream));
-        job.except = settled.clone();
-        let filtered = self.filtered(&job, batch.settings_revision);
-        job.except = filtered.and(settled.ranges().iter().cloned());
-        ticket.filtered = filtered;
-        Ok(Some(Claimed { job, ticket }))
+        self.in_turn(|queue| self.claim(queue, limits, may_read))
     }
 
     fn next_large(
@@ -246,32 +293,8 @@ impl Source for Queued {
     ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let limits = RangeLimits { records_max: limits.records_max, bytes_max: limits.bytes_max, partition_ms };
         self.part();
-        let turn = self.turn();
-        let next = turn.0.next_range(limits).inspect_err(|_| self.turns().failed(turn.1))?;
-        let Some(batch) = next else { return Ok(None) };
-        let mut ticket = self.claim(turn, batch);
-        self.part_anew(true);
-        self.filter(&mut ticket, heavy)?;
-        let (queue, batch) = (&ticket.queue, ticket.batch());
-        // The first frame alone: it says which stream this is, and when its records were received.
-        let first = queue.read(batch).next()?.ok_or("a batch without records")?;
-        let settled = self.settled(&ticket, first.frame.stream);
-        let job = LargeJob {
-            id: batch.id.as_str().into(),
-            origin: Origin { log: self.queue.log_id(), stream: first.frame.stream, offsets: batch.offsets.clone() },
-            environment: Arc::clone(&self.environment),
-            except: ticket.filtered.and(settled),
-            received_ms: first.frame.ingest_ms,
-            bytes: batch.bytes,
-            settings_revision: Some(batch.settings_revision),
-            replay: again(queue),
-            records: Arc::new(Records { queue: queue.clone(), batch: batch.clone() }),
-            turns: super::budget::Turns::default(),
-            patience: Patience::default(),
-        };
-        Ok(Some(Claimed { job, ticket }))
+        self.in_turn(|queue| self.claim_large(queue, limits, heavy))
     }
-
     fn live(&self) -> Option<Arc<dyn Source>> {
         let parts = Some(self.parts?);
         let (turns, unlooked, late_since_s) = Default::default(); // its own: what it hands out is no turn of the backlog's

@@ -82,8 +82,7 @@ impl Model {
         }
     }
 
-    /// Checks what a crash left against what must and what may be left, and goes on from there. Says how many acknowledged
-    /// records were asked for: each that some queue had not settled in one piece with all before it.
+    /// Checks what a crash left against what must and may be left, and goes on from there. Says how many records it asked for.
     pub fn check_after_crash(&mut self, queues: &Queues) -> u64 {
         let stats = queues.stats();
         assert_eq!((stats.cursors_ahead, stats.cursors_below, stats.plans_lost), (0, 0, 0), "{stats:?}");

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::*;
 use crate::config::FilterSpec;
-use crate::delivery::budget::{Budget, BudgetLimits, Turns};
+use crate::delivery::budget::{Budget, BudgetLimits};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::parking::NoParking;
 use crate::delivery::sink::{BoxFuture, EncodeError, Encoded, Format, Sink};

@@ -355,7 +355,7 @@ impl Worker {
         ticket.split(at, Box::new(move |result| drop(done.send(result))));
         if let Ok(halved) = halved.try_recv() {
             // Known before whoever can't be split comes again.
-            return self.done(busy, Ok(Chore::Split { queue, turn, shape, at, halved }));
+            return self.halved(busy, (queue, turn, shape), at, halved);
         }
         busy.chores.spawn(async move {
             let halved = halved.await.unwrap_or_else(|_| Err("the queue is closed".into()));
@@ -366,17 +366,7 @@ impl Worker {
     /// A chore is done.
     pub(super) fn done(&mut self, busy: &mut Busy, chore: Result<Chore, JoinError>) {
         match chore {
-            Ok(Chore::Split { queue, turn, shape, halved: Ok(()), .. }) => {
-                self.memory.notes().take(queue, &shape.offsets);
-                self.goes_on(busy, turn, Some(shape.offsets.start));
-            }
-            Ok(Chore::Split { queue, turn, shape, at, halved: Err(why) }) => {
-                for half in [shape.offsets.start..at, at..shape.offsets.end] {
-                    self.memory.notes().take(queue, &half);
-                }
-                let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
-                self.waits_alone(busy, turn, Some(shape.offsets.start), &why);
-            }
+            Ok(Chore::Split { queue, turn, shape, at, halved }) => self.halved(busy, (queue, turn, shape), at, halved),
             Ok(Chore::Kept { kept: Err(Unkept::Stopping), .. }) => {}
             Ok(Chore::Kept { queue, turn, shape, kept: Ok(apart) }) => {
                 self.memory.notes().take(queue, &shape.offsets);
@@ -400,6 +390,29 @@ impl Worker {
             }
         }
         self.decide(busy);
+    }
+
+    /// A batch was split at `at`, or is back whole.
+    fn halved(
+        &mut self,
+        busy: &mut Busy,
+        (queue, turn, shape): (Lane, usize, Shape),
+        at: u64,
+        halved: Result<(), BoxError>,
+    ) {
+        match halved {
+            Ok(()) => {
+                self.memory.notes().take(queue, &shape.offsets);
+                self.goes_on(busy, turn, Some(shape.offsets.start));
+            }
+            Err(why) => {
+                for half in [shape.offsets.start..at, at..shape.offsets.end] {
+                    self.memory.notes().take(queue, &half);
+                }
+                let why = Failure::Local(format!("the batch could not be split: {}", causes::line(&*why)));
+                self.waits_alone(busy, turn, Some(shape.offsets.start), &why);
+            }
+        }
     }
 
     /// How many records of the sender's are not decided on.

@@ -181,10 +181,13 @@ impl Worker {
         busy.post.stats.failed(&Outcome::Retry { why: why.clone() }, self.common.clock.wall_ms());
     }
 
-    /// Whether this batch is one that waits by itself now: it was claimed before that was known.
-    pub(super) fn is_to_wait(&self, busy: &Busy, at: usize, first: u64) -> bool {
-        let now = self.now();
-        busy.beside.alone.get(&at).is_some_and(|alone| alone.first == Some(first) && alone.until > now)
+    /// Whether this batch is one that waits by itself now: it was claimed before that was known. Then so does its place, whatever
+    /// it was to wait for since.
+    pub(super) fn is_to_wait(&mut self, busy: &Busy, at: usize, first: u64) -> bool {
+        let (now, alone) = (self.now(), busy.beside.alone.get(&at).filter(|alone| alone.first == Some(first)));
+        let until = alone.map(|alone| alone.until).filter(|until| *until > now);
+        let turn = &mut self.queues[at];
+        until.inspect(|until| turn.look_at = turn.look_at.max(*until)).is_some()
     }
 
     /// What waited at this place waits no more: not by what became of another batch.

@@ -61,7 +61,10 @@ impl Source for Mixed {
             None => off.remove(&stream.0),
         };
         let lifted = if until_ms.is_none() { self.lifted.lock().unwrap().take() } else { None };
-        lifted.inspect(|_| drop(off)).map(|lifted| lifted());
+        drop(off);
+        if let Some(lifted) = lifted {
+            lifted();
+        }
         true
     }
 }

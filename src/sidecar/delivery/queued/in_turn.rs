@@ -3,12 +3,13 @@
 //! What always holds: while both have something each has its turns, and one that can't be read costs the other a wait now
 //! and then, not its place.
 
-/// After so many failures in a row it is tried no less often: once in a thousand batches of the other.
-const RESTS_DOUBLE: u32 = 10;
+/// After so many failures in a row it is tried no less often: beside sixteen batches of the other one, which may take minutes
+/// each.
+const DOUBLINGS_MAX: u32 = 4;
 
 /// Whose turn it is.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct InTurn {
     replays: bool,
     /// Of the queue and of its replay: how often it could not be read since it last was.
     failures: [u32; 2],
@@ -16,7 +17,7 @@ pub(super) struct Turns {
     rests: u32,
 }
 
-impl Turns {
+impl InTurn {
     /// Whether it is the replay's.
     pub(super) fn is_replays(&self) -> bool {
         self.replays
@@ -35,7 +36,7 @@ impl Turns {
     /// Nothing could be read of the queue, or of its replay: the other one goes on, ever longer.
     pub(super) fn failed(&mut self, replays: bool) {
         let failures = &mut self.failures[usize::from(replays)];
-        *failures = (*failures + 1).min(RESTS_DOUBLE);
+        *failures = (*failures + 1).min(DOUBLINGS_MAX);
         (self.replays, self.rests) = (!replays, 1 << *failures);
     }
 }
@@ -47,9 +48,9 @@ mod tests {
     #[test]
     fn they_take_turns_and_who_fails_is_tried_less_and_less_often_until_it_does_not() {
         for bad in [false, true] {
-            let (mut turns, mut tries) = (Turns::default(), Vec::new());
+            let (mut turns, mut tries) = (InTurn::default(), Vec::new());
             turns.had(bad); // either way the other one comes first
-            for n in 0..1_500 {
+            for n in 0..100 {
                 match turns.is_replays() == bad {
                     true => {
                         tries.push(n);
@@ -58,8 +59,8 @@ mod tests {
                     false => turns.had(!bad),
                 }
             }
-            // Between two tries the other one had 3, 5, 9, .. batches.
-            assert_eq!(tries, [1, 5, 11, 21, 39, 73, 139, 269, 527, 1041]);
+            // Between two tries the other one had 3, 5, 9, 17 batches, and no more.
+            assert_eq!(tries, [1, 5, 11, 21, 39, 57, 75, 93]);
             while turns.is_replays() != bad {
                 turns.had(!bad);
             }
@@ -72,6 +73,14 @@ mod tests {
                 })
                 .collect();
             assert_eq!(after, [!bad, bad, !bad, bad, !bad, bad]);
+        }
+    }
+    #[test]
+    fn where_both_fail_each_is_tried_after_the_other() {
+        let mut turns = InTurn::default();
+        for n in 0..20 {
+            assert_eq!(turns.is_replays(), n % 2 == 1);
+            turns.failed(turns.is_replays());
         }
     }
 }
