@@ -39,7 +39,9 @@ pub(super) async fn prepare(
         let asked = Arc::clone(&source);
         let waiting = common.on_a_thread(move || asked.waiting()).await??;
         let filling = Filling { limits, wait_max, partition_ms };
-        if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms()) {
+        if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms())
+            && !source.passes_on()
+        {
             return Ok(Prepared::NotYet(wait));
         }
     }

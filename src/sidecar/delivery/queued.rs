@@ -320,6 +320,11 @@ impl Source for Queued {
         Ok(Waiting { bounded: waiting.bounded || replays, ..waiting })
     }
 
+    fn passes_on(&self) -> bool {
+        let (_, replays) = self.turn();
+        !replays && self.replay().is_some_and(|replay| replay.has_more()) && self.turns().passes_to_replay()
+    }
+
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.queue.on_more(wake);
     }

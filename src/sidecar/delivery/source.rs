@@ -77,6 +77,11 @@ pub trait Source: Send + Sync {
     /// When the log cannot be read.
     fn waiting(&self) -> Result<Waiting, BoxError>;
 
+    /// What [waits](Self::waiting) only fills: passes its turn on to what of this queue need not, and says whether there is any.
+    fn passes_on(&self) -> bool {
+        false
+    }
+
     /// Names whom to wake when records arrive or a batch is handed back. Called from any thread; must not block.
     fn on_more(&self, wake: Arc<dyn Fn() + Send + Sync>);
 

@@ -33,6 +33,13 @@ impl InTurn {
         }
     }
 
+    /// The queue's own batch only fills. Says whether its replay goes meanwhile.
+    pub(super) fn passes_to_replay(&mut self) -> bool {
+        self.replays = self.rests == 0;
+        self.rests = self.rests.saturating_sub(1);
+        self.replays
+    }
+
     /// Nothing could be read of the queue, or of its replay: the other one goes on, ever longer.
     pub(super) fn failed(&mut self, replays: bool) {
         let failures = &mut self.failures[usize::from(replays)];
@@ -82,5 +89,15 @@ mod tests {
             assert_eq!(turns.is_replays(), n % 2 == 1);
             turns.failed(turns.is_replays());
         }
+    }
+    #[test]
+    fn while_a_batch_of_the_queue_fills_its_replay_goes_unless_it_rests() {
+        let mut turns = InTurn::default();
+        assert!(turns.passes_to_replay() && turns.is_replays());
+        turns.had(true);
+        assert!(!turns.is_replays() && turns.passes_to_replay());
+        turns.failed(true);
+        let passes: Vec<bool> = (0..4).map(|_| turns.passes_to_replay()).collect();
+        assert_eq!(passes, [false, false, true, true]);
     }
 }

@@ -517,3 +517,29 @@ fn a_batch_that_is_full_by_its_bytes_does_not_wait_for_records() {
     let limits = Limits { records_max: 1_000_000, bytes_max };
     assert!(source.fills(limits) && !source.fills(Limits { bytes_max: bytes_max + 1, ..limits }));
 }
+
+/// Before, a replay had a batch each time that one of its queue was full or its time had come: at S3 one in five minutes.
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_on_while_a_batch_of_its_queue_fills() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let queues = queues_at(&clock);
+    let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
+    (0..10).for_each(|_| append(&queues, BULK));
+    let source = Queued::new(queue.clone(), environment());
+    while let Some(Claimed { ticket, .. }) = source.next(LIMITS).unwrap() {
+        ticket.settle(&[], Settled::Delivered);
+    }
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    queues.replay("d", "acme-prod", request).unwrap();
+    append(&queues, BULK);
+    let shared = Arc::new(clock.clone());
+    let delivery = Delivery::new(Budget::new(BudgetLimits::default()), shared, Arc::new(NoParking));
+    let (sink, limits) = (Arc::new(Counting::default()), Limits { records_max: 10, ..LIMITS });
+    let settings = Settings { limits, batch_wait_max: Duration::from_secs(300), ..Settings::default() };
+    delivery.start("d", Arc::clone(&sink) as _, vec![Arc::new(source)], settings).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((&sink.sent.lock().unwrap()[..], queue.lag().records), (&[10, 10, 10, 10][..], 4));
+    clock.advance(Duration::from_secs(300));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((sink.sent.lock().unwrap().len(), queue.lag().records), (5, 0));
+}
