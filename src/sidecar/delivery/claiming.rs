@@ -34,24 +34,29 @@ pub(super) async fn prepare(
     limits: Limits,
     wait_max: Duration,
 ) -> Result<Prepared, BoxError> {
+    let mut fills = None;
     if !wait_max.is_zero() {
         let partition_ms = sink.large().and_then(LargeSink::partition_ms);
         let asked = Arc::clone(&source);
         let waiting = common.on_a_thread(move || asked.waiting()).await??;
         let filling = Filling { limits, wait_max, partition_ms };
-        if let Some(wait) = filling.look_again(&waiting, common.clock.wall_ms())
-            && !source.passes_on()
-        {
+        fills = filling.look_again(&waiting, common.clock.wall_ms());
+        if let Some(wait) = fills.filter(|_| !source.passes_on()) {
             return Ok(Prepared::NotYet(wait));
         }
     }
-    match sink.large() {
+    let prepared = match sink.large() {
         Some(_) => {
             let batch = claim_large(common, asking, source, sink, limits).await?;
-            Ok(batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant)))
+            batch.map_or(Prepared::Nothing, |(load, grant)| Prepared::Batch(load, grant))
         }
-        None => claim(common, asking, source, sink, limits).await,
-    }
+        None => claim(common, asking, source, sink, limits).await?,
+    };
+    // Of what had the turn instead nothing was left: what fills is looked at all the same.
+    Ok(match (prepared, fills) {
+        (Prepared::Nothing, Some(wait)) => Prepared::NotYet(wait),
+        (prepared, _) => prepared,
+    })
 }
 
 async fn claim(

@@ -217,3 +217,33 @@ fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_w
         );
     }
 }
+
+/// What fills is sent when its time has come, though its turn was passed on to a replay of which nothing was left.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_fills_beside_a_replay_that_is_lost_goes_in_its_time() {
+    let shop = Shop::new();
+    let source = shop.source();
+    while let Some(Claimed { ticket, .. }) = source.next(LIMITS).unwrap() {
+        ticket.settle(&[], Settled::Delivered);
+    }
+    drop(source);
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    let replay = shop.queues.replay("d", "acme-prod", request).unwrap();
+    shop.forget();
+    for _ in 0..5 {
+        let (path, at) = shop.frame(0); // what is rotten is found no more
+        shop.disk.flip_bit(&path, 8 * at as u64 + 3);
+    }
+    append(&shop.queues, NONE_WANTED);
+    let sink = Arc::new(Rejects { rots: Box::new(|| ()), sent: Mutex::default() });
+    let parking: Arc<Letters> = Arc::default();
+    let delivery = Delivery::new(Budget::new(BudgetLimits::default()), shop.clock.clone(), parking);
+    let settings = Settings { batch_wait_max: Duration::from_secs(300), ..Settings::default() };
+    delivery.start("d", sink.clone(), vec![Arc::new(shop.source())], settings).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // The first frame was read when the replay began; the others are lost.
+    assert_eq!((&sink.sent.lock().unwrap()[..], replay.pending().records), (&[vec![0, 1, 2, 3]][..], 0));
+    shop.clock.advance(Duration::from_secs(300));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(sink.sent.lock().unwrap()[1..], [[20, 21, 22]]);
+}
