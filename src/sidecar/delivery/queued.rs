@@ -1,8 +1,8 @@
 //! The real source of batches: one queue of the log, as the loop of a destination sees it. Adds names, no policy.
 //!
 //! What the destination's filter leaves out is excepted from the job, and settled as filtered when the rest of its batch
-//! settles; so is what of a batch that comes again was settled apart from it. What always holds: a claim that ends without being settled goes back to the queue, whatever ended it. While a batch
-//! is being sent its records are not held in memory for the queue's sake.
+//! settles; so is what of a batch that comes again was settled apart from it. While a batch is being sent its records are not
+//! held in memory for the queue's sake.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::{
-    Batch, BatchLimits, Frame, Front, Position, Queue, RangeLimits, RangeReader, ReplayMode, Settled, Slice, StreamId,
-    Waiting,
+    Batch, BatchLimits, Frame, Front, Position, Queue, RangeLimits, RangeReader, ReplayMode, Slice, StreamId, Waiting,
 };
 
 use super::budget::Turns;
@@ -20,12 +19,14 @@ use super::catch_up::{MAKES_UP, behind_after};
 use super::except::Except;
 use super::filter::Filters;
 use super::heavy::Heavy;
-use super::parking::{Apart, LetterOrigin};
+use super::parking::Apart;
 use super::patience::Patience;
 use super::sink::{Environment, Job, LargeJob, Origin, Part, Reread, push};
-use super::source::{BoxError, Claimed, Limits, Source, Stored, Ticket};
+use super::source::{BoxError, Claimed, Limits, Source};
+use claim::Claim;
 use in_turn::InTurn;
 
+mod claim;
 mod in_turn;
 
 /// Ranges of records that a filter leaves out of a batch which is read as it is sent, at most: 160 KB. Each other record may
@@ -153,16 +154,11 @@ impl Queued {
         claimed
     }
 
-    fn claimed(&self, queue: Queue, batch: Batch) -> Box<Claim> {
-        let environment = Arc::clone(&self.environment);
-        Box::new(Claim { queue, environment, batch: Some(batch), filtered: Except::default() })
-    }
-
     fn claim(&self, queue: Queue, limits: BatchLimits, may_read: bool) -> Result<Option<Claimed>, BoxError> {
         let Some(mut batch) = queue.next_batch(limits)? else { return Ok(None) };
         let slices = std::mem::take(&mut batch.slices);
         // From here on a panic hands the batch back, too.
-        let mut ticket = self.claimed(queue, batch);
+        let mut ticket = Claim::of(queue, batch, &self.environment);
         self.part_anew(may_read);
         let batch = ticket.batch();
         let stream = slices.first().ok_or("a batch without records")?.frame.stream;
@@ -190,7 +186,7 @@ impl Queued {
         heavy: &Heavy,
     ) -> Result<Option<Claimed<LargeJob>>, BoxError> {
         let Some(batch) = queue.next_range(limits)? else { return Ok(None) };
-        let mut ticket = self.claimed(queue, batch);
+        let mut ticket = Claim::of(queue, batch, &self.environment);
         self.part_anew(true);
         self.filter(&mut ticket, heavy)?;
         let (queue, batch) = (&ticket.queue, ticket.batch());
@@ -337,101 +333,6 @@ impl Source for Queued {
 /// The number of the replay that a queue is of, where that sends everything once more.
 fn again(queue: &Queue) -> Option<u32> {
     queue.replay().filter(|replay| replay.mode == ReplayMode::Again).map(|replay| replay.number)
-}
-
-/// The right to a batch of a queue.
-struct Claim {
-    queue: Queue,
-    environment: Arc<Environment>,
-    /// Without its records; gone once settled or split.
-    batch: Option<Batch>,
-    /// Offsets that the destination does not get.
-    filtered: Except,
-}
-
-impl Claim {
-    fn batch(&self) -> &Batch {
-        self.batch.as_ref().expect("only settling and splitting take it, and those take the ticket")
-    }
-
-    /// Ends the batch at `at`. `false` if it has to stay as it is.
-    fn shorten(&mut self, at: u64) -> Result<bool, BoxError> {
-        let shorter = self.queue.shorten(self.batch(), at)?;
-        let is_shorter = shorter.is_some();
-        self.batch = shorter.or(self.batch.take());
-        Ok(is_shorter)
-    }
-}
-
-impl Ticket for Claim {
-    fn plan(&self, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
-        self.queue.plan(self.batch(), Box::new(move |result| done(result.map_err(BoxError::from))));
-    }
-
-    fn is_planned(&self) -> bool {
-        self.batch().planned
-    }
-
-    fn to_be_split(&self) -> Option<u64> {
-        self.queue.failed_split(self.batch())
-    }
-
-    fn settle(mut self: Box<Self>, parts: &[(Range<u64>, Settled)], rest: Settled) {
-        if let Some(batch) = self.batch.take() {
-            let filtered = self.filtered.ranges().iter().map(|range| (range.clone(), Settled::Filtered));
-            let parts: Vec<_> = parts.iter().cloned().chain(filtered).collect();
-            self.queue.settle_parts(&batch, &parts, rest);
-        }
-    }
-
-    fn split(mut self: Box<Self>, at: u64, done: Box<dyn FnOnce(Result<(), BoxError>) + Send>) {
-        let Some(batch) = self.batch.take() else { return };
-        let (queue, whole) = (self.queue.clone(), batch.clone());
-        let halved = move |result: Result<[Batch; 2], _>| {
-            match &result {
-                Ok(halves) => halves.iter().for_each(|half| queue.release(half)),
-                Err(_) => queue.release(&whole),
-            }
-            done(result.map(drop).map_err(BoxError::from));
-        };
-        self.queue.split(&batch, at, Box::new(halved));
-    }
-
-    fn letters(&self, offsets: &[u64]) -> Result<Vec<Stored>, BoxError> {
-        let mut stored = Vec::with_capacity(offsets.len());
-        let replay = self.queue.replay().map_or(0, |replay| replay.number);
-        let mut left = offsets;
-        while let Some((&first, behind)) = left.split_first() {
-            let Some(slice) = self.queue.slice_at(self.batch(), first)? else {
-                left = behind;
-                continue;
-            };
-            let (stream, within) = (slice.frame.stream, slice.offsets.clone());
-            let Part { payload, skip, .. } = part(slice);
-            let here;
-            (here, left) = left.split_at(left.partition_point(|offset| *offset < within.end));
-            for &offset in here {
-                let at = usize::try_from(offset - within.start).expect("a frame's records fit in memory");
-                stored.push(Stored {
-                    offset,
-                    origin: LetterOrigin { log: self.queue.log_id(), stream, offset },
-                    replay,
-                    environment: Arc::clone(&self.environment),
-                    payload: payload.clone(),
-                    index: skip + at,
-                });
-            }
-        }
-        Ok(stored)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(batch) = &self.batch {
-            self.queue.release(batch);
-        }
-    }
 }
 
 /// The records of a large batch.

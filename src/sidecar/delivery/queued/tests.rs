@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use forebay::clock::ManualClock;
 use forebay::disk::mem::MemDisk;
-use forebay::{LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest, Start};
+use forebay::{LogOptions, Payload, QueueOptions, Queues, ReplayFrom, ReplayMode, ReplayRequest, Settled, Start};
 use tokio::time::{Duration, Instant, timeout};
 
 use super::*;
