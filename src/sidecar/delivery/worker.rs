@@ -253,7 +253,7 @@ impl Worker {
 
     /// A batch is ours. Mostly it is sent; in halves, if it is too long once it is encoded and not one record.
     fn claimed(&mut self, busy: &mut Busy, mut load: Load, grant: Grant, too_long: bool) {
-        if self.is_to_wait(busy, busy.chosen.turn, load.offsets().start) {
+        if self.waits_on(busy, busy.chosen.turn, load.offsets().start) {
             return; // it goes back
         }
         let queue = load.lane(self.queues[busy.chosen.turn].home());

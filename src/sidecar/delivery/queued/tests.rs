@@ -45,6 +45,19 @@ fn append(queues: &Queues, bulk: &str) {
     queues.log().append_wait("acme-prod", payloads.collect()).unwrap();
 }
 
+/// Settles all that waits.
+fn deliver_all(source: &Queued) {
+    while let Some(Claimed { ticket, .. }) = source.next(LIMITS).unwrap() {
+        ticket.settle(&[], Settled::Delivered);
+    }
+}
+
+/// Begins to send all that was delivered once more.
+fn replay_all(queues: &Queues) -> Queue {
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
+    queues.replay("d", "acme-prod", request).unwrap()
+}
+
 fn next_large(source: &dyn Source, limits: Limits) -> Option<Claimed<LargeJob>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let _inside = runtime.enter();
@@ -365,8 +378,7 @@ fn what_comes_in_now_goes_beside_what_waits_and_a_replay_goes_with_that() {
     };
     append(&queues, BULK);
     assert_eq!(offsets(&source), Some(0..4));
-    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
-    queues.replay("d", "acme-prod", request).unwrap();
+    replay_all(&queues);
     append(&queues, BULK);
     clock.advance(Duration::from_secs(64));
     assert!(source.waiting().is_ok() && queue.lag().live_age_ms.is_none(), "what waits on purpose is not behind");
@@ -396,8 +408,7 @@ fn what_comes_in_now_is_no_turn_of_the_backlogs_beside_a_replay() {
     };
     append(&queues, BULK);
     assert_eq!((next(&source), next(&source)), (0, 2));
-    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
-    queues.replay("d", "acme-prod", request).unwrap();
+    replay_all(&queues);
     append(&queues, BULK);
     append(&queues, BULK);
     clock.advance(Duration::from_secs(60));
@@ -526,11 +537,8 @@ async fn a_replay_goes_on_while_a_batch_of_its_queue_fills() {
     let queue = queues.queue("d", "acme-prod", Start::Earliest).unwrap();
     (0..10).for_each(|_| append(&queues, BULK));
     let source = Queued::new(queue.clone(), environment());
-    while let Some(Claimed { ticket, .. }) = source.next(LIMITS).unwrap() {
-        ticket.settle(&[], Settled::Delivered);
-    }
-    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
-    queues.replay("d", "acme-prod", request).unwrap();
+    deliver_all(&source);
+    replay_all(&queues);
     append(&queues, BULK);
     let shared = Arc::new(clock.clone());
     let delivery = Delivery::new(Budget::new(BudgetLimits::default()), shared, Arc::new(NoParking));

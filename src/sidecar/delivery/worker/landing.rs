@@ -50,10 +50,23 @@ pub(super) struct Batch {
 
 /// Work on a batch that needs no request.
 pub(super) enum Chore {
-    /// It was split, or not; then it is back whole.
-    Split { queue: Lane, turn: usize, shape: Shape, at: u64, halved: Result<(), BoxError> },
+    Split(Split),
     /// Its letters are kept, these, and it is settled; or it went back.
-    Kept { queue: Lane, turn: usize, shape: Shape, kept: Result<Apart, Unkept> },
+    Kept {
+        queue: Lane,
+        turn: usize,
+        shape: Shape,
+        kept: Result<Apart, Unkept>,
+    },
+}
+
+/// A batch was split at `at`, or not; then it is back whole.
+pub(super) struct Split {
+    queue: Lane,
+    turn: usize,
+    shape: Shape,
+    at: u64,
+    halved: Result<(), BoxError>,
 }
 
 /// Bytes of the batches whose letters are being kept: letters that lie nowhere yet want their room, too.
@@ -355,18 +368,18 @@ impl Worker {
         ticket.split(at, Box::new(move |result| drop(done.send(result))));
         if let Ok(halved) = halved.try_recv() {
             // Known before whoever can't be split comes again.
-            return self.halved(busy, (queue, turn, shape), at, halved);
+            return self.halved(busy, Split { queue, turn, shape, at, halved });
         }
         busy.chores.spawn(async move {
             let halved = halved.await.unwrap_or_else(|_| Err("the queue is closed".into()));
-            Chore::Split { queue, turn, shape, at, halved }
+            Chore::Split(Split { queue, turn, shape, at, halved })
         });
     }
 
     /// A chore is done.
     pub(super) fn done(&mut self, busy: &mut Busy, chore: Result<Chore, JoinError>) {
         match chore {
-            Ok(Chore::Split { queue, turn, shape, at, halved }) => self.halved(busy, (queue, turn, shape), at, halved),
+            Ok(Chore::Split(split)) => self.halved(busy, split),
             Ok(Chore::Kept { kept: Err(Unkept::Stopping), .. }) => {}
             Ok(Chore::Kept { queue, turn, shape, kept: Ok(apart) }) => {
                 self.memory.notes().take(queue, &shape.offsets);
@@ -392,14 +405,9 @@ impl Worker {
         self.decide(busy);
     }
 
-    /// A batch was split at `at`, or is back whole.
-    fn halved(
-        &mut self,
-        busy: &mut Busy,
-        (queue, turn, shape): (Lane, usize, Shape),
-        at: u64,
-        halved: Result<(), BoxError>,
-    ) {
+    /// A batch was split, or is back whole.
+    fn halved(&mut self, busy: &mut Busy, split: Split) {
+        let Split { queue, turn, shape, at, halved } = split;
         match halved {
             Ok(()) => {
                 self.memory.notes().take(queue, &shape.offsets);

@@ -183,11 +183,12 @@ impl Worker {
 
     /// Whether this batch is one that waits by itself now: it was claimed before that was known. Then so does its place, whatever
     /// it was to wait for since.
-    pub(super) fn is_to_wait(&mut self, busy: &Busy, at: usize, first: u64) -> bool {
-        let (now, alone) = (self.now(), busy.beside.alone.get(&at).filter(|alone| alone.first == Some(first)));
-        let until = alone.map(|alone| alone.until).filter(|until| *until > now);
+    pub(super) fn waits_on(&mut self, busy: &Busy, at: usize, first: u64) -> bool {
+        let alone = busy.beside.alone.get(&at).filter(|alone| alone.first == Some(first) && alone.until > self.now());
+        let Some(alone) = alone else { return false };
         let turn = &mut self.queues[at];
-        until.inspect(|until| turn.look_at = turn.look_at.max(*until)).is_some()
+        turn.look_at = turn.look_at.max(alone.until);
+        true
     }
 
     /// What waited at this place waits no more: not by what became of another batch.

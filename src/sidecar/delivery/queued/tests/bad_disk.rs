@@ -182,15 +182,10 @@ async fn a_batch_whose_split_failed_goes_on_in_halves_with_another_loop() {
 fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_way_round() {
     for replay_is_bad in [true, false] {
         let shop = Shop::new();
-        let (source, limits) = (shop.source(), Limits { records_max: 4, ..LIMITS });
-        while let Some(Claimed { ticket, .. }) = source.next(limits).unwrap() {
-            ticket.settle(&[], Settled::Delivered);
-        }
+        deliver_all(&shop.source());
         // They lie in segments of their own.
-        drop(source);
         shop.forget();
-        let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
-        shop.queues.replay("d", "acme-prod", request).unwrap();
+        replay_all(&shop.queues);
         (0..40).for_each(|_| append(&shop.queues, BULK));
         let shop = shop.again();
         let source = shop.source();
@@ -198,7 +193,7 @@ fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_w
         shop.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(path.to_str().unwrap()));
         let (mut failures, mut had) = (0, 0);
         for _ in 0..60 {
-            match source.next(limits) {
+            match source.next(Limits { records_max: 4, ..LIMITS }) {
                 Err(_) => failures += 1,
                 Ok(Some(Claimed { job, ticket })) => {
                     assert_eq!(job.origin.offsets.start >= 20, replay_is_bad, "{:?}", job.origin);
@@ -222,13 +217,8 @@ fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_w
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_fills_beside_a_replay_that_is_lost_goes_in_its_time() {
     let shop = Shop::new();
-    let source = shop.source();
-    while let Some(Claimed { ticket, .. }) = source.next(LIMITS).unwrap() {
-        ticket.settle(&[], Settled::Delivered);
-    }
-    drop(source);
-    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Again };
-    let replay = shop.queues.replay("d", "acme-prod", request).unwrap();
+    deliver_all(&shop.source());
+    let replay = replay_all(&shop.queues);
     shop.forget();
     for _ in 0..5 {
         let (path, at) = shop.frame(0); // what is rotten is found no more
