@@ -154,43 +154,16 @@ pub fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Gives three bytes at a time, as a disk may.
-    struct Sparing(Vec<u8>);
-
-    impl File for Sparing {
-        fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-            let rest = self.0.get(position as usize..).unwrap_or_default();
-            let n = rest.len().min(buf.len()).min(3);
-            buf[..n].copy_from_slice(&rest[..n]);
-            Ok(n)
-        }
-
-        fn len(&self) -> io::Result<u64> {
-            Ok(self.0.len() as u64)
-        }
-
-        fn write_all_at(&self, _: &[io::IoSlice<'_>], _: u64) -> io::Result<()> {
-            unreachable!("it is only read")
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            unreachable!("it is only read")
-        }
-
-        fn allocate(&self, _: u64) -> io::Result<()> {
-            unreachable!("it is only read")
-        }
-
-        fn set_len(&self, _: u64) -> io::Result<()> {
-            unreachable!("it is only read")
-        }
-    }
+    use crate::disk::mem::MemDisk;
+    use crate::disk::refusing::Refusing;
 
     #[test]
     fn what_comes_in_pieces_is_read_whole_and_a_file_that_ends_before_is_told() {
-        let file = Sparing((0..10).collect());
-        assert_eq!(read_all(&file).unwrap(), (0..10).collect::<Vec<u8>>());
+        let whole = MemDisk::new().create("file".as_ref()).unwrap();
+        let bytes: Vec<u8> = (0..10).collect();
+        whole.write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
+        let file = Refusing::in_pieces(whole, 3);
+        assert_eq!(read_all(&file).unwrap(), bytes);
         let mut bytes = [0; 5];
         read_exact_at(&file, &mut bytes, 4).unwrap();
         assert_eq!(bytes, [4, 5, 6, 7, 8]);

@@ -294,4 +294,23 @@ mod tests {
         assert_eq!(refused.map(|refused| refused.unwrap_err().kind()), [ErrorKind::FileTooLarge; 4]);
         assert_eq!(file.len().unwrap(), 3);
     }
+
+    #[test]
+    fn a_file_is_no_directory_whatever_is_asked_of_it() {
+        let disk = MemDisk::new();
+        let [file, inside] = ["/file", "/file/inside"].map(Path::new);
+        disk.create(file).unwrap();
+        let refused = [
+            disk.create(inside).map(drop),
+            disk.rename(file, inside),
+            disk.lock(inside, "me").map(drop),
+            disk.list(file).map(drop),
+            disk.sync_dir(file),
+            disk.space(file).map(drop),
+            disk.rename_dir(file, Path::new("/other")),
+        ];
+        assert_eq!(refused.map(|refused| refused.unwrap_err().kind()), [ErrorKind::NotADirectory; 7]);
+        assert_eq!(disk.list(Path::new("/")).unwrap(), ["file"], "and it is there still");
+        assert_eq!(disk.sync_dir(Path::new("/none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
 }

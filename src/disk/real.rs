@@ -114,11 +114,10 @@ impl Disk for RealDisk {
         let file =
             open_regular(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600), path)?;
         match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(io::Error::new(ErrorKind::WouldBlock, format!("held by {}", holder_of(&file))));
             }
-            Err(error) => return Err(error.into()),
+            done => done?,
         }
         // Write, then cut: whoever looks in between sees a name, not an empty file.
         file.write_all_at(holder.as_bytes(), 0)?;
@@ -176,13 +175,9 @@ impl File for RealFile {
             // Drops empty buffers at the front, so that a write of nothing ends the loop.
             IoSlice::advance_slices(&mut rest, 0);
             while !rest.is_empty() {
-                match retry_on_intr(|| rustix::io::pwritev(&self.file, rest, position))? {
-                    0 => return Err(ErrorKind::WriteZero.into()),
-                    n => {
-                        position += n as u64;
-                        IoSlice::advance_slices(&mut rest, n);
-                    }
-                }
+                let n = some(retry_on_intr(|| rustix::io::pwritev(&self.file, rest, position))?)?;
+                position += n as u64;
+                IoSlice::advance_slices(&mut rest, n);
             }
         }
         Ok(())
@@ -197,11 +192,8 @@ impl File for RealFile {
         if len == 0 {
             return Ok(());
         }
-        match retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.allocate_with_zeros(len),
-            Err(error) => Err(error.into()),
-        }
+        let reserved = retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len));
+        if can_reserve(reserved)? { Ok(()) } else { self.allocate_with_zeros(len) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -224,6 +216,19 @@ impl RealFile {
             position += step as u64;
         }
         Ok(())
+    }
+}
+
+/// What a write took of bytes that there are. One that took none would be made again for ever.
+fn some(written: usize) -> io::Result<usize> {
+    if written > 0 { Ok(written) } else { Err(ErrorKind::WriteZero.into()) }
+}
+
+/// Whether the file system can reserve, by its answer to who asked for it.
+fn can_reserve(answer: rustix::io::Result<()>) -> io::Result<bool> {
+    match answer {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        done => Ok(done.map(|()| true)?),
     }
 }
 
@@ -257,11 +262,14 @@ fn sync_existing(disk: &RealDisk, dir: &Path) -> io::Result<()> {
     if !fs::metadata(dir)?.is_dir() {
         return Err(ErrorKind::NotADirectory.into());
     }
-    match disk.sync_dir(parent(dir)) {
-        // We may not even look above it, so it was somebody else who made it.
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(()),
-        done => done,
-    }
+    unless_it_is_not_ours(disk.sync_dir(parent(dir)))
+}
+
+/// Of a sync of the directory above: where we may not even look there, it was somebody else who made what is in it.
+fn unless_it_is_not_ours(synced: io::Result<()>) -> io::Result<()> {
+    let is_not_ours =
+        |error: &io::Error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+    if synced.as_ref().is_err_and(is_not_ours) { Ok(()) } else { synced }
 }
 
 fn parent(path: &Path) -> &Path {

@@ -93,6 +93,37 @@ fn zeros_stand_in_for_a_reservation_and_leave_what_is_there() {
     assert_eq!(file.len().unwrap(), len, "never shorter");
 }
 
+/// ZFS and older NFS say the first, older kernels the second; any other error is the caller's.
+#[test]
+fn zeros_are_written_only_where_a_file_system_cannot_reserve() {
+    let answers = [Ok(()), Err(Errno::OPNOTSUPP), Err(Errno::NOSYS)];
+    assert_eq!(answers.map(|answer| can_reserve(answer).unwrap()), [true, false, false]);
+    let refused = [Errno::NOSPC, Errno::IO].map(|error| can_reserve(Err(error)).unwrap_err().raw_os_error());
+    assert_eq!(refused, [Errno::NOSPC, Errno::IO].map(|error| Some(error.raw_os_error())));
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("file");
+    RealDisk.create(&path).unwrap();
+    let file = RealFile { file: fs::File::open(&path).unwrap() };
+    assert!(file.allocate(9).is_err(), "it is open for reading only");
+    assert_eq!(file.len().unwrap(), 0);
+}
+
+#[test]
+fn a_write_that_takes_nothing_is_an_error_and_is_not_made_for_ever() {
+    assert_eq!(some(3).unwrap(), 3);
+    assert_eq!(some(0).unwrap_err().kind(), ErrorKind::WriteZero);
+}
+
+#[test]
+fn a_directory_that_others_made_where_we_may_not_look_needs_no_sync_of_ours() {
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+        unless_it_is_not_ours(Err(kind.into())).unwrap();
+    }
+    unless_it_is_not_ours(Ok(())).unwrap();
+    let failed = unless_it_is_not_ours(Err(Errno::IO.into())).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(Errno::IO.raw_os_error()), "its name may be lost");
+}
+
 #[test]
 fn a_file_is_as_long_as_was_said_last() {
     let tmp = tempfile::tempdir().unwrap();
