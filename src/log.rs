@@ -20,6 +20,7 @@ mod inspect;
 mod keeper;
 mod limits;
 mod listing;
+mod lock;
 mod open;
 mod options;
 mod pending;
@@ -74,9 +75,6 @@ use writer::Writer;
 /// The stream of batch plans. It lies with the records that the plans are about, not with our other streams.
 pub const PLANS_STREAM: &str = "!plans";
 
-/// The lock of a log's directory.
-const LOCK_FILE: &str = "LOCK";
-
 /// A durable log. Cheap to clone; all clones are one log. See the crate's documentation for an example.
 #[derive(Clone)]
 pub struct Log {
@@ -107,12 +105,7 @@ impl Log {
     ) -> Result<Self, OpenError> {
         options.check()?;
         disk.create_dir(dir).map_err(OpenError::io("make the directory", dir))?;
-        let holder = format!("process {}, forebay {}", std::process::id(), env!("CARGO_PKG_VERSION"));
-        let lock_path = dir.join(LOCK_FILE);
-        let lock = disk.lock(&lock_path, &holder).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned(), holder: e.to_string() },
-            _ => OpenError::Io { what: "lock", path: lock_path.clone(), source: e },
-        })?;
+        let lock = lock::take(&*disk, dir, env!("CARGO_PKG_VERSION"))?;
         let files = Files::new(disk, dir.to_owned(), &options);
         let opened = open::open(&files, &options, clock.wall_ms())?;
         let mut damages = Damages::default();
@@ -154,11 +147,7 @@ impl Log {
         shared.counters.housekeeping_errors.add(opened.tables_refused);
         shared.learn_state();
         let started = if inline { Ok(Threads::none(&shared)) } else { Threads::start(&shared) };
-        let threads = started.map_err(|source| OpenError::Io {
-            path: dir.to_owned(),
-            what: "start the log's threads",
-            source,
-        })?;
+        let threads = started.map_err(OpenError::io("start the log's threads", dir))?;
         Ok(Self { shared, threads: Arc::new(Mutex::new(threads)) })
     }
 

@@ -5,8 +5,8 @@
 //! as lost for good. So it happens to a log that nobody has open, place by place, only for errors that are a place's and
 //! stay for several tries, and never on a disk that hardly reads at all.
 
-use super::LOCK_FILE;
 use super::file_name::FileName;
+use super::lock;
 use super::options::OpenError;
 use crate::disk::{Disk, File, is_media_error, read_exact_at};
 use std::fmt;
@@ -65,7 +65,7 @@ pub fn give_up(
     lose: bool,
     pause: &mut dyn FnMut(),
 ) -> Result<Vec<Unreadable>, GiveUpError> {
-    let _lock = if lose { Some(lock(disk, dir)?) } else { None };
+    let _lock = if lose { Some(lock::take(disk, dir, "log give-up")?) } else { None };
     let mut names = disk.list(dir).map_err(OpenError::io("list", dir))?;
     names.sort();
     let (mut found, mut all) = (Vec::new(), 0);
@@ -95,15 +95,6 @@ pub fn give_up(
         tracing::error!(%place, "given up: zeros stand there now");
     }
     Ok(found)
-}
-
-fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn crate::disk::Lock>, OpenError> {
-    let path = dir.join(LOCK_FILE);
-    let holder = format!("process {}, forebay log give-up", std::process::id());
-    disk.lock(&path, &holder).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned(), holder: e.to_string() },
-        _ => OpenError::io("lock", &path)(e),
-    })
 }
 
 /// The places of one file that can't be read, neighbours with the same reason as one.

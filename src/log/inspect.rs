@@ -138,7 +138,7 @@ pub fn inspect(
             Some(FileName::Index(sequence)) => indexes.push(sequence),
             Some(FileName::Streams(_)) => tables.push(name),
             Some(FileName::Spare(_)) => inspection.seen.spares += 1,
-            None if name == super::LOCK_FILE => {}
+            None if name == super::lock::LOCK_FILE => {}
             None => inspection.seen.strangers.push(name),
         }
     }
