@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How often housekeeping looks by itself.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
+/// What a thread is for.
+type Body = Box<dyn FnOnce() + Send>;
+
 /// The last clone of a [`Log`](super::Log) that is dropped takes these with it, and they end what was not closed.
 pub(super) struct Threads {
     shared: Arc<Shared>,
@@ -30,9 +33,10 @@ impl Threads {
     /// # Errors
     /// When the system starts no thread. None is left then.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            crate::sync::thread::Builder::new().name(name.into()).spawn(body)
-        };
+        Self::start_by(shared, |name, body| crate::sync::thread::Builder::new().name(name.into()).spawn(body))
+    }
+
+    fn start_by(shared: &Arc<Shared>, spawn: impl Fn(&str, Body) -> io::Result<JoinHandle<()>>) -> io::Result<Self> {
         let [writer, keeper] = [Arc::clone(shared), Arc::clone(shared)];
         let mut threads = Self::none(shared);
         threads.writer = Some(spawn("forebay-writer", Box::new(move || run_writer(&writer)))?);
@@ -91,5 +95,30 @@ impl Drop for Threads {
     fn drop(&mut self) {
         // Where nobody closed it the threads hold the rest, and end by themselves (see run_writer).
         self.shared.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Log, LogOptions};
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::disk::mem::MemDisk;
+    use std::path::Path;
+
+    /// The writer that ran on would have the log's lock, and nobody to end it.
+    #[test]
+    fn where_one_thread_cannot_be_started_the_other_one_has_ended() {
+        for which in ["forebay-writer", "forebay-keeper"] {
+            let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(ManualClock::at(1_000_000)));
+            let log = Log::open(disk, clock, Path::new("/log"), LogOptions::small()).expect("it opens");
+            let before = Arc::strong_count(&log.shared);
+            let started = Threads::start_by(&log.shared, |name, body| match name == which {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => crate::sync::thread::Builder::new().spawn(body),
+            });
+            assert_eq!(started.map(drop).expect_err("there are too many").kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(Arc::strong_count(&log.shared), before, "{which}: nobody has it any more");
+        }
     }
 }
