@@ -201,8 +201,8 @@ impl Reader {
     )]
     pub fn next(&mut self) -> Result<Option<Item>, ReadError> {
         Ok(self.step(Depth::Payload)?.map(|met| match met {
-            Met::Frame(frame) => Item::Frame(frame),
-            Met::Header(_) => unreachable!("the payload was asked for"),
+            Met::Read(Read::Frame(frame)) => Item::Frame(frame),
+            Met::Read(Read::Header(_)) => unreachable!("the payload was asked for"),
             Met::Lost { offsets, why } => Item::Lost { offsets, why },
         }))
     }
@@ -213,8 +213,7 @@ impl Reader {
     /// When the disk can't be read. The position stays.
     pub fn skim(&mut self) -> Result<Option<Skimmed>, ReadError> {
         Ok(self.step(Depth::Header)?.map(|met| match met {
-            Met::Frame(frame) => Skimmed::Frame(frame.outline()),
-            Met::Header(outline) => Skimmed::Frame(outline),
+            Met::Read(read) => Skimmed::Frame(read.outline()),
             Met::Lost { offsets, why } => Skimmed::Lost { offsets, why },
         }))
     }
@@ -229,7 +228,7 @@ impl Reader {
             if let Some(frame) = catalog.tail.get(self.stream, self.next) {
                 self.next = frame.offsets().end;
                 self.hint = None; // whoever was served from memory is near the newest segment
-                return Ok(Some(Met::Frame(frame)));
+                return Ok(Some(Met::Read(Read::Frame(frame))));
             }
             (stream.row.next, stream.row.first_kept)
         };
@@ -262,12 +261,12 @@ impl Reader {
             if !holds_it {
                 return Ok(Some(self.lost(frame.first.min(durable), "its frames are damaged or missing")));
             }
-            let met = self.load((place, sequence), frame, depth);
-            match met.map_err(|e| failed(Some((sequence, frame.position)), e))? {
-                Loaded::Met(met) => {
-                    self.next = met.end();
+            let loaded = self.load((place, sequence), frame, depth);
+            match loaded.map_err(|e| failed(Some((sequence, frame.position)), e))? {
+                Loaded::Read(read) => {
+                    self.next = read.outline().offsets().end;
                     self.hint = Some(place);
-                    return Ok(Some(met));
+                    return Ok(Some(Met::Read(read)));
                 }
                 Loaded::Damaged if mutants::on(Mutant::DamageSkipped) => {
                     self.next = frame.next();
@@ -292,7 +291,7 @@ impl Reader {
 
     fn load(&self, (place, sequence): (Sequence, Sequence), frame: FrameRef, depth: Depth) -> io::Result<Loaded> {
         if let Some(kept) = self.shared.read_cache.get(self.stream, frame.first) {
-            return Ok(Loaded::Met(Met::Frame(kept)));
+            return Ok(Loaded::Read(Read::Frame(kept)));
         }
         let at_place = self.shared.catalog_read().segments.get(&place).map(|segment| segment.file);
         let Some(segment) = at_place.filter(|file| file.sequence == sequence) else { return Ok(Loaded::Gone) };
@@ -319,12 +318,12 @@ impl Reader {
         let FrameHeader { first, records, bytes_before, payload_len, ingest_ms, .. } = header;
         if depth == Depth::Header {
             let outline = Outline { first, records, bytes_before, bytes: payload_len, ingest_ms };
-            return Ok(Loaded::Met(Met::Header(outline)));
+            return Ok(Loaded::Read(Read::Header(outline)));
         }
         bytes.drain(..FRAME_HEADER_BYTES as usize);
         let loaded = Arc::new(Frame::of(&header, bytes));
         self.shared.read_cache.put(&loaded);
-        Ok(Loaded::Met(Met::Frame(loaded)))
+        Ok(Loaded::Read(Read::Frame(loaded)))
     }
 }
 
@@ -337,23 +336,27 @@ enum Depth {
 
 /// What is at a position.
 enum Met {
-    Frame(Arc<Frame>),
-    Header(Outline),
+    Read(Read),
     Lost { offsets: Range<u64>, why: String },
 }
 
-impl Met {
-    fn end(&self) -> u64 {
+/// A frame as far as it was read.
+enum Read {
+    Frame(Arc<Frame>),
+    Header(Outline),
+}
+
+impl Read {
+    fn outline(&self) -> Outline {
         match self {
-            Self::Frame(frame) => frame.offsets().end,
-            Self::Header(outline) => outline.offsets().end,
-            Self::Lost { offsets, .. } => offsets.end,
+            Self::Frame(frame) => frame.outline(),
+            Self::Header(outline) => *outline,
         }
     }
 }
 
 enum Loaded {
-    Met(Met),
+    Read(Read),
     Damaged,
     /// The segment was reclaimed meanwhile.
     Gone,
