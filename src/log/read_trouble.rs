@@ -31,9 +31,10 @@ impl ReadTrouble {
             return false;
         }
         *told = Some(now);
+        let refused_so_far = self.count();
         tracing::error!(
             %error,
-            refused_so_far = self.count.get(),
+            refused_so_far,
             "acknowledged records can't be read: who needs them waits and tries again, nothing is skipped. If the disk \
              does not come back, stop and see `forebay log give-up --help`"
         );

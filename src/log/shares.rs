@@ -22,15 +22,15 @@ pub(crate) fn level(mut held: Vec<u64>, left: u64, all: u64) -> Option<u64> {
     }
     let mut room = total * u128::from(left) / u128::from(all);
     held.sort_unstable();
-    let mut others = held.len() as u128;
-    for held in held.into_iter().map(u128::from) {
+    // Each with as many as have not had their room yet, itself among them.
+    let others = (1..=held.len() as u128).rev();
+    held.into_iter().map(u128::from).zip(others).find_map(|(held, others)| {
         if held * others > room {
             return Some(u64::try_from(room / others).expect("less than one of them holds"));
         }
         room -= held;
-        others -= 1;
-    }
-    None
+        None
+    })
 }
 
 #[cfg(test)]

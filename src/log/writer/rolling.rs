@@ -142,9 +142,8 @@ impl Writer {
         let mut catalog = shared.catalog_write();
         let segment = catalog.segments.get_mut(&active.sequence).expect("enter added it");
         segment.failed = failed;
-        let Stage::Active(index) = std::mem::replace(&mut segment.stage, Stage::Sealed) else {
-            unreachable!("the active segment is active")
-        };
+        let stage = std::mem::replace(&mut segment.stage, Stage::Sealed);
+        let Stage::Active(index) = stage else { unreachable!("the active segment is active") };
         segment.stage = Stage::Sealing(Arc::new(index));
         self.lanes[lane].last = Some(Predecessor { sequence: active.sequence, end: active.position });
         self.lanes[lane].cut_is_due |= failed;
