@@ -273,3 +273,39 @@ impl Segment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::segment::Class;
+
+    /// Who is not sure that nothing of it is needed keeps it.
+    #[test]
+    fn only_what_has_no_index_file_yet_and_of_which_nothing_is_needed_is_settled() {
+        let row = StreamRow { name: "a".into(), next: 5, bytes: 0, first_kept: 0 };
+        let mut catalog = Catalog::new(vec![row], 1, Sequence(5), 0);
+        let holds = || {
+            let mut index = ActiveIndex::default();
+            index.add(128, &FrameHeader::sample(0, 3));
+            index
+        };
+        let stages = [
+            Stage::Active(ActiveIndex::default()),
+            Stage::Active(holds()),
+            Stage::Sealing(Arc::new(holds())),
+            Stage::Sealing(Arc::default()),
+            Stage::Sealed,
+        ];
+        for (n, stage) in (0..).zip(stages) {
+            let file = SegmentFile::plain(Sequence(n), Class::Main);
+            catalog.segments.insert(Sequence(n), Segment::new(file, 256, 4_096, 0, stage));
+        }
+        // The last one is not there.
+        let settled = |catalog: &Catalog| [0, 1, 2, 3, 4, 5].map(|n| catalog.is_settled(Sequence(n)));
+        let trim = |catalog: &mut Catalog, before| catalog.stream_mut(StreamId(0)).expect("known").trim(before);
+        trim(&mut catalog, 3);
+        assert_eq!(settled(&catalog), [false, false, false, true, false, false], "its record is needed");
+        trim(&mut catalog, 4);
+        assert_eq!(settled(&catalog), [false, true, true, true, false, false]);
+    }
+}

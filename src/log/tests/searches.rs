@@ -103,3 +103,17 @@ proptest! {
         }
     }
 }
+
+/// Nothing is made again from a segment that is written to: what is in it is in memory.
+#[test]
+fn there_is_an_index_of_sealed_segments_alone() {
+    let bench = bench();
+    let log = bench.open();
+    (0..2).for_each(|_| _ = append(&log, "a", 1, PAYLOAD_BYTES, 1));
+    let end_of = |n| log.shared.index(crate::Sequence(n)).expect("memory reads").map(|index| index.header.end);
+    // The first one has the name of the stream as well.
+    assert_eq!(end_of(0), Some(log.synced()[0].position + 64));
+    let before = bench.disk.counts();
+    assert_eq!([1, 2].map(end_of), [None; 2], "one is written to, and one is not there");
+    assert_eq!((bench.disk.counts() - before).opens, 0);
+}
