@@ -142,6 +142,26 @@ fn damage_parts_a_run_and_is_left_alone_and_so_is_what_was_compacted() {
     assert_eq!(whole, (0..10).map(|n| n != 3).collect::<Vec<_>>());
 }
 
+/// Each look would read it whole.
+#[test]
+fn of_a_segment_that_is_left_alone_nothing_is_known_where_its_index_is_damaged_and_the_others_have_their_turn() {
+    let mut bench = bench();
+    bench.options.index_cache_bytes = 0;
+    let log = bench.open();
+    sparse(&log, 10);
+    let segment = bench.disk.open(&Path::new(DIR).join("0000000000000003.seg")).expect("it is there");
+    segment.write_all_at(&[IoSlice::new(&[0xEE])], 128 + 56 + 7).expect("memory writes");
+    log.housekeep();
+    assert_eq!((log.stats().segments_compacted, log.stats().housekeeping_errors), (0, 1));
+    damage_index(&bench, "0000000000000003.idx");
+    for compacted in [6, 9, 9] {
+        no_pause(&bench, &log);
+        log.housekeep();
+        assert_eq!((log.stats().segments_compacted, log.stats().housekeeping_errors), (compacted, 1));
+    }
+    assert_eq!(log.damages(), [], "its index was not made again from its frames");
+}
+
 #[test]
 fn a_compact_segment_ends_where_its_header_says_and_then_where_its_index_does() {
     let bench = bench();
@@ -264,6 +284,58 @@ fn a_compact_segment_with_the_header_of_another_one_is_damage_and_its_records_ar
         let told = log.damages();
         assert!(matches!(&told[..], [damage] if damage.positions == (0..limits::SEGMENT_HEADER_BYTES)), "{told:?}");
         assert_eq!(read(&log, "slow", 0).iter().filter(|(_, byte)| *byte == Some(1)).count(), 10);
+    }
+}
+
+/// It may say in another way where its frames end, and which they stand for.
+#[test]
+fn a_compact_segment_of_a_later_version_stops_the_start_and_stays_as_it_is() {
+    let bench = bench();
+    let log = bench.open();
+    sparse(&log, 10);
+    log.housekeep(); // and it has no index yet
+    drop(log);
+    let [name] = &names(&bench)[..] else { panic!("one run was compacted") };
+    let path = Path::new(DIR).join(name);
+    let mut bytes = read_all(&*bench.disk.open(&path).expect("just listed")).expect("memory reads");
+    bytes[8] = 99;
+    let crc = crc32fast::hash(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    files::write_whole(&*bench.disk, &path, &bytes).expect("memory writes");
+    let refused = bench.try_open().map(drop);
+    assert!(matches!(&refused, Err(OpenError::Newer { path: at, version: 99 }) if *at == path), "{refused:?}");
+    assert!(read_all(&*bench.disk.open(&path).expect("it is there")).expect("memory reads") == bytes);
+}
+
+/// Writes a byte of an index anew: of its body, so that its header is good.
+fn damage_index(bench: &Bench, name: &str) {
+    let file = bench.disk.open(&Path::new(DIR).join(name)).expect("it is sealed");
+    file.write_all_at(&[IoSlice::new(&[0xEE])], index::INDEX_HEADER_BYTES as u64 + 1).expect("memory writes");
+}
+
+/// The name of an index comes back where a sync of the directory failed. In doubt it is told.
+#[test]
+fn what_an_index_without_its_segment_says_is_told_where_the_one_that_has_its_records_is_damaged() {
+    for damaged in [false, true] {
+        let bench = bench();
+        let log = bench.open();
+        sparse(&log, 10);
+        let first = Path::new(DIR).join("0000000000000000.idx");
+        let index = read_all(&*bench.disk.open(&first).expect("it is sealed")).expect("memory reads");
+        // It is compacted, and what it is in then has an index and a table that covers it.
+        (0..2).for_each(|_| log.housekeep());
+        drop(log);
+        let [compact] = &names(&bench)[..] else { panic!("one run was compacted") };
+        if damaged {
+            damage_index(&bench, &format!("{}.idx", &compact[..16]));
+        }
+        files::write_whole(&*bench.disk, &first, &index).expect("memory writes");
+        let log = bench.open();
+        let told: Vec<_> = log.damages().into_iter().map(|damage| (damage.stream, damage.offsets)).collect();
+        let lost = (Some("slow".to_owned()), Some(0..1));
+        assert_eq!(told, if damaged { vec![lost] } else { vec![] });
+        assert_eq!(read(&log, "slow", 0).iter().filter(|(_, byte)| *byte == Some(1)).count(), 10, "and all is served");
+        assert!(bench.disk.open(&first).is_err(), "it has said what it knows, and goes");
     }
 }
 

@@ -160,6 +160,41 @@ fn an_index_of_another_log_says_nothing_of_a_segment_and_that_is_read_instead() 
     assert_eq!(read(&log, "a", 0), [(0..1, Some(1)), (1..2, Some(2)), (2..3, Some(3))]);
 }
 
+/// Nothing that may be somebody's is deleted, and nothing of it is believed.
+#[test]
+fn an_index_without_a_segment_that_is_not_what_its_name_says_is_kept_aside() {
+    for theirs in [true, false] {
+        let [bench, other] = [Bench::new(), Bench::new()];
+        for (bench, stream) in [(&bench, "a"), (&other, "theirs")] {
+            let log = bench.open();
+            append(&log, stream, 1, 100, 1);
+            log.close().expect("closed");
+        }
+        let [from, of] = if theirs { [&other, &bench] } else { [&bench, &bench] };
+        // Another log's of this number, or ours of another one.
+        let name = if theirs { "0000000000000000.idx" } else { "0000000000000007.idx" };
+        let bytes =
+            read_all(&*from.disk.open(&path("0000000000000000.idx")).expect("it is there")).expect("memory reads");
+        if theirs {
+            of.disk.remove(&path(FIRST)).expect("it is there");
+        }
+        files::write_whole(&*of.disk, &path(name), &bytes).expect("memory writes");
+        let log = of.open();
+        let told = log.damages();
+        assert!(
+            matches!(&told[..], [damage] if damage.what.ends_with("set aside") && damage.offsets.is_none()),
+            "{told:?}"
+        );
+        assert_eq!(log.stream("theirs"), None);
+        let aside = of.disk.open(&path(&format!("{name}.bad"))).expect("it was set aside");
+        assert!(read_all(&*aside).expect("memory reads") == bytes);
+        assert!(of.disk.open(&path(name)).is_err());
+        if !theirs {
+            assert_eq!(read(&log, "a", 0), [(0..1, Some(1))]);
+        }
+    }
+}
+
 /// Frames prove themselves: whose the file is does not matter to them.
 #[test]
 fn a_header_of_another_log_over_that_of_a_segment_is_damage_and_its_records_are_served() {
