@@ -192,8 +192,8 @@ fn a_directory_sync_that_fails_for_the_writer_promises_compaction_no_file() {
     assert!(log.stats().segments_compacted > 0, "another time it goes");
 }
 
-/// Ten segments with a little of "slow" in each; of the rest, "fast", nothing is needed. No index is kept in memory, and no handle.
-fn ten_sparse(disk: &Interleaved) -> Log {
+/// Keeps no record in memory, no index, and no handle.
+fn open_forgetful(disk: &Interleaved) -> Log {
     let options = LogOptions {
         segment_bytes: 4 << 10,
         budget_bytes: 4 << 20,
@@ -204,7 +204,12 @@ fn ten_sparse(disk: &Interleaved) -> Log {
         ..LogOptions::small()
     };
     let clock = ManualClock::at(1_000_000);
-    let log = Log::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens");
+    Log::open(Arc::new(disk.clone()), Arc::new(clock), Path::new("/log"), options).expect("it opens")
+}
+
+/// Ten segments with a little of "slow" in each; of the rest, "fast", nothing is needed.
+fn ten_sparse(disk: &Interleaved) -> Log {
+    let log = open_forgetful(disk);
     for _ in 0..10 {
         append(&log, "slow", 100);
         append(&log, "fast", 3_600);
@@ -278,6 +283,32 @@ fn a_run_of_which_a_file_is_gone_when_it_is_looked_into_once_more_stays() {
     (0..2).for_each(|_| log.housekeep());
     assert_eq!((log.damages(), whole(&log, "slow")), (vec![], 10));
     assert!(log.stats().segments_compacted >= 10, "another time it goes");
+}
+
+/// Housekeeping looks into all segments, from the newest back, before any of them goes.
+#[test]
+fn segments_that_somebody_needs_again_while_older_ones_are_looked_into_stay_and_nothing_is_written_for_them() {
+    let sim = SimDisk::new(1);
+    let disk = Interleaved::over(sim.clone());
+    let log = open_forgetful(&disk);
+    (0..5).for_each(|_| _ = append(&log, "a", 3_000));
+    log.housekeep();
+    let (stream, again) = (log.stream("a").expect("known"), log.clone());
+    log.trim(stream, u64::MAX);
+    disk.interrupt_opening(Some(Arc::new(move |path: &Path| {
+        if path.ends_with("0000000000000000.idx") {
+            assert_eq!(again.keep(stream, 0), 0, "nothing has gone yet");
+        }
+    })));
+    let before = sim.ops();
+    log.housekeep();
+    disk.interrupt_opening(None);
+    let stats = log.stats();
+    assert_eq!((stats.segments_reclaimed, stats.housekeeping_errors, sim.ops() - before), (0, 0, 0));
+    assert_eq!(whole(&log, "a"), 5);
+    log.trim(stream, u64::MAX);
+    log.housekeep();
+    assert_eq!(log.stats().segments_reclaimed, 4, "another time they go");
 }
 
 /// Before: a void segment was taken out of the catalog before its file went. A table that housekeeping wrote in between covered its

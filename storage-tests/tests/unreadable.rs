@@ -142,6 +142,34 @@ fn with_both_tables_damaged_an_unreadable_index_has_no_vote_and_stops_nothing() 
     session.goes_on().expect("as promised");
 }
 
+/// It has no vote either. Its index says all that a start needs of it.
+#[test]
+fn with_both_tables_damaged_an_unreadable_compact_segment_has_no_vote_and_stops_nothing() {
+    let mut session = Session::new(1, tiny());
+    assert_eq!(session.open(), Ok(true));
+    for _ in 0..10 {
+        session.act(&Step::Append("slow", vec![(200, 2)])).expect("a good disk");
+        session.act(&Step::Append("fast", vec![(3_000, 1)])).expect("a good disk");
+    }
+    session.trim("fast", 0);
+    (0..3).for_each(|_| session.log().housekeep());
+    let id = session.log().log_id();
+    assert!(session.log().stats().segments_compacted > 0);
+    session.end(End::Kill);
+    for table in TABLES {
+        session.disk.overwrite(table.as_ref(), b"damaged");
+    }
+    let paths = session.disk.paths();
+    let compact = paths.iter().find(|path| path.to_string_lossy().contains("-0")).expect("one is compact");
+    session.disk.inject(Fault::every(OpKind::Read, Failure::Eio).on(&compact.to_string_lossy()));
+    session.try_open().expect("it opens");
+    assert_eq!((session.log().log_id(), session.log().damages()), (id, vec![]));
+    session.disk.clear_faults();
+    // The name of "fast" stood in the tables alone.
+    let slow = storage_tests::reading::read(session.log(), "slow").expect("it reads");
+    assert_eq!(slow.iter().filter(|seen| seen.frame.is_some()).count(), 10);
+}
+
 const TABLES: [&str; 2] = ["/log/streams.0", "/log/streams.1"];
 
 /// Before: an unreadable copy stopped the start, though the other one had all that it said.

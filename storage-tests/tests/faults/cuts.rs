@@ -1,6 +1,8 @@
 //! Cuts that a start made and could not sync: the next one finds the file as short as it was to be, and a power cut would bring back
 //! what was cut.
 
+use std::path::Path;
+
 use storage_tests::fault::{Failure, Fault, OpKind, Performed};
 use storage_tests::sim_disk::{PowerCut, Rest};
 use storage_tests::workload::{End, Step};
@@ -51,4 +53,35 @@ fn a_torn_append_whose_cut_was_not_synced_does_not_come_back_by_halves() {
         session.end(End::Cut(PowerCut::NothingUnsynced));
         assert_eq!(session.open(), Ok(true), "seed {seed}");
     }
+}
+
+/// Its name may come back with a power cut, and what names its end have gone by then: it is cut before it goes, for good, also where that
+/// could not be done when it was sealed.
+#[test]
+fn a_failed_segment_that_could_not_be_cut_is_cut_before_it_goes_and_becomes_no_spare() {
+    let mut session = session(1);
+    acked(&mut session, "a", &[(300, 1)]);
+    let end = session.log().synced()[0].position;
+    session.act(&Step::Inject(Fault::nth(OpKind::Sync, 0, Failure::Eio).on(FIRST))).expect("armed");
+    session.act(&Step::Inject(Fault::every(OpKind::SetLen, Failure::Eio).on(FIRST))).expect("armed");
+    acked(&mut session, "a", &[(700, 20)]); // in the next one
+    session.log().housekeep();
+    session.trim("a", 0);
+    session.disk.clear_faults();
+    let (first, len) = (Path::new("/log").join(FIRST), |bytes: Option<Vec<u8>>| bytes.map(|bytes| bytes.len() as u32));
+    assert!(len(session.disk.read_live(&first)).is_some_and(|len| len > end), "it was not cut");
+    // Nor when it is sealed now. And its name does not go.
+    session.act(&Step::Inject(Fault::nth(OpKind::SetLen, 0, Failure::Eio).on(FIRST))).expect("armed");
+    session.act(&Step::Inject(Fault::every(OpKind::Remove, Failure::Eio).on(FIRST))).expect("armed");
+    session.act(&Step::Inject(Fault::every(OpKind::Rename, Failure::Eio).on(FIRST))).expect("armed");
+    session.log().housekeep();
+    assert_eq!(len(session.disk.read_durable(&first)), Some(end));
+    session.disk.clear_faults();
+    let spares = |session: &storage_tests::workload::Session| {
+        session.disk.paths().iter().filter(|path| path.to_string_lossy().contains("spare-")).count()
+    };
+    let before = spares(&session);
+    session.log().housekeep();
+    assert_eq!((session.disk.read_live(&first), spares(&session)), (None, before));
+    session.goes_on().expect("as promised");
 }
