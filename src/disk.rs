@@ -10,6 +10,7 @@
 //!   nothing. Wrap files in [`Latched`](latched::Latched) so that nobody can forget.
 
 pub mod counted;
+pub(crate) mod dir_lock;
 pub mod latched;
 pub mod mem;
 pub mod real;

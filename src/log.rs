@@ -20,7 +20,6 @@ mod inspect;
 mod keeper;
 mod limits;
 mod listing;
-mod lock;
 mod open;
 mod options;
 mod pending;
@@ -53,7 +52,7 @@ pub use stats::{LogState, LogStats, StreamStats, Tail};
 pub(crate) use threads::or_abort;
 
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, dir_lock};
 use crate::offset::{LogId, StreamId};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -105,7 +104,7 @@ impl Log {
     ) -> Result<Self, OpenError> {
         options.check()?;
         disk.create_dir(dir).map_err(OpenError::io("make the directory", dir))?;
-        let lock = lock::take(&*disk, dir, env!("CARGO_PKG_VERSION"))?;
+        let lock = dir_lock::take(&*disk, dir, env!("CARGO_PKG_VERSION")).map_err(OpenError::of_lock)?;
         let files = Files::new(disk, dir.to_owned(), &options);
         let opened = open::open(&files, &options, clock.wall_ms())?;
         let mut damages = Damages::default();

@@ -6,9 +6,8 @@
 //! stay for several tries, and never on a disk that hardly reads at all.
 
 use super::file_name::FileName;
-use super::lock;
 use super::options::OpenError;
-use crate::disk::{Disk, File, is_media_error, read_exact_at};
+use crate::disk::{Disk, File, dir_lock, is_media_error, read_exact_at};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -65,7 +64,7 @@ pub fn give_up(
     lose: bool,
     pause: &mut dyn FnMut(),
 ) -> Result<Vec<Unreadable>, GiveUpError> {
-    let _lock = if lose { Some(lock::take(disk, dir, "log give-up")?) } else { None };
+    let _lock = if lose { Some(dir_lock::take(disk, dir, "log give-up").map_err(OpenError::of_lock)?) } else { None };
     let mut names = disk.list(dir).map_err(OpenError::io("list", dir))?;
     names.sort();
     let (mut found, mut all) = (Vec::new(), 0);

@@ -16,7 +16,7 @@ use super::options::OpenError;
 use super::recovery::{self, Found, Hole};
 use super::segment::{BadHeader, Class, Fate, SegmentHeader};
 use super::stream_table::{BadTable, StreamTable};
-use crate::disk::{Disk, File, read_all, read_exact_at};
+use crate::disk::{Disk, File, dir_lock, read_all, read_exact_at};
 use crate::offset::{LogId, Sequence, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -138,7 +138,7 @@ pub fn inspect(
             Some(FileName::Index(sequence)) => indexes.push(sequence),
             Some(FileName::Streams(_)) => tables.push(name),
             Some(FileName::Spare(_)) => inspection.seen.spares += 1,
-            None if name == super::lock::LOCK_FILE => {}
+            None if name == dir_lock::LOCK_FILE => {}
             None => inspection.seen.strangers.push(name),
         }
     }

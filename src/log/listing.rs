@@ -50,7 +50,7 @@ impl Listing {
                 Some(FileName::Index(sequence)) => drop(listing.indexes.insert(sequence)),
                 Some(FileName::Spare(n)) => listing.spares.push(n),
                 Some(FileName::Streams(slot)) => listing.tables.push(slot),
-                None if name == super::lock::LOCK_FILE => {}
+                None if name == crate::disk::dir_lock::LOCK_FILE => {}
                 None => tracing::warn!(name, "a file that is not ours lies in the log's directory; left alone"),
             }
         }

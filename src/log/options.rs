@@ -1,6 +1,7 @@
 //! What can be set when a log is opened, and the errors of a log's operations.
 
 use super::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::disk::dir_lock::Refused;
 use crate::offset::{Sequence, StreamId};
 use std::io;
 use std::ops::Range;
@@ -265,6 +266,13 @@ impl LogOptions {
 }
 
 impl OpenError {
+    pub(crate) fn of_lock(refused: Refused) -> Self {
+        match refused {
+            Refused::Held { dir, holder } => Self::Locked { dir, holder },
+            Refused::Disk { path, source } => Self::Io { what: "lock", path, source },
+        }
+    }
+
     pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }

@@ -30,7 +30,7 @@ use super::reading::offset_at_time;
 use super::store_keeper::StoreKeeper;
 use super::{Context, Inner, Queue, QueueError, kept_plans, lock};
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, dir_lock};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::{Log, LogOptions};
@@ -39,7 +39,7 @@ use index::Index;
 use keeping::Keeping;
 use making::check_names;
 use notes::Notes;
-use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans, take_lock};
+use opening::{append_plans, io_error, open_store, place_orphans, plan_entry, rebuild, resume_plans};
 use replaying::{RESUMED_PLANS_MAX, resume_fills};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -89,7 +89,7 @@ impl Queues {
         options: QueueOptions,
     ) -> Result<Self, OpenQueuesError> {
         disk.create_dir(dir).map_err(|source| io_error("make the directory", dir, source))?;
-        let held = take_lock(&*disk, dir)?;
+        let held = dir_lock::take(&*disk, dir, env!("CARGO_PKG_VERSION"))?;
         let mut stats = QueuesStats::default();
         let (mut floor, found) = FloorFile::load(Arc::clone(&disk), dir)?;
         let log_options =

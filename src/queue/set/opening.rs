@@ -25,19 +25,9 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
 
-const LOCK_NAME: &str = "LOCK";
 const STORE_NAME: &str = "sled";
 /// Names the directory of the last store that was set aside, so that only one is kept.
 const SET_ASIDE_NAME: &str = "sled.bad";
-
-pub(super) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn crate::disk::Lock>, OpenQueuesError> {
-    let holder = format!("process {}, forebay {}", std::process::id(), env!("CARGO_PKG_VERSION"));
-    let path = dir.join(LOCK_NAME);
-    disk.lock(&path, &holder).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => OpenQueuesError::Locked { dir: dir.to_owned(), holder: error.to_string() },
-        _ => io_error("lock", &path, error),
-    })
-}
 
 pub(super) fn io_error(what: &'static str, path: &Path, source: io::Error) -> OpenQueuesError {
     OpenQueuesError::Io { what, path: path.to_owned(), source }

@@ -1,5 +1,6 @@
 //! What can be set when queues are opened, what they tell in numbers, and the errors of opening and closing them.
 
+use crate::disk::dir_lock::Refused;
 use crate::queue::balance::Count;
 use crate::queue::cursor_store::StoreChoice;
 use crate::queue::floor_file::{FloorDamage, FloorError};
@@ -126,6 +127,15 @@ pub enum OpenQueuesError {
     /// A thread could not be started.
     #[error("can't start the thread of the ticks")]
     NoThread(#[source] io::Error),
+}
+
+impl From<Refused> for OpenQueuesError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Held { dir, holder } => Self::Locked { dir, holder },
+            Refused::Disk { path, source } => Self::Io { what: "lock", path, source },
+        }
+    }
 }
 
 /// Why closing met an error. Nothing acknowledged is lost by it; what was settled last may be sent again.
