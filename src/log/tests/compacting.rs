@@ -37,6 +37,24 @@ fn names(bench: &Bench) -> Vec<String> {
     names.filter(|name| name.ends_with(".seg") && name.contains('-')).collect()
 }
 
+/// One run, compacted, of a log that is closed: the path of its compact segment, which has no index yet.
+fn just_compacted(bench: &Bench) -> PathBuf {
+    let log = bench.open();
+    sparse(&log, 10);
+    log.housekeep();
+    drop(log);
+    let [name] = &names(bench)[..] else { panic!("one run was compacted") };
+    Path::new(DIR).join(name)
+}
+
+/// Of the fourth segment the payload of its first frame.
+fn damage_a_payload(bench: &Bench) -> PathBuf {
+    let path = Path::new(DIR).join("0000000000000003.seg");
+    let segment = bench.disk.open(&path).expect("it is there");
+    segment.write_all_at(&[IoSlice::new(&[0xEE])], 128 + 56 + 7).expect("memory writes");
+    path
+}
+
 #[test]
 fn a_run_becomes_one_segment_of_what_is_needed_and_the_next_one_waits_for_what_it_cost() {
     let bench = bench();
@@ -129,9 +147,7 @@ fn damage_parts_a_run_and_is_left_alone_and_so_is_what_was_compacted() {
     let bench = bench();
     let log = bench.open();
     sparse(&log, 10);
-    let path = Path::new(DIR).join("0000000000000003.seg");
-    let segment = bench.disk.open(&path).expect("it is there");
-    segment.write_all_at(&[IoSlice::new(&[0xEE])], 128 + 56 + 7).expect("memory writes"); // in the payload of its first frame
+    let path = damage_a_payload(&bench);
     for compacted in [0, 6, 9, 9] {
         no_pause(&bench, &log);
         log.housekeep();
@@ -149,8 +165,7 @@ fn of_a_segment_that_is_left_alone_nothing_is_known_where_its_index_is_damaged_a
     bench.options.index_cache_bytes = 0;
     let log = bench.open();
     sparse(&log, 10);
-    let segment = bench.disk.open(&Path::new(DIR).join("0000000000000003.seg")).expect("it is there");
-    segment.write_all_at(&[IoSlice::new(&[0xEE])], 128 + 56 + 7).expect("memory writes");
+    damage_a_payload(&bench);
     log.housekeep();
     assert_eq!((log.stats().segments_compacted, log.stats().housekeeping_errors), (0, 1));
     damage_index(&bench, "0000000000000003.idx");
@@ -266,12 +281,7 @@ fn a_compact_segment_that_turned_to_nothing_replaces_nothing() {
 fn a_compact_segment_with_the_header_of_another_one_is_damage_and_its_records_are_served() {
     for anothers in [true, false] {
         let bench = bench();
-        let log = bench.open();
-        sparse(&log, 10);
-        log.housekeep(); // and it has no index yet
-        drop(log);
-        let [name] = &names(&bench)[..] else { panic!("one run was compacted") };
-        let file = bench.disk.open(&Path::new(DIR).join(name)).expect("just listed");
+        let file = bench.disk.open(&just_compacted(&bench)).expect("just listed");
         let header = CompactHeader::decode(&read_all(&*file).expect("memory reads")).expect("just written");
         // Of an end that this one does not have.
         let of = if anothers {
@@ -291,12 +301,7 @@ fn a_compact_segment_with_the_header_of_another_one_is_damage_and_its_records_ar
 #[test]
 fn a_compact_segment_of_a_later_version_stops_the_start_and_stays_as_it_is() {
     let bench = bench();
-    let log = bench.open();
-    sparse(&log, 10);
-    log.housekeep(); // and it has no index yet
-    drop(log);
-    let [name] = &names(&bench)[..] else { panic!("one run was compacted") };
-    let path = Path::new(DIR).join(name);
+    let path = just_compacted(&bench);
     let mut bytes = read_all(&*bench.disk.open(&path).expect("just listed")).expect("memory reads");
     bytes[8] = 99;
     let crc = crc32fast::hash(&bytes[..124]);
