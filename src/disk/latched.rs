@@ -104,6 +104,12 @@ impl File for Latched {
     }
 }
 
+impl fmt::Debug for Latched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latched").field("failed", &self.failed.get()).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -212,6 +218,7 @@ mod tests {
             }
             assert_eq!(disk.calls.load(Ordering::SeqCst), calls, "refused before it reached the disk");
             assert_eq!(file.failed().unwrap().operation, first);
+            assert!(format!("{file:?}").contains("no room"), "whoever prints it sees why");
         }
     }
 
