@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 mod give_up;
+mod handed_out;
 mod hooked_disk;
 mod marking;
 mod meanwhile;
