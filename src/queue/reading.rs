@@ -69,9 +69,11 @@ impl Reading {
         let end = range.end.min(range.start.saturating_add(limits.records_max.clamp(1, BATCH_RECORDS_MAX)));
         let (mut slices, mut bytes, mut hole) = (Vec::<Slice>::new(), 0, None);
         let mut at = range.start;
-        while at < end {
-            match self.item(context, stream, at)? {
-                Some(Item::Frame(frame)) => {
+        while at < end
+            && let Some(item) = self.item(context, stream, at)?
+        {
+            match item {
+                Item::Frame(frame) => {
                     let room = limits.bytes_max.saturating_sub(bytes);
                     let most = at..end.min(frame.offsets().end);
                     let offsets = fitting(&frame.outline(), most.clone(), room, slices.is_empty());
@@ -84,11 +86,10 @@ impl Reading {
                         break;
                     }
                 }
-                Some(Item::Lost { offsets, .. }) => {
+                Item::Lost { offsets, .. } => {
                     hole = Some(at..offsets.end.min(range.end));
                     break;
                 }
-                None => break,
             }
         }
         let marks = Marks::new(slices.iter().map(|slice| Mark::of(&slice.frame.outline())));
@@ -111,9 +112,11 @@ impl Reading {
         reader.seek(range.start);
         let (mut at, mut bytes, mut hole) = (range.start, 0, None);
         let mut first: Option<(u64, u64)> = None;
-        while at < end {
-            match reader.skim()? {
-                Some(Skimmed::Frame(frame)) => {
+        while at < end
+            && let Some(skimmed) = reader.skim()?
+        {
+            match skimmed {
+                Skimmed::Frame(frame) => {
                     let (_, first_ms) = *first.get_or_insert((frame.bytes_at(at), frame.ingest_ms));
                     if partition(frame.ingest_ms) != partition(first_ms) {
                         break;
@@ -127,11 +130,10 @@ impl Reading {
                         break;
                     }
                 }
-                Some(Skimmed::Lost { offsets, .. }) => {
+                Skimmed::Lost { offsets, .. } => {
                     hole = Some(at..offsets.end.min(range.end));
                     break;
                 }
-                None => break,
             }
         }
         let (total, ingest_ms) = first.unwrap_or_default();

@@ -26,13 +26,14 @@ impl SledStore {
         let config = sled::Config::default().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         // sled lets go of its lock some time after its last handle is dropped. Two processes never meet here: the data
         // directory has a lock of its own.
-        for _ in 0..LOCK_TRIES {
+        let mut again = 0..LOCK_TRIES;
+        let is_held = |error: &sled::Error| error.to_string().contains("could not acquire lock");
+        loop {
             match config.open() {
-                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::sleep(LOCK_PAUSE),
+                Err(error) if is_held(&error) && again.next().is_some() => std::thread::sleep(LOCK_PAUSE),
                 opened => return Ok(Self { db: opened? }),
             }
         }
-        Ok(Self { db: config.open()? })
     }
 }
 

@@ -27,14 +27,13 @@ impl Index {
     /// Forgets a queue.
     pub(super) fn remove(&mut self, inner: &Arc<Inner>) {
         self.by_name.remove(&inner.destination, &inner.stream);
-        if let Some(queues) = self.by_stream.get_mut(&inner.stream) {
-            queues.retain(|other| !Arc::ptr_eq(other, inner));
-            if queues.is_empty() {
-                self.by_stream.remove(&inner.stream);
-            }
-        }
         for queues in self.by_id.values_mut() {
             queues.retain(|other| !Arc::ptr_eq(other, inner));
+        }
+        let Some(queues) = self.by_stream.get_mut(&inner.stream) else { return };
+        queues.retain(|other| !Arc::ptr_eq(other, inner));
+        if queues.is_empty() {
+            self.by_stream.remove(&inner.stream);
         }
     }
 

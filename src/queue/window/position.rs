@@ -85,11 +85,11 @@ impl Window {
             return None;
         }
         let tail = tail.min(reach.end);
-        let from = match (position, &self.live) {
-            (Position::Live, Some(live)) => live.next,
-            _ => self.next,
+        let looked = match (position, &mut self.live) {
+            (Position::Live, Some(live)) => &mut live.next,
+            _ => &mut self.next,
         };
-        let mut next = from.max(self.cursor.low).max(reach.start);
+        let mut next = (*looked).max(self.cursor.low).max(reach.start);
         let end = loop {
             let settled = self.cursor.settled.iter().find(|range| range.end > next);
             let open = self.open.range(..=next).next_back().filter(|(_, batch)| batch.end > next);
@@ -112,11 +112,7 @@ impl Window {
             ];
             break ends.into_iter().flatten().min().expect("the tail is one of them");
         };
-        match (position, &mut self.live) {
-            (Position::Live, Some(live)) => live.next = next,
-            (Position::Live, None) => {}
-            _ => self.next = next,
-        }
+        *looked = next;
         (next < end).then_some(next..end)
     }
 
