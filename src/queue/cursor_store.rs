@@ -114,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn of_a_store_its_kind_is_printed_and_nothing_that_it_holds() {
+        let memory = MemStore::default();
+        memory.clone().store(&[value(7)]).expect("it stores");
+        let other: OpenStore = Arc::new(|| Err(StoreError("of another kind".into())));
+        let choices = [StoreChoice::Sled, StoreChoice::None, StoreChoice::Memory(memory), StoreChoice::Other(other)];
+        assert_eq!(choices.map(|choice| format!("{choice:?}")), ["Sled", "None", "Memory", "Other"]);
+    }
+
+    #[test]
     fn a_new_store_is_empty() {
         for (open, ..) in every_store() {
             assert_eq!(open().and_then(|mut store| store.load()).expect("it opens"), []);

@@ -238,6 +238,10 @@ mod tests {
         earlier.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(Hours::decode(&earlier, (LogId(3), 1, 0), &balance(7, 0)).as_ref(), Ok(&hours));
         assert!(Hours::decode(&earlier, of, &balance(7, 0)).is_err());
+        let mut later = [&[VERSION + 1], &bytes[1..bytes.len() - 4]].concat();
+        let crc = crc32fast::hash(&later);
+        later.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(Hours::decode(&later, of, &balance(7, 0)), Err(Malformed("of another version")));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;

@@ -354,12 +354,15 @@ mod tests {
             unruly(&MemStore::default(), true, || ()),
             unruly(&MemStore::default(), false, || panic!("of its own accord")),
         ] {
-            let (keeper, _) = open(store).expect("it opens");
-            keeper.offer([value(1)]);
-            keeper.close(PATIENCE);
-            assert!(keeper.given_up().is_some_and(|why| why.contains("refused")));
-            keeper.offer([value(2)]);
-            assert!(keeper.shared.lock().waiting.is_empty());
+            for inline in [false, true] {
+                let opened = StoreKeeper::open(Arc::clone(&store), Arc::new(SystemClock::new()), PATIENCE, inline);
+                let (keeper, _) = opened.expect("it opens");
+                keeper.offer([value(1)]);
+                keeper.close(PATIENCE);
+                assert!(keeper.given_up().is_some_and(|why| why.contains("refused")), "inline: {inline}");
+                keeper.offer([value(2)]);
+                assert!(keeper.shared.lock().waiting.is_empty() && keeper.batches() == 0, "inline: {inline}");
+            }
         }
     }
 

@@ -248,6 +248,18 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_cursor_is_of_a_kind_that_is_known_or_refused() {
+        let mut bytes = Vec::new();
+        entry("hook", None).encode(&mut bytes);
+        assert_eq!(bytes.last(), Some(&PLAIN));
+        for kind in [REDRIVE + 1, u8::MAX] {
+            *bytes.last_mut().expect("it is there") = kind;
+            let read = FloorEntry::decode(&mut Decoder::new(&bytes), VERSION);
+            assert_eq!(read, Err(Malformed("nothing that follows a cursor")));
+        }
+    }
+
+    #[test]
     fn a_replay_is_one_by_its_name_and_by_what_is_kept_of_it_or_refused() {
         let replay = || Some(Extra::Replay { again: true, redrive: false, end: End { offset: 10, bytes: 100 } });
         let name = replay::name("hook", 1);

@@ -165,6 +165,18 @@ mod tests {
         assert_eq!(decode(&slot, 3), Slot::Bad);
     }
 
+    /// It is none that a newer program wrote: the other slot holds.
+    #[test]
+    fn a_slot_of_version_zero_is_bad_whatever_its_checksum() {
+        let mut slot = encode(header(2), [].iter());
+        for (version, expected) in [(0, Slot::Bad), (VERSION + 1, Slot::Newer(VERSION + 1))] {
+            slot[8..10].copy_from_slice(&version.to_le_bytes());
+            let crc = crc32fast::hash(&slot[4..]);
+            slot[..4].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(decode(&slot, 2), expected);
+        }
+    }
+
     #[test]
     fn a_header_that_cannot_be_is_bad_whatever_its_checksum() {
         let is_bad = |header: Header| decode(&encode(header, [].iter()), header.page) == Slot::Bad;

@@ -1,3 +1,4 @@
+mod moved;
 mod refused;
 mod sizes;
 

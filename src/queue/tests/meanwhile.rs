@@ -6,9 +6,12 @@ use crate::queue::SplitError;
 
 /// A log that keeps nothing in memory of what it wrote.
 fn open_cold(disk: Arc<dyn Disk>) -> Queues {
+    open_cold_at(disk, &ManualClock::at(1_000_000))
+}
+
+fn open_cold_at(disk: Arc<dyn Disk>, clock: &ManualClock) -> Queues {
     let log = LogOptions { segment_bytes: 8 << 10, budget_bytes: 1 << 20, tail_cache_bytes: 0, ..LogOptions::small() };
-    let clock = Arc::new(ManualClock::at(1_000_000));
-    Queues::open(disk, clock, Path::new("data"), log, QueueOptions::inline()).expect("it opens")
+    Queues::open(disk, Arc::new(clock.clone()), Path::new("data"), log, QueueOptions::inline()).expect("it opens")
 }
 
 /// Has this done once, before the next read.
@@ -28,9 +31,18 @@ fn settle(queue: &Queue, offsets: Range<u64>, as_: Settled) {
 
 /// Turns bytes of the record with these bytes around, wherever it lies in the log.
 fn damage(disk: &dyn Disk, record: [u8; 10]) {
+    damage_before(disk, record, 0);
+}
+
+/// The same to the header of the frame of which that is the first record.
+fn damage_header(disk: &dyn Disk, record: [u8; 10]) {
+    damage_before(disk, record, 56);
+}
+
+fn damage_before(disk: &dyn Disk, record: [u8; 10], bytes_before: usize) {
     let segment = disk.open(Path::new("data/log/0000000000000000.seg")).expect("it is there");
     let bytes = crate::disk::read_all(&*segment).expect("memory reads");
-    let at = bytes.windows(10).position(|ten| ten == record).expect("it was written");
+    let at = bytes.windows(10).position(|ten| ten == record).expect("it was written") - bytes_before;
     segment.write_all_at(&[std::io::IoSlice::new(&[0xEE; 10])], at as u64).expect("memory writes");
 }
 
@@ -157,4 +169,81 @@ fn of_a_queue_whose_stream_is_not_there_yet_nothing_waits_and_no_disk_is_asked()
     assert!(queue.has_bytes(100) && queue.front().is_some());
     let _all = next(&queue, 10);
     assert!(queue.front_in_memory() && queue.front().is_none(), "somebody has all of it");
+}
+
+#[test]
+fn a_range_ends_before_a_frame_whose_header_is_damaged_and_the_next_begins_behind_it() {
+    let disk = mem();
+    let queues = open_cold(Arc::clone(&disk));
+    let queue = hook(&queues);
+    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    damage_header(&*disk, *b"bbbbbbbbbb");
+    let ranges: Vec<Batch> = std::iter::from_fn(|| queue.next_range(ANY.into()).expect("memory reads")).collect();
+    assert_eq!(
+        ranges.iter().map(|range| (range.offsets.clone(), range.bytes)).collect::<Vec<_>>(),
+        [(0..10, 100), (20..30, 100)]
+    );
+    let balance = queue.balance();
+    assert_eq!((balance.lost.records, balance.lost.bytes, balance.pending.records), (10, 100, 20));
+    assert!(balance.closes());
+}
+
+#[test]
+fn a_record_that_damage_took_is_not_had_and_the_range_is_not_given_up_for_it() {
+    let disk = mem();
+    let queues = open_cold(Arc::clone(&disk));
+    let queue = hook(&queues);
+    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    let range = queue.next_range(ANY.into()).expect("memory reads").expect("thirty wait");
+    damage(&*disk, *b"bbbbbbbbbb");
+    let at = |offset| queue.slice_at(&range, offset).expect("memory reads").map(|slice| slice.offsets);
+    assert_eq!([3, 12, 25].map(at), [Some(3..10), None, Some(25..30)]);
+    queue.settle(&range, Settled::Delivered);
+    let balance = queue.balance();
+    assert_eq!((balance.delivered.records, balance.lost.records), (30, 0), "as the destination answered");
+}
+
+#[test]
+fn what_is_purged_up_to_the_end_of_a_frame_that_is_lost_is_counted_to_the_byte() {
+    let disk = mem();
+    let queues = open_cold(Arc::clone(&disk));
+    let queue = hook(&queues);
+    [*b"aaaaaaaaaa", *b"bbbbbbbbbb"].into_iter().for_each(|record| append_all(&queues, record));
+    damage_header(&*disk, *b"aaaaaaaaaa");
+    assert_eq!(queue.purge(0..10).expect("memory reads"), Count { records: 10, bytes: 100 });
+    assert_eq!((queue.lag().bytes, next(&queue, 100).offsets), (100, 10..20));
+    assert!(queue.balance().closes());
+}
+
+/// The totals that are asked for then are not those that were read.
+#[test]
+fn what_is_handed_out_while_the_log_is_asked_for_totals_is_settled_with_what_lies_around_it() {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.part(0);
+    append(&queues, "acme", 10);
+    let theirs = queue.clone();
+    before_next_read(&disk, move || {
+        assert!(theirs.inner.window().claim(Position::Live, 10..15, marks::Marks::default()));
+    });
+    assert_eq!(queue.settle_range(0..20, Settled::Purged), 20);
+    disk.before_reads(None);
+    let balance = queue.balance();
+    assert_eq!((balance.purged, balance.closes()), (Count { records: 20, bytes: 200 }, true));
+}
+
+#[test]
+fn what_is_lost_is_of_the_time_of_what_follows_it_and_newer_than_all_where_nothing_does() {
+    let (disk, clock) = (mem(), ManualClock::at(1_000_000));
+    let queues = open_cold_at(Arc::clone(&disk), &clock);
+    for record in [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc", *b"dddddddddd"] {
+        append_all(&queues, record);
+        clock.advance(Duration::from_secs(1));
+    }
+    let at = |ms| queues.offset_at("acme", ms).expect("memory reads");
+    assert_eq!([1_000_000, 1_000_001, 1_001_001, 1_002_001, 1_003_001].map(at), [0, 10, 20, 30, 40]);
+    [*b"bbbbbbbbbb", *b"dddddddddd"].into_iter().for_each(|record| damage_header(&*disk, record));
+    assert_eq!([1_000_000, 1_000_001, 1_001_001, 1_002_001, 1_003_001].map(at), [0, 10, 10, 30, 30]);
 }

@@ -101,3 +101,45 @@ fn a_place_that_becomes_free_wakes_whoever_found_none() {
     queue.settle(&out[1], Settled::Delivered);
     assert_eq!(woken.load(Ordering::SeqCst), 1, "there was a place before the second");
 }
+
+/// Does something once while it is given cursors: a tick is in its midst then.
+struct Acting(Arc<Mutex<Option<Act>>>);
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl CursorStore for Acting {
+    fn load(&mut self) -> Result<Vec<KeyValue>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn store(&mut self, _: &[KeyValue]) -> Result<(), StoreError> {
+        let act = lock(&self.0).take();
+        act.into_iter().for_each(|act| act());
+        Ok(())
+    }
+}
+
+/// The commit that makes its number durable meets a replay that was cancelled and moved meanwhile, and ends it.
+#[test]
+fn a_replay_that_is_cancelled_while_it_goes_on_ends_once() {
+    let acts = Arc::new(Mutex::new(None));
+    let theirs = Arc::clone(&acts);
+    let store = StoreChoice::Other(Arc::new(move || Ok(Box::new(Acting(Arc::clone(&theirs))))));
+    let options = QueueOptions { store, ..QueueOptions::inline() };
+    let queues = open_with(&mem(), &ManualClock::at(1_000_000), options);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    queue.settle(&next(&queue, 10), Settled::Delivered);
+    let request = ReplayRequest { from: ReplayFrom::Earliest, to: None, mode: ReplayMode::Fill };
+    let replay = queues.replay("hook", "acme", request).expect("ten are settled");
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    replay.on_more(Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst)));
+    replay.settle_range(0..4, Settled::Delivered);
+    let goes_on = replay.clone();
+    *lock(&acts) = Some(Box::new(move || _ = goes_on.settle_range(4..6, Settled::Delivered)));
+    let balance = queues.cancel_replay("hook", "acme").expect("memory writes").expect("it was under way");
+    assert!(lock(&acts).is_none(), "it went on in the midst of it");
+    assert_eq!((balance.delivered.records, queue.replayed().delivered.records), (6, 6));
+    assert_eq!((queue.replayed().replays, queues.replays().len(), woken.load(Ordering::SeqCst)), (1, 0, 1));
+}

@@ -185,3 +185,12 @@ fn of_more_damage_than_there_are_places_the_furthest_is_forgotten() {
     };
     assert_eq!(fresh_behind(&mut window, most - 1), Some(damage(most - 1).start..50_000), "that one is forgotten");
 }
+
+/// Nobody writes such a plan; one that is read is as good as none.
+#[test]
+fn a_plan_of_no_records_replaces_none_in_whose_midst_it_lies() {
+    let mut window = window_at(0);
+    window.adopt(0..10, plan(5));
+    assert_eq!((window.adopt(5..5, plan(6)), window.plans_left()), (0, 1));
+    assert_eq!(window.offer(Only, 20), Offer::Again { offsets: 0..10, plan: Some(plan(5)) });
+}
