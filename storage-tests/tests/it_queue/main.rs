@@ -10,4 +10,5 @@ mod found;
 mod histories;
 mod hours;
 mod plans;
+mod refused;
 mod store;

@@ -180,3 +180,37 @@ fn a_lost_floor_pins_the_log_and_everything_comes_again_under_the_ids_it_had() {
     assert!(keep_house() < segments);
     assert!(!queues.stats().pinned);
 }
+
+/// The plan's frame alone is damaged: what it named is there, and goes out anew.
+#[test]
+fn plans_that_damage_took_are_counted_and_all_that_they_named_comes_under_other_ids() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock);
+    let queue = hook(&queues);
+    append(&queues, "acme", 10);
+    let lost = next(&queue, 4);
+    plan(&queue, &lost);
+    queues.close().expect("the disk is sound");
+    drop((queue, queues));
+    // Nothing else in the log names the destination.
+    let named = disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "seg"));
+    let named = named.filter_map(|path| {
+        let bytes = disk.read_live(&path).expect("it is there");
+        let at = bytes.windows(4).position(|four| four == b"hook")?;
+        Some((path, at as u64))
+    });
+    let [(segment, at)] = &named.collect::<Vec<_>>()[..] else { panic!("there is one plan") };
+    disk.flip_bit(segment, at * 8);
+
+    let queues = open(&disk, &clock);
+    let stats = queues.stats();
+    assert_eq!((stats.plans_lost, stats.plans_resumed, stats.floor_damage), (1, 0, vec![]));
+    let queue = hook(&queues);
+    let all = next(&queue, u64::MAX);
+    assert_eq!((all.offsets.clone(), all.planned), (0..10, false));
+    assert_ne!(all.id, lost.id);
+    plan(&queue, &all);
+    queue.settle(&all, Settled::Delivered);
+    let balance = queue.balance();
+    assert_eq!((balance.delivered.records, balance.lost.records, balance.closes()), (10, 0, true));
+}
