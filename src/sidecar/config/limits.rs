@@ -32,19 +32,24 @@ pub(crate) const APPEND_BYTES: u64 = 512 * MIB;
 /// What is stored of a body beside its elements: a thousand times a reason and a sender's name.
 const BESIDE_BODY_BYTES: u64 = 8 * MIB;
 
-/// The most that is stored of one body. Impressions are stored shorter than they come. Rejects are longer: at worst
-/// every byte of the body one by one, and the whole body behind them.
+/// The most that is stored of one body. Impressions are stored shorter than they come, and what can't be one as it came.
 pub(super) const fn append_bytes(body_bytes: u64) -> u64 {
-    body_bytes.saturating_mul(2).saturating_add(BESIDE_BODY_BYTES)
+    body_bytes.saturating_add(BESIDE_BODY_BYTES)
 }
 
 /// The largest body whose worst case the log takes: one above it could be refused for ever.
-pub(super) const BODY_BYTES_STORABLE: u64 = (APPEND_BYTES - BESIDE_BODY_BYTES) / 2;
+pub(super) const BODY_BYTES_STORABLE: u64 = APPEND_BYTES - BESIDE_BODY_BYTES;
 
 const _: () = assert!(append_bytes(BODY_BYTES_STORABLE) == APPEND_BYTES);
 
-/// All bodies being read and parsed at once: two of the largest, so that one never keeps the others out.
-pub(super) const INGEST_MEMORY_BYTES: Bound<u64> = Bound { default: 128 * MIB, least: MIB, most: 64 * GIB };
+/// All bodies being read and parsed at once.
+pub(super) const INGEST_MEMORY_BYTES: Bound<u64> = Bound { default: 256 * MIB, least: MIB, most: 64 * GIB };
+
+/// How many times the largest body all of that must be: a body takes its size up to thrice (as it came, as it is stored, and
+/// once more where an upstream wants it), and no environment has more than three quarters.
+pub(super) const INGEST_MEMORY_BODIES: u64 = 4;
+
+const _: () = assert!(INGEST_MEMORY_BYTES.default == INGEST_MEMORY_BODIES * BODY_BYTES.default);
 
 /// What may wait for the log's next sync. At 100 MB/s of disk 64 MiB are two thirds of a second of waiting.
 pub(super) const QUEUE_BYTES: Bound<u64> = Bound { default: 64 * MIB, least: MIB, most: 16 * GIB };

@@ -442,18 +442,27 @@ fn an_address_may_be_a_secret() {
 #[test]
 fn bounds_that_cannot_stand_together_are_refused() {
     assert_only(
-        &with("[ingest]\nmemory_bytes_max = \"32MiB\""),
-        "ingest.memory_bytes_max: memory_bytes_max is 32MiB, so",
+        &with("[ingest]\nmemory_bytes_max = \"255MiB\""),
+        "ingest.memory_bytes_max: memory_bytes_max is 255MiB, and a body of body_bytes_max, 64MiB, takes up to three times",
     );
-    assert_only(&with("[ingest]\nbody_bytes_max = \"100MiB\""), "ingest.body_bytes_max: queue_bytes_max is 64MiB, so");
+    assert_eq!(messages(&with("[ingest]\nmemory_bytes_max = \"256MiB\"")), Vec::<String>::new());
+    let (_, findings) = check_text(&with("[ingest]\nbody_bytes_max = \"100MiB\""));
+    let remedies: Vec<&str> = findings.iter().map(|finding| finding.remedy.as_str()).collect();
+    assert_eq!(
+        remedies,
+        [
+            "raise memory_bytes_max to 400MiB or more, or lower body_bytes_max",
+            "raise queue_bytes_max to 100MiB or more, or lower body_bytes_max"
+        ]
+    );
     let large = |body: &str| {
         with(&format!("[ingest]\nbody_bytes_max = \"{body}\"\nmemory_bytes_max = \"2GiB\"\nqueue_bytes_max = \"2GiB\""))
     };
     assert_only(
-        &large("253MiB"),
-        "ingest.body_bytes_max: of a body of 253MiB up to 514MiB may have to be stored, and the log takes 512MiB at once",
+        &large("505MiB"),
+        "ingest.body_bytes_max: of a body of 505MiB up to 513MiB may have to be stored, and the log takes 512MiB at once",
     );
-    assert_eq!(messages(&large("252MiB")), Vec::<String>::new());
+    assert_eq!(messages(&large("504MiB")), Vec::<String>::new());
     assert_only(
         &with("[log]\nbudget_bytes = \"200MiB\""),
         "log.budget_bytes: the budget of 200MiB does not hold 5 segments",

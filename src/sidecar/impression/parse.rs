@@ -67,7 +67,7 @@ pub struct Limits {
     /// Bytes of the SDK's name, of the mode, of machine name and address each, which are stored with every part.
     /// Longer ones are cut.
     pub shared_bytes_max: usize,
-    /// Rejects kept one by one. If more elements are rejected, the last reject is the whole body.
+    /// Rejects kept one by one. If more elements are rejected, the last rejects are arrays of them.
     pub rejects_max: usize,
 }
 
@@ -84,7 +84,8 @@ pub struct Parsed {
     pub parts: Vec<Part>,
     /// Impressions in all parts.
     pub records: u64,
-    /// What cannot be an impression, in the order of the body; at most one more than [`Limits::rejects_max`].
+    /// What cannot be an impression, in the order of the body: at most [`Limits::rejects_max`] one by one, and arrays of all
+    /// that is more.
     pub rejects: Vec<Reject>,
     /// How many elements were rejected: a group counts once. More than `rejects` has if they were too many.
     pub rejected: u64,
@@ -154,7 +155,7 @@ pub fn parse(body: &[u8], form: Form, meta: &BatchMeta<'_>, limits: &Limits) -> 
     let records = parts.iter().map(|part| u64::from(part.records)).sum();
     let rejected = rejects.count();
     let token = envelope.token.map(|token| Token(token.unescape().into_owned()));
-    Ok(Parsed { parts, records, rejects: rejects.into_vec(body), rejected, token })
+    Ok(Parsed { parts, records, rejects: rejects.into_vec(), rejected, token })
 }
 
 /// The SDK key that a beacon's body carries: what to know before [`parse`] can be told whose the post is.

@@ -9,15 +9,21 @@ use super::super::{Budget, IngestConfig, LogSettings, limits};
 
 /// What the largest body needs on its way to the log.
 pub(super) fn ingest(section: &Section<'_>, ingest: &IngestConfig) {
-    for (key, room, what) in [
-        ("memory_bytes_max", ingest.memory_bytes_max, "be read"),
-        ("queue_bytes_max", ingest.queue_bytes_max, "be queued"),
+    for (key, room, bodies, why) in [
+        (
+            "memory_bytes_max",
+            ingest.memory_bytes_max,
+            limits::INGEST_MEMORY_BODIES,
+            "takes up to three times its size of the three quarters that one environment may have",
+        ),
+        ("queue_bytes_max", ingest.queue_bytes_max, 1, "could never be queued"),
     ] {
-        if room < ingest.body_bytes_max {
+        let least = ingest.body_bytes_max.saturating_mul(bodies);
+        if room < least {
             let (room, body) = (show_bytes(room), show_bytes(ingest.body_bytes_max));
-            let message = format!("{key} is {room}, so a body of body_bytes_max, {body}, could never {what}");
+            let message = format!("{key} is {room}, and a body of body_bytes_max, {body}, {why}");
             let place = section.at(if section.has(key) { key } else { "body_bytes_max" });
-            place.error(message, format!("raise {key} to {body} or more, or lower body_bytes_max"));
+            place.error(message, format!("raise {key} to {} or more, or lower body_bytes_max", show_bytes(least)));
         }
     }
 }

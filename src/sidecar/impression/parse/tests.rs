@@ -231,14 +231,25 @@ fn what_every_part_repeats_is_bounded() {
 }
 
 #[test]
-fn too_many_rejects_are_kept_as_the_body() {
-    let body = r#"[1,2,3,4,{"f":"x","i":[{"k":"a"}]}]"#;
+fn too_many_rejects_are_kept_in_arrays() {
+    let body = r#"[1,2,3,[4, 4],{"f":"x","i":[{"k":"a"},{"k":5}]}]"#;
     let limits = Limits { rejects_max: 2, ..Limits::default() };
     let parsed = parse(body.as_bytes(), Form::Bulk, &BatchMeta::default(), &limits).unwrap();
-    assert_eq!((parsed.records, parsed.rejected), (1, 4));
+    assert_eq!((parsed.records, parsed.rejected), (1, 5));
     let raws: Vec<&[u8]> = parsed.rejects.iter().map(|reject| reject.raw.as_slice()).collect();
-    assert_eq!(raws, [b"1", b"2", body.as_bytes()]);
-    assert!(reasons(&parsed)[2].starts_with("2 more elements"));
+    assert_eq!(raws, [&b"1"[..], b"2", br#"[3,[4, 4],{"k":5}]"#]);
+    assert!(reasons(&parsed)[2].starts_with("3 more elements"));
+}
+
+#[test]
+fn an_array_of_rejects_is_of_a_frames_size_at_most_unless_one_of_them_is_larger() {
+    let [small, large] = [100_000, 300_000].map(|bytes| format!("\"{}\"", "x".repeat(bytes)));
+    let body = format!("[{}]", [&small, &small, &small, &large, &small].map(String::as_str).join(","));
+    let limits = Limits { rejects_max: 0, ..Limits::default() };
+    let parsed = parse(body.as_bytes(), Form::Bulk, &BatchMeta::default(), &limits).unwrap();
+    let raws: Vec<&[u8]> = parsed.rejects.iter().map(|reject| reject.raw.as_slice()).collect();
+    let expected = [format!("[{small},{small}]"), format!("[{small}]"), format!("[{large}]"), format!("[{small}]")];
+    assert!(raws == expected.each_ref().map(|array| array.as_bytes()));
 }
 
 #[test]
@@ -378,6 +389,22 @@ proptest! {
         for reject in &parsed.rejects {
             prop_assert!(serde_json::from_slice::<Value>(&reject.raw).is_ok());
         }
+    }
+
+    #[test]
+    fn what_is_rejected_is_all_there_however_many_are_kept_one_by_one(groups in prop::collection::vec(group_text(), 0..5), rejects_max in 0_usize..4) {
+        let body = format!("[{}]", groups.join(","));
+        let whole = parse_bulk(&body);
+        let limits = Limits { rejects_max, ..Limits::default() };
+        let parsed = parse(body.as_bytes(), Form::Bulk, &BatchMeta::default(), &limits).unwrap();
+        prop_assert_eq!((parsed.records, parsed.rejected), (whole.records, whole.rejected));
+        let (one_by_one, arrays) = parsed.rejects.split_at(rejects_max.min(parsed.rejects.len()));
+        prop_assert_eq!(one_by_one, &whole.rejects[..one_by_one.len()]);
+        let read = |raw: &[u8]| serde_json::from_slice::<Value>(raw).unwrap();
+        let in_arrays = arrays.iter().flat_map(|array| read(&array.raw).as_array().unwrap().clone()).collect::<Vec<_>>();
+        let rest = whole.rejects[one_by_one.len()..].iter().map(|reject| read(&reject.raw)).collect::<Vec<_>>();
+        prop_assert_eq!(in_arrays, rest);
+        prop_assert!(parsed.rejects.iter().map(|reject| reject.raw.len()).sum::<usize>() <= body.len());
     }
 
     #[test]

@@ -58,8 +58,8 @@ fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first()
     assert_eq!(client.ask("POST", path, &headers, &one_more).unwrap().status().unwrap(), 413);
 
     sidecar.drain(&["archive"]);
-    // What bodies, the log's queue, its tail cache and batches may have by their budgets (128, 64, 32 and 64 MiB), and the
-    // rest of the process.
+    // What one body takes (128 MiB: it comes one at a time), what the log's queue, its tail cache and batches may have by their
+    // budgets (64, 32 and 64), and the rest of the process.
     let most = sidecar.resident_kib_max() >> 10;
     assert!(most < 288 + 64, "{most} MiB");
     sidecar.terminate();
