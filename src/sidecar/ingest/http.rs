@@ -23,13 +23,16 @@ use tracing::{debug, warn};
 use super::limits::{DISCARD_BYTES_MAX, DISCARD_TIME_MAX, HEAD_BYTES_MAX, PATIENCE_TICK, READ_BUFFER_BYTES_MAX};
 use super::patience::{Patience, Pulse};
 use super::stats::Refusal;
-use super::{Ingest, request};
+use super::{Environments, Ingest, request};
 
 /// While connections can't be accepted that is said so often.
 const TROUBLE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The answer to a head that is not complete in time. To one that can't be read hyper answers by itself, unless it is HTTP/2's.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How many environments one line names.
+const NAMED_MAX: usize = 10;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +59,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Ended {
-    if !ingest.environments().relayed() {
-        warn!(
-            "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and \
-             dropped: a destination of type upstream relays them"
-        );
-    }
+    warn_of_drops(&ingest.environments());
     let all = ingest.limits.connections_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let places = Arc::new(Semaphore::new(all));
     let (orders, order) = watch::channel(Order::Serve);
@@ -80,6 +78,22 @@ pub async fn serve(
     // Prompt: a connection that is cut waits for nothing.
     let _ = places.acquire_many(everybody).await;
     Ended { cut }
+}
+
+/// Says once whose other posts nobody wants.
+fn warn_of_drops(environments: &Environments) {
+    let all = environments.all().iter();
+    let dropped: Vec<_> = all.filter(|one| one.keys() > 0 && one.relay().is_none()).map(|one| one.id()).collect();
+    if dropped.is_empty() {
+        return;
+    }
+    let first = dropped[..dropped.len().min(NAMED_MAX)].join(", ");
+    warn!(
+        environments = dropped.len(),
+        first,
+        "posts of sdks other than impressions (counts, unique keys, events, metrics) are answered with 202 and dropped: a \
+         destination of type upstream relays them"
+    );
 }
 
 async fn accept(

@@ -20,15 +20,15 @@ use crate::post::Post;
 const STREAM: &str = "posts/prod/1";
 
 /// A server whose environment `prod` has an upstream, and what lies below.
-struct Relayed {
-    server: Running,
+pub(super) struct Relayed {
+    pub(super) server: Running,
     disk: GatedDisk,
     /// Of the posts, as that of the impressions is another one here.
     posts_disk: GatedDisk,
     posts: Log,
 }
 
-async fn relayed() -> Relayed {
+pub(super) async fn relayed() -> Relayed {
     relayed_with(LogOptions::default()).await
 }
 
