@@ -124,7 +124,14 @@ impl Catalog {
     }
 
     /// Takes in a frame of records that is durable at `position` of the active segment `sequence`.
-    pub(crate) fn publish(&mut self, sequence: Sequence, position: u32, header: &FrameHeader, frame: Arc<Frame>) {
+    #[must_use]
+    pub(crate) fn publish(
+        &mut self,
+        sequence: Sequence,
+        position: u32,
+        header: &FrameHeader,
+        frame: Arc<Frame>,
+    ) -> Vec<Arc<Frame>> {
         let segment = self.segments.get_mut(&sequence).expect("the writer adds a segment before its frames");
         let Stage::Active(index) = &mut segment.stage else { unreachable!("frames go to active segments") };
         index.add(position, header);
@@ -134,7 +141,7 @@ impl Catalog {
         stream.row.next = header.offsets().end;
         stream.row.bytes = header.bytes_before + u64::from(header.payload_len);
         stream.declared = true;
-        self.tail.push(frame);
+        self.tail.push(frame)
     }
 
     /// The first segment at or behind `from`, with its frame that holds `offset` of `stream` or something

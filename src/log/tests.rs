@@ -260,6 +260,27 @@ fn a_tail_reader_reads_nothing_from_the_disk() {
 }
 
 #[test]
+fn two_that_catch_up_near_each_other_read_each_frame_once_and_take_none_from_the_tail() {
+    let mut bench = Bench::new();
+    bench.options.tail_cache_bytes = 9_000; // eight of them
+    let log = bench.open();
+    (0..20).for_each(|i| _ = append(&log, "behind", i, 1_000, 1));
+    (0..4).for_each(|i| _ = append(&log, "fresh", i, 1_000, 1));
+    let stream = log.stream("behind").expect("known");
+    let mut readers = [log.reader(stream, 0), log.reader(stream, 0)];
+    let before = bench.disk.counts();
+    for _ in 0..20 {
+        for reader in &mut readers {
+            assert!(matches!(reader.next(), Ok(Some(Item::Frame(_)))));
+        }
+    }
+    assert_eq!((bench.disk.counts() - before).reads, 16, "four are in the tail still");
+    let before = bench.disk.counts();
+    assert_eq!(read(&log, "fresh", 0).len(), 4);
+    assert_eq!((bench.disk.counts() - before).reads, 0);
+}
+
+#[test]
 fn a_reader_knows_whether_its_next_item_needs_the_disk() {
     let mut bench = Bench::new();
     bench.options.tail_cache_bytes = 2_500;

@@ -301,6 +301,8 @@ impl Writer {
     fn publish(&mut self, shared: &Shared, lane: usize, prepared: Prepared, positions: Vec<u32>) {
         let active = self.lanes[lane].active.as_ref().expect("just written to");
         let mut tails: Vec<(StreamId, u64)> = Vec::new();
+        // Of the tail cache: they are given back when nobody waits for the lock, nor for an answer.
+        let mut going = Vec::new();
         failpoints::before(Point::FramesPublish);
         {
             let mut catalog = shared.catalog_write();
@@ -315,7 +317,7 @@ impl Writer {
                         _ => tails.push((frame.header.stream, end)),
                     }
                     let readable = Arc::new(Frame::of(&frame.header, frame.payload));
-                    catalog.publish(active.sequence, position, &frame.header, readable);
+                    going.extend(catalog.publish(active.sequence, position, &frame.header, readable));
                 }
             }
             let segment = catalog.segments.get_mut(&active.sequence).expect("roll added it");
@@ -327,6 +329,7 @@ impl Writer {
             failpoints::around(Point::AppendsAnswer, || answer(done, Ok(appended)));
         }
         failpoints::around(Point::ReadersWake, || shared.wake(&tails));
+        drop(going);
     }
 }
 

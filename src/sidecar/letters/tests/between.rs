@@ -3,6 +3,7 @@
 use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
 use storage_tests::sim_disk::SimDisk;
 
+use super::late::out_of_memory;
 use super::*;
 use crate::delivery::queued::Queued;
 
@@ -231,10 +232,7 @@ fn a_batch_of_held_letters_that_damage_hits_behind_its_answer_settles_by_it() {
     let whole = claimed(&source);
     assert_eq!(offsets(&whole), [1, 2, 3]);
     drop(whole); // the answer sets 1 apart, and the rest comes again at once
-    let others = 2 * LogOptions::small().tail_cache_bytes / (8 << 10);
-    for _ in 0..others {
-        house.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
-    }
+    out_of_memory(&house);
     let (path, at) = disk
         .paths()
         .into_iter()

@@ -37,9 +37,10 @@ fn even(records: u64) -> Vec<u64> {
 }
 
 /// Has the log forget what it was given last: it is read from the disk from now on.
-fn out_of_memory(house: &House) {
-    for _ in 0..40 {
-        house.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
+pub(super) fn out_of_memory(house: &House) {
+    for n in 0..40 {
+        let other = format!("other-{}", n % 3); // no one of them has half of what is kept
+        house.queues.log().append_wait(&other, vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
     }
 }
 

@@ -47,8 +47,10 @@ impl Shop {
     /// Nothing of what came before is in memory any more.
     fn forget(&self) {
         let cached = LogOptions::small().tail_cache_bytes as u64;
-        for _ in 0..2 * cached / (8 << 10) {
-            self.queues.log().append_wait("other", vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
+        for n in 0..2 * cached / (8 << 10) {
+            // No one of them has half of it.
+            let other = format!("other-{}", n % 3);
+            self.queues.log().append_wait(&other, vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
         }
     }
 
