@@ -1,7 +1,8 @@
 //! Keeps a cursor store at arm's length: on a thread of its own, behind deadlines, so that a store that hangs, fails or
 //! panics costs hints and nothing else.
 //!
-//! Offers never block and never pile up: of a value that is offered again before the store took it, the latest wins.
+//! Offers never block and never pile up: of a value that is offered again before the store took it, the latest wins. Between
+//! two batches it is left alone for a while, since each costs syncs that the log's commits wait behind.
 //! A store that failed, or that took longer than the deadline over one batch, is not used again in this process; its
 //! thread may hang for ever, and holds nothing that anybody waits for.
 
@@ -59,7 +60,7 @@ pub(crate) enum OpenFailure {
 
 impl StoreKeeper {
     /// Opens the store on a thread of its own and reads what it has, within `deadline`; the same deadline holds for
-    /// each batch later. With `inline` everything runs on the caller's thread, without a deadline.
+    /// each batch later. Between two batches `pause` goes by; without one everything runs on the caller's thread, without a deadline.
     ///
     /// # Errors
     /// When it did not open. If it hung its thread is left behind and may still touch its files.
@@ -67,19 +68,19 @@ impl StoreKeeper {
         open: OpenStore,
         clock: Arc<dyn Clock>,
         deadline: Duration,
-        inline: bool,
+        pause: Option<Duration>,
     ) -> Result<(Self, Vec<KeyValue>), OpenFailure> {
         let shared = Arc::new(Shared::default());
-        if inline {
+        let Some(pause) = pause else {
             let (store, found) = open_caught(&open)?;
             let inline = Some(Mutex::new(store));
             return Ok((Self { shared, clock, deadline, inline, thread: Mutex::new(None) }, found));
-        }
+        };
         let (opened, answer) = sync_channel(1);
         let (theirs, their_clock) = (Arc::clone(&shared), Arc::clone(&clock));
         let thread = crate::sync::thread::Builder::new()
             .name("forebay-hints".into())
-            .spawn(move || run(&open, &opened, &theirs, &*their_clock))
+            .spawn(move || run(&open, &opened, &theirs, &*their_clock, pause))
             .map_err(OpenFailure::NoThread)?;
         match answer.recv_timeout(deadline) {
             Ok(Ok(found)) => {
@@ -150,7 +151,13 @@ impl Drop for StoreKeeper {
 }
 
 /// The store's thread: opens it, answers with what it has, then stores one batch after the other.
-fn run(open: &OpenStore, opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>, shared: &Shared, clock: &dyn Clock) {
+fn run(
+    open: &OpenStore,
+    opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>,
+    shared: &Shared,
+    clock: &dyn Clock,
+    pause: Duration,
+) {
     let (mut store, found) = match open_caught(open) {
         Ok(opened) => opened,
         Err(failure) => {
@@ -170,6 +177,8 @@ fn run(open: &OpenStore, opened: &SyncSender<Result<Vec<KeyValue>, OpenFailure>>
             Ok(()) => state.batches += 1,
             Err(error) => break error.to_string(),
         }
+        let goes_on = |state: &mut State| !state.closing && state.given_up.is_none();
+        drop(shared.changed.wait_timeout_while(state, pause, goes_on));
     };
     // Dropping a store may panic as well as using it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
@@ -261,7 +270,7 @@ mod tests {
     }
 
     fn open(open: OpenStore) -> Result<(StoreKeeper, Vec<KeyValue>), OpenFailure> {
-        StoreKeeper::open(open, Arc::new(SystemClock::new()), PATIENCE, false)
+        StoreKeeper::open(open, Arc::new(SystemClock::new()), PATIENCE, Some(Duration::ZERO))
     }
 
     fn value(n: u8) -> KeyValue {
@@ -299,6 +308,24 @@ mod tests {
         assert_eq!(keeper.batches(), 2);
     }
 
+    /// Before: a batch with each tick, and its syncs in the way of the log's.
+    #[test]
+    fn what_is_offered_in_a_pause_is_one_batch_and_a_close_waits_for_no_pause() {
+        let store = MemStore::default();
+        let long = Some(Duration::from_secs(3_600));
+        let opener = StoreChoice::Memory(store.clone()).opener(Path::new(""));
+        let (keeper, _) = StoreKeeper::open(opener, Arc::new(SystemClock::new()), PATIENCE, long).expect("it opens");
+        keeper.offer([value(0)]);
+        while keeper.batches() == 0 {
+            std::thread::yield_now();
+        }
+        (1..=10).for_each(|n| keeper.offer([value(n)]));
+        assert_eq!(keeper.batches(), 1);
+        keeper.close(PATIENCE);
+        assert_eq!(keeper.batches(), 2);
+        assert_eq!(store.clone().load().expect("it loads"), [value(9), value(10), value(8)]);
+    }
+
     #[test]
     fn a_keeper_that_is_dropped_lets_go_of_its_store() {
         let store = MemStore::default();
@@ -320,7 +347,7 @@ mod tests {
                 std::thread::park()
             }
         });
-        let opened = StoreKeeper::open(hangs, Arc::new(SystemClock::new()), SOON, false);
+        let opened = StoreKeeper::open(hangs, Arc::new(SystemClock::new()), SOON, Some(Duration::ZERO));
         assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
     }
 
@@ -336,7 +363,7 @@ mod tests {
             let act = Arc::new(move || _ = goes_with_it.send(()));
             Ok(Box::new(Unruly { inner: MemStore::default(), act, refuses: false }))
         });
-        let opened = StoreKeeper::open(slow, Arc::new(SystemClock::new()), SOON, false);
+        let opened = StoreKeeper::open(slow, Arc::new(SystemClock::new()), SOON, Some(Duration::ZERO));
         assert!(matches!(opened, Err(OpenFailure::Hung(SOON))));
         drop(let_go);
         assert!(is_dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected), "and stores nothing");
@@ -354,14 +381,14 @@ mod tests {
             unruly(&MemStore::default(), true, || ()),
             unruly(&MemStore::default(), false, || panic!("of its own accord")),
         ] {
-            for inline in [false, true] {
-                let opened = StoreKeeper::open(Arc::clone(&store), Arc::new(SystemClock::new()), PATIENCE, inline);
+            for pause in [Some(Duration::ZERO), None] {
+                let opened = StoreKeeper::open(Arc::clone(&store), Arc::new(SystemClock::new()), PATIENCE, pause);
                 let (keeper, _) = opened.expect("it opens");
                 keeper.offer([value(1)]);
                 keeper.close(PATIENCE);
-                assert!(keeper.given_up().is_some_and(|why| why.contains("refused")), "inline: {inline}");
+                assert!(keeper.given_up().is_some_and(|why| why.contains("refused")), "{pause:?}");
                 keeper.offer([value(2)]);
-                assert!(keeper.shared.lock().waiting.is_empty() && keeper.batches() == 0, "inline: {inline}");
+                assert!(keeper.shared.lock().waiting.is_empty() && keeper.batches() == 0, "{pause:?}");
             }
         }
     }
@@ -376,7 +403,8 @@ mod tests {
             assert!(gate.lock().expect("one thread").recv().is_err(), "let go by a drop");
         });
         let clock = ManualClock::at(0);
-        let (keeper, _) = StoreKeeper::open(store, Arc::new(clock.clone()), PATIENCE, false).expect("it opens");
+        let (keeper, _) =
+            StoreKeeper::open(store, Arc::new(clock.clone()), PATIENCE, Some(Duration::ZERO)).expect("it opens");
         keeper.offer([value(1)]);
         entered.recv().expect("the store has the batch");
         clock.advance(PATIENCE);

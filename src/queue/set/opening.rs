@@ -24,8 +24,14 @@ use crate::{Item, Log, OnFull, PLANS_STREAM, ReadError, StreamId, Tail};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
+use std::time::Duration;
 
 const STORE_NAME: &str = "sled";
+
+/// Between two batches of hints. They are offered by the tick that puts the same cursors into the floor, so they are no newer than
+/// it, and each batch costs about two syncs, which the log's commits wait behind.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Names the directory of the last store that was set aside, so that only one is kept.
 const SET_ASIDE_NAME: &str = "sled.bad";
 
@@ -45,7 +51,7 @@ pub(super) fn open_store(
 ) -> (StoreKeeper, Hints) {
     let open = |choice: &StoreChoice| {
         let opener = choice.opener(&dir.join(STORE_NAME));
-        StoreKeeper::open(opener, Arc::clone(clock), options.store_deadline, options.inline)
+        StoreKeeper::open(opener, Arc::clone(clock), options.store_deadline, (!options.inline).then_some(STORE_PAUSE))
     };
     let mut opened = open(&options.store);
     if let Err(failure) = &opened {
@@ -62,7 +68,7 @@ pub(super) fn open_store(
         Err(failure) => {
             stats.store_given_up = Some(failure.to_string());
             let (keeper, _) =
-                StoreKeeper::open(StoreChoice::None.opener(dir), Arc::clone(clock), options.store_deadline, true)
+                StoreKeeper::open(StoreChoice::None.opener(dir), Arc::clone(clock), options.store_deadline, None)
                     .expect("the store that keeps nothing opens");
             (keeper, Hints::new())
         }
