@@ -1,6 +1,6 @@
 //! Nobody pays for a neighbour: a thousand destinations on one machine, a tenth of which hang for ever, a tenth throttle,
-//! and one has half of all traffic. The real loop and the real budget on a paused clock; what CPU a batch costs is
-//! spent on a machine of two processors that serves first come, first served.
+//! and one has half of all traffic; and ten thousand, of whom that one has a long backlog besides. The real loop and the real
+//! budget on a paused clock; what CPU a batch costs is spent on a machine of two processors that serves first come, first served.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,6 @@ use super::*;
 const BATCH_CPU: Duration = Duration::from_micros(150);
 const RECORD_CPU: Duration = Duration::from_nanos(700);
 
-const DESTINATIONS: usize = 1000;
 const APPENDS_A_SECOND: usize = 800;
 const RECORDS_AN_APPEND: u64 = 50;
 const RUN: Duration = Duration::from_secs(75);
@@ -23,13 +22,25 @@ const RUN: Duration = Duration::from_secs(75);
 /// The sick have taken everything for so long, as many requests at once as they may have.
 const WELL_FOR: Duration = Duration::from_secs(15);
 
-/// The requests that all may have in flight: a quarter of the default, so that those who hang could take them all.
-const REQUESTS_MAX: usize = 256;
+/// Who is there: first those who hang when some are sick, then those who throttle, then one with half of the traffic, then
+/// all others.
+#[derive(Clone, Copy)]
+struct Town {
+    destinations: usize,
+    hang: usize,
+    throttle: usize,
+    /// Appends that wait for the one with half of the traffic when it begins, if some are sick.
+    backlog: usize,
+    /// The requests that all may have in flight.
+    requests_max: usize,
+}
 
-/// Who hangs, who throttles, and who has half of the traffic when some are sick.
-const HANG: Range<usize> = 0..DESTINATIONS / 10;
-const THROTTLE: Range<usize> = DESTINATIONS / 10..DESTINATIONS / 5;
-const HUGE: usize = DESTINATIONS / 5;
+/// Those who hang could take all requests: there are a quarter of the default.
+const THOUSAND: Town = Town { destinations: 1_000, hang: 100, throttle: 100, backlog: 0, requests_max: 256 };
+
+/// With what is configured where nobody says otherwise. The backlog is more than can be sent in the whole run.
+const TEN_THOUSAND: Town =
+    Town { destinations: 10_000, hang: 1_000, throttle: 100, backlog: 100_000, requests_max: 1_024 };
 
 /// The processors, as far as batches use them: each job waits for those before it.
 #[derive(Clone, Default)]
@@ -231,21 +242,21 @@ struct Seen {
 }
 
 /// One run; some are sick in it, or nobody is.
-async fn run(seed: u64, sick: bool) -> Seen {
-    let budget = Budget::new(BudgetLimits { requests_max: REQUESTS_MAX, ..BudgetLimits::default() });
+async fn run(town: Town, seed: u64, sick: bool) -> Seen {
+    let budget = Budget::new(BudgetLimits { requests_max: town.requests_max, ..BudgetLimits::default() });
+    let huge = town.hang + town.throttle;
     let (clock, parking) = (Arc::new(ManualClock::at(0)), Arc::new(NoParking));
     let delivery = Delivery::beginning_with(budget, clock, parking, Some(seed));
     let (processors, healthy, others) = (Processors::default(), Delays::default(), Delays::default());
     let mut chance = SmallRng::seed_from_u64(seed);
     let (mut feeds, began) = (Vec::new(), Instant::now());
-    for n in 0..DESTINATIONS {
+    for n in 0..town.destinations {
         let health = match n {
-            _ if !sick => Health::Well,
-            _ if HANG.contains(&n) => Health::Hangs,
-            _ if THROTTLE.contains(&n) => Health::Throttles,
-            _ => Health::Well,
+            _ if !sick || n >= huge => Health::Well,
+            _ if n < town.hang => Health::Hangs,
+            _ => Health::Throttles,
         };
-        let seen = if n > HUGE { &healthy } else { &others };
+        let seen = if n > huge { &healthy } else { &others };
         let feed = Feed(Arc::default(), Arc::clone(seen));
         let chance = Mutex::new(SmallRng::seed_from_u64(seed ^ n as u64));
         let since = began + WELL_FOR;
@@ -254,18 +265,19 @@ async fn run(seed: u64, sick: bool) -> Seen {
         delivery.start(n.to_string(), hook, vec![Arc::new(feed.clone())], settings).unwrap();
         feeds.push(feed);
     }
+    (0..if sick { town.backlog } else { 0 }).for_each(|_| feeds[huge].append());
     let mut appends = 0;
     while began.elapsed() < RUN {
         sleep(Duration::from_millis(2)).await;
         let due = (began.elapsed().as_millis() as usize) * APPENDS_A_SECOND / 1000;
         for _ in appends..due {
-            let one = if sick && chance.random_bool(0.5) { HUGE } else { chance.random_range(0..DESTINATIONS) };
+            let one = if sick && chance.random_bool(0.5) { huge } else { chance.random_range(0..town.destinations) };
             feeds[one].append();
         }
         appends = due;
     }
     sleep(Duration::from_secs(1)).await;
-    let late = feeds[HUGE + 1..].iter().map(Feed::pending).sum();
+    let late = feeds[huge + 1..].iter().map(Feed::pending).sum();
     let mut delays = std::mem::take(&mut *healthy.lock().unwrap());
     delays.sort_unstable();
     let at = |permille: usize| delays[(delays.len() - 1) * permille / 1000];
@@ -274,8 +286,18 @@ async fn run(seed: u64, sick: bool) -> Seen {
 
 #[tokio::test(start_paused = true)]
 async fn the_healthy_do_not_notice_who_hangs_throttles_or_has_half_of_the_traffic() {
+    nobody_pays(THOUSAND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_do_they_among_ten_thousand_of_whom_one_is_far_behind() {
+    nobody_pays(TEN_THOUSAND).await;
+}
+
+/// The healthy have as much to say of the sick as of the well: nothing.
+async fn nobody_pays(town: Town) {
     let seed = std::env::var("FOREBAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_126);
-    let (alone, beside) = (run(seed, false).await, run(seed, true).await);
+    let (alone, beside) = (run(town, seed, false).await, run(town, seed, true).await);
     println!("FOREBAY_SEED={seed}: alone {alone:?}, beside the sick {beside:?}");
     assert!(alone.delivered > 40_000 && beside.delivered > 20_000, "{alone:?} {beside:?}");
     assert_eq!((alone.late, beside.late), (0, 0), "a second after the last append nothing waits");
