@@ -197,6 +197,10 @@ impl Log {
     /// Appends records to a stream, which is made by its first append. The parts become one frame each; after a crash
     /// all of them are there or none. `done` is called when they are durable or have failed, on the writer's thread.
     ///
+    /// A name that begins with `!` is for what a program keeps about its records: such streams lie in segments of their own,
+    /// and may use the reserve that drains a full disk. [`PLANS_STREAM`] is the queues' alone: what else is appended to it counts as
+    /// a damaged plan.
+    ///
     /// # Errors
     /// When the append was not even queued; `done` is not called then.
     pub fn append_group(
