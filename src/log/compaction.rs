@@ -56,8 +56,9 @@ impl Shared {
     }
 
     fn compact_a_run(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let thrift = if self.is_short(keeper) { Thrift::SHORT } else { Thrift::USUAL };
-        if !self.holds_much_that_nobody_needs(thrift.worth) {
+        let is_short = self.is_short(keeper);
+        let thrift = if is_short { Thrift::SHORT } else { Thrift::USUAL };
+        if !self.holds_much_that_nobody_needs(thrift.worth, is_short) {
             if !keeper.pins.is_empty() {
                 keeper.pins.forget(&mut self.catalog_write());
             }

@@ -113,10 +113,15 @@ impl Shared {
         (sealed, catalog.streams.iter().map(Stream::backlog).sum())
     }
 
-    /// Whether sealed segments are larger than so many hundredths of all that is needed: then some are worth looking into.
-    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64) -> bool {
+    /// Whether sealed segments are larger than so many hundredths of all that is needed, and a segment: then some are worth looking
+    /// into. On a short disk also when nobody needs what a quarter of its last tenth would hold: that tenth is for those who keep up, and on a
+    /// small disk it is less than the rest of this rule waits for.
+    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64, is_short: bool) -> bool {
         let (sealed, needed) = self.sealed_and_needed();
-        sealed > needed / 100 * hundredths + u64::from(self.options.segment_bytes)
+        let budget = self.budget();
+        let last_tenth = self.short_at(budget).filter(|_| is_short).map(|short_at| budget - short_at);
+        let by_needed = needed / 100 * (hundredths - 100) + u64::from(self.options.segment_bytes);
+        sealed > needed + last_tenth.map_or(by_needed, |tenth| by_needed.min(tenth / 4))
     }
 
     /// From which place on segments are kept for replay, though nobody needs them: the oldest of those in the window that

@@ -61,7 +61,7 @@ fn a_backlog_goes_by_the_average_where_it_is_not_known_what_was_trimmed() {
     assert_eq!((backlog(), log.stats().needed_bytes), (0, 0));
 }
 
-/// So many hundredths of what is needed may lie there, and a segment more.
+/// So many hundredths of what is needed may lie there, and a segment more; on a short disk no more than half of its last tenth.
 #[test]
 fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
     const SEGMENT: u64 = 64 << 10;
@@ -72,6 +72,11 @@ fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
     log.trim(log.stream("b").expect("known"), u64::MAX);
     assert_eq!(log.shared.sealed_and_needed(), (2 * SEGMENT, 51_200));
     // 512 × 128 are just a segment.
-    assert!(!log.shared.holds_much_that_nobody_needs(128));
-    assert!(log.shared.holds_much_that_nobody_needs(127));
+    let holds_much = |hundredths, is_short| log.shared.holds_much_that_nobody_needs(hundredths, is_short);
+    assert_eq!([128, 127].map(|hundredths| holds_much(hundredths, false)), [false, true]);
+    // Of 79,872 bytes that nobody needs.
+    for (budget, expected) in [(1_597_500, false), (1_597_400, true)] {
+        log.set_budget_bytes(budget);
+        assert_eq!([holds_much(128, false), holds_much(128, true)], [false, expected], "{budget}");
+    }
 }
