@@ -41,6 +41,7 @@ fn measure(name: &'static str, compression: &str, with_rate: bool) -> Vec<Figure
         let receiver = Receiver::start(if with_rate { Reads::Json } else { Reads::Nothing });
         let careless = Receiver::start(Reads::Braces);
         let sidecar = Sidecar::start(&webhook("hook", receiver.address, compression));
+        let idle_mb = sidecar.memory_mb().1;
         let (mut cpu, mut serde, mut rates) = (Vec::new(), Vec::new(), Vec::new());
         let (mut straight, mut careless_straight) = (Vec::new(), Vec::new());
         Load { time: Duration::from_secs(2), ..load }.run(sidecar.ingest);
@@ -92,11 +93,11 @@ fn measure(name: &'static str, compression: &str, with_rate: bool) -> Vec<Figure
         }
         figures.push(Figure {
             name,
-            what: format!("most resident memory: {what}"),
+            what: format!("most resident memory, beside what it was before the load: {what}"),
             value: most_mb,
             unit: "MB",
-            baseline: None,
-            ratio: None,
+            baseline: Some(idle_mb),
+            ratio: Some(most_mb / idle_mb),
             target: Target::ValueAtMost(150.0),
         });
         if with_rate {
