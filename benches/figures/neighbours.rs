@@ -2,10 +2,11 @@
 //! ever, a tenth throttles, one has half of the traffic. Against a sidecar of which all are well, round by round, with the
 //! same total traffic.
 
-use crate::load::{Keys, Load, Sidecar, webhook_of};
+use crate::load::{Keys, Load, Sent, Sidecar, webhook_of};
 use crate::report::{Figure, Target, median, quantile};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,44 +19,26 @@ const HUGE: usize = 200;
 const ROUNDS: usize = 5;
 const LOAD: Load = Load { connections: 16, impressions: 10, time: Duration::from_secs(6), rate: Some(400.0) };
 
+/// How long everything that is late may take before it is missed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// p99 from a post to its delivery, and p99 of the post's answer: beside the sick, against without.
 pub(crate) fn measure() -> Vec<Figure> {
-    let delays = Arc::new(Mutex::new(Vec::new()));
-    let [well, other, hangs, throttles] =
-        [Manner::Answers(Some(Arc::clone(&delays))), Manner::Answers(None), Manner::Hangs, Manner::Throttles]
-            .map(receiver);
-    let start = |sick: bool| {
-        let table = |n: usize| {
-            let to = match n {
-                // Of the same ones in both, so that the same is told.
-                n if n > HUGE => well,
-                n if sick && n < HANG => hangs,
-                n if sick && n < THROTTLE => throttles,
-                _ => other,
-            };
-            let own = format!("[[environments]]\nid = \"env-{n}\"\nsdk_keys = [\"{}\"]\n", key(n));
-            own + &webhook_of(&format!("env-{n}"), &format!("hook-{n}"), to, "none")
-        };
-        Sidecar::start(&(0..DESTINATIONS).map(table).collect::<String>())
-    };
-    let (alone, beside) = (start(false), start(true));
+    let (alone, beside) = (Side::start(false), Side::start(true));
     let mut next = 0;
-    let mut round = |sidecar: &Sidecar, of: fn(usize) -> String| {
-        delays.lock().expect("no panic").clear();
-        let sent = LOAD.run_with(sidecar.ingest, Keys { of, first: next, count: usize::MAX, timed: true });
+    let mut round = |side: &Side| {
+        let first = next;
+        let sent = side.round(first);
         next += sent.requests as usize;
-        // What is late is to be counted, too.
-        std::thread::sleep(Duration::from_secs(1));
-        assert_eq!(sent.refused, 0, "a refusal is no answer");
-        let delays = std::mem::take(&mut *delays.lock().expect("no panic"));
+        let delays = side.all_delays(first..next);
         (quantile(delays, 0.99), quantile(sent.latencies, 0.99) * 1e3)
     };
     // The sick have been sick for a while, and before that well for as long as it takes to notice.
-    round(&alone, even);
-    round(&beside, uneven);
+    round(&alone);
+    round(&beside);
     let (mut delivered, mut answered) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..ROUNDS {
-        for (at, (delay, answer)) in [round(&alone, even), round(&beside, uneven)].into_iter().enumerate() {
+        for (at, (delay, answer)) in [round(&alone), round(&beside)].into_iter().enumerate() {
             delivered[at].push(delay);
             answered[at].push(answer);
         }
@@ -82,17 +65,80 @@ pub(crate) fn measure() -> Vec<Figure> {
     vec![figure("from a post to its delivery at a healthy one", delivered), figure("of a post's answer", answered)]
 }
 
+/// A sidecar, and what its healthy destinations got.
+struct Side {
+    sidecar: Sidecar,
+    /// The destination that a turn's post is for, and the key that it is sent with.
+    of: fn(usize) -> usize,
+    key: fn(usize) -> String,
+    /// Of no other side: what comes late is told of those that it is late for.
+    delays: Arc<Mutex<Vec<f64>>>,
+}
+
+impl Side {
+    fn start(sick: bool) -> Self {
+        let delays = Arc::new(Mutex::new(Vec::new()));
+        let [well, other, hangs, throttles] =
+            [Manner::Answers(Some(Arc::clone(&delays))), Manner::Answers(None), Manner::Hangs, Manner::Throttles]
+                .map(receiver);
+        let table = |n: usize| {
+            let to = match n {
+                // Of the same ones in both, so that the same is told.
+                n if is_healthy(n) => well,
+                n if sick && n < HANG => hangs,
+                n if sick && n < THROTTLE => throttles,
+                _ => other,
+            };
+            let own = format!("[[environments]]\nid = \"env-{n}\"\nsdk_keys = [\"{}\"]\n", key(n));
+            own + &webhook_of(&format!("env-{n}"), &format!("hook-{n}"), to, "none")
+        };
+        let sidecar = Sidecar::start(&(0..DESTINATIONS).map(table).collect::<String>());
+        if sick {
+            Self { sidecar, of: uneven, key: |turn| key(uneven(turn)), delays }
+        } else {
+            Self { sidecar, of: even, key: |turn| key(even(turn)), delays }
+        }
+    }
+
+    /// Posts, from the turn `first` on.
+    fn round(&self, first: usize) -> Sent {
+        let keys = Keys { of: self.key, first, count: usize::MAX, timed: true };
+        let sent = LOAD.run_with(self.sidecar.ingest, keys);
+        assert_eq!(sent.refused, 0, "a refusal is no answer");
+        sent
+    }
+
+    /// How late each impression came that these turns posted for a healthy destination, when all of them are there.
+    fn all_delays(&self, turns: Range<usize>) -> Vec<f64> {
+        let all = turns.filter(|turn| is_healthy((self.of)(*turn))).count() * LOAD.impressions;
+        let clock = SystemClock::new();
+        let came = || self.delays.lock().expect("no panic").len();
+        while came() < all && clock.monotonic() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let delays = std::mem::take(&mut *self.delays.lock().expect("no panic"));
+        let lack = all.saturating_sub(delays.len());
+        assert_eq!(delays.len(), all, "each is delivered to the healthy once; after {PATIENCE:?} {lack} lack");
+        delays
+    }
+}
+
+/// No other has part in what is told: those below are sick on one side, or the huge one.
+fn is_healthy(n: usize) -> bool {
+    n > HUGE
+}
+
 fn key(n: usize) -> String {
     format!("figures-{n:07}")
 }
 
-fn even(turn: usize) -> String {
-    key(turn % DESTINATIONS)
+fn even(turn: usize) -> usize {
+    turn % DESTINATIONS
 }
 
 /// Every other post is the huge one's.
-fn uneven(turn: usize) -> String {
-    if turn.is_multiple_of(2) { key(HUGE) } else { key(turn / 2 % DESTINATIONS) }
+fn uneven(turn: usize) -> usize {
+    if turn.is_multiple_of(2) { HUGE } else { turn / 2 % DESTINATIONS }
 }
 
 /// How a receiver answers.
