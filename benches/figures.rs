@@ -11,6 +11,8 @@ mod admission;
 mod append;
 #[path = "baseline/serde.rs"]
 mod baseline;
+#[path = "figures/disk_share.rs"]
+mod disk_share;
 #[path = "figures/encode_cost.rs"]
 mod encode_cost;
 #[path = "figures/end_to_end.rs"]
@@ -64,6 +66,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("scale", scale::measure),
     ("start_time", start_time::measure),
     ("neighbours", neighbours::measure),
+    ("disk_share", disk_share::measure),
     ("admission", admission::measure),
     ("letters", letters::measure),
 ];

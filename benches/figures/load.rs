@@ -296,10 +296,15 @@ impl Sidecar {
 
     /// The same in a directory where there is a data directory, `data`, already.
     pub(crate) fn start_on(command: Command, dir: tempfile::TempDir, destinations: &str) -> Self {
+        Self::start_with(command, dir, "", destinations)
+    }
+
+    /// The same with these lines in `[log]`.
+    pub(crate) fn start_with(command: Command, dir: tempfile::TempDir, log: &str, destinations: &str) -> Self {
         let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
         let config = format!(
             "data_dir = \"data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n[grpc]\nlisten = \"{grpc}\"\n\
-             [log]\nreplay_window = \"0s\"\n\
+             [log]\nreplay_window = \"0s\"\n{log}\
              [[environments]]\nid = \"bench\"\nname = \"bench\"\nsdk_keys = [\"env:FIGURES_SDK_KEY\"]\n{destinations}"
         );
         write(&dir.path().join("forebay.toml"), &config);

@@ -143,14 +143,14 @@ fn uneven(turn: usize) -> usize {
 
 /// How a receiver answers.
 #[derive(Clone)]
-enum Manner {
+pub(crate) enum Manner {
     /// At once; it notes how old what it got is, in milliseconds.
     Answers(Option<Arc<Mutex<Vec<f64>>>>),
     Hangs,
     Throttles,
 }
 
-fn receiver(manner: Manner) -> SocketAddr {
+pub(crate) fn receiver(manner: Manner) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
