@@ -2,16 +2,19 @@
 //! that everybody would take: serde_json for JSON, prost for the stored form.
 //!
 //! `cargo bench --bench impressions [-- NAME]`. One thread, one body; the numbers are for the whole body, the throughput
-//! for one impression.
+//! for one impression. `gzip` is of what a webhook is sent, at each level that could be chosen, by flate2's backend that
+//! this was built with.
 
 #[path = "baseline/serde.rs"]
 mod baseline;
 
+use std::cell::Cell;
 use std::hint::black_box;
 
 use baseline::{Group, split_object};
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use flate2::{Compress, Compression, FlushCompress, Status};
 use forebay_sidecar::impression::{
     BatchMeta, EnvironmentLabel, Form, Limits, Part, StoredBatch, beacon_token, parse, write_json_lines,
     write_split_objects,
@@ -31,7 +34,10 @@ const META: BatchMeta<'_> = BatchMeta {
     sdk_key_index: 0,
 };
 
-criterion_group!(benches, impressions);
+/// flate2's fastest and smallest, its default (6), and what lies between.
+const GZIP_LEVELS: [u32; 5] = [1, 2, 4, 6, 9];
+
+criterion_group!(benches, impressions, gzip);
 criterion_main!(benches);
 
 fn impressions(criterion: &mut Criterion) {
@@ -49,6 +55,64 @@ fn impressions(criterion: &mut Criterion) {
         step("read", &|group| read(group, &stored));
         step("write", &|group| write(group, &body, &stored));
     }
+}
+
+/// A webhook's body of 1,000 impressions, compressed as the sidecar does it. Once with users that are counted, which hardly
+/// differ from each other, once with users that are 32 digits of chance, of which nothing can be left out.
+fn gzip(criterion: &mut Criterion) {
+    let counted = body("node", 1_000);
+    let by_chance = with_users_by_chance(&counted);
+    for (users, body) in [("counted", counted), ("by-chance", by_chance)] {
+        let plain = split_objects(&stored(&body, 1_000));
+        let mut group = criterion.benchmark_group(format!("gzip/{users}-1000"));
+        group.throughput(Throughput::Elements(1_000));
+        for level in GZIP_LEVELS {
+            let mut deflate = Compress::new_gzip(Compression::new(level), 15);
+            let mut packed = Vec::with_capacity(plain.len());
+            let told = Cell::new(false);
+            group.bench_function(BenchmarkId::new("level", level), |bencher| {
+                bencher.iter(|| {
+                    deflate.reset();
+                    packed.clear();
+                    let status = deflate.compress_vec(black_box(&plain), &mut packed, FlushCompress::Finish);
+                    assert!(matches!(status, Ok(Status::StreamEnd)), "there is room for all of it");
+                });
+                if !told.replace(true) {
+                    let of = plain.len() as f64 / packed.len() as f64;
+                    println!("{} bytes from {}, 1/{of:.2}", packed.len(), plain.len());
+                }
+            });
+        }
+        group.finish();
+    }
+}
+
+/// What a webhook is sent of these, but for the brackets around it.
+fn split_objects(stored: &[Part]) -> Vec<u8> {
+    let (mut out, mut first) = (Vec::new(), true);
+    for part in stored {
+        let batch = StoredBatch::decode(&part.payload).expect("it was just written");
+        write_split_objects(&batch, 0, part.records as usize, &ENVIRONMENT, &mut out, &mut first)
+            .expect("all are there");
+    }
+    out
+}
+
+/// Another user for each impression: 32 hexadecimal digits of a simple sequence, the same in each run.
+fn with_users_by_chance(body: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(body).expect("it is JSON");
+    let mut state = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834_u128;
+    let mut out = String::new();
+    for (n, part) in text.split("user-").enumerate() {
+        if n == 0 {
+            out.push_str(part);
+            continue;
+        }
+        state = state.wrapping_mul(0xda94_2042_e4dd_58b5).wrapping_add(1);
+        let user = state ^ (state >> 64);
+        out.push_str(&format!("{user:032x}{}", &part["000000".len()..]));
+    }
+    out.into_bytes()
 }
 
 /// The JSON checked and stepped over, nothing taken from it: what a beacon's token costs.
