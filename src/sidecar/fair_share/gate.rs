@@ -269,6 +269,7 @@ impl Turn {
         let amount = (&mut self.turn).await.expect("a gate forgets no waiter");
         let mut held = self.held.take().expect("it comes once");
         held.amount = amount;
+        held.begin();
         held
     }
 }
@@ -289,6 +290,7 @@ impl Drop for Turn {
             held.amount = self.turn.try_recv().unwrap_or_default();
         }
         drop(state);
+        held.begin();
         drop(held);
     }
 }
@@ -308,6 +310,12 @@ impl Held {
     pub(crate) fn pressed(&self) -> Duration {
         let now = self.gate.now();
         self.gate.lock().lanes[self.lane].share.pressure(now).saturating_sub(self.pressure)
+    }
+
+    /// It is had: from now on others wait for it.
+    fn begin(&mut self) {
+        let now = self.gate.now();
+        self.pressure = self.gate.lock().lanes[self.lane].share.pressure(now);
     }
 
     /// Gives back all bytes above these. Never takes more.

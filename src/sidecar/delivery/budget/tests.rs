@@ -139,6 +139,24 @@ async fn another_part_for_bulk_work_counts_at_once() {
     assert_eq!(waits.await.unwrap().bytes(), 4 * UNIT);
 }
 
+/// What it had waited itself was counted: it was given up as soon as it had begun.
+#[tokio::test(start_paused = true)]
+async fn others_wait_for_an_object_from_when_it_has_its_part_and_not_while_it_waits_itself() {
+    let budget = budget();
+    let before = budget.grant_bulk(asking(&budget), 8 * UNIT).await;
+    let wait = || {
+        let (budget, asking) = (budget.clone(), asking(&budget));
+        tokio::spawn(async move { budget.grant_bulk(asking, 8 * UNIT).await })
+    };
+    let (waits, _behind) = (wait(), wait());
+    sleep(2 * OTHERS_WAIT_MAX).await;
+    drop(before);
+    let had = waits.await.unwrap();
+    let outstayed = |within| tokio::time::timeout(within, had.outstayed());
+    assert!(outstayed(OTHERS_WAIT_MAX - Duration::from_secs(1)).await.is_err());
+    assert!(outstayed(Duration::from_secs(2)).await.is_ok(), "another has waited for it for a minute");
+}
+
 #[tokio::test(start_paused = true)]
 async fn turns_are_shared_by_bytes_and_not_by_who_came_first() {
     let budget = budget();
