@@ -11,15 +11,17 @@
 //!   always room don't keep out a large one. So they wait for whatever that one waits for, if need be until one that hangs
 //!   has come to its end.
 //! - While others wait within their share nobody is given more than its own (one demand at a time is everybody's). What
-//!   nobody wants goes to who can use it, except for a part that is kept for who comes next: so one that holds all it
-//!   could get, and never gives it back, keeps nobody out.
+//!   nobody wants goes to who can use it, to who has had least first, except for a part that is kept for who comes next: so
+//!   one that holds all it could get, and never gives it back, keeps nobody out.
 //! - Who holds nothing and waits for nothing costs nothing.
 
 mod amount;
+mod beyond;
 mod doubted;
 mod flow;
 mod fluid;
 pub(crate) mod gate;
+mod pressure;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +31,11 @@ use std::time::Duration;
 use forebay::mutants::{self, Mutant};
 
 pub(crate) use amount::Amount;
+use beyond::Had;
 use flow::{Flow, Line, Place, Waiting};
 pub(crate) use fluid::FlowId;
 use fluid::{Fluid, span};
+use pressure::Pressure;
 
 /// This part of the capacity is kept for those who hold less than their share.
 pub(crate) const RESERVE: u64 = 8;
@@ -85,19 +89,16 @@ pub(crate) struct FairShare {
     /// The weights of all who hold something or wait.
     present: u64,
     fluid: Fluid,
+    had: Had,
     lines: [BTreeMap<Place, FlowId>; 3],
     /// Those that may be of no use, stood aside, and have lined up again: it is their turn.
     called: BTreeSet<DemandId>,
     last_id: DemandId,
     waiting: usize,
+    /// For how long somebody has waited within its share.
     pressure: Pressure,
-}
-
-/// For how long all in all somebody has waited within its share.
-#[derive(Debug, Default)]
-struct Pressure {
-    before: Duration,
-    since: Option<Duration>,
+    /// The same of those beyond theirs, too.
+    rush: Pressure,
 }
 
 impl FairShare {
@@ -111,11 +112,13 @@ impl FairShare {
             flows: HashMap::new(),
             present: 0,
             fluid: Fluid::default(),
+            had: Had::default(),
             lines: Default::default(),
             called: BTreeSet::new(),
             last_id: 0,
             waiting: 0,
             pressure: Pressure::default(),
+            rush: Pressure::default(),
         }
     }
 
@@ -135,10 +138,11 @@ impl FairShare {
         self.waiting
     }
 
-    /// Whether anybody waits for what is taken. Those that are too many of what may be of no use wait for each other only.
+    /// Whether anybody waits for what is taken. Those that are too many of what may be of no use wait for each other only;
+    /// who may have what it waits for has only just come.
     pub(crate) fn is_short(&self) -> bool {
-        let [within, beyond, _] = &self.lines;
-        !within.is_empty() || !beyond.is_empty()
+        let waits = |first: &Waiting| !self.may_beyond(&first.demand);
+        !self.lines[Line::Within as usize].is_empty() || self.first_beyond().is_some_and(waits)
     }
 
     /// Whether nobody holds anything or waits.
@@ -148,7 +152,12 @@ impl FairShare {
 
     /// For how long all in all somebody has waited within its share: what is held meanwhile is held from others.
     pub(crate) fn pressure(&self, now: Duration) -> Duration {
-        self.pressure.before + self.pressure.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        self.pressure.until(now)
+    }
+
+    /// The same for those that wait beyond their share, too.
+    pub(crate) fn rush(&self, now: Duration) -> Duration {
+        self.rush.until(now)
     }
 
     /// What one of this weight may hold while others wait, itself counted among them.
@@ -158,20 +167,24 @@ impl FairShare {
         self.capacity.without(self.reserve()).part(weight, self.present - there + weight)
     }
 
-    /// Asks for something, more than none. Granted at once, or it waits, and [`next`](Self::next) says when it is.
+    /// Asks for something, more than none. Granted at once, if it is within its flow's share; or it waits, and
+    /// [`next`](Self::next) says when it is. What is beyond a share is for who has had least of all that want it: so first
+    /// let all ask that can.
     pub(crate) fn ask(&mut self, demand: Demand, now: Duration) -> Asked {
         let flow = demand.flow;
         self.arrive(flow, demand.weight.max(1));
         if self.may_at_once(&demand) {
+            self.flow(flow).had = self.had_and(demand.cost, flow);
             return Asked::Granted(self.take(&demand));
         }
         self.last_id += 1;
         self.waiting += 1;
         let id = self.last_id;
         let fluid_now = self.fluid.now();
+        let line = if self.is_due(&demand) { Line::Within } else { Line::Beyond };
         self.change(flow, |it| {
             if it.waiting.is_empty() {
-                it.line = Line::Within;
+                it.line = line;
             }
             if it.line == Line::Within {
                 it.end = it.end.max(fluid_now) + span(demand.cost, it.weight);
@@ -234,7 +247,8 @@ impl FairShare {
         self.leave(flow);
     }
 
-    /// Charges more than was said at first: it was held for long while others waited. To be charged before it is given back.
+    /// Charges more than was said at first: it was held for long while others waited within their share. To be charged
+    /// before it is given back.
     pub(crate) fn charge(&mut self, flow: FlowId, cost: u64) {
         // Where nobody waits nothing is taken from anybody.
         if !self.lines[Line::Within as usize].is_empty() {
@@ -244,6 +258,12 @@ impl FairShare {
                 if it.line == Line::Within { it.stand(now, owed) } else { it.end = now + owed }
             });
         }
+    }
+
+    /// The same for as long as anybody waited: what is beyond the shares goes to others first.
+    pub(crate) fn charge_beyond(&mut self, flow: FlowId, cost: u64) {
+        let had = self.had_and(cost, flow);
+        self.change(flow, |it| it.had = had);
     }
 
     /// One step on the way to the next grant.
@@ -265,22 +285,16 @@ impl FairShare {
         Step::SetAside
     }
 
-    /// The same while nobody waits within its share.
-    fn step_beyond(&mut self) -> Step {
-        let firsts = self.lines[Line::Beyond as usize].values().map(|flow| self.first_of(*flow));
-        let next = firsts.copied().find(|first| !self.is_doubted(first.id, &first.demand));
-        let Some(Waiting { id, demand, .. }) = next else { return Step::Nothing };
-        let flow = demand.flow;
-        let may = self.fits(demand.amount) && (self.is_due(&demand) || self.leaves_reserve(demand.amount));
-        if may { Step::Granted(id, self.grant(flow)) } else { Step::Nothing }
-    }
-
     /// Whether it may be granted without waiting.
     fn may_at_once(&self, demand: &Demand) -> bool {
+        let nobody_before = self.lines[Line::Within as usize].is_empty() && self.flows[&demand.flow].waiting.is_empty();
+        nobody_before && self.fits(demand.amount) && !self.is_doubted(self.last_id + 1, demand) && self.is_due(demand)
+    }
+
+    /// Whether anybody waits but those that are too many of what may be of no use.
+    fn somebody_waits(&self) -> bool {
         let [within, beyond, _] = &self.lines;
-        let nobody_before = within.is_empty() && self.flows[&demand.flow].waiting.is_empty();
-        let due = || self.is_due(demand) || (beyond.is_empty() && self.leaves_reserve(demand.amount));
-        nobody_before && self.fits(demand.amount) && !self.is_doubted(self.last_id + 1, demand) && due()
+        !within.is_empty() || !beyond.is_empty()
     }
 
     /// Whether it is within its flow's share.
@@ -313,11 +327,13 @@ impl FairShare {
     fn grant(&mut self, flow: FlowId) -> Amount {
         let Waiting { id, demand, .. } = *self.first_of(flow);
         let (was_within, now) = (self.flows[&flow].line == Line::Within, self.fluid.now());
+        let had = self.had_and(demand.cost, flow);
         let amount = self.take(&demand);
         self.waiting -= 1;
         self.called.remove(&id);
         self.change(flow, |it| {
             it.waiting.pop_front();
+            it.had = had;
             // Else its end stays as it is: the fluid owes it the same, granted or not.
             if !was_within {
                 it.line_up(now);
@@ -369,7 +385,12 @@ impl FairShare {
         change(it);
         self.fluid.enter(flow, it.weight, it.end);
         if let Some(first) = it.waiting.front() {
-            let place = (if it.line == Line::Within { first.filled } else { 0 }, first.id);
+            let before = match it.line {
+                Line::Within => first.filled,
+                Line::Beyond => self.had.place(it.had),
+                Line::Doubted => 0,
+            };
+            let place = (before, first.id);
             it.place = Some(place);
             self.lines[it.line as usize].insert(place, flow);
         }
@@ -377,7 +398,8 @@ impl FairShare {
 
     /// Somebody of this weight is there, or comes.
     fn arrive(&mut self, flow: FlowId, weight: u32) {
-        let it = self.flows.entry(flow).or_insert_with(|| Flow { weight, ..Flow::default() });
+        let had = self.had.at_first();
+        let it = self.flows.entry(flow).or_insert_with(|| Flow { weight, had, ..Flow::default() });
         if !it.is_present() {
             self.present += u64::from(it.weight);
         }
@@ -406,11 +428,8 @@ impl FairShare {
     }
 
     fn press(&mut self, now: Duration) {
-        match (self.lines[Line::Within as usize].is_empty(), self.pressure.since) {
-            (false, None) => self.pressure.since = Some(now),
-            (true, Some(_)) => self.pressure = Pressure { before: self.pressure(now), since: None },
-            _ => {}
-        }
+        self.pressure.set(!self.lines[Line::Within as usize].is_empty(), now);
+        self.rush.set(self.somebody_waits(), now);
     }
 }
 

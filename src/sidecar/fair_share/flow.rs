@@ -15,7 +15,7 @@ pub(super) enum Line {
     /// It is within its flow's share, as far as is known. In the order in which the fluid fills them.
     #[default]
     Within,
-    /// It is beyond its flow's share; the fluid passes it by. In the order in which they came.
+    /// It is beyond its flow's share; the fluid passes it by. Who has had least is first.
     Beyond,
     /// It is one too many of those that may be of no use. As they came.
     Doubted,
@@ -32,6 +32,8 @@ pub(super) struct Flow {
     pub(super) place: Option<Place>,
     /// Until when the fluid flows to it: for what waits, unless it stands aside, and for what it got ahead of the fluid.
     pub(super) end: Moment,
+    /// What it has had while others waited, within its share and beyond it, by weight.
+    pub(super) had: Moment,
 }
 
 /// A demand that waits.

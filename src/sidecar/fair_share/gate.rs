@@ -78,8 +78,10 @@ pub(crate) struct Held {
     amount: Amount,
     doubtful: bool,
     cost: u64,
-    /// How long others had waited when it was had.
+    /// How long others had waited within their share when it was had.
     pressure: Duration,
+    /// The same of those beyond theirs, too.
+    rush: Duration,
 }
 
 impl Gate {
@@ -116,7 +118,7 @@ impl Gate {
 
     /// Waits for its turn.
     pub(crate) async fn take(&self, asker: Asker, want: Want) -> Held {
-        match self.ask(asker, want) {
+        match self.ask(asker, want).await {
             Ok(held) => held,
             Err(turn) => turn.come().await,
         }
@@ -124,7 +126,7 @@ impl Gate {
 
     /// The same, for as long as `patience` lasts.
     pub(crate) async fn take_within(&self, asker: Asker, want: Want, patience: Duration) -> Option<Held> {
-        match self.ask(asker, want) {
+        match self.ask(asker, want).await {
             Ok(held) => Some(held),
             Err(turn) => tokio::time::timeout(patience, turn.come()).await.ok(),
         }
@@ -145,7 +147,19 @@ impl Gate {
         self.lock().lanes.iter().map(|lane| lane.share.waiting()).sum()
     }
 
-    fn ask(&self, asker: Asker, want: Want) -> Result<Held, Turn> {
+    /// Had at once, or a turn that is to come. What is beyond a share is given out only once whoever can run has asked for
+    /// some: else who is polled first would have it all.
+    async fn ask(&self, asker: Asker, want: Want) -> Result<Held, Turn> {
+        let asked = self.line_up(asker, want);
+        if asked.as_ref().is_err_and(|turn| turn.beyond) {
+            // Whoever gives back meanwhile, or leaves, serves all the same: should it not come back, it keeps nobody.
+            tokio::task::yield_now().await;
+            self.lock().serve(self.now());
+        }
+        asked
+    }
+
+    fn line_up(&self, asker: Asker, want: Want) -> Result<Held, Turn> {
         let Want { lane, amount, upon, cost, doubtful, bytes_least } = want;
         let mut held = Held {
             gate: self.clone(),
@@ -155,6 +169,7 @@ impl Gate {
             doubtful,
             cost,
             pressure: Duration::ZERO,
+            rush: Duration::ZERO,
         };
         if amount == Amount::default() {
             return Ok(held);
@@ -163,7 +178,7 @@ impl Gate {
         let mut state = self.lock();
         state.spread(lane);
         let Lane { share, waiters, .. } = &mut state.lanes[lane];
-        held.pressure = share.pressure(now);
+        (held.pressure, held.rush) = (share.pressure(now), share.rush(now));
         let Asker { flow, weight } = asker;
         let mut demand = Demand { flow, weight, amount, upon, cost, doubtful };
         if share.is_short() || !share.has_room(amount) {
@@ -181,9 +196,12 @@ impl Gate {
             Asked::Waits(id) => {
                 let (granted, turn) = oneshot::channel();
                 waiters.insert(id, granted);
-                // It may be the first of those who are within their share.
-                state.serve(now);
-                Err(Turn { id, turn, held: Some(held) })
+                let beyond = share.waits_beyond(flow);
+                if !beyond {
+                    // It may be the first of those who are within their share.
+                    state.serve(now);
+                }
+                Err(Turn { id, turn, held: Some(held), beyond })
             }
         }
     }
@@ -262,6 +280,8 @@ struct Turn {
     turn: oneshot::Receiver<Amount>,
     /// What will be had, as yet nothing.
     held: Option<Held>,
+    /// It came to wait beyond its share.
+    beyond: bool,
 }
 
 impl Turn {
@@ -315,7 +335,8 @@ impl Held {
     /// It is had: from now on others wait for it.
     fn begin(&mut self) {
         let now = self.gate.now();
-        self.pressure = self.gate.lock().lanes[self.lane].share.pressure(now);
+        let share = &self.gate.lock().lanes[self.lane].share;
+        (self.pressure, self.rush) = (share.pressure(now), share.rush(now));
     }
 
     /// Gives back all bytes above these. Never takes more.
@@ -335,6 +356,7 @@ impl Held {
             doubtful: self.doubtful,
             cost: self.cost,
             pressure: self.pressure,
+            rush: self.rush,
         }
     }
 
@@ -354,11 +376,11 @@ impl Held {
         state.serve(now);
     }
 
-    /// What it is charged for having been held while others waited, beyond what it was charged at first.
-    fn overtime(&self, pressure: Duration) -> u64 {
+    /// What it is charged for having been held while others waited for so long, beyond what it was charged at first.
+    fn overtime(&self, waited: Duration) -> u64 {
         let shared = &*self.gate.0;
-        let waited = pressure.saturating_sub(self.pressure).as_millis();
-        let worth = waited * u128::from(shared.place_bytes_per_second) / 1000 * u128::from(self.amount.places);
+        let worth =
+            waited.as_millis() * u128::from(shared.place_bytes_per_second) / 1000 * u128::from(self.amount.places);
         u64::try_from(worth).unwrap_or(u64::MAX).saturating_sub(self.cost).min(shared.charge_max)
     }
 }
@@ -371,9 +393,13 @@ impl Drop for Held {
         let (gate, now) = (self.gate.clone(), self.gate.now());
         let mut state = gate.lock();
         let share = &mut state.lanes[self.lane].share;
-        let overtime = self.overtime(share.pressure(now));
+        let overtime = self.overtime(share.pressure(now).saturating_sub(self.pressure));
         if overtime > 0 {
             share.charge(self.asker.flow, overtime);
+        }
+        let overtime = self.overtime(share.rush(now).saturating_sub(self.rush));
+        if overtime > 0 {
+            share.charge_beyond(self.asker.flow, overtime);
         }
         share.give_back(self.asker.flow, self.amount, self.doubtful);
         state.serve(now);

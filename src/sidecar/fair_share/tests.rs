@@ -1,4 +1,5 @@
 mod doubted;
+mod equals;
 mod ideal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -311,6 +312,7 @@ impl Checked {
                 let demand = Demand { doubtful, ..demand(flow, self.weights[flow as usize], bytes) };
                 match self.share.ask(demand, NOW) {
                     Asked::Granted(amount) => {
+                        prop_assert!(self.is_within(&demand), "{:?} is had before others could ask", demand);
                         self.goes_in_turn(DemandId::MAX, &demand)?;
                         self.held.push((flow, amount, doubtful));
                     }

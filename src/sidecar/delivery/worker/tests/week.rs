@@ -1,6 +1,6 @@
 //! A week in which one destination is dead, beside seven that are well and want the whole budget for a while each day: they
 //! get what they get in the same week without it, all together and who gets least, and what waited for it arrives when it is
-//! there again. Counted, not timed.
+//! there again. Of the seven, which are equals, none has much less than another. Counted, not timed.
 
 use super::drawer::Drawer;
 use super::*;
@@ -114,7 +114,10 @@ async fn a_destination_that_is_dead_for_a_week_costs_the_others_less_than_one_re
     let (without, with) = (week(false).await, week(true).await);
     println!("without: {without:?}\nwith: {with:?}");
     assert_eq!(with.longest, without.longest, "in calm times nobody waits for it");
-    // Who gets how much of what is not enough for all is another one's matter in each of the two.
+    for Week { rushes, .. } in [&without, &with] {
+        let (sum, least) = (rushes.iter().sum::<u64>(), *rushes.iter().min().unwrap());
+        assert!(least * WELL as u64 * 10 >= sum * 9, "{rushes:?}: of equals each has nine tenths of the mean");
+    }
     let got = |week: &Week| [week.rushes.iter().sum::<u64>(), *week.rushes.iter().min().unwrap()];
     for (with, without) in got(&with).into_iter().zip(got(&without)) {
         assert!(with * 100 >= without * 95, "{with} of {without}");
