@@ -224,12 +224,16 @@ impl Worker {
         let Settings { limits, batch_wait_max, .. } = self.settings;
         // An object is as large as it is to be, whatever a second allows.
         let limits = if sink.large().is_some() { limits } else { self.pace.batch(limits) };
-        let gathers = !busy.flights.is_empty() && !source.fills(limits);
+        let in_flight = !busy.flights.is_empty();
+        let gathers = in_flight && !source.fills(limits);
         let asking = Asking { sharer: self.sharer, failing: self.pace.failing(), slow: self.memory.is_slow() };
         let prepared = claiming::prepare(common, asking, source, sink, limits, batch_wait_max);
         busy.preparing = Some(Box::pin(async move {
             if gathers {
                 tokio::time::sleep(GATHERING).await;
+            } else if in_flight {
+                // Those that have none in flight ask first: else who is woken first has as many as it may before they do.
+                tokio::task::yield_now().await;
             }
             prepared.await
         }));
