@@ -24,10 +24,11 @@ const LOAD: Load = Load { connections: 16, impressions: 100, time: Duration::fro
 /// What the sick one goes on posting.
 const SICK: Load = Load { connections: 2, impressions: 1000, time: LOAD.time, rate: Some(20.0) };
 
-/// The disk is short from nine tenths of it on; what is left is more than the others hold while they are kept up with. As many
-/// segments as 64 GiB have of those that a log has by default.
+/// The disk is short from nine tenths of it on; what is left is more than the others hold while they are kept up with.
 const BUDGET_BYTES: u64 = 1 << 30;
-const SEGMENT_BYTES: u32 = 1 << 20;
+/// As many segments as 64 GiB have of those that a log has by default, and as many as 8 GiB have: in few of them each that comes
+/// takes much of what is left.
+const SEGMENTS_BYTES: [u32; 2] = [1 << 20, 8 << 20];
 /// What lies there at the start, of the sick one: it posts the rest.
 const BEHIND_BYTES: u64 = BUDGET_BYTES / 100 * 88;
 
@@ -36,7 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Posts accepted and impressions delivered a second.
 pub(crate) fn measure() -> Vec<Figure> {
-    let (alone, mut beside) = (Side::start(false), Side::start(true));
+    SEGMENTS_BYTES.into_iter().flat_map(on_segments_of).collect()
+}
+
+fn on_segments_of(segment_bytes: u32) -> [Figure; 2] {
+    let (alone, mut beside) = (Side::start(false, segment_bytes), Side::start(true, segment_bytes));
     beside.post_until_refused();
     let mut next = 0;
     let mut round = |side: &mut Side| {
@@ -73,7 +78,7 @@ pub(crate) fn measure() -> Vec<Figure> {
                  of {ROUNDS} interleaved rounds from {least:.2} to {most:.2}",
                 LOAD.connections,
                 LOAD.impressions,
-                BUDGET_BYTES / u64::from(SEGMENT_BYTES),
+                BUDGET_BYTES / u64::from(segment_bytes),
             ),
             value: median(sick),
             unit,
@@ -82,7 +87,7 @@ pub(crate) fn measure() -> Vec<Figure> {
             target: Target::RatioAtLeast(0.95),
         }
     };
-    vec![
+    [
         figure("posts accepted", "posts/s", |done| done.accepted_a_second),
         figure("impressions delivered", "impressions/s", |done| done.delivered_a_second),
     ]
@@ -107,17 +112,17 @@ struct Side {
 }
 
 impl Side {
-    fn start(is_sick: bool) -> Self {
+    fn start(is_sick: bool, segment_bytes: u32) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk under test");
         let receiver = Receiver::start(Reads::Braces);
         let mut destinations = tables(OTHERS, receiver.address);
         let mut behind = 0;
         if is_sick {
-            behind = write(&dir.path().join("data"));
+            behind = write(&dir.path().join("data"), segment_bytes);
             // It is tried again and again.
             destinations += &(webhook("sick", self::receiver(Manner::Hangs), "none") + "timeout = \"1s\"\n");
         }
-        let log = format!("budget_bytes = {BUDGET_BYTES}\nsegment_bytes = {SEGMENT_BYTES}\n");
+        let log = format!("budget_bytes = {BUDGET_BYTES}\nsegment_bytes = {segment_bytes}\n");
         let sidecar = Sidecar::start_with(with_keys(), dir, &log, &destinations);
         Self { sidecar, receiver, is_sick, behind, refused: 0 }
     }
@@ -182,18 +187,13 @@ impl Side {
 }
 
 /// A data directory in which the sick one is behind; returns by how many impressions.
-fn write(dir: &Path) -> u64 {
+fn write(dir: &Path, segment_bytes: u32) -> u64 {
     let request = request(SICK.impressions);
     let body = memchr::memmem::find(&request, b"\r\n\r\n").expect("it has a head") + 4;
     let meta = BatchMeta { sdk: b"nodejs-11.11.2", received_ms: 1_795_450_895_000, ..BatchMeta::default() };
     let parsed = parse(&request[body..], Form::Bulk, &meta, &Limits::default()).expect("it is a bulk");
     let bytes: u64 = parsed.parts.iter().map(|part| part.payload.len() as u64).sum();
-    let log = LogOptions {
-        budget_bytes: BUDGET_BYTES,
-        segment_bytes: SEGMENT_BYTES,
-        prewrite: false,
-        ..LogOptions::default()
-    };
+    let log = LogOptions { budget_bytes: BUDGET_BYTES, segment_bytes, prewrite: false, ..LogOptions::default() };
     let clock = Arc::new(SystemClock::new());
     let queues = Queues::open(Arc::new(RealDisk), clock, dir, log, QueueOptions::default()).expect("opens");
     queues.queue("sick", "bench", Start::Earliest).expect("it is made");
