@@ -459,10 +459,10 @@ fn bounds_that_cannot_stand_together_are_refused() {
         with(&format!("[ingest]\nbody_bytes_max = \"{body}\"\nmemory_bytes_max = \"2GiB\"\nqueue_bytes_max = \"2GiB\""))
     };
     assert_only(
-        &large("505MiB"),
-        "ingest.body_bytes_max: of a body of 505MiB up to 513MiB may have to be stored, and the log takes 512MiB at once",
+        &large("404MiB"),
+        "ingest.body_bytes_max: of a body of 404MiB up to 513MiB may have to be stored, and the log takes 512MiB at once",
     );
-    assert_eq!(messages(&large("504MiB")), Vec::<String>::new());
+    assert_eq!(messages(&large("403MiB")), Vec::<String>::new());
     assert_only(
         &with("[log]\nbudget_bytes = \"200MiB\""),
         "log.budget_bytes: the budget of 200MiB does not hold 5 segments",

@@ -87,7 +87,7 @@ pub struct Parsed {
     /// What cannot be an impression, in the order of the body: at most [`Limits::rejects_max`] one by one, and arrays of all
     /// that is more.
     pub rejects: Vec<Reject>,
-    /// How many elements were rejected: a group counts once. More than `rejects` has if they were too many.
+    /// How many elements were rejected: a group counts once. More than `rejects` has where arrays hold several.
     pub rejected: u64,
     /// The SDK key that a beacon carries in its body.
     pub token: Option<Token>,

@@ -1,7 +1,7 @@
 //! What of a post cannot be an impression: its raw text and the reason, bounded in number.
 //!
 //! Nothing is left out, and nothing is there twice: elements beyond those that are kept one by one are kept in arrays,
-//! so that all of it together is no longer than the body.
+//! so that all of it together is no longer than the body, and a byte for each array.
 
 use std::mem;
 
