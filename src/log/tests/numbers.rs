@@ -61,7 +61,7 @@ fn a_backlog_goes_by_the_average_where_it_is_not_known_what_was_trimmed() {
     assert_eq!((backlog(), log.stats().needed_bytes), (0, 0));
 }
 
-/// So many hundredths of what is needed may lie there, and a segment more; on a short disk no more than half of its last tenth.
+/// So many hundredths of what is needed may lie there, and a segment more; on a short disk no more than a quarter of its last tenth.
 #[test]
 fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
     const SEGMENT: u64 = 64 << 10;
@@ -75,8 +75,8 @@ fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
     let holds_much = |hundredths, is_short| log.shared.holds_much_that_nobody_needs(hundredths, is_short);
     assert_eq!([128, 127].map(|hundredths| holds_much(hundredths, false)), [false, true]);
     // Of 79,872 bytes that nobody needs.
-    for (budget, expected) in [(1_597_500, false), (1_597_400, true)] {
-        log.set_budget_bytes(budget);
+    for (budget, expected) in [(3_194_880, false), (3_194_870, true)] {
+        log.shared.set_budget(budget);
         assert_eq!([holds_much(128, false), holds_much(128, true)], [false, expected], "{budget}");
     }
 }
