@@ -316,7 +316,9 @@ mod tests {
         let opener = StoreChoice::Memory(store.clone()).opener(Path::new(""));
         let (keeper, _) = StoreKeeper::open(opener, Arc::new(SystemClock::new()), PATIENCE, long).expect("it opens");
         keeper.offer([value(0)]);
+        let clock = SystemClock::new();
         while keeper.batches() == 0 {
+            assert!(clock.monotonic() < PATIENCE, "it takes the first one at once");
             std::thread::yield_now();
         }
         (1..=10).for_each(|n| keeper.offer([value(n)]));

@@ -150,14 +150,10 @@ impl FairShare {
         self.present == 0
     }
 
-    /// For how long all in all somebody has waited within its share: what is held meanwhile is held from others.
-    pub(crate) fn pressure(&self, now: Duration) -> Duration {
-        self.pressure.until(now)
-    }
-
-    /// The same for those that wait beyond their share, too.
-    pub(crate) fn rush(&self, now: Duration) -> Duration {
-        self.rush.until(now)
+    /// For how long all in all somebody has waited within its share: what is held meanwhile is held from others. And the same for
+    /// those that wait beyond their share, too.
+    pub(crate) fn pressures(&self, now: Duration) -> [Duration; 2] {
+        [self.pressure.until(now), self.rush.until(now)]
     }
 
     /// What one of this weight may hold while others wait, itself counted among them.

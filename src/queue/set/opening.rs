@@ -28,8 +28,8 @@ use std::time::Duration;
 
 const STORE_NAME: &str = "sled";
 
-/// Between two batches of hints. They are offered by the tick that puts the same cursors into the floor, so they are no newer than
-/// it, and each batch costs about two syncs, which the log's commits wait behind.
+/// Between two batches of hints. They are offered by the tick that puts the same cursors into the floor, so they are newer than it only
+/// where it fails; and each batch costs about two syncs, which the log's commits wait behind.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Names the directory of the last store that was set aside, so that only one is kept.

@@ -32,7 +32,7 @@ pub(super) struct Flow {
     pub(super) place: Option<Place>,
     /// Until when the fluid flows to it: for what waits, unless it stands aside, and for what it got ahead of the fluid.
     pub(super) end: Moment,
-    /// What it has had while others waited, within its share and beyond it, by weight.
+    /// What it has had, within its share and beyond it, by weight.
     pub(super) had: Moment,
 }
 

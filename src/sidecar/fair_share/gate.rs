@@ -78,10 +78,8 @@ pub(crate) struct Held {
     amount: Amount,
     doubtful: bool,
     cost: u64,
-    /// How long others had waited within their share when it was had.
-    pressure: Duration,
-    /// The same of those beyond theirs, too.
-    rush: Duration,
+    /// How long others had waited when it was had; see [`FairShare::pressures`].
+    waited: [Duration; 2],
 }
 
 impl Gate {
@@ -148,7 +146,8 @@ impl Gate {
     }
 
     /// Had at once, or a turn that is to come. What is beyond a share is given out only once whoever can run has asked for
-    /// some: else who is polled first would have it all.
+    /// some: else who is polled first would have it all. (A thread that waits for its turn at heavy work yields to nobody; there the
+    /// order is kept by what each has had.)
     async fn ask(&self, asker: Asker, want: Want) -> Result<Held, Turn> {
         let asked = self.line_up(asker, want);
         if asked.as_ref().is_err_and(|turn| turn.beyond) {
@@ -168,8 +167,7 @@ impl Gate {
             amount: Amount::default(),
             doubtful,
             cost,
-            pressure: Duration::ZERO,
-            rush: Duration::ZERO,
+            waited: Default::default(),
         };
         if amount == Amount::default() {
             return Ok(held);
@@ -178,7 +176,7 @@ impl Gate {
         let mut state = self.lock();
         state.spread(lane);
         let Lane { share, waiters, .. } = &mut state.lanes[lane];
-        (held.pressure, held.rush) = (share.pressure(now), share.rush(now));
+        held.waited = share.pressures(now);
         let Asker { flow, weight } = asker;
         let mut demand = Demand { flow, weight, amount, upon, cost, doubtful };
         if share.is_short() || !share.has_room(amount) {
@@ -329,14 +327,13 @@ impl Held {
     /// For how long others have waited within their share since it was had.
     pub(crate) fn pressed(&self) -> Duration {
         let now = self.gate.now();
-        self.gate.lock().lanes[self.lane].share.pressure(now).saturating_sub(self.pressure)
+        self.gate.lock().lanes[self.lane].share.pressures(now)[0].saturating_sub(self.waited[0])
     }
 
     /// It is had: from now on others wait for it.
     fn begin(&mut self) {
         let now = self.gate.now();
-        let share = &self.gate.lock().lanes[self.lane].share;
-        (self.pressure, self.rush) = (share.pressure(now), share.rush(now));
+        self.waited = self.gate.lock().lanes[self.lane].share.pressures(now);
     }
 
     /// Gives back all bytes above these. Never takes more.
@@ -355,8 +352,7 @@ impl Held {
             amount,
             doubtful: self.doubtful,
             cost: self.cost,
-            pressure: self.pressure,
-            rush: self.rush,
+            waited: self.waited,
         }
     }
 
@@ -393,11 +389,12 @@ impl Drop for Held {
         let (gate, now) = (self.gate.clone(), self.gate.now());
         let mut state = gate.lock();
         let share = &mut state.lanes[self.lane].share;
-        let overtime = self.overtime(share.pressure(now).saturating_sub(self.pressure));
+        let [within, beyond] = share.pressures(now);
+        let overtime = self.overtime(within.saturating_sub(self.waited[0]));
         if overtime > 0 {
             share.charge(self.asker.flow, overtime);
         }
-        let overtime = self.overtime(share.rush(now).saturating_sub(self.rush));
+        let overtime = self.overtime(beyond.saturating_sub(self.waited[1]));
         if overtime > 0 {
             share.charge_beyond(self.asker.flow, overtime);
         }
