@@ -58,7 +58,8 @@ impl Receiver {
 
 /// An address of this machine at which nobody listens.
 pub(crate) fn nowhere() -> SocketAddr {
-    free_port()
+    let [port] = free_ports();
+    port
 }
 
 fn serve(stream: TcpStream, reads: Reads, objects: &AtomicU64) -> io::Result<()> {
@@ -301,7 +302,7 @@ impl Sidecar {
 
     /// The same with these lines in `[log]`.
     pub(crate) fn start_with(command: Command, dir: tempfile::TempDir, log: &str, destinations: &str) -> Self {
-        let [ingest, admin, grpc] = [(); 3].map(|()| free_port());
+        let [ingest, admin, grpc] = free_ports();
         let config = format!(
             "data_dir = \"data\"\n[ingest]\nlisten = \"{ingest}\"\n[admin]\nlisten = \"{admin}\"\n[grpc]\nlisten = \"{grpc}\"\n\
              [log]\nreplay_window = \"0s\"\n{log}\
@@ -422,8 +423,10 @@ pub(crate) fn webhook_of(environment: &str, id: &str, address: SocketAddr, compr
     )
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback")
+/// All of them are held until the last is found: one that was let go may be had again.
+fn free_ports<const N: usize>() -> [SocketAddr; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("loopback"));
+    held.each_ref().map(|listener| listener.local_addr().expect("bound"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness is no part of the house")]
