@@ -6,7 +6,7 @@ use crate::budget;
 use crate::sim_disk::{PowerCut, SimDisk};
 use forebay::clock::ManualClock;
 use forebay::{
-    Batch, BatchLimits, LogOptions, OpenQueuesError, Payload, Queue, QueueError, QueueOptions, Queues, RangeError,
+    Batch, BatchLimits, Log, LogOptions, OpenQueuesError, Payload, Queue, QueueError, QueueOptions, Queues, RangeError,
     SplitError, Start,
 };
 use std::collections::BTreeMap;
@@ -40,6 +40,19 @@ pub fn tiny(replay_window: Duration) -> LogOptions {
         budget_bytes: 4 << 20,
         replay_window,
         ..LogOptions::small()
+    }
+}
+
+/// Has a log of [`LogOptions::small`] forget what it was given last: it is read from the disk from now on. Of three streams, since one
+/// that has half of what is kept pushes out its own.
+///
+/// # Panics
+/// When the log takes nothing.
+pub fn out_of_memory(log: &Log) {
+    let bytes = 8 << 10;
+    for n in 0..2 * LogOptions::small().tail_cache_bytes / bytes {
+        let payload = Payload { bytes: vec![7; bytes], records: 1 };
+        log.append_wait(&format!("other-{}", n % 3), vec![payload]).expect("it takes some");
     }
 }
 

@@ -1,9 +1,9 @@
 //! What comes between the steps of a letter's way: loops that are cut off, replays, deletions, batches that are split.
 
 use forebay::{ReplayFrom, ReplayMode, ReplayRequest};
+use storage_tests::queues::out_of_memory;
 use storage_tests::sim_disk::SimDisk;
 
-use super::late::out_of_memory;
 use super::*;
 use crate::delivery::queued::Queued;
 
@@ -232,7 +232,7 @@ fn a_batch_of_held_letters_that_damage_hits_behind_its_answer_settles_by_it() {
     let whole = claimed(&source);
     assert_eq!(offsets(&whole), [1, 2, 3]);
     drop(whole); // the answer sets 1 apart, and the rest comes again at once
-    out_of_memory(&house);
+    out_of_memory(house.queues.log());
     let (path, at) = disk
         .paths()
         .into_iter()

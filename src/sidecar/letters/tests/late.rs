@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use storage_tests::interrupted::Interrupted;
+use storage_tests::queues::out_of_memory;
 use storage_tests::sim_disk::SimDisk;
 
 use super::between::{claimed, letters_of};
@@ -34,14 +35,6 @@ fn sorted(mut offsets: Vec<u64>) -> Vec<u64> {
 
 fn even(records: u64) -> Vec<u64> {
     (0..records).step_by(2).collect()
-}
-
-/// Has the log forget what it was given last: it is read from the disk from now on.
-pub(super) fn out_of_memory(house: &House) {
-    for n in 0..40 {
-        let other = format!("other-{}", n % 3); // no one of them has half of what is kept
-        house.queues.log().append_wait(&other, vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
-    }
 }
 
 /// Before, what had found no room was moved with the others, and so was there again: of five hundred letters that were meant
@@ -140,7 +133,7 @@ fn what_is_gone_is_so_while_it_is_settled_at_last() {
     let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
     house.append(100);
     house.deliver(100, &(0..100).collect::<Vec<u64>>());
-    out_of_memory(&house);
+    out_of_memory(house.queues.log());
     let desk = house.desk();
     let shelves = desk.shelves().unwrap();
     shelves.state().flights.late(Shelf::Dead, 10..20, Settled::Purged);
@@ -165,7 +158,7 @@ fn what_is_settled_while_it_is_read_is_neither_shown_nor_sent() {
     let house = House::on(Arc::new(disk.clone()), ManualClock::at(1_000_000)).unwrap();
     house.append(100);
     house.deliver(100, &(0..100).collect::<Vec<u64>>());
-    out_of_memory(&house);
+    out_of_memory(house.queues.log());
     let settled_while_read = |late: std::ops::Range<u64>| {
         let desk = house.desk();
         desk.shelves().unwrap().state().flights.late(Shelf::Dead, late, Settled::Purged);
@@ -197,7 +190,7 @@ fn a_letter_that_is_delivered_while_its_neighbours_are_read_is_not_sent_again() 
     let source = house.held(true);
     let [first, second] = [next(&source).unwrap(), next(&source).unwrap()];
     assert_eq!([offsets(&first), offsets(&second)], [[0], [1]]);
-    out_of_memory(&house);
+    out_of_memory(house.queues.log());
     drop(second); // what was read ahead is read again
     let first = Mutex::new(Some(first));
     disk.interrupt_reading(Some(Arc::new(move |_| {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use storage_tests::fault::{Failure, Fault, OpKind};
+use storage_tests::queues::out_of_memory;
 use storage_tests::sim_disk::SimDisk;
 
 use super::*;
@@ -44,16 +45,6 @@ impl Shop {
         Queued::new(self.queue.clone(), environment())
     }
 
-    /// Nothing of what came before is in memory any more.
-    fn forget(&self) {
-        let cached = LogOptions::small().tail_cache_bytes as u64;
-        for n in 0..2 * cached / (8 << 10) {
-            // No one of them has half of it.
-            let other = format!("other-{}", n % 3);
-            self.queues.log().append_wait(&other, vec![Payload { bytes: vec![7; 8 << 10], records: 1 }]).unwrap();
-        }
-    }
-
     /// Where the nth frame of a bulk lies.
     fn frame(&self, nth: usize) -> (PathBuf, usize) {
         let payload = &job_of(BULK).parts[0].payload;
@@ -68,7 +59,7 @@ impl Shop {
 
     /// Of the frames of a bulk the nth rots, and none is in memory any more.
     fn rot(&self, nth: usize) {
-        self.forget();
+        out_of_memory(self.queues.log());
         let (path, at) = self.frame(nth);
         self.disk.flip_bit(&path, 8 * at as u64 + 3);
     }
@@ -186,7 +177,7 @@ fn a_replay_that_cant_be_read_costs_its_queue_a_try_now_and_then_and_the_other_w
         let shop = Shop::new();
         deliver_all(&shop.source());
         // They lie in segments of their own.
-        shop.forget();
+        out_of_memory(shop.queues.log());
         replay_all(&shop.queues);
         (0..40).for_each(|_| append(&shop.queues, BULK));
         let shop = shop.again();
@@ -221,7 +212,7 @@ async fn a_queue_that_fills_beside_a_replay_that_is_lost_goes_in_its_time() {
     let shop = Shop::new();
     deliver_all(&shop.source());
     let replay = replay_all(&shop.queues);
-    shop.forget();
+    out_of_memory(shop.queues.log());
     for _ in 0..5 {
         let (path, at) = shop.frame(0); // what is rotten is found no more
         shop.disk.flip_bit(&path, 8 * at as u64 + 3);
