@@ -234,6 +234,40 @@ fn a_destination_over_its_disk_share_for_minutes_changes_nothing_for_the_others(
     }
 }
 
+/// Decision 163.
+#[test]
+fn a_batch_that_waits_keeps_what_was_settled_behind_it_is_charged_for_it_and_lets_it_go() {
+    let (disk, clock) = (SimDisk::new(11), ManualClock::at(1_000_000));
+    let queues = open(&disk, &clock, options(200));
+    let queue = queues.queue("hook", "acme", Start::Earliest).expect("it is made");
+    append(queues.log(), "acme", 100).expect("there is room");
+    let waits = queue.next_batch(ANY).expect("it reads").expect("it came just now");
+    let keep_house = |rounds| {
+        for _ in 0..rounds {
+            queues.tick().expect("the disk is sound");
+            clock.advance(ROUND);
+            queues.log().housekeep();
+        }
+    };
+    for _ in 0..400 {
+        append(queues.log(), "acme", 2_000).expect("there is room");
+        deliver(&queue, false);
+        keep_house(1);
+    }
+    let of_acme = || {
+        let stats =
+            queues.log().streams().into_iter().find(|stats| &*stats.name == "acme").expect("it was appended to");
+        (stats.backlog_bytes, stats.held_bytes, queues.log().stats().bytes_used)
+    };
+    assert_eq!((queue.lag().bytes, queue.lag().records), (100, 1), "one record is undelivered");
+    let (backlog, held, used) = of_acme();
+    assert!(backlog == 800_100 && held >= backlog && used >= held, "{backlog} {held} {used}");
+    queue.settle(&waits, Settled::Delivered);
+    keep_house(3);
+    let (backlog, held, used) = of_acme();
+    assert!((backlog, held) == (0, 0) && used <= 5 * SEGMENT_BYTES, "{backlog} {held} {used}");
+}
+
 /// Before: a log that was just opened took all that it had for needed; so on a short disk everybody was refused until the queues
 /// had their first tick.
 #[test]
