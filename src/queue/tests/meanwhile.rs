@@ -14,6 +14,14 @@ fn open_cold_at(disk: Arc<dyn Disk>, clock: &ManualClock) -> Queues {
     Queues::open(disk, Arc::new(clock.clone()), Path::new("data"), log, QueueOptions::inline()).expect("it opens")
 }
 
+/// Queues of which every read goes to a disk that does something before it when it is told to, and one of them.
+fn hooked() -> (Arc<HookedDisk>, Queues, Queue) {
+    let disk = Arc::new(HookedDisk::new());
+    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
+    let queue = hook(&queues);
+    (disk, queues, queue)
+}
+
 /// Has this done once, before the next read.
 fn before_next_read(disk: &HookedDisk, act: impl Fn() + Send + Sync + 'static) {
     let is_done = AtomicBool::default();
@@ -52,11 +60,18 @@ fn append_all(queues: &Queues, record: [u8; 10]) {
     queues.log().append_wait("acme", vec![Payload { bytes, records: 10 }]).expect("it is taken");
 }
 
+/// Queues over a log that has a frame of ten of each of these records on its disk alone, and one of them.
+fn holding<const N: usize>(records: [[u8; 10]; N]) -> (Arc<dyn Disk>, Queues, Queue) {
+    let disk = mem();
+    let queues = open_cold(Arc::clone(&disk));
+    let queue = hook(&queues);
+    records.into_iter().for_each(|record| append_all(&queues, record));
+    (disk, queues, queue)
+}
+
 #[test]
 fn what_is_settled_while_it_is_read_is_not_handed_out() {
-    let disk = Arc::new(HookedDisk::new());
-    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
-    let queue = hook(&queues);
+    let (disk, queues, queue) = hooked();
     append(&queues, "acme", 10);
     let theirs = queue.clone();
     before_next_read(&disk, move || settle(&theirs, 0..4, Settled::Purged));
@@ -67,9 +82,7 @@ fn what_is_settled_while_it_is_read_is_not_handed_out() {
 
 #[test]
 fn who_asks_whether_the_disk_is_needed_does_not_wait_for_who_reads_it() {
-    let disk = Arc::new(HookedDisk::new());
-    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
-    let queue = hook(&queues);
+    let (disk, queues, queue) = hooked();
     append(&queues, "acme", 10);
     let (theirs, needed) = (queue.clone(), Arc::<AtomicBool>::default());
     let told = Arc::clone(&needed);
@@ -81,9 +94,7 @@ fn who_asks_whether_the_disk_is_needed_does_not_wait_for_who_reads_it() {
 
 #[test]
 fn who_asks_whether_a_queue_is_parted_does_not_wait_for_who_reads_and_that_one_lets_go() {
-    let disk = Arc::new(HookedDisk::new());
-    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
-    let queue = hook(&queues);
+    let (disk, queues, queue) = hooked();
     append(&queues, "acme", 10);
     queue.part(0);
     append(&queues, "acme", 10);
@@ -102,10 +113,7 @@ fn who_asks_whether_a_queue_is_parted_does_not_wait_for_who_reads_and_that_one_l
 
 #[test]
 fn a_plan_that_damage_took_a_part_of_is_given_up_and_what_is_left_comes_under_other_ids() {
-    let disk = mem();
-    let queues = open_cold(Arc::clone(&disk));
-    let queue = hook(&queues);
-    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    let (disk, queues, queue) = holding([*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"]);
     let whole = next(&queue, 30);
     plan(&queue, &whole);
     queues.tick().expect("memory writes");
@@ -128,9 +136,7 @@ fn a_plan_that_damage_took_a_part_of_is_given_up_and_what_is_left_comes_under_ot
 /// waits.
 #[test]
 fn damage_that_somebody_settled_meanwhile_is_passed_and_what_lies_behind_it_is_handed_out() {
-    let disk = Arc::new(HookedDisk::new());
-    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
-    let queue = hook(&queues);
+    let (disk, queues, queue) = hooked();
     [*b"aaaaaaaaaa", *b"bbbbbbbbbb"].into_iter().for_each(|record| append_all(&queues, record));
     damage(&*disk, *b"aaaaaaaaaa");
     let theirs = queue.clone();
@@ -173,10 +179,7 @@ fn of_a_queue_whose_stream_is_not_there_yet_nothing_waits_and_no_disk_is_asked()
 
 #[test]
 fn a_range_ends_before_a_frame_whose_header_is_damaged_and_the_next_begins_behind_it() {
-    let disk = mem();
-    let queues = open_cold(Arc::clone(&disk));
-    let queue = hook(&queues);
-    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    let (disk, _queues, queue) = holding([*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"]);
     damage_header(&*disk, *b"bbbbbbbbbb");
     let ranges: Vec<Batch> = std::iter::from_fn(|| queue.next_range(ANY.into()).expect("memory reads")).collect();
     assert_eq!(
@@ -190,10 +193,7 @@ fn a_range_ends_before_a_frame_whose_header_is_damaged_and_the_next_begins_behin
 
 #[test]
 fn a_record_that_damage_took_is_not_had_and_the_range_is_not_given_up_for_it() {
-    let disk = mem();
-    let queues = open_cold(Arc::clone(&disk));
-    let queue = hook(&queues);
-    [*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"].into_iter().for_each(|record| append_all(&queues, record));
+    let (disk, _queues, queue) = holding([*b"aaaaaaaaaa", *b"bbbbbbbbbb", *b"cccccccccc"]);
     let range = queue.next_range(ANY.into()).expect("memory reads").expect("thirty wait");
     damage(&*disk, *b"bbbbbbbbbb");
     let at = |offset| queue.slice_at(&range, offset).expect("memory reads").map(|slice| slice.offsets);
@@ -205,10 +205,7 @@ fn a_record_that_damage_took_is_not_had_and_the_range_is_not_given_up_for_it() {
 
 #[test]
 fn what_is_purged_up_to_the_end_of_a_frame_that_is_lost_is_counted_to_the_byte() {
-    let disk = mem();
-    let queues = open_cold(Arc::clone(&disk));
-    let queue = hook(&queues);
-    [*b"aaaaaaaaaa", *b"bbbbbbbbbb"].into_iter().for_each(|record| append_all(&queues, record));
+    let (disk, _queues, queue) = holding([*b"aaaaaaaaaa", *b"bbbbbbbbbb"]);
     damage_header(&*disk, *b"aaaaaaaaaa");
     assert_eq!(queue.purge(0..10).expect("memory reads"), Count { records: 10, bytes: 100 });
     assert_eq!((queue.lag().bytes, next(&queue, 100).offsets), (100, 10..20));
@@ -218,9 +215,7 @@ fn what_is_purged_up_to_the_end_of_a_frame_that_is_lost_is_counted_to_the_byte()
 /// The totals that are asked for then are not those that were read.
 #[test]
 fn what_is_handed_out_while_the_log_is_asked_for_totals_is_settled_with_what_lies_around_it() {
-    let disk = Arc::new(HookedDisk::new());
-    let queues = open_cold(Arc::clone(&disk) as Arc<dyn Disk>);
-    let queue = hook(&queues);
+    let (disk, queues, queue) = hooked();
     append(&queues, "acme", 10);
     queue.part(0);
     append(&queues, "acme", 10);
