@@ -12,6 +12,7 @@ mod choice;
 mod placing;
 mod target;
 
+pub(super) use choice::Thrift;
 pub(crate) use placing::Leftover;
 
 use super::catalog::{Segment, Stage};
@@ -30,7 +31,7 @@ use crate::disk::read_exact_at;
 use crate::failpoints::{self, Point};
 use crate::offset::{Sequence, StreamId};
 use crate::sync::Arc;
-use choice::{Candidate, Thrift};
+use choice::Candidate;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -56,9 +57,8 @@ impl Shared {
     }
 
     fn compact_a_run(&self, keeper: &mut Keeper) -> io::Result<()> {
-        let is_short = self.is_short(keeper);
-        let thrift = if is_short { Thrift::SHORT } else { Thrift::USUAL };
-        if !self.holds_much_that_nobody_needs(thrift.worth, is_short) {
+        let thrift = if self.is_short(keeper) { Thrift::SHORT } else { Thrift::USUAL };
+        if !self.holds_much_that_nobody_needs(thrift) {
             if !keeper.pins.is_empty() {
                 keeper.pins.forget(&mut self.catalog_write());
             }

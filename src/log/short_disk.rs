@@ -6,6 +6,7 @@
 //! share is decided in `shares.rs`, which is pure.
 
 use super::catalog::{Catalog, Segment, Stage, Stream};
+use super::compaction::Thrift;
 use super::index::SegmentIndex;
 use super::keeper::{Keeper, Pressure};
 use super::limits::SHARES_UNTOLD;
@@ -113,15 +114,14 @@ impl Shared {
         (sealed, catalog.streams.iter().map(Stream::backlog).sum())
     }
 
-    /// Whether sealed segments are larger than so many hundredths of all that is needed, and a segment: then some are worth looking
-    /// into. On a short disk also when nobody needs what a quarter of its last tenth would hold: that tenth is for those who keep up, and on a
-    /// small disk it is less than the rest of this rule waits for.
-    pub(super) fn holds_much_that_nobody_needs(&self, hundredths: u64, is_short: bool) -> bool {
+    /// Whether more lies in sealed segments than is needed, by so much that some are worth looking into: by a part of what is needed
+    /// and a segment, or a part of the last tenth of a short disk.
+    pub(super) fn holds_much_that_nobody_needs(&self, thrift: Thrift) -> bool {
         let (sealed, needed) = self.sealed_and_needed();
+        let by_needed = needed / 100 * (thrift.worth - 100) + u64::from(self.options.segment_bytes);
         let budget = self.budget();
-        let last_tenth = self.short_at(budget).filter(|_| is_short).map(|short_at| budget - short_at);
-        let by_needed = needed / 100 * (hundredths - 100) + u64::from(self.options.segment_bytes);
-        sealed > needed + last_tenth.map_or(by_needed, |tenth| by_needed.min(tenth / 4))
+        let by_last = thrift.last_tenth.zip(self.short_at(budget)).map(|(part, short_at)| (budget - short_at) / part);
+        sealed > needed + by_last.map_or(by_needed, |by_last| by_needed.min(by_last))
     }
 
     /// From which place on segments are kept for replay, though nobody needs them: the oldest of those in the window that

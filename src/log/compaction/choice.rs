@@ -26,14 +26,17 @@ pub(crate) struct Thrift {
     pub(crate) worth: u64,
     /// A run gives back one part of its files in so many, or more.
     pub(crate) gain: u64,
+    /// Files are looked at also when nobody needs as much as one part in so many of the disk's last tenth.
+    pub(crate) last_tenth: Option<u64>,
 }
 
 impl Thrift {
     /// As ever: a quarter more than what is needed may lie there. A whole segment with that much gives back a fifth.
-    pub(crate) const USUAL: Self = Self { worth: 125, gain: 5 };
+    pub(crate) const USUAL: Self = Self { worth: 125, gain: 5, last_tenth: None };
 
-    /// On a short disk: what is left of it must not go to what nobody needs, though more is copied for less.
-    pub(crate) const SHORT: Self = Self { worth: 110, gain: 11 };
+    /// On a short disk: what is left of it must not go to what nobody needs, though more is copied for less. It is for those who keep
+    /// up, and of a small disk less than a tenth of what is needed.
+    pub(crate) const SHORT: Self = Self { worth: 110, gain: 11, last_tenth: Some(4) };
 }
 
 /// A run gives back one part of a segment in so many at least: a file is made, synced and renamed for it. Small enough that what
@@ -178,7 +181,7 @@ mod tests {
             live in prop::collection::vec(prop::option::of(0..1_000u64), 0..40), gain in 2..900u64, worth in 101..200u64,
         ) {
             let (segments, gain_min) = (segments(&live), (1_000 / gain).max(1_000 / GAIN_LEAST));
-            if let Some((first, last)) = best(&segments, 1_000, Thrift { worth, gain }) {
+            if let Some((first, last)) = best(&segments, 1_000, Thrift { worth, gain, last_tenth: None }) {
                 let run = &segments[first.0 as usize..=last.0 as usize];
                 let kept: u64 = run.iter().map(|segment| segment.live.expect("only what is known")).sum();
                 prop_assert!((1..=1_000).contains(&kept) && run.len() as u64 * 1_000 - kept >= gain_min);

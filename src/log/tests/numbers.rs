@@ -1,6 +1,7 @@
 //! What a log says of itself, in exact numbers.
 
 use super::*;
+use crate::log::compaction::Thrift;
 
 #[test]
 fn a_log_is_told_in_numbers() {
@@ -72,11 +73,11 @@ fn much_that_nobody_needs_is_more_than_so_much_and_a_segment() {
     log.trim(log.stream("b").expect("known"), u64::MAX);
     assert_eq!(log.shared.sealed_and_needed(), (2 * SEGMENT, 51_200));
     // 512 × 128 are just a segment.
-    let holds_much = |hundredths, is_short| log.shared.holds_much_that_nobody_needs(hundredths, is_short);
-    assert_eq!([128, 127].map(|hundredths| holds_much(hundredths, false)), [false, true]);
+    let holds_much = |worth, of: Thrift| log.shared.holds_much_that_nobody_needs(Thrift { worth, ..of });
+    assert_eq!([128, 127].map(|worth| holds_much(worth, Thrift::USUAL)), [false, true]);
     // Of 79,872 bytes that nobody needs.
     for (budget, expected) in [(3_194_880, false), (3_194_870, true)] {
         log.shared.set_budget(budget);
-        assert_eq!([holds_much(128, false), holds_much(128, true)], [false, expected], "{budget}");
+        assert_eq!([Thrift::USUAL, Thrift::SHORT].map(|of| holds_much(128, of)), [false, expected], "{budget}");
     }
 }
