@@ -11,6 +11,8 @@ mod admission;
 mod append;
 #[path = "baseline/serde.rs"]
 mod baseline;
+#[path = "figures/behind.rs"]
+mod behind;
 #[path = "figures/disk_share.rs"]
 mod disk_share;
 #[path = "figures/encode_cost.rs"]

@@ -3,16 +3,14 @@
 //!
 //! It goes on posting and is refused. The others post as fast as they get answers, in what is left of the disk.
 
-use crate::load::{Keys, Load, Reads, Receiver, Sidecar, request, webhook};
+use crate::behind;
+use crate::load::{Keys, Load, Reads, Receiver, Sidecar, wait_until, webhook};
 use crate::neighbours::{Manner, receiver};
 use crate::report::{Figure, Target, median, quantile};
 use crate::scale::{key, tables, with_keys};
 use forebay::clock::{Clock, SystemClock};
-use forebay::disk::real::RealDisk;
-use forebay::{LogOptions, OnFull, Payload, QueueOptions, Queues, Start};
-use forebay_sidecar::impression::{BatchMeta, Form, Limits, Part, parse};
+use forebay::{LogOptions, Start};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -156,9 +154,7 @@ impl Side {
         });
         let accepted = sent.requests - sent.refused;
         let all = accepted * LOAD.impressions as u64;
-        while self.delivered() - before < all && clock.monotonic() < LOAD.time + PATIENCE {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(PATIENCE, || self.delivered() - before >= all);
         let seconds = clock.monotonic().as_secs_f64();
         let came = self.delivered() - before;
         assert_eq!(came, all, "each that was acknowledged is delivered once; after {PATIENCE:?} these are");
@@ -187,36 +183,21 @@ impl Side {
 
     /// What the sick one was told is kept waits for it; of the others nothing waits.
     fn assert_that_nothing_is_lost(&self) {
-        let clock = SystemClock::new();
         let waits = || self.sidecar.metric("forebay_lag_records") as u64;
-        while waits() != self.behind && clock.monotonic() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(PATIENCE, || waits() == self.behind);
         assert_eq!(waits(), self.behind, "what was acknowledged and is not delivered waits");
     }
 }
 
 /// A data directory in which the sick one is behind; returns by how many impressions.
 fn write(dir: &Path, segment_bytes: u32) -> u64 {
-    let request = request(SICK.impressions);
-    let body = memchr::memmem::find(&request, b"\r\n\r\n").expect("it has a head") + 4;
-    let meta = BatchMeta { sdk: b"nodejs-11.11.2", received_ms: 1_795_450_895_000, ..BatchMeta::default() };
-    let parsed = parse(&request[body..], Form::Bulk, &meta, &Limits::default()).expect("it is a bulk");
-    let bytes: u64 = parsed.parts.iter().map(|part| part.payload.len() as u64).sum();
-    let log = LogOptions { budget_bytes: BUDGET_BYTES, segment_bytes, prewrite: false, ..LogOptions::default() };
-    let clock = Arc::new(SystemClock::new());
-    let queues = Queues::open(Arc::new(RealDisk), clock, dir, log, QueueOptions::default()).expect("opens");
+    let (parts, bytes) = behind::stored(SICK.impressions);
+    let log = LogOptions { budget_bytes: BUDGET_BYTES, segment_bytes, ..LogOptions::default() };
+    let queues = behind::queues(dir, log);
     queues.queue("sick", "bench", Start::Earliest).expect("it is made");
-    let parts = || {
-        let part = |part: &Part| Payload { bytes: part.payload.to_vec(), records: part.records };
-        parsed.parts.iter().map(part).collect::<Vec<_>>()
-    };
     let appends = BEHIND_BYTES / bytes;
-    for _ in 1..appends {
-        let done = Box::new(|result: Result<_, _>| assert!(result.is_ok(), "durable"));
-        queues.log().append_group("bench", parts(), OnFull::Wait, done).expect("queued");
-    }
-    queues.log().append_wait("bench", parts()).expect("all before it are durable");
+    (1..appends).for_each(|_| behind::append(&queues, "bench", &parts));
+    queues.log().append_wait("bench", parts).expect("all before it are durable");
     queues.close().expect("the disk is sound");
     appends * SICK.impressions as u64
 }

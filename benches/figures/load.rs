@@ -423,6 +423,14 @@ pub(crate) fn webhook_of(environment: &str, id: &str, address: SocketAddr, compr
     )
 }
 
+/// Waits until it is so, or for as long as that.
+pub(crate) fn wait_until(patience: Duration, is_so: impl Fn() -> bool) {
+    let clock = SystemClock::new();
+    while !is_so() && clock.monotonic() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// All of them are held until the last is found: one that was let go may be had again.
 fn free_ports<const N: usize>() -> [SocketAddr; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("loopback"));

@@ -2,7 +2,7 @@
 //! ever, a tenth throttles, one has half of the traffic. Against a sidecar of which all are well, round by round, with the
 //! same total traffic.
 
-use crate::load::{Keys, Load, Sent, Sidecar, webhook_of};
+use crate::load::{Keys, Load, Sent, Sidecar, wait_until, webhook_of};
 use crate::report::{Figure, Target, median, quantile};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -111,11 +111,7 @@ impl Side {
     /// How late each impression came that these turns posted for a healthy destination, when all of them are there.
     fn all_delays(&self, turns: Range<usize>) -> Vec<f64> {
         let all = turns.filter(|turn| is_healthy((self.of)(*turn))).count() * LOAD.impressions;
-        let clock = SystemClock::new();
-        let came = || self.delays.lock().expect("no panic").len();
-        while came() < all && clock.monotonic() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(PATIENCE, || self.delays.lock().expect("no panic").len() >= all);
         let delays = std::mem::take(&mut *self.delays.lock().expect("no panic"));
         let lack = all.saturating_sub(delays.len());
         assert_eq!(delays.len(), all, "each is delivered to the healthy once; after {PATIENCE:?} {lack} lack");

@@ -1,16 +1,13 @@
 //! Starting: ten thousand destinations, each behind, with a log of 10 GB under them.
 
-use crate::load::{Sidecar, nowhere, request};
+use crate::behind;
+use crate::load::{Sidecar, nowhere};
 use crate::report::{Figure, Target};
 use crate::scale::{MANY, tables, with_keys};
-use forebay::clock::SystemClock;
-use forebay::disk::real::RealDisk;
-use forebay::{LogOptions, OnFull, Payload, QueueOptions, Queues, Start};
-use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
+use forebay::{LogOptions, Payload, Start};
 use std::path::Path;
-use std::sync::Arc;
 
-const LOG_BYTES: usize = 10_000_000_000;
+const LOG_BYTES: u64 = 10_000_000_000;
 /// Impressions of one append.
 const IMPRESSIONS: usize = 1_000;
 const STARTS: usize = 3;
@@ -50,23 +47,13 @@ pub(crate) fn measure() -> Vec<Figure> {
 
 /// A data directory with a queue for each destination, whose cursors are at the beginning.
 fn write(dir: &Path) {
-    let request = request(IMPRESSIONS);
-    let body = memchr::memmem::find(&request, b"\r\n\r\n").expect("it has a head") + 4;
-    let meta = BatchMeta { sdk: b"nodejs-11.11.2", received_ms: 1_795_450_895_000, ..BatchMeta::default() };
-    let parsed = parse(&request[body..], Form::Bulk, &meta, &Limits::default()).expect("it is a bulk");
-    let bytes: usize = parsed.parts.iter().map(|part| part.payload.len()).sum();
-    let log = LogOptions { budget_bytes: 64 << 30, prewrite: false, ..LogOptions::default() };
-    let clock = Arc::new(SystemClock::new());
-    let queues = Queues::open(Arc::new(RealDisk), clock, dir, log, QueueOptions::default()).expect("opens");
+    let (parts, bytes) = behind::stored(IMPRESSIONS);
+    let queues = behind::queues(dir, LogOptions { budget_bytes: 64 << 30, ..LogOptions::default() });
     for n in 0..MANY {
         queues.queue(&format!("hook-{n}"), &format!("env-{n}"), Start::Earliest).expect("it is made");
     }
     for i in 0..LOG_BYTES / bytes {
-        let part =
-            |part: &forebay_sidecar::impression::Part| Payload { bytes: part.payload.to_vec(), records: part.records };
-        let parts = parsed.parts.iter().map(part).collect();
-        let done = Box::new(|result: Result<_, _>| assert!(result.is_ok(), "durable"));
-        queues.log().append_group(&format!("env-{}", i % MANY), parts, OnFull::Wait, done).expect("queued");
+        behind::append(&queues, &format!("env-{}", i % MANY as u64), &parts);
     }
     queues.log().append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");
     queues.tick().expect("the floor is written");
