@@ -2,8 +2,8 @@
 //! in every byte of every write, with each of the landings below.
 //!
 //! The operations are appends, plans, splits, settles, purges, ticks of the floor and rounds of housekeeping, from a fixed
-//! seed; another `FOREBAY_SEED` is another life. A byte of a write that is what was there before makes no difference, and is no case. `FOREBAY_STRIDE=n` takes
-//! every nth case only.
+//! seed; another `FOREBAY_SEED` is another life, and `FOREBAY_LIVES=n` are as many, of the seeds from there on. A byte of a write
+//! that is what was there before makes no difference, and is no case. `FOREBAY_STRIDE=n` takes every nth case only.
 
 use forebay::clock::ManualClock;
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use storage_tests::sim_disk::{Op, PowerCut, Rest, SimDisk};
 const OPERATIONS: usize = 60;
 
 /// The life up to its end, or to a change of the disk that is done and not answered.
-fn play(crash: Option<u64>) -> (SimDisk, ManualClock, Model, Vec<Op>) {
-    let (disk, clock, model, queues) = queue_life::play(number("FOREBAY_SEED", 11), OPERATIONS, |disk| {
+fn play(seed: u64, crash: Option<u64>) -> (SimDisk, ManualClock, Model, Vec<Op>) {
+    let (disk, clock, model, queues) = queue_life::play(seed, OPERATIONS, |disk| {
         disk.start_trace();
         crash.into_iter().for_each(|op| disk.crash_at(op, Performed::All));
     });
@@ -49,10 +49,20 @@ fn landings(disk: &SimDisk, last: &Op) -> Vec<PowerCut> {
 
 #[test]
 fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
+    let first = number("FOREBAY_SEED", 11);
+    let lives = number("FOREBAY_LIVES", 1);
+    let mut kinds = BTreeMap::new();
+    let states: u64 = (first..first + lives).map(|seed| cut_everywhere(seed, &mut kinds)).sum();
+    let changes: u64 = kinds.values().sum();
+    println!("{states} states of {lives} lives; {changes} changes: {kinds:?}");
+    assert!(changes > lives * 60 && kinds.len() >= 6, "all that a log and a floor do: {kinds:?}");
+}
+
+/// How many states one life gives. Counts its changes of the disk by their kinds.
+fn cut_everywhere(seed: u64, kinds: &mut BTreeMap<String, u64>) -> u64 {
     let stride = number("FOREBAY_STRIDE", 1) as usize;
     let only = std::env::var("FOREBAY_CASE").ok().map(|case| case.parse::<u64>().expect("a number"));
-    let (.., trace) = play(None);
-    let mut kinds = BTreeMap::<String, u64>::new();
+    let (.., trace) = play(seed, None);
     trace.iter().for_each(|op| *kinds.entry(format!("{:?}", op.kind)).or_default() += 1);
     let cases = Mutex::new(0);
     let change = |nth: u64| {
@@ -60,7 +70,7 @@ fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
         if only.is_some_and(|only| only != nth) {
             return 1;
         }
-        let (crashed, clock, model, _) = play(Some(last.op));
+        let (crashed, clock, model, _) = play(seed, Some(last.op));
         assert!(crashed.crashed());
         let landings = landings(&crashed, last);
         // Else every stride would begin with the same landings.
@@ -78,14 +88,17 @@ fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
         }
         1
     };
-    let repeat =
-        |nth| format!("FOREBAY_CASE={nth} FOREBAY_STRIDE={stride} cargo test -p storage-tests --test exhaustive");
+    let repeat = |nth| {
+        format!(
+            "FOREBAY_SEED={seed} FOREBAY_CASE={nth} FOREBAY_STRIDE={stride} cargo test -p storage-tests --test exhaustive"
+        )
+    };
     let done = crew::each(0, Until::all(trace.len() as u64), change, repeat);
     let cases = cases.into_inner().expect("nothing panicked");
-    println!("{cases} states after {done} of {} changes: {kinds:?}; every {stride}. was looked at", trace.len());
-    assert!(trace.len() > 100 && kinds.len() >= 6, "all that a log and a floor do: {kinds:?}");
+    println!("seed {seed}: {cases} states after {done} of {} changes; every {stride}. was looked at", trace.len());
     let writes: u64 = trace.iter().filter(|op| op.kind == OpKind::Write).count() as u64;
     assert!(only.is_some() || done.count < trace.len() as u64 || cases > writes * 200 / stride as u64, "{cases}");
+    cases
 }
 
 /// Says which case it was, when it is dropped by a panic.
