@@ -8,7 +8,10 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 
-use super::sidecar::{Home, SDK_KEY};
+use super::load::Load;
+use super::proof::Arrived;
+use super::receiver::Receiver;
+use super::sidecar::{Home, SDK_KEY, wait_for};
 use super::wire::{Client, Message};
 
 /// `[ingest] body_bytes_max` as it is where nobody sets it.
@@ -73,8 +76,9 @@ fn bodies_of_the_largest_size_are_taken_whole_whether_or_not_they_say_it_first()
 
 /// Before it is refused it holds what the largest body may.
 #[test]
-fn bombs_of_a_gigabyte_are_refused_and_cost_no_more_memory_than_the_largest_body() {
-    let home = Home::new("bombs").file("archive", "");
+fn bombs_of_a_gigabyte_are_refused_and_cost_no_more_memory_than_the_largest_body_and_nobody_else_anything() {
+    let receiver = Receiver::start();
+    let home = Home::new("bombs").webhook("hook", &receiver, "batch_records_max = 100");
     let sidecar = home.start();
     let before = sidecar.resident_kib_max() >> 10;
     let mut member = Vec::new();
@@ -85,11 +89,30 @@ fn bombs_of_a_gigabyte_are_refused_and_cost_no_more_memory_than_the_largest_body
     let headers = [("authorization", authorization.as_str()), ("content-encoding", "gzip")];
     let mut client = Client::connect(home.ingest()).unwrap();
     let path = "/api/testImpressions/bulk";
-    for _ in 0..3 {
-        assert_eq!(client.ask("POST", path, &headers, &bomb).unwrap().status().unwrap(), 413);
-    }
+    let mut explode = || assert_eq!(client.ask("POST", path, &headers, &bomb).unwrap().status().unwrap(), 413);
+    (0..3).for_each(|_| explode());
     let series = "forebay_ingest_refused_requests_total{environment=\"acme-prod\",reason=\"too_large\"}";
     assert_eq!(home.metric(series), Some(3));
     let grown = (sidecar.resident_kib_max() >> 10) - before;
     assert!(grown < (LARGEST >> 20) + 32, "{grown} MiB");
+
+    // Whoever posts meanwhile is taken and delivered as ever.
+    let load = Load::start("beside-bombs", 18, 2, home.ingest());
+    assert!(wait_for(|| receiver.count() > 0), "it said:\n{}", sidecar.said());
+    let (taken, delivered) = (load.acknowledged(), receiver.count());
+    let mut bombs = 0;
+    while load.acknowledged() < taken + 50 || receiver.count() < delivered + 5 {
+        bombs += 1;
+        assert!(
+            bombs < 50,
+            "{} posts and {} requests beside them",
+            load.acknowledged() - taken,
+            receiver.count() - delivered
+        );
+        explode();
+    }
+    assert!(bombs > 0 && load.refused() == 0, "{bombs} bombs, {} posts refused", load.refused());
+    let posts = load.stop();
+    sidecar.drain(&["hook"]);
+    Arrived::at_webhook(&receiver.arrivals()).holds(&posts, "hook");
 }

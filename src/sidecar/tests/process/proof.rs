@@ -99,6 +99,22 @@ impl Arrived {
     }
 }
 
+/// Of one that gets its records in order: what came first came behind all that lies before it in the log.
+pub(crate) fn in_order(arrivals: &[Arrival], lines: &[Value]) {
+    let place = |line: &Value| line["id"].as_str()?.rsplit('-').next()?.parse::<u64>().ok();
+    let places: HashMap<_, _> = lines.iter().map(|line| (&line["key"], place(line).expect("a place"))).collect();
+    let (mut seen, mut last) = (HashSet::new(), None);
+    for arrival in arrivals {
+        let records: Vec<Value> = serde_json::from_slice(&arrival.body).expect("a batch is an array");
+        for place in records.iter().map(|record| places[&record["key"]]) {
+            if seen.insert(place) {
+                assert!(Some(place) > last, "{place} came behind {last:?}");
+                last = Some(place);
+            }
+        }
+    }
+}
+
 /// The key of a record, all of which is as it was sent.
 fn checked_key(record: &Value) -> String {
     let key = record["key"].as_str().expect("a record has a key");

@@ -5,14 +5,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::load::Load;
-use super::proof::{Arrived, balance_closes};
+use super::proof::{Arrived, balance_closes, in_order};
 use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, wait_for};
 
 #[test]
 fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
-    let receiver = Receiver::start();
-    let home = Home::new("stopped").webhook("hook", &receiver, "batch_records_max = 100").file("archive", "");
+    let (receiver, ordered) = (Receiver::start(), Receiver::start());
+    let home = Home::new("stopped")
+        .webhook("hook", &receiver, "batch_records_max = 100")
+        .webhook("ordered", &ordered, "batch_records_max = 100\nordered = true")
+        .file("archive", "");
     let load = Load::start("stopped", 1, 4, home.ingest());
     for _ in 0..4 {
         let sidecar = home.start();
@@ -23,14 +26,19 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
     }
     let last = home.start();
     let posts = load.stop();
-    let lags = last.drain(&["hook", "archive"]);
+    let destinations = ["archive", "hook", "ordered"];
+    let lags = last.drain(&destinations);
 
-    let arrivals = receiver.arrivals();
-    let (arrived, files) = (Arrived::at_webhook(&arrivals), Arrived::in_files(home.lines("archive")));
-    arrived.holds(&posts, "hook");
+    let lines = home.lines("archive");
+    in_order(&ordered.arrivals(), &lines);
+    let files = Arrived::in_files(lines);
     files.holds(&posts, "archive");
-    balance_closes(&lags, &["archive", "hook"], files.len());
-    assert_eq!(arrived.repeats_excused_by(&BTreeMap::new()), 0);
+    balance_closes(&lags, &destinations, files.len());
+    for (id, receiver) in [("hook", &receiver), ("ordered", &ordered)] {
+        let arrived = Arrived::at_webhook(&receiver.arrivals());
+        arrived.holds(&posts, id);
+        assert_eq!(arrived.repeats_excused_by(&BTreeMap::new()), 0);
+    }
 }
 
 /// A receiver that takes requests and never answers, and a sidecar with some in flight to it.

@@ -2,18 +2,17 @@
 //! midst of both. What was acknowledged arrives, in order where that is asked for, what comes again is what nobody had taken,
 //! and the budget of the disk holds. And where each fails for one destination, a third notices nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use serde_json::Value;
 use storage_tests::aloud;
 use storage_tests::mounts::SmallDisk;
 
 use super::load::Load;
-use super::proof::{Arrived, balance_closes};
-use super::receiver::{Answer, Arrival, Receiver};
+use super::proof::{Arrived, balance_closes, in_order};
+use super::receiver::{Answer, Receiver};
 use super::sidecar::{Home, wait_for};
 use super::strace::{Strace, can_trace};
 use super::syscalls::{FELT, judge, lines, takes_more};
@@ -43,22 +42,6 @@ pub(super) fn kib_taken(log: &Path) -> u64 {
         }
     }
     kib
-}
-
-/// Of one that gets its records in order: what came first came behind all that lies before it in the log.
-fn in_order(arrivals: &[Arrival], lines: &[Value]) {
-    let place = |line: &Value| line["id"].as_str()?.rsplit('-').next()?.parse::<u64>().ok();
-    let places: HashMap<_, _> = lines.iter().map(|line| (&line["key"], place(line).expect("a place"))).collect();
-    let (mut seen, mut last) = (HashSet::new(), None);
-    for arrival in arrivals {
-        let records: Vec<Value> = serde_json::from_slice(&arrival.body).expect("a batch is an array");
-        for place in records.iter().map(|record| places[&record["key"]]) {
-            if seen.insert(place) {
-                assert!(Some(place) > last, "{place} came behind {last:?}");
-                last = Some(place);
-            }
-        }
-    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Lives of destinations that end by power cuts: the real loop, its real queues and their letters on a disk that loses what was
 //! not synced, on a paused clock, with chance from a seed. A process is gone in the midst of a change of the disk; what is left
 //! is opened, and goes on. What comes to receivers is as the model of deliveries says: a cut excuses that what was not durable
-//! comes again, and nothing else; and after each cut the books say of each record what became of it.
+//! comes again, and nothing else; and after each cut the books say of each record what became of it. The disk is a sound one
+//! up to its cut, or it fails now and then as well, beside receivers that do.
 //!
 //! `FOREBAY_DELIVERY_CUTS=4000 cargo test -p forebay-sidecar --lib power_cuts -- --nocapture`; `FOREBAY_CASE` plays one.
 
@@ -13,6 +14,7 @@ use storage_tests::crash_points::number;
 use storage_tests::crew::{self, Until};
 use storage_tests::model::deliveries::Fate;
 use storage_tests::power_cuts::{DEPTH, any_cut, performed};
+use storage_tests::queue_life::inject;
 use storage_tests::queues::{DIR, books_close, tiny};
 use storage_tests::rng::Rng;
 use storage_tests::sim_disk::SimDisk;
@@ -40,6 +42,8 @@ const BRANCHES: usize = 3;
 struct World {
     rng: Rng,
     disk: SimDisk,
+    /// It fails now and then, until it is cut.
+    fails: bool,
     clock: ManualClock,
     stations: Vec<Arc<Station>>,
     posts: Vec<(Vec<u64>, Fate)>,
@@ -52,6 +56,7 @@ struct World {
     deaths: [BTreeMap<usize, u64>; 2],
     life: usize,
     cuts: u64,
+    refused: u64,
 }
 
 /// A process, without its loops.
@@ -75,12 +80,12 @@ impl Parking for AtOnce {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, fails: bool) -> Self {
         let (mut rng, disk) = (Rng::new(seed), SimDisk::new(seed));
         let stations = (0..2).map(|nth| Arc::new(Station::new(&disk, nth == 0, rng.bits()))).collect();
         let (posts, posted, tails, durable, deaths) = Default::default();
         let clock = ManualClock::at(1_700_000_000_000);
-        Self { rng, disk, clock, stations, posts, posted, tails, durable, deaths, life: 0, cuts: 0 }
+        Self { rng, disk, fails, clock, stations, posts, posted, tails, durable, deaths, life: 0, cuts: 0, refused: 0 }
     }
 
     /// Another one that is as this one is, for another end.
@@ -120,6 +125,7 @@ impl World {
     }
 
     fn cut(&mut self) {
+        self.disk.clear_faults();
         self.disk.power_cut(any_cut(&mut self.rng, &self.disk));
         self.cuts += 1;
     }
@@ -221,7 +227,7 @@ impl World {
     async fn live(&mut self, house: &House) -> bool {
         let delivery = self.start(house, Weather::of);
         let steps = if self.rng.chance(1, 5) { self.rng.below(60) } else { usize::MAX };
-        self.crash_within(150);
+        self.crash_within(if self.fails { 400 } else { 150 });
         for _ in 0..steps {
             self.step(house).await;
             if self.disk.crashed() {
@@ -233,6 +239,11 @@ impl World {
     }
 
     async fn step(&mut self, house: &House) {
+        if self.fails && self.rng.chance(1, 3) {
+            inject(&mut self.rng, &self.disk);
+        } else if self.fails && self.rng.chance(1, 4) {
+            self.disk.clear_faults();
+        }
         match self.rng.below(10) {
             0..5 => self.append(house, 20),
             5..8 => self.tick(house),
@@ -278,7 +289,8 @@ impl World {
                 Fate::Acknowledged
             }
             Err(error) => {
-                assert!(self.disk.crashed(), "{error}");
+                assert!(self.fails || self.disk.crashed(), "{error}");
+                self.refused += u64::from(!self.disk.crashed());
                 Fate::Unknown
             }
         };
@@ -321,7 +333,8 @@ impl World {
         played(self.drain(&house));
         drop(house);
         self.check(&self.open().unwrap());
-        let mut played = Played { cuts: self.cuts, ..Played::default() };
+        let (refused, struck) = (self.refused, self.disk.struck());
+        let mut played = Played { cuts: self.cuts, refused, struck, ..Played::default() };
         let posts: Vec<(&[u64], Fate)> = self.posts.iter().map(|(post, fate)| (&post[..], *fate)).collect();
         for ((destination, station), deaths) in DESTINATIONS.iter().zip(&self.stations).zip(&self.deaths) {
             let seen = station.seen();
@@ -349,6 +362,9 @@ struct Played {
     letters: u64,
     /// Requests with something that had been taken.
     again: u64,
+    /// Posts that were told so by a process that lived on, and calls of the disk that failed.
+    refused: u64,
+    struck: u64,
     /// Digests of what went out, and of the bytes that were left.
     trace: u64,
     left: u64,
@@ -359,8 +375,8 @@ fn played<T>(life: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(life)
 }
 
-fn play(seed: u64) -> Played {
-    let mut world = World::new(seed);
+fn play(seed: u64, fails: bool) -> Played {
+    let mut world = World::new(seed, fails);
     let (mut house, mut elsewhere) = (world.open().unwrap(), 0);
     while world.life < LIVES {
         let crashed = played(world.live(&house));
@@ -378,6 +394,7 @@ fn play(seed: u64) -> Played {
             world.recover()
         } else {
             // It ended before its crash came.
+            world.disk.clear_faults();
             world.disk.process_kill();
             let house = world.open().unwrap();
             world.check(&house);
@@ -389,20 +406,21 @@ fn play(seed: u64) -> Played {
     Played { cuts: played.cuts + elsewhere, ..played }
 }
 
-#[test]
-fn after_any_power_cut_each_record_comes_to_its_destination_and_again_only_if_that_was_not_durable() {
-    let asked = number("FOREBAY_DELIVERY_CUTS", 200);
+/// As many cuts as are asked for.
+fn cuts(asked: u64, fails: bool) {
     let sum = Mutex::new(Played::default());
     let case = |seed: u64| {
-        let played = play(seed);
+        let played = play(seed, fails);
         if seed.is_multiple_of(10) {
-            assert_eq!(play(seed), played, "case {seed} is not the same twice");
+            assert_eq!(play(seed, fails), played, "case {seed} is not the same twice");
         }
         let mut sum = sum.lock().unwrap();
         sum.requests += played.requests;
         sum.records += played.records;
         sum.letters += played.letters;
         sum.again += played.again;
+        sum.refused += played.refused;
+        sum.struck += played.struck;
         played.cuts
     };
     let repeat = |seed| {
@@ -411,9 +429,25 @@ fn after_any_power_cut_each_record_comes_to_its_destination_and_again_only_if_th
         )
     };
     let done = crew::each(number("FOREBAY_CASE", 0), Until::all(asked), case, repeat);
-    let Played { requests, records, letters, again, .. } = sum.into_inner().unwrap();
+    let Played { requests, records, letters, again, refused, struck, .. } = sum.into_inner().unwrap();
     println!(
-        "power cuts of deliveries: {done}; {requests} requests, {records} records, {letters} letters, {again} again"
+        "power cuts of deliveries: {done}; {requests} requests, {records} records, {letters} letters, {again} again; \
+         {struck} calls failed, {refused} posts were refused"
     );
     assert!(asked < 200 || (letters > 0 && again > 0), "{letters} letters, {again} came again");
+    assert!(
+        asked < 200 || !fails || (struck > 0 && refused > 0),
+        "{struck} calls failed, {refused} posts were refused"
+    );
+}
+
+#[test]
+fn after_any_power_cut_each_record_comes_to_its_destination_and_again_only_if_that_was_not_durable() {
+    cuts(number("FOREBAY_DELIVERY_CUTS", 200), false);
+}
+
+/// Syncs, writes and names fail while receivers do, each for a while, and then the power goes.
+#[test]
+fn after_any_power_cut_of_a_disk_that_failed_beside_its_receivers_the_same_holds() {
+    cuts(number("FOREBAY_DELIVERY_CUTS", 400) / 2, true);
 }
