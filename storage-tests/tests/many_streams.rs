@@ -1,9 +1,12 @@
-//! A hundred thousand streams: what each costs in memory once it is quiet, and a start among them.
+//! A hundred thousand streams: what each costs in memory once it is quiet, or cold, and a start among them.
 #![expect(clippy::disallowed_methods, reason = "times a start on a real disk")]
 
-use forebay::clock::SystemClock;
+use allocation_counter::measure;
+use forebay::clock::{ManualClock, SystemClock};
+use forebay::disk::mem::MemDisk;
 use forebay::disk::real::RealDisk;
 use forebay::{Log, LogOptions, OnFull, Payload};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use storage_tests::resident::resident_bytes;
 
 const STREAMS: u64 = 100_000;
 
-fn open(dir: &std::path::Path) -> Log {
+fn open(dir: &Path) -> Log {
     let options = LogOptions {
         segment_bytes: 4 << 20,
         budget_bytes: 1 << 30,
@@ -56,4 +59,32 @@ fn a_quiet_stream_costs_less_than_two_kilobytes_and_a_start_among_a_hundred_thou
     println!("opened in {:?}", began.elapsed());
     assert_eq!(log.stats().streams as u64, STREAMS);
     assert!(began.elapsed() < Duration::from_secs(30), "on a starved machine, too");
+}
+
+/// Its number, its name, where it ends, and how to find it by its name: offsets and totals outlive the records.
+#[test]
+fn a_cold_stream_costs_two_hundred_bytes_of_memory_and_no_more() {
+    let (disk, clock) = (Arc::new(MemDisk::new()), Arc::new(ManualClock::at(1_700_000_000_000)));
+    let open = || {
+        let options = LogOptions { budget_bytes: 1 << 30, ..LogOptions::small() };
+        Log::open(disk.clone(), clock.clone(), Path::new("/log"), options).expect("it opens")
+    };
+    let log = open();
+    for n in 0..STREAMS {
+        let payload = Payload { bytes: vec![7; 100], records: 1 };
+        log.append_wait(&format!("environment-{n:06}"), vec![payload]).expect("it is taken");
+    }
+    for stream in log.streams() {
+        log.trim(stream.id, stream.tail.offset);
+    }
+    (0..3).for_each(|_| log.housekeep());
+    log.close().expect("a good disk");
+    drop(log);
+    let mut log = None;
+    let cost = measure(|| log = Some(open()));
+    let stats = log.expect("it is open").stats();
+    let each = u64::try_from(cost.bytes_current).expect("it is kept") / STREAMS;
+    println!("{each} bytes of memory a stream; {} segments are left", stats.segments);
+    assert_eq!(stats.streams as u64, STREAMS);
+    assert!(each <= 200, "{each} bytes a stream");
 }

@@ -43,6 +43,7 @@ mod stopping;
 mod too_long;
 mod waking;
 mod week;
+mod weights;
 mod woken;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -47,7 +47,7 @@ fn each_record_lies_in_one_object_however_often_the_writer_is_killed() {
     let settings = settings(&store, "impressions") + "max_records = 150\nmax_age = \"1s\"\ntimeout = \"5s\"";
     let home = Home::new("bucket").destination("acme-s3", &settings).file("archive", "").log("replay_window = \"0s\"");
     let load = Load::start("bucket", seed, 4, home.ingest());
-    let kills = kills();
+    let kills = kills().div_ceil(2);
     for _ in 0..kills {
         let sidecar = home.start();
         thread::sleep(Duration::from_millis(rng.random_range(0..1_500)));

@@ -67,7 +67,7 @@ fn what_was_acknowledged_before_a_kill_arrives_at_every_kind_of_destination() {
     let load = Load::start("everywhere", seed, 3, home.ingest());
 
     let mut deaths = BTreeMap::<usize, Delivered>::new();
-    for _ in 0..kills() {
+    for _ in 0..kills().div_ceil(2) {
         // Some die while they start.
         let infant = rng.random_ratio(1, 5);
         let sidecar = if infant { home.spawn() } else { home.start() };
