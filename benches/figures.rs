@@ -13,6 +13,8 @@ mod append;
 mod baseline;
 #[path = "figures/behind.rs"]
 mod behind;
+#[path = "figures/catch_up.rs"]
+mod catch_up;
 #[path = "figures/disk_share.rs"]
 mod disk_share;
 #[path = "figures/encode_cost.rs"]
@@ -54,6 +56,7 @@ type Measurement = (&'static str, fn() -> Vec<Figure>);
 const MEASUREMENTS: &[Measurement] = &[
     ("append_throughput", append::throughput),
     ("append_latency", append::latency),
+    ("catch_up", catch_up::measure),
     ("encode_cost", encode_cost::measure),
     ("end_to_end_cpu", end_to_end::plain),
     ("end_to_end_cpu_gzip", end_to_end::gzip),

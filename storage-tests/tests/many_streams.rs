@@ -86,5 +86,6 @@ fn a_cold_stream_costs_two_hundred_bytes_of_memory_and_no_more() {
     let each = u64::try_from(cost.bytes_current).expect("it is kept") / STREAMS;
     println!("{each} bytes of memory a stream; {} segments are left", stats.segments);
     assert_eq!(stats.streams as u64, STREAMS);
+    assert!(stats.segments <= 4, "nothing is kept of them on the disk: {} segments", stats.segments);
     assert!(each <= 200, "{each} bytes a stream");
 }

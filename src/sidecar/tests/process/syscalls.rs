@@ -161,7 +161,11 @@ fn what_is_durable_is_delivered_while_syncs_fail_or_stall() {
     services.iter().for_each(EventService::calm);
     let [amplitude, segment] =
         services.each_ref().map(|service| service.settings() + "batch_records_max = 50\nrate = { records = 400 }");
-    let home = Home::new("durable").destination("amplitude", &amplitude).destination("segment", &segment);
+    // Most of what waits is read from the disk.
+    let home = Home::new("durable")
+        .log("tail_cache_bytes = \"1MiB\"")
+        .destination("amplitude", &amplitude)
+        .destination("segment", &segment);
     let sidecar = home.start();
     let load = Load::start("durable", 13, 2, home.ingest());
     let mut brought = Vec::new();

@@ -323,7 +323,8 @@ impl World {
             self.tick(house);
             self.pass(Duration::from_secs(20)).await;
             rounds += 1;
-            assert!(rounds < 600, "it never drains: {:?}", delivery.stats());
+            // Lives on a disk that fails are longer, and leave more behind.
+            assert!(rounds < if self.fails { 600 } else { 200 }, "it never drains: {:?}", delivery.stats());
         }
         assert!(delivery.shutdown(HOUR).await.is_empty());
         house.queues.close().unwrap();

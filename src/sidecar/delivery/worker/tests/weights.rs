@@ -15,7 +15,7 @@ fn begin(delivery: &Delivery, id: &str, queue: &Script, weight: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn another_weight_counts_from_then_on_and_nothing_is_lost_or_doubled_by_it() {
-    const RECORDS: u64 = 40_000;
+    const RECORDS: u64 = 60_000;
     let delivery = delivery_with(BudgetLimits { requests_max: 16, ..BudgetLimits::default() });
     let queues = DESTINATIONS.map(|_| Script::with_records(RECORDS));
     for (id, queue) in DESTINATIONS.iter().zip(&queues) {
