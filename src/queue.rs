@@ -260,21 +260,24 @@ impl Queue {
         }
     }
 
-    /// Whether the next batch, or at least its first frame, is in memory. Otherwise call
-    /// [`next_batch`](Self::next_batch) where blocking is allowed.
+    /// Whether the next batch is in memory, all of it: one that comes again as it was, or a fresh one of at most so many records.
+    /// Otherwise call [`next_batch`](Self::next_batch) where blocking is allowed.
     #[must_use]
-    pub fn ready_in_memory(&self) -> bool {
+    pub fn ready_in_memory(&self, records_max: u64) -> bool {
         let queue = &*self.inner;
         let Some(stream) = queue.stream_id() else { return true };
         let tail = queue.tail(stream).offset;
-        match queue.offer(self.position, tail) {
-            Offer::Nothing | Offer::Full => true,
-            Offer::Again { offsets, .. } | Offer::Fresh(offsets) => {
-                // Somebody else reads right now: that may take its time.
-                let Ok(reading) = queue.reading(self.position).try_lock() else { return false };
-                reading.holds(offsets.start) || queue.context.log.reader(stream, offsets.start).in_memory()
-            }
-        }
+        let (offsets, most) = match queue.offer(self.position, tail) {
+            Offer::Nothing | Offer::Full => return true,
+            Offer::Again { offsets, .. } => (offsets, u64::MAX),
+            Offer::Fresh(offsets) => (offsets, records_max),
+        };
+        let end = offsets.end.min(offsets.start.saturating_add(most));
+        // Somebody else reads right now: that may take its time.
+        let Ok(reading) = queue.reading(self.position).try_lock() else { return false };
+        let at_hand = reading.held_up_to(offsets.start).unwrap_or(offsets.start);
+        // Of what was just appended all is in memory, from some record on.
+        at_hand >= end || queue.context.log.reader(stream, at_hand).in_memory()
     }
 
     /// Has `waker` called when there may be more for [`next_batch`](Self::next_batch): when records arrive, a batch is

@@ -47,9 +47,10 @@ impl Reading {
         *self = Self::default();
     }
 
-    /// Whether the record at `offset` is in the frame at hand.
-    pub(super) fn holds(&self, offset: u64) -> bool {
-        self.place.as_ref().is_some_and(|place| place.held_with(offset).is_some())
+    /// Where the frame at hand ends, if it holds the record at `offset`.
+    pub(super) fn held_up_to(&self, offset: u64) -> Option<u64> {
+        let frame = self.place.as_ref()?.held_with(offset)?;
+        Some(frame.offsets().end)
     }
 
     /// A place to read from `offset` on.

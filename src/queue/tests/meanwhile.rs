@@ -86,10 +86,10 @@ fn who_asks_whether_the_disk_is_needed_does_not_wait_for_who_reads_it() {
     append(&queues, "acme", 10);
     let (theirs, needed) = (queue.clone(), Arc::<AtomicBool>::default());
     let told = Arc::clone(&needed);
-    before_next_read(&disk, move || told.store(!theirs.ready_in_memory(), Ordering::SeqCst));
+    before_next_read(&disk, move || told.store(!theirs.ready_in_memory(4), Ordering::SeqCst));
     assert_eq!(next(&queue, 4).offsets, 0..4);
     disk.before_reads(None);
-    assert!(needed.load(Ordering::SeqCst) && queue.ready_in_memory());
+    assert!(needed.load(Ordering::SeqCst) && queue.ready_in_memory(6));
 }
 
 #[test]

@@ -246,16 +246,23 @@ fn a_queue_knows_whether_its_next_batch_needs_the_disk() {
     let queues = open_cold(mem());
     let queue = hook(&queues);
     append(&queues, "acme", 10);
-    assert!(!queue.ready_in_memory());
+    assert!(!queue.ready_in_memory(4));
     let first = next(&queue, 4);
-    assert!(queue.ready_in_memory(), "the frame is at hand");
+    assert!(queue.ready_in_memory(6), "the frame is at hand");
     queue.settle(&first, Settled::Delivered);
     append(&queues, "acme", 10);
+    assert!(queue.ready_in_memory(6) && !queue.ready_in_memory(7), "what is behind it is not");
+    queue.release(&next(&queue, 6));
+    assert!(queue.ready_in_memory(100), "what comes again is what it was");
     queue.settle(&next(&queue, 6), Settled::Delivered);
-    assert!(!queue.ready_in_memory(), "another frame");
+    assert!(!queue.ready_in_memory(1), "another frame");
     let _rest = next(&queue, 100);
-    assert!(queue.ready_in_memory(), "nothing waits");
+    assert!(queue.ready_in_memory(1), "nothing waits");
     let warm = open(&mem());
     append(&warm, "acme", 10);
-    assert!(hook(&warm).ready_in_memory());
+    append(&warm, "acme", 10);
+    assert!(hook(&warm).ready_in_memory(100));
+    let queue = hook(&warm);
+    queue.settle(&next(&queue, 4), Settled::Delivered);
+    assert!(queue.ready_in_memory(100), "at hand, and behind it what was just appended");
 }

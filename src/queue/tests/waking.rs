@@ -51,7 +51,7 @@ fn a_queue_may_be_made_before_its_stream_and_is_woken_by_the_first_record() {
     queue.on_more(Arc::new(move || {
         theirs.fetch_add(1, Ordering::SeqCst);
     }));
-    assert!(!queue.has_more() && queue.ready_in_memory());
+    assert!(!queue.has_more() && queue.ready_in_memory(1));
     append(&queues, "other", 1);
     assert_eq!(woken.load(Ordering::SeqCst), 0);
     append(&queues, "acme", 5);

@@ -75,7 +75,7 @@ async fn claim(
     loop {
         // Less may have been given.
         let limits = Limits { bytes_max: limits.bytes_max.min(grant.bytes() / ENCODING_FACTOR), ..limits };
-        let claimed = if source.in_memory() {
+        let claimed = if source.in_memory(limits) {
             weighed(&*source, &*sink, limits)?
         } else {
             let turn = common.budget.heavy(asking.sharer, limits.bytes_max).await;

@@ -264,13 +264,13 @@ impl Source for Queued {
         self.turn().0.pending().bytes.min(limits.bytes_max)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, limits: Limits) -> bool {
         // To filter is to read every record: too long for an async worker.
         let looks_in_memory = match self.is_live() {
             true => !self.unlooked.load(Ordering::Relaxed),
             false => self.parts.is_none() || self.queue.is_parted() || self.queue.front_in_memory(),
         };
-        looks_in_memory && self.filters.is_none() && self.turn().0.ready_in_memory()
+        looks_in_memory && self.filters.is_none() && self.turn().0.ready_in_memory(limits.records_max)
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {

@@ -32,8 +32,9 @@ pub trait Source: Send + Sync {
         limits.bytes_max
     }
 
-    /// Whether the next claim is served from memory. Otherwise it reads the disk and must not run on an async worker.
-    fn in_memory(&self) -> bool;
+    /// Whether the next claim within these limits is served from memory, all of it. Otherwise it reads the disk and must not run
+    /// on an async worker.
+    fn in_memory(&self, limits: Limits) -> bool;
 
     /// Claims the next batch: those handed back first, as they were. `None` when there is nothing to send now.
     ///

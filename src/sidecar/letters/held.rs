@@ -145,7 +145,7 @@ impl Source for HeldSource {
         limits.bytes_max.min(READY_BYTES_MAX as u64)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         self.desk.shelves().is_none()
     }
 

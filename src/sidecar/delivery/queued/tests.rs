@@ -88,7 +88,7 @@ fn what_is_filtered_settles_with_its_batch_and_is_counted_apart() {
     let source = Queued::new(queue.clone(), environment());
     let source = source.with_filters(Filters::of(&filter(&["a"])));
     append(&queues, BULK);
-    assert!(!source.in_memory(), "filtering is not for an async worker");
+    assert!(!source.in_memory(LIMITS), "filtering is not for an async worker");
     let Claimed { job, ticket } = source.next(LIMITS).unwrap().unwrap();
     assert_eq!((job.except.clone(), job.is_empty()), ([2].into(), false));
     assert_eq!(queue.balance().pending.records, 4, "nothing is settled before the rest of the batch is");

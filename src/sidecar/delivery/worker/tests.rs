@@ -151,7 +151,7 @@ impl Source for Script {
         self.with(|state| !state.returned.is_empty() || state.tail - state.next >= state.full)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -48,7 +48,7 @@ impl Source for OneBatch {
         !self.out.load(Ordering::SeqCst)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -49,8 +49,8 @@ impl Source for InOrder {
         !self.turn.out().busy() && self.turn.inner.has_more()
     }
 
-    fn in_memory(&self) -> bool {
-        self.turn.inner.in_memory()
+    fn in_memory(&self, limits: Limits) -> bool {
+        self.turn.inner.in_memory(limits)
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {
@@ -206,7 +206,7 @@ mod tests {
             true
         }
 
-        fn in_memory(&self) -> bool {
+        fn in_memory(&self, _: Limits) -> bool {
             true
         }
 

@@ -48,7 +48,7 @@ impl Source for Twin {
         self.here().fills(limits)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -273,8 +273,8 @@ impl Source for Little {
         1000
     }
 
-    fn in_memory(&self) -> bool {
-        self.0.in_memory()
+    fn in_memory(&self, limits: Limits) -> bool {
+        self.0.in_memory(limits)
     }
 
     fn next(&self, limits: Limits) -> Result<Option<Claimed>, BoxError> {

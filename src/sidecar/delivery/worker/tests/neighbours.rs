@@ -104,7 +104,7 @@ impl Source for Feed {
         limits.bytes_max.min(self.pending() as u64 * RECORDS_AN_APPEND * 150)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -415,7 +415,7 @@ impl Source for TwoStreams {
         self.0.iter().any(Source::has_more)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -25,7 +25,7 @@ impl Source for Watched {
         self.script.fills(limits)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 

@@ -20,7 +20,7 @@ impl Source for Passed {
         self.state.load(Ordering::SeqCst) == EMPTY_NEXT || self.script.has_more()
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         false
     }
 

@@ -24,7 +24,7 @@ impl Source for Mixed {
         self.on().any(Script::has_more)
     }
 
-    fn in_memory(&self) -> bool {
+    fn in_memory(&self, _: Limits) -> bool {
         true
     }
 
