@@ -51,18 +51,22 @@ fn landings(disk: &SimDisk, last: &Op) -> Vec<PowerCut> {
 fn a_power_cut_in_any_byte_of_any_change_takes_nothing_that_was_promised() {
     let first = number("FOREBAY_SEED", 11);
     let lives = number("FOREBAY_LIVES", 1);
-    let mut kinds = BTreeMap::new();
-    let states: u64 = (first..first + lives).map(|seed| cut_everywhere(seed, &mut kinds)).sum();
+    let (mut kinds, mut states, mut in_part) = (BTreeMap::new(), 0, false);
+    for seed in first..first + lives {
+        let (of_it, whole) = cut_everywhere(seed, &mut kinds);
+        states += of_it;
+        in_part |= !whole;
+    }
     let changes: u64 = kinds.values().sum();
     println!("{states} states of {lives} lives; {changes} changes: {kinds:?}");
-    assert!(changes > lives * 60 && kinds.len() >= 6, "all that a log and a floor do: {kinds:?}");
-    let is_whole = std::env::var_os("FOREBAY_CASE").is_none() && number("FOREBAY_SECONDS", 0) == 0;
-    let least = changes * 80 / number("FOREBAY_STRIDE", 1);
-    assert!(!is_whole || states > least, "{states} states");
+    // Of many lives some are quieter than the one that is always lived.
+    let least = if lives == 1 { 100 } else { 60 * lives };
+    assert!(changes > least && kinds.len() >= 6, "all that a log and a floor do: {kinds:?}");
+    assert!(in_part || states > kinds["Write"] * 200 / number("FOREBAY_STRIDE", 1), "{states}");
 }
 
-/// How many states one life gives. Counts its changes of the disk by their kinds.
-fn cut_everywhere(seed: u64, kinds: &mut BTreeMap<String, u64>) -> u64 {
+/// How many states one life gives, and whether all of it was cut. Counts its changes of the disk by their kinds.
+fn cut_everywhere(seed: u64, kinds: &mut BTreeMap<String, u64>) -> (u64, bool) {
     let stride = number("FOREBAY_STRIDE", 1) as usize;
     let only = std::env::var("FOREBAY_CASE").ok().map(|case| case.parse::<u64>().expect("a number"));
     let (.., trace) = play(seed, None);
@@ -99,7 +103,7 @@ fn cut_everywhere(seed: u64, kinds: &mut BTreeMap<String, u64>) -> u64 {
     let done = crew::each(0, Until::all(trace.len() as u64), change, repeat);
     let cases = cases.into_inner().expect("nothing panicked");
     println!("seed {seed}: {cases} states after {done} of {} changes; every {stride}. was looked at", trace.len());
-    cases
+    (cases, only.is_none() && done.count >= trace.len() as u64)
 }
 
 /// Says which case it was, when it is dropped by a panic.
