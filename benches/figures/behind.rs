@@ -3,7 +3,7 @@
 use crate::load::request;
 use forebay::clock::SystemClock;
 use forebay::disk::real::RealDisk;
-use forebay::{LogOptions, OnFull, Payload, QueueOptions, Queues};
+use forebay::{Log, LogOptions, OnFull, Payload, QueueOptions, Queues};
 use forebay_sidecar::impression::{BatchMeta, Form, Limits, parse};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) fn stored(impressions: usize) -> (Vec<Payload>, u64) {
 }
 
 /// Appends it, on its way behind what is waited for next.
-pub(crate) fn append(queues: &Queues, stream: &str, parts: &[Payload]) {
+pub(crate) fn append(log: &Log, stream: &str, parts: &[Payload]) {
     let done = Box::new(|result: Result<_, _>| assert!(result.is_ok(), "durable"));
-    queues.log().append_group(stream, parts.to_vec(), OnFull::Wait, done).expect("queued");
+    log.append_group(stream, parts.to_vec(), OnFull::Wait, done).expect("queued");
 }

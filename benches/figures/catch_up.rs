@@ -3,11 +3,12 @@
 //! What is read is taken out of the system's memory before each pass over it. The backlogs lie frame by frame in the same
 //! segments: what is read ahead for one serves the other as well.
 
+use crate::behind;
 use crate::report::{Figure, Target, median, quantile};
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Item, Log, LogOptions, OnFull, Payload};
+use forebay::{Item, Log, LogOptions, Payload};
 use rustix::fs::{Advice, fadvise};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,9 +41,7 @@ pub(crate) fn measure() -> Vec<Figure> {
     let log = Log::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), dir.path(), options).expect("opens");
     let part = |byte: usize| Payload { bytes: vec![byte as u8; PAYLOAD_BYTES], records: RECORDS };
     for i in 0..BACKLOG_BYTES / PAYLOAD_BYTES {
-        let durable = Box::new(|appended: Result<_, _>| assert!(appended.is_ok(), "durable"));
-        let stream = format!("behind-{}", i % READERS);
-        log.append_group(&stream, vec![part(i)], OnFull::Wait, durable).expect("queued");
+        behind::append(&log, &format!("behind-{}", i % READERS), &[part(i)]);
     }
     log.append_wait("live", vec![part(0)]).expect("all before it are durable");
     thread::sleep(Duration::from_secs(2)); // segments are sealed, and room is taken ahead

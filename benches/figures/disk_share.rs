@@ -196,7 +196,7 @@ fn write(dir: &Path, segment_bytes: u32) -> u64 {
     let queues = behind::queues(dir, log);
     queues.queue("sick", "bench", Start::Earliest).expect("it is made");
     let appends = BEHIND_BYTES / bytes;
-    (1..appends).for_each(|_| behind::append(&queues, "bench", &parts));
+    (1..appends).for_each(|_| behind::append(queues.log(), "bench", &parts));
     queues.log().append_wait("bench", parts).expect("all before it are durable");
     queues.close().expect("the disk is sound");
     appends * SICK.impressions as u64

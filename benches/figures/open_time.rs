@@ -1,10 +1,11 @@
 //! Opening: a log of 10 GB with 10,000 streams.
 
+use crate::behind;
 use crate::report::{Figure, Target, median};
 use forebay::clock::{Clock, SystemClock};
 use forebay::disk::Disk;
 use forebay::disk::real::RealDisk;
-use forebay::{Log, LogOptions, OnFull, Payload};
+use forebay::{Log, LogOptions, Payload};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,9 +24,7 @@ pub(crate) fn measure() -> Vec<Figure> {
     let log = open();
     for i in 0..LOG_BYTES / PAYLOAD_BYTES {
         let part = Payload { bytes: vec![i as u8; PAYLOAD_BYTES], records: 500 };
-        let stream = format!("env-{}", i % STREAMS);
-        log.append_group(&stream, vec![part], OnFull::Wait, Box::new(|result| assert!(result.is_ok(), "durable")))
-            .expect("queued");
+        behind::append(&log, &format!("env-{}", i % STREAMS), &[part]);
     }
     log.append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");
     drop(log);

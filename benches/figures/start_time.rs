@@ -53,7 +53,7 @@ fn write(dir: &Path) {
         queues.queue(&format!("hook-{n}"), &format!("env-{n}"), Start::Earliest).expect("it is made");
     }
     for i in 0..LOG_BYTES / bytes {
-        behind::append(&queues, &format!("env-{}", i % MANY as u64), &parts);
+        behind::append(queues.log(), &format!("env-{}", i % MANY as u64), &parts);
     }
     queues.log().append_wait("last", vec![Payload { bytes: vec![1], records: 1 }]).expect("all before it are durable");
     queues.tick().expect("the floor is written");
